@@ -1,0 +1,111 @@
+"""The one error tree. Every error that a user can cause is one of these.
+
+    VizcompError                    base: one line that says what is wrong, one that says what to try
+    ├── InputError                  an input cannot be read or used: missing, empty, not an image, too large
+    ├── OutputError                 an output cannot be written: no permission, no space, would overwrite
+    ├── FormatError                 bytes break the format they claim to be
+    │   ├── TruncatedError          the data end before the format says so
+    │   ├── UnsupportedError        a valid stream that uses a feature we do not read
+    │   └── TooLargeError           a size beyond the stated limit, refused before memory is taken
+    ├── ModelError                  a model is unknown, or its weights do not match
+    │   └── WeightsMissingError     weights are not there and could not be had (exit code 3)
+    ├── MissingExtraError           an optional dependency is not installed
+    ├── SettingsError               a setting is out of range, or two contradict each other (exit code 2)
+    ├── TrainingError               training cannot go on: no data, loss not finite, out of memory
+    └── EngineError                 the engine that runs the tasks failed
+
+The command line prints `message` and `hint` and leaves with `exit_code`. Any other exception is a defect of
+ours and shows its traceback.
+"""
+
+from __future__ import annotations
+
+
+class VizcompError(Exception):
+    """Base of all errors that a user can cause.
+
+    Args:
+        message: what is wrong, one line, naming the file or the setting.
+        hint: what to try, one line; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[VizcompError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # workers send errors by pickle: the hint must travel too
+
+
+class InputError(VizcompError):
+    """An input cannot be read or used."""
+
+
+class OutputError(VizcompError):
+    """An output cannot be written."""
+
+    exit_code = 2
+
+
+class FormatError(VizcompError):
+    """Bytes break the format that they claim to be."""
+
+
+class TruncatedError(FormatError):
+    """The data end before the format says so."""
+
+
+class UnsupportedError(FormatError):
+    """A valid stream that uses a feature we do not read."""
+
+
+class TooLargeError(FormatError):
+    """A size beyond the stated limit; refused before memory is taken."""
+
+
+class ModelError(VizcompError):
+    """A model is unknown, or its weights do not match."""
+
+    exit_code = 2
+
+
+class WeightsMissingError(ModelError):
+    """Weights are not there and could not be had."""
+
+    exit_code = 3
+
+
+class MissingExtraError(VizcompError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: the package that is missing.
+        extra: the extra of vizcomp that brings it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed", f"pip install 'vizcomp[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type[VizcompError], tuple[str, str]]:
+        return type(self), (self.package, self.extra)
+
+
+class SettingsError(VizcompError):
+    """A setting is out of range, or two settings contradict each other."""
+
+    exit_code = 2
+
+
+class TrainingError(VizcompError):
+    """Training cannot go on."""
+
+
+class EngineError(VizcompError):
+    """The engine that runs the tasks failed."""

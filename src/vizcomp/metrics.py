@@ -1,0 +1,554 @@
+"""Measures of images, boxes and rates, each defined once: PSNR, MS-SSIM, bits per pixel, box F1, rank correlation, BD-rate.
+
+Arrays in, numbers out; nothing here opens a file. Images are uint8 arrays, (H, W) grey or (H, W, 3) RGB. Arguments
+that break what is written below are a caller's mistake and raise `ValueError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ByteImage = npt.NDArray[np.uint8]
+FloatImage = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the five scales, finest first (Wang et al. 2003, section 3.2)."""
+
+_WINDOW = 11  # taps of the Gaussian window of SSIM, sigma 1.5 (Wang et al. 2004)
+_SIGMA = 1.5
+_C1 = (0.01 * 255.0) ** 2
+_C2 = (0.03 * 255.0) ** 2
+_CHUNK = 1 << 18  # samples of a difference held at a time: a few megabytes, whatever the size of the image
+_TILE = 256  # side of the tiles on which MS-SSIM of a large image is sampled
+_BLOCK = 54  # outputs of one banded product in `_blur`: 54 + 10 inputs = 64
+
+
+# --- images -------------------------------------------------------------------------------------------------------
+
+
+def psnr(a: ByteImage, b: ByteImage) -> float:
+    """Peak signal-to-noise ratio of two images in dB, over all samples: 10 log10(255^2 / MSE).
+
+    Args:
+        a, b: uint8 arrays of one shape, (H, W) or (H, W, 3).
+
+    Returns:
+        dB; `inf` when the images are identical.
+
+    Raises:
+        ValueError: the shapes differ, the type is not uint8, or there are no samples.
+    """
+    _check_pair(a, b)
+    flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+    return _decibel(_squared_error(flat_a, flat_b), flat_a.size)
+
+
+def psnr_region(a: ByteImage, b: ByteImage, mask: npt.NDArray[np.bool_]) -> float:
+    """PSNR over the pixels of a region only, in dB; all channels of a pixel count.
+
+    Args:
+        a, b: uint8 arrays of one shape, (H, W) or (H, W, 3).
+        mask: bool array (H, W), True in the region.
+
+    Returns:
+        dB; `inf` when the region is identical, `nan` when it is empty.
+
+    Raises:
+        ValueError: the shapes do not fit, or a type is wrong.
+    """
+    _check_pair(a, b)
+    if mask.dtype != np.bool_ or mask.shape != a.shape[:2]:
+        raise ValueError(f"mask must be bool of shape {a.shape[:2]}, is {mask.dtype} {mask.shape}")
+    if not mask.any():
+        return math.nan
+    chosen_a, chosen_b = a[mask].reshape(-1), b[mask].reshape(-1)
+    return _decibel(_squared_error(chosen_a, chosen_b), chosen_a.size)
+
+
+def luma(image: ByteImage) -> FloatImage:
+    """Luma of an image by ITU-R BT.601, not rounded: 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        image: uint8 array (H, W) or (H, W, 3), RGB.
+
+    Returns:
+        float32 array (H, W) in 0..255.
+    """
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    result: FloatImage = image.astype(np.float32) @ weights
+    return result
+
+
+def ms_ssim(a: ByteImage, b: ByteImage, max_pixels: int | None = 2_000_000) -> float:
+    """Multi-scale structural similarity of luma: Wang, Simoncelli and Bovik, "Multi-scale structural similarity for
+    image quality assessment", 2003, equation 7, with the exponents of its section 3.2.
+
+    Contrast and structure are compared at each scale, luminance at the coarsest; the window is a Gaussian of 11x11
+    taps and sigma 1.5 and stays inside the image; the next scale is the mean of each 2x2 block (an odd last row or
+    column is left out). Computed in float32; a negative mean of a scale counts as 0.
+
+    Where we differ from the paper, because photos come in every size:
+
+    * An image whose shorter side is below 176 pixels has fewer scales: as many of the first ones as keep the window
+      inside, with the exponents renormalised to the sum 1. A side below 11 pixels shortens the window on that axis.
+    * An image of more than `max_pixels` pixels is sampled: on a regular grid of full-resolution tiles of 256x256
+      that cover about `max_pixels` pixels together, first tile in the top left corner, last in the bottom right.
+      Time and memory stay those of an image of that size.
+
+    Args:
+        a, b: uint8 arrays of one shape, (H, W) or (H, W, 3).
+        max_pixels: pixels above which the image is sampled; None never samples, and then takes about 40 bytes of
+            memory for each pixel.
+
+    Returns:
+        0..1; 1 for identical images.
+
+    Raises:
+        ValueError: the shapes differ, the type is not uint8, there are no samples, or `max_pixels` is below 1.
+    """
+    _check_pair(a, b)
+    if max_pixels is not None and max_pixels < 1:
+        raise ValueError(f"max_pixels must be at least 1, is {max_pixels}")
+    height, width = a.shape[:2]
+    if max_pixels is None or height * width <= max_pixels:
+        sums = _scale_sums(luma(a), luma(b))
+    else:
+        rows, columns = min(_TILE, height), min(_TILE, width)
+        tiles = [
+            (slice(top, top + rows), slice(left, left + columns))
+            for top, left in _tile_grid(height, width, rows, columns, max_pixels)
+        ]
+        sums = sum((_scale_sums(luma(a[tile]), luma(b[tile])) for tile in tiles), np.zeros(()))
+    # columns: contrast-structure, luminance x contrast-structure, windows
+    means = sums[:, 0] / sums[:, 2]
+    means[-1] = sums[-1, 1] / sums[-1, 2]
+    weights = np.array(MS_SSIM_WEIGHTS[: len(means)])
+    score = np.prod(np.maximum(means, 0.0) ** (weights / weights.sum()))
+    return min(1.0, float(score))
+
+
+def bits_per_pixel(file_bytes: int, width: int, height: int) -> float:
+    """Bits of the whole file, header included, for each pixel of the image.
+
+    Raises:
+        ValueError: the image has no pixels.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"an image of {width}x{height} has no pixels")
+    return 8.0 * file_bytes / (width * height)
+
+
+def _check_pair(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> None:
+    if a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, are {a.dtype} and {b.dtype}")
+    if a.shape != b.shape:
+        raise ValueError(f"images must have one shape, have {a.shape} and {b.shape}")
+    if a.size == 0 or not (a.ndim == 2 or (a.ndim == 3 and a.shape[2] == 3)):
+        raise ValueError(f"images must be (H, W) or (H, W, 3) and not empty, are {a.shape}")
+
+
+def _squared_error(a: ByteImage, b: ByteImage) -> float:
+    """Sum of squared differences of two flat arrays; exact, since float64 holds integers up to 2^53."""
+    total = 0.0
+    for start in range(0, a.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        difference = np.subtract(a[part], b[part], dtype=np.float64)
+        total += float(difference @ difference)
+    return total
+
+
+def _decibel(squared_error: float, samples: int) -> float:
+    if squared_error == 0.0:
+        return math.inf
+    return 10.0 * math.log10(255.0**2 * samples / squared_error)
+
+
+def _tile_grid(height: int, width: int, rows: int, columns: int, max_pixels: int) -> list[tuple[int, int]]:
+    """Top left corners of a regular grid of tiles, its cells about square, of about `max_pixels` pixels together."""
+    count = max(1.0, max_pixels / (rows * columns))
+    down = round(min(max(1.0, math.sqrt(count * height / width)), math.ceil(height / rows)))
+    across = round(min(max(1.0, count / down), math.ceil(width / columns)))
+    tops = np.linspace(0, height - rows, down).round().astype(int)
+    lefts = np.linspace(0, width - columns, across).round().astype(int)
+    return [(int(top), int(left)) for top in tops for left in lefts]
+
+
+def _scale_sums(a: FloatImage, b: FloatImage) -> FloatArray:
+    """Sums of one image over each scale: float64 array (scales, 3) of contrast-structure, luminance times
+    contrast-structure (the coarsest scale only, else 0), and number of windows."""
+    scales = 1
+    while scales < len(MS_SSIM_WEIGHTS) and min(a.shape) >> scales >= _WINDOW:
+        scales += 1
+    sums = np.zeros((scales, 3))
+    a = a - np.float32(128.0)  # variances do not change, and float32 loses less in E[x^2] - E[x]^2
+    b = b - np.float32(128.0)
+    for scale in range(scales):
+        mean_a, mean_b = _blur(a), _blur(b)
+        product = a * b
+        energy = a * a
+        energy += b * b
+        covariance = _blur(product)
+        spread = _blur(energy)  # one blur for both variances: only their sum is needed
+        covariance -= mean_a * mean_b
+        spread -= mean_a * mean_a
+        spread -= mean_b * mean_b
+        covariance *= 2.0
+        covariance += np.float32(_C2)
+        spread += np.float32(_C2)
+        covariance /= spread
+        sums[scale, 0] = covariance.sum(dtype=np.float64)
+        sums[scale, 2] = covariance.size
+        if scale == scales - 1:
+            mean_a += 128.0
+            mean_b += 128.0
+            luminance = (2.0 * mean_a * mean_b + np.float32(_C1)) / (mean_a**2 + mean_b**2 + np.float32(_C1))
+            sums[scale, 1] = (luminance * covariance).sum(dtype=np.float64)
+        else:
+            a, b = _halve(a), _halve(b)
+    return sums
+
+
+def _halve(image: FloatImage) -> FloatImage:
+    """Mean of each 2x2 block; an odd last row or column is left out."""
+    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    pairs = image[0:rows:2] + image[1:rows:2]  # (H/2, W)
+    result: FloatImage = pairs[:, 0:columns:2] + pairs[:, 1:columns:2]
+    result *= 0.25
+    return result
+
+
+def _window(taps: int) -> FloatImage:
+    position = np.arange(taps) - (taps - 1) / 2
+    weights = np.exp(-(position**2) / (2 * _SIGMA**2))
+    normalised: FloatImage = (weights / weights.sum()).astype(np.float32)
+    return normalised
+
+
+def _band(taps: int, outputs: int) -> FloatImage:
+    """(outputs + taps - 1, outputs) matrix whose column j holds the window from row j on."""
+    band = np.zeros((outputs + taps - 1, outputs), dtype=np.float32)
+    window = _window(taps)
+    for column in range(outputs):
+        band[column : column + taps, column] = window
+    return band
+
+
+def _blur(image: FloatImage) -> FloatImage:
+    """Gaussian window over an image, only where it lies inside: (H, W) to (H - taps + 1, W - taps + 1).
+
+    The window is separable, and each pass is a product with a banded matrix, block by block: some of the products
+    are with zeros, but a matrix product does them many times faster than slices added one by one.
+    """
+    taps_down, taps_across = min(_WINDOW, image.shape[0]), min(_WINDOW, image.shape[1])
+    rows = image.shape[0] - taps_down + 1
+    columns = image.shape[1] - taps_across + 1
+    down = np.empty((rows, image.shape[1]), dtype=np.float32)
+    band = _band(taps_down, min(_BLOCK, rows)).T
+    for start in range(0, rows, _BLOCK):
+        count = min(_BLOCK, rows - start)
+        np.matmul(
+            band[:count, : count + taps_down - 1], image[start : start + count + taps_down - 1], out=down[start : start + count]
+        )
+    result = np.empty((rows, columns), dtype=np.float32)
+    band = _band(taps_across, min(_BLOCK, columns))
+    for start in range(0, columns, _BLOCK):
+        count = min(_BLOCK, columns - start)
+        result[:, start : start + count] = (
+            down[:, start : start + count + taps_across - 1] @ band[: count + taps_across - 1, :count]
+        )
+    return result
+
+
+# --- boxes --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxScore:
+    """How well the boxes of one system answer those of another, pooled over images.
+
+    Attributes:
+        precision: matched / found; 1 when nothing was found.
+        recall: matched / reference; 1 when the reference has no boxes.
+        f1: 2 matched / (reference + found); 1 when both are empty.
+        matched, reference, found: numbers of boxes.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    matched: int
+    reference: int
+    found: int
+
+
+def polygon_iou(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Intersection over union of two convex polygons.
+
+    The intersection is clipped edge by edge (Sutherland and Hodgman, "Reentrant polygon clipping", 1974).
+
+    Args:
+        a, b: (N, 2) corners x, y in order, either way round; convex.
+
+    Returns:
+        0..1; 0 when a polygon has no area.
+    """
+    polygon_a, polygon_b = _oriented(a), _oriented(b)
+    area_a, area_b = _area(polygon_a), _area(polygon_b)
+    if area_a <= 0.0 or area_b <= 0.0:
+        return 0.0
+    clipped = polygon_a
+    for index, start in enumerate(polygon_b):
+        clipped = _clip(clipped, start, polygon_b[(index + 1) % len(polygon_b)])
+        if len(clipped) < 3:
+            return 0.0
+    shared = _area(clipped)
+    return min(1.0, max(0.0, shared / (area_a + area_b - shared)))
+
+
+def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5) -> list[tuple[int, int, float]]:
+    """Pairs boxes one to one: the pair of the largest overlap first, then the largest among the boxes still free
+    (greedy), as long as the overlap is at least `iou`. Of equal overlaps the lower reference index goes first.
+
+    Args:
+        reference, found: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex quadrilaterals;
+            each may be empty, and the two may differ in kind.
+        iou: the least intersection over union of a pair, above 0.
+
+    Returns:
+        (index in reference, index in found, overlap) for each pair, by index in reference.
+
+    Raises:
+        ValueError: a shape is neither of these, or `iou` is not in (0, 1].
+    """
+    if not 0.0 < iou <= 1.0:
+        raise ValueError(f"iou must be in (0, 1], is {iou}")
+    quads_a, quads_b = _as_quads(reference), _as_quads(found)
+    if not len(quads_a) or not len(quads_b):
+        return []
+    low_a, high_a = quads_a.min(axis=1), quads_a.max(axis=1)
+    low_b, high_b = quads_b.min(axis=1), quads_b.max(axis=1)
+    extent = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])  # (A, B, 2)
+    candidates = np.argwhere((extent > 0).all(axis=2))
+    overlaps = []
+    for i, j in candidates.tolist():
+        overlap = polygon_iou(quads_a[i], quads_b[j])
+        if overlap >= iou:
+            overlaps.append((-overlap, i, j))
+    pairs = []
+    used_a: set[int] = set()
+    used_b: set[int] = set()
+    for negative, i, j in sorted(overlaps):
+        if i not in used_a and j not in used_b:
+            used_a.add(i)
+            used_b.add(j)
+            pairs.append((i, j, -negative))
+    return sorted(pairs)
+
+
+def box_f1(reference: Sequence[npt.ArrayLike], found: Sequence[npt.ArrayLike], iou: float = 0.5) -> BoxScore:
+    """F1 of boxes against reference boxes, one to one (`match_boxes`), pooled: boxes are counted over all images
+    before the ratio is taken, so an image with many boxes weighs more.
+
+    Args:
+        reference, found: for each image its boxes, in a form that `match_boxes` takes.
+        iou: the least intersection over union of a match.
+
+    Raises:
+        ValueError: the numbers of images differ, or as `match_boxes`.
+    """
+    if len(reference) != len(found):
+        raise ValueError(f"{len(reference)} images in the reference, {len(found)} found")
+    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, found, strict=True))
+    return box_score(matched, sum(len(_as_quads(boxes)) for boxes in reference), sum(len(_as_quads(boxes)) for boxes in found))
+
+
+def box_score(matched: int, reference: int, found: int) -> BoxScore:
+    """The score of boxes that are counted already.
+
+    Raises:
+        ValueError: a count is negative, or more are matched than there are.
+    """
+    if matched < 0 or matched > min(reference, found):
+        raise ValueError(f"{matched} matched of {reference} and {found}")
+    return BoxScore(
+        precision=matched / found if found else 1.0,
+        recall=matched / reference if reference else 1.0,
+        f1=2.0 * matched / (reference + found) if reference + found else 1.0,
+        matched=matched,
+        reference=reference,
+        found=found,
+    )
+
+
+def _as_quads(boxes: npt.ArrayLike) -> FloatArray:
+    """Boxes of either kind as float64 corners (N, 4, 2)."""
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, 4, 2))
+    if array.ndim == 3 and array.shape[1:] == (4, 2):
+        return array
+    if array.ndim == 2 and array.shape[1] == 4:
+        return array[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    raise ValueError(f"boxes must be (N, 4) or (N, 4, 2), are {array.shape}")
+
+
+def _oriented(polygon: npt.ArrayLike) -> list[tuple[float, float]]:
+    points: list[tuple[float, float]] = [(float(x), float(y)) for x, y in np.asarray(polygon, dtype=np.float64)]
+    return points if _area(points) >= 0.0 else points[::-1]
+
+
+def _area(points: list[tuple[float, float]]) -> float:
+    """Signed area, positive when the corners turn from the x axis towards the y axis."""
+    total = 0.0
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+        total += x0 * y1 - x1 * y0
+    return 0.5 * total
+
+
+def _clip(points: list[tuple[float, float]], start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """The part of a polygon on the inner side of the line from start to end."""
+    (x0, y0), (x1, y1) = start, end
+    sides = [(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in points]
+    kept: list[tuple[float, float]] = []
+    for index, (point, side) in enumerate(zip(points, sides, strict=True)):
+        previous, before = points[index - 1], sides[index - 1]
+        if (side >= 0.0) != (before >= 0.0):
+            share = before / (before - side)
+            kept.append((previous[0] + share * (point[0] - previous[0]), previous[1] + share * (point[1] - previous[1])))
+        if side >= 0.0:
+            kept.append(point)
+    return kept
+
+
+# --- correlation and rate -----------------------------------------------------------------------------------------
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Rank correlation: Spearman, "The proof and measurement of association between two things", 1904. Equal values
+    share the mean of their ranks, and the ranks' product-moment correlation is returned.
+
+    Args:
+        a, b: arrays of one shape with at least two values; finite.
+
+    Returns:
+        -1..1; `nan` when all values of one array are equal.
+
+    Raises:
+        ValueError: the shapes differ, there are fewer than two values, or one is not finite.
+    """
+    flat_a, flat_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if flat_a.shape != flat_b.shape or flat_a.size < 2:
+        raise ValueError(f"spearman needs two or more values in one shape, got {flat_a.shape} and {flat_b.shape}")
+    if not (np.isfinite(flat_a).all() and np.isfinite(flat_b).all()):
+        raise ValueError("spearman needs finite values")
+    ranks_a, ranks_b = _ranks(flat_a.reshape(-1)), _ranks(flat_b.reshape(-1))
+    ranks_a -= ranks_a.mean()
+    ranks_b -= ranks_b.mean()
+    scale = math.sqrt(float(ranks_a @ ranks_a) * float(ranks_b @ ranks_b))
+    if scale == 0.0:
+        return math.nan
+    return max(-1.0, min(1.0, float(ranks_a @ ranks_b) / scale))
+
+
+def bd_rate(
+    reference_rate: npt.ArrayLike, reference_quality: npt.ArrayLike, rate: npt.ArrayLike, quality: npt.ArrayLike
+) -> float:
+    """Average difference in rate at equal quality: Bjontegaard, "Calculation of average PSNR differences between
+    RD-curves", VCEG-M33, 2001.
+
+    The logarithm of the rate is interpolated as a function of quality and averaged over the qualities that both
+    curves reach. Instead of the paper's cubic through four points we use the piecewise cubic that never overshoots
+    its points (Fritsch and Carlson, "Monotone piecewise cubic interpolation", 1980), for any number of points from
+    two. Points of one quality are merged, at the mean of their log rates.
+
+    Args:
+        reference_rate, reference_quality: the curve that is compared with; rates above 0, in any order.
+        rate, quality: the curve that is judged.
+
+    Returns:
+        A fraction: -0.4 means 40% less rate for the same quality; `nan` when the curves share no range of quality.
+
+    Raises:
+        ValueError: lengths differ, a curve has fewer than two qualities, or a rate is not above 0.
+    """
+    x_a, y_a = _rate_curve(reference_rate, reference_quality)
+    x_b, y_b = _rate_curve(rate, quality)
+    low, high = max(x_a[0], x_b[0]), min(x_a[-1], x_b[-1])
+    if low >= high:
+        return math.nan
+    mean = (_pchip_integral(x_b, y_b, low, high) - _pchip_integral(x_a, y_a, low, high)) / (high - low)
+    return math.expm1(mean)
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1; equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    means: FloatArray = last - (counts - 1) / 2.0
+    return means[inverse.reshape(-1)]
+
+
+def _rate_curve(rate: npt.ArrayLike, quality: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Quality, increasing, and log rate of a curve."""
+    rates, qualities = np.asarray(rate, dtype=np.float64).reshape(-1), np.asarray(quality, dtype=np.float64).reshape(-1)
+    if len(rates) != len(qualities) or not (np.isfinite(rates).all() and np.isfinite(qualities).all()) or (rates <= 0.0).any():
+        raise ValueError("a rate curve needs as many qualities as rates, finite, with rates above 0")
+    x, inverse, counts = np.unique(qualities, return_inverse=True, return_counts=True)
+    if len(x) < 2:
+        raise ValueError("a rate curve needs at least two different qualities")
+    y = np.bincount(inverse.reshape(-1), weights=np.log(rates)) / counts
+    return x, y
+
+
+def _pchip_slopes(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Slopes at the points of the monotone piecewise cubic, with the weighted harmonic mean inside and the
+    three-point formula, limited, at the ends."""
+    step = np.diff(x)
+    secant = np.diff(y) / step
+    if len(x) == 2:
+        return np.array([secant[0], secant[0]])
+    slopes = np.zeros_like(x)
+    left, right = secant[:-1], secant[1:]
+    weight_left, weight_right = 2 * step[1:] + step[:-1], step[1:] + 2 * step[:-1]
+    rising = left * right > 0
+    slopes[1:-1][rising] = ((weight_left + weight_right)[rising]) / (
+        weight_left[rising] / left[rising] + weight_right[rising] / right[rising]
+    )
+    slopes[0] = _end_slope(step[0], step[1], secant[0], secant[1])
+    slopes[-1] = _end_slope(step[-1], step[-2], secant[-1], secant[-2])
+    return slopes
+
+
+def _end_slope(near_step: float, far_step: float, near: float, far: float) -> float:
+    slope = ((2 * near_step + far_step) * near - near_step * far) / (near_step + far_step)
+    if slope * near <= 0.0:
+        return 0.0
+    if near * far < 0.0 and abs(slope) > 3 * abs(near):
+        return 3 * near
+    return slope
+
+
+def _pchip_integral(x: FloatArray, y: FloatArray, low: float, high: float) -> float:
+    """Integral of the monotone piecewise cubic from low to high, both inside the points."""
+    slopes = _pchip_slopes(x, y)
+    total = 0.0
+    for i in range(len(x) - 1):
+        start, end = max(low, x[i]), min(high, x[i + 1])
+        if start >= end:
+            continue
+        step = x[i + 1] - x[i]
+        secant = (y[i + 1] - y[i]) / step
+        square = (3 * secant - 2 * slopes[i] - slopes[i + 1]) / step
+        cube = (slopes[i] + slopes[i + 1] - 2 * secant) / step**2
+        for at, sign in ((end - x[i], 1.0), (start - x[i], -1.0)):
+            total += sign * at * (y[i] + at * (slopes[i] / 2 + at * (square / 3 + at * cube / 4)))
+    return float(total)

@@ -1,0 +1,435 @@
+"""The report: what stands in its three files is what the records say, and no string breaks out of its place."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vizcomp import report
+from vizcomp.errors import OutputError
+from vizcomp.results import FileRecord, GalleryItem, Totals
+
+SETTINGS = {"quality": 50, "strength": 0.5, "target_size": None, "keep_dates": False, "depth_model": "compact"}
+HOSTILE = [
+    "photos/<img src=x onerror=alert(1)>.jpg",
+    "photos/\"><script>alert('x')</script>.jpg",
+    "photos/' onload='alert(1).jpg",
+    "photos/&lt;b&gt;.jpg",
+    "photos/]]></title></svg><script>alert(2)</script>.jpg",
+    "photos/{{command}}{{gallery}}.jpg",
+    "photos/two\nlines\r\n.jpg",
+    "photos/日本語 é.jpg",
+    "photos/\u202egpj.exe",
+    os.fsdecode(b"photos/latin-\xe9\xff.jpg"),
+]
+
+
+def record(name: str = "photos/a.jpg", **changes: Any) -> FileRecord:
+    values = {
+        "input": name, "output": "out/a.jpg", "status": "ok", "width": 640, "height": 480, "source_bytes": 80_000,
+        "output_bytes": 15_000, "plain_jpeg_bytes": 25_000, "psnr": 33.25, "ms_ssim": 0.9712, "seconds": 0.031, "quality": 50.0,
+    }  # fmt: skip
+    return FileRecord(**{**values, **changes})
+
+
+def failed(name: str, error: str = "the file is empty") -> FileRecord:
+    return FileRecord(input=name, output=None, status="failed", error=error, seconds=0.001)
+
+
+def totals(files: list[FileRecord]) -> Totals:
+    done = [one for one in files if one.status in ("ok", "kept")]
+    source, plain = sum(one.source_bytes for one in done), sum(one.plain_jpeg_bytes for one in done)
+    output = sum(one.output_bytes for one in done)
+    return Totals(
+        files=len(files),
+        failed=sum(one.status == "failed" for one in files),
+        skipped=sum(one.status == "skipped" for one in files),
+        source_bytes=source,
+        output_bytes=output,
+        plain_jpeg_bytes=plain,
+        saving_vs_source=1 - output / source if source else 0.0,
+        saving_vs_plain_jpeg=1 - output / plain if plain else 0.0,
+        seconds=2.5,
+        megapixels_per_second=12.34,
+    )
+
+
+def jpeg(width: int = 48, height: int = 32, mode: str = "RGB") -> bytes:
+    pixels = np.linspace(0, 255, width * height * 3).reshape(height, width, 3).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", progressive=mode == "L")
+    return buffer.getvalue()
+
+
+def write(folder: Path, files: list[FileRecord], gallery: list[GalleryItem] | None = None, **changes: Any) -> report.ReportPaths:
+    values: dict[str, Any] = {
+        "tool": "vizcomp djpeg", "version": "1.2.3", "settings": SETTINGS, "totals": totals(files), "files": iter(files),
+        "gallery": gallery or [], "command": "vizcomp djpeg photos/ -o out",
+    }  # fmt: skip
+    return report.write_djpeg_report(folder, **{**values, **changes})
+
+
+class Page(HTMLParser):
+    """Elements, attributes, text, and the rows of the table of files."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._quiet = ""
+        self._cell = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._quiet = tag
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._quiet:
+            self._quiet = ""
+        if tag in ("tbody", "table"):
+            self._cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._quiet:
+            return
+        self.text += data
+        if self._cell:
+            self.rows[-1][-1] += data.rstrip("\n")
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+    def file_rows(self) -> list[list[str]]:
+        return [row for row in self.rows if len(row) == 12][1:]
+
+
+def page_of(paths: report.ReportPaths) -> Page:
+    return Page(paths.html.read_text("utf-8"))
+
+
+def assert_inert(page: Page, text: str, images: int = 0) -> None:
+    """No reference leaves the file, no handler, no element that a string brought in."""
+    assert page.count("script") == 2
+    assert page.count("img") == images
+    for tag, attributes in page.elements:
+        assert tag not in ("iframe", "object", "embed", "link", "base", "form", "audio", "video", "image", "use")
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name == "src":
+                assert value is not None
+                assert value.startswith("data:image/jpeg;base64,")
+            if name == "href":
+                assert value in ("report.csv", "report.json") or (value or "").startswith("#")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    policies = [one.get("content") for tag, one in page.elements if tag == "meta" and "http-equiv" in one]
+    expected = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    assert len(policies) == 1
+    assert (policies[0] or "").startswith(expected)
+
+
+def unescape_csv(cell: str) -> str:
+    """The inverse that docs/report.md gives."""
+    cell = cell.removeprefix("'")
+    return re.sub(
+        r"\\(\\|x..|u....)",
+        lambda m: "\\" if m[1] == "\\" else chr(int(m[1][1:], 16) + (0xDC00 if m[1][0] == "x" else 0)),
+        cell,
+    )
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, strict=True))
+
+
+def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
+    files = [record(), failed("photos/b.jpg")]
+    text = write(tmp_path, files).json.read_text("ascii")
+    got = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert {"tool", "version", "settings", "totals", "files"} <= got.keys()
+    assert got["settings"] == SETTINGS
+    assert got["totals"] == totals(files).to_dict()
+    assert {"files", "failed", "source_bytes", "output_bytes", "plain_jpeg_bytes", "saving_vs_source", "saving_vs_plain_jpeg",
+            "seconds", "megapixels_per_second"} <= got["totals"].keys()  # fmt: skip
+    assert {"input", "output", "status", "error", "width", "height", "source_bytes", "output_bytes", "plain_jpeg_bytes",
+            "psnr", "ms_ssim", "seconds"} <= got["files"][0].keys()  # fmt: skip
+    assert [FileRecord.from_dict(one) for one in got["files"]] == files
+
+
+def test_json_is_strict_and_takes_any_setting() -> None:
+    settings = {"folder": Path("a/b"), "limits": (1, 2), "bad": float("nan"), "worse": [float("inf")], "n": np.float32(0.5)}
+    files = [record(psnr=float("inf"))]
+    got = report.djpeg_report_dict(tool="t", version="1", settings=settings, totals=totals(files), files=files)
+    assert got["settings"] == {"folder": "a/b", "limits": [1, 2], "bad": None, "worse": [None], "n": 0.5}
+    assert got["files"][0]["psnr"] is None
+    assert json.loads(report.report_json(got)) == got
+
+
+def test_json_of_nothing_is_json() -> None:
+    got = report.djpeg_report_dict(tool="t", version="1", settings={}, totals=totals([]), files=[])
+    assert json.loads(report.report_json(got)) == got
+
+
+def test_names_come_back_from_json_and_csv(tmp_path: Path) -> None:
+    names = [
+        *HOSTILE,
+        "=1+1.jpg",
+        "-x.jpg",
+        "'quoted.jpg",
+        "a,b;c\t.jpg",
+        "back\\slash \\xe9.jpg",
+        " =x.jpg",
+        "@cmd",
+        "+1",
+        "＝1",
+    ]
+    paths = write(tmp_path, [record(name) for name in names])
+    assert [one["input"] for one in json.loads(paths.json.read_text("ascii"))["files"]] == names
+    rows = read_csv(paths.csv)
+    assert [unescape_csv(row["input"]) for row in rows] == names
+
+
+def test_csv_is_one_row_for_each_input(tmp_path: Path) -> None:
+    files = [
+        record(notices=("alpha flattened", "first frame")),
+        failed("photos/b.jpg", '=HYPERLINK("http://x")'),
+        record(psnr=None),
+    ]
+    paths = write(tmp_path, files)
+    raw = paths.csv.read_bytes()
+    assert raw.startswith(
+        b"input,output,status,error,width,height,source_bytes,output_bytes,plain_jpeg_bytes,psnr,ms_ssim,seconds,"
+    )
+    assert raw.count(b"\r\n") == raw.count(b"\n") == len(files) + 1
+    rows = read_csv(paths.csv)
+    assert list(rows[0]) == [field.name for field in dataclasses.fields(FileRecord)]
+    for row, one in zip(rows, files, strict=True):
+        for name in ("width", "height", "source_bytes", "output_bytes", "plain_jpeg_bytes", "psnr", "ms_ssim", "seconds"):
+            value = getattr(one, name)
+            assert row[name] == "" if value is None else float(row[name]) == value
+    assert rows[0]["notices"] == "alpha flattened; first frame"
+    assert rows[1]["error"] == '\'=HYPERLINK("http://x")'
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "＋"])
+def test_csv_starts_no_formula(start: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(report.djpeg_report_csv([failed(f"{start}1", f"{start}2")]), newline="")))
+    assert rows[0]["input"] == f"'{start}1"
+    assert rows[0]["error"] == f"'{start}2"
+
+
+def test_hostile_strings_are_inert(tmp_path: Path) -> None:
+    files = [record(name, notices=(name,)) for name in HOSTILE] + [failed(name, name) for name in HOSTILE]
+    gallery = [GalleryItem(name=name, caption=name, source=jpeg(), result=jpeg(), depth=jpeg(mode="L")) for name in HOSTILE]
+    bad = HOSTILE[1]
+    paths = write(tmp_path, files, gallery, command=bad, tool=bad, version=bad, settings={bad: bad, "nested": {bad: [bad]}})
+    text = paths.html.read_text("utf-8")
+    page = page_of(paths)
+    assert_inert(page, text, images=3 * len(HOSTILE))
+    assert "{{command}}{{gallery}}.jpg" in page.text
+    assert "\u202e" not in text
+    assert "latin-\\xe9\\xff.jpg" in page.text
+    assert sum(tag == "article" for tag, _ in page.elements) == len(HOSTILE)
+
+
+def test_hostile_strings_are_inert_in_the_other_plots() -> None:
+    for copies in (5, 40):  # columns, then a histogram
+        files = [record(f"{name}{index}") for name in HOSTILE for index in range(copies)]
+        text = report.djpeg_report_html(
+            tool="t", version="1", settings={}, totals=totals(files), files=files, gallery=[], command=""
+        )
+        assert_inert(Page(text), text)
+
+
+def test_figures_shown_are_those_given(tmp_path: Path) -> None:
+    files = [record(), record("photos/b.png", source_bytes=1_234_567, psnr=None, ms_ssim=1.0, status="kept")]
+    gallery = [GalleryItem(name="photos/a.jpg", caption="A caption.", source=jpeg(), result=jpeg(), depth=jpeg())]
+    given = dataclasses.replace(totals(files), saving_vs_plain_jpeg=0.4213, saving_vs_source=0.6127, output_bytes=1_434_000)
+    page = page_of(write(tmp_path, files, gallery, totals=given))
+    shown = " ".join(page.text.replace("\u202f", " ").split())
+    assert "42.1% smaller than plain JPEG" in shown
+    assert "61.3% smaller" in shown
+    assert "1.31 MB → 1.43 MB" in shown
+    assert "12.3 MP/s" in shown
+    assert "1 kept as they were" in shown
+    assert "vizcomp djpeg photos/ -o out" in shown
+    assert "1.2.3" in shown
+    assert "A caption." in shown
+    assert "33.25 dB" in shown
+    assert page.file_rows() == [
+        ["a.jpg", "ok", "640×480", "80.0", "25.0", "15.0", "40.0%", "81.2%", "33.25", "0.9712", "0.031", ""],
+        ["b.png", "kept", "640×480", "1,234.6", "25.0", "15.0", "40.0%", "98.8%", "identical", "1.0000", "0.031", ""],
+    ]
+
+
+def test_larger_is_said_honestly(tmp_path: Path) -> None:
+    files = [record(output_bytes=100_000)]
+    page = page_of(write(tmp_path, files))
+    shown = " ".join(page.text.split())
+    assert "300.0% larger than plain JPEG" in shown
+    assert "25.0% larger" in shown
+    assert "smaller" not in shown
+    assert "1 file more than doubled" in shown
+    assert page.file_rows()[0][6:8] == ["−300.0%", "−25.0%"]
+
+
+def test_empty_batch(tmp_path: Path) -> None:
+    paths = write(tmp_path / "new" / "folder", [])
+    page = page_of(paths)
+    assert "No files" in page.text
+    assert page.count("svg") == 0
+    assert page.file_rows() == []
+    assert read_csv(paths.csv) == []
+    assert_inert(page, paths.html.read_text("utf-8"))
+
+
+def test_all_failed(tmp_path: Path) -> None:
+    page = page_of(write(tmp_path, [failed(f"photos/{index}.jpg") for index in range(3)]))
+    assert "3 of 3 files failed." in page.text
+    assert "No file was written" in page.text
+    assert "%" not in page.text.split("Savings by file")[0].split("40% means")[0]
+    assert page.count("svg") == 0
+    assert [row[1] for row in page.file_rows()] == ["failed"] * 3
+    assert [row[-1] for row in page.file_rows()] == ["the file is empty"] * 3
+
+
+def test_interrupted_is_said(tmp_path: Path) -> None:
+    assert "Interrupted." in page_of(write(tmp_path / "a", [record()], interrupted=True)).text
+    assert "Interrupted." not in page_of(write(tmp_path / "b", [record()])).text
+
+
+@pytest.mark.parametrize(("number", "bars"), [(1, 1), (12, 12), (13, 13), (200, 200)])
+def test_plot_has_one_mark_for_each_file(tmp_path: Path, number: int, bars: int) -> None:
+    files = [record(f"photos/{index:03d}.jpg", output_bytes=15_000 - index) for index in range(number)]
+    page = page_of(write(tmp_path, files))
+    assert sum(tag == "rect" and one.get("class") == "p" for tag, one in page.elements) == bars
+    assert page.text.count("against plain JPEG, 81") == bars  # the tooltips
+    drawing = next(one for tag, one in page.elements if tag == "svg")
+    assert drawing["role"] == "img"
+    assert {one.get("id") for _, one in page.elements} >= set((drawing["aria-labelledby"] or "").split())
+
+
+def test_thousand_files_stay_small(tmp_path: Path) -> None:
+    files = [
+        record(f"photos/street/{index:05d}_some_longer_name.jpg", output_bytes=12_000 + 7 * index, source_bytes=90_000 + index)
+        for index in range(1000)
+    ]
+    files[700] = failed("photos/street/bad.jpg")
+    files[800] = record("photos/street/kept.jpg", status="kept")
+    gallery = [GalleryItem(name=files[0].input, caption="", source=jpeg(), result=jpeg(), depth=jpeg())]
+    paths = write(tmp_path, files, gallery)
+    page = page_of(paths)
+    pictures = sum(len(one["src"] or "") for tag, one in page.elements if tag == "img")
+    assert paths.html.stat().st_size - pictures < 115_000  # the template and 500 rows
+    rows = page.file_rows()
+    assert len(rows) == report.MAX_TABLE_ROWS
+    assert [row[0] for row in rows[:3]] == ["bad.jpg", "kept.jpg", "00999_some_longer_name.jpg"]
+    assert "500 of 1,000 files are listed" in page.text
+    assert len(read_csv(paths.csv)) == 1000
+    histogram = [int(number) for number in re.findall(r"against plain JPEG: (\d+) file", page.text)]
+    assert sum(histogram) == 999
+
+
+def test_histogram_bins_by_their_lower_edge() -> None:
+    # 0.30 / 0.05 is below 6 in floats; the last edge, 55%, belongs to the last bin
+    bars = [report._Bar("a", 0.30, None)] * 150 + [report._Bar("b", 0.52, None)] * 60 + [report._Bar("c", 0.55, None)]
+    found = dict(re.findall(r"<title>(\d+)% to \d+% against plain JPEG: (\d+) files", report._histogram(bars)))
+    assert found == {"30": "150", "50": "61"}
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [((48, 32), "item"), ((200, 40), "item pano"), ((30, 50), "item tall"), ((40, 40), "item tall")]
+)
+def test_gallery_takes_any_shape(size: tuple[int, int], kind: str) -> None:
+    item = GalleryItem(name="a.jpg", caption="", source=jpeg(*size), result=jpeg(*size), depth=jpeg(*size, mode="L"))
+    page = Page(report._gallery([item], []))
+    assert next(one["class"] for tag, one in page.elements if tag == "article") == kind
+    images = [one for tag, one in page.elements if tag == "img"]
+    assert [(one["width"], one["height"]) for one in images] == [(str(size[0]), str(size[1]))] * 3
+    assert all(one["alt"] for one in images)
+    slider = next(one for tag, one in page.elements if tag == "input")
+    assert slider["type"] == "range"
+    assert slider["aria-label"]
+
+
+def test_gallery_finds_the_record_of_a_photo() -> None:
+    files = [record("x/a.jpg", psnr=30.0), record("x/b.jpg", psnr=31.0), record("y/b.jpg", psnr=32.0)]
+
+    def psnr(name: str) -> list[str]:
+        item = GalleryItem(name=name, caption="", source=jpeg(), result=jpeg())
+        return re.findall(r"3\d\.00", Page(report._gallery([item], files)).text)
+
+    assert psnr("y/b.jpg") == ["32.00"]
+    assert psnr("a.jpg") == ["30.00"]
+    assert psnr("b.jpg") == []  # two have that name: no figures rather than another photo's
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"not a jpeg at all", b"\xff\xd8\xff\xe0\x00\x00" * 9, jpeg()[:100]])
+def test_size_of_a_broken_jpeg_is_unknown(data: bytes) -> None:
+    assert report._jpeg_size(data) is None
+
+
+def test_page_is_accessible(tmp_path: Path) -> None:
+    gallery = [GalleryItem(name="photos/a.jpg", caption="", source=jpeg(), result=jpeg(), depth=jpeg())] * 2
+    page = page_of(write(tmp_path, [record()], gallery))
+    assert page.count("h1") == 1
+    assert page.count("main") == 1
+    assert page.elements[0] == ("html", {"lang": "en"}) or page.elements[1] == ("html", {"lang": "en"})
+    identifiers = [one["id"] for _, one in page.elements if "id" in one]
+    assert len(identifiers) == len(set(identifiers))
+    for tag, one in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert set((one.get(name) or "").split()) <= set(identifiers), (tag, one)
+        if tag == "th":
+            assert one.get("scope") in ("row", "col")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (9_995, "10.0 kB"),
+        (26_791, "26.8 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (1_434_000, "1.43 MB"),
+        (12 * 10**15, "12,000 TB"),
+    ],
+)
+def test_bytes_have_three_digits(number: int, shown: str) -> None:
+    assert report._bytes(number).replace("\u202f", " ") == shown
+
+
+@pytest.mark.parametrize(
+    ("fraction", "shown"), [(0.4213, "42.1%"), (-0.0001, "0.0%"), (-0.032, "−3.2%"), (1.0, "100.0%"), (-12.5, "−1,250.0%")]
+)
+def test_percent(fraction: float, shown: str) -> None:
+    assert report._percent(fraction) == shown
+
+
+def test_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        write(tmp_path / "file" / "below", [record()])

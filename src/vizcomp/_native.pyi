@@ -1,0 +1,35 @@
+from typing import Any
+
+# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that coefficients.py names.
+
+def huffman_table(counts: bytes, values: bytes) -> object | None: ...
+def decode_scan(
+    data: Any,
+    offset: int,
+    components: tuple[tuple[Any, ...], ...],
+    progressive: int,
+    ss: int,
+    se: int,
+    ah: int,
+    al: int,
+    restart: int,
+    mcu_rows: int,
+    mcu_cols: int,
+) -> tuple[int, int]: ...
+def encode_scans(
+    components: tuple[tuple[Any, ...], ...], progressive: int, optimise: int, restart: int, mcu_rows: int, mcu_cols: int
+) -> tuple[int, bytes | None]: ...
+def ac_lengths(components: tuple[tuple[Any, ...], ...]) -> tuple[int, bytes | None]: ...
+def standard_lengths() -> bytes: ...
+def forward(pixels: Any, height: int, width: int, channels: int, hx: int, vy: int, planes: tuple[Any, ...]) -> int: ...
+def quantise(
+    blocks: int,
+    values: Any,
+    table: Any,
+    dead_zone: Any,
+    frequency: Any,
+    rate: Any,
+    lengths: Any,
+    exact: Any,
+    out: Any,
+) -> int: ...

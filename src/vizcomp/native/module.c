@@ -1,0 +1,361 @@
+/* vizcomp._native: checks types and sizes, holds the buffers, lets the GIL go, and calls the loops. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "native.h"
+
+#include <string.h>
+
+typedef struct {
+    Py_buffer view;
+    int held;
+} buffer;
+
+static void release(buffer *b)
+{
+    if (b->held)
+        PyBuffer_Release(&b->view);
+    b->held = 0;
+}
+
+/* `object` as a contiguous buffer of items of `format` ('B', 'h', 'f'); items < 0: any number. */
+static int hold(buffer *b, PyObject *object, char format, Py_ssize_t items, int writable, const char *name)
+{
+    const char *given;
+
+    if (PyObject_GetBuffer(object, &b->view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0)
+        return -1;
+    b->held = 1;
+    given = b->view.format ? b->view.format : "B";
+    if (given[0] != format || given[1] != '\0') {
+        PyErr_Format(PyExc_TypeError, "%s: buffer of format '%c' wanted, not '%s'", name, format, given);
+        return -1;
+    }
+    if (items >= 0 && b->view.len / b->view.itemsize != items) {
+        PyErr_Format(PyExc_ValueError, "%s: %zd items wanted, not %zd", name, items, b->view.len / b->view.itemsize);
+        return -1;
+    }
+    return 0;
+}
+
+static int whole_number(PyObject *tuple, Py_ssize_t index, int32_t *result)
+{
+    long value = PyLong_AsLong(PyTuple_GetItem(tuple, index));
+
+    if (value == -1 && PyErr_Occurred())
+        return -1;
+    if (value < 0 || value > 0x7FFFFFF) {
+        PyErr_SetString(PyExc_ValueError, "component: a size is out of range");
+        return -1;
+    }
+    *result = (int32_t)value;
+    return 0;
+}
+
+/* (coefficients, block_rows, block_cols, real_rows, real_cols, h, v, id or 0, set or 0, ...) */
+static int component(vz_component *c, buffer *b, PyObject *tuple, Py_ssize_t size, int writable)
+{
+    int32_t *fields[8];
+    int i;
+
+    if (!PyTuple_Check(tuple) || PyTuple_Size(tuple) != size) {
+        PyErr_SetString(PyExc_TypeError, "a component is a tuple of the documented length");
+        return -1;
+    }
+    fields[0] = &c->block_rows;
+    fields[1] = &c->block_cols;
+    fields[2] = &c->real_rows;
+    fields[3] = &c->real_cols;
+    fields[4] = &c->h;
+    fields[5] = &c->v;
+    fields[6] = &c->id;
+    fields[7] = &c->set;
+    for (i = 0; i < 8; i++)
+        if (whole_number(tuple, i + 1, fields[i]) < 0)
+            return -1;
+    if (c->block_rows > 65536 || c->block_cols > 65536) {
+        PyErr_SetString(PyExc_ValueError, "component: a size is out of range");
+        return -1;
+    }
+    if (hold(b, PyTuple_GetItem(tuple, 0), 'h', (Py_ssize_t)c->block_rows * c->block_cols * 64, writable, "coefficients") < 0)
+        return -1;
+    c->coefficients = b->view.buf;
+    return 0;
+}
+
+/* A table made by huffman_table, or None. */
+static int prepared(const vz_huffman **table, PyObject *object)
+{
+    *table = NULL;
+    if (object == Py_None)
+        return 0;
+    *table = PyCapsule_GetPointer(object, "vizcomp._native.huffman");
+    return *table ? 0 : -1;
+}
+
+static void drop_table(PyObject *capsule)
+{
+    PyMem_Free(PyCapsule_GetPointer(capsule, "vizcomp._native.huffman"));
+}
+
+static PyObject *huffman_table(PyObject *self, PyObject *args)
+{
+    const char *counts, *values;
+    Py_ssize_t count_size, value_size;
+    vz_huffman *table;
+    PyObject *capsule;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y#y#", &counts, &count_size, &values, &value_size))
+        return NULL;
+    if (count_size != 16) {
+        PyErr_SetString(PyExc_ValueError, "counts: 16 bytes wanted");
+        return NULL;
+    }
+    table = PyMem_Malloc(sizeof *table);
+    if (!table)
+        return PyErr_NoMemory();
+    if (vz_huffman_build(table, (const uint8_t *)counts, (const uint8_t *)values, (size_t)value_size)) {
+        PyMem_Free(table);
+        Py_RETURN_NONE;
+    }
+    capsule = PyCapsule_New(table, "vizcomp._native.huffman", drop_table);
+    if (!capsule)
+        PyMem_Free(table);
+    return capsule;
+}
+
+static PyObject *decode_scan(PyObject *self, PyObject *args)
+{
+    PyObject *source, *list, *result = NULL;
+    Py_ssize_t offset, count, i;
+    vz_component components[VZ_MAX_COMPONENTS];
+    buffer data, buffers[VZ_MAX_COMPONENTS];
+    vz_scan scan;
+    size_t position;
+    int status;
+
+    (void)self;
+    memset(components, 0, sizeof components);
+    memset(buffers, 0, sizeof buffers);
+    memset(&data, 0, sizeof data);
+    if (!PyArg_ParseTuple(args, "OnO!iiiiiiii", &source, &offset, &PyTuple_Type, &list, &scan.progressive, &scan.ss, &scan.se,
+                          &scan.ah, &scan.al, &scan.restart, &scan.mcu_rows, &scan.mcu_cols))
+        return NULL;
+    count = PyTuple_Size(list);
+    if (count < 1 || count > VZ_MAX_COMPONENTS) {
+        PyErr_SetString(PyExc_ValueError, "1 to 4 components wanted");
+        return NULL;
+    }
+    if (hold(&data, source, 'B', -1, 0, "data") < 0)
+        goto done;
+    if (offset < 0 || offset > data.view.len) {
+        PyErr_SetString(PyExc_ValueError, "offset beyond the data");
+        goto done;
+    }
+    for (i = 0; i < count; i++) {
+        PyObject *tuple = PyTuple_GetItem(list, i);
+        if (component(&components[i], &buffers[i], tuple, 11, 1) < 0 ||
+            prepared(&components[i].dc, PyTuple_GetItem(tuple, 9)) < 0 ||
+            prepared(&components[i].ac, PyTuple_GetItem(tuple, 10)) < 0)
+            goto done;
+    }
+    position = (size_t)offset;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_decode_scan(data.view.buf, (size_t)data.view.len, &position, components, (int)count, &scan);
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("in", status, (Py_ssize_t)position);
+done:
+    for (i = 0; i < VZ_MAX_COMPONENTS; i++)
+        release(&buffers[i]);
+    release(&data);
+    return result;
+}
+
+static int all_components(PyObject *list, vz_component *components, buffer *buffers)
+{
+    Py_ssize_t count = PyTuple_Size(list), i;
+
+    memset(components, 0, VZ_MAX_COMPONENTS * sizeof *components);
+    memset(buffers, 0, VZ_MAX_COMPONENTS * sizeof *buffers);
+    if (count < 1 || count > VZ_MAX_COMPONENTS) {
+        PyErr_SetString(PyExc_ValueError, "1 to 4 components wanted");
+        return -1;
+    }
+    for (i = 0; i < count; i++)
+        if (component(&components[i], &buffers[i], PyTuple_GetItem(list, i), 9, 0) < 0)
+            return -1;
+    return (int)count;
+}
+
+static PyObject *encode_scans(PyObject *self, PyObject *args)
+{
+    PyObject *list, *result = NULL;
+    vz_component components[VZ_MAX_COMPONENTS];
+    buffer buffers[VZ_MAX_COMPONENTS];
+    vz_bytes out;
+    int progressive, optimise, restart, mcu_rows, mcu_cols, count, status, i;
+
+    (void)self;
+    memset(&out, 0, sizeof out);
+    if (!PyArg_ParseTuple(args, "O!iiiii", &PyTuple_Type, &list, &progressive, &optimise, &restart, &mcu_rows, &mcu_cols))
+        return NULL;
+    count = all_components(list, components, buffers);
+    if (count > 0) {
+        Py_BEGIN_ALLOW_THREADS
+        status = vz_encode_scans(components, count, progressive, optimise, restart, mcu_rows, mcu_cols, &out);
+        Py_END_ALLOW_THREADS
+        if (status == VZ_NO_MEMORY)
+            PyErr_NoMemory();
+        else
+            result = status ? Py_BuildValue("iO", status, Py_None)
+                            : Py_BuildValue("iy#", status, (const char *)out.data, (Py_ssize_t)out.size);
+    }
+    vz_bytes_free(&out);
+    for (i = 0; i < VZ_MAX_COMPONENTS; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+static PyObject *ac_lengths(PyObject *self, PyObject *args)
+{
+    PyObject *list, *result = NULL;
+    vz_component components[VZ_MAX_COMPONENTS];
+    buffer buffers[VZ_MAX_COMPONENTS];
+    uint8_t lengths[256];
+    int count, status, i;
+
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!", &PyTuple_Type, &list))
+        return NULL;
+    count = all_components(list, components, buffers);
+    if (count > 0) {
+        Py_BEGIN_ALLOW_THREADS
+        status = vz_ac_lengths(components, count, lengths);
+        Py_END_ALLOW_THREADS
+        if (status == VZ_NO_MEMORY)
+            PyErr_NoMemory();
+        else
+            result = status ? Py_BuildValue("iO", status, Py_None)
+                            : Py_BuildValue("iy#", status, (const char *)lengths, (Py_ssize_t)sizeof lengths);
+    }
+    for (i = 0; i < VZ_MAX_COMPONENTS; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+static PyObject *standard_lengths(PyObject *self, PyObject *ignored)
+{
+    uint8_t lengths[256];
+
+    (void)self;
+    (void)ignored;
+    vz_standard_lengths(lengths);
+    return PyBytes_FromStringAndSize((const char *)lengths, (Py_ssize_t)sizeof lengths);
+}
+
+static PyObject *forward(PyObject *self, PyObject *args)
+{
+    PyObject *source, *planes, *result = NULL;
+    buffer pixels, buffers[3];
+    float *out[3] = {NULL, NULL, NULL};
+    Py_ssize_t height, width, i, count;
+    int channels, hx, vy, status;
+
+    (void)self;
+    memset(&pixels, 0, sizeof pixels);
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "OnniiiO!", &source, &height, &width, &channels, &hx, &vy, &PyTuple_Type, &planes))
+        return NULL;
+    count = PyTuple_Size(planes);
+    if (height < 1 || width < 1 || height > 65535 || width > 65535 || (channels != 1 && channels != 3) || hx < 1 || hx > 2 ||
+        vy < 1 || vy > 2 || count != channels) {
+        PyErr_SetString(PyExc_ValueError, "forward: sizes out of range");
+        return NULL;
+    }
+    if (hold(&pixels, source, 'B', height * width * channels, 0, "pixels") < 0)
+        goto done;
+    if (channels == 1)
+        hx = vy = 1;
+    for (i = 0; i < count; i++) {
+        Py_ssize_t cols = (width + 8 * hx - 1) / (8 * hx), rows = (height + 8 * vy - 1) / (8 * vy);
+        Py_ssize_t blocks = cols * rows * (i == 0 ? hx * vy : 1);
+        if (hold(&buffers[i], PyTuple_GetItem(planes, i), 'f', blocks * 64, 1, "plane") < 0)
+            goto done;
+        out[i] = buffers[i].view.buf;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_forward(pixels.view.buf, (size_t)height, (size_t)width, channels, hx, vy, out);
+    Py_END_ALLOW_THREADS
+    if (status == VZ_NO_MEMORY)
+        PyErr_NoMemory();
+    else
+        result = PyLong_FromLong(status);
+done:
+    for (i = 0; i < 3; i++)
+        release(&buffers[i]);
+    release(&pixels);
+    return result;
+}
+
+static PyObject *quantise(PyObject *self, PyObject *args)
+{
+    enum { VALUES, TABLE, DEAD_ZONE, FREQUENCY, RATE, LENGTHS, EXACT, OUT, ALL };
+    static const char *const names[ALL] = {"values", "table", "dead_zone", "frequency", "rate", "lengths", "exact", "out"};
+    static const char formats[ALL + 1] = "fffffBBh";
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t blocks, items[ALL];
+    int i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "nOOOOOOOO", &blocks, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &objects[6], &objects[7]))
+        return NULL;
+    if (blocks < 0 || blocks > PY_SSIZE_T_MAX / 1024) {
+        PyErr_SetString(PyExc_ValueError, "quantise: sizes out of range");
+        return NULL;
+    }
+    items[VALUES] = items[OUT] = blocks * 64;
+    items[DEAD_ZONE] = items[RATE] = blocks;
+    items[TABLE] = items[FREQUENCY] = items[EXACT] = 64;
+    items[LENGTHS] = 256;
+    for (i = 0; i < ALL; i++) {
+        if ((i == FREQUENCY || i == RATE) && objects[i] == Py_None)
+            continue;
+        if (hold(&buffers[i], objects[i], formats[i], items[i], i == OUT, names[i]) < 0)
+            goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_quantise(buffers[VALUES].view.buf, (size_t)blocks, buffers[TABLE].view.buf, buffers[DEAD_ZONE].view.buf,
+                         buffers[FREQUENCY].held ? buffers[FREQUENCY].view.buf : NULL,
+                         buffers[RATE].held ? buffers[RATE].view.buf : NULL, buffers[LENGTHS].view.buf,
+                         buffers[EXACT].view.buf, buffers[OUT].view.buf);
+    Py_END_ALLOW_THREADS
+    result = PyLong_FromLong(status);
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+static PyMethodDef methods[] = {
+    {"huffman_table", huffman_table, METH_VARARGS, "huffman_table(counts, values): a table for decode_scan, or None"},
+    {"decode_scan", decode_scan, METH_VARARGS, "decode_scan(...): (status, offset of the next marker)"},
+    {"encode_scans", encode_scans, METH_VARARGS, "encode_scans(...): (status, DHT, SOS and data of all scans)"},
+    {"ac_lengths", ac_lengths, METH_VARARGS, "ac_lengths(components): (status, 256 code lengths)"},
+    {"standard_lengths", standard_lengths, METH_NOARGS, "standard_lengths(): code lengths of table K.5 by symbol"},
+    {"forward", forward, METH_VARARGS, "forward(...): fills planes of DCT coefficients; status"},
+    {"quantise", quantise, METH_VARARGS, "quantise(...): fills quantised coefficients; status"},
+    {NULL, NULL, 0, NULL}};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.coefficients.", 0, methods,
+                                 slots,                 NULL,              NULL,                             NULL};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

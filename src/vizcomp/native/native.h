@@ -1,0 +1,91 @@
+/* Block loops and entropy coding of JPEG (ITU-T T.81), free of Python so that they can be fuzzed alone.
+ *
+ * Coefficients are int16 in blocks of 64 in natural (row by row) order; a component's blocks lie row by row,
+ * `block_cols` to a row, padded to whole MCUs. All functions return a status, never abort, and check every index
+ * that comes from a bit stream. */
+#ifndef VIZCOMP_NATIVE_H
+#define VIZCOMP_NATIVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    VZ_OK = 0,
+    VZ_SHORT = 1,        /* the entropy-coded data end before the scan does */
+    VZ_BAD_CODE = 2,     /* a bit pattern that is no code of the Huffman table */
+    VZ_BAD_VALUE = 3,    /* a coefficient, run or category outside what the scan allows */
+    VZ_BAD_RESTART = 4,  /* another marker stands where a restart marker is due */
+    VZ_BAD_TABLE = 5,    /* a Huffman table that is no prefix code */
+    VZ_NO_MEMORY = 6,
+    VZ_BAD_ARGUMENT = 7, /* the caller's sizes do not fit together */
+    VZ_RANGE = 8         /* a coefficient too large to be written in an 8-bit JPEG */
+};
+
+#define VZ_MAX_COMPONENTS 4
+#define VZ_LOOK_BITS 10
+
+/* A Huffman table ready for decoding. */
+typedef struct {
+    uint16_t look[1 << VZ_LOOK_BITS];  /* length << 8 | symbol for codes of at most VZ_LOOK_BITS bits, else 0 */
+    int32_t fast[1 << VZ_LOOK_BITS];   /* code and value together: value * 65536 + (run << 8 | bits), else 0 */
+    int32_t limit[17];                 /* first 16-bit pattern above the codes of each length */
+    int32_t offset[17];                /* added to a code of that length: its index in `values` */
+    uint8_t values[256];
+} vz_huffman;
+
+typedef struct {
+    int16_t *coefficients;
+    int32_t block_rows, block_cols;  /* as stored */
+    int32_t real_rows, real_cols;    /* blocks that hold samples of the picture */
+    int32_t h, v;                    /* sampling factors */
+    int32_t id;                      /* identifier written in scan headers */
+    const vz_huffman *dc, *ac;       /* decoding only */
+    int32_t set;                     /* encoding: statistics shared with the components of the same set (0 or 1) */
+} vz_component;
+
+typedef struct {
+    int progressive;
+    int ss, se, ah, al;
+    int32_t restart;             /* MCUs between restart markers, 0 = none */
+    int32_t mcu_rows, mcu_cols;  /* of the frame, for interleaved scans */
+} vz_scan;
+
+/* counts: number of codes of 1..16 bits; values: `total` symbols. */
+int vz_huffman_build(vz_huffman *table, const uint8_t counts[16], const uint8_t *values, size_t total);
+
+/* Decodes one scan from data[*position]; *position moves to the next marker (or to `size`). */
+int vz_decode_scan(const uint8_t *data, size_t size, size_t *position, const vz_component *components, int count,
+                   const vz_scan *scan);
+
+typedef struct {
+    uint8_t *data;
+    size_t size, capacity;
+    uint64_t bits;  /* pending bits, right aligned */
+    int pending;
+    int failed;
+} vz_bytes;
+
+/* Writes DHT, SOS and data of all scans of a picture. With `optimise` off (sequential only) Annex K's tables are used. */
+int vz_encode_scans(const vz_component *components, int count, int progressive, int optimise, int32_t restart,
+                    int32_t mcu_rows, int32_t mcu_cols, vz_bytes *out);
+
+/* Lengths (0 = unused) of the optimal AC code of the components' sequential coding. */
+int vz_ac_lengths(const vz_component *components, int count, uint8_t lengths[256]);
+
+/* Lengths of the typical luminance AC code (table K.5). */
+void vz_standard_lengths(uint8_t lengths[256]);
+
+void vz_bytes_free(vz_bytes *out);
+
+extern const uint8_t vz_zigzag[64]; /* zigzag position to natural index */
+
+/* Forward DCT of an RGB (channels 3) or grey (1) picture, 8 bits. hx, vy: chroma subsampling (1 or 2).
+ * out[0]: luma; out[1], out[2]: chroma (unused for grey); rows x cols x 64 floats each as `mcu_rows`, `mcu_cols` say. */
+int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels, int hx, int vy, float *const out[3]);
+
+/* See quantise() of coefficients.py. `rate` and `frequency` may be NULL; `exact` marks frequencies where a value is kept
+ * whole or dropped. */
+int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
+                const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
+
+#endif

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fnmatch
 import importlib
 import io
 import itertools
@@ -29,7 +30,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vizcomp.errors import (
     FormatError,
@@ -234,18 +235,19 @@ class _Finder:
             self._report(problem)
 
     def _pattern(self, pattern: str) -> Iterator[InputFile]:
+        # The look ahead has a memory of its own: what it finds may belong to an earlier input.
+        if next(_Finder(self._exclude, None)._matches(pattern), None) is None:
+            raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
+        return self._matches(pattern)
+
+    def _matches(self, pattern: str) -> Iterator[InputFile]:
         """Photos that a pattern names; below the part of it without wildcards the tree is kept."""
         parts = Path(pattern).parts
         fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
         root = os.path.join(*parts[:fixed]) if fixed else ""
-        matches = self._matching(root, PurePath(), parts[fixed:], set())
         # A pattern that spells out a suffix means it; `*` alone means photos.
         spelled = re.search(r"\.\w+$", parts[-1]) is not None
-        found = self._matched(matches, spelled)
-        first = next(found, None)
-        if first is None:
-            raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
-        return itertools.chain([first], found)
+        return self._matched(self._matching(root, PurePath(), parts[fixed:], set()), spelled)
 
     def _matched(self, matches: Iterator[tuple[str, PurePath, bool]], spelled: bool) -> Iterator[InputFile]:
         entered: set[str] = set()
@@ -280,7 +282,7 @@ class _Finder:
             target = os.path.join(folder, head)
             files, folders = ([head] if os.path.isfile(target) else []), ([head] if os.path.isdir(target) else [])
         else:
-            matcher = re.compile(_translate(head))
+            matcher = re.compile(fnmatch.translate(head))
             files = [name for name in files if matcher.fullmatch(name)]
             folders = [name for name in folders if matcher.fullmatch(name)]
         if not rest:
@@ -289,12 +291,6 @@ class _Finder:
         else:
             for name in folders:
                 yield from self._matching(os.path.join(folder, name), relative / name, rest, set())
-
-
-def _translate(part: str) -> str:
-    import fnmatch
-
-    return fnmatch.translate(part)
 
 
 def _kind(mode: int) -> str:
@@ -635,7 +631,8 @@ def _format_error(name: str, kind: str, data: bytes, exc: Exception) -> FormatEr
     if isinstance(exc, Image.DecompressionBombError):
         return TooLargeError(f"{name} is larger than allowed", "make it smaller, or raise the limit of pixels")
     known = ("unsupported", "unknown", "not supported", "cannot handle", "missing codec", "not implemented")
-    if isinstance(exc, NotImplementedError) or any(word in text for word in known):
+    whole_tiff = kind == "TIFF" and isinstance(exc, UnidentifiedImageError)  # Pillow's word for sample layouts it does not know
+    if whole_tiff or isinstance(exc, NotImplementedError) or any(word in text for word in known):
         return UnsupportedError(f"{name} is a {kind} of a kind that is not read", "convert it to an ordinary JPEG or PNG")
     return FormatError(
         f"{name} is broken: its {kind} data cannot be decoded", "copy it again, or open and save it in another program"
@@ -681,6 +678,8 @@ def _is_cut(kind: str, data: bytes) -> bool:
         return not data[-64:].rstrip(b"\x00").endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") == -1
     if kind == "PNG":
         return b"IEND" not in data[-4096:]
+    if kind == "TIFF":
+        return data[2:4] in (b"*\x00", b"\x00*") and _first_directory(data) is None
     if kind == "GIF":
         return not data.rstrip(b"\x00").endswith(b";")
     if kind == "BMP":
@@ -940,8 +939,9 @@ def _exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[
     return _EXIF_HEADER + body
 
 
-# Of a TIFF's own tags those that describe the photo; the others describe how its pixels are stored.
-_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
+# Of a TIFF's own tags those that describe the photo; the others describe how its pixels are stored. Not the orientation:
+# Pillow turns a TIFF upright as it decodes.
+_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
 
 
 def _exif_of_tiff(image: Image.Image) -> bytes | None:

@@ -33,40 +33,8 @@ MAX_SCANS = 200  # an honest progressive file has about ten; each scan of a bomb
 ZIGZAG = np.array(
     [
         *(0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28),
-        *(
-            35,
-            42,
-            49,
-            56,
-            57,
-            50,
-            43,
-            36,
-            29,
-            22,
-            15,
-            23,
-            30,
-            37,
-            44,
-            51,
-            58,
-            59,
-            52,
-            45,
-            38,
-            31,
-            39,
-            46,
-            53,
-            60,
-            61,
-            54,
-            47,
-            55,
-            62,
-            63,
-        ),
+        *(35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51),
+        *(58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63),
     ]
 )
 """Natural index of each zigzag position (T.81, figure 5)."""
@@ -646,7 +614,7 @@ def halve_chroma(image: RealImage) -> tuple[RealImage, bool]:
 
 def _dct_matrix(size: int) -> npt.NDArray[np.float64]:
     u, x = np.mgrid[:size, :size]
-    matrix = np.cos((2 * x + 1) * u * np.pi / (2 * size)) * np.sqrt(2 / size)
+    matrix: npt.NDArray[np.float64] = np.cos((2 * x + 1) * u * np.pi / (2 * size)) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
     return matrix
 

@@ -663,8 +663,10 @@ void vz_standard_lengths(uint8_t lengths[256])
 typedef struct {
     uint16_t magnitude;
     uint8_t position; /* in zigzag order, 1..63 */
-    uint8_t negative;
+    uint8_t kind;     /* the magnitude's category, with NEGATIVE for the sign */
 } entry;
+
+#define NEGATIVE 0x80
 
 /* A component's real blocks without their zeros: what every pass over the coefficients reads. A private copy, so that
  * statistics and output agree whatever else happens to the caller's array. */
@@ -681,6 +683,21 @@ static void sparse_free(sparse *s)
     free(s->start);
     free(s->entries);
     memset(s, 0, sizeof *s);
+}
+
+static int category(uint32_t magnitude)
+{
+    int size = 0;
+
+    if (magnitude >= 256) {
+        size = 8;
+        magnitude >>= 8;
+    }
+    if (magnitude >= 16) {
+        size += 4;
+        magnitude >>= 4;
+    }
+    return size + "\0\1\2\2\3\3\3\3\4\4\4\4\4\4\4\4"[magnitude & 15];
 }
 
 static int sparse_build(sparse *s, const vz_component *c)
@@ -733,9 +750,10 @@ static int sparse_build(sparse *s, const vz_component *c)
                 if (value < -1023 || value > 1023)
                     return VZ_RANGE;
                 if (value) {
-                    s->entries[size].magnitude = (uint16_t)(value < 0 ? -value : value);
+                    uint32_t magnitude = (uint32_t)(value < 0 ? -value : value);
+                    s->entries[size].magnitude = (uint16_t)magnitude;
                     s->entries[size].position = (uint8_t)i;
-                    s->entries[size].negative = value < 0;
+                    s->entries[size].kind = (uint8_t)(category(magnitude) | (value < 0 ? NEGATIVE : 0));
                     size++;
                 }
                 if (i == 63)
@@ -744,21 +762,6 @@ static int sparse_build(sparse *s, const vz_component *c)
         }
     s->start[at] = size;
     return VZ_OK;
-}
-
-static int category(uint32_t magnitude)
-{
-    int size = 0;
-
-    if (magnitude >= 256) {
-        size = 8;
-        magnitude >>= 8;
-    }
-    if (magnitude >= 16) {
-        size += 4;
-        magnitude >>= 4;
-    }
-    return size + "\0\1\2\2\3\3\3\3\4\4\4\4\4\4\4\4"[magnitude & 15];
 }
 
 /* Where coded symbols go: to statistics where `out` is NULL, else to the bit stream. */
@@ -836,18 +839,18 @@ static void first_pass(sink *s, encoder_table *t, band_state *b, const entry *e,
     int previous = ss - 1;
 
     for (; e < end && e->position <= se; e++) {
-        uint32_t magnitude = (uint32_t)e->magnitude >> al;
-        int run, size;
-        if (e->position < ss || magnitude == 0)
+        uint32_t magnitude;
+        int run, size = (e->kind & 15) - al;
+        if (e->position < ss || size <= 0)
             continue;
+        magnitude = (uint32_t)e->magnitude >> al;
         run = e->position - previous - 1;
         previous = e->position;
         if (b->eobrun)
             flush_run(s, t, b);
         for (; run > 15; run -= 16)
             put_symbol(s, t, 0xF0, 0, 0);
-        size = category(magnitude);
-        put_symbol(s, t, run << 4 | size, e->negative ? ~magnitude & ((1u << size) - 1) : magnitude, size);
+        put_symbol(s, t, run << 4 | size, e->kind & NEGATIVE ? ~magnitude & ((1u << size) - 1) : magnitude, size);
     }
     if (previous < se && ++b->eobrun == 0x7FFF)
         flush_run(s, t, b);
@@ -888,7 +891,7 @@ static void refine_pass(sink *s, encoder_table *t, band_state *b, const entry *e
             memcpy(kept, b->bits + own, mine);
             b->waiting = own;
             flush_run(s, t, b);
-            put_symbol(s, t, run << 4 | 1, !e->negative, 1);
+            put_symbol(s, t, run << 4 | 1, !(e->kind & NEGATIVE), 1);
             put_corrections(s, kept, mine);
             own = 0;
             run = 0;
@@ -974,11 +977,11 @@ static void put_block(sink *s, const sparse *blocks, int set, size_t at, int ins
         }
         for (; e < end; e++) {
             uint32_t magnitude = e->magnitude;
-            int run = e->position - previous - 1, size = category(magnitude);
+            int run = e->position - previous - 1, size = e->kind & 15;
             previous = e->position;
             for (; run > 15; run -= 16)
                 put_symbol(s, t, 0xF0, 0, 0);
-            put_symbol(s, t, run << 4 | size, e->negative ? ~magnitude & ((1u << size) - 1) : magnitude, size);
+            put_symbol(s, t, run << 4 | size, e->kind & NEGATIVE ? ~magnitude & ((1u << size) - 1) : magnitude, size);
         }
         if (previous < 63)
             put_symbol(s, t, 0, 0, 0);
@@ -1127,26 +1130,28 @@ static script choose_script(sink *s, const picture *p, int which)
 {
     static const uint8_t cuts[] = {5, 2, 8, 14, 24};
     script best;
-    uint64_t first[3], least, refinement = 0, upper_cost;
+    uint64_t whole[3], cut[3], least = 0, refinement = 0, upper_cost;
     size_t i;
     int al;
 
     memset(&best, 0, sizeof best);
-    first[0] = cost_band(s, p, which, 1, 63, 0, 0);
-    least = first[0];
-    for (al = 1; al < 3; al++) {
+    for (al = 0; al < 3; al++) {
         uint64_t total;
-        refinement += cost_band(s, p, which, 1, 63, al, al - 1);
-        first[al] = cost_band(s, p, which, 1, 63, 0, al);
-        total = first[al] + refinement;
-        if (total >= least)
-            break;
-        least = total;
-        best.al = al;
+        if (al)
+            refinement += cost_band(s, p, which, 1, 63, al, al - 1);
+        whole[al] = cost_band(s, p, which, 1, 63, 0, al);
+        cut[al] = cost_band(s, p, which, 1, cuts[0], 0, al) + cost_band(s, p, which, cuts[0] + 1, 63, 0, al);
+        total = refinement + (whole[al] < cut[al] ? whole[al] : cut[al]);
+        if (al == 0 || total < least) {
+            least = total;
+            best.al = al;
+        } else if (total > least + least / 64) {
+            break; /* far from paying: two bits will not either */
+        }
     }
     best.bands = 1;
     best.cut[0] = 63;
-    least = first[best.al];
+    least = whole[best.al];
     upper_cost = 0;
     for (i = 0; i < sizeof cuts; i++) {
         uint64_t lower = cost_band(s, p, which, 1, cuts[i], 0, best.al);

@@ -70,7 +70,7 @@ _READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _HEAD_BYTES = 4096
-_STRIP_PIXELS = 1 << 20
+_STRIP_PIXELS = 1 << 18
 _MAX_JPEG_SIDE = 65_535
 _open_lock = threading.RLock()
 
@@ -156,7 +156,7 @@ def find_inputs(
 class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
-    def __init__(self, exclude: Path | None, report: Report | None) -> None:
+    def __init__(self, exclude: str | Path | None, report: Report | None) -> None:
         self._exclude = os.path.realpath(exclude) if exclude is not None else None
         self._report = report
         self._seen: set[bytes] = set()

@@ -1,0 +1,470 @@
+"""The small depth network: how near each part of a photo is, and how far the answer can be trusted.
+
+One member of the network, for a photo scaled to 128x96 (n = channels of the configuration):
+
+    image  (3, 96, 128) -> stem /2 -> stage /4 (n1, 24, 32) -> stage /8 (n2, 12, 16) -> stage /16 (n3, 6, 8)
+                                          |                         |                          | + photo-wide context
+                                          |                         |                          v + position planes
+    nearness (1, 24, 32)  <- fuse <-------+-- up 2 <-- fuse <-------+------ up 2 <-- block, dilation 2, + context
+
+Blocks are residual (He et al., "Deep residual learning for image recognition", 2016), the decoder is a feature pyramid
+(Lin et al., "Feature pyramid networks for object detection", 2017). The context is a mean and a maximum over the whole
+photo, sent through two dense layers and added to every place: far and near are relative, so each place needs the rest.
+
+The exported network holds several members, which share a pretrained start and then saw the photos in another order and
+another way. The answer is the mean of their standardised maps. Where they disagree, they do not know: the confidence is a logistic
+function of that spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple and scalable
+predictive uncertainty estimation using deep ensembles", 2017, take the spread in the same way).
+
+torch is imported by `build` and `export_onnx` only; `CompactDepth`, which runs the exported file, needs ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.errors import ModelError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "vizcomp-compact-depth"
+STRIDE = 16
+"""The encoder halves four times: both sides of its input must be multiples of this."""
+POSITION_STRIDE = 4
+SPREAD_FLOOR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompactDepthConfig:
+    """What has to be known to rebuild the network from its weights; saved beside them and inside the ONNX file.
+
+    Attributes:
+        channels: of the stem and of the three stages.
+        pyramid: channels of the decoder at 1/8 and at 1/4.
+        members: networks in the ensemble.
+        long_side: photos are scaled so that their long side has this many pixels.
+        calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
+    """
+
+    channels: tuple[int, int, int, int] = (16, 32, 64, 128)
+    pyramid: tuple[int, int] = (48, 24)
+    members: int = 3
+    long_side: int = 128
+    calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        sizes = (*self.channels, *self.pyramid, self.members, self.long_side)
+        if len(self.channels) != 4 or len(self.pyramid) != 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
+            raise SettingsError(f"channels {self.channels} and {self.pyramid}: four and two positive numbers are needed")
+        if self.long_side % STRIDE or self.long_side > 1024:
+            raise SettingsError(f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024")
+        if len(self.calibration) != 3 or not all(math.isfinite(x) for x in self.calibration):
+            raise SettingsError("calibration must be three finite numbers")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dict of JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CompactDepthConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            SettingsError: a value is missing, unknown or out of range.
+        """
+        try:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**fields)
+        except TypeError as exc:
+            raise SettingsError(f"not a configuration of the compact depth network: {exc}") from exc
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthPrediction:
+    """What the network says about one photo; (h, w) is the photo scaled to the network's long side.
+
+    Attributes:
+        depth: float32 (h, w) in 0..1, large = near: the share of the photo that lies farther away than this place.
+        confidence: float32 (h, w) in 0..1: of pairs of this place and another of the photo, the share that is expected
+            to be in the right order minus the share in the wrong order. 0 is a guess. Its mean over the photo is the
+            rank correlation (Kendall's tau) to be expected.
+    """
+
+    depth: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+
+
+# --- geometry, shared by training and running ----------------------------------------------------------------------
+
+
+def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width of a photo scaled to a long side, aspect kept, each at least 1."""
+    scale = long_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
+    """A photo scaled to a long side: uint8 (H, W, 3) or (H, W) to uint8 (h, w, 3).
+
+    Large photos are first reduced by a whole factor (the mean of each square), which is fast, then filtered bilinearly.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    height, width = scaled_size(picture.height, picture.width, long_side)
+    factor = max(1, min(picture.width // (2 * width), picture.height // (2 * height)))
+    if factor > 1:
+        picture = picture.reduce(factor)
+    return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+
+
+def pad_to_stride(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Repeats the last row and column until both sides are multiples of `STRIDE`: uint8 (h, w, 3) to (h', w', 3)."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
+
+
+def position_planes(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Vertical and horizontal position of each 4x4 cell, -1 and 1 at the edges of the *unpadded* photo.
+
+    Args:
+        height, width: of the photo before padding to the stride.
+
+    Returns:
+        float32 (2, h' / 4, w' / 4), h' and w' padded; beyond 1 in the padding, where it is cut off at 1.5.
+    """
+    rows = (height + -height % STRIDE) // POSITION_STRIDE
+    columns = (width + -width % STRIDE) // POSITION_STRIDE
+    y = np.minimum((np.arange(rows) + 0.5) * POSITION_STRIDE * 2 / height - 1, 1.5)
+    x = np.minimum((np.arange(columns) + 0.5) * POSITION_STRIDE * 2 / width - 1, 1.5)
+    return np.stack(np.meshgrid(y, x, indexing="ij")).astype(np.float32)
+
+
+# --- the network ---------------------------------------------------------------------------------------------------
+
+
+def build(config: CompactDepthConfig, *, dropout: float = 0.0) -> torch.nn.Module:
+    """One member, with fresh weights from torch's current seed.
+
+    Its `forward(image, position)` takes float32 (N, 3, H, W) in 0..1 and (N, 2, H / 4, W / 4), and returns nearness
+    (N, 1, H / 4, W / 4) of no fixed scale or shift. `features(image)` returns the three stages, for pretraining.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    stem, n1, n2, n3 = config.channels
+    p8, p4 = config.pyramid
+
+    class Block(nn.Module):
+        """Two 3x3 convolutions and a shortcut; the first halves the size where `halve` is set."""
+
+        def __init__(self, inputs: int, outputs: int, *, halve: bool = False, dilation: int = 1) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, outputs, 3, 2 if halve else 1, 1, bias=False)
+            self.norm1 = nn.BatchNorm2d(outputs)
+            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation=dilation, bias=False)
+            self.norm2 = nn.BatchNorm2d(outputs)
+            self.shortcut: nn.Module = nn.Identity()
+            if halve or inputs != outputs:
+                pool = nn.AvgPool2d(2) if halve else nn.Identity()
+                self.shortcut = nn.Sequential(pool, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = F.relu(self.norm1(self.conv1(x)))
+            added: torch.Tensor = self.norm2(self.conv2(y)) + self.shortcut(x)
+            return torch.relu(added)
+
+    class Context(nn.Module):
+        """Adds to every place what the whole photo looks like."""
+
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.squeeze = nn.Linear(2 * channels, channels // 4)
+            self.spread = nn.Linear(channels // 4, channels)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            summary = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)  # (N, 2 C)
+            summary = F.dropout(summary, 2 * dropout, self.training)
+            added = self.spread(F.relu(self.squeeze(summary)))  # (N, C)
+            y: torch.Tensor = x + added[:, :, None, None]
+            return y
+
+    class CompactDepthNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+            self.stage1 = Block(stem, n1, halve=True)
+            self.stage2 = Block(n1, n2, halve=True)
+            self.stage3 = Block(n2, n3, halve=True)
+            self.context1 = Context(n3)
+            self.top = Block(n3 + 2, n3, dilation=2)
+            self.context2 = Context(n3)
+            self.reduce8 = nn.Conv2d(n3, p8, 1)
+            self.lateral8 = nn.Conv2d(n2, p8, 1)
+            self.fuse8 = Block(p8 + 2, p8)
+            self.reduce4 = nn.Conv2d(p8, p4, 1)
+            self.lateral4 = nn.Conv2d(n1, p4, 1)
+            self.fuse4 = Block(p4, p4)
+            self.out = nn.Conv2d(p4, 1, 3, 1, 1)
+
+        def features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            x = self.stem(image - 0.45)  # (N, n0, H/2, W/2)
+            at4 = self.stage1(x)  # (N, n1, H/4, W/4)
+            at8 = self.stage2(at4)  # (N, n2, H/8, W/8)
+            return at4, at8, self.stage3(at8)  # (N, n3, H/16, W/16)
+
+        def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            at4, at8, at16 = self.features(image)
+            x = torch.cat([self.context1(at16), F.avg_pool2d(position, 4)], 1)  # (N, n3 + 2, H/16, W/16)
+            x = self.context2(self.top(x))  # (N, n3, H/16, W/16)
+            x = F.dropout2d(x, dropout, self.training)
+            x = F.interpolate(self.reduce8(x), scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p8, H/8, W/8)
+            x = torch.cat([x + self.lateral8(at8), F.avg_pool2d(position, 2)], 1)  # (N, p8 + 2, H/8, W/8)
+            x = self.reduce4(self.fuse8(x))  # (N, p4, H/8, W/8)
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p4, H/4, W/4)
+            nearness: torch.Tensor = self.out(self.fuse4(x + self.lateral4(at4)))  # (N, 1, H/4, W/4)
+            return nearness
+
+    return CompactDepthNet()
+
+
+def build_ensemble(config: CompactDepthConfig, members: list[torch.nn.Module]) -> torch.nn.Module:
+    """The network that is exported: all members together, nearness and confidence out.
+
+    Its `forward(image, position)` takes uint8 (1, H, W, 3) RGB and float32 (1, 2, H / 4, W / 4), and returns float32
+    (1, 2, H, W): standardised nearness, and confidence in 0..1. H and W are multiples of `STRIDE`.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    a, b, c = config.calibration
+
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = nn.ModuleList(members)
+
+        def maps(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            """Standardised maps of all members: (1, members, H/4, W/4)."""
+            x = image.permute(0, 3, 1, 2).float() / 255.0  # (1, 3, H, W)
+            found = []
+            for member in self.members:
+                y = member(x, position)  # (1, 1, H/4, W/4)
+                y = y - y.mean((2, 3), keepdim=True)
+                found.append(y / (y.pow(2).mean((2, 3), keepdim=True) + 1e-6).sqrt())
+            return torch.cat(found, 1)
+
+        def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+            maps = self.maps(image, position)
+            mean, log_spread, photo = ensemble_moments(maps)
+            confidence = torch.sigmoid(a - b * log_spread - c * photo)  # (1, 1, H/4, W/4)
+            out = torch.cat([mean, confidence], 1)
+            return F.interpolate(out, scale_factor=4.0, mode="bilinear", align_corners=False)  # (1, 2, H, W)
+
+    return Ensemble()
+
+
+def ensemble_moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and spread of standardised maps.
+
+    Args:
+        maps: float32 (N, K, h, w), each map of mean 0 and variance 1.
+
+    Returns:
+        mean (N, 1, h, w), log of the standard deviation over K (N, 1, h, w), and log of its mean square's root over
+        the photo (N, 1, 1, 1).
+    """
+    mean = maps.mean(1, keepdim=True)
+    variance = (maps - mean).pow(2).mean(1, keepdim=True)
+    floor = SPREAD_FLOOR**2
+    return mean, 0.5 * (variance + floor).log(), 0.5 * (variance.mean((2, 3), keepdim=True) + floor).log()
+
+
+def export_onnx(
+    config: CompactDepthConfig, states: list[dict[str, torch.Tensor]], path: Path, *, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes the ensemble as one ONNX file, weights in 8 bits with a scale for each output channel.
+
+    They are widened once, when ONNX Runtime loads the file: what runs is float32.
+
+    Args:
+        states: the state dict of each member, `config.members` of them.
+        path: written beside and then renamed.
+        metadata: further words for the file's properties (licence, data ...).
+
+    Raises:
+        ModelError: the states do not fit the configuration.
+    """
+    import io
+    import os
+    import warnings
+
+    import onnx
+    import torch
+    from onnx import TensorProto, helper, numpy_helper
+
+    if len(states) != config.members:
+        raise ModelError(f"{len(states)} sets of weights for {config.members} members")
+    members = []
+    for state in states:
+        member = build(config)
+        try:
+            member.load_state_dict(state)
+        except RuntimeError as exc:
+            raise ModelError(f"the weights do not fit the configuration: {str(exc).splitlines()[0]}") from exc
+        members.append(member.eval())
+    network = build_ensemble(config, members).eval()
+    image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
+    position = torch.zeros(1, 2, image.shape[1] // POSITION_STRIDE, image.shape[2] // POSITION_STRIDE)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracing exporter announces that it is the old one; it needs no further package
+        torch.onnx.export(
+            network,
+            (image, position),
+            buffer,  # type: ignore[arg-type]  # the tracing exporter writes to streams too
+            dynamo=False,
+            opset_version=17,
+            input_names=["image", "position"],
+            output_names=["nearness_confidence"],
+            dynamic_axes={
+                "image": {1: "height", 2: "width"},
+                "position": {2: "rows", 3: "columns"},
+                "nearness_confidence": {2: "height", 3: "width"},
+            },
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    widen = []
+    for weights in model.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
+            wide = weights.name
+            steps, scale = quantised(values)
+            weights.CopyFrom(numpy_helper.from_array(steps, f"{wide}.steps"))
+            model.graph.initializer.append(numpy_helper.from_array(scale, f"{wide}.scale"))
+            widen.append(helper.make_node("Cast", [f"{wide}.steps"], [f"{wide}.cast"], to=TensorProto.FLOAT))
+            widen.append(helper.make_node("Mul", [f"{wide}.cast", f"{wide}.scale"], [wide]))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*widen, *nodes])
+    model.producer_name = "vizcomp"
+    model.producer_version = ""
+    words = {"name": NAME, "config": json.dumps(config.to_dict()), **(metadata or {})}
+    helper.set_model_props(model, words)
+    onnx.checker.check_model(model)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(model.SerializeToString(deterministic=True))
+    os.replace(beside, path)
+
+
+def quantised(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Weights (C, ...) as int8 steps of the same shape, and the size of a step, float32 (C, 1, ...)."""
+    largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True)
+    scale = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(127)
+    return np.rint(weights / scale).astype(np.int8), scale
+
+
+# --- running the exported file -------------------------------------------------------------------------------------
+
+
+class CompactDepth:
+    """Runs an exported network with ONNX Runtime on the CPU.
+
+    Args:
+        path: an .onnx file written by `export_onnx`; None for the bundled one.
+        threads: threads of ONNX Runtime.
+
+    Attributes:
+        config: the configuration that the file carries.
+        fingerprint: SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ModelError: the file is missing, damaged, or not a network of this kind.
+    """
+
+    def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
+        import onnxruntime
+
+        from vizcomp import weights
+
+        path = weights.bundled_path("compact_depth.onnx") if path is None else path
+        hint = "use the bundled network, or the model.onnx that vizcomp train --kind depth wrote"
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what is wrong is said by the exception
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as exc:  # ONNX Runtime's exceptions share no base class
+            raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
+        words = session.get_modelmeta().custom_metadata_map
+        inputs = {i.name: i.type for i in session.get_inputs()}
+        if words.get("name") != NAME or inputs != {"image": "tensor(uint8)", "position": "tensor(float)"}:
+            raise ModelError(f"{path} is an ONNX file, but no depth network of vizcomp", hint)
+        try:
+            self.config = CompactDepthConfig.from_dict(json.loads(words.get("config", "null") or "null"))
+        except (SettingsError, ValueError, TypeError, AttributeError) as exc:
+            raise ModelError(f"{path}: the network's configuration cannot be read", hint) from exc
+        self.fingerprint = hashlib.sha256(data).hexdigest()
+        self._session = session
+        self._path = path
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> DepthPrediction:
+        """Depth and confidence of a photo.
+
+        Args:
+            image: uint8 (H, W, 3) RGB or (H, W) grey, upright, of any size and aspect from 1x1.
+
+        Raises:
+            ValueError: `image` is no such array.
+            ModelError: the network failed on it.
+        """
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+            raise ValueError(f"a photo is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
+        small = scale_photo(np.ascontiguousarray(image), self.config.long_side)
+        height, width = small.shape[:2]
+        feeds = {"image": pad_to_stride(small)[None], "position": position_planes(height, width)[None]}
+        try:
+            (found,) = self._session.run(None, feeds)
+        except Exception as exc:  # as above
+            raise ModelError(f"{self._path}: the network failed: {exc}") from exc
+        nearness, confidence = found[0, 0, :height, :width], found[0, 1, :height, :width]
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"{self._path}: the network's answer is not finite", "its weights are damaged; train or fetch it again"
+            )
+        return DepthPrediction(rank_scale(nearness), np.clip(confidence, 0.0, 1.0).astype(np.float32))
+
+
+def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h, w) to float32 (h, w).
+
+    An array without differences becomes 0.5 throughout.
+    """
+    flat = values.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    if ordered[-1] - ordered[0] <= 1e-6:
+        return np.full(values.shape, 0.5, np.float32)
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    group = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    last = np.append(first[1:], len(flat)) - 1
+    ranks = np.empty(len(flat), np.float32)
+    ranks[order] = ((first + last) / (2.0 * (len(flat) - 1)))[group]
+    return ranks.reshape(values.shape)

@@ -1,0 +1,67 @@
+"""Weight files: one row for each that comes with the package.
+
+A row says what a file is, where it comes from and what may be done with it; its model card in `docs/models/` says the
+rest. Nothing is unpickled: a file is ONNX or safetensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from vizcomp.errors import WeightsMissingError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """One weight file.
+
+    Attributes:
+        id: the name by which it is asked for.
+        what: what it does, one line.
+        file: its name in the package.
+        sha256: of the file, in hexadecimal.
+        licence: of the weights.
+        paper: where the method is from.
+        normalisation: what the network expects of its input.
+        accuracy: what was measured, on what.
+        card: its model card, in the repository.
+    """
+
+    id: str
+    what: str
+    file: str
+    sha256: str
+    licence: str
+    paper: str
+    normalisation: str
+    accuracy: str
+    card: str
+
+
+BUNDLED: tuple[WeightFile, ...] = (
+    WeightFile(
+        id="compact-depth",
+        what="depth of any photo, large = near, with a confidence",
+        file="compact_depth.onnx",
+        sha256="",
+        licence="MIT",
+        paper="",
+        normalisation="",
+        accuracy="",
+        card="docs/models/compact-depth.md",
+    ),
+)
+
+
+def bundled_path(name: str) -> Path:
+    """Path of a file that comes with the package.
+
+    Raises:
+        WeightsMissingError: the package was installed without it.
+    """
+    with as_file(files("vizcomp").joinpath("bundled", name)) as path:  # the package is always unpacked: the path stays valid
+        if not path.is_file():
+            raise WeightsMissingError(f"{name} is missing from the installed package", "install vizcomp again")
+        return path

@@ -1,5 +1,21 @@
-"""Only here for the compiled part's tag: one wheel serves every CPython from 3.11 on (stable ABI). All else is in pyproject.toml."""
+"""The compiled part; all else is in pyproject.toml. One wheel serves every CPython from 3.11 on (stable ABI)."""
 
-from setuptools import setup
+import sys
 
-setup(options={"bdist_wheel": {"py_limited_api": "cp311"}})
+from setuptools import Extension, setup
+
+NATIVE = "src/vizcomp/native"
+
+setup(
+    ext_modules=[
+        Extension(
+            "vizcomp._native",
+            sources=[f"{NATIVE}/module.c", f"{NATIVE}/entropy.c", f"{NATIVE}/blocks.c"],
+            depends=[f"{NATIVE}/native.h"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", "-std=c99", "-g0"],
+            py_limited_api=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -43,6 +43,8 @@ class VizcompError(Exception):
 class InputError(VizcompError):
     """An input cannot be read or used."""
 
+    exit_code = 2  # where it ends a command; inside a batch it ends in a record
+
 
 class OutputError(VizcompError):
     """An output cannot be written."""

@@ -83,3 +83,27 @@ class GalleryItem:
     source: bytes
     result: bytes
     depth: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DepthRecord:
+    """What became of one input of `vizcomp depth`.
+
+    Attributes:
+        confidence: the network's mean confidence in 0..1, or None where it has none.
+        width, height: size as displayed, in pixels. The other fields as in `FileRecord`.
+    """
+
+    input: str
+    output: str | None
+    status: Status
+    error: str | None = None
+    width: int = 0
+    height: int = 0
+    confidence: float | None = None
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dict of JSON types."""
+        return {**dataclasses.asdict(self), "notices": list(self.notices)}

@@ -1,0 +1,48 @@
+"""vizcomp compresses images for the computer-vision system that will look at them.
+
+The public names load on first use, so that `import vizcomp` costs nothing:
+
+    >>> import vizcomp
+    >>> photo = vizcomp.load("street.jpg")
+    >>> depth = vizcomp.open_depth("compact", None)
+    >>> small = vizcomp.compress(photo, vizcomp.DjpegSettings(guide="detail"))
+    >>> len(small.data) < photo.source_bytes
+    True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vizcomp._version import __version__
+
+if TYPE_CHECKING:
+    from vizcomp.depth import Depth, open_depth
+    from vizcomp.djpeg import Compressed, DjpegSettings, compress
+    from vizcomp.errors import VizcompError
+    from vizcomp.images import Photo, load
+
+_HOMES = {
+    "Compressed": "djpeg",
+    "Depth": "depth",
+    "DjpegSettings": "djpeg",
+    "Photo": "images",
+    "VizcompError": "errors",
+    "compress": "djpeg",
+    "load": "images",
+    "open_depth": "depth",
+}
+
+__all__ = ["Compressed", "Depth", "DjpegSettings", "Photo", "VizcompError", "__version__", "compress", "load", "open_depth"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"vizcomp.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'vizcomp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

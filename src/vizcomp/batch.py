@@ -1,0 +1,379 @@
+"""A folder through a verb: one task and one record for each input, in input order, whatever happens to any of them.
+
+The loops here know nothing of how tasks are run (`engines`) nor of how records are shown (`report`, `cli`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vizcomp import coefficients, images, metrics
+from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
+from vizcomp.djpeg import DjpegSettings, compress
+from vizcomp.engines import map_tasks
+from vizcomp.errors import InputError, VizcompError
+from vizcomp.images import InputFile
+from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+
+GALLERY_SIZE = 8
+GALLERY_LONG_SIDE = 1024
+
+Record = TypeVar("Record", FileRecord, DepthRecord)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """What every file of a batch shares beside the verb's own settings.
+
+    Attributes:
+        depth_model: "compact", or the path of a network that `vizcomp train --kind depth` made.
+        depth_maps: folder of ready-made depth maps by file stem, or None.
+        masks: folder of masks by file stem, or None.
+        max_pixels: larger photos are refused before memory is taken.
+        overwrite: replace outputs that exist; otherwise such an input is skipped.
+        dry_run: do all the work, write nothing.
+        keep_dates: outputs take the source's times of access and change.
+    """
+
+    depth_model: str = "compact"
+    depth_maps: str | None = None
+    masks: str | None = None
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    dry_run: bool = False
+    keep_dates: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DjpegTask:
+    """One input of `djpeg`: all that a worker needs."""
+
+    file: InputFile
+    target: Path
+    settings: DjpegSettings
+    batch: BatchSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthTask:
+    """One input of `depth`: all that a worker needs."""
+
+    file: InputFile
+    target: Path
+    preview: bool
+    batch: BatchSettings
+
+
+@dataclasses.dataclass
+class BatchRun:
+    """A finished or interrupted run of `djpeg`.
+
+    Attributes:
+        worst: the written files of lowest MS-SSIM, worst first, with where their source and result lie.
+    """
+
+    records: list[FileRecord]
+    totals: Totals
+    interrupted: bool
+    worst: list[tuple[FileRecord, InputFile, Path]]
+
+
+def run_djpeg(
+    files: Iterable[InputFile],
+    output: Path,
+    settings: DjpegSettings,
+    batch: BatchSettings,
+    *,
+    jobs: int = 0,
+    engine: str = "local",
+    on_record: Callable[[FileRecord], None] = lambda record: None,
+) -> BatchRun:
+    """Compress photos into a folder.
+
+    Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
+
+    Raises:
+        VizcompError: what no file can do without is missing (the depth model, the folder of maps).
+    """
+    _check_guides(settings, batch)
+    names = images.OutputNames(output, ".jpg")
+    in_hand: collections.deque[DjpegTask] = collections.deque()  # records come back in the order of the tasks
+
+    def tasks() -> Iterator[DjpegTask]:
+        for file in files:
+            in_hand.append(DjpegTask(file, names.path_for(file), settings, batch))
+            yield in_hand[-1]
+
+    worst: list[tuple[FileRecord, InputFile, Path]] = []
+
+    def keep_worst(record: FileRecord) -> None:
+        task = in_hand.popleft()
+        if record.status == "ok" and not batch.dry_run:
+            worst.append((record, task.file, task.target))
+            worst.sort(key=lambda item: item[0].ms_ssim or 0.0)
+            del worst[GALLERY_SIZE:]
+        on_record(record)
+
+    started = time.perf_counter()
+    results = map_tasks(djpeg_one, tasks(), on_crash=_djpeg_crashed, jobs=jobs, engine=engine)
+    records, interrupted = _collect(results, keep_worst)
+    return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
+
+
+def run_depth(
+    files: Iterable[InputFile],
+    output: Path,
+    batch: BatchSettings,
+    *,
+    preview: bool = False,
+    jobs: int = 0,
+    engine: str = "local",
+    on_record: Callable[[DepthRecord], None] = lambda record: None,
+) -> tuple[list[DepthRecord], bool]:
+    """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
+
+    Raises:
+        VizcompError: the depth model is missing.
+    """
+    open_depth(batch.depth_model, None)
+    names = images.OutputNames(output, ".depth.png")
+    tasks = (DepthTask(file, names.path_for(file), preview, batch) for file in files)
+    return _collect(map_tasks(depth_one, tasks, on_crash=_depth_crashed, jobs=jobs, engine=engine), on_record)
+
+
+def _collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> tuple[list[Record], bool]:
+    records: list[Record] = []
+    try:
+        for record in results:
+            records.append(record)
+            on_record(record)
+    except KeyboardInterrupt:
+        return records, True
+    return records, False
+
+
+def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> None:
+    """Fail before the first file where every file would fail."""
+    if "mask" in settings.guides and batch.masks is None:
+        raise InputError(
+            "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
+        )
+    if _needs_depth(settings):
+        open_depth(batch.depth_model, batch.depth_maps)
+    if batch.masks is not None:
+        MapFolder(Path(batch.masks), what="mask")
+
+
+def _needs_depth(settings: DjpegSettings) -> bool:
+    return "depth" in settings.guides and settings.strength > 0
+
+
+@functools.lru_cache(maxsize=2)
+def _depth_source(model: str, maps: str | None) -> DepthSource:
+    """One network for each process, loaded on the first photo."""
+    return open_depth(model, maps)
+
+
+def djpeg_one(task: DjpegTask) -> FileRecord:
+    """Compress one photo and write it: one record, whatever happens."""
+    started = time.perf_counter()
+    file = task.file
+    try:
+        record = _djpeg(task)
+    except VizcompError as exc:
+        record = FileRecord(input=file.shown, output=None, status="failed", error=_one_line(exc), source_bytes=_size(file.path))
+    except MemoryError:
+        record = FileRecord(
+            input=file.shown, output=None, status="failed", error="out of memory; try fewer --jobs", source_bytes=_size(file.path)
+        )
+    return dataclasses.replace(record, seconds=time.perf_counter() - started)
+
+
+def _djpeg(task: DjpegTask) -> FileRecord:
+    file, settings, batch = task.file, task.settings, task.batch
+    if (skipped := _reason_to_skip(task.target, file, batch)) is not None:
+        return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=_size(file.path))
+    photo = images.load(file.path, max_pixels=batch.max_pixels)
+    depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
+    mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
+    made = compress(photo, settings, depth=depth, mask=mask)
+    notices = (*photo.notices, *made.notices)
+    target, data = task.target, made.data
+    kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
+    plain = images.encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
+    psnr: float | None = None
+    ms_ssim: float | None = 1.0
+    if kept:
+        if photo.jpeg is None:
+            data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
+            if (skipped := _reason_to_skip(target, file, batch)) is not None:
+                return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
+        else:
+            data = _without_metadata(photo.jpeg) if settings.metadata == "none" and photo.orientation == 1 else photo.jpeg
+        notices = (*notices, "source kept: compressing would not make it smaller" if len(made.data) >= photo.source_bytes
+                   else "source kept: the saving is below --min-saving")  # fmt: skip
+    else:
+        shown = images.decode_jpeg(data)
+        original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
+        decibel = metrics.psnr(original, shown)
+        psnr = decibel if np.isfinite(decibel) else None
+        ms_ssim = metrics.ms_ssim(original, shown)
+    if not batch.dry_run:
+        images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None)
+    height, width = photo.pixels.shape[:2]
+    return FileRecord(
+        input=file.shown,
+        output=None if batch.dry_run else images.printable(target),
+        status="kept" if kept else "ok",
+        width=width,
+        height=height,
+        source_bytes=photo.source_bytes,
+        output_bytes=len(data),
+        plain_jpeg_bytes=len(plain),
+        psnr=psnr,
+        ms_ssim=ms_ssim,
+        quality=made.quality,
+        notices=notices,
+    )
+
+
+def _under_own_suffix(target: Path, source: Path) -> Path:
+    """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
+    base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
+    return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
+
+
+def _without_metadata(jpeg: bytes) -> bytes:
+    """The same coefficients with no metadata: for a user who asked for none even a kept source must not carry any."""
+    image = coefficients.read(jpeg)
+    return coefficients.write(dataclasses.replace(image, segments=coefficients.essential_segments(image.segments, "none")))
+
+
+def depth_one(task: DepthTask) -> DepthRecord:
+    """Write the depth map of one photo: one record, whatever happens."""
+    started = time.perf_counter()
+    file = task.file
+    try:
+        record = _depth(task)
+    except VizcompError as exc:
+        record = DepthRecord(input=file.shown, output=None, status="failed", error=_one_line(exc))
+    except MemoryError:
+        record = DepthRecord(input=file.shown, output=None, status="failed", error="out of memory; try fewer --jobs")
+    return dataclasses.replace(record, seconds=time.perf_counter() - started)
+
+
+def _depth(task: DepthTask) -> DepthRecord:
+    file, batch = task.file, task.batch
+    if (skipped := _reason_to_skip(task.target, file, batch)) is not None:
+        return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
+    photo = images.load(file.path, max_pixels=batch.max_pixels)
+    depth = _depth_source(batch.depth_model, None)(photo, file)
+    pixels = images.upright(photo.pixels, photo.orientation)
+    height, width = pixels.shape[:2]
+    if not batch.dry_run:
+        full = images.resize_map(depth.nearness, height, width)
+        images.write_atomic(task.target, images.encode_depth_png16(full))
+        if task.preview:
+            beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
+            preview = task.target.with_name(task.target.name.removesuffix(".png") + ".jpg")
+            images.write_atomic(preview, images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4"))
+    return DepthRecord(
+        input=file.shown,
+        output=None if batch.dry_run else images.printable(task.target),
+        status="ok",
+        width=width,
+        height=height,
+        confidence=None if depth.confidence is None else float(depth.confidence.mean()),
+        notices=photo.notices,
+    )
+
+
+def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
+    """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth map as small JPEGs."""
+    items = []
+    for record, file, output in run.worst:
+        try:
+            photo = images.load(file.path, max_pixels=batch.max_pixels)
+            data = output.read_bytes()
+            depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
+        except (VizcompError, OSError):
+            continue  # gone or changed since it was compressed: the report does without its picture
+        result = images.load_bytes(data, record.input, max_pixels=batch.max_pixels)
+        shown = [images.upright(p.pixels, p.orientation) for p in (photo, result)]
+        small = [images.encode_plain_jpeg(images.thumbnail(p, long_side=GALLERY_LONG_SIDE), quality=92, subsampling="4:4:4")
+                 for p in shown]  # fmt: skip
+        if max(shown[1].shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1:
+            small[1] = data  # small enough to show the very file
+        coloured = None if depth is None else images.encode_plain_jpeg(colourise(depth.nearness), quality=85)
+        items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
+    return items
+
+
+def total(records: Sequence[FileRecord], seconds: float) -> Totals:
+    """Sums over a batch; sizes count the files that have an output."""
+    done = [r for r in records if r.status in ("ok", "kept")]
+    source = sum(r.source_bytes for r in done)
+    output = sum(r.output_bytes for r in done)
+    plain = sum(r.plain_jpeg_bytes for r in done)
+    pixels = sum(r.width * r.height for r in done)
+    return Totals(
+        files=len(records),
+        failed=sum(r.status == "failed" for r in records),
+        skipped=sum(r.status == "skipped" for r in records),
+        source_bytes=source,
+        output_bytes=output,
+        plain_jpeg_bytes=plain,
+        saving_vs_source=1 - output / source if source else 0.0,
+        saving_vs_plain_jpeg=1 - output / plain if plain else 0.0,
+        seconds=seconds,
+        megapixels_per_second=pixels / 1e6 / seconds if seconds > 0 else 0.0,
+    )
+
+
+def _reason_to_skip(target: Path, file: InputFile, batch: BatchSettings) -> str | None:
+    if not target.exists():
+        return None
+    if target.samefile(file.path):
+        raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
+    return None if batch.overwrite or batch.dry_run else "output exists; --overwrite replaces it"
+
+
+def _djpeg_crashed(task: DjpegTask) -> FileRecord:
+    return FileRecord(input=task.file.shown, output=None, status="failed", error=_CRASH, source_bytes=_size(task.file.path))
+
+
+def _depth_crashed(task: DepthTask) -> DepthRecord:
+    return DepthRecord(input=task.file.shown, output=None, status="failed", error=_CRASH)
+
+
+_CRASH = "the worker process died twice on this file (out of memory?); try fewer --jobs"
+
+
+def _one_line(error: VizcompError) -> str:
+    text = f"{error.message}; {error.hint}" if error.hint else error.message
+    return " ".join(text.split())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _times(path: Path) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_atime_ns, stat.st_mtime_ns

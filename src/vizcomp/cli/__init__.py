@@ -1,0 +1,57 @@
+"""The command line: parse, call one verb, print, exit code. Nothing here computes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vizcomp._version import __version__
+from vizcomp.cli.depth import depth
+from vizcomp.cli.djpeg import djpeg
+from vizcomp.cli.train import train
+from vizcomp.errors import VizcompError
+
+app = typer.Typer(
+    name="vizcomp",
+    help="Compress images for the computer-vision system that will look at them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(djpeg)
+app.command()(depth)
+app.command()(train)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"vizcomp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; every error that a user can cause ends in two lines and its exit code."""
+    try:
+        app()
+    except VizcompError as exc:
+        print(f"error: {exc.message}", file=sys.stderr)
+        if exc.hint:
+            print(f"  try: {exc.hint}", file=sys.stderr)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone (vizcomp ... | head): nothing is left to say
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,58 @@
+"""`vizcomp depth`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vizcomp.cli import shared
+
+
+def depth(
+    inputs: shared.Inputs,
+    output: shared.Output,
+    model: shared.DepthModel = "compact",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also write NAME.depth.jpg: photo and coloured map side by side.")
+    ] = False,
+    max_pixels: shared.MaxPixels = 200_000_000,
+    jobs: shared.Jobs = 0,
+    overwrite: shared.Overwrite = False,
+    dry_run: shared.DryRun = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    offline: shared.Offline = False,
+) -> None:
+    """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near."""
+    import json as json_module
+
+    from vizcomp import batch, images
+    from vizcomp._version import __version__
+
+    voice = shared.Voice(quiet=quiet, verbose=verbose, json=json)
+    common = batch.BatchSettings(depth_model=model, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run)
+    files = images.find_inputs(inputs, exclude=output)
+    if not dry_run:
+        images.check_output_folder(output)
+    with voice.progress() as on_record:
+        records, interrupted = batch.run_depth(files, output, common, preview=preview, jobs=jobs, on_record=on_record)
+    failed = sum(r.status == "failed" for r in records)
+    skipped = sum(r.status == "skipped" for r in records)
+    if json:
+        found = {
+            "tool": "vizcomp depth",
+            "version": __version__,
+            "settings": {**common.to_dict(), "preview": preview},
+            "files": [r.to_dict() for r in records],
+        }
+        print(json_module.dumps(found, indent=2))
+    voice.say(
+        f"{len(records) - failed - skipped} depth maps"
+        + ("" if dry_run else f" in {output}")
+        + (f", {skipped} skipped (--overwrite replaces what exists)" if skipped else "")
+        + (f", {failed} failed" if failed else "")
+        + ("; interrupted" if interrupted else "")
+    )
+    raise typer.Exit(130 if interrupted else 1 if failed else 0)

@@ -1,0 +1,117 @@
+"""`vizcomp djpeg`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vizcomp.cli import shared
+
+
+def djpeg(
+    inputs: shared.Inputs,
+    output: shared.Output,
+    quality: Annotated[
+        float, typer.Option("--quality", "-q", min=1, max=100, help="Quality of the most important regions.")
+    ] = 50,
+    strength: Annotated[
+        float, typer.Option("--strength", min=0, max=1, help="How much cheaper the least important regions get; 0 = no guidance.")
+    ] = 0.5,
+    guide: Annotated[
+        str, typer.Option("--guide", metavar="NAMES", help="depth, detail, mask, several joined as depth+detail, or uniform.")
+    ] = "depth",
+    table: Annotated[
+        str,
+        typer.Option(
+            "--table", metavar="machine|photo", help="machine: one step for all frequencies; photo: the standard's, for eyes."
+        ),
+    ] = "machine",
+    depth_model: shared.DepthModel = "compact",
+    depth_maps: Annotated[
+        Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem, bright = near.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep.")
+    ] = None,
+    target_size: Annotated[
+        str,
+        typer.Option(
+            "--target-size", metavar="SIZE", help="Size of each result, as 20kB; met within 2% from below. Replaces --quality."
+        ),
+    ] = "",
+    min_saving: Annotated[
+        str, typer.Option("--min-saving", metavar="SHARE", help="Keep the source where less than this is saved, as 5%.")
+    ] = "0%",
+    metadata: Annotated[
+        str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
+    ] = "essential",
+    keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
+    max_pixels: shared.MaxPixels = 200_000_000,
+    jobs: shared.Jobs = 0,
+    overwrite: shared.Overwrite = False,
+    dry_run: shared.DryRun = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    offline: shared.Offline = False,
+) -> None:
+    """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
+
+    Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
+    """
+    from vizcomp import batch, images, report
+    from vizcomp._version import __version__
+    from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
+
+    voice = shared.Voice(quiet=quiet, verbose=verbose, json=json)
+    settings = DjpegSettings(
+        quality=quality,
+        strength=strength,
+        guide=guide,
+        table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
+        target_size=parse_size(target_size) if target_size else None,
+        min_saving=parse_fraction(min_saving),
+        metadata=metadata,  # type: ignore[arg-type]
+    )
+    common = batch.BatchSettings(
+        depth_model=depth_model,
+        depth_maps=None if depth_maps is None else str(depth_maps),
+        masks=None if masks is None else str(masks),
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        keep_dates=keep_dates,
+    )
+    files = images.find_inputs(inputs, exclude=output)
+    if not dry_run:
+        images.check_output_folder(output)
+    with voice.progress() as on_record:
+        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, on_record=on_record)
+    everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
+    if not dry_run:
+        paths = report.write_djpeg_report(
+            output,
+            tool="vizcomp djpeg",
+            version=__version__,
+            settings=everything,
+            totals=run.totals,
+            files=run.records,
+            gallery=batch.gallery(run, settings, common),
+            command=shared.command_line(),
+            interrupted=run.interrupted,
+        )
+    if json:
+        found = report.djpeg_report_dict(
+            tool="vizcomp djpeg",
+            version=__version__,
+            settings=everything,
+            totals=run.totals,
+            files=run.records,
+            command=shared.command_line(),
+            interrupted=run.interrupted,
+        )
+        print(report.report_json(found))
+    voice.djpeg_summary(run.totals, "" if dry_run else str(paths.html), dry_run=dry_run)
+    raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)

@@ -1,0 +1,148 @@
+"""Options and printing that the batch commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vizcomp.results import DepthRecord, FileRecord, Totals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results; the inputs' tree is mirrored.")
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work, write nothing, and say what it would bring.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", envvar="VIZCOMP_OFFLINE", help="Never touch the network (the bundled models need none).")
+]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, metavar="N", help="Refuse photos of more pixels than this.")]
+DepthModel = Annotated[
+    str, typer.Option("--depth-model", metavar="NAME|PATH", help="compact (bundled), or a model.onnx made by vizcomp train.")
+]
+
+
+Record = FileRecord | DepthRecord
+
+
+class Voice:
+    """What a command says, and where: results to standard output, all else to standard error."""
+
+    def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
+        from rich.console import Console
+
+        self.quiet = quiet
+        self.verbose = verbose
+        self.json = json
+        self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A line for people; not with --quiet."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line that even --quiet prints."""
+        self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
+
+    def record(self, record: Record) -> None:
+        """What a file's record has to say: failures always, notices by default, all with --verbose."""
+        if record.status == "failed":
+            self.warn(f"failed: {record.input}: {record.error}")
+        elif record.status == "skipped":
+            if self.verbose:
+                self.say(f"skipped: {record.input}: {record.error}")
+        elif self.verbose:
+            self.say(
+                f"{record.status}: {record.input} -> {record.output or '(dry run)'}" + "".join(f"; {n}" for n in record.notices)
+            )
+        elif record.notices:
+            self.say(f"{record.input}: {'; '.join(record.notices)}")
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[Record], None]]:
+        """A progress bar on a terminal; gives what is to be called with each file's record."""
+        if self.quiet or not self.console.is_terminal:
+            yield self.record
+            return
+        from rich import progress as bar
+
+        columns = (
+            bar.SpinnerColumn(),
+            bar.TextColumn("{task.completed} photos"),
+            bar.TextColumn("{task.fields[rate]:.1f}/s"),
+            bar.TextColumn("{task.fields[saved]}"),
+            bar.TimeElapsedColumn(),
+        )
+        saved = 0
+        with bar.Progress(*columns, console=self.console, transient=True) as shown:
+            task = shown.add_task("photos", total=None, rate=0.0, saved="")
+
+            def step(record: Record) -> None:
+                nonlocal saved
+                self.record(record)
+                if isinstance(record, FileRecord) and record.status in ("ok", "kept"):
+                    saved += record.source_bytes - record.output_bytes
+                shown.update(
+                    task, advance=1, rate=shown.tasks[0].speed or 0.0, saved=f"{human_bytes(saved)} saved" if saved else ""
+                )
+
+            yield step
+
+    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool) -> None:
+        """The table at the end of `djpeg`."""
+        if self.quiet:
+            return
+        from rich.table import Table
+
+        done = totals.files - totals.failed - totals.skipped
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_row("photos", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
+        if totals.skipped:
+            table.add_row("skipped", f"{totals.skipped} (--overwrite replaces what exists)")
+        if totals.failed:
+            table.add_row("failed", str(totals.failed))
+        table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
+        table.add_row("against the source", _saving(totals.saving_vs_source))
+        table.add_row(
+            "against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {human_bytes(totals.plain_jpeg_bytes)})"
+        )
+        table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
+        if report:
+            table.add_row("report", report)
+        if dry_run:
+            table.add_row("", "dry run: nothing was written")
+        self.console.print(table)
+
+
+def _saving(fraction: float) -> str:
+    return f"{fraction:.1%} smaller" if fraction >= 0 else f"{-fraction:.1%} larger"
+
+
+def human_bytes(count: int) -> str:
+    """Bytes in the unit that reads best: 1234567 -> "1.23 MB"."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def command_line() -> str:
+    """The command as it was typed, ready for a shell."""
+    return shlex.join(["vizcomp", *(os.fsencode(a).decode("utf-8", "backslashreplace") for a in sys.argv[1:])])

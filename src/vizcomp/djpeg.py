@@ -1,0 +1,409 @@
+"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens.
+
+    source ── DCT coefficients (a JPEG's own, or of the pixels) ──┐
+    depth, detail, mask ── importance for each 8x8 block ─────────┼── rounding and rate decisions ── progressive JPEG
+    quality, strength, table ── one step for each frequency ──────┘
+
+A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own. What each block can have
+is its own rounding (a dead zone) and its own price of a bit in the rate-distortion decision over its coefficients:
+near blocks are rounded as the quality says, far ones give up the coefficients that buy least for their bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp import coefficients, guide
+from vizcomp.coefficients import JpegImage, RealImage
+from vizcomp.depth import Depth
+from vizcomp.errors import InputError, SettingsError, UnsupportedError
+from vizcomp.images import Photo, stored, upright
+
+Array = npt.NDArray[np.float32]
+
+TABLES = ("machine", "photo")
+METADATA = ("none", "essential", "all")
+
+# Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
+# machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
+MACHINE_LUMA = 30.0
+MACHINE_CHROMA = 45.0
+# photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
+PHOTO_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+PHOTO_CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+
+BASE_DEAD_ZONE = 0.6  # of AC coefficients in blocks of full importance, in steps
+FAR_DEAD_ZONE = 0.25  # more than that, at importance 0 and strength 1
+BASE_RATE_WEIGHT = 0.0  # price of a bit, in squared steps, in blocks of full importance
+FAR_RATE_WEIGHT = 0.25  # more than that, at importance 0 and strength 1
+
+KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
+TARGET_TOLERANCE = 0.02
+SMALLEST_QUALITY = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DjpegSettings:
+    """What a user asks of d-JPEG.
+
+    Attributes:
+        quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
+        strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
+        guide: names joined by "+": depth, detail, mask; or uniform.
+        table: "machine" (one step for almost all frequencies: what a detector or a reader needs) or "photo" (the
+            standard's tables, made for the eye).
+        target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
+        min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
+        metadata: "none", "essential" (ICC profile and orientation) or "all".
+
+    Raises:
+        SettingsError: a value is out of its range.
+    """
+
+    quality: float = 50.0
+    strength: float = 0.5
+    guide: str = "depth+detail"
+    table: Literal["machine", "photo"] = "machine"
+    target_size: int | None = None
+    min_saving: float = 0.0
+    metadata: Literal["none", "essential", "all"] = "essential"
+
+    def __post_init__(self) -> None:
+        _in_range("quality", self.quality, 1, 100)
+        _in_range("strength", self.strength, 0, 1)
+        _in_range("min-saving", self.min_saving, 0, 1)
+        try:
+            guide.parse(self.guide)
+        except ValueError as exc:
+            raise SettingsError(
+                f"--guide {self.guide}: {exc}", f"use {', '.join(guide.GUIDES)}, or several as depth+detail"
+            ) from exc
+        if self.table not in TABLES:
+            raise SettingsError(f"unknown table {self.table!r}", "use machine or photo")
+        if self.metadata not in METADATA:
+            raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
+        if self.target_size is not None and self.target_size < 1:
+            raise SettingsError("the target size must be at least one byte", "write it as 20kB, 1.5MB or a number of bytes")
+
+    @property
+    def guides(self) -> tuple[str, ...]:
+        """The guides by name."""
+        return guide.parse(self.guide)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DjpegSettings:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise SettingsError(f"--{name} {value} is out of range", f"it goes from {low} to {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """A finished d-JPEG.
+
+    Attributes:
+        data: the file's bytes.
+        quality: the quality that was used: the asked one, or the one that met the target size.
+        importance: float32 (R, C), one value for each luma block in the file's own frame.
+        notices: what a user should know.
+    """
+
+    data: bytes
+    quality: float
+    importance: Array
+    notices: tuple[str, ...] = ()
+
+
+def compress(photo: Photo, settings: DjpegSettings, *, depth: Depth | None = None, mask: Array | None = None) -> Compressed:
+    """Compress one photo.
+
+    Args:
+        photo: from `vizcomp.images.load`.
+        settings: what is asked.
+        depth: the photo's depth as displayed; needed where the guide names depth.
+        mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
+
+    Raises:
+        InputError: the guide needs a map that is not given, or the target size cannot be reached.
+    """
+    source = _Source.of(photo, settings)
+    importance = _importance(source, settings, depth, mask)
+    encoder = _Encoder(source, importance, settings)
+    if settings.target_size is not None:
+        data, quality, notices = _meet_target(encoder, settings.target_size)
+    else:
+        data, quality, notices = encoder.encode(settings.quality), settings.quality, ()
+    return Compressed(data, quality, importance, (*source.notices, *notices))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """The photo as real-valued coefficients, and what is needed to write it back."""
+
+    image: RealImage
+    tables: tuple[npt.NDArray[np.uint16] | None, ...]  # the steps that each component already lies on, if any
+    segments: list[tuple[int, bytes]]
+    orientation: int  # between the file's frame and the displayed one
+    notices: tuple[str, ...]
+
+    @classmethod
+    def of(cls, photo: Photo, settings: DjpegSettings) -> _Source:
+        """Read as coefficients where the photo is a JPEG in YCbCr or grey; from the pixels otherwise."""
+        turn = settings.metadata == "none" and photo.orientation != 1  # without the tag the pixels themselves must be turned
+        notices: tuple[str, ...] = ("turned upright, since the orientation tag is dropped",) if turn else ()
+        if photo.jpeg is not None and not turn:
+            try:
+                jpeg = coefficients.read(photo.jpeg)
+            except UnsupportedError as exc:  # Pillow could read it: go by its pixels
+                notices = (f"read as pixels: {exc.message}",)
+            else:
+                if jpeg.colour in ("grey", "ycbcr"):
+                    image, tables = _from_jpeg(jpeg)
+                    segments = coefficients.essential_segments(jpeg.segments, settings.metadata)
+                    return cls(image, tables, segments, photo.orientation, notices)
+        pixels = upright(photo.pixels, photo.orientation) if turn else photo.pixels
+        image = coefficients.from_pixels(pixels, subsampling="4:2:0")
+        segments = coefficients.essential_segments(
+            coefficients.metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata
+        )
+        return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
+
+
+def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16] | None, ...]]:
+    real = RealImage.from_jpeg(jpeg)
+    tables: list[npt.NDArray[np.uint16] | None] = [jpeg.tables[c.table] for c in jpeg.components]
+    if len(real.components) == 3:
+        real, halved = coefficients.halve_chroma(real)
+        if halved:
+            tables[1:] = [None, None]
+    return real, tuple(tables)
+
+
+def _importance(source: _Source, settings: DjpegSettings, depth: Depth | None, mask: Array | None) -> Array:
+    """The guides' importance maps, combined, in the file's own frame."""
+    luma = source.image.components[0].values
+    height, width = source.image.height, source.image.width
+    rows, cols = guide.grid_shape(height, width)
+    if settings.strength == 0 or settings.guides == ("uniform",):
+        return np.ones((rows, cols), np.float32)
+    maps = []
+    for name in settings.guides:
+        if name == "depth":
+            if depth is None:
+                raise InputError("the depth guide needs a depth map", "use --guide uniform or detail, or give --depth-maps")
+            nearness = stored(depth.nearness, source.orientation)
+            confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
+            maps.append(guide.depth_importance(nearness, confidence, luma[:rows, :cols, 0], size=(height, width)))
+        elif name == "detail":
+            ac = luma[:rows, :cols, 1:]
+            maps.append(guide.detail_importance(np.sqrt(np.einsum("rck,rck->rc", ac, ac))))
+        elif name == "mask":
+            if mask is None:
+                raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
+            maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
+    return guide.combine(maps)
+
+
+class _Encoder:
+    """One photo, ready to be coded at any quality: what does not depend on the quality is done once."""
+
+    def __init__(self, source: _Source, importance: Array, settings: DjpegSettings) -> None:
+        self._source = source
+        self._settings = settings
+        self._strength = 0.0 if settings.guides == ("uniform",) else settings.strength
+        first = source.image.components[0]
+        self._cheap = []  # for each component 0 = as important as can be, 1 = least
+        for component in source.image.components:
+            rows, cols = component.values.shape[:2]
+            size = (first.v // component.v, first.h // component.h)
+            self._cheap.append(1 - guide.for_component(importance, rows, cols, luma_size=size))
+
+    def encode(self, quality: float, extra_rate_weight: float = 0.0) -> bytes:
+        """The file at a quality; `extra_rate_weight` raises the price of a bit everywhere, which makes it smaller."""
+        image = self._source.image
+        wanted = quantisation_tables(self._settings.table, quality)
+        tables: dict[int, npt.NDArray[np.uint16]] = {}
+        components = []
+        for index, (component, cheap) in enumerate(zip(image.components, self._cheap, strict=True)):
+            kind = min(index, 1)
+            table = _respect_source(wanted[kind], self._source.tables[index])
+            own = self._source.tables[index]
+            slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
+            tables[slot] = table
+            quantised = coefficients.quantise(
+                component.values,
+                table,
+                dead_zone=np.float32(BASE_DEAD_ZONE) + np.float32(self._strength * FAR_DEAD_ZONE) * cheap,
+                rate_weight=np.float32(BASE_RATE_WEIGHT + extra_rate_weight)
+                + np.float32(self._strength * FAR_RATE_WEIGHT) * cheap,
+                exact=None if own is None else table == own,
+            )
+            components.append(
+                coefficients.Component(id=component.id, h=component.h, v=component.v, table=slot, coefficients=quantised)
+            )
+        return coefficients.write(
+            JpegImage(
+                width=image.width,
+                height=image.height,
+                components=components,
+                tables=tables,
+                colour="grey" if len(components) == 1 else "ycbcr",
+                segments=self._source.segments,
+            )
+        )
+
+
+def quantisation_tables(name: str, quality: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
+
+    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above.
+    """
+    scale = 50.0 / quality if quality < 50 else 2 - quality / 50
+    if name == "machine":
+        bases = (np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA))
+    else:
+        bases = (np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel())
+    luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
+    return luma, chroma
+
+
+def _respect_source(wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None) -> npt.NDArray[np.uint16]:
+    """Steps that do not spend bits on what the source has already lost.
+
+    A step finer than the source's buys nothing, and one only a little coarser costs a second rounding on another lattice
+    for few bits: in both cases the source's own step stays, and the integers on it are kept exactly.
+    """
+    if source is None:
+        return wanted
+    return np.where(wanted < KEEP_STEP_RATIO * source, np.minimum(source, 255), wanted).astype(np.uint16)
+
+
+def _meet_target(encoder: _Encoder, target: int) -> tuple[bytes, float, tuple[str, ...]]:
+    """The best file of at most `target` bytes, and of at least 98% of it where the photo has that much to say.
+
+    Steps are whole numbers, so the size as a function of quality goes in jumps; between two jumps the price of a bit
+    is raised until the finer steps fit.
+    """
+    floor = target * (1 - TARGET_TOLERANCE)
+    best, best_quality = encoder.encode(100), 100.0
+    if len(best) <= target:
+        return best, best_quality, ("smaller than the target size at the highest quality",) if len(best) < floor else ()
+    low, high = SMALLEST_QUALITY, 100.0  # the file fits at `low`, not at `high`
+    best, best_quality = encoder.encode(low), low
+    if len(best) > target:
+        return (*_squeeze(encoder, low, target), ())
+    for _ in range(12):
+        if len(best) >= floor:
+            return best, best_quality, ()
+        middle = (low * high) ** 0.5 if low < 20 else (low + high) / 2
+        data = encoder.encode(middle)
+        if len(data) <= target:
+            low, best, best_quality = middle, data, middle
+        else:
+            high = middle
+        if high - low < 0.05:
+            break
+    finer, quality = _squeeze(encoder, high, target)
+    return (finer, quality, ()) if len(finer) >= len(best) else (best, best_quality, ())
+
+
+def _squeeze(encoder: _Encoder, quality: float, target: int) -> tuple[bytes, float]:
+    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest that fits."""
+    floor = target * (1 - TARGET_TOLERANCE)
+    low, high = 0.0, 0.125
+    while len(data := encoder.encode(quality, high)) > target:
+        low, high = high, high * 4
+        if high > 1e4:
+            raise InputError(
+                f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
+                "give a larger --target-size, or resize the photo",
+            )
+    best = data
+    for _ in range(14):
+        if floor <= len(best):
+            break
+        middle = (low + high) / 2
+        data = encoder.encode(quality, middle)
+        if len(data) <= target:
+            high = middle
+            if len(data) > len(best):
+                best = data
+        else:
+            low = middle
+    return best, quality
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "20kB", "1.5 MB", "900" or "16KiB": k and M are powers of 1000, Ki and Mi of 1024.
+
+    Raises:
+        SettingsError: not a size.
+    """
+    units = {
+        "": 1,
+        "b": 1,
+        "k": 1000,
+        "kb": 1000,
+        "m": 10**6,
+        "mb": 10**6,
+        "ki": 1024,
+        "kib": 1024,
+        "mi": 1 << 20,
+        "mib": 1 << 20,
+    }
+    number = text.strip().rstrip("abegikmABEGIKM").strip()
+    unit = text.strip()[len(number) :].strip().lower()
+    try:
+        size = float(number) * units[unit]
+    except (ValueError, KeyError) as exc:
+        raise SettingsError(f"{text!r} is not a size", "write it as 20kB, 1.5MB, 16KiB or a number of bytes") from exc
+    if not (math.isfinite(size) and size >= 1):
+        raise SettingsError(f"{text!r} is not a size of at least one byte", "write it as 20kB, 1.5MB, 16KiB or a number of bytes")
+    return int(size)
+
+
+def parse_fraction(text: str) -> float:
+    """A fraction from "5%" or "0.05".
+
+    Raises:
+        SettingsError: not a fraction between 0 and 1.
+    """
+    number = text.strip()
+    try:
+        value = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError as exc:
+        raise SettingsError(f"{text!r} is not a share", "write it as 5% or 0.05") from exc
+    if not 0 <= value <= 1:
+        raise SettingsError(f"{text!r} is not between 0% and 100%", "write it as 5% or 0.05")
+    return value

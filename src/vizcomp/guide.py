@@ -1,0 +1,235 @@
+"""From what is known of a photo to an importance for each 8x8 block.
+
+    depth map ── block grid ── edge-aware ── median ── rank ── pulled to neutral where doubtful ─┐
+    DCT coefficients ── local detail ───────────────────────────────────────────────────────────┼── combine ── importance
+    mask, and later the vision system itself ───────────────────────────────────────────────────┘
+
+An *importance map* is a float32 array (R, C), one value for each 8x8 luma block, in 0..1: 1 = keep all that
+the quality promises, 0 = as cheap as the strength allows. `djpeg` turns it into rounding and rate decisions; this file
+knows nothing of quantisation. A further guide joins by giving an importance map to `combine`.
+
+Depth maps here are float arrays (h, w), any size, large = near, of which only the order of the values counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+BLOCK = 8
+NEUTRAL = 0.5
+
+GUIDES = ("depth", "detail", "mask", "uniform")
+
+
+def parse(spec: str) -> tuple[str, ...]:
+    """Split "depth+detail" into its guides.
+
+    Raises:
+        ValueError: a name is unknown, given twice, or "uniform" stands beside another.
+    """
+    names = tuple(part.strip() for part in spec.split("+"))
+    for name in names:
+        if name not in GUIDES:
+            raise ValueError(f"unknown guide {name!r}")
+    if len(set(names)) != len(names):
+        raise ValueError("a guide is named twice")
+    if "uniform" in names and len(names) > 1:
+        raise ValueError("uniform means no guide: it cannot be combined")
+    return names
+
+
+def grid_shape(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of 8x8 blocks that cover an image."""
+    return -(-height // BLOCK), -(-width // BLOCK)
+
+
+def depth_importance(
+    depth: npt.NDArray[np.floating],
+    confidence: npt.NDArray[np.floating] | None,
+    luma: npt.NDArray[np.floating],
+    *,
+    size: tuple[int, int],
+) -> Array:
+    """Importance from a depth map: the rank of each block's nearness in its photo, weaker where depth is doubtful.
+
+    Args:
+        depth: (h, w), large = near; covers the whole photo, at any resolution.
+        confidence: (h, w) in 0..1, or None where the depth is measured and not guessed.
+        luma: (R, C) mean luma of each block (any linear scale): the edges that an upsampled map must follow.
+        size: height and width of the photo in pixels (the last row and column of blocks may be partly outside).
+
+    Returns:
+        (R, C) in 0..1. A flat depth map gives `NEUTRAL` everywhere: no order, no guidance.
+    """
+    rows, cols = luma.shape
+    grid = to_block_grid(depth, size)
+    if depth.shape[0] < rows or depth.shape[1] < cols:
+        radius = max(1, round(max(rows / depth.shape[0], cols / depth.shape[1])))
+        grid = guided_filter(luma, grid, radius=radius)
+    rank = rank_normalise(median3(grid))
+    if confidence is None:
+        return rank
+    sure: Array = np.clip(to_block_grid(confidence, size), 0.0, 1.0)
+    return np.asarray(NEUTRAL + sure * (rank - NEUTRAL), np.float32)
+
+
+def detail_importance(energy: npt.NDArray[np.floating]) -> Array:
+    """Importance from local detail: strong edges (lettering, outlines) against flat or faintly textured blocks.
+
+    Args:
+        energy: (R, C) root of the summed squared AC coefficients of each luma block, in grey levels x 8.
+
+    Returns:
+        (R, C) in 0..1: where each block's neighbourhood stands between faint (32) and strong (512) contrast, on a log
+        scale. Absolute and not ranked: a photo of fog has no block that deserves bits because it is the least foggy.
+    """
+    spread = _max3(np.asarray(energy, np.float32))  # a letter's strokes reach into the blocks beside it
+    level = (np.log2(np.maximum(spread, 1.0)) - 5.0) / 4.0
+    return np.asarray(np.clip(level, 0.0, 1.0), np.float32)
+
+
+def mask_importance(mask: npt.NDArray[np.floating], *, size: tuple[int, int]) -> Array:
+    """Importance from a mask (h, w) in 0..1, bright = keep: each block takes the brightest pixel that it touches."""
+    rows, cols = grid_shape(*size)
+    top, left = _edges(rows, size[0], mask.shape[0]), _edges(cols, size[1], mask.shape[1])
+    down = np.stack([mask[a:b].max(0) for a, b in top])
+    return np.clip(np.stack([down[:, a:b].max(1) for a, b in left], axis=1), 0.0, 1.0).astype(np.float32)
+
+
+def combine(maps: Sequence[npt.NDArray[np.floating]]) -> Array:
+    """One importance map from several: the mean, so that a block is cheap only where all agree.
+
+    Raises:
+        ValueError: no maps, or shapes differ.
+    """
+    if not maps:
+        raise ValueError("nothing to combine")
+    if len({m.shape for m in maps}) != 1:
+        raise ValueError("importance maps differ in shape")
+    return np.asarray(sum(np.asarray(m, np.float32) for m in maps) / np.float32(len(maps)), np.float32)
+
+
+def for_component(importance: Array, rows: int, cols: int, *, luma_size: tuple[int, int]) -> Array:
+    """The importance on a subsampled component's own block grid: each of its blocks takes the mean over what it covers.
+
+    Args:
+        importance: (R, C) on the luma grid.
+        rows, cols: the component's block grid, padding to whole MCUs included.
+        luma_size: luma blocks that one block of the component covers, (down, across); 1 for luma itself.
+    """
+    down, across = luma_size
+    padded = pad_to(importance, rows * down, cols * across)
+    return np.asarray(padded.reshape(rows, down, cols, across).mean((1, 3)), np.float32)
+
+
+def pad_to(array: Array, rows: int, cols: int) -> Array:
+    """Repeat the last row and column until the shape is (rows, cols); cut what is beyond."""
+    more = (max(0, rows - array.shape[0]), max(0, cols - array.shape[1]))
+    padded = np.pad(array, ((0, more[0]), (0, more[1])), mode="edge") if any(more) else array
+    return padded[:rows, :cols]
+
+
+def to_block_grid(field: npt.NDArray[np.floating], size: tuple[int, int]) -> Array:
+    """Resample a map of the whole photo to one value for each block.
+
+    Where the map is finer than the grid each block takes the mean over its area; where it is coarser, bilinear values at
+    the blocks' centres.
+
+    Args:
+        field: (h, w), any size.
+        size: height and width of the photo in pixels.
+    """
+    rows, cols = grid_shape(*size)
+    first = _resample_axis(np.asarray(field, np.float32), rows, size[0])
+    return np.ascontiguousarray(_resample_axis(first.T, cols, size[1]).T)
+
+
+def _resample_axis(field: Array, count: int, pixels: int) -> Array:
+    length = field.shape[0]
+    scale = length / pixels
+    start = np.arange(count) * BLOCK * scale
+    stop = np.minimum((np.arange(count) + 1) * BLOCK, pixels) * scale
+    if scale * BLOCK >= 1.0:  # area mean by differences of the running integral, exact at fractional bounds
+        integral = np.concatenate([np.zeros((1, field.shape[1])), np.cumsum(field, axis=0, dtype=np.float64)])
+        mean = (_at(integral, stop) - _at(integral, start)) / (stop - start)[:, None]
+        return np.asarray(mean, np.float32)
+    return np.asarray(_at(field, np.clip((start + stop) / 2 - 0.5, 0, length - 1)), np.float32)
+
+
+def _at(field: npt.NDArray[np.floating], where: npt.NDArray[np.float64]) -> npt.NDArray[np.floating]:
+    """Rows of `field` at fractional positions, linear between."""
+    low = np.minimum(where.astype(np.intp), field.shape[0] - 1)
+    high = np.minimum(low + 1, field.shape[0] - 1)
+    part = (where - low)[:, None]
+    return np.asarray(field[low] * (1 - part) + field[high] * part)
+
+
+def _edges(count: int, pixels: int, length: int) -> list[tuple[int, int]]:
+    scale = length / pixels
+    bounds = []
+    for index in range(count):
+        start = min(int(index * BLOCK * scale), length - 1)
+        stop = int(np.ceil(min((index + 1) * BLOCK, pixels) * scale))
+        bounds.append((start, max(start + 1, min(stop, length))))
+    return bounds
+
+
+def guided_filter(guide: npt.NDArray[np.floating], field: Array, *, radius: int, epsilon: float = 1e-3) -> Array:
+    """Smooth `field` while its edges follow those of `guide` (He, Sun and Tang 2010, equations 5 and 6).
+
+    Args:
+        guide, field: (R, C).
+        radius: half side of the windows, in elements.
+        epsilon: how much the guide must vary in a window, as a variance of the guide scaled to 0..1, to count as an edge.
+    """
+    low, high = float(guide.min()), float(guide.max())
+    if high <= low:
+        return _box(field, radius)
+    edge: Array = ((guide - low) / (high - low)).astype(np.float32)
+    mean_guide, mean_field = _box(edge, radius), _box(field, radius)
+    variance = _box(edge * edge, radius) - mean_guide * mean_guide
+    slope = np.asarray((_box(edge * field, radius) - mean_guide * mean_field) / (variance + epsilon), np.float32)
+    offset = np.asarray(mean_field - slope * mean_guide, np.float32)
+    return np.asarray(_box(slope, radius) * edge + _box(offset, radius), np.float32)
+
+
+def _box(field: Array, radius: int) -> Array:
+    """Mean over a square window, cut at the borders."""
+    for _ in range(2):
+        count = field.shape[0]
+        integral = np.concatenate([np.zeros((1, field.shape[1])), np.cumsum(field, axis=0, dtype=np.float64)])
+        start = np.maximum(np.arange(count) - radius, 0)
+        stop = np.minimum(np.arange(count) + radius + 1, count)
+        field = ((integral[stop] - integral[start]) / (stop - start)[:, None]).astype(np.float32).T
+    return field
+
+
+def median3(field: Array) -> Array:
+    """3x3 median, borders repeated: removes single stray blocks without moving edges."""
+    return np.asarray(np.median(_windows3(field), axis=0), np.float32)
+
+
+def _max3(field: Array) -> Array:
+    return np.asarray(_windows3(field).max(0), np.float32)
+
+
+def _windows3(field: Array) -> Array:
+    padded = np.pad(field, 1, mode="edge")
+    rows, cols = field.shape
+    return np.stack([padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3)])
+
+
+def rank_normalise(field: Array) -> Array:
+    """Each value's rank among all, scaled to 0..1; equal values share their mean rank, all equal gives `NEUTRAL`."""
+    flat = field.ravel()
+    _, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    if len(counts) == 1:
+        return np.full(field.shape, NEUTRAL, np.float32)
+    below = np.cumsum(counts) - counts
+    middle = (below + (counts - 1) / 2) / (flat.size - 1)
+    return np.asarray(middle[inverse].reshape(field.shape), np.float32)

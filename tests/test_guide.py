@@ -1,0 +1,127 @@
+"""Importance maps: near is large, doubt is neutral, and the grid is the photo's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vizcomp import guide
+
+
+def flat(rows: int, cols: int) -> np.ndarray:
+    return np.zeros((rows, cols), np.float32)
+
+
+def test_parse_names_and_refusals() -> None:
+    assert guide.parse("depth+detail") == ("depth", "detail")
+    assert guide.parse("uniform") == ("uniform",)
+    for bad in ("", "depth+", "depth+depth", "uniform+depth", "nearness"):
+        with pytest.raises(ValueError, match=r".+"):
+            guide.parse(bad)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (60, 80), (240, 320), (1, 1)])
+def test_nearer_blocks_are_more_important_at_any_map_size(shape: tuple[int, int]) -> None:
+    height, width = 480, 640
+    depth = np.broadcast_to(np.linspace(0, 1, shape[0])[:, None], shape)
+    importance = guide.depth_importance(depth, None, flat(60, 80), size=(height, width))
+    assert importance.shape == (60, 80)
+    assert importance.dtype == np.float32
+    if shape == (1, 1):
+        assert np.all(importance == guide.NEUTRAL)
+    else:
+        assert importance[-1].min() > 0.9
+        assert importance[0].max() < 0.1
+        assert np.all(np.diff(importance[:, 40]) >= 0)
+
+
+def test_only_the_order_of_depth_counts() -> None:
+    rng = np.random.default_rng(1)
+    depth = rng.random((60, 80)).astype(np.float32)
+    size = (480, 640)
+    one = guide.depth_importance(depth, None, flat(60, 80), size=size)
+    other = guide.depth_importance(depth * 7 + 3, None, flat(60, 80), size=size)
+    assert np.allclose(one, other, atol=1e-3)
+
+
+def test_doubt_pulls_to_neutral() -> None:
+    depth = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (60, 80))
+    sure = guide.depth_importance(depth, np.ones((60, 80), np.float32), flat(60, 80), size=(480, 640))
+    half = guide.depth_importance(depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640))
+    none = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640))
+    assert np.allclose(half - guide.NEUTRAL, (sure - guide.NEUTRAL) / 2, atol=1e-6)
+    assert np.all(none == guide.NEUTRAL)
+
+
+def test_upsampling_follows_the_edges_of_the_photo() -> None:
+    """A map of 8 columns says only roughly where the near object ends; the luma edge at block column 37 says exactly."""
+    luma = np.zeros((60, 80), np.float32)
+    luma[:, 37:] = 800
+    depth = np.broadcast_to(np.array([0, 0, 0, 0.3, 0.8, 1, 1, 1], np.float32), (6, 8))
+    coarse = guide.to_block_grid(depth, (480, 640))
+    sharp = guide.guided_filter(luma, coarse, radius=10)
+    blurred = guide.guided_filter(flat(60, 80), coarse, radius=10)
+    assert sharp[30, 37] - sharp[30, 36] > 4 * (blurred[30, 37] - blurred[30, 36])
+    assert np.all(np.diff(guide.depth_importance(depth, None, luma, size=(480, 640))[30, 20:60]) >= 0)
+
+
+def test_stray_blocks_are_smoothed_away() -> None:
+    field = np.zeros((20, 20), np.float32)
+    field[7, 9] = 1
+    assert guide.median3(field).max() == 0
+    field[:, 10:] = 1
+    assert np.array_equal(guide.median3(field)[:, 10:], field[:, 10:])
+
+
+def test_detail_prefers_strong_edges() -> None:
+    energy = np.full((10, 10), 4.0, np.float32)
+    energy[5, 5] = 2000
+    importance = guide.detail_importance(energy)
+    assert importance[5, 5] == 1
+    assert importance[4, 4] == 1  # the neighbours of a strong block count too
+    assert importance[0, 0] == 0
+
+
+def test_mask_takes_the_brightest_pixel_of_a_block() -> None:
+    mask = np.zeros((480, 640), np.float32)
+    mask[17, 100] = 1
+    importance = guide.mask_importance(mask, size=(480, 640))
+    assert importance.sum() == 1
+    assert importance[2, 12] == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (480, 641), (1, 5000)])
+def test_block_grid_covers_every_size(size: tuple[int, int]) -> None:
+    rows, cols = guide.grid_shape(*size)
+    for shape in [(1, 1), (3, 5), (600, 700)]:
+        grid = guide.to_block_grid(np.full(shape, 0.25, np.float32), size)
+        assert grid.shape == (rows, cols)
+        assert np.allclose(grid, 0.25, atol=1e-6)
+
+
+def test_area_mean_is_exact() -> None:
+    rng = np.random.default_rng(2)
+    field = rng.random((48, 64)).astype(np.float32)
+    grid = guide.to_block_grid(field, (48, 64))
+    assert np.allclose(grid, field.reshape(6, 8, 8, 8).mean((1, 3)), atol=1e-6)
+
+
+def test_chroma_blocks_take_the_mean_of_the_luma_blocks_they_cover() -> None:
+    importance = np.arange(15, dtype=np.float32).reshape(3, 5) / 15
+    chroma = guide.for_component(importance, 2, 3, luma_size=(2, 2))
+    assert chroma.shape == (2, 3)
+    assert chroma[0, 0] == pytest.approx(importance[:2, :2].mean())
+    assert chroma[1, 2] == pytest.approx(importance[2, 4])  # the padding repeats the last block
+
+
+def test_ranks_share_ties() -> None:
+    assert np.array_equal(guide.rank_normalise(np.array([[3, 1, 3]], np.float32)), np.array([[0.75, 0, 0.75]], np.float32))
+    assert np.all(guide.rank_normalise(np.ones((4, 4), np.float32)) == guide.NEUTRAL)
+
+
+def test_combine_is_the_mean_and_refuses_other_shapes() -> None:
+    assert np.all(guide.combine([flat(2, 2), flat(2, 2) + 1]) == 0.5)
+    with pytest.raises(ValueError, match="shape"):
+        guide.combine([flat(2, 2), flat(3, 2)])
+    with pytest.raises(ValueError, match="nothing"):
+        guide.combine([])

@@ -1057,10 +1057,59 @@ static uint64_t cost_interleaved(sink *s, const picture *p, int from, int to, in
     return bits;
 }
 
+/* What run_band counts in a first pass without restarts, without the rest: most of the time of writing is spent here. */
+static void count_first(const sparse *blocks, int ss, int se, int al, uint32_t frequency[256])
+{
+    size_t total = (size_t)blocks->rows * (size_t)blocks->cols, i;
+    const entry *e = blocks->entries;
+    uint32_t eobrun = 0;
+
+    for (i = 0; i < total; i++) {
+        const entry *end = blocks->entries + blocks->start[i + 1];
+        int previous = ss - 1;
+        for (; e < end && e->position < ss; e++)
+            ;
+        for (; e < end && e->position <= se; e++) {
+            int size = (e->kind & 15) - al, run;
+            if (size <= 0)
+                continue;
+            if (eobrun) {
+                frequency[category(eobrun >> 1) << 4]++;
+                eobrun = 0;
+            }
+            run = e->position - previous - 1;
+            previous = e->position;
+            if (run > 15) {
+                frequency[0xF0] += (uint32_t)run >> 4;
+                run &= 15;
+            }
+            frequency[run << 4 | size]++;
+        }
+        e = end;
+        if (previous < se && ++eobrun == 0x7FFF) {
+            frequency[0xE0]++;
+            eobrun = 0;
+        }
+    }
+    if (eobrun)
+        frequency[category(eobrun >> 1) << 4]++;
+}
+
 static uint64_t cost_band(sink *s, const picture *p, int which, int ss, int se, int ah, int al)
 {
+    uint32_t *frequency = s->ac[0].frequency;
+    int symbol_;
+
     clear(s);
-    run_band(s, p, which, ss, se, ah, al);
+    if (ah || p->restart) {
+        run_band(s, p, which, ss, se, ah, al);
+    } else {
+        count_first(&p->blocks[which], ss, se, al, frequency);
+        for (symbol_ = 0; symbol_ < 256; symbol_++) {
+            int run = symbol_ >> 4, size = symbol_ & 15;
+            s->raw += (uint64_t)frequency[symbol_] * (uint64_t)(size ? size : run < 15 ? run : 0);
+        }
+    }
     optimal_code(&s->ac[0]);
     return s->raw + coded_bits(&s->ac[0]) + (10 + 4) * 8;
 }
@@ -1124,15 +1173,42 @@ typedef struct {
     int bands;
 } script;
 
+static const uint8_t cuts[] = {2, 5, 8, 14, 24, 40};
+enum { CUTS = sizeof cuts, FIRST_CUT = 1 };
+
+/* Looks for a cut of the band from..63 that makes it cheaper than `whole`: from cuts[start] on, downhill to either side.
+ * Returns the index of the best, or -1; the cost of the upper part goes to *upper, of both to *both. */
+static int find_cut(sink *s, const picture *p, int which, int from, int al, int start, uint64_t whole, uint64_t *both,
+                    uint64_t *upper)
+{
+    uint64_t least = whole;
+    int best = -1, step, i;
+
+    *upper = 0;
+    for (step = 1; step >= -1; step -= 2) {
+        if (step < 0 && best > start)
+            break; /* it went up: no need to look down */
+        for (i = step > 0 ? start : start - 1; i >= 0 && i < CUTS && cuts[i] >= from; i += step) {
+            uint64_t low = cost_band(s, p, which, from, cuts[i], 0, al), high;
+            high = low < least ? cost_band(s, p, which, cuts[i] + 1, 63, 0, al) : 0;
+            if (low + high >= least)
+                break;
+            least = low + high;
+            *upper = high;
+            best = i;
+        }
+    }
+    *both = least;
+    return best;
+}
+
 /* The cheapest of a few scripts for a component's AC coefficients: how many bits are left to refinement, then where the
  * band is cut. Scans of different components are independent, so each is chosen alone. */
 static script choose_script(sink *s, const picture *p, int which)
 {
-    static const uint8_t cuts[] = {5, 2, 8, 14, 24};
     script best;
-    uint64_t whole[3], cut[3], least = 0, refinement = 0, upper_cost;
-    size_t i;
-    int al;
+    uint64_t whole[3] = {0, 0, 0}, least = 0, refinement = 0, upper, rest;
+    int al, at;
 
     memset(&best, 0, sizeof best);
     for (al = 0; al < 3; al++) {
@@ -1140,45 +1216,32 @@ static script choose_script(sink *s, const picture *p, int which)
         if (al)
             refinement += cost_band(s, p, which, 1, 63, al, al - 1);
         whole[al] = cost_band(s, p, which, 1, 63, 0, al);
-        cut[al] = cost_band(s, p, which, 1, cuts[0], 0, al) + cost_band(s, p, which, cuts[0] + 1, 63, 0, al);
-        total = refinement + (whole[al] < cut[al] ? whole[al] : cut[al]);
+        total = whole[al];
+        if (al == 0 || total + refinement < least + least / 32) { /* a cut may still turn it */
+            uint64_t cut = cost_band(s, p, which, 1, cuts[FIRST_CUT], 0, al) +
+                           cost_band(s, p, which, cuts[FIRST_CUT] + 1, 63, 0, al);
+            total = cut < total ? cut : total;
+        }
+        total += refinement;
         if (al == 0 || total < least) {
             least = total;
             best.al = al;
-        } else if (total > least + least / 64) {
+        } else if (total > least + least / 32) {
             break; /* far from paying: two bits will not either */
         }
     }
     best.bands = 1;
     best.cut[0] = 63;
-    least = whole[best.al];
-    upper_cost = 0;
-    for (i = 0; i < sizeof cuts; i++) {
-        uint64_t lower = cost_band(s, p, which, 1, cuts[i], 0, best.al);
-        uint64_t upper = lower < least ? cost_band(s, p, which, cuts[i] + 1, 63, 0, best.al) : least;
-        if (lower + upper < least) {
-            least = lower + upper;
-            upper_cost = upper;
-            best.bands = 2;
-            best.cut[0] = cuts[i];
-            best.cut[1] = 63;
-        } else if (best.bands == 1 && i >= 1) {
-            break; /* neither 5 nor 2 pays: the band is too thin for more tables */
-        }
-    }
-    if (best.bands == 2) {
-        for (i = 0; i < sizeof cuts; i++) {
-            uint64_t lower, upper;
-            if (cuts[i] <= best.cut[0])
-                continue;
-            lower = cost_band(s, p, which, best.cut[0] + 1, cuts[i], 0, best.al);
-            upper = lower < upper_cost ? cost_band(s, p, which, cuts[i] + 1, 63, 0, best.al) : upper_cost;
-            if (lower + upper < upper_cost) {
-                upper_cost = lower + upper;
-                best.bands = 3;
-                best.cut[1] = cuts[i];
-                best.cut[2] = 63;
-            }
+    at = find_cut(s, p, which, 1, best.al, FIRST_CUT, whole[best.al], &least, &upper);
+    if (at >= 0) {
+        best.bands = 2;
+        best.cut[0] = cuts[at];
+        best.cut[1] = 63;
+        at = find_cut(s, p, which, cuts[at] + 1, best.al, at + 2, upper, &rest, &upper);
+        if (at >= 0) {
+            best.bands = 3;
+            best.cut[1] = cuts[at];
+            best.cut[2] = 63;
         }
     }
     return best;

@@ -33,7 +33,7 @@ def depth(
 
     voice = shared.Voice(quiet=quiet, verbose=verbose, json=json)
     common = batch.BatchSettings(depth_model=model, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run)
-    files = images.find_inputs(inputs, exclude=output)
+    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
     with voice.progress() as on_record:

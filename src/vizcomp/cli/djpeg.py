@@ -84,7 +84,7 @@ def djpeg(
         dry_run=dry_run,
         keep_dates=keep_dates,
     )
-    files = images.find_inputs(inputs, exclude=output)
+    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
     with voice.progress() as on_record:

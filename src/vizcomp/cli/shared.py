@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vizcomp.errors import VizcompError
 from vizcomp.results import DepthRecord, FileRecord, Totals
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Voice:
     def warn(self, text: str) -> None:
         """A line that even --quiet prints."""
         self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
+
+    def passed_over(self, error: VizcompError) -> None:
+        """A folder that cannot be read or a link that leads nowhere: said, and passed over."""
+        self.warn(f"passed over: {error.message}")
 
     def record(self, record: Record) -> None:
         """What a file's record has to say: failures always, notices by default, all with --verbose."""

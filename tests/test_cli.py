@@ -1,0 +1,256 @@
+"""The commands as a user types them: files, reports, messages, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import jpeg_bytes
+from PIL import Image
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def vizcomp(*arguments: object, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vizcomp", *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, **options
+    )  # type: ignore[call-overload]
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done  # type: ignore[no-any-return]
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = vizcomp("djpeg", folder, "-o", out)
+    assert tree(out) == {"a/coffee.jpg", "cat.jpg", "cat.png.jpg", "grey.jpg", "report.html", "report.json", "report.csv"}
+    report = json.loads((out / "report.json").read_text())
+    assert report["totals"]["files"] == 4
+    assert report["totals"]["failed"] == 0
+    for row in report["files"]:
+        assert row["status"] == "ok"
+        assert row["output_bytes"] == Path(row["output"]).stat().st_size
+        assert row["source_bytes"] == Path(row["input"]).stat().st_size
+        assert (row["width"], row["height"]) == Image.open(row["output"]).size
+        plain = io.BytesIO()
+        Image.open(row["input"]).save(plain, "JPEG", quality=50, subsampling="4:2:0")
+        assert row["plain_jpeg_bytes"] == len(plain.getvalue())
+        assert row["psnr"] > 25
+        assert 0.9 < row["ms_ssim"] < 1
+        assert row["seconds"] > 0
+    totals = report["totals"]
+    assert totals["output_bytes"] == sum(r["output_bytes"] for r in report["files"])
+    assert totals["saving_vs_plain_jpeg"] == pytest.approx(1 - totals["output_bytes"] / totals["plain_jpeg_bytes"])
+    assert len(list(csv.DictReader((out / "report.csv").open(newline="")))) == 4
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg") >= 8
+    assert "smaller" in done.stderr
+    assert done.stdout == ""
+
+
+def test_json_alone_on_standard_output(folder: Path, tmp_path: Path) -> None:
+    done = vizcomp("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--json", "--guide", "uniform")
+    assert json.loads(done.stdout)["totals"]["files"] == 1
+
+
+def test_serial_and_parallel_runs_are_equal(folder: Path, tmp_path: Path) -> None:
+    for n in range(12):
+        (folder / f"more{n}.jpg").write_bytes((folder / "cat.jpg").read_bytes())
+    for jobs in (1, 2):
+        vizcomp("djpeg", folder, "-o", tmp_path / str(jobs), "-j", jobs)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert tree(one) == tree(two)
+    for name in tree(one):
+        if name.endswith(".jpg"):
+            assert (one / name).read_bytes() == (two / name).read_bytes()
+    rows = [[r["input"] for r in json.loads((d / "report.json").read_text())["files"]] for d in (one, two)]
+    assert rows[0] == rows[1]
+
+
+def test_one_bad_file_never_stops_a_folder(folder: Path, tmp_path: Path) -> None:
+    good = (folder / "cat.jpg").read_bytes()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a photo")
+    (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
+    out = tmp_path / "out"
+    done = vizcomp("djpeg", folder, "-o", out, code=1)
+    report = json.loads((out / "report.json").read_text())
+    failed = {Path(r["input"]).name: r for r in report["files"] if r["status"] == "failed"}
+    assert set(failed) == {"empty.jpg", "text.jpg", "cut.jpg"}
+    assert report["totals"]["failed"] == 3
+    for name, row in failed.items():
+        assert row["error"]
+        assert "\n" not in row["error"]
+        assert row["output"] is None
+        assert not (out / name).exists()
+        assert name in done.stderr
+    assert (out / "cat.jpg").exists()
+    assert not [n for n in tree(out) if n.startswith(".")]
+
+
+def test_existing_results_are_skipped_unless_told(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("djpeg", folder / "cat.jpg", "-o", out, "--guide", "uniform")
+    vizcomp(*arguments)
+    (out / "cat.jpg").write_bytes(b"mine")
+    vizcomp(*arguments)
+    assert (out / "cat.jpg").read_bytes() == b"mine"
+    assert json.loads((out / "report.json").read_text())["files"][0]["status"] == "skipped"
+    vizcomp(*arguments, "--overwrite")
+    assert (out / "cat.jpg").read_bytes() != b"mine"
+
+
+def test_a_source_is_never_replaced_by_its_output(folder: Path) -> None:
+    before = (folder / "cat.jpg").read_bytes()
+    done = vizcomp("djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=1)
+    assert (folder / "cat.jpg").read_bytes() == before
+    assert "own output" in done.stderr
+
+
+def test_output_inside_the_input_is_not_walked(folder: Path) -> None:
+    out = folder / "small"
+    vizcomp("djpeg", folder, "-o", out, "--guide", "uniform")
+    first = tree(out)
+    vizcomp("djpeg", folder, "-o", out, "--guide", "uniform", "--overwrite")
+    assert tree(out) == first
+
+
+def test_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    done = vizcomp("djpeg", folder, "-o", tmp_path / "out", "--dry-run", "--json")
+    assert not (tmp_path / "out").exists()
+    assert json.loads(done.stdout)["totals"]["output_bytes"] > 0
+
+
+def test_min_saving_keeps_the_source(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vizcomp("djpeg", folder, "-o", out, "--guide", "uniform", "--min-saving", "99.9%")
+    assert (out / "cat.jpg").read_bytes() == (folder / "cat.jpg").read_bytes()
+    assert (out / "cat.png").read_bytes() == (folder / "cat.png").read_bytes()
+    rows = json.loads((out / "report.json").read_text())["files"]
+    assert {r["status"] for r in rows} == {"kept"}
+    assert all(r["output_bytes"] == r["source_bytes"] for r in rows)
+
+
+def test_target_size_for_each_photo_of_a_batch(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vizcomp("djpeg", folder, "-o", out, "--target-size", "9kB")
+    for row in json.loads((out / "report.json").read_text())["files"]:
+        assert 0.98 * 9000 <= row["output_bytes"] <= 9000
+
+
+def test_keep_dates(folder: Path, tmp_path: Path) -> None:
+    os.utime(folder / "cat.jpg", ns=(10**18, 10**18))
+    vizcomp("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--guide", "uniform", "--keep-dates")
+    assert (tmp_path / "out" / "cat.jpg").stat().st_mtime_ns == 10**18
+
+
+def test_ready_made_maps_and_a_missing_one(folder: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    ramp = np.broadcast_to(np.linspace(0, 255, 20, dtype=np.uint8)[:, None], (20, 30))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(maps / "cat.png")
+    out = tmp_path / "out"
+    vizcomp("djpeg", folder, "-o", out, "--depth-maps", maps, code=1)
+    rows = {Path(r["input"]).name: r for r in json.loads((out / "report.json").read_text())["files"]}
+    assert rows["cat.jpg"]["status"] == rows["cat.png"]["status"] == "ok"
+    assert "no depth map" in rows["grey.jpg"]["error"]
+
+
+def test_masks(folder: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in ("cat", "grey", "coffee"):
+        Image.fromarray(np.full((4, 4), 255, np.uint8)).save(masks / f"{name}.png")
+    vizcomp("djpeg", folder, "-o", tmp_path / "a", "--guide", "mask", "--masks", masks)
+    vizcomp("djpeg", folder, "-o", tmp_path / "b", "--guide", "uniform")
+    assert (tmp_path / "a" / "cat.jpg").read_bytes() == (tmp_path / "b" / "cat.jpg").read_bytes()
+
+
+def test_strange_names(tmp_path: Path, cat: np.ndarray) -> None:
+    photos = tmp_path / "in"
+    photos.mkdir()
+    names = ["été 日本.jpg", "-dash.jpg", "new\nline.jpg", "quote'\".jpg", "<b>.jpg"]
+    for name in names:
+        (photos / name).write_bytes(jpeg_bytes(cat))
+    vizcomp("djpeg", photos, "-o", tmp_path / "out", "--guide", "uniform")
+    assert set(names) <= tree(tmp_path / "out")
+
+
+def test_depth_writes_sixteen_bit_maps(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vizcomp("depth", folder, "-o", out, "--preview")
+    assert {n for n in tree(out) if n.endswith(".png")} == {"a/coffee.depth.png", "cat.depth.png", "cat.png.depth.png", "grey.depth.png"}
+    image = Image.open(out / "a" / "coffee.depth.png")
+    assert image.mode == "I;16"
+    assert image.size == (600, 400)
+    assert np.ptp(np.asarray(image).astype(int)) > 10_000
+    assert Image.open(out / "a" / "coffee.depth.jpg").size == (1200, 400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["djpeg", "nowhere", "-o", "out"], 2, "nowhere"),
+        (["djpeg", "empty", "-o", "out"], 2, "no photo"),
+        (["djpeg", "cat.jpg", "-o", "cat.jpg/out"], 2, "cat.jpg"),
+        (["djpeg", "cat.jpg", "-o", "out", "--guide", "nearness"], 2, "nearness"),
+        (["djpeg", "cat.jpg", "-o", "out", "--quality", "0"], 2, "quality"),
+        (["djpeg", "cat.jpg", "-o", "out", "--target-size", "big"], 2, "big"),
+        (["djpeg", "cat.jpg", "-o", "out", "--depth-model", "nyu2"], 2, "nyu2"),
+        (["djpeg", "cat.jpg", "-o", "out", "--depth-model", "./none.onnx"], 2, "none.onnx"),
+        (["djpeg", "cat.jpg", "-o", "out", "--depth-maps", "none"], 2, "none"),
+        (["djpeg", "cat.jpg", "-o", "out", "--guide", "mask"], 2, "--masks"),
+        (["djpeg", "cat.jpg", "-o", "out", "--no-such-flag"], 2, "no-such-flag"),
+        (["djpeg"], 2, ""),
+        (["depth", "nowhere", "-o", "out"], 2, "nowhere"),
+    ],
+)
+def test_wrong_commands_say_what_is_wrong(tmp_path: Path, cat: np.ndarray, arguments: list[str], code: int, says: str) -> None:
+    (tmp_path / "cat.jpg").write_bytes(jpeg_bytes(cat))
+    (tmp_path / "empty").mkdir()
+    done = vizcomp(*arguments, code=code, cwd=tmp_path)
+    assert says in done.stderr
+    assert not (tmp_path / "out" / "cat.jpg").exists()
+
+
+def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray) -> None:
+    photos, out = tmp_path / "in", tmp_path / "out"
+    photos.mkdir()
+    data = jpeg_bytes(coffee)
+    for n in range(400):
+        (photos / f"{n:03}.jpg").write_bytes(data)
+    command = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", "1"]
+    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*.jpg"))) < 5:
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["interrupted"] is True
+    done = [r for r in report["files"] if r["status"] == "ok"]
+    assert 0 < len(done) < 400
+    for row in done:
+        Image.open(row["output"]).load()
+    assert not [n for n in tree(out) if Path(n).name.startswith(".")]
+
+
+def test_version() -> None:
+    assert vizcomp("--version").stdout.startswith("vizcomp ")

@@ -1,0 +1,263 @@
+"""The encoder: what it promises about size, regions, sources and metadata."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import jpeg_bytes
+from PIL import Image
+
+from vizcomp import coefficients, djpeg, images, metrics
+from vizcomp.depth import Depth
+from vizcomp.djpeg import DjpegSettings, compress, parse_fraction, parse_size
+from vizcomp.errors import InputError, SettingsError
+from vizcomp.images import Photo, load_bytes
+
+
+def photo_of(pixels: np.ndarray, **options: object) -> Photo:
+    return load_bytes(jpeg_bytes(pixels, **options), "made.jpg")
+
+
+def left_is_near(pixels: np.ndarray) -> Depth:
+    height, width = pixels.shape[:2]
+    nearness = np.broadcast_to(np.linspace(1, 0, width, dtype=np.float32), (height, width))
+    return Depth(nearness)
+
+
+def test_uniform_result_is_an_ordinary_jpeg_and_smaller_than_plain(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee)
+    made = compress(photo, DjpegSettings(guide="uniform"))
+    shown = Image.open(io.BytesIO(made.data))
+    assert shown.format == "JPEG"
+    assert shown.size == (600, 400)
+    assert metrics.psnr(photo.pixels, np.asarray(shown.convert("RGB"))) > 30
+    assert len(made.data) < len(images.encode_plain_jpeg(photo.pixels, quality=50))
+
+
+def test_near_keeps_what_far_gives_up(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee)
+    uniform = compress(photo, DjpegSettings(guide="uniform"))
+    guided = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    assert len(guided.data) < len(uniform.data)
+
+    def psnr(data: bytes, part: slice) -> float:
+        return metrics.psnr(photo.pixels[:, part], images.decode_jpeg(data)[:, part])
+
+    near, far = slice(0, 60), slice(450, 600)
+    loss_near = psnr(uniform.data, near) - psnr(guided.data, near)
+    loss_far = psnr(uniform.data, far) - psnr(guided.data, far)
+    assert loss_near < 0.5
+    assert loss_far > loss_near + 0.3
+
+
+def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee)
+    guided = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    uniform = compress(photo, DjpegSettings(guide="uniform", target_size=round(len(guided.data) * 1.01)))
+    third = slice(0, 200)
+    gain = metrics.psnr(photo.pixels[:, third], images.decode_jpeg(guided.data)[:, third]) - metrics.psnr(
+        photo.pixels[:, third], images.decode_jpeg(uniform.data)[:, third]
+    )
+    assert gain > 1
+
+
+def test_strength_zero_and_uniform_are_the_same(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee)
+    assert compress(photo, DjpegSettings(strength=0)).data == compress(photo, DjpegSettings(guide="uniform")).data
+
+
+def test_more_strength_never_costs_bytes(coffee: np.ndarray) -> None:
+    photo, depth = photo_of(coffee), left_is_near(coffee)
+    sizes = [len(compress(photo, DjpegSettings(guide="depth", strength=s), depth=depth).data) for s in (0, 0.25, 0.5, 1)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+
+
+@pytest.mark.parametrize("table", djpeg.TABLES)
+def test_quality_orders_size_and_fidelity(coffee: np.ndarray, table: str) -> None:
+    photo = photo_of(coffee)
+    made = [compress(photo, DjpegSettings(guide="uniform", table=table, quality=q)).data for q in (5, 25, 50, 75, 95)]  # type: ignore[arg-type]
+    sizes = [len(data) for data in made]
+    fidelity = [metrics.psnr(photo.pixels, images.decode_jpeg(data)) for data in made]
+    assert sizes == sorted(sizes)
+    assert fidelity == sorted(fidelity)
+
+
+@pytest.mark.parametrize("guide", ["uniform", "depth"])
+@pytest.mark.parametrize("target", [3_000, 12_345, 40_000])
+def test_target_size_is_met_within_two_percent_from_below(coffee: np.ndarray, cat: np.ndarray, guide: str, target: int) -> None:
+    for pixels in (coffee, cat):
+        photo = photo_of(pixels, quality=98)
+        made = compress(photo, DjpegSettings(guide=guide, target_size=target), depth=left_is_near(pixels))
+        assert 0.98 * target <= len(made.data) <= target
+
+
+def test_target_size_out_of_reach_is_refused_or_said(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee)
+    with pytest.raises(InputError, match="smallest"):
+        compress(photo, DjpegSettings(guide="uniform", target_size=100))
+    made = compress(photo, DjpegSettings(guide="uniform", target_size=10_000_000))
+    assert "smaller than the target size" in made.notices[0]
+
+
+def test_what_a_jpeg_source_keeps_is_kept_exactly(coffee: np.ndarray) -> None:
+    """A source as coarse as the asked quality goes through with its own steps and integers, so a second pass changes nothing."""
+    photo = photo_of(coffee, quality=30, subsampling="4:2:0")
+    made = compress(photo, DjpegSettings(guide="uniform", quality=50, table="photo"))
+    before, after = coefficients.read(photo.jpeg or b""), coefficients.read(made.data)
+    for a, b in zip(before.components, after.components, strict=True):
+        assert np.array_equal(before.tables[a.table], after.tables[b.table])
+        assert np.array_equal(a.coefficients[: a.real_rows, : a.real_cols], b.coefficients[: b.real_rows, : b.real_cols])
+    assert np.array_equal(images.decode_jpeg(made.data), photo.pixels)
+    assert len(made.data) < photo.source_bytes
+
+
+def test_guided_blocks_of_a_coarse_source_are_kept_or_dropped_never_changed(coffee: np.ndarray) -> None:
+    photo = photo_of(coffee, quality=20, subsampling="4:2:0")
+    made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    before, after = coefficients.read(photo.jpeg or b"").components[0], coefficients.read(made.data)
+    tables = coefficients.read(photo.jpeg or b"").tables[before.table], after.tables[after.components[0].table]
+    kept = tables[0] == tables[1]
+    old, new = before.coefficients[..., kept], after.components[0].coefficients[..., kept]
+    assert np.all((new == old) | (new == 0))
+
+
+@pytest.mark.parametrize("quality", [10, 30, 60, 90])
+def test_a_coarse_source_is_not_blown_up(coffee: np.ndarray, quality: int) -> None:
+    photo = photo_of(coffee, quality=quality)
+    made = compress(photo, DjpegSettings(guide="uniform", quality=95))
+    assert len(made.data) <= photo.source_bytes
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 9), (17, 33), (64, 48)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_odd_sizes(shape: tuple[int, int], channels: int) -> None:
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (*shape, 3) if channels == 3 else shape, dtype=np.uint8)
+    for photo in (photo_of(pixels), load_bytes(_png(pixels), "made.png")):
+        depth = Depth(np.full((4, 5), 0.5, np.float32), np.ones((4, 5), np.float32))
+        made = compress(photo, DjpegSettings(guide="depth+detail", quality=90), depth=depth)
+        assert images.decode_jpeg(made.data).shape == photo.pixels.shape
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("metadata", djpeg.METADATA)
+def test_orientation_looks_the_same_in_every_viewer(coffee: np.ndarray, orientation: int, metadata: str) -> None:
+    from PIL import ImageOps
+
+    source = jpeg_bytes(coffee, exif=_exif(orientation))
+    made = compress(load_bytes(source, "turned.jpg"), DjpegSettings(guide="uniform", quality=90, metadata=metadata))  # type: ignore[arg-type]
+    before = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(source))))
+    opened = Image.open(io.BytesIO(made.data))
+    after = np.asarray(ImageOps.exif_transpose(opened))
+    assert after.shape == before.shape
+    assert metrics.psnr(before, after) > 30
+    tags = dict(opened.getexif())
+    if metadata == "none":
+        assert not tags
+    elif metadata == "essential":
+        assert set(tags) <= {0x0112}
+    else:
+        assert tags.get(0x010F) == "Maker"
+
+
+def test_depth_is_given_as_displayed(coffee: np.ndarray) -> None:
+    """A turned photo with the same picture on screen and the same depth keeps the same side."""
+    turned = np.rot90(coffee)  # stored on its side; orientation 6 turns it clockwise, back upright
+    photo = load_bytes(jpeg_bytes(np.ascontiguousarray(turned), exif=_exif(6)), "turned.jpg")
+    straight = compress(photo_of(coffee), DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    assert np.allclose(images.upright(made.importance, 6), straight.importance, atol=0.02)
+
+
+def test_icc_profile_is_kept_unless_none(coffee: np.ndarray) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for data in (jpeg_bytes(coffee, icc_profile=profile), _png_with(coffee, profile)):
+        for metadata, expected in (("none", None), ("essential", profile), ("all", profile)):
+            made = compress(load_bytes(data, "x"), DjpegSettings(guide="uniform", metadata=metadata))  # type: ignore[arg-type]
+            assert Image.open(io.BytesIO(made.data)).info.get("icc_profile") == expected
+
+
+def _png_with(pixels: np.ndarray, profile: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", icc_profile=profile)
+    return out.getvalue()
+
+
+def test_mask_keeps_what_is_bright(coffee: np.ndarray) -> None:
+    mask = np.zeros((40, 60), np.float32)
+    mask[:, :30] = 1
+    photo = photo_of(coffee)
+    made = compress(photo, DjpegSettings(guide="mask", strength=1), mask=mask)
+    shown = images.decode_jpeg(made.data)
+    uniform = images.decode_jpeg(compress(photo, DjpegSettings(guide="uniform")).data)
+    assert np.array_equal(shown[:, :280], uniform[:, :280])
+    assert not np.array_equal(shown[:, 320:], uniform[:, 320:])
+
+
+def test_a_missing_map_is_an_input_error(coffee: np.ndarray) -> None:
+    with pytest.raises(InputError, match="depth"):
+        compress(photo_of(coffee), DjpegSettings(guide="depth"))
+    with pytest.raises(InputError, match="mask"):
+        compress(photo_of(coffee), DjpegSettings(guide="mask"))
+
+
+def test_settings_are_checked_and_round_trip() -> None:
+    settings = DjpegSettings(quality=40, guide="depth+detail", target_size=1000)
+    assert DjpegSettings.from_dict(settings.to_dict()) == settings
+    for bad in (
+        {"quality": 0},
+        {"quality": float("nan")},
+        {"strength": 1.5},
+        {"guide": "far"},
+        {"table": "flat"},
+        {"metadata": "some"},
+        {"target_size": 0},
+        {"min_saving": 2},
+    ):
+        with pytest.raises(SettingsError):
+            DjpegSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_sizes_and_shares_are_read() -> None:
+    assert [parse_size(s) for s in ("900", "20kB", "20 KB", "1.5MB", "16KiB", "2k", "1m", "3 b")] == [
+        900,
+        20_000,
+        20_000,
+        1_500_000,
+        16_384,
+        2_000,
+        1_000_000,
+        3,
+    ]
+    assert [parse_fraction(s) for s in ("5%", "0.05", "0", "100%")] == [0.05, 0.05, 0, 1]
+    for bad in ("", "kB", "-3kB", "1e", "20 parsecs", "nan", "inf", "0"):
+        with pytest.raises(SettingsError):
+            parse_size(bad)
+    for bad in ("", "%", "5 %%", "-1%", "140%", "nan"):
+        with pytest.raises(SettingsError):
+            parse_fraction(bad)
+
+
+def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    made = compress(photo_of(coffee), DjpegSettings(guide="uniform"))
+    assert cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR).shape == coffee.shape

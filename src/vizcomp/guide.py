@@ -98,7 +98,8 @@ def mask_importance(mask: npt.NDArray[np.floating], *, size: tuple[int, int]) ->
     rows, cols = grid_shape(*size)
     top, left = _edges(rows, size[0], mask.shape[0]), _edges(cols, size[1], mask.shape[1])
     down = np.stack([mask[a:b].max(0) for a, b in top])
-    return np.clip(np.stack([down[:, a:b].max(1) for a, b in left], axis=1), 0.0, 1.0).astype(np.float32)
+    brightest = np.stack([down[:, a:b].max(1) for a, b in left], axis=1)
+    return np.asarray(np.clip(brightest, 0.0, 1.0), np.float32)
 
 
 def combine(maps: Sequence[npt.NDArray[np.floating]]) -> Array:

@@ -1,0 +1,123 @@
+"""Write docs/cli.md from the commands themselves.
+
+    python docs/make_cli.py            # write it
+    python docs/make_cli.py --check    # say whether it is up to date, and leave with 1 if it is not
+
+Read from the commands' signatures and not from their `--help`, whose layout depends on the terminal and on Typer's version.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).with_name("cli.md")
+
+HEAD = """\
+# The command line
+
+Made by `python docs/make_cli.py` from the commands' own declarations: change those, not this file.
+Every command also has `-h` and `--help`; `vizcomp --version` prints the version.
+
+What the options do, and why, stands in [djpeg.md](djpeg.md) and [depth.md](depth.md); how inputs are found and
+outputs named in [images.md](images.md).
+
+## Exit codes
+
+| code | means |
+| --- | --- |
+| 0 | everything is done |
+| 1 | some inputs failed, the rest is done; or training or a file ended in an error |
+| 2 | the command was wrong: an unknown option, no input, a setting out of range, an output that cannot be written |
+| 3 | the weights of a network are missing |
+| 130 | interrupted by Ctrl-C; what was finished is kept |
+"""
+
+
+def commands() -> dict[str, Any]:
+    """Name to the function of each command, in the order of `vizcomp --help`."""
+    from vizcomp.cli import app
+
+    return {each.name or each.callback.__name__: each.callback for each in app.registered_commands if each.callback}
+
+
+def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, and its default (`inspect.Parameter.empty`: required)."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = typing.get_args(hints[name])[:2]
+        if isinstance(kind, types.UnionType):
+            kind = next(each for each in typing.get_args(kind) if each is not type(None))
+        yield info, kind, parameter.default
+
+
+def flags(function: Any) -> list[str]:
+    """All spellings of a command's options: `--quality`, `-q` ..."""
+    return [flag for info, _, _ in parameters(function) for flag in getattr(info, "param_decls", None) or ()]
+
+
+def _value(info: Any, kind: Any) -> str:
+    if kind is bool:
+        return ""
+    if info.metavar:
+        return str(info.metavar)
+    return {float: "NUMBER", int: "N"}.get(kind, "TEXT")
+
+
+def _range(info: Any) -> str:
+    low, high = info.min, info.max
+    if low is None and high is None:
+        return ""
+    return f" At least {low:g}." if high is None else f" From {low:g} to {high:g}."
+
+
+def _row(info: Any, kind: Any, default: Any) -> str:
+    names = ", ".join(f"`{each}`" for each in sorted(info.param_decls, key=lambda n: n.startswith("--")))
+    value = _value(info, kind)
+    if default is inspect.Parameter.empty:
+        standard = "required"
+    elif kind is bool or default is None or default == "":
+        standard = ""
+    else:
+        standard = f"`{default}`"
+    text = (info.help or "") + _range(info) + (f" Also `{info.envvar}=1`." if info.envvar else "")
+    cells = (names, f"`{value}`" if value else "", standard, text)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def page() -> str:
+    """The whole of docs/cli.md."""
+    import typer.models
+
+    parts = [HEAD]
+    for name, function in commands().items():
+        found = list(parameters(function))
+        arguments = [info for info, _, _ in found if isinstance(info, typer.models.ArgumentInfo)]
+        options = [each for each in found if isinstance(each[0], typer.models.OptionInfo)]
+        usage = " ".join(["vizcomp", name, *(str(info.metavar) for info in arguments), "[OPTIONS]"])
+        parts.append(f"## vizcomp {name}\n\n    {usage}\n\n{inspect.getdoc(function)}\n")
+        if arguments:
+            parts.append("\n".join(f"- `{info.metavar}`: {info.help}" for info in arguments) + "\n")
+        table = ["| option | value | default | |", "| --- | --- | --- | --- |", *(_row(*each) for each in options)]
+        parts.append("\n".join(table) + "\n")
+    return "\n".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    text = page()
+    if "--check" not in arguments:
+        TARGET.write_text(text, "utf-8")
+        return 0
+    if TARGET.is_file() and TARGET.read_text("utf-8") == text:
+        return 0
+    print("docs/cli.md is not up to date: run python docs/make_cli.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -32,7 +32,7 @@ outputs named in [images.md](images.md).
 | code | means |
 | --- | --- |
 | 0 | everything is done |
-| 1 | some inputs failed, the rest is done; or training or a file ended in an error |
+| 1 | some inputs failed, the rest is done; or a training run ended in an error |
 | 2 | the command was wrong: an unknown option, no input, a setting out of range, an output that cannot be written |
 | 3 | the weights of a network are missing |
 | 130 | interrupted by Ctrl-C; what was finished is kept |
@@ -47,7 +47,7 @@ def commands() -> dict[str, Any]:
 
 
 def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, and its default (`inspect.Parameter.empty`: required)."""
+    """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, its default (`Parameter.empty`: required)."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, info = typing.get_args(hints[name])[:2]
@@ -58,7 +58,13 @@ def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 def flags(function: Any) -> list[str]:
     """All spellings of a command's options: `--quality`, `-q` ..."""
-    return [flag for info, _, _ in parameters(function) for flag in getattr(info, "param_decls", None) or ()]
+    return [flag for info, _, _ in parameters(function) for flag in _spellings(info)]
+
+
+def _spellings(info: Any) -> list[str]:
+    """`typer.Option("--quality", "-q")` takes the first spelling for a default, until Typer moves it inside `Annotated`."""
+    found = [info.default, *(info.param_decls or ())]
+    return [each for each in found if isinstance(each, str) and each.startswith("-")]
 
 
 def _value(info: Any, kind: Any) -> str:
@@ -71,13 +77,15 @@ def _value(info: Any, kind: Any) -> str:
 
 def _range(info: Any) -> str:
     low, high = info.min, info.max
+    if high is None and low in (0, 1):  # counts: the help text says what 0 means
+        return ""
     if low is None and high is None:
         return ""
-    return f" At least {low:g}." if high is None else f" From {low:g} to {high:g}."
+    return f" From {low:g} to {high:g}." if high is not None else f" At least {low:g}."
 
 
 def _row(info: Any, kind: Any, default: Any) -> str:
-    names = ", ".join(f"`{each}`" for each in sorted(info.param_decls, key=lambda n: n.startswith("--")))
+    names = ", ".join(f"`{each}`" for each in sorted(_spellings(info), key=lambda n: n.startswith("--")))
     value = _value(info, kind)
     if default is inspect.Parameter.empty:
         standard = "required"

@@ -69,6 +69,7 @@ class DepthTrainSettings:
         gradient_weight: of the gradient term of the loss.
         zoom: crops are as small as 1 / zoom of the photo's sides.
         cutmix: share of batches in which each photo is cut and joined with part of another.
+        shapes: share of batches whose crops are not 4:3 (upright, square, wide).
         erase: share of photos in which a rectangle is painted over.
         seed: of everything.
         device: of torch, "cpu" or "cuda".
@@ -93,6 +94,7 @@ class DepthTrainSettings:
     zoom: float = 1.5
     cutmix: float = 0.0
     erase: float = 0.3
+    shapes: float = 0.2
     seed: int = 0
     device: str = "cpu"
     half: bool = False
@@ -116,6 +118,7 @@ class DepthTrainSettings:
             "zoom": (1.0, 4.0),
             "cutmix": (0.0, 1.0),
             "erase": (0.0, 1.0),
+            "shapes": (0.0, 1.0),
             "seed": (0, 2**31 - 1),
             "validate_every": (1, 1_000_000),
             "checkpoint_every": (1, 1_000_000),
@@ -342,13 +345,12 @@ def _chance(share: float) -> bool:
     return bool(torch.rand(()) < share)
 
 
-def _batch_size(config: CompactDepthConfig) -> tuple[int, int]:
-    """Height and width of a batch: 4:3 mostly, else another shape of about the same area, multiples of the stride."""
+def _batch_size(side: int, other_shapes: float) -> tuple[int, int]:
+    """Height and width of a batch: 4:3, or at random another shape of that size; multiples of the stride."""
     import torch
 
-    side = config.long_side
     shapes = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))
-    pick = 0 if _chance(0.8) else int(torch.randint(1, len(shapes), ()))
+    pick = int(torch.randint(1, len(shapes), ())) if _chance(other_shapes) else 0
     down, right = shapes[pick]
     return max(1, round(side * down / STRIDE)) * STRIDE, max(1, round(side * right / STRIDE)) * STRIDE
 
@@ -363,7 +365,7 @@ def augmented_batch(data: DepthData, chosen: list[int], settings: DepthTrainSett
     import torch
     from torch.nn import functional as F
 
-    height, width = _batch_size(settings.network)
+    height, width = _batch_size(settings.network.long_side, settings.shapes)
     views, maps = [], []
     for index in chosen:
         source = torch.from_numpy(data.sources[index].transpose(2, 0, 1)[None].astype(np.float32) / 255)
@@ -709,8 +711,11 @@ class _Run:
 
     def _begin_member(self) -> None:
         """Network, its average and its optimiser for the member that comes next; nothing after the last."""
+        import torch
+
         s = self.settings
         if len(self.done) < s.network.members:
+            torch.manual_seed(s.seed * 1000 + 1 + len(self.done))  # so a member does not hang on how long the stage before it was
             network = build(s.network, dropout=s.dropout)
             network.load_state_dict(self.encoder, strict=False)
             self._set_network(network, s.learning_rate * (s.encoder_rate if self.encoder else 1.0))

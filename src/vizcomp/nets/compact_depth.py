@@ -12,9 +12,9 @@ Blocks are residual (He et al., "Deep residual learning for image recognition", 
 photo, sent through two dense layers and added to every place: far and near are relative, so each place needs the rest.
 
 The exported network holds several members, which share a pretrained start and then saw the photos in another order and
-another way. The answer is the mean of their standardised maps. Where they disagree, they do not know: the confidence is a logistic
-function of that spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple and scalable
-predictive uncertainty estimation using deep ensembles", 2017, take the spread in the same way).
+another way. The answer is the mean of their standardised maps. Where they disagree, they do not know: the confidence is a
+logistic function of that spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple and
+scalable predictive uncertainty estimation using deep ensembles", 2017, take the spread in the same way).
 
 torch is imported by `build` and `export_onnx` only; `CompactDepth`, which runs the exported file, needs ONNX Runtime.
 """
@@ -115,13 +115,17 @@ def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """A photo scaled to a long side: uint8 (H, W, 3) or (H, W) to uint8 (h, w, 3).
 
-    Large photos are first reduced by a whole factor (the mean of each square), which is fast, then filtered bilinearly.
+    Photos of more than 16 times that size are first thinned, to 8 pixels or more on a side for each one that is kept;
+    then the mean of whole squares is taken, which is fast, and the rest is filtered bilinearly.
     """
     from PIL import Image
 
-    picture = Image.fromarray(image)
-    height, width = scaled_size(picture.height, picture.width, long_side)
-    factor = max(1, min(picture.width // (2 * width), picture.height // (2 * height)))
+    height, width = scaled_size(image.shape[0], image.shape[1], long_side)
+    thin = min(image.shape[0] // (8 * height), image.shape[1] // (8 * width))
+    if thin > 1:
+        image = image[::thin, ::thin]
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    factor = min(picture.width // (2 * width), picture.height // (2 * height))
     if factor > 1:
         picture = picture.reduce(factor)
     return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
@@ -292,16 +296,21 @@ def ensemble_moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def export_onnx(
-    config: CompactDepthConfig, states: list[dict[str, torch.Tensor]], path: Path, *, metadata: dict[str, str] | None = None
+    config: CompactDepthConfig,
+    states: list[dict[str, torch.Tensor]],
+    path: Path,
+    *,
+    metadata: dict[str, str] | None = None,
+    small: bool = True,
 ) -> None:
-    """Writes the ensemble as one ONNX file, weights in 8 bits with a scale for each output channel.
-
-    They are widened once, when ONNX Runtime loads the file: what runs is float32.
+    """Writes the ensemble as one ONNX file.
 
     Args:
         states: the state dict of each member, `config.members` of them.
         path: written beside and then renamed.
         metadata: further words for the file's properties (licence, data ...).
+        small: weights in 8 bits with a scale for each output channel. They are widened once, when ONNX Runtime loads
+            the file: what runs is float32. False: weights as they are, four times the size.
 
     Raises:
         ModelError: the states do not fit the configuration.
@@ -348,7 +357,7 @@ def export_onnx(
     widen = []
     for weights in model.graph.initializer:
         values = numpy_helper.to_array(weights)
-        if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
+        if small and values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
             wide = weights.name
             steps, scale = quantised(values)
             weights.CopyFrom(numpy_helper.from_array(steps, f"{wide}.steps"))
@@ -436,7 +445,7 @@ class CompactDepth:
         """
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
             raise ValueError(f"a photo is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
-        small = scale_photo(np.ascontiguousarray(image), self.config.long_side)
+        small = scale_photo(image, self.config.long_side)
         height, width = small.shape[:2]
         feeds = {"image": pad_to_stride(small)[None], "position": position_planes(height, width)[None]}
         try:

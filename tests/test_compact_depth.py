@@ -1,0 +1,284 @@
+"""The small depth network: geometry, runner, export, and what the bundled file promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vizcomp import weights
+from vizcomp.errors import ModelError, SettingsError, WeightsMissingError
+from vizcomp.metrics import spearman
+from vizcomp.nets.compact_depth import (
+    STRIDE,
+    CompactDepth,
+    CompactDepthConfig,
+    build,
+    build_ensemble,
+    export_onnx,
+    pad_to_stride,
+    position_planes,
+    quantised,
+    rank_scale,
+    scale_photo,
+    scaled_size,
+)
+
+SVT = Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"
+SMALL = CompactDepthConfig(channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1))
+
+
+@pytest.fixture(scope="module")
+def bundled() -> CompactDepth:
+    return CompactDepth()
+
+
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch = pytest.importorskip("torch")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        states = [build(SMALL).state_dict() for _ in range(SMALL.members)]
+    path = tmp_path_factory.mktemp("model") / "small.onnx"
+    export_onnx(SMALL, states, path, metadata={"licence": "MIT"})
+    return path
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+# --- geometry
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (96, 128)), ((640, 480), (128, 96)), ((1, 1), (128, 128)), ((1, 5000), (1, 128)), ((2, 3), (85, 128))],
+)
+def test_scaled_size_keeps_the_aspect(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert scaled_size(*size, 128) == expected
+
+
+def test_scaling_is_a_mean_also_where_large_photos_are_thinned() -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 4096).astype(np.uint8)[None, :, None], (3072, 4096, 3))
+    small = scale_photo(np.ascontiguousarray(ramp), 128)
+    assert small.shape == (96, 128, 3)
+    expected = np.linspace(0, 255, 128)
+    assert np.abs(small[40, :, 0] - expected).max() <= 2
+
+
+def test_padding_repeats_the_edge_and_positions_ignore_it() -> None:
+    photo = noise(85, 128, 3)
+    padded = pad_to_stride(photo)
+    assert padded.shape == (96, 128, 3)
+    assert (padded[85:] == photo[84]).all()
+    planes = position_planes(85, 128)
+    assert planes.shape == (2, 24, 32)
+    assert planes[0, 0, 0] == pytest.approx(2 * 2 / 85 - 1)
+    assert planes[0, 21, 0] > 1  # the first row of cells that lies wholly in the padding
+    np.testing.assert_allclose(planes[1, 0], -planes[1, 0, ::-1], atol=1e-6)
+
+
+def test_rank_scale_is_monotone_and_keeps_ties() -> None:
+    values = np.array([[3.0, 1.0], [1.0, 9.0]], np.float32)
+    np.testing.assert_allclose(rank_scale(values), [[2 / 3, 1 / 6], [1 / 6, 1.0]], atol=1e-6)
+    assert (rank_scale(np.full((3, 4), 7, np.float32)) == 0.5).all()
+
+
+def test_quantised_weights_are_within_half_a_step() -> None:
+    weights_ = np.random.default_rng(0).normal(size=(5, 4, 3, 3)).astype(np.float32)
+    steps, scale = quantised(weights_)
+    assert steps.dtype == np.int8
+    assert scale.shape == (5, 1, 1, 1)
+    assert np.abs(steps * scale - weights_).max() <= 0.5001 * scale.max()
+
+
+def test_config_round_trips_and_refuses_nonsense() -> None:
+    assert CompactDepthConfig.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
+    for wrong in (
+        {"members": 0},
+        {"long_side": 100},
+        {"channels": [1, 2]},
+        {"colour": 3},
+        {"calibration": [1.0, float("nan"), 0.0]},
+    ):
+        with pytest.raises(SettingsError):
+            CompactDepthConfig.from_dict(wrong)
+
+
+# --- runner
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (33, 47, 3), (33, 47), (480, 640, 3), (2000, 40)])
+def test_any_size_gives_a_map_of_its_aspect(bundled: CompactDepth, shape: tuple[int, ...]) -> None:
+    prediction = bundled(noise(*shape))
+    assert prediction.depth.shape == prediction.confidence.shape == scaled_size(*shape[:2], bundled.config.long_side)
+    for plane in (prediction.depth, prediction.confidence):
+        assert plane.dtype == np.float32
+        assert np.isfinite(plane).all()
+        assert plane.min() >= 0.0
+        assert plane.max() <= 1.0
+
+
+def test_grey_is_the_photo_with_three_equal_channels(bundled: CompactDepth) -> None:
+    grey = noise(60, 80)
+    np.testing.assert_array_equal(bundled(grey).depth, bundled(np.repeat(grey[:, :, None], 3, axis=2)).depth)
+
+
+def test_the_same_photo_gives_the_same_bytes(bundled: CompactDepth) -> None:
+    photo = noise(120, 160, 3)
+    first, again, other = bundled(photo), bundled(photo), CompactDepth()(photo)
+    for found in (again, other):
+        np.testing.assert_array_equal(first.depth, found.depth)
+        np.testing.assert_array_equal(first.confidence, found.confidence)
+
+
+def test_views_that_are_not_contiguous_are_read_rightly(bundled: CompactDepth) -> None:
+    photo = noise(120, 160, 3)
+    np.testing.assert_array_equal(bundled(photo[:, ::-1]).depth, bundled(np.ascontiguousarray(photo[:, ::-1])).depth)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8)])
+def test_what_is_no_photo_is_refused(bundled: CompactDepth, wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        bundled(wrong)
+
+
+def test_files_that_are_no_network_are_model_errors(tmp_path: Path, small_file: Path) -> None:
+    good = small_file.read_bytes()
+    flipped = bytearray(good)
+    flipped[: len(good) // 2] = bytes(len(good) // 2)
+    for name, data in {
+        "empty": b"",
+        "garbage": bytes(range(256)) * 40,
+        "cut": good[: len(good) // 2],
+        "zeros": bytes(flipped),
+    }.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(data)
+        with pytest.raises(ModelError) as caught:
+            CompactDepth(path)
+        assert str(path) in caught.value.message
+        assert caught.value.hint
+    with pytest.raises(ModelError):
+        CompactDepth(tmp_path / "missing.onnx")
+    with pytest.raises(ModelError):
+        CompactDepth(tmp_path)
+
+
+def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(small_file))
+    kept = {p.key: p.value for p in model.metadata_props}
+    for words in ({}, {**kept, "name": "something else"}, {**kept, "config": "{"}, {**kept, "config": '{"members": -1}'}):
+        onnx.helper.set_model_props(model, words)
+        path = tmp_path / "other.onnx"
+        onnx.save(model, str(path))
+        with pytest.raises(ModelError):
+            CompactDepth(path)
+
+
+def test_importing_the_module_loads_no_framework() -> None:
+    code = (
+        "import sys, vizcomp.nets.compact_depth\n"
+        "print([m for m in ('torch', 'onnxruntime', 'onnx', 'PIL', 'scipy', 'tensorflow') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_running_needs_no_torch() -> None:
+    code = (
+        "import sys\nsys.modules['torch'] = None\n"  # an import of torch would now fail
+        "import numpy as np\nfrom vizcomp.nets.compact_depth import CompactDepth\n"
+        "print(CompactDepth()(np.zeros((48, 64, 3), np.uint8)).depth.shape)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip().startswith("(")
+
+
+# --- export
+
+
+def test_onnx_agrees_with_torch(small_file: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        members = [build(SMALL) for _ in range(SMALL.members)]
+    export_onnx(SMALL, [m.state_dict() for m in members], tmp_path / "wide.onnx", small=False)
+    network = build_ensemble(SMALL, members).eval()
+    wide, narrow = (
+        onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        for path in (tmp_path / "wide.onnx", small_file)
+    )
+    for height, width in ((48, 64), (64, 16), (16, 16)):
+        image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
+        with torch.no_grad():
+            expected = network(torch.from_numpy(image), torch.from_numpy(planes)).numpy()
+        (found,) = wide.run(None, {"image": image, "position": planes})
+        assert found.shape == (1, 2, height, width)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        (rounded,) = narrow.run(None, {"image": image, "position": planes})
+        assert np.corrcoef(rounded[0, 0].ravel(), expected[0, 0].ravel())[0, 1] > 0.99
+
+
+def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) -> None:
+    network = CompactDepth(small_file)
+    assert network.config == SMALL
+    assert network.fingerprint == hashlib.sha256(small_file.read_bytes()).hexdigest()
+    assert network(noise(STRIDE, STRIDE, 3)).depth.shape == (64, 64)
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    state = build(SMALL).state_dict()
+    with pytest.raises(ModelError, match="1 sets"):
+        export_onnx(SMALL, [state], tmp_path / "a.onnx")
+    other = dataclasses.replace(SMALL, pyramid=(8, 8))
+    with pytest.raises(ModelError, match="do not fit"):
+        export_onnx(other, [state, state], tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the bundled file
+
+
+def test_the_bundled_file_is_the_one_in_the_table() -> None:
+    (row,) = [r for r in weights.BUNDLED if r.id == "compact-depth"]
+    path = weights.bundled_path(row.file)
+    assert path.stat().st_size <= 3_000_000
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+    assert (Path(__file__).resolve().parents[1] / row.card).is_file()
+    beside = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    assert beside["sha256"] == row.sha256
+    assert CompactDepthConfig.from_dict(beside["network"]) == CompactDepth().config
+
+
+def test_a_missing_bundled_file_says_so() -> None:
+    with pytest.raises(WeightsMissingError) as caught:
+        weights.bundled_path("no_such.onnx")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.skipif(not (SVT / "photos").is_dir(), reason="the street photos are not here")
+def test_held_photos_are_ranked_well_and_confidence_tells_which(bundled: CompactDepth) -> None:
+    from PIL import Image
+
+    scores, sure = [], []
+    for path in sorted((SVT / "photos").glob("*.jpg"))[4::5]:
+        prediction = bundled(np.asarray(Image.open(path).convert("RGB")))
+        truth = (
+            Image.open(SVT / "depth" / f"{path.stem}.png").convert("L").resize(prediction.depth.shape[::-1], Image.Resampling.BOX)
+        )
+        scores.append(spearman(prediction.depth, np.asarray(truth)))
+        sure.append(float(prediction.confidence.mean()))
+    assert np.mean(scores) >= 0.5
+    best = np.argsort(sure)[len(sure) // 2 :]
+    assert np.mean(np.asarray(scores)[best]) > np.mean(scores)

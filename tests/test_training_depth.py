@@ -1,0 +1,233 @@
+"""Training of the depth network on made data: what is written, that it learns, that it resumes to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from vizcomp.errors import OutputError, SettingsError, TrainingError  # noqa: E402
+from vizcomp.metrics import spearman  # noqa: E402
+from vizcomp.nets.compact_depth import CompactDepth, CompactDepthConfig  # noqa: E402
+from vizcomp.training import (  # noqa: E402
+    DepthTrainSettings,
+    Progress,
+    depth_loss,
+    read_class_folders,
+    read_depth_data,
+    saved_settings,
+    split_photos,
+    train_depth,
+)
+
+TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
+WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():  # type: ignore[no-untyped-def]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve scenes: a bright ground that comes nearer downwards, and a red box, the nearest of all, somewhere."""
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "photos").mkdir()
+    (folder / "depth").mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        photo = np.full((72, 96, 3), 90, np.uint8)
+        depth = np.repeat(np.linspace(20, 120, 72).astype(np.uint8)[:, None], 96, axis=1)
+        top, left = rng.integers(0, 40), rng.integers(0, 60)
+        photo[top : top + 30, left : left + 34] = (220, 40, 30)
+        depth[top : top + 30, left : left + 34] = 240
+        photo = (photo + rng.integers(0, 12, photo.shape)).astype(np.uint8)
+        Image.fromarray(photo).save(folder / "photos" / f"s{k:02d}.png")
+        Image.fromarray(depth).save(folder / "depth" / f"s{k:02d}.png")
+    return folder
+
+
+def settings(data: Path, **changes) -> DepthTrainSettings:  # type: ignore[no-untyped-def]
+    base = DepthTrainSettings(
+        data=str(data), epochs=4, batch=5, validation=0.2, validate_every=2, checkpoint_every=1, average=0.5, seed=4, network=TINY
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def test_a_run_writes_everything_and_learns(data: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    chosen = settings(data, epochs=30, network=dataclasses.replace(TINY, members=1))
+    result = train_depth(chosen, tmp_path / "run", on_progress=seen.append)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == WRITTEN
+    assert (result.photos, result.validation_photos, result.held_photos, result.skipped) == (10, 2, 0, ())
+    assert [p.epoch for p in seen] == list(range(1, 31))
+    assert seen[-1].loss < 0.7 * seen[0].loss
+    assert result.rank_correlation is not None
+    assert result.rank_correlation > 0.5
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records] == list(range(1, 31))
+    assert (tmp_path / "run" / "curves.svg").read_text().startswith("<svg")
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert DepthTrainSettings.from_dict(card["settings"]) == chosen
+    network = CompactDepth(tmp_path / "run" / "model.onnx")
+    assert network.config == CompactDepthConfig.from_dict(card["network"])
+    photo = np.asarray(Image.open(data / "photos" / "s03.png"))
+    truth = Image.open(data / "depth" / "s03.png").resize((64, 48), Image.Resampling.BOX)
+    assert spearman(network(photo).depth, np.asarray(truth)) > 0.5  # large = near, as in the maps
+
+
+class Stop:
+    """Interrupts a run after some epochs, as Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, progress: Progress) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [2, 4, 6])  # within the first member, between the two, within the second
+def test_a_resumed_run_ends_in_the_same_bits(data: Path, tmp_path: Path, after: int) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_depth(settings(data), whole)
+    with pytest.raises(KeyboardInterrupt):
+        train_depth(settings(data), parts, on_progress=Stop(after))
+    assert not (parts / "model.onnx").exists()
+    torch.rand(7)  # whatever the process drew in between must not matter
+    train_depth(settings(data), parts, resume=True)
+    for name in ("model.safetensors", "model.onnx", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+
+
+def test_a_run_leaves_the_random_state_of_its_caller_alone(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    train_depth(settings(data, epochs=1), tmp_path / "run")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_pretraining_gives_all_members_one_start(data: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes"
+    for label, colour in enumerate(((200, 30, 30), (30, 200, 30))):
+        (classes / str(label)).mkdir(parents=True)
+        for k in range(70):
+            noise = np.random.default_rng(k).integers(0, 30, (32, 32, 3))
+            Image.fromarray((np.asarray(colour) + noise).astype(np.uint8)).save(classes / str(label) / f"{k}.png")
+    assert read_class_folders(classes)[0].shape == (140, 3, 32, 32)
+    seen: list[Progress] = []
+    train_depth(settings(data, pretrain=str(classes), pretrain_epochs=2, epochs=1), tmp_path / "run", on_progress=seen.append)
+    assert [p.stage for p in seen] == ["pretrain", "pretrain", "member", "member"]
+    assert seen[1].fit > 0.6
+    with pytest.raises(TrainingError, match="classes"):
+        read_class_folders(data / "photos")
+
+
+def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(data: Path, tmp_path: Path) -> None:
+    for part in ("photos", "depth"):
+        (tmp_path / part).mkdir()
+        for path in (data / part).iterdir():
+            (tmp_path / part / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "depth" / "s00.png").unlink()
+    (tmp_path / "photos" / "s01.png").write_bytes(b"no photo")
+    (tmp_path / "photos" / "s02.png").write_bytes((tmp_path / "photos" / "s02.png").read_bytes()[:200])
+    Image.fromarray(np.full((72, 96), 9, np.uint8)).save(tmp_path / "depth" / "s03.png")
+    found = read_depth_data(tmp_path, 64)
+    assert len(found.names) == 8
+    assert [s.split(":")[0] for s in found.skipped] == ["s00.png", "s01.png", "s02.png", "s03.png"]
+    assert found.ranks[0].shape == (24, 32)
+    assert found.ranks[0].max() <= 1.0
+
+
+def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no training data"):
+        train_depth(settings(tmp_path), tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "depth").mkdir()
+    with pytest.raises(TrainingError, match="0 usable photos"):
+        train_depth(settings(tmp_path), tmp_path / "run")
+    with pytest.raises(TrainingError, match="device"):
+        train_depth(settings(data, device="no-such-device"), tmp_path / "run")
+    with pytest.raises(SettingsError, match="nothing to resume"):
+        train_depth(settings(data), tmp_path / "empty", resume=True)
+    with pytest.raises(SettingsError, match="nothing to resume"):
+        saved_settings(tmp_path / "empty")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError):
+        train_depth(settings(data), tmp_path / "file" / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vizcomp.training as training
+
+    def broken(found, target, weight):  # type: ignore[no-untyped-def]
+        loss, r = depth_loss(found, target, weight)
+        return loss * float("nan"), r
+
+    monkeypatch.setattr(training, "depth_loss", broken)
+    with pytest.raises(TrainingError, match="not finite"):
+        train_depth(settings(data), tmp_path / "run")
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_depth(settings(data, epochs=1), run)
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train_depth(settings(data, epochs=1), run)
+    with pytest.raises(SettingsError, match="another seed"):
+        train_depth(settings(data, epochs=1, seed=5), run, resume=True)
+    assert saved_settings(run) == settings(data, epochs=1)
+    (run / "checkpoint.pt").write_bytes(b"garbage")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train_depth(settings(data, epochs=1), run, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"batch": "many"}, {"colour": 1}, {"network": {"x": 1}}]
+)
+def test_settings_out_of_range_are_refused(change: dict) -> None:
+    with pytest.raises(SettingsError):
+        DepthTrainSettings.from_dict({"data": "x", **change})
+
+
+def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
+    chosen = DepthTrainSettings(data="x", network=TINY, half=True)
+    assert DepthTrainSettings.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
+    recipe = Path(__file__).resolve().parents[1] / "training" / "compact_depth.toml"
+    assert DepthTrainSettings.from_toml(recipe, data="here", epochs=None).data == "here"
+    (tmp_path / "bad.toml").write_text("epochs = [")
+    with pytest.raises(SettingsError, match=r"bad\.toml"):
+        DepthTrainSettings.from_toml(tmp_path / "bad.toml")
+
+
+def test_splits_do_not_overlap_and_held_photos_are_every_nth() -> None:
+    train, validation, held = split_photos(250, 5, 0.1)
+    assert held == list(range(4, 250, 5))
+    assert (len(train), len(validation)) == (180, 20)
+    assert sorted(train + validation + held) == list(range(250))
+    assert split_photos(3, 0, 0.0) == ([0, 1, 2], [], [])
+
+
+def test_the_loss_ignores_scale_and_shift_and_sees_order() -> None:
+    torch.manual_seed(0)
+    target = torch.nn.functional.avg_pool2d(torch.randn(3, 1, 28, 36), 5, 1)
+    target = (target - target.mean((2, 3), keepdim=True)) / target.std((2, 3), keepdim=True)
+    same, r = depth_loss(target * 1.7 + 40, target, 0.25)
+    assert float(r.min()) > 0.999
+    assert float(same) < 0.01
+    shuffled, _ = depth_loss(target.flip(2), target, 0.25)
+    reversed_, r = depth_loss(-target, target, 0.25)
+    assert float(shuffled) > float(same) + 0.3
+    assert float(r.max()) < -0.999
+    assert float(reversed_) > 2.0

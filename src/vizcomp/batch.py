@@ -305,21 +305,27 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
     """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth map as small JPEGs."""
     items = []
     for record, file, output in run.worst:
-        try:
+        try:  # one whole picture in memory at a time
             photo = images.load(file.path, max_pixels=batch.max_pixels)
-            data = output.read_bytes()
             depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
+            small = [_small(photo)]
+            del photo
+            data = output.read_bytes()
         except (VizcompError, OSError):
             continue  # gone or changed since it was compressed: the report does without its picture
         result = images.load_bytes(data, record.input, max_pixels=batch.max_pixels)
-        shown = [images.upright(p.pixels, p.orientation) for p in (photo, result)]
-        small = [images.encode_plain_jpeg(images.thumbnail(p, long_side=GALLERY_LONG_SIDE), quality=92, subsampling="4:4:4")
-                 for p in shown]  # fmt: skip
-        if max(shown[1].shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1:
-            small[1] = data  # small enough to show the very file
+        # small enough: the very file is shown
+        same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
+        small.append(data if same else _small(result))
+        del result
         coloured = None if depth is None else images.encode_plain_jpeg(colourise(depth.nearness), quality=85)
         items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
     return items
+
+
+def _small(photo: images.Photo) -> bytes:
+    thumbnail = images.thumbnail(photo.pixels, long_side=GALLERY_LONG_SIDE)
+    return images.encode_plain_jpeg(images.upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
 
 
 def total(records: Sequence[FileRecord], seconds: float) -> Totals:

@@ -120,15 +120,34 @@ class JpegImage:
 
 @dataclass
 class RealComponent:
-    """One component's real-valued coefficients: as `Component`, but float32 (block_rows, block_cols, 64) `values`."""
+    """One component's real-valued coefficients: as `Component`, but for `values`.
+
+    Attributes:
+        values: float32 (block_rows, block_cols, 64); or int16 of that shape, to be multiplied by `unit`: half the memory.
+        unit: float32 (64,) where `values` are integers, else None.
+    """
 
     id: int
     h: int
     v: int
     table: int
-    values: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32] | npt.NDArray[np.int16]
     real_rows: int = 0
     real_cols: int = 0
+    unit: npt.NDArray[np.float32] | None = None
+
+    def dc(self) -> npt.NDArray[np.float32]:
+        """The real DC of each block: float32 (block_rows, block_cols)."""
+        dc = self.values[:, :, 0]
+        return np.asarray(dc, np.float32) if self.unit is None else np.multiply(dc, self.unit[0])
+
+    def ac_norm(self) -> npt.NDArray[np.float32]:
+        """Root of the summed squared real AC of each block: float32 (block_rows, block_cols)."""
+        result = np.empty(self.values.shape[:2], np.float32)
+        for top in range(0, len(result), _BAND):
+            ac = _real(self.values[top : top + _BAND], self.unit)[:, :, 1:]
+            np.sqrt(np.einsum("rck,rck->rc", ac, ac), out=result[top : top + _BAND])
+        return result
 
 
 @dataclass
@@ -595,21 +614,85 @@ def halve_chroma(image: RealImage) -> tuple[RealImage, bool]:
     Returns:
         The picture, and whether anything was halved.
     """
-    if len(image.components) != 3:
+    if not _can_halve(image.components):
         return image, False
     luma, *chroma = image.components
-    if any((c.h, c.v) != (1, 1) for c in chroma) or (luma.h, luma.v) not in ((1, 1), (2, 1), (1, 2)):
-        return image, False
     rows, cols = _ceil(image.height, 16), _ceil(image.width, 16)
-    components = [RealComponent(luma.id, 2, 2, luma.table, _pad_blocks(luma.values, 2 * rows, 2 * cols))]
+    components = [RealComponent(luma.id, 2, 2, luma.table, _in_bands(luma.values, luma.unit, 2 * rows, 2 * cols, 1, 1))]
     for c in chroma:
-        values = c.values
-        if luma.v == 1:
-            values = _halve_blocks(_pad_blocks(values, 2 * rows, values.shape[1]), axis=0)
-        if luma.h == 1:
-            values = _halve_blocks(_pad_blocks(values, values.shape[0], 2 * cols), axis=1)
-        components.append(RealComponent(c.id, 1, 1, c.table, np.ascontiguousarray(values[:rows, :cols])))
+        values = _in_bands(c.values, c.unit, rows, cols, 3 - luma.v, 3 - luma.h)
+        components.append(RealComponent(c.id, 1, 1, c.table, values))
     return RealImage(image.width, image.height, components, image.colour, list(image.segments)), True
+
+
+def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
+    """`RealImage.from_jpeg` and `halve_chroma` in one, with little memory: integers stay integers, or are dropped once read.
+
+    Args:
+        jpeg: not to be used afterwards: its components are left without coefficients.
+
+    Returns:
+        The picture, and whether its chroma was halved.
+    """
+    halved = _can_halve(jpeg.components)
+    first = jpeg.components[0]
+    rows, cols = _ceil(jpeg.height, 16), _ceil(jpeg.width, 16)
+    found: dict[int, RealComponent] = {}
+    # Chroma first: once halved it is small, so that luma has the room.
+    for index in (*range(1, len(jpeg.components)), 0):
+        c = jpeg.components[index]
+        steps = jpeg.tables[c.table].astype(np.float32)
+        if not halved:
+            found[index] = RealComponent(c.id, c.h, c.v, c.table, c.coefficients, unit=steps)
+        elif index == 0 and c.coefficients.shape[:2] == (2 * rows, 2 * cols):
+            found[0] = RealComponent(c.id, 2, 2, c.table, c.coefficients, unit=steps)
+        elif index == 0:
+            found[0] = RealComponent(c.id, 2, 2, c.table, _in_bands(c.coefficients, steps, 2 * rows, 2 * cols, 1, 1))
+        else:
+            values = _in_bands(c.coefficients, steps, rows, cols, 3 - first.v, 3 - first.h)
+            found[index] = RealComponent(c.id, 1, 1, c.table, values)
+        c.coefficients = np.empty((0, 0, 64), np.int16)
+    components = [found[index] for index in range(len(found))]
+    return RealImage(jpeg.width, jpeg.height, components, jpeg.colour, list(jpeg.segments)), halved
+
+
+def _can_halve(components: Sequence[Component] | Sequence[RealComponent]) -> bool:
+    if len(components) != 3:
+        return False
+    luma, *chroma = components
+    return all((c.h, c.v) == (1, 1) for c in chroma) and (luma.h, luma.v) in ((1, 1), (2, 1), (1, 2))
+
+
+_BAND = 32  # block rows worked on at a time; even, so that a band of padded rows holds a real one to mirror
+
+
+def _real(
+    blocks: npt.NDArray[np.int16] | npt.NDArray[np.float32], unit: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32]:
+    return np.asarray(blocks, np.float32) if unit is None else np.multiply(blocks, unit)
+
+
+def _in_bands(
+    blocks: npt.NDArray[np.int16] | npt.NDArray[np.float32],
+    unit: npt.NDArray[np.float32] | None,
+    rows: int,
+    cols: int,
+    down: int,
+    across: int,
+) -> npt.NDArray[np.float32]:
+    """Real blocks (R, C, 64) as (rows, cols, 64): padded or cut, and by `down` and `across` (1 or 2)
+    neighbours averaged to one."""
+    result = np.empty((rows, cols, 64), np.float32)
+    for top in range(0, rows, _BAND):
+        count = min(_BAND, rows - top)
+        band = blocks[top * down : (top + count) * down, : cols * across]
+        values = _pad_blocks(_real(band, unit), count * down, cols * across)
+        if down == 2:
+            values = _halve_blocks(values, axis=0)
+        if across == 2:
+            values = _halve_blocks(values, axis=1)
+        result[top : top + count] = values
+    return result
 
 
 def _dct_matrix(size: int) -> npt.NDArray[np.float64]:
@@ -652,14 +735,16 @@ def _halve_blocks(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.
 
 
 def quantise(
-    values: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32] | npt.NDArray[np.int16],
     table: npt.ArrayLike,
     *,
+    unit: npt.ArrayLike | None = None,
     dead_zone: npt.ArrayLike = 0.5,
     dead_zone_frequency: npt.ArrayLike | None = None,
     rate_weight: npt.ArrayLike | None = None,
     code_lengths: npt.ArrayLike | None = None,
     exact: npt.ArrayLike | None = None,
+    reuse: bool = False,
 ) -> npt.NDArray[np.int16]:
     """Round coefficients to multiples of their steps, each block with its own dead zone and its own price of a bit.
 
@@ -673,13 +758,15 @@ def quantise(
     quantizer selection for transform image coding", IEEE Trans. Image Processing 6(2), 1997).
 
     Args:
-        values: float32 (R, C, 64), natural order.
+        values: float32 (R, C, 64), natural order; or int16, to be multiplied by `unit`.
         table: (64,) steps, natural order, above 0.
+        unit: (64,) what one of `values` is worth; default 1.
         dead_zone: scalar or (R, C), from 0 to 2.
         dead_zone_frequency: (64,) added to it by frequency.
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
         code_lengths: uint8 (256,) AC code lengths by symbol, 0 = 16 bits; default `STANDARD_CODE_LENGTHS`.
         exact: bool (64,): frequencies whose values lie on the table's lattice already; they are kept as they are or dropped.
+        reuse: put the result into the memory of `values`, which are lost.
 
     Returns:
         int16 (R, C, 64).
@@ -687,28 +774,41 @@ def quantise(
     Raises:
         SettingsError: shapes or ranges do not fit.
     """
-    values = np.ascontiguousarray(values, np.float32)
     if values.ndim != 3 or values.shape[2] != 64:
         raise SettingsError(f"coefficients have the shape {values.shape}", "give (rows, columns, 64)")
-    grid = values.shape[:2]
+    rows, cols = values.shape[:2]
     steps = _vector("table", table, np.float32, 64)
     if not (steps > 0).all():
         raise SettingsError("a quantisation step is not positive", "steps go from 1 to 65535")
     lengths = STANDARD_CODE_LENGTHS if code_lengths is None else _vector("code_lengths", code_lengths, np.uint8, 256)
-    result = np.empty(values.shape, np.int16)
-    status = _native.quantise(
-        grid[0] * grid[1],
-        values,
-        steps,
-        _field("dead_zone", dead_zone, grid),
-        None if dead_zone_frequency is None else _vector("dead_zone_frequency", dead_zone_frequency, np.float32, 64),
-        None if rate_weight is None else _field("rate_weight", rate_weight, grid),
-        np.ascontiguousarray(lengths),
-        np.zeros(64, np.uint8) if exact is None else _vector("exact", exact, np.uint8, 64),
-        result,
-    )
-    if status:
-        raise AssertionError(f"quantise: status {status}")
+    lengths = np.ascontiguousarray(lengths)
+    scale = None if unit is None else _vector("unit", unit, np.float32, 64)
+    zones = _field("dead_zone", dead_zone, (rows, cols))
+    by_frequency = None if dead_zone_frequency is None else _vector("dead_zone_frequency", dead_zone_frequency, np.float32, 64)
+    rates = None if rate_weight is None else _field("rate_weight", rate_weight, (rows, cols))
+    kept = np.zeros(64, np.uint8) if exact is None else _vector("exact", exact, np.uint8, 64)
+    if reuse and values.flags.c_contiguous:  # what is written of a band never reaches the values of the next one
+        result = values.reshape(-1).view(np.int16)[: values.size].reshape(values.shape)
+    else:
+        result = np.empty(values.shape, np.int16)
+    for top in range(0, rows, _BAND):
+        part = slice(top, top + _BAND)
+        real = np.ascontiguousarray(_real(values[part], scale))
+        rounded = np.empty(real.shape, np.int16)
+        status = _native.quantise(
+            real.shape[0] * cols,
+            real,
+            steps,
+            zones[part],
+            by_frequency,
+            None if rates is None else rates[part],
+            lengths,
+            kept,
+            rounded,
+        )
+        if status:
+            raise AssertionError(f"quantise: status {status}")
+        result[part] = rounded
     return result
 
 
@@ -734,8 +834,9 @@ def requantise(
     source = jpeg.tables[component.table]
     steps = _vector("table", table, np.float32, 64)
     return quantise(
-        np.multiply(component.coefficients, source.astype(np.float32)),
+        component.coefficients,
         steps,
+        unit=source,
         dead_zone=dead_zone,
         dead_zone_frequency=dead_zone_frequency,
         rate_weight=rate_weight,

@@ -163,7 +163,7 @@ def compress(photo: Photo, settings: DjpegSettings, *, depth: Depth | None = Non
     if settings.target_size is not None:
         data, quality, notices = _meet_target(encoder, settings.target_size)
     else:
-        data, quality, notices = encoder.encode(settings.quality), settings.quality, ()
+        data, quality, notices = encoder.encode(settings.quality, last=True), settings.quality, ()
     return Compressed(data, quality, importance, (*source.notices, *notices))
 
 
@@ -201,18 +201,16 @@ class _Source:
 
 
 def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16] | None, ...]]:
-    real = RealImage.from_jpeg(jpeg)
     tables: list[npt.NDArray[np.uint16] | None] = [jpeg.tables[c.table] for c in jpeg.components]
-    if len(real.components) == 3:
-        real, halved = coefficients.halve_chroma(real)
-        if halved:
-            tables[1:] = [None, None]
+    real, halved = coefficients.consume(jpeg)
+    if halved:
+        tables[1:] = [None, None]
     return real, tuple(tables)
 
 
 def _importance(source: _Source, settings: DjpegSettings, depth: Depth | None, mask: Array | None) -> Array:
     """The guides' importance maps, combined, in the file's own frame."""
-    luma = source.image.components[0].values
+    luma = source.image.components[0]
     height, width = source.image.height, source.image.width
     rows, cols = guide.grid_shape(height, width)
     if settings.strength == 0 or settings.guides == ("uniform",):
@@ -224,10 +222,9 @@ def _importance(source: _Source, settings: DjpegSettings, depth: Depth | None, m
                 raise InputError("the depth guide needs a depth map", "use --guide uniform or detail, or give --depth-maps")
             nearness = stored(depth.nearness, source.orientation)
             confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
-            maps.append(guide.depth_importance(nearness, confidence, luma[:rows, :cols, 0], size=(height, width)))
+            maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
         elif name == "detail":
-            ac = luma[:rows, :cols, 1:]
-            maps.append(guide.detail_importance(np.sqrt(np.einsum("rck,rck->rc", ac, ac))))
+            maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
         elif name == "mask":
             if mask is None:
                 raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
@@ -249,8 +246,11 @@ class _Encoder:
             size = (first.v // component.v, first.h // component.h)
             self._cheap.append(1 - guide.for_component(importance, rows, cols, luma_size=size))
 
-    def encode(self, quality: float, extra_rate_weight: float = 0.0) -> bytes:
-        """The file at a quality; `extra_rate_weight` raises the price of a bit everywhere, which makes it smaller."""
+    def encode(self, quality: float, extra_rate_weight: float = 0.0, *, last: bool = False) -> bytes:
+        """The file at a quality; `extra_rate_weight` raises the price of a bit everywhere, which makes it smaller.
+
+        `last` writes the integers over the real values: no further call can follow.
+        """
         image = self._source.image
         wanted = quantisation_tables(self._settings.table, quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
@@ -264,6 +264,8 @@ class _Encoder:
             quantised = coefficients.quantise(
                 component.values,
                 table,
+                unit=component.unit,
+                reuse=last,
                 dead_zone=np.float32(BASE_DEAD_ZONE) + np.float32(self._strength * FAR_DEAD_ZONE) * cheap,
                 rate_weight=np.float32(BASE_RATE_WEIGHT + extra_rate_weight)
                 + np.float32(self._strength * FAR_RATE_WEIGHT) * cheap,

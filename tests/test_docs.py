@@ -1,0 +1,194 @@
+"""The documentation against the code: commands run, options exist, links lead somewhere, pages are up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer.main
+from test_architecture import FLOORS, TOP_LEVEL
+
+import vizcomp
+from vizcomp import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = sorted(
+    path
+    for folder in (".", "docs", "docs/decisions", "docs/models", "benchmarks", "samples")
+    for path in (ROOT / folder).glob("*.md")
+)
+# Pages on the commands; those of decisions and benchmarks name options of other programs.
+GUIDES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+NETWORK = Path(vizcomp.__file__).parent / "bundled" / "compact_depth.onnx"
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+FLAGS = {
+    name: {"-h", "--help"} | {o for p in command.params for o in p.opts if o.startswith("-")}
+    for name, command in COMMANDS.items()
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The lines of a page that start with `vizcomp`, indented or not, as words."""
+    return [
+        shlex.split(line, comments=True) for line in re.findall(r"^ *(vizcomp [a-z].*)$", "\n".join(code(text)), re.MULTILINE)
+    ]
+
+
+def code(text: str) -> list[str]:
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^ {4}\S.*$", text, re.MULTILINE)
+    inline = re.findall(r"`(vizcomp [^`\n]+)`", text)
+    return [*fenced, *indented, *inline]
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the sample photos in it, as a clone has them."""
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == generator().page(), "run python docs/make_cli.py"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_reference_has_every_command_and_option(name: str) -> None:
+    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    section = re.search(rf"^## vizcomp {name}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"docs/cli.md misses {name}"
+    missing = {flag for flag in FLAGS[name] - {"-h", "--help"} if f"`{flag}`" not in section[1]}
+    assert not missing
+
+
+def test_every_option_of_djpeg_is_explained() -> None:
+    text = (ROOT / "docs" / "djpeg.md").read_text("utf-8")
+    missing = {flag for flag in FLAGS["djpeg"] if flag.startswith("--") and flag not in text}
+    assert missing <= {"--help", "--output"}
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.name)
+def test_commands_and_options_that_pages_name_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for words in command_lines(text):
+        if len(words) == 1:
+            continue
+        if words[1].startswith("-"):
+            assert words[1] in {"--help", "--version"}, words
+            continue
+        assert words[1] in COMMANDS, words
+        unknown = {w.split("=")[0] for w in words[2:] if re.match(r"--?[a-z]", w)} - FLAGS[words[1]]
+        assert not unknown, words
+    known = set().union(*FLAGS.values(), {"--version"})
+    spans = re.findall(r"`(--?[a-z][^`]*)`", text)
+    unknown = {flag for span in spans for flag in re.findall(r"(?:^|(?<=[ /]))--?[a-z][a-z-]*", span)} - known
+    assert not unknown
+
+
+def test_the_readme_names_the_install_and_test_commands_of_the_check() -> None:
+    first, second = (block.splitlines() for block in blocks(README, "sh")[:2])
+    assert first == ["pip install .", "vizcomp djpeg samples -o out"]
+    assert second == ["pip install -e '.[dev]'", "pytest -q"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for page in PAGES:
+        for extra in re.findall(r"(?:vizcomp|\.)\[([a-z]+)\]'", page.read_text("utf-8")):
+            assert extra in extras, page
+
+
+def test_the_readme_s_commands_work(clone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        shlex.split(line, comments=True)
+        for block in blocks(README, "sh")
+        for line in block.splitlines()
+        if line.startswith("vizcomp ")
+    ]
+    assert len(lines) > 5
+    photos = len([p for p in (clone / "samples").iterdir() if p.suffix != ".md"])
+    for words in lines:
+        if not NETWORK.is_file():
+            if words[1] == "depth" or "--depth-maps" in words:
+                continue
+            words = [*words, "--guide", "detail"]
+        assert run(words, monkeypatch) == 0, words
+        said = capfd.readouterr().err
+        folder = clone / words[words.index("-o") + 1]
+        if "--dry-run" in words:
+            assert not folder.exists()
+        elif words[1] == "djpeg":
+            totals = json.loads((folder / "report.json").read_text("utf-8"))["totals"]
+            assert (totals["files"], totals["failed"], totals["skipped"]) == (photos, 0, 0)
+            assert totals["output_bytes"] <= totals["source_bytes"]
+            assert f"{totals['saving_vs_source']:.1%} smaller" in said, "the saving is printed"
+        else:
+            assert len(list(folder.glob("*.depth.png"))) == photos
+
+
+@pytest.mark.skipif(not NETWORK.is_file(), reason="the bundled depth network is missing")
+def test_the_readme_s_python_example_works(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks(README, "python")
+    exec(compile(example, "README.md", "exec"), {})
+    rows = [line.rsplit(" ", 2) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == len([p for p in (clone / "samples").iterdir() if p.suffix != ".md"])
+    assert all(0 < int(small) < int(source) for _, source, small in rows)
+
+
+@pytest.mark.parametrize("name", vizcomp.__all__)
+def test_public_names_are_documented(name: str) -> None:
+    assert f"`vizcomp.{name}`" in (ROOT / "docs" / "index.md").read_text("utf-8")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if target.resolve() == (ROOT / "docs" / "report.png").resolve():
+            continue  # made by a run and photographed: not every checkout has it
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), f"{page.name}: {link}"
+
+
+def test_the_map_of_the_house_is_the_one_that_is_tested() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d) \| `(\w+)` \| [^|]+ \|([^|]*)\|$", text, re.MULTILINE)
+    assert {room: int(floor) for floor, room, _ in rows} == FLOORS
+    packages = {room: {name.strip() for name in cell.split(",") if name.strip()} for _, room, cell in rows}
+    assert {room: names for room, names in packages.items() if names} == {r: n for r, n in TOP_LEVEL.items() if n}

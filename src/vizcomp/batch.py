@@ -226,11 +226,11 @@ def _djpeg(task: DjpegTask) -> FileRecord:
         notices = (*notices, "source kept: compressing would not make it smaller" if len(made.data) >= photo.source_bytes
                    else "source kept: the saving is below --min-saving")  # fmt: skip
     else:
-        shown = images.decode_jpeg(data)
-        original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
-        decibel = metrics.psnr(original, shown)
-        psnr = decibel if np.isfinite(decibel) else None
-        ms_ssim = metrics.ms_ssim(original, shown)
+        with images.jpeg_pixels(data) as shown:
+            original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
+            decibel = metrics.psnr(original, shown)
+            psnr = decibel if np.isfinite(decibel) else None
+            ms_ssim = metrics.ms_ssim(original, shown)
     if not batch.dry_run:
         images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None)
     height, width = photo.pixels.shape[:2]
@@ -311,9 +311,9 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
             small = [_small(photo)]
             del photo
             data = output.read_bytes()
+            result = images.load_bytes(data, record.input, max_pixels=batch.max_pixels)
         except (VizcompError, OSError):
             continue  # gone or changed since it was compressed: the report does without its picture
-        result = images.load_bytes(data, record.input, max_pixels=batch.max_pixels)
         # small enough: the very file is shown
         same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
         small.append(data if same else _small(result))

@@ -503,6 +503,35 @@ def decode_jpeg(data: bytes) -> Pixels:
             return _array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
 
 
+class JpegPixels:
+    """A decoded picture that gives its pixels part by part, so that no array of them all is made.
+
+    Attributes:
+        shape: (H, W, 3), or (H, W) where it is grey.
+        dtype: uint8.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        self.shape: tuple[int, ...] = (image.height, image.width, 3)[: 2 if image.mode == "L" else 3]
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> Pixels:
+        """Some rows and columns, in steps of 1, as a new array."""
+        top, bottom, _ = part[0].indices(self.shape[0])
+        left, right, _ = part[1].indices(self.shape[1])
+        return np.asarray(self._image.crop((left, top, right, bottom)))
+
+
+@contextlib.contextmanager
+def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
+    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as `decode_jpeg`."""
+    with _opened(data, "the JPEG", None) as (image, kind):
+        _decode(image, data, "the JPEG", kind)
+        yield JpegPixels(image)
+
+
 def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.float32]:
     """A ready-made depth map: float32 (h, w) in 0..1, bright = near, in the file's stored frame.
 

@@ -6,7 +6,7 @@
 - speed: median milliseconds a photo, bytes to bytes in one process: Pillow; djpeg without a guide; with the depth map given
   (as an array); with depth by the bundled network, and that alone. Street photos, JPEG; Kodak photos, PNG.
 - batch: photos a second of the whole command over a folder, with 1 and 2 worker processes: metrics and report included.
-- memory: peak of the largest process while the command works on a photo of 24 megapixels.
+- memory: peak of the largest process while the command works on a photo of 24 megapixels: JPEG in 4:2:0 and 4:4:4, PNG.
 - start: wall time of `vizcomp --help` and of `vizcomp djpeg one.jpg -o out` in a new process.
 """
 
@@ -40,7 +40,7 @@ done = subprocess.run(sys.argv[1:], stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)
 """
 
-# A photo of 24 megapixels out of a small one: enlarged, with the grain that a large photo has.
+# Photos of 24 megapixels out of a small one: enlarged, with the grain that a large photo has.
 _ENLARGE = """
 import sys
 import numpy as np
@@ -48,7 +48,10 @@ from PIL import Image
 image = np.asarray(Image.open(sys.argv[1]).convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC))
 grain = np.random.default_rng(0).integers(-4, 5, image.shape[:2], dtype=np.int16)
 image = np.clip(image + grain[:, :, None], 0, 255).astype(np.uint8)
-Image.fromarray(image).save(sys.argv[2], quality=92)
+photo = Image.fromarray(image)
+photo.save(sys.argv[2] + ".jpg", quality=92)
+photo.save(sys.argv[2] + "-444.jpg", quality=92, subsampling="4:4:4")
+photo.save(sys.argv[2] + ".png", compress_level=1)
 """
 
 
@@ -64,18 +67,19 @@ def _street(count: int) -> list[Path]:
 
 
 def measure_memory(scratch: Path) -> dict[str, Any]:
-    """Peak memory in megabytes at 24 megapixels: the guide as by default, no guide, and Pillow's decode alone."""
-    big = scratch / "big.jpg"
+    """Peak memory in megabytes of the whole command at 24 megapixels, report and gallery included, and of Pillow's decode."""
+    big = scratch / "big"
     subprocess.run([sys.executable, "-c", _ENLARGE, str(_street(1)[0]), str(big)], check=True, env=ENVIRONMENT)
-    commands = {
-        "djpeg, default": _vizcomp("djpeg", str(big), "-o", str(scratch / "memory-default"), "-j", "1", "--quiet"),
-        "djpeg, uniform": _vizcomp(
-            "djpeg", str(big), "-o", str(scratch / "memory-uniform"), "-j", "1", "--quiet", "--guide", "uniform"
-        ),
-        "import vizcomp.batch": [sys.executable, "-c", "import vizcomp.batch"],
-        "Pillow's decode": [sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()", str(big)],
-    }
-    return {"source_bytes": big.stat().st_size, "peak_mb": {name: _peak(command) for name, command in commands.items()}}
+    commands = {"import vizcomp.batch": [sys.executable, "-c", "import vizcomp.batch"]}
+    for kind in (".jpg", "-444.jpg", ".png"):
+        photo = f"{big}{kind}"
+        commands[f"Pillow's decode, {kind}"] = [
+            *(sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()", photo)
+        ]
+        for guide in ("depth", "depth+detail", "uniform"):
+            output = str(scratch / f"memory{kind}-{guide}")
+            commands[f"djpeg {guide}, {kind}"] = _vizcomp("djpeg", photo, "-o", output, "-j", "1", "--quiet", "--guide", guide)
+    return {"peak_mb": {name: _peak(command) for name, command in commands.items()}}
 
 
 def _peak(command: Sequence[str]) -> float:
@@ -206,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS, help="repeatable; default: everything")
     parser.add_argument("--photos", type=int, default=40, help="street photos (default 40)")
+    parser.add_argument("--batch-photos", type=int, default=200, help="street photos of the batch (default 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     wanted = options.only or PARTS
@@ -214,7 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         scratch = Path(name)
         if "memory" in wanted:
             figures["memory"] = measure_memory(scratch)
-            print("peak memory at 24 megapixels, MB:", {key: round(value) for key, value in figures["memory"]["peak_mb"].items()})
+            print("peak memory at 24 megapixels")
+            for key, value in figures["memory"]["peak_mb"].items():
+                print(f"  {key:28} {value:5.0f} MB")
         if "start" in wanted:
             figures["start"] = measure_start(scratch)
             print("cold start, seconds:", {key: round(value, 3) for key, value in figures["start"].items()})
@@ -226,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     ratio = f"{value['times_pillow']:5.2f} x Pillow"
                     print(f"  {way:32} {value['ms']:7.1f} ms  {ratio}  {value['per_second']:6.1f} a second")
         if "batch" in wanted:
-            figures["batch"] = measure_batch(scratch, options.photos)
+            figures["batch"] = measure_batch(scratch, options.batch_photos)
             for jobs, rates in figures["batch"].items():
                 overall = rates["with_start_and_report"]
                 print(f"{jobs}: {rates['photos_per_second']:.1f} photos a second, {overall:.1f} with start and report")

@@ -144,6 +144,23 @@ def test_min_saving_keeps_the_source(folder: Path, tmp_path: Path) -> None:
     assert all(r["output_bytes"] == r["source_bytes"] for r in rows)
 
 
+def test_no_metadata_means_none_even_where_the_source_is_kept(tmp_path: Path, cat: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    small = Image.fromarray(cat[:64, :64])
+    small.save(tmp_path / "a.jpg", quality=5, exif=exif)
+    exif[0x0112] = 6
+    small.save(tmp_path / "turned.jpg", quality=5, exif=exif)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "tiny.png", exif=exif)
+    out = tmp_path / "out"
+    vizcomp("djpeg", tmp_path, "-o", out, "--guide", "uniform", "--quality", "100", "--metadata", "none", "--min-saving", "99%")
+    rows = json.loads((out / "report.json").read_text())["files"]
+    assert len(rows) == 3
+    for row in rows:
+        assert not Image.open(row["output"]).getexif()
+    assert b"Maker" not in b"".join(p.read_bytes() for p in out.rglob("*.*g"))
+
+
 def test_target_size_for_each_photo_of_a_batch(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     vizcomp("djpeg", folder, "-o", out, "--target-size", "9kB")
@@ -227,20 +244,21 @@ def test_wrong_commands_say_what_is_wrong(tmp_path: Path, cat: np.ndarray, argum
     assert not (tmp_path / "out" / "cat.jpg").exists()
 
 
-def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jobs: int) -> None:
     photos, out = tmp_path / "in", tmp_path / "out"
     photos.mkdir()
     data = jpeg_bytes(coffee)
     for n in range(400):
         (photos / f"{n:03}.jpg").write_bytes(data)
-    command = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", "1"]
-    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", str(jobs)]
+    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while len(list(out.glob("*.jpg"))) < 5:
         assert time.monotonic() < deadline
         assert running.poll() is None
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: workers get it too
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "Traceback" not in said
@@ -248,6 +266,7 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray) ->
     assert report["interrupted"] is True
     done = [r for r in report["files"] if r["status"] == "ok"]
     assert 0 < len(done) < 400
+    assert {Path(r["output"]).name for r in done} == {n for n in tree(out) if n.endswith(".jpg")}
     for row in done:
         Image.open(row["output"]).load()
     assert not [n for n in tree(out) if Path(n).name.startswith(".")]

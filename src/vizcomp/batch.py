@@ -213,6 +213,9 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     notices = (*photo.notices, *made.notices)
     target, data = task.target, made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
+    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
+        kept = False
+        notices = (*notices, "not smaller than its source, but that carries metadata that were to go")
     plain = images.encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
@@ -222,7 +225,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
             if (skipped := _reason_to_skip(target, file, batch)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
-            data = _without_metadata(photo.jpeg) if settings.metadata == "none" and photo.orientation == 1 else photo.jpeg
+            data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
         notices = (*notices, "source kept: compressing would not make it smaller" if len(made.data) >= photo.source_bytes
                    else "source kept: the saving is below --min-saving")  # fmt: skip
     else:
@@ -254,6 +257,12 @@ def _under_own_suffix(target: Path, source: Path) -> Path:
     """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
     base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
     return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
+
+
+def _can_be_kept_without_metadata(photo: images.Photo) -> bool:
+    if photo.jpeg is not None:
+        return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
+    return not (photo.icc or photo.exif or photo.xmp)
 
 
 def _without_metadata(jpeg: bytes) -> bytes:

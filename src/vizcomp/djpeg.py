@@ -5,14 +5,15 @@
     quality, strength, table ── one step for each frequency ──────┘
 
 A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own. What each block can have
-is its own rounding (a dead zone) and its own price of a bit in the rate-distortion decision over its coefficients:
-near blocks are rounded as the quality says, far ones give up the coefficients that buy least for their bits.
+is its own price of a bit in the rate-distortion decision over its coefficients: the nearest are rounded as the quality says,
+farther ones give up, or lower, the coefficients that buy least for their bits.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +32,8 @@ METADATA = ("none", "essential", "all")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
-MACHINE_LUMA = 30.0
-MACHINE_CHROMA = 45.0
+MACHINE_LUMA = 32.0
+MACHINE_CHROMA = 21.0
 # photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
 PHOTO_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -55,10 +56,8 @@ PHOTO_CHROMA = (
     (99, 99, 99, 99, 99, 99, 99, 99),
 )
 
-BASE_DEAD_ZONE = 0.6  # of AC coefficients in blocks of full importance, in steps
-FAR_DEAD_ZONE = 0.25  # more than that, at importance 0 and strength 1
-BASE_RATE_WEIGHT = 0.0  # price of a bit, in squared steps, in blocks of full importance
-FAR_RATE_WEIGHT = 0.25  # more than that, at importance 0 and strength 1
+DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
+FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
 TARGET_TOLERANCE = 0.02
@@ -85,7 +84,7 @@ class DjpegSettings:
 
     quality: float = 50.0
     strength: float = 0.5
-    guide: str = "depth+detail"
+    guide: str = "depth"
     table: Literal["machine", "photo"] = "machine"
     target_size: int | None = None
     min_saving: float = 0.0
@@ -246,10 +245,14 @@ class _Encoder:
             size = (first.v // component.v, first.h // component.h)
             self._cheap.append(1 - guide.for_component(importance, rows, cols, luma_size=size))
 
-    def encode(self, quality: float, extra_rate_weight: float = 0.0, *, last: bool = False) -> bytes:
-        """The file at a quality; `extra_rate_weight` raises the price of a bit everywhere, which makes it smaller.
+    def encode(self, quality: float, price: float = 0.0, higher: float = 0.0, share: float = 0.0, *, last: bool = False) -> bytes:
+        """The file at a quality.
 
-        `last` writes the integers over the real values: no further call can follow.
+        Args:
+            quality: 1..100; below 1 for sizes that no ordinary quality reaches.
+            price: of a bit, added everywhere, in squared steps; it makes the file smaller.
+            higher: the price instead for a `share` (0..1) of the blocks, the least important first.
+            last: write the integers over the real values: no further call can follow.
         """
         image = self._source.image
         wanted = quantisation_tables(self._settings.table, quality)
@@ -266,9 +269,8 @@ class _Encoder:
                 table,
                 unit=component.unit,
                 reuse=last,
-                dead_zone=np.float32(BASE_DEAD_ZONE) + np.float32(self._strength * FAR_DEAD_ZONE) * cheap,
-                rate_weight=np.float32(BASE_RATE_WEIGHT + extra_rate_weight)
-                + np.float32(self._strength * FAR_RATE_WEIGHT) * cheap,
+                dead_zone=DEAD_ZONE,
+                rate_weight=np.float32(self._strength * FAR_RATE_WEIGHT) * cheap + _prices(cheap, price, higher, share),
                 exact=None if own is None else table == own,
             )
             components.append(
@@ -284,6 +286,15 @@ class _Encoder:
                 segments=self._source.segments,
             )
         )
+
+
+def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:
+    if share == 0:
+        return np.full(cheap.shape, price, np.float32)
+    scatter = (np.arange(cheap.size) * 0.6180339887) % 1  # blocks of one importance take their turns all over the picture
+    order = np.empty(cheap.size)
+    order[np.lexsort((scatter, -cheap.ravel()))] = (np.arange(cheap.size) + 0.5) / cheap.size
+    return np.where(order < share, higher, price).astype(np.float32).reshape(cheap.shape)
 
 
 def quantisation_tables(name: str, quality: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
@@ -341,9 +352,12 @@ def _meet_target(encoder: _Encoder, target: int) -> tuple[bytes, float, tuple[st
 
 
 def _squeeze(encoder: _Encoder, quality: float, target: int) -> tuple[bytes, float]:
-    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest that fits."""
-    floor = target * (1 - TARGET_TOLERANCE)
-    low, high = 0.0, 0.125
+    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest that fits.
+
+    Coefficients of a source that was a JPEG lie on a lattice, so many of them give way at the very same price. Where the
+    size jumps over the target for that reason, only a share of the blocks, the least important first, pays the higher price.
+    """
+    low, high = 0.0, 0.125  # the file is too large at `low`
     while len(data := encoder.encode(quality, high)) > target:
         low, high = high, high * 4
         if high > 1e4:
@@ -351,19 +365,30 @@ def _squeeze(encoder: _Encoder, quality: float, target: int) -> tuple[bytes, flo
                 f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
                 "give a larger --target-size, or resize the photo",
             )
-    best = data
-    for _ in range(14):
-        if floor <= len(best):
+    data, low, high = _bisect(lambda price: encoder.encode(quality, price), high, low, data, target, steps=12)
+    if len(data) < target * (1 - TARGET_TOLERANCE):
+        data = _bisect(lambda share: encoder.encode(quality, low, high, share), 1.0, 0.0, data, target, steps=12)[0]
+    return data, quality
+
+
+def _bisect(
+    encode: Callable[[float], bytes], fits: float, too_large: float, data: bytes, target: int, *, steps: int
+) -> tuple[bytes, float, float]:
+    """Halve the way between a setting that fits and one that is too large, until within the tolerance of the target.
+
+    Returns:
+        The largest file that fits, and the last settings that were too large and that fitted.
+    """
+    for _ in range(steps):
+        if len(data) >= target * (1 - TARGET_TOLERANCE):
             break
-        middle = (low + high) / 2
-        data = encoder.encode(quality, middle)
-        if len(data) <= target:
-            high = middle
-            if len(data) > len(best):
-                best = data
+        middle = (fits + too_large) / 2
+        made = encode(middle)
+        if len(made) <= target:
+            fits, data = middle, max(data, made, key=len)
         else:
-            low = middle
-    return best, quality
+            too_large = middle
+    return data, too_large, fits
 
 
 def parse_size(text: str) -> int:

@@ -7,6 +7,7 @@ enough. A further engine joins as one more branch of `map_tasks`.
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import signal
@@ -48,7 +49,8 @@ def map_tasks(
         engine: one of `ENGINES`.
         jobs: worker processes; 0 = one for each core.
 
-    Closing the generator early waits for what is in hand and drops it.
+    Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still gives the results of what is in
+    hand, and is then raised again.
     """
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}", f"use {', '.join(ENGINES)}")
@@ -74,12 +76,15 @@ def _map_processes(
                 waiting.append((task, _submit(pool, function, task)))
             if not waiting:
                 return
-            task, future = waiting.popleft()
+            task, future = waiting[0]
             try:
                 result = future.result()
+            except KeyboardInterrupt:
+                yield from _finish(waiting)
+                raise
             except BrokenProcessPool:
                 # Which of the tasks in hand killed its worker cannot be known: each is tried once more, alone.
-                again = [task, *(t for t, _ in waiting)]
+                again = [t for t, _ in waiting]
                 done = {id(t): f.result() for t, f in waiting if f.done() and not f.exception()}
                 waiting.clear()
                 for each in again:
@@ -87,9 +92,18 @@ def _map_processes(
                 pool.shutdown(wait=False, cancel_futures=True)
                 pool = _pool(jobs)
                 continue
+            waiting.popleft()
             yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish(waiting: collections.deque[tuple[Task, Future[Result]]]) -> Iterator[Result]:
+    """After Ctrl-C: the results of what has been started, in order; what has not is given up."""
+    for _, future in waiting:
+        if not future.cancel():
+            with contextlib.suppress(BrokenProcessPool):
+                yield future.result()
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task) -> Future[Result]:

@@ -30,7 +30,7 @@ PARTS = ("memory", "start", "speed", "batch")  # memory first: see _peak
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 DATA = Path(os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"))
 QUALITY = 50
-REPEATS = 3
+REPEATS = 7
 
 # Runs a command and prints the largest resident set of any process in it. A process of its own, and a small one: Linux
 # counts the memory of the process that started a command as the command's.
@@ -140,7 +140,7 @@ def measure_batch(scratch: Path, count: int) -> dict[str, Any]:
 
 
 def measure_speed(count: int) -> dict[str, Any]:
-    """Median milliseconds a photo for each way, by set of photos; each photo's time is its best of three."""
+    """Median milliseconds a photo for each way, by set of photos; each photo's time is its best of seven."""
     import numpy as np
     from PIL import Image
 

@@ -194,7 +194,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"batch": "many"}, {"colour": 1}, {"network": {"x": 1}}]
+    "change", [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"batch": "many"}, {"hue": 1}, {"network": {"x": 1}}]
 )
 def test_settings_out_of_range_are_refused(change: dict) -> None:
     with pytest.raises(SettingsError):

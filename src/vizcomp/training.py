@@ -68,6 +68,7 @@ class DepthTrainSettings:
         average: decay of the moving average of the weights; the average is what is kept.
         gradient_weight: of the gradient term of the loss.
         zoom: crops are as small as 1 / zoom of the photo's sides.
+        colour: strength of the changes of gamma, saturation, contrast, brightness and tint; 0 for none.
         cutmix: share of batches in which each photo is cut and joined with part of another.
         shapes: share of batches whose crops are not 4:3 (upright, square, wide).
         erase: share of photos in which a rectangle is painted over.
@@ -75,6 +76,7 @@ class DepthTrainSettings:
         device: of torch, "cpu" or "cuda".
         half: compute in bfloat16 where torch holds that safe (on CPU: about 1.5 times as fast with AVX-512 BF16).
         validate_every, checkpoint_every: in epochs.
+        licence: of the weights, written into the ONNX file.
         network: configuration of the network.
     """
 
@@ -92,6 +94,7 @@ class DepthTrainSettings:
     average: float = 0.995
     gradient_weight: float = 0.25
     zoom: float = 1.5
+    colour: float = 1.0
     cutmix: float = 0.0
     erase: float = 0.3
     shapes: float = 0.2
@@ -100,6 +103,7 @@ class DepthTrainSettings:
     half: bool = False
     validate_every: int = 20
     checkpoint_every: int = 20
+    licence: str = ""
     network: CompactDepthConfig = dataclasses.field(default_factory=CompactDepthConfig)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,7 @@ class DepthTrainSettings:
             "average": (0.0, 0.99999),
             "gradient_weight": (0.0, 100.0),
             "zoom": (1.0, 4.0),
+            "colour": (0.0, 1.0),
             "cutmix": (0.0, 1.0),
             "erase": (0.0, 1.0),
             "shapes": (0.0, 1.0),
@@ -389,12 +394,13 @@ def augmented_batch(data: DepthData, chosen: list[int], settings: DepthTrainSett
         maps.append(F.grid_sample(ranks, grid, padding_mode="border", align_corners=False))
     x, y = torch.cat(views), torch.cat(maps)
     n = len(chosen)
-    x = x.clamp(0, 1) ** torch.exp(_uniform(-0.5, 0.5, n, 1, 1, 1))
+    c = settings.colour
+    x = x.clamp(0, 1) ** torch.exp(_uniform(-0.5 * c, 0.5 * c, n, 1, 1, 1))
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * _uniform(0.2, 1.5, n, 1, 1, 1)
+    x = grey + (x - grey) * _uniform(1 - 0.8 * c, 1 + 0.5 * c, n, 1, 1, 1)
     level = x.mean((1, 2, 3), keepdim=True)
-    x = level + (x - level) * _uniform(0.6, 1.3, n, 1, 1, 1) + _uniform(-0.15, 0.15, n, 1, 1, 1)
-    x = x * _uniform(0.85, 1.15, n, 3, 1, 1)
+    x = level + (x - level) * _uniform(1 - 0.4 * c, 1 + 0.3 * c, n, 1, 1, 1) + _uniform(-0.15 * c, 0.15 * c, n, 1, 1, 1)
+    x = x * _uniform(1 - 0.15 * c, 1 + 0.15 * c, n, 3, 1, 1)
     if _chance(0.3):
         x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
     x = x + torch.randn_like(x) * _uniform(0.0, 0.04, n, 1, 1, 1)
@@ -512,20 +518,19 @@ def calibrate(members: list[torch.nn.Module], data: DepthData, chosen: list[int]
         targets.append(agree.sum(1) / (len(p) - 1))
         features.append(torch.stack([spread.flatten(), photo.expand_as(spread).flatten()], 1))
     x, y = torch.cat(features), torch.cat(targets)
-    parameters = torch.tensor([0.0, 0.5, 0.5], requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
+    centre, scale = x.mean(0), x.std(0).clamp(min=1e-3)
+    z = (x - centre) / scale
+    parameters = torch.tensor([0.0, -1.0, -1.0], requires_grad=True)
+    optimiser = torch.optim.Adam([parameters], lr=0.1)
+    for _ in range(300):
+        slopes = torch.nn.functional.softplus(parameters[1:])
+        loss = (torch.sigmoid(parameters[0] - z @ slopes) - y).pow(2).mean()
         optimiser.zero_grad()
-        a, b, c = parameters
-        found = torch.sigmoid(a - b.clamp(min=0) * x[:, 0] - c.clamp(min=0) * x[:, 1])
-        loss = (found - y).pow(2).mean() + 1e-4 * parameters.pow(2).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    a, b, c = (float(v) for v in parameters.detach())
-    return round(a, 4), round(max(b, 0.0), 4), round(max(c, 0.0), 4)
+        optimiser.step()
+    slopes = torch.nn.functional.softplus(parameters[1:]).detach() / scale
+    a = parameters[0].detach() + (slopes * centre).sum()
+    return round(float(a), 4), round(float(slopes[0]), 4), round(float(slopes[1]), 4)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -921,7 +926,9 @@ class _Run:
             tensors = {f"{k}.{name}": v.contiguous() for k, weights in enumerate(self.done) for name, v in weights.items()}
             save_file(tensors, beside)
             os.replace(beside, self.folder / "model.safetensors")
-            export_onnx(config, self.done, self.folder / "model.onnx", metadata={"trained_by": "vizcomp train --kind depth"})
+            export_onnx(
+                config, self.done, self.folder / "model.onnx", metadata={"licence": s.licence, "data": "photos with depth maps"}
+            )
             _write_text(self.folder / "model.json", json.dumps(card, indent=2) + "\n")
         except OSError as exc:
             raise _unwritable(exc, self.folder) from exc

@@ -2,7 +2,8 @@
 
     python benchmarks/depth_rank.py --data ../shared/data/svt [--model PATH.onnx] [--json OUT] [--threads 1]
 
-The photos are those that the recipe keeps out of training (every fifth in sorted order). Per photo: Spearman's rank
+The photos are every fifth in sorted order: those that the recipe keeps out of training where it says `held_every = 5`. The
+bundled file has learned from all photos: measure a `--model` that was trained with them held out. Per photo: Spearman's rank
 correlation over the cells of an 80x60 grid. Priors: the mean of the other photos' maps on the rank scale, and a ramp
 from far at the top to near at the bottom. Confidence: photos in thirds by their mean confidence, and cells in fifths by
 theirs, with the share of pairs that are in the right order minus the share in the wrong one (what confidence means).

@@ -268,7 +268,8 @@ def test_a_missing_bundled_file_says_so() -> None:
 
 
 @pytest.mark.skipif(not (SVT / "photos").is_dir(), reason="the street photos are not here")
-def test_held_photos_are_ranked_well_and_confidence_tells_which(bundled: CompactDepth) -> None:
+def test_street_photos_are_ranked_and_confidence_tells_which(bundled: CompactDepth) -> None:
+    """The bundled file has learned from these photos: this finds a broken file or runner, and is no measure of quality."""
     from PIL import Image
 
     scores, sure = [], []

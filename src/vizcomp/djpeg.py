@@ -32,8 +32,8 @@ METADATA = ("none", "essential", "all")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
-MACHINE_LUMA = 32.0
-MACHINE_CHROMA = 21.0
+MACHINE_LUMA = 35.0
+MACHINE_CHROMA = 23.0
 # photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
 PHOTO_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -83,7 +83,7 @@ class DjpegSettings:
     """
 
     quality: float = 50.0
-    strength: float = 0.5
+    strength: float = 0.25
     guide: str = "depth"
     table: Literal["machine", "photo"] = "machine"
     target_size: int | None = None

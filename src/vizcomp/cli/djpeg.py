@@ -18,7 +18,7 @@ def djpeg(
     ] = 50,
     strength: Annotated[
         float, typer.Option("--strength", min=0, max=1, help="How much cheaper the least important regions get; 0 = no guidance.")
-    ] = 0.5,
+    ] = 0.25,
     guide: Annotated[
         str, typer.Option("--guide", metavar="NAMES", help="depth, detail, mask, several joined as depth+detail, or uniform.")
     ] = "depth",

@@ -261,3 +261,24 @@ def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     made = compress(photo_of(coffee), DjpegSettings(guide="uniform"))
     assert cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR).shape == coffee.shape
+
+
+@pytest.mark.filterwarnings("error")
+def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
+    """Legal and odd (`cjpeg -sample 1x1,2x2,2x2`): the sampling factors in the frame header are exchanged here."""
+    image = coefficients.JpegImage(
+        width=16,
+        height=16,
+        components=[
+            coefficients.Component(
+                id=n + 1, h=1 + (n > 0), v=1 + (n > 0), table=0, coefficients=np.zeros((1 + (n > 0), 1 + (n > 0), 64), np.int16)
+            )
+            for n in range(3)
+        ],
+        tables={0: np.full(64, 16, np.uint16)},
+        colour="ycbcr",
+        segments=[],
+    )
+    photo = load_bytes(coefficients.write(image), "odd.jpg")
+    made = compress(photo, DjpegSettings(guide="detail", metadata="none"))
+    assert images.decode_jpeg(made.data).shape == photo.pixels.shape

@@ -215,7 +215,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
-        notices = (*notices, "not smaller than its source, but that carries metadata that were to go")
+        notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
     plain = images.encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
     psnr: float | None = None
     ms_ssim: float | None = 1.0

@@ -166,6 +166,12 @@ def compress(photo: Photo, settings: DjpegSettings, *, depth: Depth | None = Non
     return Compressed(data, quality, importance, (*source.notices, *notices))
 
 
+def _luma_is_finest(jpeg: JpegImage) -> bool:
+    """Chroma sampled finer than luma is legal and odd; the block grids here are all counted in luma's."""
+    luma = jpeg.components[0]
+    return all(luma.h % c.h == 0 and luma.v % c.v == 0 for c in jpeg.components)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Source:
     """The photo as real-valued coefficients, and what is needed to write it back."""
@@ -187,7 +193,7 @@ class _Source:
             except UnsupportedError as exc:  # Pillow could read it: go by its pixels
                 notices = (f"read as pixels: {exc.message}",)
             else:
-                if jpeg.colour in ("grey", "ycbcr"):
+                if jpeg.colour in ("grey", "ycbcr") and _luma_is_finest(jpeg):
                     image, tables = _from_jpeg(jpeg)
                     segments = coefficients.essential_segments(jpeg.segments, settings.metadata)
                     return cls(image, tables, segments, photo.orientation, notices)

@@ -90,7 +90,9 @@ def djpeg(
     with voice.progress() as on_record:
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, on_record=on_record)
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
-    if not dry_run:
+    all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
+    written = ""
+    if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
         paths = report.write_djpeg_report(
             output,
             tool="vizcomp djpeg",
@@ -102,6 +104,7 @@ def djpeg(
             command=shared.command_line(),
             interrupted=run.interrupted,
         )
+        written = str(paths.html)
     if json:
         found = report.djpeg_report_dict(
             tool="vizcomp djpeg",
@@ -113,5 +116,9 @@ def djpeg(
             interrupted=run.interrupted,
         )
         print(report.report_json(found))
-    voice.djpeg_summary(run.totals, "" if dry_run else str(paths.html), dry_run=dry_run)
+    voice.djpeg_summary(run.totals, written, dry_run=dry_run)
+    if all_skipped:
+        voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
+    if run.interrupted:
+        voice.warn(f"interrupted: {run.totals.files} photos done; start the same command again to do the rest")
     raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)

@@ -643,3 +643,19 @@ def test_the_colour_is_told_to_decoders() -> None:
     bare = coefficients.write(dataclasses.replace(ycbcr, segments=[(0xEE, b"Adobe\0\x64\0\0\0\0\0")]))
     assert coefficients.read(bare).colour == "ycbcr"
     assert coefficients.read(bare).segments[0][1].startswith(b"JFIF\0")
+
+
+def test_bytes_left_over_before_a_restart_marker_are_damage() -> None:
+    """libjpeg only warns here, and the picture is wrong up to the marker: a damaged file must not pass as a good one."""
+    import io
+
+    from PIL import Image
+
+    rng = np.random.default_rng(5)
+    out = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(out, "JPEG", restart_marker_blocks=2)
+    data = out.getvalue()
+    where = data.index(b"\xff\xd0", data.index(b"\xff\xda"))
+    coefficients.read(data)
+    with pytest.raises(FormatError, match="restart"):
+        coefficients.read(data[:where] + b"\x12\x34" + data[where:])

@@ -324,11 +324,16 @@ typedef struct {
 
 static int restart(decoder *d)
 {
-    const uint8_t *marker = next_marker(d->r.at, d->r.end, 1);
+    const uint8_t *marker = next_marker(d->r.at, d->r.end, 1), *p;
 
-    d->r.at = marker;
     if (marker == d->r.end || marker[1] == 0xD9)
         return VZ_SHORT;
+    /* Whole bytes left over mean that this interval was read wrongly: what has been decoded of it is not the picture. */
+    for (p = d->r.at; p < marker; p++)
+        if (*p != 0xFF)
+            return VZ_BAD_RESTART;
+    if (d->r.left - d->r.made_up >= 8)
+        return VZ_BAD_RESTART;
     if (marker[1] != 0xD0 + d->next_restart)
         return VZ_BAD_RESTART;
     d->next_restart = (d->next_restart + 1) & 7;

@@ -31,7 +31,7 @@ def depth(
     from vizcomp import batch, images
     from vizcomp._version import __version__
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose, json=json)
+    voice = shared.Voice(quiet=quiet, verbose=verbose)
     common = batch.BatchSettings(depth_model=model, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run)
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:

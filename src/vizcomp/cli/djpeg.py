@@ -65,7 +65,7 @@ def djpeg(
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose, json=json)
+    voice = shared.Voice(quiet=quiet, verbose=verbose)
     settings = DjpegSettings(
         quality=quality,
         strength=strength,

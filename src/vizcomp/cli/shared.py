@@ -43,12 +43,11 @@ Record = FileRecord | DepthRecord
 class Voice:
     """What a command says, and where: results to standard output, all else to standard error."""
 
-    def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
         from rich.console import Console
 
         self.quiet = quiet
         self.verbose = verbose
-        self.json = json
         self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

@@ -10,7 +10,7 @@ setup(
     ext_modules=[
         Extension(
             "vizcomp._native",
-            sources=[f"{NATIVE}/module.c", f"{NATIVE}/entropy.c", f"{NATIVE}/blocks.c"],
+            sources=[f"{NATIVE}/module.c", f"{NATIVE}/entropy.c", f"{NATIVE}/blocks.c", f"{NATIVE}/context.c"],
             depends=[f"{NATIVE}/native.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", "-std=c99", "-g0"],

@@ -1,6 +1,6 @@
 from typing import Any
 
-# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that coefficients.py names.
+# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that coefficients.py or entropy.py names.
 
 def huffman_table(counts: bytes, values: bytes) -> object | None: ...
 def decode_scan(
@@ -33,3 +33,13 @@ def quantise(
     exact: Any,
     out: Any,
 ) -> int: ...
+def context_model(slots: int, sets: int, lengths: Any, references: Any, tables: Any, weights: Any, rates: Any) -> object: ...
+def context_encode(
+    model: object, images: int, first: int, last: int, height: int, width: int, bits: Any, data: Any, sizes: Any
+) -> tuple[int, int]: ...
+def context_decode(
+    model: object, images: int, first: int, last: int, height: int, width: int, bits: Any, data: Any, sizes: Any
+) -> tuple[int, int]: ...
+def context_cost(
+    model: object, images: int, first: int, last: int, height: int, width: int, bits: Any, data: Any, costs: Any
+) -> tuple[int, int]: ...

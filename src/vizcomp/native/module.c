@@ -18,7 +18,7 @@ static void release(buffer *b)
     b->held = 0;
 }
 
-/* `object` as a contiguous buffer of items of `format` ('B', 'h', 'f'); items < 0: any number. */
+/* `object` as a contiguous buffer of items of `format` ('B', 'h', 'H', 'i', 'f'); items < 0: any number. */
 static int hold(buffer *b, PyObject *object, char format, Py_ssize_t items, int writable, const char *name)
 {
     const char *given;
@@ -340,6 +340,141 @@ done:
     return result;
 }
 
+static void drop_context(PyObject *capsule)
+{
+    vz_context_free(PyCapsule_GetPointer(capsule, "vizcomp._native.context"));
+}
+
+static PyObject *context_model(PyObject *self, PyObject *args)
+{
+    enum { LENGTHS, REFERENCES, TABLES, WEIGHTS, RATES, ALL };
+    static const char *const names[ALL] = {"lengths", "references", "tables", "weights", "rates"};
+    static const char formats[ALL + 1] = "BiHiB";
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t items[ALL];
+    vz_context *model = NULL;
+    int slots, sets, i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "iiOOOOO", &slots, &sets, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4]))
+        return NULL;
+    if (slots < 1 || slots > VZ_MAX_SLOTS || sets < 1 || sets > VZ_MAX_SETS) {
+        PyErr_SetString(PyExc_ValueError, "context_model: sizes out of range");
+        return NULL;
+    }
+    items[LENGTHS] = (Py_ssize_t)slots * sets;
+    items[REFERENCES] = items[TABLES] = -1;
+    items[WEIGHTS] = (Py_ssize_t)slots * (sets + 1);
+    items[RATES] = sets + 1;
+    for (i = 0; i < ALL; i++)
+        if (hold(&buffers[i], objects[i], formats[i], items[i], 0, names[i]) < 0)
+            goto done;
+    status = vz_context_new(&model, slots, sets, buffers[LENGTHS].view.buf, buffers[REFERENCES].view.buf,
+                            (size_t)(buffers[REFERENCES].view.len / 12), buffers[TABLES].view.buf,
+                            (size_t)(buffers[TABLES].view.len / 2), buffers[WEIGHTS].view.buf, buffers[RATES].view.buf);
+    if (status == VZ_NO_MEMORY) {
+        PyErr_NoMemory();
+    } else if (status || buffers[REFERENCES].view.len % 12) {
+        PyErr_SetString(PyExc_ValueError, "context_model: a field is out of range");
+        vz_context_free(model);
+    } else {
+        result = PyCapsule_New(model, "vizcomp._native.context", drop_context);
+        if (!result)
+            vz_context_free(model);
+    }
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+/* The three calls that code planes: (model, images, first, last, height, width, bits, data, sizes or costs). */
+static PyObject *code(PyObject *args, int kind)
+{
+    enum { ENCODE, DECODE, COST };
+    PyObject *capsule, *objects[3], *result = NULL;
+    buffer bits, data, numbers;
+    vz_context *model;
+    vz_planes v;
+    Py_ssize_t raw, total = 0, i;
+    int32_t bad = 0;
+    int status;
+
+    memset(&bits, 0, sizeof bits);
+    memset(&data, 0, sizeof data);
+    memset(&numbers, 0, sizeof numbers);
+    if (!PyArg_ParseTuple(args, "OiiiiiOOO", &capsule, &v.images, &v.first, &v.last, &v.height, &v.width, &objects[0],
+                          &objects[1], &objects[2]))
+        return NULL;
+    model = PyCapsule_GetPointer(capsule, "vizcomp._native.context");
+    if (!model)
+        return NULL;
+    if (v.images < 1 || v.first < 0 || v.last <= v.first || v.last > vz_context_slots(model) || v.height < 1 || v.width < 1 ||
+        v.height > VZ_MAX_SIDE || v.width > VZ_MAX_SIDE ||
+        (Py_ssize_t)v.height * v.width > PY_SSIZE_T_MAX / 16 / VZ_MAX_SLOTS ||
+        v.images > PY_SSIZE_T_MAX / 16 / ((Py_ssize_t)v.height * v.width * v.last)) {
+        PyErr_SetString(PyExc_ValueError, "sizes out of range");
+        return NULL;
+    }
+    raw = ((Py_ssize_t)(v.last - v.first) * v.height * v.width + 7) / 8;
+    if (raw > INT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "sizes out of range");
+        return NULL;
+    }
+    if (hold(&bits, objects[0], 'B', (Py_ssize_t)v.images * v.last * v.height * v.width, kind == DECODE, "bits") < 0)
+        goto done;
+    if (kind != COST && hold(&data, objects[1], 'B', kind == ENCODE ? v.images * raw : -1, kind == ENCODE, "data") < 0)
+        goto done;
+    if (hold(&numbers, objects[2], kind == COST ? 'B' : 'i', kind == COST ? 8 * (Py_ssize_t)v.images : v.images, kind != DECODE,
+             "sizes") < 0)
+        goto done;
+    for (i = 0; kind == DECODE && i < v.images; i++) {
+        int32_t size = ((const int32_t *)numbers.view.buf)[i];
+        if (size < 0 || size > data.view.len - total) {
+            PyErr_SetString(PyExc_ValueError, "sizes do not add up to the data");
+            goto done;
+        }
+        total += size;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (kind == ENCODE)
+        status = vz_context_encode(model, &v, bits.view.buf, data.view.buf, numbers.view.buf);
+    else if (kind == DECODE)
+        status = vz_context_decode(model, &v, bits.view.buf, data.view.buf, numbers.view.buf, &bad);
+    else
+        status = vz_context_cost(model, &v, bits.view.buf, numbers.view.buf);
+    Py_END_ALLOW_THREADS
+    if (status == VZ_NO_MEMORY)
+        PyErr_NoMemory();
+    else
+        result = Py_BuildValue("ii", status, (int)bad);
+done:
+    release(&bits);
+    release(&data);
+    release(&numbers);
+    return result;
+}
+
+static PyObject *context_encode(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return code(args, 0);
+}
+
+static PyObject *context_decode(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return code(args, 1);
+}
+
+static PyObject *context_cost(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return code(args, 2);
+}
+
 static PyMethodDef methods[] = {
     {"huffman_table", huffman_table, METH_VARARGS, "huffman_table(counts, values): a table for decode_scan, or None"},
     {"decode_scan", decode_scan, METH_VARARGS, "decode_scan(...): (status, offset of the next marker)"},
@@ -348,11 +483,15 @@ static PyMethodDef methods[] = {
     {"standard_lengths", standard_lengths, METH_NOARGS, "standard_lengths(): code lengths of table K.5 by symbol"},
     {"forward", forward, METH_VARARGS, "forward(...): fills planes of DCT coefficients; status"},
     {"quantise", quantise, METH_VARARGS, "quantise(...): fills quantised coefficients; status"},
+    {"context_model", context_model, METH_VARARGS, "context_model(...): a model for the next three"},
+    {"context_encode", context_encode, METH_VARARGS, "context_encode(...): fills data and sizes; (status, 0)"},
+    {"context_decode", context_decode, METH_VARARGS, "context_decode(...): fills bits; (status, image at fault)"},
+    {"context_cost", context_cost, METH_VARARGS, "context_cost(...): fills costs in 1/65536 bits; (status, 0)"},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.coefficients.", 0, methods,
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.coefficients and vizcomp.entropy.", 0, methods,
                                  slots,                 NULL,              NULL,                             NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

@@ -1,4 +1,4 @@
-/* Block loops and entropy coding of JPEG (ITU-T T.81), free of Python so that they can be fuzzed alone.
+/* Block loops and entropy coding of JPEG (ITU-T T.81), and coding of bit planes, free of Python so that they can be fuzzed alone.
  *
  * Coefficients are int16 in blocks of 64 in natural (row by row) order; a component's blocks lie row by row,
  * `block_cols` to a row, padded to whole MCUs. All functions return a status, never abort, and check every index
@@ -87,5 +87,40 @@ int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels,
  * whole or dropped. */
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
                 const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
+
+/* ---- context.c: a slot is one channel of one iteration, numbered in the order of coding */
+
+enum {
+    VZ_MAX_SLOTS = 16384,
+    VZ_MAX_SETS = 8,
+    VZ_MAX_REFERENCES = 8, /* of one set */
+    VZ_MAX_REACH = 2,      /* rows and columns between a bit and a reference */
+    VZ_MAX_RATE = 24,
+    VZ_MAX_SIDE = 1 << 24
+};
+
+typedef struct vz_context vz_context;
+
+/* Images of equal size: uint8 (images, last, height, width), of which slots first..last - 1 are coded and those before known. */
+typedef struct {
+    int32_t images, first, last, height, width;
+} vz_planes;
+
+/* lengths: [slot][set]; references: slot (-1: the plane of ones), dy, dx; tables and weights as ContextModel stores them. */
+int vz_context_new(vz_context **out, int32_t slots, int32_t sets, const uint8_t *lengths, const int32_t *references,
+                   size_t reference_items, const uint16_t *tables, size_t table_items, const int32_t *weights,
+                   const uint8_t *rates);
+void vz_context_free(vz_context *m);
+int32_t vz_context_slots(const vz_context *m);
+
+/* out: room for the raw bytes of all images; sizes: of each image's bytes, which lie one after the other. */
+int vz_context_encode(const vz_context *m, const vz_planes *v, const uint8_t *bits, uint8_t *out, int32_t *sizes);
+
+/* The caller has made sure that the sizes add up to the data. VZ_BAD_VALUE: image `*bad` has bytes that encode never makes. */
+int vz_context_decode(const vz_context *m, const vz_planes *v, uint8_t *bits, const uint8_t *data, const int32_t *sizes,
+                      int32_t *bad);
+
+/* costs: ideal code length of each image in 1/65536 bits. */
+int vz_context_cost(const vz_context *m, const vz_planes *v, const uint8_t *bits, uint64_t *costs);
 
 #endif

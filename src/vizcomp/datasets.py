@@ -163,6 +163,8 @@ def split(labels_or_count: npt.ArrayLike, share: float, seed: int) -> tuple[Labe
         SettingsError: an argument out of its range.
     """
     given = np.asarray(labels_or_count)
+    if given.shape == (0,):
+        given = given.astype(np.int64)  # an empty list is one of floats to numpy
     if given.ndim > 1 or not np.issubdtype(given.dtype, np.integer) or (given.ndim == 0 and given < 0):
         raise SettingsError("a split needs whole numbers: one label for each image, or how many there are")
     if not 0 <= share < 1:
@@ -348,6 +350,9 @@ class _Archive:
         self._stream.seek(tar.offset)
         if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise _cut(self.shown)
+        while self._stream.read(1 << 20):  # to the very end, where the checksum is
+            if self._stream.tell() > _MAX_ARCHIVE:
+                raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
 
     def _add(self, member: tarfile.TarInfo) -> None:
         name = photos.printable(member.name)

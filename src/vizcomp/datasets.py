@@ -482,11 +482,11 @@ def _file_bytes(path: Path) -> bytes:
     with _regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_FILE:
-            raise TooLargeError(f"the file has {size} bytes, more than the {_MAX_FILE} allowed")
+            raise TooLargeError(f"{photos.printable(path.name)} has {size} bytes, more than the {_MAX_FILE} allowed")
         try:
             return file.read(size)  # type: ignore[no-any-return]
         except OSError as exc:
-            raise InputError(f"the file cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk") from exc
+            raise InputError(f"{photos.printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk") from exc
 
 
 # --- pickles, read as data ------------------------------------------------------------------------------------------

@@ -486,7 +486,9 @@ def _file_bytes(path: Path) -> bytes:
         try:
             return file.read(size)  # type: ignore[no-any-return]
         except OSError as exc:
-            raise InputError(f"{photos.printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk") from exc
+            raise InputError(
+                f"{photos.printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk"
+            ) from exc
 
 
 # --- pickles, read as data ------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
 
 enum {
     VZ_MAX_SLOTS = 16384,
-    VZ_MAX_SETS = 8,
+    VZ_MAX_SETS = 16,
     VZ_MAX_REFERENCES = 8, /* of one set */
     VZ_MAX_REACH = 2,      /* rows and columns between a bit and a reference */
     VZ_MAX_RATE = 24,

@@ -288,6 +288,9 @@ class Header:
         tags = [tag for tag, _ in self.metadata]
         if len(tags) > MAX_ITEMS or tags != sorted(set(tags)) or any(tag < 2 or tag % 2 for tag in tags):
             raise ValueError(f"metadata are at most {MAX_ITEMS} items with rising even tags from 2")
+        name = self.item(TAG_NAME)
+        if name is not None and _name_problem(name.decode("utf-8", "surrogateescape")):
+            raise ValueError("the name would be refused when read; make it by check_name")
 
     def to_bytes(self) -> bytes:
         """The header as it stands in a file, checksum included."""
@@ -895,9 +898,10 @@ class PackReader:
         problems = []
         for number in range(self.blocks):
             try:
-                self._block(number).names()
-                for i in range(number * BLOCK, min((number + 1) * BLOCK, self._count)):
-                    self.size(i)
+                block = self._block(number)
+                block.names()
+                k = int(np.argmax(block.widths * block.heights))
+                _check_pixels(int(block.widths[k]), int(block.heights[k]), self._max_pixels)
             except FormatError as exc:
                 problems.append(exc.message)
         return problems

@@ -26,6 +26,7 @@ quotient rounded to nearest, halves away from zero.
     range coder: low = 0, range = 2^56; part = (range >> 16) p; a one keeps [low, low + part), a zero the rest; while
     range < 2^48 a byte leaves at the top (low's bits 48..55, carries run into bytes that have left) and range *= 256. At the
     end the shortest byte string whose value lies in the interval; the decoder reads zeros behind it, so it never ends in zero.
+    Raw bits are written where that string is not shorter, or where more bytes have left on the way than raw bits take.
 
     learning, after each bit: t_k += (65536 - t_k) >> r_k or t_k -= t_k >> r_k;
     w_k += ((65536 bit - p) stretch_k) >> r_S, w_S likewise with 256 in place of stretch; weights stay within +-(2^21 - 1)
@@ -242,7 +243,7 @@ def encode(model: ContextModel, planes: Sequence[npt.NDArray[Any]], previous: Se
         previous: the same for all iterations before `first`, which the decoder has.
 
     Returns:
-        The shortest coded string if it is shorter than the packed bits, else the packed bits: most significant bit
+        The shortest coded string if that is shorter than the packed bits, else the packed bits: most significant bit
         first, in the order of coding, the last byte filled with zeros. It may be empty.
     """
     return encode_batch(model, [p[None] for p in planes], [p[None] for p in previous])[0]
@@ -504,7 +505,9 @@ def _fit_slot(cells: _Cells, channels: Sequence[int], iteration: int, slot: int,
     """Boosting of tables: each set is chosen by what those before it leave unexplained, then all leaves are fitted together."""
     bits = cells.bits(slot)
     n = len(bits)
-    base = float(np.log((bits.sum() + 0.5) / (n - bits.sum() + 0.5)))
+    base = float(
+        np.log((bits.sum() + 2) / (n - bits.sum() + 2))
+    )  # bits of few images are alike: they prove less than their count
     logits = np.full(n, base)
     sample = np.sort(rng.permutation(n)[:_SAMPLES])
     price = 2 * (1 + len(sample) / n)  # AIC's, and more where the choice is made on all there is

@@ -70,7 +70,6 @@ class Writer:
 
 class Reader:
     def __init__(self, data: bytes) -> None:
-        self.data = iter(data)
         self.at, self.range = int.from_bytes(data[:7].ljust(7, b"\0"), "big"), FULL
         self.rest = iter(data[7:])
 

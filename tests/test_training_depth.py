@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from vizcomp.errors import OutputError, SettingsError, TrainingError  # noqa: E402
 from vizcomp.metrics import spearman  # noqa: E402
 from vizcomp.nets.compact_depth import CompactDepth, CompactDepthConfig  # noqa: E402
-from vizcomp.training import (  # noqa: E402
+from vizcomp.training.depth import (  # noqa: E402
     DepthTrainSettings,
     Progress,
     depth_loss,
@@ -169,7 +169,7 @@ def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vizcomp.training as training
+    import vizcomp.training.depth as training
 
     def broken(found, target, weight):  # type: ignore[no-untyped-def]
         loss, r = depth_loss(found, target, weight)

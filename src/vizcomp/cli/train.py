@@ -56,7 +56,7 @@ def train(
         raise SettingsError(f"--kind {kind} is not known", "this version trains one kind: --kind depth")
     import torch
 
-    from vizcomp.training import DepthTrainSettings, Progress, saved_settings, train_depth
+    from vizcomp.training.depth import DepthTrainSettings, Progress, saved_settings, train_depth
 
     changes = {
         "data": None if data is None else str(data),

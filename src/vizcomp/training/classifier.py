@@ -1,0 +1,256 @@
+"""Training of the classifiers: `inception` (compact or full) and `watcher`.
+
+Stochastic gradient descent with Nesterov momentum, a one-cycle rate, label smoothing (Szegedy et al. 2015), weight decay on
+convolutions only, random flips and shifts, and an average of the weights (Polyak and Juditsky 1992) as the result. A
+share of the pictures may be blurred or made noisy, so that the classifier also learns to look at what compression leaves.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from vizcomp import datasets
+from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.nets import classifiers
+from vizcomp.training import loop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierTrainSettings:
+    """What a classifier's training is made of.
+
+    Attributes:
+        data: see `datasets.read_labelled`.
+        architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
+        epochs, batch: passes over the data; pictures for each update, over all processes.
+        learning_rate: peak, for the mean loss over a batch.
+        weight_decay: on weights of two axes and more.
+        label_smoothing: share of the target spread over all classes.
+        shift: largest random shift, in pixels; edges are mirrored.
+        corrupt: share of pictures that are blurred or made noisy.
+        erase: side of a square that is blanked, 0 for none.
+        average: decay of the averaged weights, for each step.
+        validation: share of the data to check on, never trained on.
+        half: bfloat16 arithmetic (on GPUs).
+    """
+
+    data: str = ""
+    architecture: str = "inception"
+    network: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    shift: int = 3
+    corrupt: float = 0.15
+    erase: int = 0
+    average: float = 0.998
+    validation: float = 0.1
+    validate_every: int = 2
+    seed: int = 0
+    device: str = "auto"
+    half: bool = False
+    licence: str = "MIT"
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "epochs": (1, 100_000),
+            "batch": (2, 65_536),
+            "learning_rate": (1e-9, 100),
+            "momentum": (0, 0.999),
+            "weight_decay": (0, 1),
+            "label_smoothing": (0, 0.9),
+            "shift": (0, 16),
+            "corrupt": (0, 1),
+            "erase": (0, 64),
+            "average": (0, 0.999999),
+            "validation": (0, 0.9),
+            "validate_every": (1, 100_000),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(f"{name} {getattr(self, name)} is not in {low:g}..{high:g}")
+        if self.architecture not in classifiers.ARCHITECTURES:
+            raise SettingsError(
+                f"unknown architecture {self.architecture!r}", f"use one of {', '.join(classifiers.ARCHITECTURES)}"
+            )
+
+
+def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:
+    """Each picture moved by -most..most pixels both ways, mirrored at the edges, and flipped left to right at random.
+
+    (N, 3, H, W) to the same shape and dtype.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    if most:
+        images = F.pad(images, (most,) * 4, mode="reflect")
+        dy = torch.randint(0, 2 * most + 1, (n, 1), device=device)
+        dx = torch.randint(0, 2 * most + 1, (n, 1), device=device)
+    else:
+        dy = dx = torch.zeros(n, 1, dtype=torch.long, device=device)
+    rows = dy + torch.arange(height, device=device)  # (N, H)
+    columns = torch.arange(width, device=device).expand(n, width)
+    flip = torch.rand(n, 1, device=device) < 0.5
+    columns = dx + torch.where(flip, width - 1 - columns, columns)  # (N, W)
+    index = torch.arange(n, device=device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # channels last in memory
+
+
+def corrupted(images: torch.Tensor, share: float) -> torch.Tensor:
+    """About `share` of the pictures blurred or made noisy: float (N, 3, H, W) in 0..1 to the same.
+
+    Half of those are made smaller by up to 2.3 and large again, half get noise of standard deviation up to 0.1.
+    """
+    chosen = torch.rand(len(images)) < share
+    count = int(chosen.sum())
+    if not count:
+        return images
+    picked = images[chosen]
+    half = (count + 1) // 2
+    side = images.shape[-1]
+    smaller = int(torch.randint(max(1, round(side * 0.44)), side, (1,)))
+    blurred = F.interpolate(picked[:half], size=(smaller, smaller), mode="area")
+    blurred = F.interpolate(blurred, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    noisy = picked[half:]
+    noise = torch.rand(len(noisy), 1, 1, 1, device=images.device) * 0.1 * torch.randn_like(noisy)
+    images = images.clone()
+    images[chosen] = torch.cat([blurred, (noisy + noise).clamp(0, 1)])
+    return images
+
+
+def erased(images: torch.Tensor, side: int) -> torch.Tensor:
+    """A square of `side` at a random place of each picture becomes grey (DeVries and Taylor 2017): (N, 3, H, W) to the same."""
+    if not side:
+        return images
+    n, _, height, width = images.shape
+    y = torch.randint(0, height, (n, 1), device=images.device) - torch.arange(height, device=images.device)
+    x = torch.randint(0, width, (n, 1), device=images.device) - torch.arange(width, device=images.device)
+    inside = ((2 * y).abs() <= side)[:, None, :, None] & ((2 * x).abs() <= side)[:, None, None, :]
+    return images.masked_fill(inside, 0.5)
+
+
+class ClassifierTask:
+    """A classifier's training, for `loop.run`."""
+
+    def __init__(self, settings: ClassifierTrainSettings, processes: loop.Processes) -> None:
+        self.settings, self.processes = settings, processes
+        s, device = settings, processes.device
+        self.data = datasets.read_labelled(Path(s.data), part="train")
+        train, held = datasets.split(self.data.labels, s.validation, s.seed)
+        if len(train) < s.batch:
+            raise TrainingError(
+                f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller --batch"
+            )
+        self.images = torch.from_numpy(self.data.images).permute(0, 3, 1, 2).to(device)  # (N, 3, H, W) uint8, last axis channels
+        self.labels = torch.from_numpy(self.data.labels).to(device)
+        self.train, self.held = torch.from_numpy(train), torch.from_numpy(held)
+        torch.manual_seed(s.seed)
+        network = classifiers.build(s.architecture, {"classes": len(self.data.classes), **s.network})
+        self.model = classifiers.Classifier(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        free = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
+        self.steps_per_epoch = len(train) // s.batch
+        self.steps = self.steps_per_epoch * s.epochs
+        self.images_per_step = s.batch
+
+    def _views(self, chosen: torch.Tensor) -> torch.Tensor:
+        s = self.settings
+        images = shifted_and_flipped(self.images[chosen.to(self.images.device)], s.shift).float() / 255
+        return erased(corrupted(images, s.corrupt), s.erase)
+
+    def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
+        s = self.settings
+        chosen = loop.batch_indices(index, count=len(self.train), batch=s.batch, seed=s.seed, processes=self.processes)
+        chosen = self.train[chosen]
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.learning_rate * loop.one_cycle(index, self.steps)
+        self.model.train()
+        images, labels = self._views(chosen), self.labels[chosen.to(self.labels.device)]
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=s.label_smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(self.model.parameters())
+        self.optimiser.step()
+        # early on the average follows closely, or it would still hold the first weights in a short run
+        loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
+        return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).float().mean()}
+
+    @torch.no_grad()
+    def validate(self) -> Mapping[str, float]:
+        if not len(self.held):
+            return {}
+        self.processes.average(self.average.state_dict().values())
+        right = 0
+        for chosen in self.held.split(500):
+            images = self.images[chosen.to(self.images.device)].float() / 255
+            right += int((self.average(images).argmax(1) == self.labels[chosen.to(self.labels.device)]).sum())
+        return {"accuracy": right / len(self.held)}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def export(self, folder: Path, figures: Mapping[str, float]) -> None:
+        s = self.settings
+        words = {
+            "validation_accuracy": figures.get("accuracy"),
+            "data": self.data.source,
+            "pictures": {"trained_on": len(self.train), "validation": len(self.held), "skipped": len(self.data.skipped)},
+            "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device")},
+            "licence": s.licence,
+        }
+        network = self.average.network
+        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.data.classes), words)
+        about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **words}
+        loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.data.classes}, indent=2) + "\n")
+
+
+def train_classifier(
+    settings: ClassifierTrainSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[loop.Progress], None] | None = None,
+) -> dict[str, float]:
+    """Trains a classifier and writes the run folder; see `loop.run` for files and errors.
+
+    Returns:
+        `accuracy` on the validation part.
+    """
+    processes = loop.Processes(settings.device)
+    task = ClassifierTask(settings, processes)
+    return loop.run(
+        task,
+        folder,
+        settings={"kind": "classifier", **dataclasses.asdict(settings)},
+        seed=settings.seed,
+        processes=processes,
+        resume=resume,
+        on_progress=on_progress,
+        validate_every=settings.validate_every,
+    )

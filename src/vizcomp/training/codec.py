@@ -1,0 +1,446 @@
+"""Training of the recurrent codec, through a frozen classifier where one is given.
+
+The loss is a weighted sum over iterations of
+
+- reconstruction: L1, L2, or one minus MS-SSIM mixed with L1;
+- task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the reconstruction (or
+  cross-entropy with the label), and the same for a second, watching classifier where one is given.
+
+What was learnt by trying stands behind the defaults: reconstruction first and the task term ramped in, since from scratch with
+it the image never forms; random flips, shifts, blur and noise between codec and classifier, so that the codec cannot write
+what only this classifier reads; the encoder told the classifier's answer on the source. Bits are drawn at random in training
+(stochastic binarization), except in the last part, which trains what will run.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vizcomp import datasets
+from vizcomp.errors import ModelError, SettingsError, TrainingError
+from vizcomp.metrics import ms_ssim
+from vizcomp.nets import classifiers
+from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+from vizcomp.training import loop
+from vizcomp.training.classifier import corrupted, shifted_and_flipped
+
+RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
+TASKS = ("kl", "ce")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecTrainSettings:
+    """What a codec's training is made of.
+
+    Attributes:
+        data: labelled pictures (`datasets.read_labelled`) where the network has a native size; photos otherwise. Several
+            folders of photos are separated by the system's path separator.
+        network: fields of `RecurrentConfig`; `preset` names where to start from.
+        start: a codec's .safetensors of the same configuration to start from; "" for fresh weights.
+        classifier: the frozen classifier, a bundled name or a path; "" for none.
+        watching: a second frozen classifier in the loss; "" for none.
+        task: "kl" or "ce".
+        task_weight, watching_weight, reconstruction_weight: factors of the terms.
+        reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
+        ramp: shares of the run between which the task term rises from nothing to full weight.
+        views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
+        hard: share of the run, at its end, with the signs as bits instead of random bits.
+        iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
+        steps: updates; 0 = `epochs` passes over the data.
+        crop: side of the crops from photos, a multiple of the block.
+    """
+
+    data: str = ""
+    network: dict[str, Any] = dataclasses.field(default_factory=lambda: {"preset": "cifar"})
+    start: str = ""
+    classifier: str = ""
+    watching: str = ""
+    task: str = "kl"
+    task_weight: float = 0.05
+    watching_weight: float = 0.0
+    reconstruction: str = "l2"
+    reconstruction_weight: float = 1.0
+    ramp: tuple[float, float] = (0.2, 0.4)
+    views: float = 0.5
+    hard: float = 0.4
+    iterations: str = "drawn"
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 64
+    crop: int = 64
+    learning_rate: float = 1e-3
+    clip: float = 1.0
+    average: float = 0.998
+    validation: float = 0.1
+    validate_every: int = 1
+    seed: int = 0
+    device: str = "auto"
+    half: bool = False
+    licence: str = "MIT"
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "task_weight": (0, 1000),
+            "watching_weight": (0, 1000),
+            "reconstruction_weight": (0, 1000),
+            "views": (0, 1),
+            "hard": (0, 1),
+            "epochs": (1, 1_000_000),
+            "steps": (0, 1_000_000_000),
+            "batch": (1, 65_536),
+            "crop": (16, 1024),
+            "learning_rate": (1e-9, 10),
+            "clip": (1e-6, 1e6),
+            "average": (0, 0.999999),
+            "validation": (0, 0.9),
+            "validate_every": (1, 100_000),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise SettingsError(f"{name} {getattr(self, name)} is not in {low:g}..{high:g}")
+        object.__setattr__(self, "ramp", tuple(self.ramp))
+        if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
+            raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
+        for name, known in (("reconstruction", RECONSTRUCTIONS), ("task", TASKS), ("iterations", ("drawn", "all"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        RecurrentConfig.from_dict(self.network)
+
+
+# --- losses --------------------------------------------------------------------------------------------------------
+
+
+def ms_ssim_loss(found: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
+    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first `scales` scales, for crops too small for five.
+
+    Float (N, 3, H, W) in 0..1 to a scalar; a Gaussian window of 11 pixels and sigma 1.5 (smaller on small scales), weights as
+    published and brought to a sum of one.
+    """
+    weights = torch.tensor((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:scales], device=found.device)
+    weights = weights / weights.sum()
+    c1, c2 = 0.01**2, 0.03**2
+    total = torch.zeros(found.shape[0], device=found.device)
+    for scale in range(scales):
+        side = min(11, *found.shape[-2:])
+        side -= 1 - side % 2
+        at = torch.arange(side, device=found.device, dtype=found.dtype) - side // 2
+        line = torch.exp(-(at**2) / (2 * 1.5**2))
+        line = line / line.sum()
+        both = torch.cat([found, source, found * found, source * source, found * source])
+        n, c, h, w = both.shape
+        flat = both.reshape(n * c, 1, h, w)
+        flat = F.conv2d(F.conv2d(flat, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+        mx, my, xx, yy, xy = flat.view(n, c, *flat.shape[-2:]).chunk(5)
+        contrast = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
+        value = contrast
+        if scale == scales - 1:
+            value = contrast * (2 * mx * my + c1) / (mx * mx + my * my + c1)
+        total = total + weights[scale] * value.mean((1, 2, 3)).clamp_min(1e-4).log()
+        found, source = F.avg_pool2d(found, 2), F.avg_pool2d(source, 2)
+    return 1 - total.exp().mean()
+
+
+def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Scalar loss between float images (N, 3, H, W) in about -1..1."""
+    difference = (found - source) / 2
+    if kind == "l1":
+        return difference.abs().mean()
+    if kind == "l2":
+        return 10 * difference.square().mean()
+    return 0.2 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
+
+
+def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence from the wanted to the found answer, both logits (N, classes): a scalar, nats."""
+    return F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), log_target=True, reduction="batchmean")
+
+
+# --- saving --------------------------------------------------------------------------------------------------------
+
+
+def save_codec(path: Path, network: RecurrentCodec, words: dict[str, Any], extra: Mapping[str, np.ndarray] | None = None) -> None:
+    """Writes a codec beside and renames it: weights in half precision, configuration and `words` as metadata.
+
+    Args:
+        extra: further integer arrays (the context model's), stored under their names.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {k: (v.half() if v.ndim >= 2 else v).contiguous().cpu() for k, v in network.state_dict().items()}
+    tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (extra or {}).items()}
+    about = {**words, "kind": "codec", "network": network.config.to_dict()}
+    beside = path.with_name(f".{path.name}.part")
+    save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
+    beside.chmod(0o644)
+    os.replace(beside, path)
+
+
+def load_weights(path: Path, network: RecurrentCodec) -> None:
+    """Takes the weights of a saved codec of the same configuration.
+
+    Raises:
+        ModelError: the file cannot be read or does not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        saved = load_file(path)
+        own = network.state_dict()
+        network.load_state_dict({name: saved[name].float() for name in own})
+    except (OSError, SafetensorError, KeyError, RuntimeError) as exc:
+        raise ModelError(f"{path}: not the weights of such a codec: {str(exc).splitlines()[0]}") from exc
+
+
+# --- the task ------------------------------------------------------------------------------------------------------
+
+
+class CodecTask:
+    """A codec's training, for `loop.run`."""
+
+    def __init__(self, settings: CodecTrainSettings, processes: loop.Processes) -> None:
+        self.settings, self.processes = settings, processes
+        s, device = settings, processes.device
+        self.config = RecurrentConfig.from_dict(s.network)
+        if self.config.given and not s.classifier and s.task_weight:
+            raise SettingsError(
+                "this network is told a classifier's answer", "give --classifier, or --task-weight 0 for a first stage"
+            )
+        if not self.config.native and s.crop % self.config.block:
+            raise SettingsError(f"crop {s.crop} is no multiple of the block, {self.config.block}")
+        self._read(s)
+        torch.manual_seed(s.seed)
+        network = RecurrentCodec(self.config)
+        if network.told is not None:
+            torch.nn.init.zeros_(network.told.weight)  # what it is told is learnt when there is something to tell
+        if s.start:
+            load_weights(Path(s.start), network)
+        self.model = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.classifier = classifiers.load(s.classifier).to(device) if s.classifier else None
+        self.watching = classifiers.load(s.watching).to(device) if s.watching else None
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=s.learning_rate, betas=(0.9, 0.99))
+        count = len(self.train) if self.config.native else len(self.photos) * 16
+        self.steps_per_epoch = max(1, count // s.batch)
+        self.steps = s.steps or s.epochs * self.steps_per_epoch
+        self.images_per_step = s.batch
+
+    def _read(self, s: CodecTrainSettings) -> None:
+        device = self.processes.device
+        self.skipped: list[tuple[str, str]] = []
+        if self.config.native:
+            data = datasets.read_labelled(Path(s.data), part="train", size=self.config.native)
+            train, held = datasets.split(data.labels, s.validation, s.seed)
+            if len(train) < s.batch:
+                raise TrainingError(
+                    f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller --batch"
+                )
+            self.images = torch.from_numpy(data.images).permute(0, 3, 1, 2).to(device)
+            self.labels = torch.from_numpy(data.labels).to(device)
+            self.train, self.held = torch.from_numpy(train), torch.from_numpy(held)
+            self.source, self.skipped = data.source, list(data.skipped)
+            return
+        paths = datasets.find_photos([Path(p) for p in s.data.split(os.pathsep)])
+        found = datasets.read_photos(paths, min_side=s.crop, on_skip=lambda name, why: self.skipped.append((name, why)))
+        train, held = datasets.split(len(found), min(s.validation, 20 / max(1, len(found))), s.seed)
+        self.photos = [torch.from_numpy(found[i]).permute(2, 0, 1) for i in train]
+        self.held_photos = [found[i] for i in held]
+        self.source = f"{len(found)} photos"
+
+    def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images (n, 3, H, W) in -1..1 and their labels, for this process."""
+        s, device = self.settings, self.processes.device
+        if self.config.native:
+            chosen = loop.batch_indices(index, count=len(self.train), batch=s.batch, seed=s.seed, processes=self.processes)
+            chosen = self.train[chosen].to(device)
+            images = shifted_and_flipped(self.images[chosen], 0)
+            return images.float().div_(127.5).sub_(1), self.labels[chosen]
+        crops = []
+        for _ in range(max(1, s.batch // self.processes.count)):
+            photo = self.photos[int(torch.randint(0, len(self.photos), ()))]
+            height, width = photo.shape[-2:]
+            # photos come from cameras, screens and thumbnails: some crops are taken at half the size
+            side = 2 * s.crop if torch.rand(()) < 0.4 and min(height, width) >= 2 * s.crop else s.crop
+            y, x = int(torch.randint(0, height - side + 1, ())), int(torch.randint(0, width - side + 1, ()))
+            crop = photo[:, y : y + side, x : x + side].float()
+            crop = F.avg_pool2d(crop, 2) if side > s.crop else crop
+            crops.append(crop.flip(-1) if torch.rand(()) < 0.5 else crop)
+        images = torch.stack(crops).to(device).div_(127.5).sub_(1)
+        return images.contiguous(memory_format=torch.channels_last), None
+
+    def _drawn(self) -> int:
+        most = self.config.iterations
+        if self.settings.iterations == "all" or most == 1:
+            return most
+        # a half: up to one or two iterations; the rest: any number; early iterations stand under all later ones
+        if torch.rand(()) < 0.4:
+            return int(torch.randint(1, max(2, most // 4 + 1), ()))
+        return int(torch.randint(1, most + 1, ()))
+
+    def _answer(
+        self, classifier: classifiers.Classifier, image: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        view = corrupted(shifted_and_flipped((image / 2 + 0.5).clamp(0, 1), 2), self.settings.views)
+        logits = classifier(view)
+        if self.settings.task == "ce" and labels is not None:
+            return F.cross_entropy(logits, labels)
+        return divergence(logits, wanted)
+
+    def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
+        s = self.settings
+        share = index / self.steps
+        rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        low, high = s.ramp
+        ramp = min(1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low)))
+        source, labels = self._batch(index)
+        figures: dict[str, float | torch.Tensor] = {}
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
+            wanted = given = watched = None
+            if self.classifier is not None:
+                with torch.no_grad():
+                    wanted = self.classifier(source / 2 + 0.5)
+                    given = F.log_softmax(wanted, 1).clamp_min(-10) if self.config.given else None
+                    watched = self.watching(source / 2 + 0.5) if self.watching is not None else None
+            many = self._drawn()
+            images, _ = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
+            weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
+            weights = [w / sum(weights) for w in weights]
+            reconstruction = sum(
+                w * reconstruction_loss(s.reconstruction, image, source) for w, image in zip(weights, images, strict=True)
+            )
+            loss = s.reconstruction_weight * torch.as_tensor(reconstruction)
+            figures["reconstruction"] = loss.detach()
+            if wanted is not None and ramp * s.task_weight > 0:
+                # one iteration is shown to the classifier, the first as often as all later ones together
+                shown = 0 if many == 1 or torch.rand(()) < 0.5 else int(torch.randint(1, many, ()))
+                term = self._answer(self.classifier, images[shown], wanted, labels)  # type: ignore[arg-type]
+                figures["task"] = term.detach()
+                loss = loss + ramp * s.task_weight * term
+                if self.watching is not None and watched is not None and s.watching_weight:
+                    term = self._answer(self.watching, images[shown], watched, labels)
+                    figures["watching"] = term.detach()
+                    loss = loss + ramp * s.watching_weight * term
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = list(self.model.parameters())
+        self.processes.average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, s.clip)
+        self.optimiser.step()
+        loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
+        return figures
+
+    @torch.no_grad()
+    def validate(self) -> Mapping[str, float]:
+        if self.config.native:
+            return self._validate_labelled()
+        return self._validate_photos()
+
+    def _validate_labelled(self, most: int = 1000) -> dict[str, float]:
+        iterations = self.config.iterations
+        errors, right, seen, right_on_source = [0.0] * iterations, [0] * iterations, 0, 0
+        for chosen in self.held[:: max(1, len(self.held) // most)].split(250):
+            chosen = chosen.to(self.images.device)
+            source = self.images[chosen].float().div_(127.5).sub_(1)
+            given = None
+            if self.classifier is not None:
+                answer = self.classifier(source / 2 + 0.5)
+                right_on_source += int((answer.argmax(1) == self.labels[chosen]).sum())
+                given = F.log_softmax(answer, 1).clamp_min(-10) if self.config.given else None
+            images, _ = self.average(source, iterations, given=given)
+            seen += len(chosen)
+            for t, image in enumerate(images):
+                image = image.clamp(-1, 1)
+                errors[t] += float(-10 * ((image - source) / 2).square().mean((1, 2, 3)).log10().sum())
+                if self.classifier is not None:
+                    right[t] += int((self.classifier(image / 2 + 0.5).argmax(1) == self.labels[chosen]).sum())
+        if not seen:
+            return {}
+        figures = {f"psnr at {t + 1}": e / seen for t, e in enumerate(errors)}
+        if self.classifier is not None:
+            figures |= {f"accuracy at {t + 1}": r / seen for t, r in enumerate(right)}
+            figures["accuracy on sources"] = right_on_source / seen
+        return figures
+
+    def _validate_photos(self) -> dict[str, float]:
+        iterations, block = self.config.iterations, self.config.block
+        scores = np.zeros((iterations, 2))
+        for photo in self.held_photos:
+            height, width = (min(192, side) // block * block for side in photo.shape[:2])
+            top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+            crop = photo[top : top + height, left : left + width]
+            source = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().div_(127.5).sub_(1).to(self.processes.device)
+            images, _ = self.average(source, iterations)
+            for t, image in enumerate(images):
+                error = float(((image.clamp(-1, 1) - source) / 2).square().mean())
+                found = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+                scores[t] += (-10 * np.log10(max(error, 1e-10)), ms_ssim(crop, found))
+        if not self.held_photos:
+            return {}
+        scores /= len(self.held_photos)
+        figures = {f"psnr at {t + 1}": float(scores[t, 0]) for t in range(iterations)}
+        return figures | {f"ms_ssim at {t + 1}": float(scores[t, 1]) for t in range(iterations)}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def export(self, folder: Path, figures: Mapping[str, float]) -> None:
+        s = self.settings
+        words = {
+            "validation": dict(figures),
+            "data": self.source,
+            "skipped": len(self.skipped),
+            "classifier": Path(s.classifier).name if s.classifier else "",
+            "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device", "start")},
+            "licence": s.licence,
+        }
+        save_codec(folder / "model.safetensors", self.average, words)
+        about = {"kind": "codec", "network": self.config.to_dict(), **words}
+        loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
+
+
+def train_codec(
+    settings: CodecTrainSettings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[loop.Progress], None] | None = None,
+) -> dict[str, float]:
+    """Trains a codec and writes the run folder; see `loop.run` for files and errors.
+
+    Returns:
+        figures on the validation part: `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
+    """
+    processes = loop.Processes(settings.device)
+    task = CodecTask(settings, processes)
+    return loop.run(
+        task,
+        folder,
+        settings={"kind": "codec", **dataclasses.asdict(settings)},
+        seed=settings.seed,
+        processes=processes,
+        resume=resume,
+        on_progress=on_progress,
+        validate_every=settings.validate_every,
+    )

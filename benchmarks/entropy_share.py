@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/entropy_share.py [--codes FILE.npz] [--adaptive] [--sets 8] [--held 0.2]
 
-The file holds `iteration_0`, `iteration_1` ...: uint8 (N, C_t, H, W); or, where grids differ, `0_0`, `0_1` ... (image, iteration):
-uint8 (C_t, H, W). The last part of the images is held back and coded with a model fitted to the others. Without a file:
-made codes of 32x32 images, signs of noisy projections of smooth fields. They tell about the coder, not about any codec.
+The file holds `iteration_0`, `iteration_1` ...: uint8 (N, C_t, H, W); or, where grids differ, `0_0`, `0_1` ... (image,
+iteration): uint8 (C_t, H, W). The last part of the images is held back and coded with a model fitted to the others.
+Without a file: made codes of 32x32 images, signs of noisy projections of smooth fields. They tell about the coder, not
+about any codec.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
 
     print(f"{len(test)} images coded, each iteration by itself\n")
     print(
-        f"{'iteration':>9} {'raw bytes':>10} {'bytes':>10} {'share':>7} {'ideal':>7} {'waste':>6}   (means; waste in bytes a chunk)"
+        f"{'iteration':>9} {'raw bytes':>10} {'bytes':>10} {'share':>7} {'ideal':>7} {'waste':>6}   (means; waste: bytes a chunk)"
     )
     raw_total = total = bits = 0
     encoding = decoding = 0.0

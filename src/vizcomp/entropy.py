@@ -389,8 +389,9 @@ _SAMPLES, _SCORING = 40_000, 20_000  # bits of a slot by which references are ch
 _MOST_BITS = 400_000_000  # of training data that are kept; images beyond are left out, by the seed
 _RIDGE = 20.0
 _ROUNDS = 4
-_LEARNING = (0, 13, 14, 15, 16, 17)  # rates tried for the weights, and the tables of the first set
-_TABLE_LEARNING = (0, 5, 6, 7)
+_LEARNING = (0, 11, 12, 13, 14, 15, 16)  # rates tried for the weights, and the tables of the first set
+_TABLE_LEARNING = (0, 4, 5, 6, 7)
+_TRIED = 24  # images at most by which rates are chosen
 
 _Reference = tuple[int, int, int]  # dy, dx, slot; slot -1 is the plane of ones
 _Reals = npt.NDArray[np.float64]
@@ -501,17 +502,13 @@ class _Slot:
     leaves: list[_Reals]
 
 
-def _fit_slot(cells: _Cells, channels: Sequence[int], iteration: int, slot: int, sets: int, rng: np.random.Generator) -> _Slot:
+def _fit_slot(cells: _Cells, candidates: list[_Reference], slot: int, sets: int, rng: np.random.Generator) -> _Slot:
     """Boosting of tables: each set is chosen by what those before it leave unexplained, then all leaves are fitted together."""
     bits = cells.bits(slot)
     n = len(bits)
-    base = float(
-        np.log((bits.sum() + 2) / (n - bits.sum() + 2))
-    )  # bits of few images are alike: they prove less than their count
-    logits = np.full(n, base)
+    logits = np.full(n, _base(bits))
     sample = np.sort(rng.permutation(n)[:_SAMPLES])
     price = 2 * (1 + len(sample) / n)  # AIC's, and more where the choice is made on all there is
-    candidates = _candidates(channels, iteration, slot)
     if len(candidates) > _SCORED:
         few = sample[: len(sample) // 2] if len(sample) < _SCORING else np.sort(rng.permutation(sample)[:_SCORING])
         best = _strongest(cells.referred(candidates, few), bits[few] - _logistic(logits[few]), _SCORED)
@@ -528,11 +525,33 @@ def _fit_slot(cells: _Cells, channels: Sequence[int], iteration: int, slot: int,
         contexts.append(cells.contexts(part.references[-1]))
         for _ in range(2):
             _step(bits, logits, contexts[-1], part.leaves[-1])
-    for _ in range(_ROUNDS):
-        for leaves, context in zip(part.leaves, contexts, strict=True):
-            _step(bits, logits, context, leaves)
-    part.leaves[0] += base
+    _settle(bits, logits, contexts, part.leaves)
     return part
+
+
+def _refit_slot(cells: _Cells, slot: int, part: _Slot) -> _Slot:
+    """The same references, leaves fitted to these cells."""
+    bits = cells.bits(slot)
+    contexts = [cells.contexts(references) for references in part.references]
+    again = _Slot(part.references, [leaves.copy() for leaves in part.leaves])
+    logits = np.sum([leaves[c] for leaves, c in zip(again.leaves, contexts, strict=True)], 0)
+    again.leaves[0] -= _base(bits)  # the penalty draws leaves to zero, not the base
+    _settle(bits, logits, contexts, again.leaves)
+    return again
+
+
+def _base(bits: Bits) -> float:
+    """Logit of a slot's share of ones, drawn to zero: bits of few images are alike and prove less than their count."""
+    ones = int(bits.sum(dtype=np.int64))
+    return float(np.log((ones + 2) / (len(bits) - ones + 2)))
+
+
+def _settle(bits: Bits, logits: _Reals, contexts: list[npt.NDArray[np.int64]], leaves: list[_Reals]) -> None:
+    """Fit all sets' leaves in turn, and let the first set's hold the base."""
+    for _ in range(_ROUNDS):
+        for one, context in zip(leaves, contexts, strict=True):
+            _step(bits, logits, context, one)
+    leaves[0] += _base(bits)
 
 
 def _step(bits: Bits, logits: _Reals, contexts: npt.NDArray[np.int64], leaves: _Reals) -> None:
@@ -571,35 +590,27 @@ def _assembled(channels: Sequence[int], parts: Sequence[_Slot], sets: int) -> Co
 
 
 def _best_rates(model: ContextModel, images: list[Bits]) -> Bits:
-    """Rates of the weights, then of the first set's tables, that code these images in fewest bits.
+    """Rates of the weights and of the first set's tables that code these images in fewest bits.
 
     The other sets' tables are corrections, no probabilities of the bit, and must not learn it.
     """
-    edges = model._starts
 
-    def cost(rates: Bits) -> float:
-        tried = dataclasses.replace(model, rates=rates)
-        return sum(cost_bits(tried, [image[a:b] for a, b in itertools.pairwise(edges)], []) for image in images)
+    def cost(pair: tuple[int, int]) -> float:
+        tried = dataclasses.replace(model, rates=_rates(model.sets, *pair))
+        return sum(cost_bits(tried, [image[a:b] for a, b in itertools.pairwise(model._starts)], []) for image in images)
 
-    rates = np.zeros(model.sets + 1, np.uint8)
-    for place, choices in ((model.sets, _LEARNING), (0, _TABLE_LEARNING)):
-        tried = []
-        for rate in choices:
-            rates[place] = rate
-            tried.append(cost(rates))
-        rates[place] = choices[int(np.argmin(tried))]
-    return rates
+    return _rates(model.sets, *min(itertools.product(_TABLE_LEARNING, _LEARNING), key=cost))
 
 
-def _fit(images: list[Bits], channels: Sequence[int], sets: int, seed: int) -> ContextModel:
+def _rates(sets: int, first: int, weights: int) -> Bits:
+    return np.array([first, *[0] * (sets - 1), weights], np.uint8)
+
+
+def _fit(images: list[Bits], channels: Sequence[int], sets: int, seed: int) -> list[_Slot]:
     cells = _Cells(images)
     rng = np.random.default_rng(seed)
-    parts, slot = [], 0
-    for iteration, count in enumerate(channels):
-        for _ in range(count):
-            parts.append(_fit_slot(cells, channels, iteration, slot, sets, rng))
-            slot += 1
-    return _assembled(channels, parts, sets)
+    iterations = np.repeat(np.arange(len(channels)), channels).tolist()
+    return [_fit_slot(cells, _candidates(channels, t, slot), slot, sets, rng) for slot, t in enumerate(iterations)]
 
 
 def _fitted(codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets: int, seed: int) -> ContextModel:
@@ -616,7 +627,10 @@ def _fitted(codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets
     kept = np.cumsum([images[i].size for i in order]) <= _MOST_BITS
     images = [images[i] for i in order[: max(1, int(kept.sum()))]]
     if not adaptive or len(images) < 8:
-        return _fit(images, channels, sets, seed)
+        return _assembled(channels, _fit(images, channels, sets, seed), sets)
     held, rest = images[: len(images) // 8], images[len(images) // 8 :]
-    rates = _best_rates(_fit(rest, channels, sets, seed), held)
-    return dataclasses.replace(_fit(images, channels, sets, seed), rates=rates)
+    parts = _fit(rest, channels, sets, seed)
+    rates = _best_rates(_assembled(channels, parts, sets), held[:_TRIED])
+    cells = _Cells(images)
+    parts = [_refit_slot(cells, slot, part) for slot, part in enumerate(parts)]
+    return dataclasses.replace(_assembled(channels, parts, sets), rates=rates)

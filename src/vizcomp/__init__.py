@@ -21,19 +21,36 @@ if TYPE_CHECKING:
     from vizcomp.djpeg import Compressed, DjpegSettings, compress
     from vizcomp.errors import VizcompError
     from vizcomp.images import Photo, load
+    from vizcomp.neural import NeuralCodec, VzcPack, decode
 
 _HOMES = {
     "Compressed": "djpeg",
     "Depth": "depth",
     "DjpegSettings": "djpeg",
+    "NeuralCodec": "neural",
     "Photo": "images",
     "VizcompError": "errors",
+    "VzcPack": "neural",
     "compress": "djpeg",
+    "decode": "neural",
     "load": "images",
     "open_depth": "depth",
 }
 
-__all__ = ["Compressed", "Depth", "DjpegSettings", "Photo", "VizcompError", "__version__", "compress", "load", "open_depth"]
+__all__ = [
+    "Compressed",
+    "Depth",
+    "DjpegSettings",
+    "NeuralCodec",
+    "Photo",
+    "VizcompError",
+    "VzcPack",
+    "__version__",
+    "compress",
+    "decode",
+    "load",
+    "open_depth",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ rest. Nothing is unpickled: a file is ONNX or safetensors.
 from __future__ import annotations
 
 import dataclasses
+import os
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -65,3 +66,17 @@ def bundled_path(name: str) -> Path:
         if not path.is_file():
             raise WeightsMissingError(f"{name} is missing from the installed package", "install vizcomp again")
         return path
+
+
+def cache_folder() -> Path:
+    """Where downloaded and added weights lie: `VIZCOMP_CACHE`, or the user's cache folder. It may not exist yet."""
+    if given := os.environ.get("VIZCOMP_CACHE"):
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("vizcomp"))
+
+
+def model_folder() -> Path:
+    """Where codecs are looked for by fingerprint, besides the bundled ones."""
+    return cache_folder() / "models"

@@ -1,0 +1,669 @@
+"""The recurrent codec as a verb: image to .vzc bytes, and back.
+
+    codec = NeuralCodec.load("photo")
+    data = codec.encode(image)              # uint8 (H, W, 3) or (H, W)
+    image = decode(data).image              # finds the model by its fingerprint
+
+The bits, not the floating-point numbers, are what encoder and decoder share: entropy coding is integer (`entropy`), so a file
+decodes to the same bits everywhere, and the networks only turn bits into an image, equal up to the rounding of the last step.
+
+Large images go through in tiles. The decoder's tiles overlap by more than its convolutions reach, so that its image has no
+seams; the encoder's overlap by what matters, so that near the border of a tile a few bits may differ from an untiled run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp import entropy, vzc, weights
+from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError
+from vizcomp.images import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    import torch
+
+    from vizcomp.nets.recurrent import CodecState, RecurrentConfig
+
+Pixels = npt.NDArray[np.uint8]
+Bits = npt.NDArray[np.uint8]
+
+MODELS = ("photo", "cifar")
+CONTEXT_PREFIX = "context."
+TILE = 768  # side of a tile in pixels, without its overlap
+REACH = 64  # how far around a tile the encoder looks
+BATCH = 256  # small images that go through together
+ROUND = 8  # candidates of the search that are tried together
+MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What the search at encode time makes small: error + task * divergence + rate * bits.
+
+    Attributes:
+        task: weight of the divergence of the classifier's answer, in nats.
+        rate: weight of a bit.
+        least: smallest probability that a bit is tried the other way.
+    """
+
+    task: float = 0.05
+    rate: float = 0.0005
+    least: float = 0.02
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """An image from a file.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB, or (H, W) where the source was grey.
+        header: what the file says.
+        iterations: how many were decoded.
+        complete: False where the file was cut off.
+        problem: one line about what is missing.
+    """
+
+    image: Pixels
+    header: vzc.Header
+    iterations: int
+    complete: bool = True
+    problem: str = ""
+
+
+class NeuralCodec:
+    """A trained codec, ready to encode and decode. Loading imports torch.
+
+    Attributes:
+        name: by which it was asked for.
+        fingerprint: 4 bytes that name it in a file: of the SHA-256 of its configuration, weights and context model.
+        words: what its training wrote about it.
+        iterations: how many there can be; `default_iterations` how many there are unless asked.
+        native: side of the images it is for, 0 for any.
+    """
+
+    def __init__(self, network: Any, context: entropy.ContextModel, words: dict[str, Any], name: str) -> None:
+        self._network = network
+        self._classifier: Any = None
+        self.context = context
+        self.words = words
+        self.name = name
+        self.config: RecurrentConfig = self._network.config
+        self.iterations: int = self.config.iterations
+        self.default_iterations = min(self.iterations, int(words.get("default_iterations", self.iterations)))
+        self.native: int = self.config.native
+        self.search = Search(**words.get("search", {}))
+        self.fingerprint = fingerprint(self._network, context)
+        if tuple(context.channels) != tuple(self.config.bits):
+            raise ModelError(f"{name}: the context model is of another codec", "train or fetch the model again")
+
+    @classmethod
+    def load(cls, name: str | Path = "photo") -> NeuralCodec:
+        """A bundled codec (`photo`, `cifar`), or one from a .safetensors file.
+
+        Raises:
+            ModelError: no such file, damaged, or no codec of vizcomp.
+            WeightsMissingError: a bundled file is missing.
+        """
+        from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+
+        path = weights.bundled_path(f"{name}.safetensors") if str(name) in MODELS else Path(name)
+        words, tensors = _read(path)
+        if words.get("kind") != "codec":
+            raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
+        network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
+        own = network.state_dict()
+        arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
+        if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(own):
+            raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
+        try:
+            network.load_state_dict({k: tensors[k].float() for k in own})
+        except RuntimeError as exc:
+            raise ModelError(f"{path}: {str(exc).splitlines()[0]}", MODEL_HINT) from exc
+        context = entropy.ContextModel.from_arrays(arrays) if arrays else entropy.ContextModel.flat(network.config.bits)
+        return cls(network.eval().requires_grad_(False), context, words, str(name))
+
+    # encoding
+
+    def encode(
+        self,
+        image: Pixels,
+        *,
+        iterations: int | None = None,
+        bpp: float | None = None,
+        search: int | None = None,
+        metadata: Sequence[tuple[int, bytes]] = (),
+    ) -> bytes:
+        """The .vzc file of an image.
+
+        Args:
+            image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
+            iterations: 1..`self.iterations`; None for the model's default.
+            bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
+            search: candidates tried for each iteration; None: 32 for models of small images, none for others.
+
+        Raises:
+            SettingsError: iterations or bpp out of range.
+            InputError: the model is for images of another size.
+        """
+        codes = self.codes(
+            image, iterations=self.iterations if bpp is not None and iterations is None else iterations, search=search
+        )
+        chunks = [entropy.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        height, width = image.shape[:2]
+        while True:
+            data = vzc.pack(chunks, model=self.fingerprint, width=width, height=height, grey=image.ndim == 2, metadata=metadata)
+            if bpp is None or len(chunks) == 1 or 8 * len(data) <= bpp * width * height:
+                return data
+            chunks.pop()
+
+    def encode_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
+        """The files of N images of one size: uint8 (N, H, W, 3) to N strings. Quicker than one by one."""
+        height, width = images.shape[1:3]
+        codes = self.codes_many(images, iterations=iterations, search=search)
+        chunks = [entropy.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        return [vzc.pack(c, model=self.fingerprint, width=width, height=height) for c in zip(*chunks, strict=True)]
+
+    def payloads(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
+        """Payloads for a pack: all iterations of an image coded together. uint8 (N, H, W, 3) to N strings."""
+        codes = self.codes_many(images, iterations=iterations, search=search)
+        return entropy.encode_batch(self.context, codes, [])
+
+    def codes(self, image: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
+        """The bits of an image: uint8 (bits[t], rows, columns) of zeros and ones for each iteration."""
+        _check_image(image)
+        many = self._many(iterations)
+        height, width = image.shape[:2]
+        self._check_size(height, width)
+        if self.native or max(height, width) <= TILE + REACH:
+            rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+            return [plane[0] for plane in self.codes_many(rgb[None], iterations=many, search=search)]
+        block = self.config.block
+        rows, columns = -(-height // block), -(-width // block)
+        codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
+        for inner, outer in _tiles(rows, columns, TILE // block, -(-REACH // block)):
+            part = _cut(image, outer, block)
+            found = self._analyse(part[None], many, 0)
+            at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
+            for plane, own in zip(codes, found, strict=True):
+                plane[:, inner[0], inner[1]] = own[0][:, at[0], at[1]]
+        return codes
+
+    def codes_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
+        """The bits of N images of one size: uint8 (N, H, W, 3) to uint8 (N, bits[t], rows, columns) for each iteration."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
+            raise ValueError(f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
+        many = self._many(iterations)
+        self._check_size(*images.shape[1:3])
+        candidates = (32 if self.native else 0) if search is None else search
+        if candidates < 0:
+            raise SettingsError(f"a search of {candidates} candidates is not possible", "use 0 or more")
+        block = self.config.block
+        height, width = images.shape[1:3]
+        whole = (slice(0, -(-height // block)), slice(0, -(-width // block)))
+        step = max(1, min(BATCH, (1 << 21) // (height * width)))
+        parts = []
+        for start in range(0, len(images), step):
+            padded = np.stack([_cut(image, whole, block) for image in images[start : start + step]])
+            parts.append(self._analyse(padded, many, candidates))
+        if not parts:
+            return [np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8) for c in self.config.bits[:many]]
+        return [np.concatenate(planes) for planes in zip(*parts, strict=True)]
+
+    def _analyse(self, images: Pixels, many: int, candidates: int) -> list[Bits]:
+        """Bits of images whose sides are multiples of the block."""
+        import torch
+
+        with torch.inference_mode():
+            source = _to_tensor(images)
+            given = wanted = None
+            if self.config.given:
+                wanted = self._answers(source)
+                given = torch.log_softmax(wanted, 1).clamp_min(-10)
+            state = self._network.start((len(images), *source.shape[-2:]))
+            codes: list[Bits] = []
+            for _ in range(many):
+                values, encoder = self._network.analyse(source, state, given)
+                bits = values > 0
+                if candidates > 1:
+                    bits = self._searched(values, source, state, wanted, codes, candidates)
+                state = self._network.synthesise(bits * 2.0 - 1.0, state)._replace(encoder=encoder)
+                codes.append(bits.numpy().astype(np.uint8))
+        return codes
+
+    def _searched(
+        self,
+        values: torch.Tensor,
+        source: torch.Tensor,
+        state: CodecState,
+        wanted: torch.Tensor | None,
+        before: list[Bits],
+        candidates: int,
+    ) -> torch.Tensor:
+        """Bits near the encoder's own that decode to something better: bool (N, bits, rows, columns).
+
+        Rounds of a few candidates each. A candidate is the best so far with some bits turned, the more likely the less sure
+        the encoder was of them. The random numbers are the same for every image, whatever else is in the batch.
+        """
+        import torch
+
+        best = values > 0
+        n = len(values)
+        score = self._scores(best[:, None], source, state, wanted, before)[:, 0]
+        generator = torch.Generator().manual_seed(0)
+        turn = ((1 - values.abs()) / 2).clamp_min(self.search.least)
+        tried = 1
+        while tried < candidates:
+            count = min(ROUND, candidates - tried)
+            draws = torch.rand(1, count, *values.shape[1:], generator=generator)
+            trial = best[:, None] ^ (draws < turn[:, None])
+            scores = self._scores(trial, source, state, wanted, before)  # (N, count)
+            least, which = scores.min(1)
+            better = least < score
+            picked = trial[torch.arange(n), which]
+            best = torch.where(better[:, None, None, None], picked, best)
+            score = torch.where(better, least, score)
+            tried += count
+        return best
+
+    def _scores(
+        self, trial: torch.Tensor, source: torch.Tensor, state: CodecState, wanted: torch.Tensor | None, before: list[Bits]
+    ) -> torch.Tensor:
+        """What the search makes small, for candidates (N, K, bits, rows, columns): float32 (N, K)."""
+        import torch
+        from torch.nn import functional as F
+
+        n, k = trial.shape[:2]
+
+        def spread(x: torch.Tensor) -> torch.Tensor:
+            return x.repeat_interleave(k, 0)
+
+        decoder = tuple(None if s is None else (spread(s[0]), spread(s[1])) for s in state.decoder)
+        wide = state._replace(decoder=decoder, image=spread(state.image), encoder=())
+        image = self._network.synthesise(trial.flatten(0, 1) * 2.0 - 1.0, wide).image.clamp(-1, 1)
+        score = 10 * ((image - spread(source)) / 2).square().mean((1, 2, 3))
+        if wanted is not None and self.search.task:
+            # the mean over the image and its mirror image: less of what only this classifier sees in only this image
+            found = (F.softmax(self._answers(image), 1) + F.softmax(self._answers(image.flip(-1)), 1)) / 2
+            target = F.log_softmax(spread(wanted), 1)
+            score = score + self.search.task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
+        score = score.view(n, k)
+        if self.search.rate:
+            costs = []
+            for i in range(n):
+                planes = trial[i].numpy().astype(np.uint8)
+                costs.append(entropy.cost_bits_batch(self.context, planes, [plane[i] for plane in before]))
+            score = score + self.search.rate * torch.from_numpy(np.stack(costs)).float()
+        return score  # type: ignore[no-any-return]
+
+    def _answers(self, image: torch.Tensor) -> torch.Tensor:
+        if self._classifier is None:
+            from vizcomp.nets import classifiers
+
+            self._classifier = classifiers.load(self.words.get("classifier") or "inception")
+        return self._classifier(image / 2 + 0.5)  # type: ignore[no-any-return]
+
+    # decoding
+
+    def decode(
+        self,
+        data: bytes,
+        *,
+        iterations: int | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        allow_truncated: bool = False,
+    ) -> Decoded:
+        """The image of a .vzc file that this model wrote.
+
+        Args:
+            iterations: stop after so many; None: all there are.
+            max_pixels: a larger image is refused by its header.
+            allow_truncated: decode the complete iterations of a file that was cut off.
+
+        Raises:
+            FormatError: damaged, cut off, too large, or no .vzc file.
+            ModelError: another model wrote it.
+            SettingsError: `iterations` below 1.
+        """
+        file = vzc.unpack(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
+        header = file.header
+        if header.model != self.fingerprint:
+            raise ModelError(f"the file was written by model {header.model.hex()}, not by {self.name} ({self.fingerprint.hex()})")
+        if header.iterations > self.iterations:
+            raise FormatError(f"the file has {header.iterations} iterations, its model {self.iterations}", "it is damaged")
+        if iterations is not None and iterations < 1:
+            raise SettingsError(f"{iterations} iterations cannot be decoded", "use 1 or more")
+        many = len(file.chunks) if iterations is None else min(iterations, len(file.chunks))
+        block = self.config.block
+        grid = -(-header.height // block), -(-header.width // block)
+        codes: list[Bits] = []
+        for t in range(many):
+            codes += entropy.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=_bit_limit(max_pixels, self.config))
+        image = self.image(codes, header.height, header.width)
+        if header.grey:
+            image = _grey(image)
+        return Decoded(image, header, many, file.complete, file.problem)
+
+    def image(self, codes: Sequence[Bits], height: int, width: int) -> Pixels:
+        """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to uint8 (H, W, 3)."""
+        if self.native or max(height, width) <= TILE + REACH:
+            return self.images([c[None] for c in codes])[0, :height, :width]
+        block = self.config.block
+        rows, columns = codes[0].shape[1:]
+        out = np.empty((height, width, 3), np.uint8)
+        for inner, outer in _tiles(rows, columns, TILE // block, self._decoder_reach(len(codes))):
+            part = self.images([c[None, :, outer[0], outer[1]] for c in codes])[0]
+            top, left = (inner[0].start - outer[0].start) * block, (inner[1].start - outer[1].start) * block
+            target = out[inner[0].start * block : inner[0].stop * block, inner[1].start * block : inner[1].stop * block]
+            target[:] = part[top : top + target.shape[0], left : left + target.shape[1]]
+        return out
+
+    def images(self, codes: Sequence[Bits]) -> Pixels:
+        """The images of N codes: uint8 (N, bits[t], rows, columns) to uint8 (N, rows * block, columns * block, 3)."""
+        import torch
+
+        count, _, rows, columns = codes[0].shape
+        step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, count, step):
+                planes = [torch.from_numpy(c[start : start + step]).float() * 2 - 1 for c in codes]
+                parts.append(_to_pixels(self._network.decode(planes)))
+        if not parts:
+            return np.empty((0, rows * self.config.block, columns * self.config.block, 3), np.uint8)
+        return np.concatenate(parts)
+
+    def decode_payloads(self, payloads: Sequence[bytes], height: int, width: int, iterations: int) -> Pixels:
+        """Images of payloads from a pack, all of one size and number of iterations: uint8 (N, H, W, 3).
+
+        Raises:
+            FormatError: a payload that this model cannot have written.
+        """
+        if not 1 <= iterations <= self.iterations:
+            raise FormatError(
+                f"{iterations} iterations are not what this model writes", "the pack is damaged, or of another model"
+            )
+        block = self.config.block
+        grid = -(-height // block), -(-width // block)
+        codes = entropy.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
+        return self.images(codes)[:, :height, :width]
+
+    # small things
+
+    def _decoder_reach(self, iterations: int) -> int:
+        """How many positions around a tile can change its inside."""
+        scale, reach = float(self.config.block), 0.0
+        for _, up, kernel in self.config.decoder:
+            reach += scale * (1 + (kernel // 2) * (iterations - 1))
+            scale /= up
+        return math.ceil((reach + self.config.decoder[-1][1]) / self.config.block)
+
+    def _many(self, iterations: int | None) -> int:
+        many = self.default_iterations if iterations is None else iterations
+        if not 1 <= many <= self.iterations:
+            raise SettingsError(f"{many} iterations: model {self.name} has 1 to {self.iterations}")
+        return many
+
+    def _check_size(self, height: int, width: int) -> None:
+        if self.native and (height, width) != (self.native, self.native):
+            raise InputError(
+                f"model {self.name} is for images of {self.native}x{self.native}, not {width}x{height}",
+                "use --model photo for images of any size",
+            )
+
+
+# --- finding models ------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            words = json.loads((file.metadata() or {}).get("vizcomp", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (OSError, SafetensorError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be read as a model: {exc}", MODEL_HINT) from exc
+    if not isinstance(words, dict):
+        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
+    return words, tensors
+
+
+def fingerprint(network: Any, context: entropy.ContextModel) -> bytes:
+    """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half precision) and context model.
+
+    Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
+    """
+    digest = hashlib.sha256()
+    words = network.config.to_dict()
+    known = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
+    digest.update(json.dumps({k: words[k] for k in known}, sort_keys=True).encode())
+    for name, value in sorted(network.state_dict().items()):
+        if name.startswith(("entrances.", "decoder.", "exit.")):
+            half = value.detach().cpu().numpy().astype("<f2" if value.ndim >= 2 else "<f4")
+            digest.update(f"{name} {half.shape}".encode() + half.tobytes())
+    digest.update(context.fingerprint_bytes())
+    return digest.digest()[:4]
+
+
+def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
+    """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache folder.
+
+    Raises:
+        WeightsMissingError: none has it.
+        ModelError: a given file is no codec.
+    """
+    for name in given:
+        codec = _loaded(str(name))
+        if codec.fingerprint == wanted:
+            return codec
+    others: list[str] = [*MODELS, *(str(p) for p in sorted(weights.model_folder().glob("*.safetensors")))]
+    for other in others:
+        try:
+            codec = _loaded(other)
+        except ModelError:  # a damaged file in the cache must not hide the others
+            continue
+        if codec.fingerprint == wanted:
+            return codec
+    raise WeightsMissingError(
+        f"the model {wanted.hex()} that wrote this file is not here",
+        f"give its model.safetensors with --model, or put it into {weights.model_folder()}",
+    )
+
+
+_cache: dict[str, NeuralCodec] = {}
+
+
+def _loaded(name: str) -> NeuralCodec:
+    """Models that were opened stay open: a batch decodes many files of one model."""
+    if name not in _cache:
+        _cache[name] = NeuralCodec.load(name)
+    return _cache[name]
+
+
+def decode(
+    data: bytes,
+    *,
+    models: Sequence[str | Path] = (),
+    iterations: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> Decoded:
+    """The image of a .vzc file; the model is found by the fingerprint in the file. See `NeuralCodec.decode`.
+
+    Raises:
+        WeightsMissingError: the model is not here.
+    """
+    header = vzc.read_header(data, max_pixels=max_pixels)
+    codec = find_model(header.model, models)
+    return codec.decode(data, iterations=iterations, max_pixels=max_pixels, allow_truncated=allow_truncated)
+
+
+# --- packs ---------------------------------------------------------------------------------------------------------
+
+
+class VzcPack:
+    """A pack of images, read from a file or from bytes, decoded when asked for.
+
+    Args:
+        source: path of a .vzc pack, or its bytes.
+        model: a codec's name or path; None: found by the pack's fingerprint.
+        max_pixels: limit for each image.
+
+    `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
+    """
+
+    def __init__(
+        self, source: str | Path | bytes, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+    ) -> None:
+        self._source, self._model, self._max_pixels = source, model, max_pixels
+        self._open()
+
+    def _open(self) -> None:
+        if isinstance(self._source, bytes):
+            data: Any = self._source
+        else:
+            try:
+                data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
+            except OSError as exc:
+                raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
+        self.reader = vzc.PackReader(data, max_pixels=self._max_pixels)
+        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "_source": self._source,
+            "_model": self._model,
+            "_max_pixels": self._max_pixels,
+        }  # data loaders send packs to workers
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty where the pack has no labels."""
+        return tuple(self.reader.classes)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: int | str) -> Pixels:
+        index = self.reader.index_of(key) if isinstance(key, str) else range(len(self))[key]
+        return self.batch([index])[0]
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for start in range(0, len(self), BATCH):
+            yield from self.batch(range(start, min(len(self), start + BATCH)))
+
+    def batch(self, indices: Sequence[int]) -> list[Pixels]:
+        """The images with these numbers, decoded together where they are of one size."""
+        entries = [self.reader.entry(i) for i in indices]
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for at, entry in enumerate(entries):
+            groups.setdefault((entry.height, entry.width, entry.iterations), []).append(at)
+        out: list[Pixels] = [np.empty(0, np.uint8)] * len(entries)
+        for (height, width, iterations), members in groups.items():
+            images = self.codec.decode_payloads([entries[at].payload for at in members], height, width, iterations)
+            for at, image in zip(members, images, strict=True):
+                out[at] = _grey(image) if entries[at].grey else image
+        return out
+
+    def label(self, index: int) -> int | None:
+        """The number of an image's class, None where it has none."""
+        return self.reader.label(index)
+
+    def dataset(self, transform: Callable[[Any], Any] | None = None) -> Any:
+        """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes something else of the
+        uint8 array; label -1 where there is none. A `DataLoader` fetches whole batches, which are decoded together.
+        """
+        import torch
+        from torch.utils.data import Dataset
+
+        pack = self
+
+        class PackDataset(Dataset):  # type: ignore[type-arg]
+            def __len__(self) -> int:
+                return len(pack)
+
+            def __getitem__(self, index: int) -> tuple[Any, int]:
+                return self.__getitems__([index])[0]
+
+            def __getitems__(self, indices: list[int]) -> list[tuple[Any, int]]:
+                images = pack.batch(indices)
+                labels = [pack.label(i) for i in indices]
+                return [(self._made(im), -1 if la is None else la) for im, la in zip(images, labels, strict=True)]
+
+            @staticmethod
+            def _made(image: Pixels) -> Any:
+                if transform is not None:
+                    return transform(image)
+                rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+                return torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float() / 255
+
+        return PackDataset()
+
+
+# --- arrays --------------------------------------------------------------------------------------------------------
+
+
+def _check_image(image: Pixels) -> None:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise ValueError(f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
+
+
+def _bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
+    """More bits than an image of `max_pixels` can have, long thin ones included."""
+    return max(entropy.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
+
+
+def _cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:
+    """A part of an image, given in positions, as RGB; what lies outside repeats the image's edge."""
+    height, width = image.shape[:2]
+    bottom, right = at[0].stop * block, at[1].stop * block
+    part = image[at[0].start * block : min(bottom, height), at[1].start * block : min(right, width)]
+    if part.ndim == 2:
+        part = np.repeat(part[..., None], 3, 2)
+    return np.pad(part, ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge")
+
+
+def _tiles(rows: int, columns: int, side: int, reach: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Tiles in positions: the inside of each, and the inside with its overlap."""
+
+    def cuts(length: int) -> list[tuple[slice, slice]]:
+        return [
+            (slice(a, min(a + side, length)), slice(max(0, a - reach), min(a + side + reach, length)))
+            for a in range(0, length, side)
+        ]
+
+    for y, wide_y in cuts(rows):
+        for x, wide_x in cuts(columns):
+            yield (y, x), (wide_y, wide_x)
+
+
+def _to_tensor(images: Pixels) -> torch.Tensor:
+    import torch
+
+    # channels last in memory, as the images are: the convolutions are quicker for it
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def _to_pixels(images: torch.Tensor) -> Pixels:
+    import torch
+
+    scaled = images.clamp(-1, 1).add(1).mul(127.5).round_().to(torch.uint8)
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
+def _grey(image: Pixels) -> Pixels:
+    grey: Pixels = np.rint(image.mean(2)).astype(np.uint8)
+    return grey

@@ -123,12 +123,17 @@ class InputFile:
 
 
 def find_inputs(
-    inputs: Sequence[str | Path], *, exclude: Path | None = None, report: Report | None = None
+    inputs: Sequence[str | Path],
+    *,
+    exclude: Path | None = None,
+    report: Report | None = None,
+    extensions: frozenset[str] = EXTENSIONS,
+    what: str = "photo",
 ) -> Iterator[InputFile]:
-    """The photos that files, folders and glob patterns name, each once, in the order given.
+    """The photos (or other files) that files, folders and glob patterns name, each once, in the order given.
 
     A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones are left out, linked
-    folders are followed once, and only regular files with a suffix of `EXTENSIONS` count. A file that is named is taken
+    folders are followed once, and only regular files with a suffix of `extensions` count. A file that is named is taken
     whatever its suffix. A name that exists is never read as a pattern. In a pattern, `**` stands for any number of
     folders. The same file by two ways (a link, a relative path, its folder) comes once, by the first of them.
 
@@ -136,27 +141,31 @@ def find_inputs(
         inputs: files, folders or patterns.
         exclude: a folder (of outputs) that is not walked where it lies below an input.
         report: is told of folders that cannot be read and links that lead nowhere; they are passed over.
+        extensions: lower-case suffixes that count when a folder is walked.
+        what: what such a file is called in messages.
 
     Raises:
         InputError: at once, before the first photo: an input is missing, is neither file nor folder, a pattern matches
             nothing, or there is no photo at all.
     """
     if not inputs:
-        raise InputError("no input given", "name photos, folders or patterns")
-    finder = _Finder(exclude, report)
+        raise InputError("no input given", f"name {what}s, folders or patterns")
+    finder = _Finder(exclude, report, extensions)
     sources = [finder.source(os.fspath(item)) for item in inputs]
     found = itertools.chain.from_iterable(sources)
     first = next(found, None)
     if first is None:
         named = ", ".join(printable(item) for item in inputs[:3]) + (" ..." if len(inputs) > 3 else "")
-        raise InputError(f"no photo found in {named}", f"{_READABLE}; other suffixes are taken where the file itself is named")
+        readable = _READABLE if extensions is EXTENSIONS else f"folders are searched for {' and '.join(sorted(extensions))}"
+        raise InputError(f"no {what} found in {named}", f"{readable}; other suffixes are taken where the file itself is named")
     return itertools.chain([first], found)
 
 
 class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
-    def __init__(self, exclude: str | Path | None, report: Report | None) -> None:
+    def __init__(self, exclude: str | Path | None, report: Report | None, extensions: frozenset[str]) -> None:
+        self._extensions = extensions
         self._exclude = os.path.realpath(exclude) if exclude is not None else None
         self._report = report
         self._seen: set[bytes] = set()
@@ -181,7 +190,7 @@ class _Finder:
                 raise InputError(f"the folder {printable(item)} cannot be read: {_cause(exc)}", "check its permissions") from exc
             return self._walk(item, PurePath(), set())
         if not stat.S_ISREG(mode):
-            raise InputError(f"{printable(item)} is a {_kind(mode)}, not a file", "name a photo, a folder or a pattern")
+            raise InputError(f"{printable(item)} is a {_kind(mode)}, not a file", "name a file, a folder or a pattern")
         return self._file(path, PurePath(path.name), os.path.realpath(item))
 
     def _file(self, path: Path, relative: PurePath, real: str) -> Iterator[InputFile]:
@@ -201,7 +210,7 @@ class _Finder:
             above.add(real)
             files, folders = self._listing(here)
             for name in files:
-                if os.path.splitext(name)[1].lower() in EXTENSIONS:
+                if os.path.splitext(name)[1].lower() in self._extensions:
                     path = os.path.join(here, name)
                     target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
                     yield from self._file(Path(path), below / name, target)
@@ -222,7 +231,7 @@ class _Finder:
                                 folders.append(entry.name)
                         elif entry.is_file():
                             files.append(entry.name)
-                        elif entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                        elif entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in self._extensions:
                             self._tell(InputError(f"{printable(entry.path)} is a link that leads nowhere", "it was left out"))
                     except OSError as exc:
                         self._tell(InputError(f"{printable(entry.path)} cannot be read: {_cause(exc)}", "it was left out"))
@@ -236,7 +245,7 @@ class _Finder:
 
     def _pattern(self, pattern: str) -> Iterator[InputFile]:
         # The look ahead has a memory of its own: what it finds may belong to an earlier input.
-        if next(_Finder(self._exclude, None)._matches(pattern), None) is None:
+        if next(_Finder(self._exclude, None, self._extensions)._matches(pattern), None) is None:
             raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
         return self._matches(pattern)
 
@@ -254,7 +263,7 @@ class _Finder:
         for path, relative, is_folder in matches:
             if is_folder:
                 yield from self._walk(path, relative, entered)
-            elif spelled or os.path.splitext(path)[1].lower() in EXTENSIONS:
+            elif spelled or os.path.splitext(path)[1].lower() in self._extensions:
                 yield from self._file(Path(path), relative, os.path.realpath(path))
 
     def _matching(
@@ -318,19 +327,24 @@ class OutputNames:
     3. What still clashes (files of one name from different folders) gets `-2`, `-3` ... in the order asked for.
 
     Args:
-        output_dir: the folder of the outputs.
+        output_dir: the folder of the outputs; None: each output lies beside its input.
         suffix: of the outputs, such as ".jpg" or ".depth.png".
+        extensions: lower-case suffixes of files that are inputs of the same kind, with which rule 2 is concerned.
     """
 
-    def __init__(self, output_dir: Path, suffix: str = ".jpg") -> None:
-        self._output_dir = Path(output_dir)
+    def __init__(self, output_dir: Path | None, suffix: str = ".jpg", *, extensions: frozenset[str] = EXTENSIONS) -> None:
+        self._output_dir = None if output_dir is None else Path(output_dir)
         self._suffix = suffix
+        self._extensions = extensions
         self._claimed: dict[int, int] = {}  # hash of the output path to hash of its input: two integers a file
         self._listings: OrderedDict[str, _Listing] = OrderedDict()
 
     def path_for(self, file: InputFile) -> Path:
         """The output path of an input; the same again when the same input is asked for again."""
-        folder = self._output_dir.joinpath(*_safe_parts(file.relative.parts[:-1]))
+        if self._output_dir is None:
+            folder = file.path.parent
+        else:
+            folder = self._output_dir.joinpath(*_safe_parts(file.relative.parts[:-1]))
         name = _safe_part(file.relative.name)
         stem, extension = os.path.splitext(name)
         listing = self._listing(file.path.parent)
@@ -348,7 +362,7 @@ class OutputNames:
 
     def _listing(self, folder: Path) -> _Listing:
         key = str(folder)
-        listing = self._listings.pop(key, None) or _Listing(folder)
+        listing = self._listings.pop(key, None) or _Listing(folder, self._extensions)
         self._listings[key] = listing
         while len(self._listings) > 4:  # inputs come folder by folder
             self._listings.popitem(last=False)
@@ -358,7 +372,7 @@ class OutputNames:
 class _Listing:
     """The photos of one folder by folded stem, and its sub-folders."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extensions: frozenset[str]) -> None:
         self._names: dict[str, list[str]] = {}
         self._folders: set[str] = set()
         try:
@@ -369,7 +383,7 @@ class _Listing:
                         continue
                     if entry.is_dir():
                         self._folders.add(_folded(entry.name))
-                    elif extension.lower() in EXTENSIONS:
+                    elif extension.lower() in extensions:
                         self._names.setdefault(_folded(stem), []).append(entry.name)
         except OSError:
             pass  # the input itself may still be readable; its name then stands alone
@@ -1075,6 +1089,40 @@ def thumbnail(pixels: Pixels, *, long_side: int) -> Pixels:
     return np.array(small, dtype=np.uint8)
 
 
+def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
+    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
+
+    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels that have no profile, or one
+    of sRGB by its name, are returned as they are.
+    """
+    if photo.icc is None:
+        return photo.pixels, ()
+    from PIL import ImageCms
+
+    grey = photo.pixels.ndim == 2
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
+        name = ImageCms.getProfileDescription(profile).strip()
+        if not grey and "srgb" in name.lower():
+            return photo.pixels, ()
+        converted = ImageCms.profileToProfile(
+            Image.fromarray(photo.pixels),
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if converted is None:
+            raise ValueError
+        pixels = _array(converted)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return photo.pixels, ("ICC profile left out: it cannot be used",)
+    return (np.ascontiguousarray(pixels[..., 1]) if grey else pixels), (
+        f"converted to sRGB from {printable(name) or 'its ICC profile'}",
+    )
+
+
 def resize_map(values: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """A map at another size, without overshoot: float32 (h, w) in 0..1 to (height, width) in 0..1, triangle filter."""
     if values.shape == (height, width):
@@ -1133,6 +1181,13 @@ def encode_depth_png16(depth: npt.NDArray[np.float32]) -> bytes:
     levels = np.rint(np.nan_to_num(np.asarray(depth, np.float32), nan=0.0).clip(0, 1) * np.float32(65535)).astype(np.uint16)
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG of 8-bit pixels: uint8 (H, W, 3) RGB or (H, W) grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

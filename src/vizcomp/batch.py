@@ -22,12 +22,12 @@ from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.engines import map_tasks
 from vizcomp.errors import InputError, VizcompError
 from vizcomp.images import InputFile
-from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.results import CodecRecord, DepthRecord, FileRecord, GalleryItem, Totals
 
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
-Record = TypeVar("Record", FileRecord, DepthRecord)
+Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ def run_djpeg(
         on_record(record)
 
     started = time.perf_counter()
-    results = map_tasks(djpeg_one, tasks(), on_crash=_djpeg_crashed, jobs=jobs, engine=engine)
-    records, interrupted = _collect(results, keep_worst)
+    results = map_tasks(djpeg_one, tasks(), on_crash=lambda task: _djpeg_failed(task, CRASH), jobs=jobs, engine=engine)
+    records, interrupted = collect(results, keep_worst)
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
@@ -151,10 +151,13 @@ def run_depth(
     open_depth(batch.depth_model, None)
     names = images.OutputNames(output, ".depth.png")
     tasks = (DepthTask(file, names.path_for(file), preview, batch) for file in files)
-    return _collect(map_tasks(depth_one, tasks, on_crash=_depth_crashed, jobs=jobs, engine=engine), on_record)
+    return collect(
+        map_tasks(depth_one, tasks, on_crash=lambda task: _depth_failed(task, CRASH), jobs=jobs, engine=engine), on_record
+    )
 
 
-def _collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> tuple[list[Record], bool]:
+def collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> tuple[list[Record], bool]:
+    """All records, each told to `on_record` as it comes, and whether Ctrl-C ended them early."""
     records: list[Record] = []
     try:
         for record in results:
@@ -189,23 +192,18 @@ def _depth_source(model: str, maps: str | None) -> DepthSource:
 
 def djpeg_one(task: DjpegTask) -> FileRecord:
     """Compress one photo and write it: one record, whatever happens."""
-    started = time.perf_counter()
-    file = task.file
-    try:
-        record = _djpeg(task)
-    except VizcompError as exc:
-        record = FileRecord(input=file.shown, output=None, status="failed", error=_one_line(exc), source_bytes=_size(file.path))
-    except MemoryError:
-        record = FileRecord(
-            input=file.shown, output=None, status="failed", error="out of memory; try fewer --jobs", source_bytes=_size(file.path)
-        )
-    return dataclasses.replace(record, seconds=time.perf_counter() - started)
+    return attempt(lambda: _djpeg(task), lambda exc: _djpeg_failed(task, one_line(exc)))
+
+
+def _djpeg_failed(task: DjpegTask, error: str) -> FileRecord:
+    size = size_of(task.file.path)
+    return FileRecord(input=task.file.shown, output=None, status="failed", error=error, source_bytes=size)
 
 
 def _djpeg(task: DjpegTask) -> FileRecord:
     file, settings, batch = task.file, task.settings, task.batch
-    if (skipped := _reason_to_skip(task.target, file, batch)) is not None:
-        return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=_size(file.path))
+    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
+        return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
@@ -222,7 +220,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     if kept:
         if photo.jpeg is None:
             data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
-            if (skipped := _reason_to_skip(target, file, batch)) is not None:
+            if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
             data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
@@ -273,20 +271,16 @@ def _without_metadata(jpeg: bytes) -> bytes:
 
 def depth_one(task: DepthTask) -> DepthRecord:
     """Write the depth map of one photo: one record, whatever happens."""
-    started = time.perf_counter()
-    file = task.file
-    try:
-        record = _depth(task)
-    except VizcompError as exc:
-        record = DepthRecord(input=file.shown, output=None, status="failed", error=_one_line(exc))
-    except MemoryError:
-        record = DepthRecord(input=file.shown, output=None, status="failed", error="out of memory; try fewer --jobs")
-    return dataclasses.replace(record, seconds=time.perf_counter() - started)
+    return attempt(lambda: _depth(task), lambda exc: _depth_failed(task, one_line(exc)))
+
+
+def _depth_failed(task: DepthTask, error: str) -> DepthRecord:
+    return DepthRecord(input=task.file.shown, output=None, status="failed", error=error)
 
 
 def _depth(task: DepthTask) -> DepthRecord:
     file, batch = task.file, task.batch
-    if (skipped := _reason_to_skip(task.target, file, batch)) is not None:
+    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch.depth_model, None)(photo, file)
@@ -358,31 +352,42 @@ def total(records: Sequence[FileRecord], seconds: float) -> Totals:
     )
 
 
-def _reason_to_skip(target: Path, file: InputFile, batch: BatchSettings) -> str | None:
+def reason_to_skip(target: Path, file: InputFile, *, replace: bool) -> str | None:
+    """Why an input is not done, where its output exists already; None where it is to be done.
+
+    Raises:
+        InputError: the output would replace its own source.
+    """
     if not target.exists():
         return None
     if target.samefile(file.path):
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
-    return None if batch.overwrite or batch.dry_run else "output exists; --overwrite replaces it"
+    return None if replace else "output exists; --overwrite replaces it"
 
 
-def _djpeg_crashed(task: DjpegTask) -> FileRecord:
-    return FileRecord(input=task.file.shown, output=None, status="failed", error=_CRASH, source_bytes=_size(task.file.path))
+def attempt(work: Callable[[], Record], failed: Callable[[VizcompError], Record]) -> Record:
+    """The record of `work`, or where a user's error or a lack of memory ends it, that of `failed`; with the time it took."""
+    started = time.perf_counter()
+    try:
+        record = work()
+    except VizcompError as exc:
+        record = failed(exc)
+    except MemoryError:
+        record = failed(VizcompError("out of memory", "try fewer --jobs"))
+    return dataclasses.replace(record, seconds=time.perf_counter() - started)
 
 
-def _depth_crashed(task: DepthTask) -> DepthRecord:
-    return DepthRecord(input=task.file.shown, output=None, status="failed", error=_CRASH)
+CRASH = "the worker process died twice on this file (out of memory?); try fewer --jobs"
 
 
-_CRASH = "the worker process died twice on this file (out of memory?); try fewer --jobs"
-
-
-def _one_line(error: VizcompError) -> str:
+def one_line(error: VizcompError) -> str:
+    """What is wrong and what to try, in one line for a record."""
     text = f"{error.message}; {error.hint}" if error.hint else error.message
     return " ".join(text.split())
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where it cannot be told."""
     try:
         return path.stat().st_size
     except OSError:

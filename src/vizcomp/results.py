@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 Status = Literal["ok", "kept", "skipped", "failed"]
+CodecStatus = Literal["ok", "partial", "skipped", "failed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,3 +108,74 @@ class DepthRecord:
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types."""
         return {**dataclasses.asdict(self), "notices": list(self.notices)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecRecord:
+    """What became of one input of `vizcomp encode` or `vizcomp decode`.
+
+    Attributes:
+        input: path of the input as the user gave it or as it was found.
+        output: path of the file, or the folder of a pack's images, that was written; None where nothing was.
+        status: "ok", "partial" (a damaged or cut off input of which a part was decoded: see `error`), "skipped" (not done on
+            purpose) or "failed".
+        error: one line that says what is wrong; None unless partial, skipped or failed.
+        error_type: name of the error's class, as in `vizcomp.errors`; None without one.
+        width, height: pixels as displayed; 0 where unknown, or where the images of a pack differ.
+        images: how many were coded: 1, or the images of a pack.
+        pixels: of all of them together.
+        source_bytes, output_bytes: sizes of the files as they lie on disk; of an image that went into a pack, its payload.
+        iterations: that the file holds, or that were decoded; 0 where the images of a pack differ.
+        bpp: bits of the .vzc file (of the payload in a pack) for each pixel; None where nothing was coded.
+        seconds: time of the whole work on this input; images that went through together share theirs.
+        notices: what a user should know about this file (alpha flattened, first frame taken ...).
+    """
+
+    input: str
+    output: str | None
+    status: CodecStatus
+    error: str | None = None
+    error_type: str | None = None
+    width: int = 0
+    height: int = 0
+    images: int = 1
+    pixels: int = 0
+    source_bytes: int = 0
+    output_bytes: int = 0
+    iterations: int = 0
+    bpp: float | None = None
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dict of JSON types."""
+        return {**dataclasses.asdict(self), "notices": list(self.notices)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecTotals:
+    """Sums over a batch of `encode` or `decode`; sizes, pixels and bits count what was coded, skipped and failed inputs left out.
+
+    Attributes:
+        files, partial, skipped, failed: numbers of inputs; `files` counts them all.
+        images: images that were coded; a pack holds many.
+        output_bytes: of a pack, the whole file.
+        bpp: bits of the .vzc files for each pixel; None without pixels.
+        images_per_second: over `seconds`, the time of the whole run.
+    """
+
+    files: int
+    partial: int
+    skipped: int
+    failed: int
+    images: int
+    pixels: int
+    source_bytes: int
+    output_bytes: int
+    bpp: float | None
+    seconds: float
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The totals as a dict of JSON types."""
+        return dataclasses.asdict(self)

@@ -22,11 +22,15 @@ FLOORS = {
     "metrics": 1,
     "coefficients": 1,
     "guide": 1,
+    "entropy": 1,
+    "vzc": 1,
     "images": 2,
+    "datasets": 2,
     "weights": 2,
     "nets": 3,
     "depth": 4,
     "djpeg": 4,
+    "neural": 4,
     "training": 4,
     "engines": 5,
     "batch": 5,
@@ -40,6 +44,8 @@ SAME_FLOOR = {
     ("batch", "engines"),
     ("batch", "report"),
     ("cli", "cli"),
+    ("datasets", "images"),
+    ("training", "training"),
     ("nets", "nets"),
     ("__main__", "cli"),
 }
@@ -47,14 +53,27 @@ TOP_LEVEL = {  # third-party packages that a module may import at its top
     "metrics": {"numpy"},
     "coefficients": {"numpy"},
     "guide": {"numpy"},
+    "entropy": {"numpy"},
+    "vzc": {"numpy"},
+    "datasets": {"numpy"},
     "images": {"numpy", "PIL"},
     "nets": {"numpy"},
     "depth": {"numpy"},
     "djpeg": {"numpy"},
+    "neural": {"numpy"},
     "training": {"numpy"},
     "batch": {"numpy"},
     "report": set(),
     "cli": {"typer"},
+}
+TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and that no light command imports
+    "nets/classifiers.py",
+    "nets/inception.py",
+    "nets/recurrent.py",
+    "nets/watcher.py",
+    "training/classifier.py",
+    "training/codec.py",
+    "training/loop.py",
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -100,7 +119,10 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
         for name in imported(node):
             package = name.split(".")[0]
             if package != "vizcomp" and package not in sys.stdlib_module_names:
-                assert package in TOP_LEVEL.get(room(path), set()), f"{path.name} imports {package} at its top"
+                allowed = TOP_LEVEL.get(room(path), set())
+                if str(path.relative_to(PACKAGE)) in TORCH_AT_TOP:
+                    allowed = allowed | {"torch"}
+                assert package in allowed, f"{path.name} imports {package} at its top"
 
 
 RUN_MAIN = "\ntry:\n    from vizcomp.cli import main; main()\nexcept SystemExit: pass"

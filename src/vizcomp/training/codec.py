@@ -158,7 +158,7 @@ def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) ->
         return difference.abs().mean()
     if kind == "l2":
         return 10 * difference.square().mean()
-    return 0.2 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
+    return 0.5 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
 
 
 def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

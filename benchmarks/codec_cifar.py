@@ -1,0 +1,133 @@
+"""Small images: the `cifar` codec beside WebP and JPEG, for a classifier it was trained against and one it never saw.
+
+    python benchmarks/codec_cifar.py --data ../shared/data/cifar10.tar.xz [--part held|test] [--images 1000] [--search 32]
+
+Bytes are of whole files (or of a whole pack, divided by its images). All three figures always stand together, since a codec can
+send a label: accuracy of `inception` (trained against), accuracy of `watcher` (never seen), PSNR.
+`held` is the part of the training data that no network was trained on; it may be used to choose. `test` is for the last look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vizcomp import datasets, entropy, vzc
+from vizcomp.nets import classifiers
+from vizcomp.neural import NeuralCodec, Search
+
+SEED, SHARE = 0, 0.1  # as in the recipes
+
+
+def answers(classifier: classifiers.Classifier, images: np.ndarray) -> np.ndarray:
+    """Class of each image: uint8 (N, H, W, 3) to int64 (N,)."""
+    with torch.inference_mode():
+        parts = [
+            classifier(torch.from_numpy(images[i : i + 250]).permute(0, 3, 1, 2).float() / 255).argmax(1)
+            for i in range(0, len(images), 250)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over images of the PSNR of each, dB."""
+    error = ((a.astype(np.float64) - b) ** 2).mean((1, 2, 3))
+    return float((10 * np.log10(255**2 / np.maximum(error, 1e-2))).mean())
+
+
+def through_pillow(images: np.ndarray, **how: object) -> tuple[float, np.ndarray]:
+    sizes, out = [], np.empty_like(images)
+    for i, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, **how)
+        sizes.append(buffer.tell())
+        out[i] = np.asarray(Image.open(buffer).convert("RGB"))
+    return float(np.mean(sizes)), out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--part", choices=("held", "test"), default="held")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--search", type=int, default=-1, help="candidates; -1: the default")
+    parser.add_argument("--model", default="cifar")
+    parser.add_argument("--inception", default="inception")
+    parser.add_argument("--watcher", default="watcher")
+    parser.add_argument("--task", type=float, help="weight of the task in the search, to choose it on the held part")
+    parser.add_argument("--rate", type=float, help="weight of a bit in the search")
+    parser.add_argument("--iterations", type=int, nargs="*", help="only these; default: all")
+    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    data = datasets.read_labelled(args.data, part="train" if args.part == "held" else "test")
+    chosen = datasets.split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
+    # evenly over the classes: the data are sorted by class
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(args.images, len(chosen))).astype(int)]
+    images, labels = data.images[chosen], data.labels[chosen]
+    seers = {"inception": classifiers.load(args.inception), "watcher": classifiers.load(args.watcher)}
+    codec = NeuralCodec.load(args.model)
+    if args.inception != "inception":
+        codec.words["classifier"] = args.inception
+    if args.task is not None or args.rate is not None:
+        old = codec.search
+        codec.search = Search(
+            task=old.task if args.task is None else args.task, rate=old.rate if args.rate is None else args.rate, least=old.least
+        )
+    search = None if args.search < 0 else args.search
+    print(f"{len(images)} images of CIFAR-10 (JPEG-75 copy), {args.part} part; model {args.model}, {codec.search}")
+    print(f"{'codec':26} {'bytes':>7} {'most':>6} {'inception':>10} {'watcher':>8} {'PSNR':>6}")
+
+    def row(name: str, size: float, most: float, found: np.ndarray) -> None:
+        seen = [float((answers(s, found) == labels).mean()) for s in seers.values()]
+        print(
+            f"{name:26} {size:7.1f} {most:6.0f} {100 * seen[0]:9.1f}% {100 * seen[1]:7.1f}% {psnr(images, found):6.2f}",
+            flush=True,
+        )
+
+    seen = [float((answers(s, images) == labels).mean()) for s in seers.values()]
+    print(f"{'source':26} {'':7} {'':6} {100 * seen[0]:9.1f}% {100 * seen[1]:7.1f}%", flush=True)
+    for many in args.iterations or range(1, codec.iterations + 1):
+        for tried in dict.fromkeys([0, search]):
+            started = time.perf_counter()
+            files = codec.encode_many(images, iterations=many, search=tried)
+            seconds = time.perf_counter() - started
+            sizes = [len(f) for f in files]
+            found = np.stack([codec.decode(f).image for f in files])
+            row(f"{many} iterations, search {'on' if tried is None else tried}", float(np.mean(sizes)), max(sizes), found)
+            if many == (args.iterations or [1])[0]:
+                print(f"    ({len(images) / seconds:.0f} images/s to encode, one thread)")
+        payloads = codec.payloads(images, iterations=many, search=search)
+        writer = vzc.PackWriter(model=codec.fingerprint)
+        for payload in payloads:
+            writer.add(payload, 32, 32, iterations=many)
+        pack = len(writer.finish())
+        found = codec.decode_payloads(payloads, 32, 32, many)
+        row(f"{many} iterations in a pack", pack / len(images), max(map(len, payloads)), found)
+    codes = codec.codes_many(images, search=0, iterations=codec.iterations)
+    total, raw = 0, 0
+    for t, plane in enumerate(codes):
+        coded = sum(map(len, entropy.encode_batch(codec.context, [plane], codes[:t])))
+        own = len(images) * plane[0].size / 8
+        total, raw = total + coded, raw + own
+        print(f"iteration {t + 1}: {plane[0].size / 8:.1f} raw bytes, {coded / own:.1%} left after entropy coding", flush=True)
+    whole = sum(map(len, entropy.encode_batch(codec.context, codes, [])))
+    print(f"all iterations: {total / raw:.1%} in chunks, {whole / raw:.1%} as one (in packs)")
+    if args.baselines:
+        for quality in (0, 1, 5, 10, 20, 40):
+            size, found = through_pillow(images, format="WEBP", quality=quality, method=6)
+            row(f"WebP q{quality}", size, 0, found)
+        for quality in (1, 5, 10, 20, 30):
+            size, found = through_pillow(images, format="JPEG", quality=quality, optimize=True, subsampling=2)
+            row(f"JPEG q{quality}", size, 0, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -58,7 +58,7 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Inception 
     Raises:
         SettingsError: an unknown architecture or field, or a value out of range.
     """
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (config or {}).items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (config or {}).items()}
     try:
         if architecture == "watcher":
             return Watcher(WatcherConfig(**values))

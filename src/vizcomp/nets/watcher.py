@@ -61,7 +61,8 @@ class _Stage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.enter.bn(F.max_pool2d(self.enter.conv(x), self._pool)) if self._pool > 1 else self.enter.linear(x)
         x = F.relu(x)
-        return x + self.second(self.first(x))
+        out: torch.Tensor = x + self.second(self.first(x))
+        return out
 
 
 class Watcher(nn.Module):

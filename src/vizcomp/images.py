@@ -468,7 +468,7 @@ def load(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
             `UnsupportedError` of a kind we do not read.
         MissingExtraError: a HEIC without pillow-heif.
     """
-    return load_bytes(_read(Path(path), max_pixels), printable(path), max_pixels=max_pixels)
+    return load_bytes(_read_photo(Path(path), max_pixels), printable(path), max_pixels=max_pixels)
 
 
 def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -555,7 +555,7 @@ def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.N
     Raises:
         InputError, FormatError, MissingExtraError: as `load`.
     """
-    data = _read(Path(path), max_pixels)
+    data = _read_photo(Path(path), max_pixels)
     name = printable(path)
     with _opened(data, name, max_pixels) as (image, kind):
         _decode(image, data, name, kind)
@@ -572,8 +572,21 @@ def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.N
             return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
 
 
-def _read(path: Path, max_pixels: int) -> bytes:
-    """The bytes of a file, read once; nothing large that is no image is ever read."""
+def _read_photo(path: Path, max_pixels: int) -> bytes:
+    return read_file(path, check=_recognise, max_bytes=16 * max_pixels + (64 << 20))
+
+
+def read_file(path: Path, *, check: Callable[[bytes, str], object], max_bytes: int) -> bytes:
+    """The bytes of a file, read once; nothing large that is not what is wanted is ever read.
+
+    Args:
+        path: the file.
+        check: is given the first bytes of a file that is not empty, and its name; raises where it is not wanted.
+        max_bytes: a larger file is refused before it is read.
+
+    Raises:
+        InputError: missing, not a file, no permission; TooLargeError.
+    """
     name = printable(path)
     try:
         # Without O_NONBLOCK the opening of a pipe with no writer would wait for ever.
@@ -586,13 +599,13 @@ def _read(path: Path, max_pixels: int) -> bytes:
         with open(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{name} is a {_kind(status.st_mode)}, not a file", "name a photo")
+                raise InputError(f"{name} is a {_kind(status.st_mode)}, not a file", "name a file")
             head = file.read(_HEAD_BYTES)
             if head:
-                _recognise(head, name)
-            if status.st_size > 16 * max_pixels + (64 << 20):
+                check(head, name)
+            if status.st_size > max_bytes:
                 raise TooLargeError(
-                    f"{name} has {status.st_size} bytes, more than a photo of the allowed size", "raise max_pixels"
+                    f"{name} has {status.st_size} bytes, more than a picture of the allowed size", "raise max_pixels"
                 )
             file.seek(0)
             return file.read()

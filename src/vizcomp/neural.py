@@ -352,6 +352,30 @@ class NeuralCodec:
             image = _grey(image)
         return Decoded(image, header, many, file.complete, file.problem)
 
+    def decode_many(self, files: Sequence[vzc.Vzc], *, iterations: int | None = None) -> list[Pixels]:
+        """The images of N small files of one size that have equally many iterations, decoded together.
+
+        Args:
+            files: as `vzc.unpack` gives them, written by this model.
+            iterations: as in `decode`.
+
+        Returns:
+            uint8 (H, W, 3), or (H, W) where the source was grey, for each file: what `decode` gives for it.
+
+        Raises:
+            FormatError: one of the files cannot be what this model wrote; `decode` says which.
+        """
+        many = min(len(file.chunks) for file in files) if iterations is None else iterations
+        height, width = files[0].header.height, files[0].header.width
+        if many > self.iterations:
+            raise FormatError(f"{many} iterations are not what this model writes", "a file is damaged")
+        grid = -(-height // self.config.block), -(-width // self.config.block)
+        codes: list[Bits] = []
+        for t in range(many):
+            codes += entropy.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
+        images = self.images(codes)[:, :height, :width]
+        return [_grey(image) if file.header.grey else image for file, image in zip(files, images, strict=True)]
+
     def image(self, codes: Sequence[Bits], height: int, width: int) -> Pixels:
         """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to uint8 (H, W, 3)."""
         if self.native or max(height, width) <= TILE + REACH:
@@ -381,8 +405,13 @@ class NeuralCodec:
             return np.empty((0, rows * self.config.block, columns * self.config.block, 3), np.uint8)
         return np.concatenate(parts)
 
-    def decode_payloads(self, payloads: Sequence[bytes], height: int, width: int, iterations: int) -> Pixels:
+    def decode_payloads(
+        self, payloads: Sequence[bytes], height: int, width: int, iterations: int, *, stop: int | None = None
+    ) -> Pixels:
         """Images of payloads from a pack, all of one size and number of iterations: uint8 (N, H, W, 3).
+
+        Args:
+            stop: how many iterations make the image; None: all of them.
 
         Raises:
             FormatError: a payload that this model cannot have written.
@@ -394,7 +423,7 @@ class NeuralCodec:
         block = self.config.block
         grid = -(-height // block), -(-width // block)
         codes = entropy.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
-        return self.images(codes)[:, :height, :width]
+        return self.images(codes[:stop])[:, :height, :width]
 
     # small things
 
@@ -423,11 +452,11 @@ class NeuralCodec:
 # --- finding models ------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), "pt") as file:
+        with safe_open(str(path), framework) as file:
             words = json.loads((file.metadata() or {}).get("vizcomp", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, SafetensorError, ValueError) as exc:
@@ -442,13 +471,35 @@ def fingerprint(network: Any, context: entropy.ContextModel) -> bytes:
 
     Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
     """
+    arrays = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    return _fingerprint(network.config.to_dict(), arrays, context)
+
+
+def saved_fingerprint(path: Path) -> bytes:
+    """`fingerprint` of a codec in a .safetensors file, without torch.
+
+    Raises:
+        ModelError: damaged, or no codec of vizcomp.
+    """
+    words, arrays = _read(path, "np")
+    if words.get("kind") != "codec":
+        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
+    tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
+    try:
+        config = words["network"]
+        context = entropy.ContextModel.from_arrays(tables) if tables else entropy.ContextModel.flat(config["bits"])
+        return _fingerprint(config, arrays, context)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc
+
+
+def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: entropy.ContextModel) -> bytes:
     digest = hashlib.sha256()
-    words = network.config.to_dict()
     known = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
-    digest.update(json.dumps({k: words[k] for k in known}, sort_keys=True).encode())
-    for name, value in sorted(network.state_dict().items()):
+    digest.update(json.dumps({k: config[k] for k in known}, sort_keys=True).encode())
+    for name, value in sorted(arrays.items()):
         if name.startswith(("entrances.", "decoder.", "exit.")):
-            half = value.detach().cpu().numpy().astype("<f2" if value.ndim >= 2 else "<f4")
+            half = value.astype("<f2" if value.ndim >= 2 else "<f4")
             digest.update(f"{name} {half.shape}".encode() + half.tobytes())
     digest.update(context.fingerprint_bytes())
     return digest.digest()[:4]
@@ -565,15 +616,20 @@ class VzcPack:
         for start in range(0, len(self), BATCH):
             yield from self.batch(range(start, min(len(self), start + BATCH)))
 
-    def batch(self, indices: Sequence[int]) -> list[Pixels]:
-        """The images with these numbers, decoded together where they are of one size."""
+    def batch(self, indices: Sequence[int], *, iterations: int | None = None) -> list[Pixels]:
+        """The images with these numbers, decoded together where they are of one size; of at most so many iterations.
+
+        Raises:
+            FormatError: the block of one of them is damaged.
+        """
         entries = [self.reader.entry(i) for i in indices]
         groups: dict[tuple[int, int, int], list[int]] = {}
         for at, entry in enumerate(entries):
             groups.setdefault((entry.height, entry.width, entry.iterations), []).append(at)
         out: list[Pixels] = [np.empty(0, np.uint8)] * len(entries)
-        for (height, width, iterations), members in groups.items():
-            images = self.codec.decode_payloads([entries[at].payload for at in members], height, width, iterations)
+        for (height, width, many), members in groups.items():
+            payloads = [entries[at].payload for at in members]
+            images = self.codec.decode_payloads(payloads, height, width, many, stop=iterations)
             for at, image in zip(members, images, strict=True):
                 out[at] = _grey(image) if entries[at].grey else image
         return out

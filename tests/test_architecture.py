@@ -45,6 +45,7 @@ SAME_FLOOR = {
     ("batch", "report"),
     ("cli", "cli"),
     ("datasets", "images"),
+    ("training", "neural"),
     ("training", "training"),
     ("nets", "nets"),
     ("__main__", "cli"),
@@ -73,6 +74,7 @@ TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and tha
     "nets/watcher.py",
     "training/classifier.py",
     "training/codec.py",
+    "training/contexts.py",
     "training/loop.py",
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -225,8 +225,9 @@ class NeuralCodec:
         with torch.inference_mode():
             source = _to_tensor(images)
             given = wanted = None
-            if self.config.given:
+            if self.words.get("classifier"):
                 wanted = self._answers(source)
+            if self.config.given and wanted is not None:
                 given = torch.log_softmax(wanted, 1).clamp_min(-10)
             state = self._network.start((len(images), *source.shape[-2:]))
             codes: list[Bits] = []
@@ -308,7 +309,7 @@ class NeuralCodec:
         if self._classifier is None:
             from vizcomp.nets import classifiers
 
-            self._classifier = classifiers.load(self.words.get("classifier") or "inception")
+            self._classifier = classifiers.load(self.words["classifier"])
         return self._classifier(image / 2 + 0.5)  # type: ignore[no-any-return]
 
     # decoding

@@ -3,80 +3,178 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vizcomp.cli import shared
+
+if TYPE_CHECKING:
+    from vizcomp.training import loop
+
+CODEC_ONLY: tuple[str, ...] = (
+    *("preset", "width", "classifier", "watching", "task", "task_weight", "watching_weight", "reconstruction"),
+    *("reconstruction_weight", "iterations", "steps", "crop", "start"),
+)
 
 
 def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", metavar="PATH", help="Folder with photos/ and depth/, paired by file name (a.jpg, a.png); bright = near."
+            "--data",
+            metavar="PATH",
+            help="CIFAR-10 as published, class folders, photos (codec); labelled pictures (classifier); photos/, depth/ (depth).",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Run folder: weights, metrics, curves.")] = Path(
         "run"
     ),
     kind: Annotated[
-        str, typer.Option("--kind", metavar="depth", help="What to train: depth, the small depth network.")
-    ] = "depth",
+        str | None, typer.Option("--kind", metavar="codec|classifier|depth", help="What to train; codec unless the recipe says.")
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="TOML file with training settings; the options below go before it."),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="cifar|photo|published", help="Codec: which network; cifar unless said.")
+    ] = None,
+    width: Annotated[float | None, typer.Option("--width", help="Codec: factor on the network's channels.")] = None,
+    classifier: Annotated[
+        str | None, typer.Option("--classifier", metavar="NAME|PATH", help="Codec: the frozen classifier it is trained through.")
+    ] = None,
+    watching: Annotated[
+        str | None, typer.Option("--watching", metavar="NAME|PATH", help="Codec: a second frozen classifier in the loss.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="kl|ce", help="Codec: the classifier's term.")] = None,
+    task_weight: Annotated[float | None, typer.Option("--task-weight", help="Codec: weight of that term.")] = None,
+    watching_weight: Annotated[float | None, typer.Option("--watching-weight", help="Codec: weight of the second one's.")] = None,
+    reconstruction: Annotated[
+        str | None, typer.Option("--reconstruction", metavar="l1|l2|ms-ssim", help="Codec: the image's term.")
+    ] = None,
+    reconstruction_weight: Annotated[
+        float | None, typer.Option("--reconstruction-weight", help="Codec: weight of that term.")
+    ] = None,
+    iterations: Annotated[
+        str | None, typer.Option("--iterations", metavar="drawn|all", help="Codec: how many iterations a batch goes through.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", metavar="FILE", help="Codec: weights of an earlier stage to start from.")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option("--architecture", metavar="inception|inception-full|watcher", help="Classifier: which network."),
+    ] = None,
     pretrain: Annotated[
         Path | None,
-        typer.Option("--pretrain", metavar="PATH", help="Folder of class folders with small pictures, for the encoder."),
+        typer.Option("--pretrain", metavar="PATH", help="Depth: folder of class folders with small pictures, for the encoder."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the photos for each member.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data (depth: for each member).")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Codec: updates, instead of epochs.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures for each update.")] = None,
+    crop: Annotated[int | None, typer.Option("--crop", min=16, help="Codec: side of the crops from photos.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Peak learning rate.")] = None,
     validation: Annotated[
-        float | None, typer.Option("--validation", min=0, max=0.9, help="Share of photos to check on, not trained on.")
+        float | None, typer.Option("--validation", min=0, max=0.9, help="Share of the data to check on, not trained on.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="cpu|cuda", help="Where to compute.")] = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="Threads on the CPU; another number can change the last digits.")
     ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Train the small depth network on photos with depth maps.
+    """Train the recurrent codec, a classifier, or the small depth network.
 
-    Writes model.onnx (for --depth-model), model.safetensors, model.json, metrics.jsonl and curves.svg.
+    Writes model.safetensors (and model.onnx for depth), model.json, metrics.jsonl and curves.svg; --resume goes on after a stop.
     """
     from rich.console import Console
 
     from vizcomp.errors import SettingsError
+    from vizcomp.training import settings as words
 
-    if kind != "depth":
-        raise SettingsError(f"--kind {kind} is not known", "this version trains one kind: --kind depth")
+    given = {name: value for name, value in locals().items() if name in _NAMES and value is not None}
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = words.read_recipe(recipe)
+    elif resume:
+        values = words.read_saved(output)
+    found = values.pop("kind", None)
+    if found is None and recipe is not None and kind is None:
+        found = "depth" if "pretrain_epochs" in values else None
+    kind = kind or found or "codec"
+    if kind not in words.KINDS:
+        raise SettingsError(f"--kind {kind} is not known", f"use one of {', '.join(words.KINDS)}")
+    if wrong := [name for name in given if name not in _ALLOWED[kind]]:
+        raise SettingsError(f"--{wrong[0].replace('_', '-')} does not go with --kind {kind}", "see vizcomp train --help")
+    network = {k: given.pop(k) for k in ("preset", "width") if k in given}
+    if network:
+        values["network"] = {"preset": "cifar", **values.get("network", {}), **network}
+    values.update(given)
+    if not values.get("data"):
+        raise SettingsError("no training data given", "add --data PATH")
+    if not Path(str(values["data"]).split(":")[0]).exists():
+        raise SettingsError(f"{values['data']} does not exist", "give --data a folder or an archive that is there")
     import torch
 
-    from vizcomp.training.depth import DepthTrainSettings, Progress, saved_settings, train_depth
-
-    changes = {
-        "data": None if data is None else str(data),
-        "pretrain": None if pretrain is None else str(pretrain),
-        "epochs": epochs,
-        "seed": seed,
-        "learning_rate": learning_rate,
-        "validation": validation,
-        "device": device,
-    }
-    if recipe is not None:
-        settings = DepthTrainSettings.from_toml(recipe, **changes)
-    elif resume:
-        settings = saved_settings(output, **changes)
-    else:
-        settings = DepthTrainSettings.from_dict({k: v for k, v in changes.items() if v is not None})
-    if not settings.data:
-        raise SettingsError("no training data given", "add --data PATH, a folder that holds photos/ and depth/")
     torch.set_num_threads(threads)
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+    if kind == "depth":
+        _train_depth(values, output, resume, console)
+    else:
+        _train(kind, values, output, resume, console)
+
+
+_NAMES = (*CODEC_ONLY, "data", "architecture", "pretrain", "epochs", "batch", "seed", "learning_rate", "validation", "device")
+_SHARED = {"data", "epochs", "seed", "learning_rate", "validation", "device"}
+_ALLOWED = {
+    "codec": {*_SHARED, *CODEC_ONLY, "batch"},
+    "classifier": {*_SHARED, "architecture", "batch"},
+    "depth": {*_SHARED, "pretrain"},
+}
+
+
+def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, console: Any) -> None:
+    from vizcomp.training import settings as words
+
+    result: loop.RunResult
+    with console.status("reading the data") as status:
+
+        def on_progress(p: loop.Progress) -> None:
+            figures = ", ".join(f"{name} {value:.3g}" for name, value in {**p.figures, **p.validation}.items())
+            left = f"{int(p.seconds_left) // 60}:{int(p.seconds_left) % 60:02d} left"
+            line = f"epoch {p.epoch:.2f}/{p.epochs:g}: {figures}, {p.images_per_second:.0f} images/s, {left}"
+            status.update(line)
+            if p.at_end:
+                console.print(line, markup=False)
+
+        if kind == "classifier":
+            from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
+
+            result = train_classifier(
+                words.build(ClassifierTrainSettings, values), output, resume=resume, on_progress=on_progress
+            )
+        else:
+            from vizcomp.training.codec import CodecTrainSettings, train_codec
+
+            result = train_codec(words.build(CodecTrainSettings, values), output, resume=resume, on_progress=on_progress)
+    if not result.first:
+        return
+    if result.skipped:
+        name, why = result.skipped[0]
+        console.print(f"{len(result.skipped)} pictures skipped, the first: {name}: {why}", markup=False)
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
+    on_validation = f"; on the validation part {figures}" if figures else ""
+    console.print(
+        f"{result.new_steps} steps in {result.seconds:.0f} s{on_validation}: {output / 'model.safetensors'}", markup=False
+    )
+
+
+def _train_depth(values: dict[str, Any], output: Path, resume: bool, console: Any) -> None:
+    from vizcomp.training.depth import DepthTrainSettings, Progress, train_depth
 
     with console.status("reading the data") as status:
 
@@ -89,7 +187,7 @@ def train(
             if p.rank_correlation is not None or p.stage == "pretrain" or p.epoch == p.epochs:
                 console.print(f"{line}, {p.images_per_second:.0f} images/s, {left}", markup=False)
 
-        result = train_depth(settings, output, resume=resume, on_progress=on_progress)
+        result = train_depth(DepthTrainSettings.from_dict(values), output, resume=resume, on_progress=on_progress)
     if result.skipped:
         console.print(f"{len(result.skipped)} photos skipped, the first: {result.skipped[0]}", markup=False)
     score = ""

@@ -129,13 +129,13 @@ class RecurrentConfig:
             raise SettingsError(f"unknown codec preset {name!r}", f"use one of {', '.join(PRESETS)}")
         if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
             raise SettingsError(f"unknown setting of the codec network: {', '.join(unknown)}")
-        for key in ("stem", "bits"):
-            if key in values:
-                values[key] = tuple(values[key])
-        for key in ("encoder", "decoder"):
-            if key in values:
-                values[key] = tuple(tuple(layer) for layer in values[key])
         try:
+            for key in ("stem", "bits"):
+                if key in values:
+                    values[key] = tuple(values[key])
+            for key in ("encoder", "decoder"):
+                if key in values:
+                    values[key] = tuple(tuple(layer) for layer in values[key])
             return dataclasses.replace(PRESETS[name], **values) if name is not None else cls(**values)
         except (TypeError, ValueError) as exc:
             raise SettingsError(f"codec network: {exc}") from exc

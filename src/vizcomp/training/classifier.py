@@ -185,7 +185,7 @@ class ClassifierTask:
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=s.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model.parameters())
         self.optimiser.step()
         # early on the average follows closely, or it would still hold the first weights in a short run
@@ -198,7 +198,7 @@ class ClassifierTask:
             return {}
         self.processes.average(self.average.state_dict().values())
         right = 0
-        for chosen in self.held.split(500):
+        for chosen in torch.split(self.held, 500):
             images = self.images[chosen.to(self.images.device)].float() / 255
             right += int((self.average(images).argmax(1) == self.labels[chosen.to(self.labels.device)]).sum())
         return {"accuracy": right / len(self.held)}
@@ -236,21 +236,22 @@ def train_classifier(
     *,
     resume: bool = False,
     on_progress: Callable[[loop.Progress], None] | None = None,
-) -> dict[str, float]:
+) -> loop.RunResult:
     """Trains a classifier and writes the run folder; see `loop.run` for files and errors.
 
     Returns:
-        `accuracy` on the validation part.
+        how it ended; its figures hold `accuracy` on the validation part.
     """
-    processes = loop.Processes(settings.device)
-    task = ClassifierTask(settings, processes)
-    return loop.run(
-        task,
-        folder,
-        settings={"kind": "classifier", **dataclasses.asdict(settings)},
-        seed=settings.seed,
-        processes=processes,
-        resume=resume,
-        on_progress=on_progress,
-        validate_every=settings.validate_every,
-    )
+    with loop.open_processes(settings.device) as processes:
+        task = ClassifierTask(settings, processes)
+        return loop.run(
+            task,
+            folder,
+            settings={"kind": "classifier", **dataclasses.asdict(settings)},
+            seed=settings.seed,
+            processes=processes,
+            resume=resume,
+            on_progress=on_progress,
+            validate_every=settings.validate_every,
+            skipped=task.data.skipped,
+        )

@@ -33,6 +33,7 @@ from vizcomp.nets import classifiers
 from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 from vizcomp.training import loop
 from vizcomp.training.classifier import corrupted, shifted_and_flipped
+from vizcomp.training.contexts import fit_contexts
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
@@ -58,6 +59,7 @@ class CodecTrainSettings:
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
         crop: side of the crops from photos, a multiple of the block.
+        contexts: fit the context model of the entropy coder at the end; without it bits are stored as they are.
     """
 
     data: str = ""
@@ -86,6 +88,7 @@ class CodecTrainSettings:
     seed: int = 0
     device: str = "auto"
     half: bool = False
+    contexts: bool = True
     licence: str = "MIT"
 
     def __post_init__(self) -> None:
@@ -351,7 +354,7 @@ class CodecTask:
     def _validate_labelled(self, most: int = 1000) -> dict[str, float]:
         iterations = self.config.iterations
         errors, right, seen, right_on_source = [0.0] * iterations, [0] * iterations, 0, 0
-        for chosen in self.held[:: max(1, len(self.held) // most)].split(250):
+        for chosen in torch.split(self.held[:: max(1, len(self.held) // most)], 250):
             chosen = chosen.to(self.images.device)
             source = self.images[chosen].float().div_(127.5).sub_(1)
             given = None
@@ -411,11 +414,20 @@ class CodecTask:
             "validation": dict(figures),
             "data": self.source,
             "skipped": len(self.skipped),
-            "classifier": Path(s.classifier).name if s.classifier else "",
+            "classifier": s.classifier,
             "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device", "start")},
             "licence": s.licence,
         }
-        save_codec(folder / "model.safetensors", self.average, words)
+        arrays: Mapping[str, np.ndarray] = {}
+        if s.contexts:
+            network = copy.deepcopy(self.average).cpu()
+            if self.config.native:
+                images = self.images[self.train.to(self.images.device)].permute(0, 2, 3, 1).cpu().numpy()
+                _, arrays = fit_contexts(network, words, images, seed=s.seed)
+            else:
+                photos = [photo.permute(1, 2, 0).numpy() for photo in self.photos]
+                _, arrays = fit_contexts(network, words, photos, seed=s.seed)
+        save_codec(folder / "model.safetensors", self.average, words, arrays)
         about = {"kind": "codec", "network": self.config.to_dict(), **words}
         loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
 
@@ -426,21 +438,22 @@ def train_codec(
     *,
     resume: bool = False,
     on_progress: Callable[[loop.Progress], None] | None = None,
-) -> dict[str, float]:
+) -> loop.RunResult:
     """Trains a codec and writes the run folder; see `loop.run` for files and errors.
 
     Returns:
-        figures on the validation part: `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
+        how it ended; its figures are `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
     """
-    processes = loop.Processes(settings.device)
-    task = CodecTask(settings, processes)
-    return loop.run(
-        task,
-        folder,
-        settings={"kind": "codec", **dataclasses.asdict(settings)},
-        seed=settings.seed,
-        processes=processes,
-        resume=resume,
-        on_progress=on_progress,
-        validate_every=settings.validate_every,
-    )
+    with loop.open_processes(settings.device) as processes:
+        task = CodecTask(settings, processes)
+        return loop.run(
+            task,
+            folder,
+            settings={"kind": "codec", **dataclasses.asdict(settings)},
+            seed=settings.seed,
+            processes=processes,
+            resume=resume,
+            on_progress=on_progress,
+            validate_every=settings.validate_every,
+            skipped=task.skipped,
+        )

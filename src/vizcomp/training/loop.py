@@ -6,9 +6,10 @@ number and the task's state, and a run that goes on from one gives the same weig
 
 Ctrl-C and SIGTERM are answered between steps: the step in hand is finished, the checkpoint is written, and then the run ends.
 
-Several devices or machines: start the command with `accelerate launch`. Each process takes its share of every batch, and
-gradients are averaged over the processes before each update (synchronous data parallelism, Dean et al. 2012), so that all
-hold the same weights. Only the first process writes.
+Several devices or machines: `launch` starts the processes, or `accelerate launch` or `torchrun` do. Each process takes its
+share of every batch, and gradients are averaged over the processes before each update (synchronous data parallelism, Dean et
+al. 2012), so that all hold the same weights. What ends a run, a signal or a loss that is not finite, is agreed on in every
+step, so that no process waits for one that has gone. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError
+from vizcomp.training.settings import SAVED, check_unchanged
 
 CHECKPOINT = "checkpoint.pt"
 LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by `accelerate launch` and `torchrun`
@@ -48,7 +50,7 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values, enough to go on from here."""
+        """Tensors and plain values, enough to go on from here; `model` holds the weights in training."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> None: ...
@@ -66,8 +68,9 @@ class Progress:
 
     Attributes:
         step: steps done, of `steps`.
-        epoch: epochs done, as a fraction.
-        figures: means since the last report: losses, accuracies.
+        epoch: epochs done, as a fraction; `epochs` in all.
+        at_end: whether an epoch has just ended; reports in between are made by the clock.
+        figures: means since the epoch began: losses, accuracies.
         validation: figures on the validation part; empty where it was not measured.
         images_per_second: since the last report, over all processes.
         seconds_left: an estimate for the run.
@@ -76,19 +79,43 @@ class Progress:
     step: int
     steps: int
     epoch: float
+    epochs: float
+    at_end: bool
     figures: Mapping[str, float]
     validation: Mapping[str, float]
     images_per_second: float
     seconds_left: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run gave.
+
+    Attributes:
+        folder: the run folder.
+        figures: on the validation part; empty without one.
+        steps: in all; `new_steps` were done by this call.
+        seconds: of this call.
+        skipped: (name, reason) of each picture that could not be used.
+        first: whether this process is the one that speaks for the run.
+    """
+
+    folder: Path
+    figures: Mapping[str, float]
+    steps: int
+    new_steps: int
+    seconds: float
+    skipped: tuple[tuple[str, str], ...]
+    first: bool
+
+
 class Processes:
-    """The processes of a run, one alone or several under `accelerate launch`."""
+    """The processes of a run: one alone, or several that `launch`, `accelerate launch` or `torchrun` started."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.count = 0, 1
         self._accelerator: Any = None
-        if all(name in os.environ for name in LAUNCH_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1:
+        if launched():
             try:
                 from accelerate import Accelerator
             except ImportError as exc:  # pragma: no cover - it is a dependency
@@ -124,17 +151,53 @@ class Processes:
                 if tensor.is_floating_point():
                     tensor.copy_(self._accelerator.reduce(tensor, "mean"))
 
+    def agree(self, figures: Mapping[str, float], stop: bool) -> tuple[dict[str, float], bool]:
+        """The figures' means over the processes, and whether any of them is to stop. All give the same names."""
+        if self._accelerator is None:
+            return dict(figures), stop
+        mine = torch.tensor([*figures.values(), float(stop)], device=self.device)
+        *means, stopped = self._accelerator.reduce(mine, "mean").tolist()
+        return dict(zip(figures, means, strict=True)), stopped > 0
+
+    def of_the_first(self, number: int) -> int:
+        """The first process's number, in all processes."""
+        if self._accelerator is None:
+            return number
+        mine = torch.tensor([number if self.first else 0], device=self.device)
+        return int(self._accelerator.reduce(mine, "sum"))
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Ends the connection between the processes."""
+        if self._accelerator is not None and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def check_batch(self, batch: int, least: int = 1) -> None:
+        """Refuses a batch of which a process would get fewer than `least` pictures.
+
+        Raises:
+            SettingsError: the batch is too small.
+        """
+        if batch // self.count < least:
+            raise SettingsError(
+                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger --batch"
+            )
+
+
+def launched() -> bool:
+    """Whether this process is one of several."""
+    return all(name in os.environ for name in LAUNCH_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def open_device(name: str) -> torch.device:
     """`auto`, or a name of torch's (`cpu`, `cuda`, `cuda:1`, `mps`).
 
     Raises:
-        TrainingError: the device is not there.
+        SettingsError: the device is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -142,7 +205,7 @@ def open_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise TrainingError(f"device {name!r} cannot be used: {str(exc).splitlines()[0]}", "use --device cpu") from exc
+        raise SettingsError(f"device {name!r} cannot be used: {str(exc).splitlines()[0]}", "use --device cpu") from exc
     return device
 
 
@@ -161,7 +224,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
 
 
 def batch_indices(step: int, *, count: int, batch: int, seed: int, processes: Processes) -> torch.Tensor:
-    """The samples of a step that fall to this process: int64 (batch / processes,). The last, short batch of an epoch is left out."""
+    """The samples of a step that fall to this process: int64 (batch / processes,). An epoch's last, short batch is left out."""
     per_epoch = max(1, count // batch)
     order = epoch_order(count, seed, step // per_epoch)
     start = (step % per_epoch) * batch
@@ -189,17 +252,68 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
 
 @contextlib.contextmanager
 def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM set a flag, which the yielded function reads, instead of breaking into a step."""
-    asked = threading.Event()
+    """Ctrl-C and SIGTERM set a flag, which the yielded function reads, instead of breaking into a step.
+
+    A second Ctrl-C, some seconds later, breaks in: the checkpoint is then the last one that was written at an interval.
+    """
+    asked: list[float] = []
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield asked.is_set
+        yield lambda: False
         return
-    before = {s: signal.signal(s, lambda *_: asked.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def answer(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked and time.monotonic() - asked[0] > 3:
+            raise KeyboardInterrupt
+        asked.append(time.monotonic())
+
+    before = {s: signal.signal(s, answer) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked.is_set
+        yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Turns whatever torch and numpy throw when memory is short into one error.
+
+    Raises:
+        TrainingError: out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        said = str(exc).lower()
+        if isinstance(exc, MemoryError) or "out of memory" in said or "can't allocate" in said:
+            raise TrainingError("out of memory", "use a smaller --batch, or a smaller network") from exc
+        raise
+
+
+@contextlib.contextmanager
+def open_processes(device: str) -> Iterator[Processes]:
+    """The run's processes, their connection closed at the end."""
+    processes = Processes(device)
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+class _Means:
+    """Means of figures since an epoch began."""
+
+    def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
+        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}  # name to sum and count
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            pair = self.sums.setdefault(name, [0.0, 0])
+            pair[0] += value
+            pair[1] += 1
+
+    def __call__(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self.sums.items()}
 
 
 def run(
@@ -211,92 +325,99 @@ def run(
     processes: Processes,
     resume: bool,
     on_progress: Callable[[Progress], None] | None = None,
+    report_seconds: float = 10.0,
     checkpoint_seconds: float = 120.0,
     validate_every: int = 1,
-) -> dict[str, float]:
+    skipped: Collection[tuple[str, str]] = (),
+) -> RunResult:
     """Runs a task to its end and writes the run folder: settings.json, checkpoint.pt, metrics.jsonl, curves.svg, the model.
 
     Args:
-        settings: JSON values; a run goes on only with the settings that it was started with (`device` and `data` aside).
+        settings: JSON values; a run goes on only with the settings that it was started with, those in `FREE` aside.
+        on_progress: is called at every epoch's end, and every `report_seconds` within an epoch, in the first process.
         validate_every: epochs between validations; the last epoch is always validated.
-
-    Returns:
-        the last validation's figures.
+        skipped: passed on to the result.
 
     Raises:
-        SettingsError: `resume` without a checkpoint or with other settings; not `resume` and the folder holds a run.
-        TrainingError: the loss is not finite, out of memory, or the checkpoint is damaged.
+        SettingsError: `resume` without a checkpoint, with other settings or other data; not `resume` and the folder holds
+            a run.
+        TrainingError: the loss or a weight is not finite, out of memory, or the checkpoint is damaged.
         OutputError: the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
-    started_at, records = 0, []
+    began = time.monotonic()
+    started_at, means = 0, _Means()
+    records: list[dict[str, Any]] = []
+    since, since_step = began, 0
     checkpoint = folder / CHECKPOINT
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
-            state = _read_checkpoint(checkpoint, settings)
-            started_at, records = int(state["step"]), json.loads(state["records"])
-            task.load_state(state["task"])
-        elif checkpoint.exists() and processes.first:
+            started_at, records, means = _restore(checkpoint, settings, task)
+        elif checkpoint.exists():
             raise SettingsError(
                 f"{folder} holds a run already", "add --resume to go on with it, or choose another folder with -o"
             )
         processes.wait()
         if processes.first:
-            write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+            write_text(folder / SAVED, json.dumps(settings, indent=2) + "\n")
     except OSError as exc:
         raise _unwritable(exc, folder) from exc
 
     def write(step: int) -> None:
-        if processes.first:
-            try:
-                _write_checkpoint(folder, {"step": step, "settings": settings, "records": records}, task)
-            except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
-                raise _unwritable(exc, folder) from exc
+        if not processes.first:
+            return
+        state = task.state()
+        _check_finite(state, step, folder)
+        try:
+            _write_checkpoint(folder, settings, task, step, records, means, state)
+        except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
+            raise _unwritable(exc, folder) from exc
 
-    sums: dict[str, list[float]] = {}
+    def report(step: int, validation: Mapping[str, float], *, at_end: bool) -> None:
+        nonlocal since, since_step
+        now = time.monotonic()
+        each = (now - since) / max(1, step - since_step)
+        since, since_step = now, step
+        if on_progress is None or not processes.first:
+            return
+        on_progress(
+            Progress(
+                step=step,
+                steps=task.steps,
+                epoch=step / task.steps_per_epoch,
+                epochs=task.steps / task.steps_per_epoch,
+                at_end=at_end,
+                figures=means(),
+                validation=validation,
+                images_per_second=task.images_per_step / max(each, 1e-9),
+                seconds_left=each * (task.steps - step),
+            )
+        )
+
     validation: dict[str, float] = dict(records[-1]["validation"]) if records else {}
-    since, since_step, written = time.monotonic(), started_at, time.monotonic()
-    with stop_between_steps() as asked_to_stop, torch.random.fork_rng(enabled=processes.device.type != "mps"):
+    since, since_step = time.monotonic(), started_at
+    written = since
+    fork = torch.random.fork_rng(enabled=processes.device.type != "mps")
+    with stop_between_steps() as asked_to_stop, fork, memory_told():
         for step in range(started_at, task.steps):
             torch.manual_seed(step_seed(seed, step, processes.rank))
-            try:
-                figures = {name: float(value) for name, value in task.step(step).items()}
-            except RuntimeError as exc:
-                if "out of memory" in str(exc).lower() or "can't allocate" in str(exc).lower():
-                    raise TrainingError("out of memory", "use a smaller --batch, or a smaller network") from exc
-                raise
+            mine = {name: float(value) for name, value in task.step(step).items()}
+            figures, stop = processes.agree(mine, asked_to_stop())
             if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
-                raise TrainingError(
-                    f"{bad[0]} is not finite at step {step + 1}", "use a smaller --learning-rate; the last checkpoint is kept"
-                )
-            for name, value in figures.items():
-                sums.setdefault(name, []).append(value)
+                raise _not_finite(f"the {bad[0]} is", step + 1, folder)
+            means.add(figures)
             done = step + 1
             at_end = done == task.steps
             if done % task.steps_per_epoch == 0 or at_end:
-                now = time.monotonic()
                 epoch = done / task.steps_per_epoch
                 checked = at_end or round(epoch) % validate_every == 0
                 validation = dict(task.validate()) if checked else {}
-                means = {name: sum(values) / len(values) for name, values in sums.items()}
-                records.append({"step": done, "epoch": round(epoch, 3), **means, "validation": validation})
-                sums = {}
-                if on_progress is not None and processes.first:
-                    each = (now - since) / max(1, done - since_step)
-                    on_progress(
-                        Progress(
-                            step=done,
-                            steps=task.steps,
-                            epoch=epoch,
-                            figures=means,
-                            validation=validation,
-                            images_per_second=task.images_per_step / max(each, 1e-9),
-                            seconds_left=each * (task.steps - done),
-                        )
-                    )
-                since, since_step = time.monotonic(), done
-            stop = asked_to_stop()
+                records.append({"step": done, "epoch": round(epoch, 3), **means(), "validation": validation})
+                report(done, validation, at_end=True)
+                means = _Means()
+            elif time.monotonic() - since > report_seconds:
+                report(done, {}, at_end=False)
             if stop or at_end or time.monotonic() - written > checkpoint_seconds:
                 write(done)
                 written = time.monotonic()
@@ -308,36 +429,75 @@ def run(
         except OSError as exc:
             raise _unwritable(exc, folder) from exc
     processes.wait()
-    return validation
+    return RunResult(
+        folder=folder,
+        figures=validation,
+        steps=task.steps,
+        new_steps=max(0, task.steps - started_at),
+        seconds=time.monotonic() - began,
+        skipped=tuple(skipped),
+        first=processes.first,
+    )
 
 
-def _read_checkpoint(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _restore(path: Path, settings: dict[str, Any], task: Task) -> tuple[int, list[dict[str, Any]], _Means]:
+    """Puts a checkpoint's state into the task; gives the steps done, the records, and the means of the epoch in hand."""
     if not path.is_file():
         raise SettingsError(f"nothing to resume: no {path}", "leave --resume away to start a run")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         before = json.loads(state["settings"])
+        extent = [int(state["steps"]), int(state["steps_per_epoch"])]
+        step, records, sums = int(state["step"]), json.loads(state["records"]), json.loads(state["means"])
+        weights = state["task"]
     except Exception as exc:  # torch raises several kinds for a damaged file
         raise TrainingError(f"{path} cannot be read: {type(exc).__name__}", "start the run again in another folder") from exc
-    now = json.loads(json.dumps(settings))
-    free = {"device", "data", "threads"}
-    if different := sorted(name for name in now.keys() | before.keys() if name not in free and now.get(name) != before.get(name)):
-        raise SettingsError(
-            f"the run in {path.parent} was started with other settings: {', '.join(different)}", "resume with the same settings"
-        )
-    return state
+    check_unchanged(path.parent, before, settings)
+    if extent != [task.steps, task.steps_per_epoch]:
+        raise SettingsError(f"the run in {path.parent} was started with other data", "give the same --data, or start a new run")
+    try:
+        task.load_state(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as exc:
+        raise TrainingError(f"{path} does not fit this network", "start the run again in another folder") from exc
+    return step, records, _Means(sums)
 
 
-def _write_checkpoint(folder: Path, words: dict[str, Any], task: Task) -> None:
-    records = words["records"]
-    state = {
-        "step": words["step"],
-        "settings": json.dumps(words["settings"]),
+def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
+    kept = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
+    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller --learning-rate, and no --half{kept}")
+
+
+def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
+    """A loss can be finite once more where the weights are no longer: such a state must not replace a good one.
+
+    Raises:
+        TrainingError: a weight is not finite.
+    """
+    for value in state["model"].values():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise _not_finite("a weight is", step, folder)
+
+
+def _write_checkpoint(
+    folder: Path,
+    settings: dict[str, Any],
+    task: Task,
+    step: int,
+    records: list[dict[str, Any]],
+    means: _Means,
+    state: dict[str, Any],
+) -> None:
+    words = {
+        "step": step,
+        "steps": task.steps,
+        "steps_per_epoch": task.steps_per_epoch,
+        "settings": json.dumps(settings),
         "records": json.dumps(records),
-        "task": task.state(),
+        "means": json.dumps(means.sums),
+        "task": state,
     }
     beside = folder / f".{CHECKPOINT}.part"
-    torch.save(state, beside)
+    torch.save(words, beside)
     os.replace(beside, folder / CHECKPOINT)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
     write_text(folder / "curves.svg", curves_svg(records))

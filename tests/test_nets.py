@@ -1,0 +1,173 @@
+"""The networks of the codec and of the classifiers: shapes, counts, options, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from vizcomp.errors import ModelError, SettingsError  # noqa: E402
+from vizcomp.nets import classifiers  # noqa: E402
+from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig  # noqa: E402
+from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize  # noqa: E402
+
+SMALL = RecurrentConfig(
+    stem=(8, 4), encoder=((8, 2, 1),), decoder=((8, 2, 1), (8, 4, 1)), bits=(2, 3, 4), shared=False, sees="both"
+)
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_full_inception_has_the_published_size_and_names() -> None:
+    network = Inception()
+    assert parameters(network) == 21_638_954  # 21.64 M, anchors of the published CIFAR-10 weights
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert shapes["Conv2d_1a_3x3.conv.weight"] == (192, 3, 3, 3)
+    assert shapes["Mixed_5b.branch5x5_2.conv.weight"] == (64, 48, 5, 5)
+    assert shapes["Mixed_6c.branch7x7dbl_3.conv.weight"] == (160, 160, 1, 7)
+    assert shapes["Mixed_7c.branch3x3dbl_3b.bn.running_var"] == (384,)
+    assert shapes["fc.weight"] == (10, 2048)
+
+
+def test_published_codec_has_the_published_size() -> None:
+    assert parameters(RecurrentCodec(PRESETS["published"])) == 35_468_163  # 35.5 M
+
+
+@pytest.mark.parametrize("side", [32, 40, 64])
+def test_small_classifiers_take_images_of_several_sizes(side: int) -> None:
+    for name in ("inception", "watcher"):
+        network = classifiers.Classifier(classifiers.build(name, {"classes": 7})).eval()
+        assert network(torch.rand(2, 3, side, side)).shape == (2, 7)
+
+
+def test_pooling_after_the_convolution_is_pooling_before_it() -> None:
+    torch.manual_seed(0)
+    layer = ConvNormReLU(6, 5, 1).eval()
+    x = torch.randn(2, 6, 9, 9)
+    before = layer.bn(layer.conv(torch.nn.functional.avg_pool2d(x, 3, 1, 1)))
+    torch.testing.assert_close(layer.pooled(x), before, atol=1e-5, rtol=1e-5)
+
+
+def test_binarizer_gives_signs_and_lets_gradients_through() -> None:
+    x = torch.tensor([-0.9, -0.1, 0.2, 1.0], requires_grad=True)
+    bits = binarize(x)
+    assert bits.tolist() == [-1, -1, 1, 1]
+    bits.mul(torch.arange(4.0)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 2, 3]
+    torch.manual_seed(0)
+    drawn = binarize(torch.full((10_000,), 0.5), stochastic=True)
+    assert set(drawn.tolist()) == {-1.0, 1.0}
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reconstruction": "one-shot"},
+        {"residual_scaling": True},
+        {"sees": "residual"},
+        {"shared": True, "bits": (4, 4, 4)},
+        {"given": 5},
+        {"decoder": ((8, 2, 3), (16, 2, 3), (16, 2, 1))},
+    ],
+)
+def test_options_train_and_decode_as_they_encode(changes: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, **changes)  # type: ignore[arg-type]
+    network = RecurrentCodec(config)
+    source = torch.rand(2, 3, 24, 16) * 2 - 1
+    given = torch.rand(2, config.given) if config.given else None
+    images, codes = network(source, 3, given=given, stochastic=True)
+    assert [tuple(c.shape) for c in codes] == [(2, b, 3, 2) for b in config.bits]
+    sum(image.square().mean() for image in images).backward()
+    assert all(p.grad is not None for n, p in network.named_parameters() if p.requires_grad)
+    for many in (1, 3):
+        torch.testing.assert_close(network.decode(codes[:many]), images[many - 1], atol=1e-5, rtol=1e-5)
+
+
+def test_iterations_carry_state() -> None:
+    torch.manual_seed(0)
+    network = RecurrentCodec(SMALL)
+    _, codes = network(torch.rand(1, 3, 16, 16) * 2 - 1, 2)
+    other = [-codes[0], codes[1]]
+    assert not torch.equal(network.decode(codes), network.decode(other))
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_configuration_survives_json(name: str) -> None:
+    config = PRESETS[name]
+    assert RecurrentConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert RecurrentConfig.from_dict({"preset": name, "width": 0.5}).width == 0.5
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"width": 1e9},
+        {"bits": [0]},
+        {"bits": [1] * 65},
+        {"bits": [1, 2]},  # shared by default
+        {"encoder": [[4, 3, 1]]},
+        {"decoder": [[64, 2, 1]]},
+        {"reconstruction": "twice"},
+        {"preset": "none"},
+        {"colour": 1},
+        {"stem": 5},
+        {"given": -1},
+    ],
+)
+def test_impossible_codecs_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        RecurrentConfig.from_dict(values)
+
+
+def test_classifier_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = classifiers.build("watcher", {"channels": [4, 6, 8], "classes": 3}).eval()
+    path = tmp_path / "model.safetensors"
+    classifiers.save(path, "watcher", network, ("a", "b", "c"), {"licence": "MIT"}, half=False)
+    loaded = classifiers.load(path)
+    assert loaded.classes == ("a", "b", "c")
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded(x), classifiers.Classifier(network).eval()(x))
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ModelError, match="cannot be read"):
+        classifiers.load(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        classifiers.load(tmp_path / "none.safetensors")
+    classifiers.save(path, "watcher", network, (), {})
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    save_file(tensors, path, metadata={"vizcomp": json.dumps({"kind": "codec"})})
+    with pytest.raises(ModelError, match="no classifier"):
+        classifiers.load(path)
+    words = {"kind": "classifier", "architecture": "watcher", "network": {"channels": [4, 6, 1e9], "classes": 3}}
+    save_file(tensors, path, metadata={"vizcomp": json.dumps(words)})
+    with pytest.raises(SettingsError, match="channels"):  # refused before memory is taken
+        classifiers.load(path)
+    tensors.pop("fc.weight")
+    words["network"] = {"channels": [4, 6, 8], "classes": 3}
+    save_file(tensors, path, metadata={"vizcomp": json.dumps(words)})
+    with pytest.raises(ModelError, match="do not fit"):
+        classifiers.load(path)
+
+
+def test_absurd_inceptions_are_refused() -> None:
+    for values in ({"width": 1e9}, {"pool": 3}, {"blocks": (9, 9, 9)}, {"classes": 1}):
+        with pytest.raises(SettingsError):
+            InceptionConfig(**values)
+    with pytest.raises(SettingsError, match="unknown architecture"):
+        classifiers.build("vgg")
+    with pytest.raises(SettingsError, match="does not fit"):
+        classifiers.build("inception", {"colour": 1})

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from vizcomp._version import __version__
+from vizcomp.cli.decode import decode
 from vizcomp.cli.depth import depth
 from vizcomp.cli.djpeg import djpeg
+from vizcomp.cli.encode import encode
 from vizcomp.cli.train import train
 from vizcomp.errors import VizcompError
 
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(djpeg)
 app.command()(depth)
+app.command()(encode)
+app.command()(decode)
 app.command()(train)
 
 

@@ -8,15 +8,18 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vizcomp.errors import VizcompError
-from vizcomp.results import DepthRecord, FileRecord, Totals
+from vizcomp.results import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+    from vizcomp.codec_batch import CodecRun
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs.")]
 Output = Annotated[
@@ -37,7 +40,7 @@ DepthModel = Annotated[
 ]
 
 
-Record = FileRecord | DepthRecord
+Record = FileRecord | DepthRecord | CodecRecord
 
 
 class Voice:
@@ -65,8 +68,8 @@ class Voice:
 
     def record(self, record: Record) -> None:
         """What a file's record has to say: failures always, notices by default, all with --verbose."""
-        if record.status == "failed":
-            self.warn(f"failed: {record.input}: {record.error}")
+        if record.status in ("failed", "partial"):
+            self.warn(f"{record.status}: {record.input}: {record.error}")
         elif record.status == "skipped":
             if self.verbose:
                 self.say(f"skipped: {record.input}: {record.error}")
@@ -116,11 +119,7 @@ class Voice:
         done = totals.files - totals.failed - totals.skipped
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_row("photos", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
-        if totals.skipped:
-            table.add_row("skipped", f"{totals.skipped} (--overwrite replaces what exists)")
-        if totals.failed:
-            table.add_row("failed", str(totals.failed))
-        table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
+        _add_what_is_missing(table, totals)
         table.add_row("against the source", _saving(totals.saving_vs_source))
         table.add_row(
             "against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {human_bytes(totals.plain_jpeg_bytes)})"
@@ -129,8 +128,65 @@ class Voice:
         if report:
             table.add_row("report", report)
         if dry_run:
-            table.add_row("", "dry run: nothing was written")
+            table.add_row("", _DRY)
         self.console.print(table)
+
+    def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
+        """The table at the end of `encode` and `decode`."""
+        if run.interrupted:
+            self.warn(f"interrupted: {run.totals.files} files done; what is finished is kept")
+        if self.quiet:
+            return
+        from rich.table import Table
+
+        totals = run.totals
+        done = totals.files - totals.failed - totals.skipped
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_row("files", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
+        if totals.images != done:
+            table.add_row("images", str(totals.images))
+        if totals.partial:
+            table.add_row("partial", str(totals.partial))
+        _add_what_is_missing(table, totals)
+        if totals.bpp is not None:
+            table.add_row("bits a pixel", f"{totals.bpp:.4g}")
+        if totals.images:
+            table.add_row("speed", f"{totals.images_per_second:.3g} images/s, {totals.seconds:.1f} s")
+        if run.pack is not None:
+            from vizcomp.images import printable
+
+            table.add_row("pack", printable(run.pack))
+        if dry_run:
+            table.add_row("", _DRY)
+        self.console.print(table)
+
+
+_DRY = "dry run: nothing was written"
+
+
+def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
+    if totals.skipped:
+        table.add_row("skipped", f"{totals.skipped} (--overwrite replaces what exists)")
+    if totals.failed:
+        table.add_row("failed", str(totals.failed))
+    table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
+
+
+def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
+    """The report of `encode` or `decode` as one JSON object on standard output."""
+    import json
+
+    from vizcomp._version import __version__
+
+    found = {
+        "tool": tool,
+        "version": __version__,
+        "settings": settings,
+        "interrupted": run.interrupted,
+        "totals": run.totals.to_dict(),
+        "files": [record.to_dict() for record in run.records],
+    }
+    print(json.dumps(found, indent=2))
 
 
 def _saving(fraction: float) -> str:

@@ -1,0 +1,57 @@
+"""`vizcomp decode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vizcomp.cli import shared
+
+
+def decode(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help=".vzc files, packs, folders (searched through) or globs.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results, the inputs' tree mirrored; without it beside each file.",
+        ),
+    ] = None,
+    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Stop after so many: a coarser image.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="PATH", help="The model.safetensors that wrote the files, where it is not bundled."),
+    ] = None,
+    max_pixels: shared.MaxPixels = 200_000_000,
+    jobs: shared.Jobs = 0,
+    overwrite: shared.Overwrite = False,
+    dry_run: shared.DryRun = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    offline: shared.Offline = False,
+) -> None:
+    """Decode .vzc files, each to NAME.png; a pack to a folder NAME with its images.
+
+    The model is found by its fingerprint in the file. A file that was cut off gives the image of its complete iterations.
+    """
+    from vizcomp import codec_batch, images
+
+    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    settings = codec_batch.DecodeSettings(
+        model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run
+    )
+    extensions = codec_batch.VZC_EXTENSIONS
+    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
+    with voice.progress() as on_record:
+        run = codec_batch.run_decode(files, output, settings, jobs=jobs, on_record=on_record)
+    if json:
+        shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
+    voice.codec_summary(run, dry_run=dry_run)
+    raise typer.Exit(run.exit_code)

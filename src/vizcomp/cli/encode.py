@@ -1,0 +1,69 @@
+"""`vizcomp encode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vizcomp.cli import shared
+
+
+def encode(
+    inputs: shared.Inputs,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results, the inputs' tree mirrored; without it beside each photo.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|PATH", help="photo, for any photo; cifar, for 32x32; or a model.safetensors.")
+    ] = "photo",
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=1, help="Iterations of the codec: more are larger and better.")
+    ] = None,
+    bpp: Annotated[
+        float | None, typer.Option("--bpp", metavar="X", help="As many iterations as fit into X bits of file for each pixel.")
+    ] = None,
+    search: Annotated[
+        int | None,
+        typer.Option("--search", min=0, help="Candidates tried in each iteration; 0 = off; 32 for models of small images."),
+    ] = None,
+    pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
+    no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
+    max_pixels: shared.MaxPixels = 200_000_000,
+    jobs: shared.Jobs = 0,
+    overwrite: shared.Overwrite = False,
+    dry_run: shared.DryRun = False,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    offline: shared.Offline = False,
+) -> None:
+    """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
+    from vizcomp import codec_batch, images
+    from vizcomp.errors import SettingsError
+
+    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    settings = codec_batch.EncodeSettings(
+        model=model, iterations=iterations, bpp=bpp, search=search, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run
+    )
+    if pack and output is None:
+        raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
+    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
+    with voice.progress() as on_record:
+        if pack and output is not None:
+            run = codec_batch.run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, on_record=on_record)
+        else:
+            run = codec_batch.run_encode(files, output, settings, jobs=jobs, on_record=on_record)
+    if json:
+        shared.print_codec_report(
+            "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}
+        )
+    voice.codec_summary(run, dry_run=dry_run)
+    raise typer.Exit(run.exit_code)

@@ -1,0 +1,964 @@
+"""Folders through the recurrent codec: photos to .vzc files or one pack, and back to PNG files.
+
+As in `batch`: one record for each input, in input order, whatever happens to any of them. Small files travel in groups, since
+the network takes many small images in little more time than one; a group is made from the list of inputs alone, so that the
+number of jobs changes no output.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp import entropy, images, neural, vzc
+from vizcomp.batch import CRASH, attempt, collect, one_line, reason_to_skip, size_of
+from vizcomp.engines import available_cores, map_tasks
+from vizcomp.errors import FormatError, InputError, OutputError, SettingsError, VizcompError
+from vizcomp.images import InputFile, OutputNames
+from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
+
+Pixels = npt.NDArray[np.uint8]
+OnRecord = Callable[[CodecRecord], None]
+
+VZC_EXTENSIONS = frozenset({".vzc"})
+GROUP = 64  # small files that travel together
+SMALL_FILE = 16_384  # bytes: above, a file travels alone
+SMALL_SIDE = 64  # pixels: above, an image of a group is coded alone
+MAX_PACKED_PIXELS = 1 << 21  # packs are decoded whole, without tiles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeSettings:
+    """What every input of `encode` shares.
+
+    Attributes:
+        model: a bundled codec's name, or the path of one.
+        iterations, bpp, search: as in `NeuralCodec.encode`; in a pack, `bpp` is of the payload.
+        max_pixels: larger photos are refused before memory is taken.
+        overwrite: replace outputs that exist; otherwise such an input is skipped.
+        dry_run: do all the work, write nothing.
+    """
+
+    model: str = "photo"
+    iterations: int | None = None
+    bpp: float | None = None
+    search: int | None = None
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bpp is not None and not 0 < self.bpp < math.inf:
+            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecRun:
+    """A finished or interrupted run.
+
+    Attributes:
+        records: one for each input, in their order.
+        pack: the pack that was written, if one was.
+    """
+
+    records: list[CodecRecord]
+    totals: CodecTotals
+    interrupted: bool = False
+    pack: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As the contract has it; 3 where nothing could be done for want of a model."""
+        if self.interrupted:
+            return 130
+        wrong = [r for r in self.records if r.status in ("failed", "partial")]
+        if wrong and not self.totals.images and all(r.error_type == "WeightsMissingError" for r in wrong):
+            return 3
+        return 1 if wrong else 0
+
+
+@dataclasses.dataclass(eq=False)
+class _Item:
+    """One input on its way through a worker."""
+
+    file: InputFile
+    target: Path | None
+    record: CodecRecord
+    pixels: Pixels | None = None
+    stored: vzc.Vzc | None = None
+    data: bytes = b""
+    entry: vzc.PackEntry | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.record.status == "ok"
+
+    def step(self, work: Callable[[_Item], CodecRecord]) -> None:
+        """One step of the work: its record replaces the last, the time is added."""
+        before = self.record
+        after = attempt(lambda: _within_memory(work, self), lambda exc: _failed(self.file, exc, before.source_bytes))
+        self.record = dataclasses.replace(after, seconds=before.seconds + after.seconds)
+
+
+def _item(file: InputFile, target: Path | None) -> _Item:
+    return _Item(file, target, CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path)))
+
+
+def _failed(file: InputFile, error: VizcompError, source_bytes: int = 0) -> CodecRecord:
+    return CodecRecord(
+        input=file.shown,
+        output=None,
+        status="failed",
+        error=one_line(error),
+        error_type=type(error).__name__,
+        images=0,
+        source_bytes=source_bytes or size_of(file.path),
+    )
+
+
+def _skipped(item: _Item, why: str) -> CodecRecord:
+    return dataclasses.replace(item.record, status="skipped", error=why, images=0)
+
+
+def _within_memory(work: Callable[[Any], Any], on: Any) -> Any:
+    """`work(on)`; torch says by a RuntimeError of its own that memory ran out."""
+    try:
+        return work(on)
+    except RuntimeError as exc:
+        if "allocate" in str(exc):
+            raise MemoryError from exc
+        raise
+
+
+def _limit_threads(jobs: int) -> None:
+    """Workers share the cores: more threads than one each would only get in each other's way."""
+    import torch
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+    elif jobs:
+        torch.set_num_threads(min(jobs, available_cores()))
+
+
+@functools.lru_cache(maxsize=1)
+def _codec(model: str, jobs: int) -> NeuralCodec:
+    """One codec for each process, loaded on the first image."""
+    _limit_threads(jobs)
+    return NeuralCodec.load(model)
+
+
+def _groups(
+    files: Iterable[InputFile], target: Callable[[InputFile], Path | None]
+) -> Iterator[list[tuple[InputFile, Path | None]]]:
+    """Neighbouring small files together, any other alone, in their order."""
+    waiting: list[tuple[InputFile, Path | None]] = []
+    for file in files:
+        pair = file, target(file)
+        if size_of(file.path) > SMALL_FILE:
+            if waiting:
+                yield waiting
+            waiting = []
+            yield [pair]
+            continue
+        waiting.append(pair)
+        if len(waiting) == GROUP:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _targets(
+    files: Iterable[InputFile], output: Path | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
+) -> tuple[Iterator[InputFile], Callable[[InputFile], Path]]:
+    """Where outputs go: beside the inputs, below a folder, or, for one input, into the very file that `output` names."""
+    files = iter(files)
+    if output is None or output.suffix.lower() != suffix or output.is_dir():
+        if output is not None and not dry_run:
+            images.check_output_folder(output)
+        return files, OutputNames(output, suffix, extensions=extensions).path_for
+    first = list(itertools.islice(files, 2))
+    if len(first) > 1:
+        raise OutputError(f"{images.printable(output)} is one file, but the inputs are several", "name a folder with -o")
+    if not dry_run:
+        images.check_output_folder(output.parent)
+    the_file = output
+    return iter(first), lambda _: the_file
+
+
+def _totals(records: Sequence[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None) -> CodecTotals:
+    done = [r for r in records if r.images]
+    coded = sum(r.images for r in done)
+    pixels = sum(r.pixels for r in done)
+    source = sum(r.source_bytes for r in done)
+    output = sum(r.output_bytes for r in done) if pack_bytes is None else pack_bytes
+    return CodecTotals(
+        files=len(records),
+        partial=sum(r.status == "partial" for r in records),
+        skipped=sum(r.status == "skipped" for r in records),
+        failed=sum(r.status == "failed" for r in records),
+        images=coded,
+        pixels=pixels,
+        source_bytes=source,
+        output_bytes=output,
+        bpp=8 * (output if vzc_is_output else source) / pixels if pixels else None,
+        seconds=seconds,
+        images_per_second=coded / seconds if seconds > 0 else 0.0,
+    )
+
+
+# --- encode ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeTask:
+    """Some inputs of `encode` that travel together; a target of None sends the image into a pack."""
+
+    files: tuple[tuple[InputFile, Path | None], ...]
+    settings: EncodeSettings
+    jobs: int = 0
+
+
+class Encoded(NamedTuple):
+    """What came of one input; `entry` where it goes into a pack."""
+
+    file: InputFile
+    record: CodecRecord
+    entry: vzc.PackEntry | None = None
+
+
+def run_encode(
+    files: Iterable[InputFile],
+    output: Path | None,
+    settings: EncodeSettings,
+    *,
+    jobs: int = 0,
+    engine: str = "local",
+    on_record: OnRecord = lambda record: None,
+) -> CodecRun:
+    """Write NAME.vzc for each photo, beside it or below `output`.
+
+    Ctrl-C ends the run after what is in hand; what is finished stays.
+
+    Args:
+        output: a folder; for one photo also a file that ends in .vzc; None: beside each photo.
+
+    Raises:
+        VizcompError: what no file can do without is wrong: the model, a setting, the folder.
+    """
+    _check_encoder(settings, jobs)
+    files, target = _targets(files, output, ".vzc", extensions=images.EXTENSIONS, dry_run=settings.dry_run)
+    started = time.perf_counter()
+    encoded = _encoded(files, target, settings, jobs, engine)
+    records, interrupted = collect((each.record for each in encoded), on_record)
+    totals = _totals(records, time.perf_counter() - started, vzc_is_output=True)
+    return CodecRun(records=records, totals=totals, interrupted=interrupted)
+
+
+def _check_encoder(settings: EncodeSettings, jobs: int) -> NeuralCodec:
+    """The codec; fails before the first file where every file would fail."""
+    codec = _codec(settings.model, jobs)
+    if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
+        raise SettingsError(
+            f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another --iterations"
+        )
+    return codec
+
+
+def _encoded(
+    files: Iterable[InputFile],
+    target: Callable[[InputFile], Path | None],
+    settings: EncodeSettings,
+    jobs: int,
+    engine: str,
+) -> Iterator[Encoded]:
+    tasks = (EncodeTask(tuple(group), settings, jobs) for group in _groups(files, target))
+    for some in map_tasks(encode_some, tasks, on_crash=_encode_crashed, jobs=jobs, engine=engine):
+        yield from some
+
+
+def _encode_crashed(task: EncodeTask) -> list[Encoded]:
+    return [Encoded(file, _failed(file, VizcompError(CRASH))) for file, _ in task.files]
+
+
+def encode_some(task: EncodeTask) -> list[Encoded]:
+    """Encode the photos of a task and write them, or make what a pack holds of them: one record each, whatever happens."""
+    items = [_item(*pair) for pair in task.files]
+    small: dict[tuple[int, ...], list[_Item]] = {}
+    for item in items:
+        item.step(lambda it: _read_photo(it, task.settings))
+        if not item.open or item.pixels is None:
+            continue
+        if max(item.pixels.shape) <= SMALL_SIDE:
+            small.setdefault(item.pixels.shape[:2], []).append(item)
+        else:
+            _encode_alone(item, task)
+    for group in small.values():
+        _encode_together(group, task)
+    return [Encoded(item.file, item.record, item.entry if item.open else None) for item in items]
+
+
+def _read_photo(item: _Item, settings: EncodeSettings) -> CodecRecord:
+    replace = settings.overwrite or settings.dry_run
+    if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
+        return _skipped(item, why)
+    photo = images.load(item.file.path, max_pixels=settings.max_pixels)
+    pixels, notices = images.to_srgb(photo)
+    item.pixels = np.ascontiguousarray(images.upright(pixels, photo.orientation))
+    height, width = item.pixels.shape[:2]
+    return dataclasses.replace(item.record, width=width, height=height, pixels=width * height, notices=(*photo.notices, *notices))
+
+
+def _encode_together(group: list[_Item], task: EncodeTask) -> None:
+    """Small images of one size. Where that fails each is tried alone, so that each gets its own error."""
+    started = time.perf_counter()
+    try:
+        _within_memory(lambda g: _encode(g, task), group)
+    except (VizcompError, MemoryError):
+        for item in group:
+            _encode_alone(item, task)
+        return
+    share = (time.perf_counter() - started) / len(group)
+    for item in group:
+        item.record = dataclasses.replace(item.record, seconds=item.record.seconds + share)
+        item.step(lambda it: _write_vzc(it, task.settings))
+
+
+def _encode_alone(item: _Item, task: EncodeTask) -> None:
+    def work(it: _Item) -> CodecRecord:
+        _encode([it], task)
+        return _write_vzc(it, task.settings)
+
+    item.step(work)
+
+
+def _encode(group: list[_Item], task: EncodeTask) -> None:
+    """Gives each of the items, all of one size, its file's bytes, or its entry of a pack."""
+    settings = task.settings
+    codec = _codec(settings.model, task.jobs)
+    sources = [item.pixels for item in group if item.pixels is not None]
+    if group[0].target is None:
+        for item, entry in zip(group, _entries(codec, sources, settings), strict=True):
+            item.entry = entry
+        return
+    if len(sources) == 1:
+        made = [codec.encode(sources[0], iterations=settings.iterations, bpp=settings.bpp, search=settings.search)]
+    else:
+        most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
+        files = codec.encode_many(np.stack([_rgb(s) for s in sources]), iterations=most, search=settings.search)
+        made = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
+    for item, data in zip(group, made, strict=True):
+        item.data = data
+
+
+def _rgb(image: Pixels) -> Pixels:
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+
+
+def _fitted(data: bytes, bpp: float | None, *, grey: bool) -> bytes:
+    """A file with its last iterations left out until it fits, and marked as grey where its source was."""
+    file = vzc.unpack(data)
+    header, chunks = file.header, list(file.chunks)
+    while True:
+        data = vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=grey)
+        if bpp is None or len(chunks) == 1 or 8 * len(data) <= bpp * header.width * header.height:
+            return data
+        chunks.pop()
+
+
+def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSettings) -> list[vzc.PackEntry]:
+    """What a pack holds of images of one size; with `bpp` as many iterations as fit, one at least."""
+    height, width = sources[0].shape[:2]
+    if height * width > MAX_PACKED_PIXELS:
+        raise InputError(f"{width}x{height} pixels are too many for a pack", "packs are for small images: leave out --pack")
+    most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
+    codes = codec.codes_many(np.stack([_rgb(s) for s in sources]), iterations=most, search=settings.search)
+    payloads = entropy.encode_batch(codec.context, codes, [])
+    counts = [len(codes)] * len(sources)
+    for shorter in range(len(codes) - 1, 0, -1):
+        over = [i for i, p in enumerate(payloads) if settings.bpp is not None and 8 * len(p) > settings.bpp * height * width]
+        if not over:
+            break
+        again = entropy.encode_batch(codec.context, [plane[over] for plane in codes[:shorter]], [])
+        for i, payload in zip(over, again, strict=True):
+            payloads[i], counts[i] = payload, shorter
+    return [
+        vzc.PackEntry(payload=payload, width=width, height=height, grey=s.ndim == 2, iterations=count)
+        for payload, count, s in zip(payloads, counts, sources, strict=True)
+    ]
+
+
+def _write_vzc(item: _Item, settings: EncodeSettings) -> CodecRecord:
+    """The record of an encoded image; writes its file where it has one of its own."""
+    item.pixels = None
+    if item.entry is not None:
+        size, iterations = len(item.entry.payload), item.entry.iterations
+    else:
+        size, iterations = len(item.data), vzc.read_header(item.data).iterations
+    if item.target is not None and not settings.dry_run:
+        images.write_atomic(item.target, item.data)
+    return dataclasses.replace(
+        item.record,
+        output=None if item.target is None or settings.dry_run else images.printable(item.target),
+        output_bytes=size,
+        iterations=iterations,
+        bpp=8 * size / item.record.pixels,
+    )
+
+
+# --- encode into a pack ---------------------------------------------------------------------------------------------
+
+
+def run_encode_pack(
+    files: Iterable[InputFile],
+    output: Path,
+    settings: EncodeSettings,
+    *,
+    names: bool = True,
+    jobs: int = 0,
+    engine: str = "local",
+    on_record: OnRecord = lambda record: None,
+) -> CodecRun:
+    """Write photos into one pack. An image that lies in a folder below its input has that folder for a class.
+
+    Ctrl-C ends the run after what is in hand; what is finished goes into `NAME.partial.vzc`, which nobody takes for the whole.
+
+    Args:
+        output: the pack.
+        names: keep the photos' paths below their input.
+
+    Raises:
+        OutputError: `output` exists, is a folder, or cannot be written.
+        VizcompError: what no file can do without is wrong: the model, or a setting.
+    """
+    if output.is_dir():
+        raise OutputError(f"{images.printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
+    if output.exists() and not (settings.overwrite or settings.dry_run):
+        raise OutputError(f"{images.printable(output)} exists already", "--overwrite replaces it")
+    codec = _check_encoder(settings, jobs)
+    if not settings.dry_run:
+        images.check_output_folder(output.parent)
+    listed = list(files)  # the classes must be known before the first image is added
+    classes = sorted({c for file in listed if (c := _class_of(file)) is not None})
+    number = {name: i for i, name in enumerate(classes)}
+    writer = vzc.PackWriter(model=codec.fingerprint, classes=classes)
+    taken: set[str] = set()
+
+    def into_the_pack() -> Iterator[CodecRecord]:
+        for file, record, entry in _encoded(listed, lambda _: None, settings, jobs, engine):
+            if entry is not None:
+                name, notice = _packed_name(file, taken) if names else (None, "")
+                label = number.get(_class_of(file) or "")
+                record = _added(writer, file, record, dataclasses.replace(entry, name=name, label=label))
+                record = dataclasses.replace(record, notices=(*record.notices, notice)) if notice else record
+            yield record
+
+    started = time.perf_counter()
+    records, interrupted = collect(into_the_pack(), on_record)
+    written: Path | None = None
+    data = writer.finish()
+    if len(writer) and not settings.dry_run:
+        written = output.with_name(f"{output.stem}.partial{output.suffix}") if interrupted else output
+        images.write_atomic(written, data)
+        records = [dataclasses.replace(r, output=images.printable(written)) if r.images else r for r in records]
+    size = len(data) if len(writer) else 0
+    totals = _totals(records, time.perf_counter() - started, vzc_is_output=True, pack_bytes=size)
+    return CodecRun(records=records, totals=totals, interrupted=interrupted, pack=written)
+
+
+def _added(writer: vzc.PackWriter, file: InputFile, record: CodecRecord, entry: vzc.PackEntry) -> CodecRecord:
+    try:
+        writer.add(
+            entry.payload,
+            entry.width,
+            entry.height,
+            grey=entry.grey,
+            iterations=entry.iterations,
+            name=entry.name,
+            label=entry.label,
+        )
+    except VizcompError as exc:
+        return _failed(file, exc)
+    return record
+
+
+def _class_of(file: InputFile) -> str | None:
+    """The folder that a photo lies in, below its input; None where it lies there directly, or the format has no such name."""
+    if len(file.relative.parts) < 2:
+        return None
+    name = file.relative.parts[-2]
+    try:
+        vzc.check_name(name)
+    except InputError:
+        return None
+    return name
+
+
+def _packed_name(file: InputFile, taken: set[str]) -> tuple[str | None, str]:
+    """A photo's name in a pack, made different from those `taken`, and what is to be said about it."""
+    path = PurePosixPath(file.relative.as_posix())
+    for number in itertools.count(1):
+        name = str(path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        try:
+            vzc.check_name(name)
+        except InputError as exc:
+            return None, f"packed without its name: {exc.message}"
+        if name not in taken:
+            taken.add(name)
+            return name, "" if number == 1 else f"named {name} in the pack: there is another of its name"
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+# --- decode ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """What every input of `decode` shares.
+
+    Attributes:
+        model: a codec to look at first, before the bundled ones and those in the cache; a name or a path.
+        iterations: stop after so many; None: all there are.
+        max_pixels: a larger image is refused by its header.
+        overwrite, dry_run: as in `EncodeSettings`.
+    """
+
+    model: str | None = None
+    iterations: int | None = None
+    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise SettingsError(f"{self.iterations} iterations cannot be decoded", "use 1 or more")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """As `neural.find_model` wants it; the bundled ones it tries by itself."""
+        return () if self.model is None or self.model in neural.MODELS else (self.model,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeTask:
+    """Some inputs of `decode`, each of one image, that travel together."""
+
+    files: tuple[tuple[InputFile, Path | None], ...]
+    settings: DecodeSettings
+    jobs: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PackTask:
+    """Some images of one pack: their numbers and where they go."""
+
+    file: InputFile
+    targets: tuple[tuple[int, Path], ...]
+    settings: DecodeSettings
+    jobs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackPart:
+    """What became of some images of a pack; `lost` and `skipped` are not among `images`."""
+
+    images: int = 0
+    skipped: int = 0
+    lost: int = 0
+    error: VizcompError | None = None
+    pixels: int = 0
+    output_bytes: int = 0
+    sizes: frozenset[tuple[int, int]] = frozenset()
+    iterations: frozenset[int] = frozenset()
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A pack whose parts are about to come; `broken` is what could not even be planned."""
+
+    file: InputFile
+    folder: Path
+    count: int
+    broken: PackPart
+    tasks: tuple[PackTask, ...]
+
+
+def run_decode(
+    files: Iterable[InputFile],
+    output: Path | None,
+    settings: DecodeSettings,
+    *,
+    jobs: int = 0,
+    engine: str = "local",
+    on_record: OnRecord = lambda record: None,
+) -> CodecRun:
+    """Write NAME.png for each .vzc file, beside it or below `output`; for a pack, a folder NAME with its images.
+
+    Ctrl-C ends the run after what is in hand; what is finished stays.
+
+    Args:
+        output: a folder; for one file also one that ends in .png; None: beside each file.
+
+    Raises:
+        VizcompError: what no file can do without is wrong: the model that was given, the folder.
+    """
+    for model in settings.models:
+        neural.saved_fingerprint(Path(model))  # a wrong path ends the command, not each of its files
+    files, target = _targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
+    started = time.perf_counter()
+    plans: collections.deque[_Plan] = collections.deque()
+    tasks = _decode_tasks(files, target, settings, jobs, plans)
+    results = map_tasks(decode_some, tasks, on_crash=_decode_crashed, jobs=jobs, engine=engine)
+    records, interrupted = collect(_with_packs_whole(results, plans, settings), on_record)
+    totals = _totals(records, time.perf_counter() - started, vzc_is_output=False)
+    return CodecRun(records=records, totals=totals, interrupted=interrupted)
+
+
+def _decode_tasks(
+    files: Iterable[InputFile],
+    target: Callable[[InputFile], Path],
+    settings: DecodeSettings,
+    jobs: int,
+    plans: collections.deque[_Plan],
+) -> Iterator[DecodeTask | PackTask]:
+    """Tasks in the order of the inputs; a pack becomes as many as it needs, and its plan is left in `plans`."""
+    singles: list[InputFile] = []
+
+    def waiting() -> Iterator[DecodeTask]:
+        yield from (DecodeTask(tuple(group), settings, jobs) for group in _groups(singles, target))
+        singles.clear()
+
+    for file in files:
+        plan = _planned(file, target, settings, jobs)
+        if plan is None:
+            singles.append(file)
+            if len(singles) == GROUP:
+                yield from waiting()
+            continue
+        yield from waiting()
+        plans.append(plan)
+        yield from plan.tasks
+    yield from waiting()
+
+
+def _with_packs_whole(
+    results: Iterator[list[CodecRecord] | PackPart], plans: collections.deque[_Plan], settings: DecodeSettings
+) -> Iterator[CodecRecord]:
+    """One record for each pack, when its last part has come."""
+    parts: list[PackPart] = []
+    try:
+        for result in results:
+            if isinstance(result, list):
+                yield from result
+                continue
+            parts.append(result)
+            if len(parts) == len(plans[0].tasks):
+                yield _pack_record(plans.popleft(), parts, settings)
+                parts = []
+    except KeyboardInterrupt:
+        if parts:
+            yield _pack_record(plans.popleft(), parts, settings)
+        raise
+
+
+def _decode_crashed(task: DecodeTask | PackTask) -> list[CodecRecord] | PackPart:
+    if isinstance(task, PackTask):
+        return PackPart(lost=len(task.targets), error=VizcompError(CRASH))
+    return [_failed(file, VizcompError(CRASH)) for file, _ in task.files]
+
+
+def decode_some(task: DecodeTask | PackTask) -> list[CodecRecord] | PackPart:
+    """Decode the files of a task, or some images of a pack, and write them, whatever happens to any of them."""
+    if isinstance(task, PackTask):
+        return _decode_pack(task)
+    items = [_item(*pair) for pair in task.files]
+    alike: dict[tuple[bytes, int, int, int], list[_Item]] = {}
+    for item in items:
+        item.step(lambda it: _read_vzc(it, task.settings))
+        if not item.open or item.stored is None:
+            continue
+        header = item.stored.header
+        if item.stored.complete and max(header.width, header.height) <= SMALL_SIDE:
+            alike.setdefault((header.model, header.width, header.height, header.iterations), []).append(item)
+        else:
+            _decode_alone(item, task)
+    for group in alike.values():
+        _decode_together(group, task)
+    return [item.record for item in items]
+
+
+def _read_vzc(item: _Item, settings: DecodeSettings) -> CodecRecord:
+    replace = settings.overwrite or settings.dry_run
+    if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
+        return _skipped(item, why)
+    most = 16 * settings.max_pixels + (64 << 20)
+    data = images.read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
+    if data and vzc.kind(data) == "pack":
+        vzc.PackReader(data)  # says why it could not be planned as one
+    item.stored = vzc.unpack(data, max_pixels=settings.max_pixels, allow_truncated=True)
+    item.data = data
+    header = item.stored.header
+    return dataclasses.replace(item.record, width=header.width, height=header.height, pixels=header.width * header.height)
+
+
+def _found(wanted: bytes, task: DecodeTask) -> NeuralCodec:
+    _limit_threads(task.jobs)
+    return neural.find_model(wanted, task.settings.models)
+
+
+def _decode_together(group: list[_Item], task: DecodeTask) -> None:
+    """Small files of one model and size. Where that fails each is tried alone, so that each gets its own error."""
+    started = time.perf_counter()
+    stored = [item.stored for item in group if item.stored is not None]
+    many = min(task.settings.iterations or vzc.MAX_ITERATIONS, stored[0].header.iterations)
+    try:
+        codec = _found(stored[0].header.model, task)
+        made = _within_memory(lambda files: codec.decode_many(files, iterations=many), stored)
+    except (VizcompError, MemoryError):
+        for item in group:
+            _decode_alone(item, task)
+        return
+    share = (time.perf_counter() - started) / len(group)
+    for item, image in zip(group, made, strict=True):
+        item.pixels = image
+        item.record = dataclasses.replace(item.record, seconds=item.record.seconds + share, iterations=many)
+        item.step(lambda it: _write_png(it, task.settings))
+
+
+def _decode_alone(item: _Item, task: DecodeTask) -> None:
+    def work(it: _Item) -> CodecRecord:
+        codec = _found(vzc.read_header(it.data, max_pixels=task.settings.max_pixels).model, task)
+        found = codec.decode(
+            it.data, iterations=task.settings.iterations, max_pixels=task.settings.max_pixels, allow_truncated=True
+        )
+        it.pixels = found.image
+        it.record = dataclasses.replace(it.record, iterations=found.iterations)
+        return _write_png(it, task.settings)
+
+    item.step(work)
+
+
+def _write_png(item: _Item, settings: DecodeSettings) -> CodecRecord:
+    """The record of a decoded image; writes it."""
+    assert item.pixels is not None
+    assert item.stored is not None
+    stored, pixels = item.stored, item.pixels
+    item.pixels = None
+    header = stored.header
+    if (alpha := header.item(vzc.TAG_ALPHA)) is not None:
+        colours = pixels if pixels.ndim == 3 else pixels[..., None]
+        pixels = np.concatenate([colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2)
+    data = images.encode_png(pixels)
+    if item.target is not None and not settings.dry_run:
+        images.write_atomic(item.target, data)
+    record = dataclasses.replace(
+        item.record,
+        output=None if item.target is None or settings.dry_run else images.printable(item.target),
+        output_bytes=len(data),
+        bpp=8 * len(item.data) / item.record.pixels,
+    )
+    if stored.complete:
+        return record
+    return dataclasses.replace(
+        record,
+        status="partial",
+        error=f"{stored.problem}; decoded {record.iterations} of {header.iterations} iterations",
+        error_type="TruncatedError",
+    )
+
+
+# --- decode a pack --------------------------------------------------------------------------------------------------
+
+
+def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: DecodeSettings, jobs: int) -> _Plan | None:
+    """How a pack is to be unpacked; None for what is no pack, or cannot be opened as one."""
+    try:
+        with file.path.open("rb") as stream:
+            if vzc.kind(stream.read(4)) != "pack":
+                return None
+        reader = _mapped(file.path, settings.max_pixels)
+    except (OSError, ValueError, VizcompError):
+        return None
+    known: list[tuple[int, str | None, str | None]] = []
+    broken = PackPart()
+    for first in range(0, len(reader), vzc.BLOCK):
+        block = range(first, min(first + vzc.BLOCK, len(reader)))
+        try:
+            for i in block:
+                label = reader.label(i)
+                known.append((i, reader.name(i), None if label is None else reader.classes[label]))
+        except FormatError as exc:
+            known = [each for each in known if each[0] < first]
+            broken = dataclasses.replace(broken, lost=broken.lost + len(block), error=broken.error or exc)
+    path = target(file)
+    folder = path.with_name(path.name.removesuffix(".png"))
+    targets = [(i, folder / name) for i, name in _png_names(known, len(str(max(0, len(reader) - 1))))]
+    starts = range(0, max(1, len(targets)), neural.BATCH)  # one task at least, to bring the record
+    tasks = tuple(PackTask(file, tuple(targets[a : a + neural.BATCH]), settings, jobs) for a in starts)
+    return _Plan(file, folder, len(reader), broken, tasks)
+
+
+def _mapped(path: Path, max_pixels: int) -> vzc.PackReader:
+    return vzc.PackReader(np.memmap(path, np.uint8, "r").data, max_pixels=max_pixels)
+
+
+def _png_names(known: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:
+    """Where the images of a pack go, given as (number, name, class): all different, also where upper and lower case are one.
+
+    A name keeps its folders, and gets the suffix .png: `a.jpg` becomes `a.png`, or `a.jpg.png` where the pack has an `a.png`. A
+    class that is not among the folders of the name becomes one. An image without a name has its number for one.
+    """
+    found: dict[int, PurePosixPath] = {}
+    taken: set[str] = set()
+
+    def claim(number: int, *wanted: PurePosixPath) -> None:
+        numbered = (wanted[-1].with_name(f"{wanted[-1].stem}-{n}.png") for n in itertools.count(2))
+        for path in itertools.chain(wanted, numbered):
+            if (key := str(path).casefold()) not in taken:
+                taken.add(key)
+                found[number] = path
+                return
+
+    for as_they_are in (True, False):
+        for number, name, label in known:
+            path = PurePosixPath(name if name is not None else f"{number:0{digits}}.png")
+            if label is not None and f"/{label}/" not in f"/{path.parent}/":
+                path = label / path
+            if (name is not None and path.suffix == ".png") != as_they_are:
+                continue
+            claim(number, path.with_suffix(".png"), path.with_name(f"{path.name}.png"))
+    return [(number, found[number]) for number, _, _ in known]
+
+
+@functools.lru_cache(maxsize=1)
+def _pack(path: Path, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
+    """One pack and its codec for each process."""
+    _limit_threads(jobs)
+    return VzcPack(path, model=model, max_pixels=max_pixels)
+
+
+def _decode_pack(task: PackTask) -> PackPart:
+    started = time.perf_counter()
+    settings = task.settings
+    part = PackPart()
+    todo: list[tuple[int, Path]] = []
+    for number, path in task.targets:
+        if path.exists() and not (settings.overwrite or settings.dry_run):
+            part = dataclasses.replace(part, skipped=part.skipped + 1)
+        else:
+            todo.append((number, path))
+    try:
+        pack = _pack(task.file.path, next(iter(settings.models), None), settings.max_pixels, task.jobs) if todo else None
+    except VizcompError as exc:
+        pack, todo, part = None, [], dataclasses.replace(part, lost=len(todo), error=exc)
+    while pack is not None and todo:
+        count = _how_many(pack, todo)
+        part, todo = _decode_portion(pack, todo[:count], settings, part), todo[count:]
+    return dataclasses.replace(part, seconds=time.perf_counter() - started)
+
+
+def _how_many(pack: VzcPack, todo: Sequence[tuple[int, Path]]) -> int:
+    """How many of the next images go through together without taking much memory: one at least."""
+    room = 1 << 24  # pixels
+    for count, (number, _) in enumerate(todo):
+        try:
+            width, height = pack.reader.size(number)
+        except FormatError:
+            return max(1, count)
+        room -= width * height
+        if room < 0:
+            return max(1, count)
+    return len(todo)
+
+
+def _decode_portion(pack: VzcPack, todo: list[tuple[int, Path]], settings: DecodeSettings, part: PackPart) -> PackPart:
+    """Images that are decoded together; where that fails, each alone."""
+
+    def pixels_of(numbers: list[int]) -> list[Pixels]:
+        found: list[Pixels] = _within_memory(lambda wanted: pack.batch(wanted, iterations=settings.iterations), numbers)
+        return found
+
+    made: list[Pixels] = []
+    with contextlib.suppress(FormatError, MemoryError):
+        made = pixels_of([number for number, _ in todo])
+    for at, (number, path) in enumerate(todo):
+        try:
+            image = made[at] if made else pixels_of([number])[0]
+            data = images.encode_png(image)
+            if not settings.dry_run:
+                images.write_atomic(path, data)
+        except (VizcompError, MemoryError) as exc:
+            error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer --jobs")
+            part = dataclasses.replace(part, lost=part.lost + 1, error=part.error or error)
+            continue
+        entry = pack.reader.entry(number)
+        part = dataclasses.replace(
+            part,
+            images=part.images + 1,
+            pixels=part.pixels + entry.width * entry.height,
+            output_bytes=part.output_bytes + len(data),
+            sizes=part.sizes | {(entry.width, entry.height)},
+            iterations=part.iterations | {min(entry.iterations, settings.iterations or entry.iterations)},
+        )
+    return part
+
+
+def _pack_record(plan: _Plan, parts: Sequence[PackPart], settings: DecodeSettings) -> CodecRecord:
+    """The record of a whole pack; a part that has not come was interrupted."""
+    parts = (plan.broken, *parts)
+    done, skipped, lost = (sum(getattr(p, what) for p in parts) for what in ("images", "skipped", "lost"))
+    missing = plan.count - done - skipped - lost
+    error = next((p.error for p in parts if p.error is not None), None)
+    sizes = frozenset[tuple[int, int]]().union(*(p.sizes for p in parts))
+    iterations = frozenset[int]().union(*(p.iterations for p in parts))
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+    pixels = sum(p.pixels for p in parts)
+    source = size_of(plan.file.path)
+    record = CodecRecord(
+        input=plan.file.shown,
+        output=images.printable(plan.folder) if done and not settings.dry_run else None,
+        status="ok",
+        width=width,
+        height=height,
+        images=done,
+        pixels=pixels,
+        source_bytes=source,
+        output_bytes=sum(p.output_bytes for p in parts),
+        iterations=next(iter(iterations)) if len(iterations) == 1 else 0,
+        bpp=8 * source / pixels if pixels and done == plan.count else None,
+        seconds=sum(p.seconds for p in parts),
+        notices=() if plan.count else ("the pack holds no images",),
+    )
+    if error is not None:
+        text = one_line(error) if lost == plan.count and not done else f"{lost} of {plan.count} images lost: {one_line(error)}"
+        status: CodecStatus = "partial" if done or skipped else "failed"
+        return dataclasses.replace(record, status=status, error=text, error_type=type(error).__name__)
+    if missing:
+        return dataclasses.replace(record, status="partial", error=f"interrupted: {missing} of {plan.count} images are missing")
+    if skipped == plan.count and skipped:
+        return dataclasses.replace(record, status="skipped", error="output exists; --overwrite replaces it")
+    if skipped:
+        return dataclasses.replace(record, notices=(f"{skipped} of {plan.count} images were there; --overwrite replaces them",))
+    return record

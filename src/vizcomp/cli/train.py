@@ -165,7 +165,8 @@ def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, consol
         return
     if result.skipped:
         name, why = result.skipped[0]
-        console.print(f"{len(result.skipped)} pictures skipped, the first: {name}: {why}", markup=False)
+        many = "1 picture skipped" if len(result.skipped) == 1 else f"{len(result.skipped)} pictures skipped, the first"
+        console.print(f"{many}: {name}: {why}", markup=False)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
     on_validation = f"; on the validation part {figures}" if figures else ""
     console.print(

@@ -795,11 +795,11 @@ def _write_png(item: _Item, settings: DecodeSettings) -> CodecRecord:
 def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: DecodeSettings, jobs: int) -> _Plan | None:
     """How a pack is to be unpacked; None for what is no pack, or cannot be opened as one."""
     try:
-        with file.path.open("rb") as stream:
-            if vzc.kind(stream.read(4)) != "pack":
-                return None
-        reader = _mapped(file.path, settings.max_pixels)
-    except (OSError, ValueError, VizcompError):
+        data = images.map_file(file.path, check=lambda head, name: vzc.kind(head))
+        if vzc.kind(data) != "pack":
+            return None
+        reader = vzc.PackReader(data, max_pixels=settings.max_pixels)
+    except VizcompError:
         return None
     known: list[tuple[int, str | None, str | None]] = []
     broken = PackPart()
@@ -818,10 +818,6 @@ def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: Dec
     starts = range(0, max(1, len(targets)), neural.BATCH)  # one task at least, to bring the record
     tasks = tuple(PackTask(file, tuple(targets[a : a + neural.BATCH]), settings, jobs) for a in starts)
     return _Plan(file, folder, len(reader), broken, tasks)
-
-
-def _mapped(path: Path, max_pixels: int) -> vzc.PackReader:
-    return vzc.PackReader(np.memmap(path, np.uint8, "r").data, max_pixels=max_pixels)
 
 
 def _png_names(known: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:

@@ -14,6 +14,7 @@ import importlib
 import io
 import itertools
 import math
+import mmap
 import os
 import re
 import secrets
@@ -576,7 +577,10 @@ def _read_photo(path: Path, max_pixels: int) -> bytes:
     return read_file(path, check=_recognise, max_bytes=16 * max_pixels + (64 << 20))
 
 
-def read_file(path: Path, *, check: Callable[[bytes, str], object], max_bytes: int) -> bytes:
+Check = Callable[[bytes, str], object]
+
+
+def read_file(path: Path, *, check: Check, max_bytes: int) -> bytes:
     """The bytes of a file, read once; nothing large that is not what is wanted is ever read.
 
     Args:
@@ -587,6 +591,24 @@ def read_file(path: Path, *, check: Callable[[bytes, str], object], max_bytes: i
     Raises:
         InputError: missing, not a file, no permission; TooLargeError.
     """
+    with _file(path, check) as (file, size):
+        if size > max_bytes:
+            raise TooLargeError(
+                f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise max_pixels"
+            )
+        file.seek(0)
+        return file.read()
+
+
+def map_file(path: Path, *, check: Check) -> bytes | mmap.mmap:
+    """The bytes of a file, mapped and not read; arguments and errors as for `read_file`."""
+    with _file(path, check) as (file, size):
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+
+@contextlib.contextmanager
+def _file(path: Path, check: Check) -> Iterator[tuple[io.FileIO, int]]:
+    """A regular file that passes the check, and its size; what goes wrong with it is one of our errors."""
     name = printable(path)
     try:
         # Without O_NONBLOCK the opening of a pipe with no writer would wait for ever.
@@ -603,12 +625,7 @@ def read_file(path: Path, *, check: Callable[[bytes, str], object], max_bytes: i
             head = file.read(_HEAD_BYTES)
             if head:
                 check(head, name)
-            if status.st_size > max_bytes:
-                raise TooLargeError(
-                    f"{name} has {status.st_size} bytes, more than a picture of the allowed size", "raise max_pixels"
-                )
-            file.seek(0)
-            return file.read()
+            yield file, status.st_size
     except OSError as exc:
         raise InputError(f"{name} cannot be read: {_cause(exc)}", "check the disk and the file's permissions") from exc
     except MemoryError as exc:

@@ -169,7 +169,8 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
         table.add_row("skipped", f"{totals.skipped} (--overwrite replaces what exists)")
     if totals.failed:
         table.add_row("failed", str(totals.failed))
-    table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
+    if totals.source_bytes:
+        table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
 
 
 def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:

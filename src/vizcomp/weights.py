@@ -63,6 +63,11 @@ def bundled_path(name: str) -> Path:
         WeightsMissingError: the package was installed without it.
     """
     with as_file(files("vizcomp").joinpath("bundled", name)) as path:  # the package is always unpacked: the path stays valid
+        if not path.is_file() and name not in {row.file for row in BUNDLED}:
+            stem = name.removesuffix(".safetensors")
+            raise WeightsMissingError(
+                f"the model {stem} does not come with this version", "train one with vizcomp train, and give the path of its file"
+            )
         if not path.is_file():
             raise WeightsMissingError(f"{name} is missing from the installed package", "install vizcomp again")
         return path

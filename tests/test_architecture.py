@@ -34,6 +34,8 @@ FLOORS = {
     "training": 4,
     "engines": 5,
     "batch": 5,
+    "codec_batch": 5,
+    "contents": 5,
     "report": 5,
     "cli": 6,
     "__init__": 6,
@@ -43,6 +45,8 @@ SAME_FLOOR = {
     ("djpeg", "depth"),
     ("batch", "engines"),
     ("batch", "report"),
+    ("codec_batch", "batch"),
+    ("codec_batch", "engines"),
     ("cli", "cli"),
     ("datasets", "images"),
     ("training", "neural"),
@@ -64,6 +68,7 @@ TOP_LEVEL = {  # third-party packages that a module may import at its top
     "neural": {"numpy"},
     "training": {"numpy"},
     "batch": {"numpy"},
+    "codec_batch": {"numpy"},
     "report": set(),
     "cli": {"typer"},
 }
@@ -138,6 +143,7 @@ HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray scipy matplotli
         "import vizcomp.cli",
         "import sys; sys.argv = ['vizcomp', '--help']" + RUN_MAIN,
         "import sys; sys.argv = ['vizcomp', 'djpeg', '--help']" + RUN_MAIN,
+        "import sys; sys.argv = ['vizcomp', 'encode', '--help']" + RUN_MAIN,
     ],
 )
 def test_help_loads_no_framework(code: str) -> None:

@@ -415,6 +415,8 @@ class CodecTask:
             "data": self.source,
             "skipped": len(self.skipped),
             "classifier": s.classifier,
+            # small images: the whole file in about two dozen bytes; photos: all that the network was trained for
+            "default_iterations": 1 if self.config.native else self.config.iterations,
             "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device", "start")},
             "licence": s.licence,
         }

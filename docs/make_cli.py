@@ -24,8 +24,8 @@ HEAD = """\
 Made by `python docs/make_cli.py` from the commands' own declarations: change those, not this file.
 Every command also has `-h` and `--help`; `vizcomp --version` prints the version.
 
-What the options do, and why, stands in [djpeg.md](djpeg.md), [depth.md](depth.md) and [codec.md](codec.md); how inputs are found and
-outputs named in [images.md](images.md).
+What the options do, and why, stands in [djpeg.md](djpeg.md), [depth.md](depth.md) and [codec.md](codec.md); how inputs are
+found and outputs named in [images.md](images.md).
 
 ## Exit codes
 

@@ -1,0 +1,391 @@
+"""The recurrent codec as a verb, on small networks with fixed random weights; the bundled models where they are there."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_codec
+
+from vizcomp import entropy, neural, vzc, weights
+from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError
+from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.training.codec import save_codec
+
+
+@pytest.fixture(scope="module")
+def codec(any_model: Path) -> NeuralCodec:
+    return NeuralCodec.load(any_model)
+
+
+@pytest.fixture(scope="module")
+def small(small_model: Path) -> NeuralCodec:
+    return NeuralCodec.load(small_model)
+
+
+@pytest.fixture(scope="module")
+def patches(cat: np.ndarray) -> np.ndarray:
+    """uint8 (20, 32, 32, 3)."""
+    return np.stack([cat[y : y + 32, x : x + 32] for y in range(0, 160, 32) for x in range(64, 192, 32)])
+
+
+# --- files of one image ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 77), (130, 3), (32, 32), (37, 61), (64, 96)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_images_of_any_size_come_back_in_it(codec: NeuralCodec, cat: np.ndarray, height: int, width: int, grey: bool) -> None:
+    image = cat[:height, :width, 1] if grey else cat[:height, :width]
+    data = codec.encode(image)
+    found = codec.decode(data)
+    assert found.image.shape == image.shape
+    assert found.image.dtype == np.uint8
+    assert (found.iterations, found.complete, found.problem) == (3, True, "")
+    assert (found.header.width, found.header.height, found.header.grey) == (width, height, grey)
+    assert found.header.model == codec.fingerprint
+    codes = codec.codes(image)
+    shown = codec.image(codes, height, width)
+    assert np.array_equal(found.image, np.rint(shown.mean(2)) if grey else shown), "the file holds the encoder's bits"
+    assert codec.encode(image) == data
+
+
+def test_each_iteration_is_decodable(codec: NeuralCodec, cat: np.ndarray) -> None:
+    data = codec.encode(cat)
+    for many in (1, 2, 3):
+        assert np.array_equal(codec.decode(data, iterations=many).image, codec.decode(codec.encode(cat, iterations=many)).image)
+    assert codec.decode(data, iterations=9).iterations == 3
+    assert len({codec.decode(data, iterations=many).image.tobytes() for many in (1, 2, 3)}) == 3
+
+
+def test_what_is_complete_of_a_cut_file_decodes_as_fewer_iterations(codec: NeuralCodec, cat: np.ndarray) -> None:
+    data = codec.encode(cat[:50, :70])
+    header = vzc.read_header(data)
+    for many, end in enumerate(header.offsets[1:], 1):
+        for cut in (data[:end], data[: end + 1]):
+            with pytest.raises(TruncatedError):
+                codec.decode(cut)
+            found = codec.decode(cut, allow_truncated=True)
+            assert (found.iterations, found.complete) == (many, False)
+            assert f"iteration {many + 1} of 3" in found.problem
+            assert np.array_equal(found.image, codec.decode(data, iterations=many).image)
+    with pytest.raises(TruncatedError):
+        codec.decode(data[: header.offsets[0]], allow_truncated=True)
+
+
+def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) -> None:
+    sizes = [len(codec.encode(cat, iterations=n)) for n in (1, 2, 3)]
+    assert sizes == sorted(set(sizes))
+    pixels = cat.shape[0] * cat.shape[1]
+    for many, size in enumerate(sizes, 1):
+        limit = 8 * size / pixels
+        assert len(codec.encode(cat, bpp=limit)) == size
+        assert vzc.read_header(codec.encode(cat, bpp=limit * 1.0001)).iterations == many
+        assert vzc.read_header(codec.encode(cat, bpp=limit * 0.9999)).iterations == max(1, many - 1)
+    assert len(codec.encode(cat, bpp=100, iterations=2)) == sizes[1]
+
+
+def test_tiles_leave_no_seams(codec: NeuralCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = codec.codes(cat)
+    shown = codec.image(whole, 300, 451)
+    monkeypatch.setattr(neural, "TILE", 64)
+    monkeypatch.setattr(neural, "REACH", 32)
+    tiled = codec.image(whole, 300, 451).astype(int)
+    assert np.abs(tiled - shown).max() <= 1
+    assert (tiled != shown).mean() < 0.001
+    parts = codec.codes(cat)
+    for one, other in zip(whole, parts, strict=True):
+        assert one.shape == other.shape
+        assert (one != other).mean() < 0.01
+    assert np.array_equal(codec.decode(codec.encode(cat)).image, codec.image(parts, 300, 451))
+
+
+def test_many_at_once_are_the_same_as_one_by_one(small: NeuralCodec, patches: np.ndarray) -> None:
+    files = small.encode_many(patches, search=0)
+    assert files == [small.encode(p, search=0) for p in patches]
+    together = small.decode_many([vzc.unpack(data) for data in files])
+    for data, image in zip(files, together, strict=True):
+        assert np.abs(image.astype(int) - small.decode(data).image).max() <= 1
+    first = small.decode_many([vzc.unpack(data) for data in files[:3]], iterations=1)
+    for data, image in zip(files, first, strict=False):
+        assert np.abs(image.astype(int) - small.decode(data, iterations=1).image).max() <= 1
+    assert small.encode_many(patches[:0]) == []
+
+
+def test_a_file_of_fixed_bytes(small: NeuralCodec) -> None:
+    """Bits to bytes is exact on every machine; only the last step, to pixels, may round."""
+    rng = np.random.default_rng(5)
+    codes = [rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)]
+    chunks = [entropy.encode(small.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+    data = vzc.pack(chunks, model=small.fingerprint, width=32, height=32)
+    assert data.hex() == FIXED
+    found = small.decode(bytes.fromhex(FIXED)).image.astype(float)
+    assert np.abs(found - small.image(codes, 32, 32)).max() <= 1
+
+
+FIXED = "b5565a10ec339cdb111110ad86d68816172ee453ce1ba14a4198769b3965e9ee779e4195f459b827e649be"
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+
+
+def score(codec: NeuralCodec, image: np.ndarray, codes: list[np.ndarray]) -> float:
+    shown = codec.image(codes, 32, 32) / 255
+    return float(10 * ((shown - image / 255) ** 2).mean() + codec.search.rate * entropy.cost_bits(codec.context, codes, []))
+
+
+def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> None:
+    plain = small.codes_many(patches, iterations=1, search=0)
+    for candidates in (2, 9, 32):
+        found = small.codes_many(patches, iterations=1, search=candidates)
+        before, after = (
+            [score(small, image, [plane[i] for plane in planes]) for i, image in enumerate(patches)] for planes in (plain, found)
+        )
+        assert all(b <= a + 1e-3 for a, b in zip(before, after, strict=True))  # pixels are rounded here, not in the search
+    assert np.mean(after) < np.mean(before)
+    assert all(np.array_equal(a, b) for a, b in zip(plain, small.codes_many(patches, iterations=1, search=1), strict=True))
+
+
+def test_search_is_deterministic_and_each_image_s_own(small: NeuralCodec, patches: np.ndarray) -> None:
+    all_at_once = small.codes_many(patches, search=12)
+    again = small.codes_many(patches[::-1].copy(), search=12)
+    for i in (0, 7, 19):
+        alone = small.codes(patches[i], search=12)
+        for t in range(3):
+            assert np.array_equal(all_at_once[t][i], alone[t])
+            assert np.array_equal(again[t][19 - i], alone[t])
+
+
+def test_small_images_are_searched_unless_told(small: NeuralCodec, codec: NeuralCodec, patches: np.ndarray) -> None:
+    assert small.encode(patches[0]) == small.encode(patches[0], search=32) != small.encode(patches[0], search=0)
+    assert codec.encode(patches[0]) == codec.encode(patches[0], search=0)
+
+
+def test_a_codec_that_is_told_the_classifier_s_answer(tmp_path: Path, patches: np.ndarray) -> None:
+    codec = NeuralCodec.load(tiny_codec(tmp_path / "given.safetensors", native=32, given=10))
+    codec._classifier = lambda x: x.flatten(1)[:, :10] * 5
+    plain, found = codec.encode_many(patches, search=0), codec.encode_many(patches, search=12)
+    assert plain != found
+    assert found == codec.encode_many(patches, search=12)
+    codec._classifier = None  # a decoder needs none
+    assert codec.decode(found[0]).image.shape == (32, 32, 3)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec) -> None:
+    assert small.fingerprint.hex() == "ec339cdb"
+    assert neural.saved_fingerprint(small_model) == small.fingerprint
+    assert neural.saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
+    network, rng = small._network, np.random.default_rng(0)
+    codes = [[rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)] for _ in range(40)]
+    context = entropy.ContextModel.fit(codes, adaptive=False)
+    save_codec(tmp_path / "context.safetensors", network, {}, {f"context.{k}": v for k, v in context.to_arrays().items()})
+    other = NeuralCodec.load(tmp_path / "context.safetensors")
+    assert other.fingerprint != small.fingerprint
+    assert neural.saved_fingerprint(tmp_path / "context.safetensors") == other.fingerprint
+    changed = NeuralCodec.load(small_model)
+    for name, value in changed._network.state_dict().items():
+        before = value.clone()
+        value.flatten()[0] += 0.5
+        same = neural.fingerprint(changed._network, changed.context) == small.fingerprint
+        assert same == (not name.startswith(("entrances.", "decoder.", "exit."))), name
+        value.copy_(before)
+
+
+def test_models_are_found_by_fingerprint(
+    tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
+    monkeypatch.setattr(neural, "_cache", {})
+    with pytest.raises(WeightsMissingError, match="ec339cdb") as missing:
+        neural.find_model(small.fingerprint, [any_model])
+    assert missing.value.exit_code == 3
+    assert str(weights.model_folder()) in missing.value.hint
+    folder = weights.model_folder()
+    folder.mkdir(parents=True)
+    (folder / "a-damaged.safetensors").write_bytes(b"not a model")
+    (folder / "b-mine.safetensors").write_bytes(small_model.read_bytes())
+    assert neural.find_model(small.fingerprint).name == str(folder / "b-mine.safetensors")
+    assert neural.find_model(small.fingerprint, [any_model, small_model]).name == str(small_model), "given ones come first"
+    with pytest.raises(ModelError, match="a-damaged"):
+        neural.find_model(small.fingerprint, [folder / "a-damaged.safetensors"])
+    data = small.encode(np.zeros((32, 32, 3), np.uint8), search=0)
+    assert neural.decode(data).image.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("what", ["nothing there", "not safetensors", "another kind", "missing weights", "wrong shapes"])
+def test_files_that_are_no_codec(tmp_path: Path, small_model: Path, what: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "model.safetensors"
+    about = {"vizcomp": '{"kind": "classifier"}'}
+    if what == "not safetensors":
+        path.write_bytes(b"\x89PNG" * 100)
+    elif what == "another kind":
+        save_file({"x": torch.zeros(3)}, path, metadata=about)
+    elif what in ("missing weights", "wrong shapes"):
+        from safetensors import safe_open
+
+        with safe_open(str(small_model), "pt") as file:
+            about = file.metadata()
+        tensors = load_file(small_model)
+        name = max(tensors, key=lambda n: tensors[n].numel())
+        tensors[name] = tensors[name][:1].clone()
+        if what == "missing weights":
+            del tensors[name]
+        save_file(tensors, path, metadata=about)
+    with pytest.raises(ModelError) as error:
+        NeuralCodec.load(path)
+    assert str(path) in error.value.message
+    if what not in ("missing weights", "wrong shapes"):
+        with pytest.raises(ModelError):
+            neural.saved_fingerprint(path)
+
+
+def test_what_is_refused(small: NeuralCodec, codec: NeuralCodec, cat: np.ndarray) -> None:
+    patch = cat[:32, :32]
+    for wrong in (0, 4, -1):
+        with pytest.raises(SettingsError, match="iterations"):
+            small.encode(patch, iterations=wrong)
+    with pytest.raises(SettingsError, match="search"):
+        small.encode(patch, search=-1)
+    with pytest.raises(InputError, match="32x32"):
+        small.encode(cat)
+    for bad in (patch.astype(float), patch[..., :2], patch[:0], patch[None]):
+        with pytest.raises(ValueError, match="uint8 array"):
+            codec.encode(bad)
+    with pytest.raises(ValueError, match="uint8 array"):
+        codec.codes_many(patch)
+    data = small.encode(patch, search=0)
+    with pytest.raises(ModelError, match="ec339cdb"):
+        codec.decode(data)
+    with pytest.raises(SettingsError):
+        small.decode(data, iterations=0)
+    with pytest.raises(FormatError, match="pixels"):
+        small.decode(data, max_pixels=1000)
+    with pytest.raises(FormatError, match="iteration 1"):
+        small.decode(data[:17] + bytes([data[17] ^ 1]) + data[18:])
+    with pytest.raises(FormatError, match="PNG"):
+        small.decode(b"\x89PNG\r\n\x1a\n")
+    rows = vzc.pack([b""] * 4, model=small.fingerprint, width=32, height=32)
+    with pytest.raises(FormatError, match="4 iterations"):
+        small.decode(rows)
+    with pytest.raises(FormatError, match="4 iterations"):
+        small.decode_many([vzc.unpack(rows)])
+    long = vzc.pack([b"x" * 500], model=small.fingerprint, width=32, height=32)
+    for decode in (lambda: small.decode(long), lambda: small.decode_many([vzc.unpack(long)])):
+        with pytest.raises(FormatError):
+            decode()
+
+
+# --- packs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pack_file(tmp_path_factory: pytest.TempPathFactory, small: NeuralCodec, patches: np.ndarray) -> Path:
+    """140 images, three blocks: image 5 is grey, image 6 has one iteration, image 7 neither name nor label."""
+    writer = vzc.PackWriter(model=small.fingerprint, classes=("cat", "dog"))
+    for i in range(140):
+        iterations = 1 if i == 6 else 3
+        payload = small.payloads(patches[i % 20][None], iterations=iterations, search=0)[0]
+        about = {} if i == 7 else {"name": f"{'cat' if i % 2 else 'dog'}/{i:03}.png", "label": 1 - i % 2}
+        writer.add(payload, 32, 32, grey=i == 5, iterations=iterations, **about)
+    path = tmp_path_factory.mktemp("packs") / "set.vzc"
+    path.write_bytes(writer.finish())
+    return path
+
+
+def test_a_pack_holds_what_files_would(pack_file: Path, small_model: Path, small: NeuralCodec, patches: np.ndarray) -> None:
+    pack = VzcPack(pack_file, model=small_model)
+    assert (len(pack), pack.classes) == (140, ("cat", "dog"))
+    expected = [small.decode(small.encode(p, search=0)).image for p in patches]
+    found = list(pack)
+    assert found[5].shape == (32, 32)
+    assert np.array_equal(found[6], small.decode(small.encode(patches[6], iterations=1, search=0)).image)
+    for i in (0, 1, 63, 64, 139):
+        assert np.array_equal(found[i], expected[i % 20])
+        assert np.array_equal(pack[i], found[i])
+        assert np.array_equal(pack[f"{'cat' if i % 2 else 'dog'}/{i:03}.png"], found[i])
+    assert np.array_equal(pack[-1], found[139])
+    assert [pack.label(i) for i in (0, 1, 7)] == [1, 0, None]
+    coarse = pack.batch([0, 6], iterations=1)
+    assert np.array_equal(coarse[0], small.decode(small.encode(patches[0], iterations=1, search=0)).image)
+    with pytest.raises(InputError, match="nowhere"):
+        pack["nowhere.png"]
+    with pytest.raises(IndexError):
+        pack[140]
+    again = VzcPack(pack_file.read_bytes(), model=small_model)
+    assert np.array_equal(again[3], found[3])
+
+
+def test_a_damaged_block_costs_its_own_images(pack_file: Path, small_model: Path) -> None:
+    data = bytearray(pack_file.read_bytes())
+    data[200] ^= 1
+    pack = VzcPack(bytes(data), model=small_model)
+    with pytest.raises(FormatError, match="block 0"):
+        pack[3]
+    assert np.array_equal(pack[70], VzcPack(pack_file, model=small_model)[70])
+
+
+def test_a_pack_travels_to_other_processes(pack_file: Path, small_model: Path) -> None:
+    pack = VzcPack(pack_file, model=small_model)
+    state = pickle.dumps(pack)
+    assert len(state) < 1000, "the path travels, not the images"
+    assert np.array_equal(pickle.loads(state)[4], pack[4])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_straight_from_a_pack(pack_file: Path, small_model: Path, workers: int) -> None:
+    pack = VzcPack(pack_file, model=small_model)
+    loader = torch.utils.data.DataLoader(
+        pack.dataset(), batch_size=50, num_workers=workers, multiprocessing_context="fork" if workers else None
+    )
+    images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert images.shape == (140, 3, 32, 32)
+    assert images.dtype == torch.float32
+    assert labels.tolist() == [-1 if i == 7 else 1 - i % 2 for i in range(140)]
+    assert np.array_equal((images[9] * 255).round().byte().permute(1, 2, 0).numpy(), pack[9])
+    assert torch.equal(images[5][0], images[5][1])
+    sums = pack.dataset(transform=lambda image: int(image.sum()))
+    assert sums[3] == (int(pack[3].sum()), 0)
+
+
+def test_packs_that_cannot_be_opened(tmp_path: Path, pack_file: Path, small_model: Path, small: NeuralCodec) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        VzcPack(tmp_path / "nowhere.vzc")
+    (tmp_path / "empty.vzc").write_bytes(b"")
+    with pytest.raises(FormatError, match="empty"):
+        VzcPack(tmp_path / "empty.vzc")
+    with pytest.raises(FormatError, match="one image"):
+        VzcPack(small.encode(np.zeros((32, 32, 3), np.uint8), search=0))
+    with pytest.raises(TruncatedError):
+        VzcPack(pack_file.read_bytes()[:-3], model=small_model)
+    with pytest.raises(WeightsMissingError):
+        VzcPack(pack_file)
+    with pytest.raises(FormatError, match="iterations"):
+        small.decode_payloads([b""], 32, 32, 9)
+
+
+# --- the bundled models ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", neural.MODELS)
+def test_the_bundled_models(name: str, cat: np.ndarray) -> None:
+    try:
+        path = weights.bundled_path(f"{name}.safetensors")
+    except WeightsMissingError:
+        pytest.skip(f"{name} is not bundled yet")
+    codec = NeuralCodec.load(name)
+    assert neural.saved_fingerprint(path) == codec.fingerprint
+    image = cat[:32, :32] if codec.native else cat[:160, :208]
+    data = codec.encode(image, iterations=min(4, codec.iterations), search=0)
+    errors = [
+        float(((neural.decode(data, iterations=n).image.astype(float) - image) ** 2).mean())
+        for n in range(1, vzc.read_header(data).iterations + 1)
+    ]
+    assert errors[-1] < image.astype(float).var()
+    assert errors[-1] <= errors[0]

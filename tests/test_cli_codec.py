@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes, tiny_codec
-from PIL import Image, ImageCms
+from conftest import jpeg_bytes
+from PIL import Image
 
-from vizcomp import cli, codec_batch, images, neural, vzc, weights
+from vizcomp import cli, codec_batch, neural, vzc
 from vizcomp.neural import NeuralCodec, VzcPack
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -17,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from vizcomp.errors import SettingsError, TrainingError  # noqa: E402
 from vizcomp.neural import NeuralCodec  # noqa: E402
-from vizcomp.training import codec, loop  # noqa: E402
+from vizcomp.training import codec, launch, loop  # noqa: E402
 from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
 from vizcomp.training.codec import CodecTrainSettings, divergence, ms_ssim_loss, train_codec  # noqa: E402
 
@@ -251,3 +253,101 @@ def test_the_command(classes: Path, tmp_path: Path) -> None:
     assert "does not go with" in command(*common, "--kind", "classifier", "--preset", "photo", code=2)
     assert "not known" in command(*common, "--kind", "poem", code=2)
     assert "does not exist" in command("--data", tmp_path / "none", code=2)
+
+
+def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
+    """Gradients are averaged: two processes with half a batch each take the steps of one with the whole batch."""
+    common = ("--data", classes, "--device", "cpu", "--batch", 16, "--task-weight", 0, "--width", 0.08, "--seed", 3)
+    said = command(*common, "--steps", 6, "--devices", 2, "-o", tmp_path / "two")
+    assert said.count("6 steps in") == 1
+    assert said.count("1 picture skipped") == 1
+    figures = json.loads((tmp_path / "two" / "model.json").read_text())["validation"]
+    assert figures["psnr at 1"] > 5
+    assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "two").values())
+    assert "6 steps" not in command("--resume", "-o", tmp_path / "two", "--devices", 2)
+    assert "holds a run already" in command(*common, "--steps", 6, "--devices", 2, "-o", tmp_path / "two", code=2)
+    classifier = ("--kind", "classifier", "--architecture", "watcher", "--epochs", 1, "--data", classes, "--batch", 16)
+    assert "accuracy" in command(*classifier, "--device", "cpu", "--devices", 2, "-o", tmp_path / "classifier")
+    assert "does not go with --kind depth" in command(
+        "--kind", "depth", "--data", classes, "--devices", 2, "-o", tmp_path / "depth", code=2
+    )
+
+
+SHARED = """
+import sys, torch
+from vizcomp.training import loop
+torch.manual_seed(0)
+model, data = torch.nn.Linear(4, 3), torch.randn(8, 4)
+with loop.open_processes("cpu") as processes:
+    assert processes.count == int(sys.argv[1]), processes.count
+    mine = data[processes.rank :: processes.count]
+    model(mine).square().mean().backward()
+    processes.average_gradients(model.parameters())
+    figures, stop = processes.agree({"rank": float(processes.rank)}, processes.rank == 1)
+    if processes.first:
+        whole = torch.nn.Linear(4, 3)
+        whole.load_state_dict(model.state_dict())
+        whole(data).square().mean().backward()
+        assert torch.allclose(model.weight.grad, whole.weight.grad, atol=1e-6)
+        assert figures == {"rank": (processes.count - 1) / 2} and stop == (processes.count > 1)
+        print("equal")
+"""
+
+
+def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for many, start in ((1, [sys.executable]), (2, launch)):
+        done = subprocess.run(
+            [*start, "shared.py", str(many)], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("equal")
+
+
+def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    code = "import os, sys, time; r = int(os.environ['RANK']); sys.exit('lost') if r == 1 else time.sleep(60)"
+    popen = subprocess.Popen
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, **how: popen([sys.executable, "-c", code], **how))
+    began = time.monotonic()
+    assert launch.run_processes(["train"], 3) == 1
+    assert time.monotonic() - began < 20
+    assert "process 1: lost" in capfd.readouterr().err
+
+
+def test_ctrl_c_reaches_every_process(classes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = [
+        "--data",
+        classes,
+        "--device",
+        "cpu",
+        "--batch",
+        16,
+        "--task-weight",
+        0,
+        "--width",
+        0.08,
+        "--steps",
+        100_000,
+        "-o",
+        run,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vizcomp", "train", *map(str, line), "--devices", "2"],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 120
+        while not (run / "settings.json").exists() and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.2)
+        time.sleep(2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert (run / "checkpoint.pt").exists()
+    assert "Traceback" not in err

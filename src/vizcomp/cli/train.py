@@ -80,6 +80,9 @@ def train(
         float | None, typer.Option("--validation", min=0, max=0.9, help="Share of the data to check on, not trained on.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes on this machine that share each batch: one a GPU, or on the CPU.")
+    ] = 1,
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="Threads on the CPU; another number can change the last digits.")
     ] = 1,
@@ -118,6 +121,8 @@ def train(
         raise SettingsError("no training data given", "add --data PATH")
     if not Path(str(values["data"]).split(":")[0]).exists():
         raise SettingsError(f"{values['data']} does not exist", "give --data a folder or an archive that is there")
+    if devices > 1:
+        _start(devices, kind)
     import torch
 
     torch.set_num_threads(threads)
@@ -135,6 +140,20 @@ _ALLOWED = {
     "classifier": {*_SHARED, "architecture", "batch"},
     "depth": {*_SHARED, "pretrain"},
 }
+
+
+def _start(devices: int, kind: str) -> None:
+    """Hands the command to several processes, and ends with their exit code; in one of them it does nothing."""
+    import sys
+
+    from vizcomp.errors import SettingsError
+    from vizcomp.training import launch
+
+    if launch.launched():
+        return
+    if kind == "depth":
+        raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
+    raise typer.Exit(launch.run_processes(sys.argv[1:], devices))
 
 
 def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, console: Any) -> None:

@@ -156,12 +156,14 @@ def ms_ssim_loss(found: torch.Tensor, source: torch.Tensor, scales: int = 3) -> 
 
 def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """Scalar loss between float images (N, 3, H, W) in about -1..1."""
-    difference = (found - source) / 2
-    if kind == "l1":
-        return difference.abs().mean()
-    if kind == "l2":
-        return 10 * difference.square().mean()
-    return 0.5 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
+    with torch.autocast(found.device.type, enabled=False):  # variances are differences of near numbers: no half precision
+        found, source = found.float(), source.float()
+        difference = (found - source) / 2
+        if kind == "l1":
+            return difference.abs().mean()
+        if kind == "l2":
+            return 10 * difference.square().mean()
+        return 0.5 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
 
 
 def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -317,7 +319,7 @@ class CodecTask:
                     wanted = self.classifier(source / 2 + 0.5)
                     given = F.log_softmax(wanted, 1).clamp_min(-10) if self.config.given else None
                     watched = self.watching(source / 2 + 0.5) if self.watching is not None else None
-            many = self._drawn()
+            many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
             images, _ = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
             weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
             weights = [w / sum(weights) for w in weights]

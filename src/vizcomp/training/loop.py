@@ -6,10 +6,10 @@ number and the task's state, and a run that goes on from one gives the same weig
 
 Ctrl-C and SIGTERM are answered between steps: the step in hand is finished, the checkpoint is written, and then the run ends.
 
-Several devices or machines: `launch` starts the processes, or `accelerate launch` or `torchrun` do. Each process takes its
-share of every batch, and gradients are averaged over the processes before each update (synchronous data parallelism, Dean et
-al. 2012), so that all hold the same weights. What ends a run, a signal or a loss that is not finite, is agreed on in every
-step, so that no process waits for one that has gone. Only the first process writes.
+Several devices or machines: `launch.run_processes` starts the processes, or `accelerate launch` or `torchrun` do. Each
+process takes its share of every batch, and gradients are averaged over the processes before each update (synchronous data
+parallelism, Dean et al. 2012), so that all hold the same weights. What ends a run, a signal or a loss that is not finite, is
+agreed on in every step, so that no process waits for one that has gone. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from typing import Any, Protocol
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError
+from vizcomp.training.launch import launched
 from vizcomp.training.settings import SAVED, check_unchanged
 
 CHECKPOINT = "checkpoint.pt"
-LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by `accelerate launch` and `torchrun`
 
 
 class Task(Protocol):
@@ -110,7 +110,7 @@ class RunResult:
 
 
 class Processes:
-    """The processes of a run: one alone, or several that `launch`, `accelerate launch` or `torchrun` started."""
+    """The processes of a run: one alone, or several that `launch.run_processes`, `accelerate launch` or `torchrun` started."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.count = 0, 1
@@ -186,11 +186,6 @@ class Processes:
             raise SettingsError(
                 f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger --batch"
             )
-
-
-def launched() -> bool:
-    """Whether this process is one of several."""
-    return all(name in os.environ for name in LAUNCH_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def open_device(name: str) -> torch.device:
@@ -275,11 +270,11 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def memory_told() -> Iterator[None]:
-    """Turns whatever torch and numpy throw when memory is short into one error.
+def troubles_told() -> Iterator[None]:
+    """Turns what torch and numpy throw when memory is short, and what they throw when another process is gone, into errors.
 
     Raises:
-        TrainingError: out of memory.
+        TrainingError: out of memory, or the connection to another process is lost.
     """
     try:
         yield
@@ -287,6 +282,8 @@ def memory_told() -> Iterator[None]:
         said = str(exc).lower()
         if isinstance(exc, MemoryError) or "out of memory" in said or "can't allocate" in said:
             raise TrainingError("out of memory", "use a smaller --batch, or a smaller network") from exc
+        if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in said or "nccl" in said):
+            raise TrainingError("another process of this run has ended", "go on with --resume, once the reason is gone") from exc
         raise
 
 
@@ -399,7 +396,7 @@ def run(
     since, since_step = time.monotonic(), started_at
     written = since
     fork = torch.random.fork_rng(enabled=processes.device.type != "mps")
-    with stop_between_steps() as asked_to_stop, fork, memory_told():
+    with stop_between_steps() as asked_to_stop, fork, troubles_told():
         for step in range(started_at, task.steps):
             torch.manual_seed(step_seed(seed, step, processes.rank))
             mine = {name: float(value) for name, value in task.step(step).items()}

@@ -711,7 +711,8 @@ def _to_tensor(images: Pixels) -> torch.Tensor:
     import torch
 
     # channels last in memory, as the images are: the convolutions are quicker for it
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    images = np.require(images, requirements=["C", "W"])  # torch warns of arrays that cannot be written, as Pillow gives them
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def _to_pixels(images: torch.Tensor) -> Pixels:

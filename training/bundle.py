@@ -1,0 +1,39 @@
+"""Puts a run's model into the package: `python training/bundle.py RUN NAME [--classifier inception]`.
+
+Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors. A codec names the classifier whose answer its encoder is
+told; in the package that is a bundled name instead of the path it had while training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--classifier", default="")
+    args = parser.parse_args()
+    with safe_open(args.run / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        words = json.loads(file.metadata()["vizcomp"])
+    if args.classifier:
+        words["classifier"] = args.classifier
+    for key in ("classifier", "watching", "start", "data"):  # paths of the machine it was trained on
+        words.get("settings", {}).pop(key, None)
+    words.pop("data", None)
+    target = Path(__file__).parents[1] / "src" / "vizcomp" / "bundled" / f"{args.name}.safetensors"
+    save_file(tensors, target, metadata={"vizcomp": json.dumps(words)})
+    target.chmod(0o644)
+    print(target.name, target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest())
+
+
+if __name__ == "__main__":
+    main()

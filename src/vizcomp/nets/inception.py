@@ -44,6 +44,7 @@ class InceptionConfig:
         blocks: how many of the published blocks stand at each of the three scales, at most (3, 4, 2).
         classes: answers.
         dropout: before the last layer, in training.
+        mirror: in evaluation, the answer is the mean over the image and its mirror image, at twice the time.
         mean, std: of each channel, in 0..1; the input is normalised by them inside the network's caller.
     """
 
@@ -52,6 +53,7 @@ class InceptionConfig:
     blocks: tuple[int, int, int] = (3, 4, 2)
     classes: int = 10
     dropout: float = 0.5
+    mirror: bool = False
     mean: tuple[float, float, float] = CIFAR_MEAN
     std: tuple[float, float, float] = CIFAR_STD
 
@@ -269,4 +271,6 @@ class Inception(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.fc(F.dropout(self.features(x), self.config.dropout, self.training))
+        if self.config.mirror and not self.training:
+            logits = (logits + self.fc(self.features(x.flip(3)))) / 2
         return logits

@@ -1,7 +1,8 @@
 """Training of the classifiers: `inception` (compact or full) and `watcher`.
 
 Stochastic gradient descent with Nesterov momentum, a one-cycle rate, label smoothing (Szegedy et al. 2015), weight decay on
-convolutions only, random flips and shifts, and an average of the weights (Polyak and Juditsky 1992) as the result. A
+convolutions only, random flips and shifts, and an average of the weights (Polyak and Juditsky 1992) as the result. A run
+may begin with the weights of an earlier one and learn from the answers of other classifiers (Hinton et al. 2015). A
 share of the pictures may be blurred or made noisy, so that the classifier also learns to look at what compression leaves.
 """
 
@@ -37,6 +38,10 @@ class ClassifierTrainSettings:
         shift: largest random shift, in pixels; edges are mirrored.
         corrupt: share of pictures that are blurred or made noisy.
         erase: side of a square that is blanked, 0 for none.
+        start: a classifier of the same shape whose weights to begin with, "" for fresh ones.
+        teachers: classifiers to learn from beside the labels (Hinton et al. 2015), separated by ":"; their mean answer on each
+            picture and its mirror image is taken once, before the first step.
+        teaching: share of the target that is the teachers' answer.
         average: decay of the averaged weights, for each step.
         validation: share of the data to check on, never trained on.
         half: bfloat16 arithmetic (on GPUs).
@@ -54,6 +59,9 @@ class ClassifierTrainSettings:
     shift: int = 3
     corrupt: float = 0.15
     erase: int = 0
+    start: str = ""
+    teachers: str = ""
+    teaching: float = 0.7
     average: float = 0.998
     validation: float = 0.1
     validate_every: int = 2
@@ -73,6 +81,7 @@ class ClassifierTrainSettings:
             "shift": (0, 16),
             "corrupt": (0, 1),
             "erase": (0, 64),
+            "teaching": (0, 1),
             "average": (0, 0.999999),
             "validation": (0, 0.9),
             "validate_every": (1, 100_000),
@@ -141,6 +150,21 @@ def erased(images: torch.Tensor, side: int) -> torch.Tensor:
     return images.masked_fill(inside, 0.5)
 
 
+@torch.no_grad()
+def answers_of(teachers: list[classifiers.Classifier], images: torch.Tensor, *, half: bool = False) -> torch.Tensor:
+    """The mean probabilities of some classifiers on each picture and its mirror image.
+
+    uint8 (N, 3, H, W) to float32 (N, classes), on the pictures' device.
+    """
+    parts = []
+    for part in images.split(250):
+        views = part.float().to(memory_format=torch.channels_last) / 255
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            logits = [teacher(view) for teacher in teachers for view in (views, views.flip(3))]
+        parts.append(torch.stack([x.float().softmax(1) for x in logits]).mean(0))
+    return torch.cat(parts)
+
+
 class ClassifierTask:
     """A classifier's training, for `loop.run`."""
 
@@ -159,6 +183,9 @@ class ClassifierTask:
         torch.manual_seed(s.seed)
         network = classifiers.build(s.architecture, {"classes": len(self.data.classes), **s.network})
         self.model = classifiers.Classifier(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if s.start:
+            self._begin_with(classifiers.load(s.start))
+        self.taught = self._taught()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         free = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -167,6 +194,35 @@ class ClassifierTask:
         self.steps_per_epoch = len(train) // s.batch
         self.steps = self.steps_per_epoch * s.epochs
         self.images_per_step = s.batch
+
+    def _begin_with(self, start: classifiers.Classifier) -> None:
+        try:
+            self.model.network.load_state_dict(start.network.state_dict())
+        except RuntimeError as exc:
+            raise SettingsError(f"{self.settings.start} has another shape than this network", "use the same --network") from exc
+
+    def _taught(self) -> torch.Tensor | None:
+        """The teachers' answers on all pictures, (N, classes); None without teachers."""
+        s = self.settings
+        if not s.teachers:
+            return None
+        teachers = [classifiers.load(name).to(self.images.device) for name in s.teachers.split(":")]
+        for teacher, name in zip(teachers, s.teachers.split(":"), strict=True):
+            if teacher.classes != tuple(self.data.classes):
+                raise SettingsError(f"the teacher {name} knows other classes than the data", "teach with the same classes")
+        answers = torch.zeros(len(self.images), len(self.data.classes), device=self.images.device)
+        chosen = self.train.to(self.images.device)
+        answers[chosen] = answers_of(teachers, self.images[chosen], half=s.half)
+        return answers
+
+    def _target(self, chosen: torch.Tensor) -> torch.Tensor:
+        s = self.settings
+        labels = self.labels[chosen.to(self.labels.device)]
+        if self.taught is None:
+            return labels
+        classes = self.taught.shape[1]
+        hard = F.one_hot(labels, classes) * (1 - s.label_smoothing) + s.label_smoothing / classes
+        return (1 - s.teaching) * hard + s.teaching * self.taught[chosen.to(self.labels.device)]
 
     def _views(self, chosen: torch.Tensor) -> torch.Tensor:
         s = self.settings
@@ -183,7 +239,8 @@ class ClassifierTask:
         images, labels = self._views(chosen), self.labels[chosen.to(self.labels.device)]
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
             logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=s.label_smoothing)
+            smoothing = s.label_smoothing if self.taught is None else 0.0  # with teachers it is in the target
+            loss = F.cross_entropy(logits, self._target(chosen), label_smoothing=smoothing)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model.parameters())

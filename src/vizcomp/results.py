@@ -235,7 +235,7 @@ class EvalExample:
 
     Attributes:
         name: of the image; `codec` and `setting` made the result.
-        bytes: of the result's file; `source_bytes` of the source's.
+        result_bytes, source_bytes: sizes of the files.
         answers: for each system the words for its answer on the source and on the result, and whether they are the same.
         boxes: for each system with boxes, those on the source and on the result, as lists of four corners (x, y) in 0..1.
         score: mean over systems, 0..1; the worst come first.
@@ -244,7 +244,7 @@ class EvalExample:
     name: str
     codec: str
     setting: str
-    bytes: int
+    result_bytes: int
     source_bytes: int
     source: bytes
     result: bytes
@@ -260,16 +260,16 @@ class EvalResult:
     Attributes:
         headline: one honest sentence with the result.
         warnings: what a reader must know (sources that are JPEG, no labels, the bundled samples instead of the real set ...).
-        data: {"name", "path", "images", "labels" (bool), "classes", "skipped", "source_bytes_per_image", "width", "height" (0 where
-            they differ), "jpeg_sources"}.
-        classifiers: one dict each: {"name", "kind" ("classes" or "boxes"), "unseen" (bool), "fingerprint", "without_answer"}; the first is the
-            one that a codec may know.
+        data: {"name", "path", "images", "labels" (bool), "classes", "skipped", "source_bytes_per_image", "width", "height" (0
+            where they differ), "jpeg_sources"}.
+        classifiers: one dict each: {"name", "kind" ("classes" or "boxes"), "unseen" (bool), "fingerprint", "without_answer"};
+            the first is the one that a codec may know.
         source_accuracy: for each classifier on the sources; None without labels.
         points: in the order of codecs, each from few bytes to many.
-        bd_rate: one dict each: {"codec", "anchor", "measure" ("psnr", "ms_ssim", "agreement:NAME" or "accuracy:NAME"), "bd_rate" (fraction, negative =
-            fewer bytes, or None), "overlap": [low, high] or None, "why" (why there is none, or "")}.
-        equal: bytes at equal accuracy, one dict each: {"measure", "level", "codec", "bytes", "anchor", "anchor_bytes", "saving"}; bytes are
-            None where a curve does not reach the level.
+        bd_rate: one dict each: {"codec", "anchor", "measure" ("psnr", "ms_ssim", "agreement:NAME" or "accuracy:NAME"),
+            "bd_rate" (fraction, negative = fewer bytes, or None), "overlap": [low, high] or None, "why" (why there is none, or "")}.
+        equal: bytes at equal accuracy, one dict each: {"measure", "level", "codec", "bytes", "anchor", "anchor_bytes",
+            "saving"}; bytes are None where a curve does not reach the level.
         reference_points: published points to draw: {"name", "bytes", "value", "measure", "source"}.
         gallery: worst first.
         codecs: one dict each: {"name", "ours", "version", "fingerprint"}.

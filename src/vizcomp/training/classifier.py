@@ -157,7 +157,7 @@ def answers_of(teachers: list[classifiers.Classifier], images: torch.Tensor, *, 
     uint8 (N, 3, H, W) to float32 (N, classes), on the pictures' device.
     """
     parts = []
-    for part in images.split(250):
+    for part in torch.split(images, 250):
         views = part.float().to(memory_format=torch.channels_last) / 255
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             logits = [teacher(view) for teacher in teachers for view in (views, views.flip(3))]

@@ -7,6 +7,7 @@ that break what is written below are a caller's mistake and raise `ValueError`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -252,6 +253,7 @@ def _window(taps: int) -> FloatImage:
     return normalised
 
 
+@functools.lru_cache(maxsize=64)
 def _band(taps: int, outputs: int) -> FloatImage:
     """(outputs + taps - 1, outputs) matrix whose column j holds the window from row j on."""
     band = np.zeros((outputs + taps - 1, outputs), dtype=np.float32)

@@ -267,7 +267,7 @@ class EvalResult:
         source_accuracy: for each classifier on the sources; None without labels.
         points: in the order of codecs, each from few bytes to many.
         bd_rate: one dict each: {"codec", "anchor", "measure" ("psnr", "ms_ssim", "agreement:NAME" or "accuracy:NAME"),
-            "bd_rate" (fraction, negative = fewer bytes, or None), "overlap": [low, high] or None, "why" (why there is none, or "")}.
+            "bd_rate" (fraction, negative = fewer bytes, or None), "overlap": [low, high] or None, "why" (why there is none)}.
         equal: bytes at equal accuracy, one dict each: {"measure", "level", "codec", "bytes", "anchor", "anchor_bytes",
             "saving"}; bytes are None where a curve does not reach the level.
         reference_points: published points to draw: {"name", "bytes", "value", "measure", "source"}.

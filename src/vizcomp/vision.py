@@ -298,7 +298,7 @@ class TorchClassifier:
         for start in range(0, len(images), BATCH):
             views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
             with torch.inference_mode():
-                logits = self._module(views).float().numpy()
+                logits = self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy()
             found += [Classes(_softmax(row), self.classes) for row in _checked(logits, self.name)]
         return found
 

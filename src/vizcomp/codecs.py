@@ -1,0 +1,371 @@
+"""One contract over all codecs that `eval` compares: d-JPEG, the recurrent codec, and the formats that everybody has.
+
+A codec takes images through all of its settings at once, since a recurrent codec makes all rates in one go; it gives files as
+they would lie on disk, and the images that are decoded from these very files.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import Image, features
+
+from vizcomp import depth, entropy, images, neural, vzc
+from vizcomp._version import __version__
+from vizcomp.djpeg import DjpegSettings, compress
+from vizcomp.errors import MissingExtraError, SettingsError, VizcompError
+
+Pixels = npt.NDArray[np.uint8]
+
+BASELINES = ("jpeg", "webp", "avif", "jxl")
+CODECS = ("djpeg", *neural.MODELS)
+# Wide enough to reach from unusable to nearly lossless, on 32x32 images as on photos; JPEG XL takes a distance.
+QUALITIES = {"jpeg": (5, 10, 20, 35, 50, 70, 90), "webp": (1, 10, 25, 50, 75, 90), "avif": (10, 25, 40, 55, 70, 85)}
+QUALITIES["jxl"] = (10, 25, 40, 60, 75, 90)
+DJPEG_QUALITIES = (10, 20, 35, 50, 70, 90)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sweep:
+    """Some images at one setting of a codec.
+
+    Attributes:
+        setting: as in "quality 30".
+        sizes: bytes of each file as it lies on disk; None where the image could not be coded.
+        payloads: the same without headers and tables, where they can be told apart.
+        results: decoded from the files: uint8 (H, W, 3) each, or None.
+        encode_seconds, decode_seconds: for all of them together.
+        errors: (index, what went wrong).
+        series: name of the curve, where it is not the codec's own name.
+    """
+
+    setting: str
+    sizes: list[float | None]
+    payloads: list[float | None]
+    results: list[Pixels | None]
+    encode_seconds: float
+    decode_seconds: float
+    errors: tuple[tuple[int, str], ...] = ()
+    series: str = ""
+
+
+class Codec(Protocol):
+    """What `eval` needs of a codec.
+
+    Attributes:
+        name: of its curve; `ours` is False for baselines.
+        version: of the library, or of vizcomp; `fingerprint` names weights, "" without any.
+        native: side of the images that it is for, 0 for any.
+        series: all the curves that it gives.
+    """
+
+    name: str
+    ours: bool
+    version: str
+    fingerprint: str
+    native: int
+    series: tuple[str, ...]
+
+    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+        """Images through all settings.
+
+        Args:
+            sources: uint8 (H, W, 3) each.
+            total: how many images the whole evaluation has: what is stored once for all of them, as in a pack, is shared out.
+        """
+        ...
+
+
+def open_codec(spec: str) -> Codec:
+    """A codec by name: djpeg, photo, cifar, a model.safetensors, or a baseline.
+
+    Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=8`.
+
+    Raises:
+        SettingsError: unknown, or an option that it does not have.
+        MissingExtraError: a baseline whose library is not installed.
+        ModelError: weights that cannot be used.
+    """
+    name, _, text = spec.partition(":")
+    if spec.lower().endswith(".safetensors"):
+        name, text = spec, ""
+    options = _options(spec, text)
+    if name in BASELINES:
+        if options:
+            raise SettingsError(f"{spec}: a baseline has no options", "leave them away")
+        return PillowCodec(name)
+    if name == "djpeg":
+        return DjpegCodec(spec, options)
+    if name in neural.MODELS or name.lower().endswith(".safetensors"):
+        return Recurrent(spec, name, options)
+    raise SettingsError(f"unknown codec {spec!r}", f"use {', '.join((*CODECS, *BASELINES))}, or a model.safetensors")
+
+
+def _options(spec: str, text: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key or key in options:
+            raise SettingsError(f"{spec}: {part!r} is no option", "options look like djpeg:guide=uniform,table=photo")
+        options[key] = value
+    return options
+
+
+def _one_by_one(sources: Sequence[Pixels], setting: str, encode: Any, decode: Any, payload: Any, series: str = "") -> Sweep:
+    """A sweep by functions of one image each; what fails on one image is that image's error."""
+    sizes: list[float | None] = []
+    payloads: list[float | None] = []
+    results: list[Pixels | None] = []
+    errors = []
+    encoding = decoding = 0.0
+    for index, source in enumerate(sources):
+        try:
+            started = time.perf_counter()
+            data = encode(source)
+            middle = time.perf_counter()
+            found = decode(data)
+            decoding += time.perf_counter() - middle
+            encoding += middle - started
+        except (VizcompError, OSError, ValueError) as exc:
+            errors.append((index, " ".join(str(exc).split())))
+            data, found = None, None
+        sizes.append(None if data is None else float(len(data)))
+        payloads.append(None if data is None else float(payload(data)))
+        results.append(found)
+    return Sweep(setting, sizes, payloads, results, encoding, decoding, tuple(errors), series)
+
+
+# --- what everybody has ---------------------------------------------------------------------------------------------
+
+
+class PillowCodec:
+    """JPEG, WebP, AVIF or JPEG XL by Pillow. JPEG gives two curves: plain, and optimised progressive."""
+
+    ours = False
+    fingerprint = ""
+    native = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.series: tuple[str, ...] = (name,) if name != "jpeg" else ("jpeg", "jpeg optimised")
+        if name == "jxl":
+            try:
+                import pillow_jxl
+            except ImportError as exc:
+                raise MissingExtraError("pillow-jxl-plugin", "jxl") from exc
+            self.version = f"pillow-jxl-plugin {getattr(pillow_jxl, '__version__', '')}".strip()
+            return
+        kind = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}[name]
+        if not features.check(kind):
+            raise SettingsError(f"this Pillow was built without {name}", f"leave --baseline {name} away")
+        library = features.version("libjpeg_turbo") or features.version("jpg") if name == "jpeg" else features.version(kind)
+        self.version = f"Pillow {PIL.__version__}, {library}"
+
+    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+        for quality in QUALITIES[self.name]:
+            setting = f"quality {quality}"
+            if self.name != "jpeg":
+                yield _one_by_one(sources, setting, self._encoder(quality), _opened, len)
+                continue
+            for series, better in zip(self.series, (False, True), strict=True):
+
+                def encode(source: Pixels, quality: int = quality, better: bool = better) -> bytes:
+                    return images.encode_plain_jpeg(source, quality=quality, optimize=better, progressive=better)
+
+                yield _one_by_one(sources, setting, encode, _opened, scan_bytes, series)
+
+    def _encoder(self, quality: int) -> Any:
+        # one thread: starting more takes longer than a small image needs, and workers share the cores
+        more: dict[str, Any] = {"webp": {"method": 4}, "avif": {"speed": 6, "max_threads": 1}, "jxl": {}}[self.name]
+
+        def encode(source: Pixels) -> bytes:
+            buffer = io.BytesIO()
+            Image.fromarray(source).save(buffer, self.name.upper(), quality=quality, **more)
+            return buffer.getvalue()
+
+        return encode
+
+
+def _opened(data: bytes) -> Pixels:
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def scan_bytes(jpeg: bytes) -> int:
+    """Bytes of a JPEG's entropy-coded segments: what is left without headers and tables (ITU-T T.81, B.1.1)."""
+    total, at = 0, 2
+    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
+        marker = jpeg[at + 1]
+        if marker == 0xD9:
+            break
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if marker != 0xDA:
+            continue
+        start = at
+        while True:  # a scan ends at a marker that is neither a stuffed byte nor a restart
+            at = jpeg.find(b"\xff", at)
+            if at < 0 or at + 1 >= len(jpeg):
+                return total + len(jpeg) - start
+            if jpeg[at + 1] == 0 or 0xD0 <= jpeg[at + 1] <= 0xD7:
+                at += 2
+                continue
+            break
+        total += at - start
+    return total
+
+
+# --- ours -----------------------------------------------------------------------------------------------------------
+
+
+class DjpegCodec:
+    """d-JPEG over qualities, with any setting of `DjpegSettings` that is no size: guide, strength, table."""
+
+    ours = True
+    version = __version__
+    fingerprint = ""
+    native = 0
+
+    def __init__(self, spec: str, options: dict[str, str]) -> None:
+        self.name = spec
+        self.series: tuple[str, ...] = (spec,)
+        known = {"guide": str, "strength": float, "table": str}
+        if strange := sorted(set(options) - set(known)):
+            raise SettingsError(f"{spec}: unknown option {strange[0]}", f"djpeg has {', '.join(known)}")
+        try:
+            values: dict[str, Any] = {key: known[key](value) for key, value in options.items()}
+        except ValueError as exc:
+            raise SettingsError(f"{spec}: {exc}", "strength is a number in 0..1") from exc
+        self._settings = DjpegSettings(**values)
+        if "mask" in self._settings.guides:
+            raise SettingsError(f"{spec}: masks are not at hand in eval", "use depth, detail or uniform")
+        self._source = depth.open_depth("compact", None) if "depth" in self._settings.guides else None
+
+    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+        prepared: list[Any] = []
+        started = time.perf_counter()
+        for source in sources:
+            buffer = io.BytesIO()
+            Image.fromarray(source).save(buffer, "PPM")
+            photo = images.load_bytes(buffer.getvalue(), "image")
+            prepared.append(
+                (photo, self._source(photo, images.InputFile(Path("image"), PurePath("image"))) if self._source else None)
+            )
+        looking = time.perf_counter() - started
+        for quality in DJPEG_QUALITIES:
+            settings = dataclasses.replace(self._settings, quality=float(quality))
+            order = iter(prepared)
+
+            def encode(_: Pixels, order: Any = order, settings: DjpegSettings = settings) -> bytes:
+                photo, found = next(order)
+                return compress(photo, settings, depth=found).data
+
+            made = _one_by_one(sources, f"quality {quality}", encode, _opened, scan_bytes)
+            yield dataclasses.replace(made, encode_seconds=made.encode_seconds + looking)
+
+
+class Recurrent:
+    """The recurrent codec at each number of iterations; a model of small images also in packs.
+
+    Options: `search`, the candidates tried at encode time; 0 unless given, since a curve of thousands of images is wanted soon.
+    """
+
+    ours = True
+    version = __version__
+
+    def __init__(self, spec: str, name: str, options: dict[str, str]) -> None:
+        self.name = spec if len(spec) < 60 else Path(name).name
+        if strange := sorted(set(options) - {"search"}):
+            raise SettingsError(f"{spec}: unknown option {strange[0]}", "a recurrent codec has search")
+        if not (text := options.get("search", "0")).isdecimal():
+            raise SettingsError(f"{spec}: search={text} is no number", "use search=8")
+        self._search = int(text)
+        self._codec = neural.NeuralCodec.load(name)
+        self.fingerprint = self._codec.fingerprint.hex()
+        self.native = self._codec.native
+        self.series: tuple[str, ...] = (self.name, f"{self.name} in a pack") if self.native else (self.name,)
+
+    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+        codec, count = self._codec, len(sources)
+        groups: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
+        for index, source in enumerate(sources):
+            groups[source.shape[0], source.shape[1]].append(index)
+        files: list[list[bytes]] = [[b""] * count for _ in range(codec.iterations)]
+        packed: list[list[bytes]] = [[b""] * count for _ in range(codec.iterations)]
+        errors: list[tuple[int, str]] = []
+        started = time.perf_counter()
+        for (height, width), members in groups.items():
+            try:
+                planes = self._codes([sources[i] for i in members])
+            except VizcompError as exc:
+                errors += [(i, exc.message) for i in members]
+                continue
+            chunks = [entropy.encode_batch(codec.context, [plane], planes[:t]) for t, plane in enumerate(planes)]
+            for at, index in enumerate(members):
+                for t in range(codec.iterations):
+                    parts = [chunk[at] for chunk in chunks[: t + 1]]
+                    files[t][index] = vzc.pack(parts, model=codec.fingerprint, width=width, height=height)
+            if self.native:
+                for t in range(codec.iterations):
+                    for at, payload in enumerate(entropy.encode_batch(codec.context, planes[: t + 1], [])):
+                        packed[t][members[at]] = payload
+        encoding = (time.perf_counter() - started) / codec.iterations
+        bad = {index for index, _ in errors}
+        for t in range(codec.iterations):
+            started = time.perf_counter()
+            found: list[Pixels | None] = [None] * count
+            for members in groups.values():
+                good = [i for i in members if i not in bad]
+                for i, image in zip(good, self._decoded([files[t][i] for i in good]), strict=True):
+                    found[i] = image
+            seconds = time.perf_counter() - started
+            sizes = [None if i in bad else float(len(files[t][i])) for i in range(count)]
+            loads = [None if i in bad else float(vzc.read_header(files[t][i]).payload_bytes) for i in range(count)]
+            setting = f"{t + 1} iteration{'s' if t else ''}" + (f", search {self._search}" if self._search else "")
+            yield Sweep(setting, sizes, loads, found, encoding * (t + 1), seconds, tuple(errors))
+            if len(self.series) > 1:
+                # what stands beside the payloads in a pack of `total` such images, shared out
+                beside = self._beside([p for i, p in enumerate(packed[t]) if i not in bad], t + 1, total)
+                own = [None if i in bad else float(len(packed[t][i])) for i in range(count)]
+                whole = [None if s is None else s + beside for s in own]
+                yield Sweep(setting, whole, own, found, encoding * (t + 1), seconds, tuple(errors), self.series[-1])
+
+    def _codes(self, sources: list[Pixels]) -> list[npt.NDArray[np.uint8]]:
+        codec = self._codec
+        if max(sources[0].shape[:2]) <= neural.TILE:
+            return codec.codes_many(np.stack(sources), iterations=codec.iterations, search=self._search)
+        each = [codec.codes(source, iterations=codec.iterations, search=self._search) for source in sources]
+        return [np.stack(planes) for planes in zip(*each, strict=True)]
+
+    def _decoded(self, files: list[bytes]) -> list[Pixels]:
+        if not self.native:
+            return [self._codec.decode(data).image for data in files]
+        stored = [vzc.unpack(data) for data in files]
+        if not stored:
+            return []
+        planes: list[npt.NDArray[np.uint8]] = []
+        block = self._codec.config.block
+        grid = -(-stored[0].header.height // block), -(-stored[0].header.width // block)
+        for t in range(stored[0].header.iterations):
+            chunks = [bytes(s.chunks[t]) for s in stored]
+            planes += entropy.decode_batch(self._codec.context, chunks, t, t, grid, planes)
+        found = self._codec.images(planes)[:, : stored[0].header.height, : stored[0].header.width]
+        return list(found)
+
+    def _beside(self, payloads: list[bytes], iterations: int, total: int) -> float:
+        writer = vzc.PackWriter(model=self._codec.fingerprint)
+        many = [payloads[i % len(payloads)] for i in range(max(total, len(payloads)))] if payloads else []
+        for payload in many:
+            writer.add(payload, self.native, self.native, iterations=iterations)
+        return (len(writer.finish()) - sum(map(len, many))) / len(many) if many else 0.0

@@ -75,12 +75,13 @@ class Codec(Protocol):
     native: int
     series: tuple[str, ...]
 
-    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+    def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
         """Images through all settings.
 
         Args:
             sources: uint8 (H, W, 3) each.
             total: how many images the whole evaluation has: what is stored once for all of them, as in a pack, is shared out.
+            originals: for each image the JPEG file that it is, pixel for pixel, or None: d-JPEG goes by its coefficients.
         """
         ...
 
@@ -170,7 +171,7 @@ class PillowCodec:
         library = features.version("libjpeg_turbo") or features.version("jpg") if name == "jpeg" else features.version(kind)
         self.version = f"Pillow {PIL.__version__}, {library}"
 
-    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+    def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
         for quality in QUALITIES[self.name]:
             setting = f"quality {quality}"
             if self.name != "jpeg":
@@ -252,13 +253,14 @@ class DjpegCodec:
             raise SettingsError(f"{spec}: masks are not at hand in eval", "use depth, detail or uniform")
         self._source = depth.open_depth("compact", None) if "depth" in self._settings.guides else None
 
-    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+    def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
         prepared: list[Any] = []
         started = time.perf_counter()
-        for source in sources:
+        for index, source in enumerate(sources):
+            original = originals[index] if originals else None
             buffer = io.BytesIO()
             Image.fromarray(source).save(buffer, "PPM")
-            photo = images.load_bytes(buffer.getvalue(), "image")
+            photo = images.load_bytes(buffer.getvalue(), "image") if original is None else images.load(original)
             prepared.append(
                 (photo, self._source(photo, images.InputFile(Path("image"), PurePath("image"))) if self._source else None)
             )
@@ -296,7 +298,7 @@ class Recurrent:
         self.native = self._codec.native
         self.series: tuple[str, ...] = (self.name, f"{self.name} in a pack") if self.native else (self.name,)
 
-    def sweep(self, sources: Sequence[Pixels], total: int) -> Iterator[Sweep]:
+    def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
         codec, count = self._codec, len(sources)
         groups: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
         for index, source in enumerate(sources):

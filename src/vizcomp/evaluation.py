@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,7 @@ class _Data:
     classes: tuple[str, ...]
     about: dict[str, Any]
     warnings: list[str]
+    originals: list[Path | None]  # the JPEG file that an image is, pixel for pixel, if it is one
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,6 +145,7 @@ def _read_data(
         for what, why in labelled.skipped:
             skip(what, why)
         chosen = _sample(labelled.labels, settings.limit, settings.seed)
+        originals: list[Path | None] = [None] * len(chosen)
         arrays: Iterator[Pixels] = (labelled.images[i] for i in chosen)
         names, labels = [labelled.names[i] for i in chosen], [int(labelled.labels[i]) for i in chosen]
         classes, source = labelled.classes, labelled.source
@@ -157,9 +159,9 @@ def _read_data(
         kept = list(photos)
         if not kept:
             raise InputError(f"none of {len(chosen)} photos can be read", "give a folder of photos, or class folders")
-        arrays, names = (p for _, p, _, _ in kept), [n for n, _, _, _ in kept]
+        arrays, names = (k.pixels for k in kept), [k.name for k in kept]
         labels, classes, source = None, (), f"{len(kept)} photos"
-        sizes, jpeg = [s for _, _, s, _ in kept], sum(j for _, _, _, j in kept)
+        sizes, jpeg, originals = [k.size for k in kept], sum(k.jpeg for k in kept), [k.original for k in kept]
     with (Path(folder) / "pixels").open("wb") as file:
         shapes, starts, at = [], [], 0
         for array in arrays:
@@ -187,7 +189,7 @@ def _read_data(
             f"{jpeg:,} of {len(names):,} sources are JPEG themselves: what that cost is in them already, and figures differ from "
             f"those of lossless sources."
         )
-    return _Data(folder, shapes, starts, names, labels, classes, about, warnings)
+    return _Data(folder, shapes, starts, names, labels, classes, about, warnings, originals)
 
 
 def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
@@ -224,7 +226,10 @@ def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
 
 
 _SAMPLES_NAME = "the sample photos that come with vizcomp"
-_SAMPLES_SAID = "Without --data this is measured on the few sample photos that come with vizcomp, which prove little: give --data with your own."
+_SAMPLES_SAID = (
+    "Without --data this is measured on the few sample photos that come with vizcomp, which prove little. "
+    "Give --data with your own."
+)
 
 
 def _samples() -> Path:
@@ -245,20 +250,36 @@ def _sample(labels: npt.NDArray[Any], limit: int, seed: int) -> list[int]:
     return sorted(int(i) for i in order[:limit])
 
 
-def _photos(
-    found: Sequence[images.InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]
-) -> Iterator[tuple[str, Pixels, int, bool]]:
+class _Kept(NamedTuple):
+    """A photo that could be read."""
+
+    name: str
+    pixels: Pixels
+    size: int
+    jpeg: bool
+    original: Path | None
+
+
+def _photos(found: Sequence[images.InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
     for file in found:
         try:
             photo = images.load(file.path, max_pixels=max_pixels)
             pixels = images.upright(images.to_srgb(photo)[0], photo.orientation)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             height, width = rgb.shape[:2]
+            original = file.path if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
             if side:
                 rgb = vision.fitted(np.ascontiguousarray(rgb), side, side)
             elif height * width > MAX_PIXELS:
                 rgb = images.thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
-            yield images.printable(file.relative), np.ascontiguousarray(rgb), photo.source_bytes, photo.jpeg is not None
+            whole = rgb.shape[:2] == (height, width)
+            yield _Kept(
+                images.printable(file.relative),
+                np.ascontiguousarray(rgb),
+                photo.source_bytes,
+                photo.jpeg is not None,
+                original if whole else None,
+            )
         except VizcompError as exc:
             skip(images.printable(file.relative), exc.message)
 
@@ -331,7 +352,7 @@ def _work(task: _Task) -> _Done:
     failed: dict[tuple[str, str], int] = {}
     seen: dict[bytes, tuple[Any, ...]] = {}  # one image decoded from files of different kinds is judged once
     codec = _codec(task.codec)
-    for sweep in codec.sweep(sources, len(task.data)):
+    for sweep in codec.sweep(sources, len(task.data), [task.data.originals[i] for i in task.chosen]):
         series = sweep.series or codec.name
         keys = [
             b"" if r is None else hashlib.sha256(r.tobytes() + bytes([i % 256, i // 256])).digest()
@@ -778,16 +799,20 @@ def _headline(
         value = _value(point, measure)
         if value is None:
             continue
-        kind = measure.partition(":")[0]
-        source = (
-            f" ({_percent(_top(measure, systems, data, answers))} on the sources)" if kind == "accuracy" else " the same answers"
-        )
+        who = f"unseen {system.name}" if at else system.name
+        if measure.startswith("accuracy"):
+            top = _top(measure, systems, data, answers)
+            says = f"{who} is right on {_percent(value)} ({_percent(top)} of the sources)"
+        elif system.kind == "boxes":
+            says = f"{who} finds its boxes again with an F1 of {value:.3f}"
+        else:
+            says = f"{who} answers {_percent(value)} as on the source"
         needs = {c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None}
         best = min(needs, key=lambda c: needs[c]) if needs else ""
         against = f"; {best} needs {needs[best]:,.0f} bytes for that" if best else "; no baseline reaches that" if others else ""
-        parts.append(f"{'unseen ' if at else ''}{system.name} {_percent(value)}{source}{against}")
+        parts.append(says + against)
     quality = f", at a PSNR of {point.psnr:.1f} dB" if point.psnr is not None else ""
-    return f"{mine} in {point.bytes_per_image:,.0f} bytes an image{quality}: {'. '.join(p[0].upper() + p[1:] for p in parts)}."
+    return f"{mine} in {point.bytes_per_image:,.0f} bytes an image{quality}: {'. '.join(parts)}."
 
 
 def _warnings(
@@ -860,7 +885,9 @@ def _gallery(
     for row in worst:
         source = data.image(row.index)
         sweep = next(
-            s for s in codec.sweep([source], len(data)) if (s.series or codec.name, s.setting) == (point.codec, point.setting)
+            s
+            for s in codec.sweep([source], len(data), [data.originals[row.index]])
+            if (s.series or codec.name, s.setting) == (point.codec, point.setting)
         )
         result = sweep.results[0]
         if result is None:

@@ -146,7 +146,7 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
     error = [((a.astype(float) - b) ** 2).mean() for a, b in zip(sources, decoded, strict=True)]
     assert point.psnr == pytest.approx(np.mean([10 * math.log10(255**2 / e) for e in error]))
     assert "cifar" in result.headline
-    assert "unseen watcher" in result.headline
+    assert "Unseen watcher" in result.headline
     assert len(result.gallery) == 12
     assert result.gallery[0].score <= result.gallery[-1].score
 

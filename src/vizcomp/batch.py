@@ -6,6 +6,7 @@ The loops here know nothing of how tasks are run (`engines`) nor of how records 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
@@ -15,18 +16,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from vizcomp import coefficients, images, metrics
+from vizcomp import coefficients, guide, images, metrics, verify, vision
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
-from vizcomp.djpeg import DjpegSettings, compress
+from vizcomp.djpeg import Compressed, DjpegSettings, Prepared, compress
 from vizcomp.engines import map_tasks
-from vizcomp.errors import InputError, VizcompError
+from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.results import CodecRecord, DepthRecord, FileRecord, GalleryItem, Totals
 
+VERIFY_QUALITIES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 47.0, 57.0, 67.0, 77.0, 86.0, 95.0, 100.0)  # for --verify
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
+Pixels = npt.NDArray[np.uint8]
 Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
 
 
@@ -42,6 +46,9 @@ class BatchSettings:
         overwrite: replace outputs that exist; otherwise such an input is skipped.
         dry_run: do all the work, write nothing.
         keep_dates: outputs take the source's times of access and change.
+        verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
+        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        offline: never touch the network.
     """
 
     depth_model: str = "compact"
@@ -51,6 +58,13 @@ class BatchSettings:
     overwrite: bool = False
     dry_run: bool = False
     keep_dates: bool = False
+    verify: str = ""
+    tolerance: float = 0.0
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= 1:
+            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""
@@ -176,12 +190,61 @@ def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> None:
         )
     if _needs_depth(settings):
         open_depth(batch.depth_model, batch.depth_maps)
+    if batch.verify and settings.target_size is not None:
+        raise SettingsError("--verify and --target-size contradict each other", "leave one away")
+    for name in {*_systems_of(settings), *filter(None, [batch.verify])}:
+        _system(name, batch.offline)
     if batch.masks is not None:
         MapFolder(Path(batch.masks), what="mask")
 
 
 def _needs_depth(settings: DjpegSettings) -> bool:
     return "depth" in settings.guides and settings.strength > 0
+
+
+def _systems_of(settings: DjpegSettings) -> list[str]:
+    """Names of the systems that guide."""
+    if settings.strength == 0:
+        return []
+    return [name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)]
+
+
+@functools.lru_cache(maxsize=4)
+def _system(name: str, offline: bool) -> vision.System:
+    """A system opened once for each process."""
+    return vision.open_system(name, offline=offline)
+
+
+def _seen(photo: images.Photo) -> Pixels:
+    """A photo as a vision system gets it: upright, sRGB, uint8 (H, W, 3)."""
+    pixels = images.upright(images.to_srgb(photo)[0], photo.orientation)
+    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+
+
+@contextlib.contextmanager
+def system_errors(name: str) -> Iterator[None]:
+    """A user's own model may throw anything: on one photo that is this photo's error."""
+    try:
+        yield
+    except (VizcompError, MemoryError):
+        raise
+    except Exception as exc:
+        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
+        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or leave it away") from exc
+
+
+def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[float]:
+    """The smallest file on which the system answers the same; each verdict is on the bytes that would be written."""
+    system = _system(batch.verify, batch.offline)
+    with system_errors(batch.verify):
+        wanted = system.answers([_seen(photo)])[0]
+
+    def judge(data: bytes) -> vision.Comparison:
+        result = images.load_bytes(data, name, max_pixels=batch.max_pixels)
+        with system_errors(batch.verify):
+            return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance)
+
+    return verify.smallest(VERIFY_QUALITIES, prepared.at, judge)
 
 
 @functools.lru_cache(maxsize=2)
@@ -207,10 +270,25 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
-    made = compress(photo, settings, depth=depth, mask=mask)
+    looked = {}
+    for name in _systems_of(settings):
+        with system_errors(name):
+            looked[guide.SYSTEM + name] = _system(name, batch.offline).importance(_seen(photo))
+    found: verify.Found[float] | None = None
+    if batch.verify:
+        prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+        found = _verified(prepared, photo, file.shown, batch)
+        made = Compressed(found.data, found.rung, prepared.importance, prepared.notices)
+    else:
+        made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
     notices = (*photo.notices, *made.notices)
     target, data = task.target, made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
+    if found is not None and not found.verified:
+        reached = f"{batch.verify} answers otherwise up to quality {found.rung:g} (score {found.verdict.score:.2f})"
+        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
+        notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
+        kept = kept or keep
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
@@ -224,8 +302,10 @@ def _djpeg(task: DjpegTask) -> FileRecord:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
             data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
-        notices = (*notices, "source kept: compressing would not make it smaller" if len(made.data) >= photo.source_bytes
-                   else "source kept: the saving is below --min-saving")  # fmt: skip
+        if len(made.data) >= photo.source_bytes:
+            notices = (*notices, "source kept: compressing would not make it smaller")
+        elif found is None or found.verified:
+            notices = (*notices, "source kept: the saving is below --min-saving")
     else:
         with images.jpeg_pixels(data) as shown:
             original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
@@ -248,6 +328,9 @@ def _djpeg(task: DjpegTask) -> FileRecord:
         ms_ssim=ms_ssim,
         quality=made.quality,
         notices=notices,
+        verified=None if found is None else kept or found.verified,
+        verify_score=None if found is None else 1.0 if kept else found.verdict.score,
+        verify_trials=0 if found is None else found.trials,
     )
 
 

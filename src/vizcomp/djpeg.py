@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +58,8 @@ PHOTO_CHROMA = (
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
 FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
+
+SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
 TARGET_TOLERANCE = 0.02
@@ -144,7 +146,14 @@ class Compressed:
     notices: tuple[str, ...] = ()
 
 
-def compress(photo: Photo, settings: DjpegSettings, *, depth: Depth | None = None, mask: Array | None = None) -> Compressed:
+def compress(
+    photo: Photo,
+    settings: DjpegSettings,
+    *,
+    depth: Depth | None = None,
+    mask: Array | None = None,
+    looked: Mapping[str, Array] | None = None,
+) -> Compressed:
     """Compress one photo.
 
     Args:
@@ -152,18 +161,44 @@ def compress(photo: Photo, settings: DjpegSettings, *, depth: Depth | None = Non
         settings: what is asked.
         depth: the photo's depth as displayed; needed where the guide names depth.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
+        looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as displayed
+            (`System.importance` of `vizcomp.vision`).
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
     """
-    source = _Source.of(photo, settings)
-    importance = _importance(source, settings, depth, mask)
-    encoder = _Encoder(source, importance, settings)
+    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+    encoder, source, importance = prepared.encoder, prepared.source, prepared.importance
     if settings.target_size is not None:
         data, quality, notices = _meet_target(encoder, settings.target_size)
     else:
         data, quality, notices = encoder.encode(settings.quality, last=True), settings.quality, ()
     return Compressed(data, quality, importance, (*source.notices, *notices))
+
+
+class Prepared:
+    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`."""
+
+    def __init__(
+        self,
+        photo: Photo,
+        settings: DjpegSettings,
+        *,
+        depth: Depth | None = None,
+        mask: Array | None = None,
+        looked: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.source = _Source.of(photo, settings)
+        self.importance = _importance(self.source, settings, depth, mask, looked or {})
+        self.encoder = _Encoder(self.source, self.importance, settings)
+
+    def at(self, quality: float) -> bytes:
+        """The file at a quality; at 100 without the guides, so that a JPEG source keeps every one of its integers."""
+        return self.encoder.encode(quality, guided=quality < 100)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.source.notices
 
 
 def _luma_is_finest(jpeg: JpegImage) -> bool:
@@ -213,7 +248,9 @@ def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16]
     return real, tuple(tables)
 
 
-def _importance(source: _Source, settings: DjpegSettings, depth: Depth | None, mask: Array | None) -> Array:
+def _importance(
+    source: _Source, settings: DjpegSettings, depth: Depth | None, mask: Array | None, looked: Mapping[str, Array]
+) -> Array:
     """The guides' importance maps, combined, in the file's own frame."""
     luma = source.image.components[0]
     height, width = source.image.height, source.image.width
@@ -234,6 +271,10 @@ def _importance(source: _Source, settings: DjpegSettings, depth: Depth | None, m
             if mask is None:
                 raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
             maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
+        elif name.startswith(guide.SYSTEM):
+            if name not in looked:
+                raise InputError(f"the guide {name} needs where the system looked", "give it as looked")
+            maps.append(guide.mask_importance(stored(looked[name], source.orientation), size=(height, width)))
     return guide.combine(maps)
 
 
@@ -243,7 +284,8 @@ class _Encoder:
     def __init__(self, source: _Source, importance: Array, settings: DjpegSettings) -> None:
         self._source = source
         self._settings = settings
-        self._strength = 0.0 if settings.guides == ("uniform",) else settings.strength
+        weight = SYSTEM_RATE_WEIGHT if any(name.startswith(guide.SYSTEM) for name in settings.guides) else FAR_RATE_WEIGHT
+        self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         first = source.image.components[0]
         self._cheap = []  # for each component 0 = as important as can be, 1 = least
         for component in source.image.components:
@@ -251,7 +293,16 @@ class _Encoder:
             size = (first.v // component.v, first.h // component.h)
             self._cheap.append(1 - guide.for_component(importance, rows, cols, luma_size=size))
 
-    def encode(self, quality: float, price: float = 0.0, higher: float = 0.0, share: float = 0.0, *, last: bool = False) -> bytes:
+    def encode(
+        self,
+        quality: float,
+        price: float = 0.0,
+        higher: float = 0.0,
+        share: float = 0.0,
+        *,
+        last: bool = False,
+        guided: bool = True,
+    ) -> bytes:
         """The file at a quality.
 
         Args:
@@ -259,6 +310,7 @@ class _Encoder:
             price: of a bit, added everywhere, in squared steps; it makes the file smaller.
             higher: the price instead for a `share` (0..1) of the blocks, the least important first.
             last: write the integers over the real values: no further call can follow.
+            guided: obey the guides.
         """
         image = self._source.image
         wanted = quantisation_tables(self._settings.table, quality)
@@ -276,7 +328,7 @@ class _Encoder:
                 unit=component.unit,
                 reuse=last,
                 dead_zone=DEAD_ZONE,
-                rate_weight=np.float32(self._strength * FAR_RATE_WEIGHT) * cheap + _prices(cheap, price, higher, share),
+                rate_weight=np.float32(self._far if guided else 0.0) * cheap + _prices(cheap, price, higher, share),
                 exact=None if own is None else table == own,
             )
             components.append(

@@ -799,7 +799,7 @@ def _headline(
         value = _value(point, measure)
         if value is None:
             continue
-        who = f"unseen {system.name}" if at else system.name
+        who = f"Unseen {system.name}" if at else system.name
         if measure.startswith("accuracy"):
             top = _top(measure, systems, data, answers)
             says = f"{who} is right on {_percent(value)} ({_percent(top)} of the sources)"

@@ -24,6 +24,7 @@ BLOCK = 8
 NEUTRAL = 0.5
 
 GUIDES = ("depth", "detail", "mask", "uniform")
+SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
 def parse(spec: str) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ def parse(spec: str) -> tuple[str, ...]:
     """
     names = tuple(part.strip() for part in spec.split("+"))
     for name in names:
-        if name not in GUIDES:
+        if name not in GUIDES and not (name.startswith(SYSTEM) and len(name) > len(SYSTEM)):
             raise ValueError(f"unknown guide {name!r}")
     if len(set(names)) != len(names):
         raise ValueError("a guide is named twice")

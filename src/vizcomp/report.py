@@ -691,6 +691,8 @@ def _facts(record: FileRecord | None) -> str:
     psnr = _psnr(record)
     facts.append(("", "PSNR", psnr if psnr in (_NONE, "identical") else f"{psnr}{_THIN}dB"))
     facts.append(("", "MS-SSIM", _ms_ssim(record)))
+    if record.verified is not None:
+        facts.append(("", "Verified", f"{'✓ yes' if record.verified else '✗ no'}, {_count(record.verify_trials, 'trial')}"))
     rows = "".join(f"<div{f' class={kind}' if kind else ''}><dt>{name}</dt><dd>{value}</dd></div>" for kind, name, value in facts)
     return f'<dl class="facts">{rows}</dl>'
 
@@ -777,7 +779,9 @@ def _table(totals: Totals, files: Sequence[FileRecord], base: str) -> str:
 
 
 def _row(record: FileRecord, base: str) -> str:
-    note = "; ".join(filter(None, (record.error, *record.notices)))
+    verdict = "" if record.verified is None else "verified" if record.verified else "not verified"
+    verdict += f" ({_count(record.verify_trials, 'trial')})" if verdict else ""
+    note = "; ".join(filter(None, (record.error, verdict, *record.notices)))
     if len(note) > MAX_NOTE_CHARACTERS:
         note = note[: MAX_NOTE_CHARACTERS - 1] + "…"
     savings = (_saving(record, record.plain_jpeg_bytes), _saving(record, record.source_bytes))

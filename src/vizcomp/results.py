@@ -28,6 +28,9 @@ class FileRecord:
         seconds: time of the whole work on this file.
         quality: the quality that was used in the end (a target size chooses it).
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
+        verified: whether the system of --verify answers the same on the output as on the source; None if it was not asked.
+        verify_score: how alike the two answers are, 0..1; None if it was not asked.
+        verify_trials: files that were made and judged on the way.
     """
 
     input: str
@@ -44,6 +47,9 @@ class FileRecord:
     seconds: float = 0.0
     quality: float | None = None
     notices: tuple[str, ...] = ()
+    verified: bool | None = None
+    verify_score: float | None = None
+    verify_trials: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types."""
@@ -129,6 +135,7 @@ class CodecRecord:
         bpp: bits of the .vzc file (of the payload in a pack) for each pixel; None where nothing was coded.
         seconds: time of the whole work on this input; images that went through together share theirs.
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
+        verified, verify_score, verify_trials: as in `FileRecord`.
     """
 
     input: str
@@ -146,6 +153,9 @@ class CodecRecord:
     bpp: float | None = None
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
+    verified: bool | None = None
+    verify_score: float | None = None
+    verify_trials: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types."""

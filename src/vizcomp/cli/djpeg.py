@@ -20,7 +20,10 @@ def djpeg(
         float, typer.Option("--strength", min=0, max=1, help="How much cheaper the least important regions get; 0 = no guidance.")
     ] = 0.25,
     guide: Annotated[
-        str, typer.Option("--guide", metavar="NAMES", help="depth, detail, mask, several joined as depth+detail, or uniform.")
+        str,
+        typer.Option(
+            "--guide", metavar="NAMES", help="depth, detail, mask, system:NAME, several joined as depth+detail, or uniform."
+        ),
     ] = "depth",
     table: Annotated[
         str,
@@ -47,6 +50,18 @@ def djpeg(
     metadata: Annotated[
         str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
     ] = "essential",
+    verify: Annotated[
+        str,
+        typer.Option(
+            "--verify",
+            metavar="SYSTEM",
+            help="For each photo the smallest file on which this system still answers as on the source: text, inception, "
+            "torchvision:NAME, PATH.onnx. Replaces --quality.",
+        ),
+    ] = "",
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
+    ] = 0.0,
     keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
@@ -83,6 +98,9 @@ def djpeg(
         overwrite=overwrite,
         dry_run=dry_run,
         keep_dates=keep_dates,
+        verify=verify,
+        tolerance=tolerance,
+        offline=offline,
     )
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
@@ -117,6 +135,12 @@ def djpeg(
         )
         print(report.report_json(found))
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
+    asked = [r for r in run.records if r.verified is not None]
+    if asked:
+        trials = sum(r.verify_trials for r in asked) / len(asked)
+        voice.say(
+            f"verified for {verify}: {sum(bool(r.verified) for r in asked)} of {len(asked)} photos, {trials:.1f} trials each"
+        )
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:

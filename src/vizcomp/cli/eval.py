@@ -135,18 +135,18 @@ def _summary(voice: shared.Voice, result: EvalResult, report: str) -> None:
 
     names = [c["name"] for c in result.classifiers]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("codec")
-    table.add_column("setting")
-    for head in ("bytes", "bpp", *names, "PSNR", "MS-SSIM"):
+    table.add_column("codec", no_wrap=True)
+    table.add_column("setting", no_wrap=True)
+    for head in ("bytes", *names, "PSNR", "MS-SSIM"):
         table.add_column(Text(head), justify="right")
     sources = [f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names]
     if any(sources):
-        table.add_row("sources", "", "", "", *sources, "", "")
+        table.add_row("sources", "", "", *sources, "", "")
     for p in result.points:
         values = [p.accuracy.get(n) if p.accuracy.get(n) is not None else p.agreement.get(n) for n in names]
         cells = ["" if v is None else f"{100 * v:.1f}%" for v in values]
         psnr, ssim = ("" if p.psnr is None else f"{p.psnr:.2f}"), ("" if p.ms_ssim is None else f"{p.ms_ssim:.4f}")
-        table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", f"{p.bpp:.3g}", *cells, psnr, ssim)
+        table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", *cells, psnr, ssim)
     voice.console.print(table)
     voice.say(result.headline)
     voice.say(f"report: {report}")

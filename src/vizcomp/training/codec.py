@@ -55,6 +55,7 @@ class CodecTrainSettings:
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
         ramp: shares of the run between which the task term rises from nothing to full weight.
         views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
+        shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
@@ -74,6 +75,7 @@ class CodecTrainSettings:
     reconstruction_weight: float = 1.0
     ramp: tuple[float, float] = (0.2, 0.4)
     views: float = 0.5
+    shown_first: float = 0.5
     hard: float = 0.4
     iterations: str = "drawn"
     epochs: int = 10
@@ -97,6 +99,7 @@ class CodecTrainSettings:
             "watching_weight": (0, 1000),
             "reconstruction_weight": (0, 1000),
             "views": (0, 1),
+            "shown_first": (0, 1),
             "hard": (0, 1),
             "epochs": (1, 1_000_000),
             "steps": (0, 1_000_000_000),
@@ -329,8 +332,8 @@ class CodecTask:
             loss = s.reconstruction_weight * torch.as_tensor(reconstruction)
             figures["reconstruction"] = loss.detach()
             if wanted is not None and ramp * s.task_weight > 0:
-                # one iteration is shown to the classifier, the first as often as all later ones together
-                shown = 0 if many == 1 or torch.rand(()) < 0.5 else int(torch.randint(1, many, ()))
+                # one iteration is shown to the classifier
+                shown = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
                 term = self._answer(self.classifier, images[shown], wanted, labels)  # type: ignore[arg-type]
                 figures["task"] = term.detach()
                 loss = loss + ramp * s.task_weight * term

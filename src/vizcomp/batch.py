@@ -193,7 +193,7 @@ def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> None:
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "leave one away")
     for name in {*_systems_of(settings), *filter(None, [batch.verify])}:
-        _system(name, batch.offline)
+        system_by_name(name, batch.offline)
     if batch.masks is not None:
         MapFolder(Path(batch.masks), what="mask")
 
@@ -210,7 +210,7 @@ def _systems_of(settings: DjpegSettings) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def _system(name: str, offline: bool) -> vision.System:
+def system_by_name(name: str, offline: bool) -> vision.System:
     """A system opened once for each process."""
     return vision.open_system(name, offline=offline)
 
@@ -235,7 +235,7 @@ def system_errors(name: str) -> Iterator[None]:
 
 def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[float]:
     """The smallest file on which the system answers the same; each verdict is on the bytes that would be written."""
-    system = _system(batch.verify, batch.offline)
+    system = system_by_name(batch.verify, batch.offline)
     with system_errors(batch.verify):
         wanted = system.answers([_seen(photo)])[0]
 
@@ -273,7 +273,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     looked = {}
     for name in _systems_of(settings):
         with system_errors(name):
-            looked[guide.SYSTEM + name] = _system(name, batch.offline).importance(_seen(photo))
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(_seen(photo))
     found: verify.Found[float] | None = None
     if batch.verify:
         prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy, images, neural, vzc
-from vizcomp.batch import CRASH, attempt, collect, one_line, reason_to_skip, size_of
+from vizcomp import entropy, images, neural, verify, vision, vzc
+from vizcomp.batch import CRASH, attempt, collect, one_line, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, map_tasks
 from vizcomp.errors import FormatError, InputError, OutputError, SettingsError, VizcompError
 from vizcomp.images import InputFile, OutputNames
@@ -50,6 +50,10 @@ class EncodeSettings:
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
         dry_run: do all the work, write nothing.
+        verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
+            the settings above allow; "" for none.
+        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        offline: never touch the network.
     """
 
     model: str = "photo"
@@ -59,8 +63,13 @@ class EncodeSettings:
     max_pixels: int = images.DEFAULT_MAX_PIXELS
     overwrite: bool = False
     dry_run: bool = False
+    verify: str = ""
+    tolerance: float = 0.0
+    offline: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= 1:
+            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.bpp is not None and not 0 < self.bpp < math.inf:
             raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
 
@@ -105,6 +114,7 @@ class _Item:
     stored: vzc.Vzc | None = None
     data: bytes = b""
     entry: vzc.PackEntry | None = None
+    found: verify.Found[int] | None = None
 
     @property
     def open(self) -> bool:
@@ -279,6 +289,8 @@ def _check_encoder(settings: EncodeSettings, jobs: int) -> NeuralCodec:
         raise SettingsError(
             f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another --iterations"
         )
+    if settings.verify:
+        system_by_name(settings.verify, settings.offline)
     return codec
 
 
@@ -364,8 +376,32 @@ def _encode(group: list[_Item], task: EncodeTask) -> None:
         most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
         files = codec.encode_many(np.stack([_rgb(s) for s in sources]), iterations=most, search=settings.search)
         made = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
-    for item, data in zip(group, made, strict=True):
-        item.data = data
+    for item, data, source in zip(group, made, sources, strict=True):
+        if settings.verify:
+            item.found = _verified(codec, source, data, settings)
+        item.data = data if item.found is None else item.found.data
+
+
+def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> verify.Found[int]:
+    """The fewest iterations of a file on which the system answers as on the source; each verdict is on the decoded file."""
+    system = system_by_name(settings.verify, settings.offline)
+
+    def answer(image: Pixels) -> vision.Answer:
+        with system_errors(settings.verify):
+            return system.answers([np.ascontiguousarray(_rgb(image))])[0]
+
+    wanted = answer(source)
+    file = vzc.unpack(data)
+    header = file.header
+
+    def shortened(count: int) -> bytes:
+        chunks = list(file.chunks)[:count]
+        return vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=header.grey)
+
+    def judge(written: bytes) -> vision.Comparison:
+        return vision.compare(wanted, answer(codec.decode(written).image), tolerance=settings.tolerance)
+
+    return verify.smallest(range(1, len(file.chunks) + 1), shortened, judge)
 
 
 def _rgb(image: Pixels) -> Pixels:
@@ -408,6 +444,10 @@ def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSett
 def _write_vzc(item: _Item, settings: EncodeSettings) -> CodecRecord:
     """The record of an encoded image; writes its file where it has one of its own."""
     item.pixels = None
+    found = item.found
+    if found is not None and not found.verified:
+        reached = f"{settings.verify} answers otherwise up to iteration {found.rung} (score {found.verdict.score:.2f})"
+        item.record = dataclasses.replace(item.record, notices=(*item.record.notices, f"not verified: {reached}"))
     if item.entry is not None:
         size, iterations = len(item.entry.payload), item.entry.iterations
     else:
@@ -420,6 +460,9 @@ def _write_vzc(item: _Item, settings: EncodeSettings) -> CodecRecord:
         output_bytes=size,
         iterations=iterations,
         bpp=8 * size / item.record.pixels,
+        verified=None if found is None else found.verified,
+        verify_score=None if found is None else found.verdict.score,
+        verify_trials=0 if found is None else found.trials,
     )
 
 
@@ -452,6 +495,8 @@ def run_encode_pack(
         raise OutputError(f"{images.printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
     if output.exists() and not (settings.overwrite or settings.dry_run):
         raise OutputError(f"{images.printable(output)} exists already", "--overwrite replaces it")
+    if settings.verify:
+        raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or leave --verify away")
     codec = _check_encoder(settings, jobs)
     if not settings.dry_run:
         images.check_output_folder(output.parent)

@@ -135,12 +135,7 @@ def djpeg(
         )
         print(report.report_json(found))
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
-    asked = [r for r in run.records if r.verified is not None]
-    if asked:
-        trials = sum(r.verify_trials for r in asked) / len(asked)
-        voice.say(
-            f"verified for {verify}: {sum(bool(r.verified) for r in asked)} of {len(asked)} photos, {trials:.1f} trials each"
-        )
+    voice.verified(verify, run.records)
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:

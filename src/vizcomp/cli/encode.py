@@ -34,6 +34,19 @@ def encode(
         int | None,
         typer.Option("--search", min=0, help="Candidates tried in each iteration; 0 = off; 32 for models of small images."),
     ] = None,
+    verify: Annotated[
+        str,
+        typer.Option(
+            "--verify",
+            metavar="SYSTEM",
+            help="For each photo the fewest iterations on which this system still answers as on the source: "
+            "text, inception, torchvision:NAME, PATH.onnx.",
+            show_default=False,
+        ),
+    ] = "",
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
+    ] = 0.0,
     pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
     max_pixels: shared.MaxPixels = 200_000_000,
@@ -51,7 +64,16 @@ def encode(
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     settings = codec_batch.EncodeSettings(
-        model=model, iterations=iterations, bpp=bpp, search=search, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run
+        model=model,
+        iterations=iterations,
+        bpp=bpp,
+        search=search,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        verify=verify,
+        tolerance=tolerance,
+        offline=offline,
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
@@ -66,4 +88,5 @@ def encode(
             "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}
         )
     voice.codec_summary(run, dry_run=dry_run)
+    voice.verified(verify, run.records)
     raise typer.Exit(run.exit_code)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +130,14 @@ class Voice:
         if dry_run:
             table.add_row("", _DRY)
         self.console.print(table)
+
+    def verified(self, system: str, records: Sequence[FileRecord] | Sequence[CodecRecord]) -> None:
+        """How many results a system answers alike on, where it was asked."""
+        asked = [r for r in records if r.verified is not None]
+        if asked:
+            trials = sum(r.verify_trials for r in asked) / len(asked)
+            good = sum(bool(r.verified) for r in asked)
+            self.say(f"verified for {system}: {good} of {len(asked)} photos, {trials:.1f} trials each")
 
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
         """The table at the end of `encode` and `decode`."""

@@ -1,0 +1,252 @@
+"""The search for the smallest file that a system sees alike, and `--verify` and `--guide system:` around it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import jpeg_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vizcomp import batch, cli, codec_batch, images, verify, vision
+from vizcomp.vision import Boxes, Classes, Comparison
+
+Run = Callable[..., tuple[int, str]]
+
+
+class Contrast:
+    """A system whose class is the mean of a picture's fine detail, in steps of `step`: any loss beyond that is seen."""
+
+    name, kind, fingerprint, classes, native = "contrast", "classes", "1", (), 0
+
+    def __init__(self, step: float = 0.5) -> None:
+        self.step = step
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+        found: list[vision.Answer] = []
+        for image in images:
+            detail = np.abs(np.diff(image.astype(np.float32), axis=0)).mean()
+            probabilities = np.zeros(1000, np.float32)
+            probabilities[min(999, int(detail / self.step))] = 1
+            found.append(Classes(probabilities))
+        return found
+
+    def importance(self, image: np.ndarray) -> np.ndarray:
+        return np.tile(np.array([[1, 0]], np.float32), (1, 1))
+
+
+class Never(Contrast):
+    """No two answers alike."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+        self.calls += 1
+        return [Boxes(np.zeros((self.calls, 4, 2)))] * len(images)
+
+
+class Throws(Contrast):
+    """Fails on bright pictures."""
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+        if any(i.mean() > 200 for i in images):
+            raise ValueError("too bright\nto see")
+        return super().answers(images)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+    """Runs a command in this process with systems of these tests by name."""
+    systems = {"contrast": Contrast, "never": Never, "throws": Throws, "coarse": lambda: Contrast(1000.0)}
+
+    def opened(name: str, *, offline: bool = False) -> vision.System:
+        return systems[name]() if name in systems else real(name, offline=offline)
+
+    real = vision.open_system
+    monkeypatch.setattr(vision, "open_system", opened)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object, code: int = 0) -> tuple[int, str]:
+        batch.system_by_name.cache_clear()
+        codec_batch._codec.cache_clear()
+        monkeypatch.setattr(sys, "argv", ["vizcomp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert int(left.value.code or 0) == code, err
+        assert "Traceback" not in err
+        return int(left.value.code or 0), out + err
+
+    yield command
+    batch.system_by_name.cache_clear()
+
+
+def verdicts(good: Sequence[bool]) -> Callable[[bytes], Comparison]:
+    return lambda data: Comparison(1.0 if good[len(data) - 1] else 0.25, good[len(data) - 1])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20))
+def test_what_is_kept_has_passed_itself(good: list[bool]) -> None:
+    asked: list[int] = []
+
+    def encode(rung: int) -> bytes:
+        asked.append(rung)
+        return bytes(rung)
+
+    found = verify.smallest(range(1, len(good) + 1), encode, verdicts(good))
+    assert found.trials == len(asked) == len(set(asked)) <= max(verify.TRIALS, len(good).bit_length() + 1)
+    if found.verified:
+        assert good[found.rung - 1]
+        assert found.rung == min(r for r in asked if good[r - 1])
+    else:
+        assert not any(good[r - 1] for r in asked)
+        assert found.rung == len(good) == max(asked)
+    assert found.verified or not good[-1]
+    assert found.data == bytes(found.rung)
+
+
+@pytest.mark.parametrize("first", range(1, 17))
+def test_where_verdicts_are_monotone_it_is_the_smallest(first: int) -> None:
+    good = [rung >= first for rung in range(1, 17)]
+    found = verify.smallest(range(1, 17), bytes, verdicts(good))
+    assert found.rung == first
+
+
+def test_a_lucky_file_below_is_found_while_trials_are_left() -> None:
+    good = [rung in (6, 8) for rung in range(1, 9)]
+    found = verify.smallest(range(1, 9), bytes, verdicts(good))
+    assert found.rung == 6
+    with pytest.raises(ValueError, match="no rungs"):
+        verify.smallest([], bytes, verdicts([]))
+
+
+def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
+    folder.mkdir()
+    (folder / "coffee.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    Image.fromarray(cat[:200, :300]).save(folder / "cat.png")
+    return folder
+
+
+def rows(path: Path) -> dict[str, dict[str, object]]:
+    return {Path(r["input"]).name: r for r in json.loads((path / "report.json").read_text("utf-8"))["files"]}
+
+
+def seen(path: Path) -> np.ndarray:
+    pixels = images.load(path).pixels
+    return np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+
+
+def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+    sources = photos(tmp_path / "in", coffee, cat)
+    _, said = run("djpeg", sources, "-o", "out", "--guide", "uniform", "--verify", "contrast", "-j", 1)
+    assert "verified for contrast: 2 of 2 photos" in said
+    system = Contrast()
+    for name, row in rows(tmp_path / "out").items():
+        assert row["verified"] is True
+        assert row["verify_score"] == 1.0
+        assert 1 <= int(str(row["verify_trials"])) <= verify.TRIALS + 1
+        before, after = system.answers([seen(sources / name), seen(Path(str(row["output"])))])
+        assert vision.compare(before, after).same
+    run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
+    for name, row in rows(tmp_path / "loose").items():
+        assert row["quality"] == batch.VERIFY_QUALITIES[0]
+        assert int(str(row["output_bytes"])) < int(str(rows(tmp_path / "out")[name]["output_bytes"]))
+
+
+def test_what_cannot_be_reached_is_not_called_verified(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+    sources = photos(tmp_path / "in", coffee, cat)
+    _, said = run("djpeg", sources, "-o", "out", "--guide", "uniform", "--verify", "never", "-j", 1)
+    found = rows(tmp_path / "out")
+    jpeg, other = found["coffee.jpg"], found["cat.png"]
+    assert (tmp_path / "out" / "coffee.jpg").read_bytes() == (sources / "coffee.jpg").read_bytes()
+    assert jpeg["status"] == "kept"
+    assert other["verified"] is False
+    assert float(str(other["verify_score"])) < 1
+    assert "not verified" in str(other["notices"])
+    assert "verified for never: 1 of 2" in said
+
+
+def test_a_system_that_fails_on_a_photo_costs_that_photo(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+    sources = photos(tmp_path / "in", coffee, cat)
+    Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save(sources / "bright.png")
+    for option in (["--verify", "throws", "--guide", "uniform"], ["--guide", "system:contrast", "--verify", "throws"]):
+        run("djpeg", sources, "-o", "out", *option, "-j", 1, "--overwrite", code=1)
+        found = rows(tmp_path / "out")
+        assert found["bright.png"]["status"] == "failed"
+        assert "the vision system throws fails: too bright to see" in str(found["bright.png"]["error"])
+        assert found["cat.png"]["status"] == found["coffee.jpg"]["status"] == "ok"
+
+
+def test_the_system_guide_spends_where_the_system_looks(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+    sources = photos(tmp_path / "in", coffee, cat)
+    run("djpeg", sources, "-o", "flat", "--guide", "uniform", "-j", 1)
+    run("djpeg", sources, "-o", "looked", "--guide", "system:contrast", "--strength", 1, "-j", 1)
+    run("djpeg", sources, "-o", "both", "--guide", "detail+system:contrast", "-j", 1)
+    source, flat, looked = (
+        seen(p).astype(float) for p in (sources / "coffee.jpg", Path("flat/coffee.jpg"), Path("looked/coffee.jpg"))
+    )
+    half = source.shape[1] // 2
+    left = np.abs(looked - source)[:, : half - 16].mean() / np.abs(flat - source)[:, : half - 16].mean()
+    right = np.abs(looked - source)[:, half + 16 :].mean() / np.abs(flat - source)[:, half + 16 :].mean()
+    assert left < 1.1
+    assert right > left + 0.2
+    assert Path("looked/coffee.jpg").stat().st_size < Path("flat/coffee.jpg").stat().st_size
+    assert Path("both/coffee.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["djpeg", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
+        (["djpeg", "in", "-o", "out", "--guide", "system:nobody"], "unknown vision system 'nobody'"),
+        (["djpeg", "in", "-o", "out", "--guide", "system:"], "system:"),
+        (["djpeg", "in", "-o", "out", "--verify", "contrast", "--target-size", "9kB"], "contradict"),
+        (["djpeg", "in", "-o", "out", "--verify", "gone.onnx"], "gone.onnx is not there"),
+        (["encode", "in", "-o", "set.vzc", "--pack", "--verify", "contrast"], "cannot go together"),
+        (["encode", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_photo(
+    run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray, arguments: list[str], words: str
+) -> None:
+    photos(tmp_path / "in", coffee, cat)
+    _, said = run(*arguments, code=2)
+    assert words in said
+    assert not list(tmp_path.glob("out/*.jpg"))
+
+
+def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.ndarray, any_model: Path) -> None:
+    from vizcomp.neural import NeuralCodec
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(cat[:96, :80]).save(folder / "large.png")
+    for i in range(3):
+        Image.fromarray(cat[40 * i : 40 * i + 32, :32]).save(folder / f"{i}.png")
+    Image.fromarray(cat[:32, 50:82, 0]).save(folder / "grey.png")
+    _, out = run("encode", folder, "-o", "coarse", "--model", any_model, "--verify", "coarse", "--json", "-j", 1)
+    found = json.loads(out[: out.rindex("}") + 1])["files"]
+    assert [row["iterations"] for row in found] == [1] * 5
+    assert all(row["verified"] and row["verify_score"] == 1 for row in found)
+    _, out = run("encode", folder, "-o", "never", "--model", any_model, "--verify", "never", "--json", "-j", 1)
+    codec = NeuralCodec.load(str(any_model))
+    for row in json.loads(out[: out.rindex("}") + 1])["files"]:
+        assert row["verified"] is False
+        assert row["iterations"] == codec.iterations
+        assert "not verified: never answers otherwise" in row["notices"][-1]
+        assert Path(row["output"]).is_file()
+    _, out = run("encode", folder, "-o", "real", "--model", any_model, "--verify", "contrast", "--json", "-j", 1)
+    system = Contrast()
+    for row in json.loads(out[: out.rindex("}") + 1])["files"]:
+        decoded = codec.decode(Path(row["output"]).read_bytes()).image
+        decoded = np.repeat(decoded[..., None], 3, 2) if decoded.ndim == 2 else decoded
+        same = vision.compare(*system.answers([seen(Path(row["input"])), decoded])).same
+        assert row["verified"] is same
+        assert row["output_bytes"] == Path(row["output"]).stat().st_size

@@ -125,9 +125,25 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
             else:
                 nearness = depth.astype(np.float32) / 255
                 known = Depth({"given": nearness, "reversed": 1 - nearness, "flat": np.full_like(nearness, 0.5)}[maps])
-        return compress(photo, settings, depth=known).data
+        looked = {name: text_importance(path) for name in settings.guides if name == "system:text"}
+        return compress(photo, settings, depth=known, looked=looked).data
 
     return encode
+
+
+@functools.lru_cache(maxsize=512)
+def text_importance(path: Path) -> Any:
+    """Where the text detector looks on a photo, as `vizcomp djpeg --guide system:text` has it."""
+    from vizcomp import images
+
+    return _text_system().importance(images.load(path).pixels)
+
+
+@functools.cache
+def _text_system() -> Any:
+    from vizcomp.vision import open_system
+
+    return open_system("text")
 
 
 @functools.lru_cache(maxsize=512)

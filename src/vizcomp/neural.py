@@ -148,7 +148,7 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried for each iteration; None: 32 for models of small images, none for others.
+            search: candidates tried for each iteration; None: no search.
 
         Raises:
             SettingsError: iterations or bpp out of range.
@@ -203,7 +203,7 @@ class NeuralCodec:
             raise ValueError(f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
-        candidates = (32 if self.native else 0) if search is None else search
+        candidates = search or 0
         if candidates < 0:
             raise SettingsError(f"a search of {candidates} candidates is not possible", "use 0 or more")
         block = self.config.block
@@ -293,7 +293,9 @@ class NeuralCodec:
         score = 10 * ((image - spread(source)) / 2).square().mean((1, 2, 3))
         if wanted is not None and self.search.task:
             # the mean over the image and its mirror image: less of what only this classifier sees in only this image
-            found = (F.softmax(self._answers(image), 1) + F.softmax(self._answers(image.flip(-1)), 1)) / 2
+            found = F.softmax(self._answers(image), 1)
+            if not self._mirrors():
+                found = (found + F.softmax(self._answers(image.flip(-1)), 1)) / 2
             target = F.log_softmax(spread(wanted), 1)
             score = score + self.search.task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
         score = score.view(n, k)
@@ -311,6 +313,11 @@ class NeuralCodec:
 
             self._classifier = classifiers.load(self.words["classifier"])
         return self._classifier(image / 2 + 0.5)  # type: ignore[no-any-return]
+
+    def _mirrors(self) -> bool:
+        """Whether the classifier takes the mean over the mirror image by itself."""
+        config = getattr(getattr(self._classifier, "network", None), "config", None)
+        return bool(getattr(config, "mirror", False))
 
     # decoding
 

@@ -32,7 +32,7 @@ def encode(
     ] = None,
     search: Annotated[
         int | None,
-        typer.Option("--search", min=0, help="Candidates tried in each iteration; 0 = off; 32 for models of small images."),
+        typer.Option("--search", min=0, help="Candidates tried in each iteration; 0, the default, = off."),
     ] = None,
     verify: Annotated[
         str,

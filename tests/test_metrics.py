@@ -244,6 +244,40 @@ def test_f1_is_pooled_over_images():
         metrics.box_score(3, 2, 5)
 
 
+def turned_box(rng: np.random.Generator) -> np.ndarray:
+    angle, middle, half = rng.uniform(0, math.pi), rng.uniform(20, 80, 2), rng.uniform(6, 18, 2)
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return corners @ turn.T + middle
+
+
+def test_box_score_agrees_with_a_slow_plain_computation():
+    """Overlaps by OpenCV's intersection of convex polygons; pairs by taking the largest of a table until none is left."""
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(8)
+    reference, found, matched = [], [], 0
+    for _ in range(60):
+        boxes = np.array([turned_box(rng) for _ in range(rng.integers(0, 7))]).reshape(-1, 4, 2)
+        moved = [b + rng.normal(0, 3, 2) for b in boxes if rng.random() < 0.8] + [turned_box(rng) for _ in range(rng.integers(0, 3))]
+        answers = np.array(moved).reshape(-1, 4, 2)
+        reference.append(boxes)
+        found.append(answers)
+        table = np.zeros((len(boxes), len(answers)))
+        for i, a in enumerate(boxes):
+            for j, b in enumerate(answers):
+                shared = cv2.intersectConvexConvex(a.astype(np.float32), b.astype(np.float32))[0]
+                table[i, j] = shared / (cv2.contourArea(a.astype(np.float32)) + cv2.contourArea(b.astype(np.float32)) - shared)
+        while table.size and table.max() >= 0.5:
+            i, j = np.unravel_index(table.argmax(), table.shape)
+            table[i, :] = table[:, j] = 0
+            matched += 1
+    score = metrics.box_f1(reference, found)
+    count_a, count_b = sum(map(len, reference)), sum(map(len, found))
+    assert 60 < matched < count_a
+    assert (score.matched, score.reference, score.found) == (matched, count_a, count_b)
+    assert (score.precision, score.recall, score.f1) == (matched / count_b, matched / count_a, 2 * matched / (count_a + count_b))
+
+
 # --- correlation and rate
 
 

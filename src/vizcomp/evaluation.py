@@ -326,7 +326,10 @@ class _Done:
 @functools.lru_cache(maxsize=8)
 def _system(name: str, offline: bool) -> vision.System:
     _one_thread()
-    return vision.open_system(name, offline=offline)
+    system = vision.open_system(name, offline=offline)
+    if isinstance(system, vision.TorchClassifier) and not name.startswith("torchvision:"):
+        system.hurry()
+    return system
 
 
 @functools.lru_cache(maxsize=8)

@@ -288,6 +288,7 @@ class TorchClassifier:
     ) -> None:
         self.name, self.classes, self.fingerprint, self.native = name, classes, fingerprint, native
         self._module, self._prepare, self._camera = module, prepare, camera
+        self._mixed = False
 
     @classmethod
     def ours(cls, spec: str) -> TorchClassifier:
@@ -305,13 +306,21 @@ class TorchClassifier:
         blocks = [m for _, m in module.network.named_children() if not isinstance(m, torch.nn.Linear)]
         return cls(spec, module, prepare, module.classes, file_fingerprint(path), blocks[-1], 32)
 
+    def hurry(self) -> None:
+        """Multiply in bfloat16 from now on, where the processor has instructions for that: about twice as fast, and nearly
+        always the same answer. For counting over many images, not for the verdict on one."""
+        import torch
+
+        able = (getattr(torch.cpu, f"_is_{what}_supported", lambda: False) for what in ("avx512_bf16", "amx_tile"))
+        self._mixed = any(ask() for ask in able)  # no public way to ask; without it bfloat16 is slower than float32
+
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
         found: list[Answer] = []
         for start in range(0, len(images), BATCH):
             views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._mixed):
                 logits = self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy()
             found += [Classes(_softmax(row), self.classes) for row in _checked(logits, self.name)]
         return found

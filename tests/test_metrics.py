@@ -258,7 +258,9 @@ def test_box_score_agrees_with_a_slow_plain_computation():
     reference, found, matched = [], [], 0
     for _ in range(60):
         boxes = np.array([turned_box(rng) for _ in range(rng.integers(0, 7))]).reshape(-1, 4, 2)
-        moved = [b + rng.normal(0, 3, 2) for b in boxes if rng.random() < 0.8] + [turned_box(rng) for _ in range(rng.integers(0, 3))]
+        moved = [b + rng.normal(0, 3, 2) for b in boxes if rng.random() < 0.8] + [
+            turned_box(rng) for _ in range(rng.integers(0, 3))
+        ]
         answers = np.array(moved).reshape(-1, 4, 2)
         reference.append(boxes)
         found.append(answers)

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from vizcomp.errors import ModelError, SettingsError  # noqa: E402
-from vizcomp.nets import classifiers  # noqa: E402
+from vizcomp.nets import classifiers, inception  # noqa: E402
 from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig  # noqa: E402
 from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize  # noqa: E402
 
@@ -171,3 +171,23 @@ def test_absurd_inceptions_are_refused() -> None:
         classifiers.build("vgg")
     with pytest.raises(SettingsError, match="does not fit"):
         classifiers.build("inception", {"colour": 1})
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("shape", [(32, 32), (16, 15), (7, 8), (3, 3)])
+def test_maximum_by_slices_is_the_maximum(kernel: int, shape: tuple[int, int]) -> None:
+    x = torch.randn(2, 5, *shape, requires_grad=True)
+    wanted = torch.nn.functional.max_pool2d(x, kernel, 2)
+    with torch.no_grad():
+        assert torch.equal(inception.max_pool(x, kernel), wanted)
+    assert inception.max_pool(x, kernel).requires_grad
+
+
+@pytest.mark.parametrize("name", ["inception", "watcher"])
+def test_folding_the_normalisation_changes_nothing(name: str) -> None:
+    classifier = classifiers.load(name)
+    images = torch.rand(4, 3, 32, 32)
+    before = classifier(images)
+    inception.fold(classifier.network)
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in classifier.modules()) < 8
+    assert torch.allclose(classifier(images), before, atol=1e-4)

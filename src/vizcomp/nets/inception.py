@@ -22,11 +22,13 @@ the order does not change the result; it changes how much there is to pool.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vizcomp.errors import SettingsError
 
@@ -87,7 +89,7 @@ class ConvNormReLU(nn.Module):
     def __init__(self, ins: int, outs: int, kernel: int | tuple[int, int], stride: int = 1, padding: Any = 0) -> None:
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outs, eps=0.001)
+        self.bn: nn.Module = nn.BatchNorm2d(outs, eps=0.001)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.conv(x)))
@@ -99,6 +101,27 @@ class ConvNormReLU(nn.Module):
     def pooled(self, x: torch.Tensor) -> torch.Tensor:
         """Without the ReLU, after a mean over 3x3, taken after the convolution instead."""
         return self.bn(F.avg_pool2d(self.conv(x), 3, 1, 1))  # type: ignore[no-any-return]
+
+
+def max_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
+    """The largest of each 2x2, or of each 3x3, at stride 2. Without gradients by slices, which is faster on a CPU."""
+    if torch.is_grad_enabled():
+        return F.max_pool2d(x, kernel, 2)
+    many = [2 * ((side - kernel) // 2) + 1 for side in x.shape[2:]]  # from the first place taken to the last
+    x = functools.reduce(torch.maximum, [x[:, :, at : at + many[0] : 2] for at in range(kernel)])
+    x = functools.reduce(torch.maximum, [x[:, :, :, at : at + many[1] : 2] for at in range(kernel)])
+    return x
+
+
+def fold(network: nn.Module) -> None:
+    """Puts each normalisation into the convolution before it, in place: for evaluation only, the same but for rounding.
+
+    Not where a mean or a maximum lies between the two.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, ConvNormReLU) and not name.endswith(("branch_pool", "enter")):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)  # type: ignore[arg-type]
+            module.bn = nn.Identity()
 
 
 def _join(branches: list[torch.Tensor]) -> torch.Tensor:
@@ -151,7 +174,7 @@ class InceptionB(_Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         double = self.branch3x3dbl_3.linear(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return _join([self.branch3x3.linear(x), double, F.max_pool2d(x, 3, 2)])  # what comes in has no negative values
+        return _join([self.branch3x3.linear(x), double, max_pool(x, 3)])  # what comes in has no negative values
 
 
 class InceptionC(_Block):
@@ -196,7 +219,7 @@ class InceptionD(_Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seven = self.branch7x7x3_4.linear(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
-        return _join([self.branch3x3_2.linear(self.branch3x3_1(x)), seven, F.max_pool2d(x, 3, 2)])
+        return _join([self.branch3x3_2.linear(self.branch3x3_1(x)), seven, max_pool(x, 3)])
 
 
 class InceptionE(_Block):
@@ -264,7 +287,7 @@ class Inception(nn.Module):
     def features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.Conv2d_1a_3x3(x)
         if self.config.pool > 1:
-            x = F.max_pool2d(x, self.config.pool)
+            x = max_pool(x, self.config.pool)
         for name in self._blocks:
             x = getattr(self, name)(x)
         return x.mean((2, 3))

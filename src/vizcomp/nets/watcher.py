@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vizcomp.errors import SettingsError
-from vizcomp.nets.inception import CIFAR_MEAN, CIFAR_STD, ConvNormReLU
+from vizcomp.nets.inception import CIFAR_MEAN, CIFAR_STD, ConvNormReLU, max_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Stage(nn.Module):
         self._pool = pool
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.enter.bn(F.max_pool2d(self.enter.conv(x), self._pool)) if self._pool > 1 else self.enter.linear(x)
+        x = self.enter.bn(max_pool(self.enter.conv(x), self._pool)) if self._pool > 1 else self.enter.linear(x)
         x = F.relu(x)
         out: torch.Tensor = x + self.second(self.first(x))
         return out

@@ -56,6 +56,8 @@ class CodecTrainSettings:
         ramp: shares of the run between which the task term rises from nothing to full weight.
         views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
         shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
+        later_factor: of the classifiers' terms where it is a later one. What the first iteration says to a classifier is an error
+            to be mended in the eyes of the reconstruction term, so later iterations take it back unless they are held to it.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
@@ -76,6 +78,7 @@ class CodecTrainSettings:
     ramp: tuple[float, float] = (0.2, 0.4)
     views: float = 0.5
     shown_first: float = 0.5
+    later_factor: float = 1.0
     hard: float = 0.4
     iterations: str = "drawn"
     epochs: int = 10
@@ -100,6 +103,7 @@ class CodecTrainSettings:
             "reconstruction_weight": (0, 1000),
             "views": (0, 1),
             "shown_first": (0, 1),
+            "later_factor": (0, 1000),
             "hard": (0, 1),
             "epochs": (1, 1_000_000),
             "steps": (0, 1_000_000_000),
@@ -336,11 +340,12 @@ class CodecTask:
                 shown = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
                 term = self._answer(self.classifier, images[shown], wanted, labels)  # type: ignore[arg-type]
                 figures["task"] = term.detach()
-                loss = loss + ramp * s.task_weight * term
+                strength = ramp * (s.later_factor if shown else 1.0)
+                loss = loss + strength * s.task_weight * term
                 if self.watching is not None and watched is not None and s.watching_weight:
                     term = self._answer(self.watching, images[shown], watched, labels)
                     figures["watching"] = term.detach()
-                    loss = loss + ramp * s.watching_weight * term
+                    loss = loss + strength * s.watching_weight * term
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.model.parameters())

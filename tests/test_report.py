@@ -293,6 +293,16 @@ def test_larger_is_said_honestly(tmp_path: Path) -> None:
     assert page.file_rows()[0][6:8] == ["−300.0%", "−25.0%"]
 
 
+def test_verified_photos_are_counted(tmp_path: Path) -> None:
+    files = [
+        record(name="a.png", verified=True, verify_trials=5),
+        record(name="b.png", verified=False, verify_trials=8),
+        record(name="c.png"),
+    ]
+    assert "1 of 2seen as the source is, 6.5 trials each" in page_of(write(tmp_path / "a", files)).text.replace("\n", "")
+    assert "seen as the source is" not in page_of(write(tmp_path / "b", files[2:])).text
+
+
 def test_empty_batch(tmp_path: Path) -> None:
     paths = write(tmp_path / "new" / "folder", [])
     page = page_of(paths)

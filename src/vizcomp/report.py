@@ -421,6 +421,10 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> str:
         smaller = "larger" if share < 0 and _percent(share) != "0.0%" else "smaller"
         cells.append(("Against the source", f"{_percent(abs(share))} {smaller}", "as the photos came in"))
         cells.append(("Bytes", f"{_bytes(totals.source_bytes)} → {_bytes(totals.output_bytes)}", "before → after"))
+    if asked := [record for record in files if record.verified is not None]:
+        good = f"{sum(bool(record.verified) for record in asked):,} of {len(asked):,}"
+        trials = sum(record.verify_trials for record in asked) / len(asked)
+        cells.append(("Verified", good, f"seen as the source is, {trials:.1f} trials each"))
     if totals.seconds > 0:
         speed = totals.megapixels_per_second
         cells.append(("Speed", f"{speed:,.1f}{_THIN}MP/s", f"megapixels a second, {_duration(totals.seconds)} in all"))

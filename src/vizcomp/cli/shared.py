@@ -69,7 +69,9 @@ class Voice:
     def record(self, record: Record) -> None:
         """What a file's record has to say: failures always, notices by default, all with --verbose."""
         if record.status in ("failed", "partial"):
-            self.warn(f"{record.status}: {record.input}: {record.error}")
+            error = record.error or ""
+            named = error.startswith(record.input)  # many errors begin with the file's name
+            self.warn(f"{record.status}: {error}" if named else f"{record.status}: {record.input}: {error}")
         elif record.status == "skipped":
             if self.verbose:
                 self.say(f"skipped: {record.input}: {record.error}")

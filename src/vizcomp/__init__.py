@@ -20,36 +20,46 @@ if TYPE_CHECKING:
     from vizcomp.depth import Depth, open_depth
     from vizcomp.djpeg import Compressed, DjpegSettings, compress
     from vizcomp.errors import VizcompError
+    from vizcomp.evaluation import EvalSettings, run_eval
     from vizcomp.images import Photo, load
     from vizcomp.neural import NeuralCodec, VzcPack, decode
+    from vizcomp.vision import compare, open_system
 
 _HOMES = {
     "Compressed": "djpeg",
     "Depth": "depth",
     "DjpegSettings": "djpeg",
+    "EvalSettings": "evaluation",
     "NeuralCodec": "neural",
     "Photo": "images",
     "VizcompError": "errors",
     "VzcPack": "neural",
+    "compare": "vision",
     "compress": "djpeg",
     "decode": "neural",
     "load": "images",
     "open_depth": "depth",
+    "open_system": "vision",
+    "run_eval": "evaluation",
 }
 
 __all__ = [
     "Compressed",
     "Depth",
     "DjpegSettings",
+    "EvalSettings",
     "NeuralCodec",
     "Photo",
     "VizcompError",
     "VzcPack",
     "__version__",
+    "compare",
     "compress",
     "decode",
     "load",
     "open_depth",
+    "open_system",
+    "run_eval",
 ]
 
 

@@ -43,7 +43,11 @@ def commands() -> dict[str, Any]:
     """Name to the function of each command, in the order of `vizcomp --help`."""
     from vizcomp.cli import app
 
-    return {each.name or each.callback.__name__: each.callback for each in app.registered_commands if each.callback}
+    found = {each.name or each.callback.__name__: each.callback for each in app.registered_commands if each.callback}
+    for group in app.registered_groups:
+        for each in group.typer_instance.registered_commands:
+            found[f"{group.name} {each.name or each.callback.__name__}"] = each.callback
+    return found
 
 
 def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:

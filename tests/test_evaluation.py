@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import http.server
 import io
 import math
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image
 
-from vizcomp import codecs, evaluation, images, vision, weights
-from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError
+from vizcomp import codecs, evaluation, images, vision
+from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
 from vizcomp.results import EvalPoint
 
@@ -312,61 +309,3 @@ def test_intervals_hold_the_mean_and_shrink_with_more_images() -> None:
     counts = np.array([[1, 1, 1], [0, 1, 1], [2, 2, 2], [1, 2, 1]] * 10, float)
     low, high = evaluation._bootstrap_f1(counts, 0)
     assert low < 2 * 4 / 11 < high
-
-
-# --- the data set from its mirrors ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mirror() -> Iterator[tuple[str, dict[str, bytes], list[str]]]:
-    """A server of files that honours ranges; what it was asked for."""
-    files: dict[str, bytes] = {}
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
-            content = files.get(self.path)
-            if content is None:
-                self.send_error(404)
-                return
-            start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            self.wfile.write(content[start:])
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", files, asked
-    server.shutdown()
-
-
-def test_a_file_comes_from_the_first_mirror_that_has_it_whole(
-    tmp_path: Path, mirror: tuple[str, dict[str, bytes], list[str]]
-) -> None:
-    import hashlib
-
-    address, files, asked = mirror
-    content = bytes(range(256)) * 500
-    md5 = hashlib.md5(content).hexdigest()
-    files["/wrong"], files["/good"] = content[::-1], content
-    path = tmp_path / "cache" / "file"
-    urls = [f"{address}/missing", f"{address}/wrong", f"{address}/good"]
-    weights.fetch(urls, path, md5=md5, size=len(content))
-    assert path.read_bytes() == content
-    assert [a.split()[0] for a in asked] == ["/missing", "/wrong", "/good"]
-    assert [p.name for p in path.parent.iterdir()] == ["file"]
-    # one that broke off goes on
-    path.rename(tmp_path / "cache" / ".file.part")
-    (tmp_path / "cache" / ".file.part").write_bytes(content[:1000])
-    weights.fetch(urls[2:], path, md5=md5, size=len(content))
-    assert asked[-1] == "/good bytes=1000-"
-    assert path.read_bytes() == content
-    path.unlink()
-    with pytest.raises(WeightsMissingError, match="404"):
-        weights.fetch(urls[:2], path, md5=md5, size=len(content))
-    assert not path.exists()

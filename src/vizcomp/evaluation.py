@@ -209,6 +209,8 @@ def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
 
 def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
     """Where the data lie: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
+    if settings.data == "cifar10" and not Path(settings.data).exists():
+        return weights.cifar10(offline=settings.offline), [], "CIFAR-10, test part"
     if settings.data:
         path = Path(settings.data)
         if not path.exists():

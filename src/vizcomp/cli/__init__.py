@@ -15,6 +15,7 @@ from vizcomp.cli.encode import encode
 from vizcomp.cli.eval import evaluate
 from vizcomp.cli.info import info
 from vizcomp.cli.train import train
+from vizcomp.cli.weights import app as weights
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(decode)
 app.command("eval")(evaluate)
 app.command()(info)
 app.command()(train)
+app.add_typer(weights, name="weights")
 
 
 def _version(wanted: bool) -> None:

@@ -117,6 +117,10 @@ def train(
     if network:
         values["network"] = {"preset": "cifar", **values.get("network", {}), **network}
     values.update(given)
+    if values.get("data") == "cifar10" and not Path("cifar10").exists():
+        from vizcomp import weights
+
+        values["data"] = str(weights.cifar10())
     if not values.get("data"):
         raise SettingsError("no training data given", "add --data PATH")
     if not Path(str(values["data"]).split(":")[0]).exists():

@@ -6,11 +6,14 @@ names of the classes, and what the training measured. Weights may be stored in h
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -21,6 +24,9 @@ from vizcomp.nets.watcher import Watcher, WatcherConfig
 
 ARCHITECTURES = ("inception", "inception-full", "watcher")
 BUNDLED = ("inception", "watcher")
+PUBLISHED = ("inception-v3",)
+CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DEVIATIONS = {"2019": (0.2023, 0.1994, 0.2010), "2021": (0.2471, 0.2435, 0.2616)}  # by the year of PyTorch_CIFAR10's weights
 
 
 class Classifier(nn.Module):
@@ -99,19 +105,104 @@ def save(
     os.replace(beside, path)
 
 
-def load(name: str | Path) -> Classifier:
+def file_of(name: str | Path, *, offline: bool = False) -> Path:
+    """The file of a classifier: bundled, published (fetched where it is not in the cache), added by hand, or a path.
+
+    Raises:
+        WeightsMissingError: a published one that could not be had.
+    """
+    if str(name) in BUNDLED:
+        return weights.bundled_path(f"{name}.safetensors")
+    if str(name) in PUBLISHED:
+        return weights.obtain(str(name), offline=offline)
+    return weights.added_model(str(name)) or Path(name)
+
+
+def load_published(path: Path, year: str) -> Classifier:
+    """PyTorch_CIFAR10's Inception v3 from its state dict; nothing in the file is executed.
+
+    Args:
+        year: of the weights, a key of `DEVIATIONS`: that says how their input was normalised.
+
+    Raises:
+        ModelError: no state dict, or not of this network; lists what is missing, extra or of another shape.
+    """
+    import pickle
+
+    network = Inception(dataclasses.replace(PRESETS["full"], std=DEVIATIONS[year]))
+    hint = "give inception_v3.pt of PyTorch_CIFAR10"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+        raise ModelError(f"{path} cannot be read as a state dict: {str(exc).splitlines()[0]}", hint) from exc
+    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise ModelError(f"{path} holds no state dict", hint)
+    own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    found = {n: v for n, v in found.items() if not str(n).endswith("num_batches_tracked")}
+    wrong = {
+        "missing": sorted(own.keys() - found.keys()),
+        "extra": sorted(map(str, found.keys() - own.keys())),
+        "of another shape": [
+            f"{n} {tuple(found[n].shape)} for {tuple(own[n].shape)}" for n in own if n in found and found[n].shape != own[n].shape
+        ],
+    }
+    if any(wrong.values()):
+        said = [
+            f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+            for what, names in wrong.items()
+            if names
+        ]
+        raise ModelError(f"{path} is not Inception v3 for CIFAR-10; {'; '.join(said)}", hint)
+    network.load_state_dict({n: v.float() for n, v in found.items()}, strict=False)
+    return Classifier(network, CIFAR_CLASSES, {"architecture": "inception-full"}).eval().requires_grad_(False)
+
+
+def year_of(name: str) -> str:
+    """The normalisation that is kept with the cached copy of a published classifier; that of 2021 where nobody knows."""
+    known = str(weights.recorded(name).get("words", ""))
+    return known if known in DEVIATIONS else "2021"
+
+
+def calibrate(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> dict[str, float]:
+    """Chooses the normalisation of a published classifier by its accuracy, and keeps it with the cached copy.
+
+    Args:
+        images: uint8 (N, 32, 32, 3).
+        labels: (N,), in the order of CIFAR-10's classes.
+
+    Returns:
+        Accuracy of each year.
+    """
+    path = weights.obtain(name, offline=True)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    figures = {}
+    for year in DEVIATIONS:
+        classifier = load_published(path, year)
+        with torch.inference_mode():
+            answers = torch.cat([classifier(part).argmax(1) for part in torch.split(batch, 50)]).numpy()
+        figures[year] = float((answers == labels).mean())
+    weights.note(name, words=max(figures, key=lambda year: figures[year]))
+    return figures
+
+
+def load(name: str | Path, *, offline: bool = False) -> Classifier:
     """A classifier in evaluation mode, its weights frozen.
 
     Args:
-        name: a bundled name (`inception`, `watcher`) or the path of a .safetensors file.
+        name: a bundled name (`inception`, `watcher`), a published one (`inception-v3`), one that `weights add` gave, or the
+            path of a .safetensors file.
+        offline: never touch the network.
 
     Raises:
         ModelError: no such file, damaged, or no classifier of vizcomp.
+        WeightsMissingError: a published one that could not be had.
     """
     from safetensors import SafetensorError, safe_open
 
+    if str(name) in PUBLISHED:
+        return load_published(file_of(name, offline=offline), year_of(str(name)))
     hint = f"use {' or '.join(BUNDLED)}, or a model.safetensors that vizcomp train --kind classifier wrote"
-    path = weights.bundled_path(f"{name}.safetensors") if str(name) in BUNDLED else Path(name)
+    path = file_of(name)
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {}).get("vizcomp", "{}"))

@@ -1,0 +1,178 @@
+"""`vizcomp weights`: what is bundled, cached, downloadable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vizcomp.cli.shared import Offline, Voice
+
+app = typer.Typer(help="Weight files: what is bundled, cached, downloadable.", no_args_is_help=True)
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DATA", help="CIFAR-10, by which the normalisation of inception-v3 is chosen and kept.", show_default=False
+    ),
+]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As weights list shows them.", show_default=False)]
+
+
+@app.command("list")
+def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False) -> None:
+    """Every file: where it stands, how large it is, its fingerprint and its licence."""
+    from vizcomp import weights
+
+    found = [_about(row) for row in weights.rows()]
+    found += [
+        {"id": p.stem, "what": "a model of yours", "state": "added", "bytes": p.stat().st_size, "path": str(p)}
+        for p in weights.added()
+    ]
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("name", "state", "size", "sha256", "licence", "what"):
+        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+    for one in found:
+        size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
+        table.add_row(one["id"], one["state"], size, str(one.get("sha256", ""))[:12], one.get("licence", ""), one["what"])
+    Console().print(table)
+
+
+def _about(row: Any) -> dict[str, Any]:
+    from vizcomp import weights
+
+    state = weights.state(row)
+    known = weights.recorded(row.id)
+    path = weights.place(row) if state not in ("downloadable", "missing") else None
+    return {
+        "id": row.id,
+        "what": row.what,
+        "state": state,
+        "bytes": path.stat().st_size if path else row.size,
+        "sha256": row.sha256 or known.get("sha256", ""),
+        "licence": row.licence,
+        "paper": row.paper,
+        "normalisation": row.normalisation,
+        "accuracy": row.accuracy,
+        "sources": [str(source) for source in row.sources],
+        "source": known.get("source", ""),
+        "path": str(path) if path else "",
+    }
+
+
+@app.command()
+def pull(names: Names = None, calibrate: Calibrate = None, offline: Offline = False) -> None:
+    """Download published files into the cache; what is there already stays."""
+    from vizcomp import weights
+    from vizcomp.errors import SettingsError
+
+    if not names:
+        raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights.PUBLISHED)}")
+    for name in [weights.find(n).id for n in names]:
+        with _progress(name) as told:
+            path = weights.obtain(name, offline=offline, on_bytes=told)
+        print(path)
+        _tell(name, calibrate)
+
+
+def _tell(name: str, calibrate: Path | None) -> None:
+    """What is known of a file that has come."""
+    from vizcomp import weights
+
+    voice = Voice(quiet=False, verbose=False)
+    if digest := weights.recorded(name).get("sha256"):
+        voice.say(f"{name}: sha256 {digest}")
+    if name != "inception-v3":
+        return
+    from vizcomp.nets import classifiers
+
+    if calibrate is not None:
+        from vizcomp import datasets
+
+        data = datasets.read_labelled(calibrate, part="test", size=32)
+        figures = classifiers.calibrate(name, data.images[:1000], data.labels[:1000])
+        voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
+    known = weights.recorded(name).get("words")
+    voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if known else " assumed; --calibrate DATA chooses it"))
+
+
+def _progress(name: str) -> Any:
+    import contextlib
+
+    @contextlib.contextmanager
+    def bar() -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(name, total=None)
+            yield lambda have, total: progress.update(task, completed=have, total=total or None)
+
+    return bar()
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="A published file's name, or a new one for a model of yours.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Your copy of it.", show_default=False)],
+    calibrate: Calibrate = None,
+) -> None:
+    """Copy a file of your own into the cache: a published one whose links are dead, or a model you trained."""
+    from vizcomp import weights
+
+    print(weights.add(name, file))
+    _tell(name, calibrate)
+
+
+@app.command()
+def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "") -> None:
+    """Where a file lies; without a name, the cache folder. Nothing is downloaded."""
+    from vizcomp import weights
+
+    if not name:
+        print(weights.cache_folder())
+        return
+    print(weights.added_model(name) or weights.obtain(name, offline=True))
+
+
+@app.command()
+def verify(names: Names = None) -> None:
+    """Compute the checksums of what is here; exit code 1 if a file is not what it was."""
+    from vizcomp import weights
+
+    chosen = [weights.find(n) for n in names] if names else list(weights.rows())
+    wrong = False
+    for row in chosen:
+        state = weights.state(row, thorough=True)
+        if state == "downloadable" and not names:
+            continue
+        wrong |= state in ("changed", "missing", "downloadable")
+        print(f"{row.id}: {'ok' if state in ('bundled', 'cached') else 'not in the cache' if state == 'downloadable' else state}")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command()
+def clear(
+    names: Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="All published files; models of yours stay.")] = False,
+) -> None:
+    """Remove files from the cache."""
+    from vizcomp import weights
+    from vizcomp.errors import SettingsError
+
+    if not names and not everything:
+        raise SettingsError("nothing to clear", "name what is to go, or say --all")
+    for name in names or [row.id for row in weights.PUBLISHED]:
+        freed = weights.clear(name)
+        if freed or names:
+            print(f"{name}: {freed / 1e6:,.1f} MB freed")

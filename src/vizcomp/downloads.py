@@ -1,0 +1,395 @@
+"""Files from the network: several mirrors, resume, checks. The only place that opens a socket for weights and data.
+
+A download goes into the hidden file `.NAME.part` beside its place, with `.NAME.part.json` saying what it is of, and is renamed
+when every check has passed; so what lies under its own name is whole. Two processes that want one file fetch it once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from vizcomp.errors import WeightsMissingError
+
+if TYPE_CHECKING:
+    import requests
+
+BLOCK = 1 << 16  # what is lost at most when a connection breaks
+RANGE = 1 << 20  # asked for at a time inside an archive
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+TRIES = 4  # of one source, where what went wrong may pass
+LONGEST_WAIT = 20.0  # seconds between two tries, whatever the server asks for
+SLOWEST = 2048  # bytes a second over `timeout` seconds; a source below that is given up
+MOST = 4 << 30  # bytes of a file whose size nobody knows
+
+OnBytes = Callable[[int, int], None]  # bytes so far, bytes in all or 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a file may be had.
+
+    Attributes:
+        url: http or https.
+        member: its name inside the zip archive at `url`; "" where the URL is the file itself.
+        words: what is particular to the file of this source ("2019", say); kept with the cached copy.
+    """
+
+    url: str
+    member: str = ""
+    words: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.member})" if self.member else self.url
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetched:
+    """What came of a download: its source and the file's sha256, hexadecimal. `source` is None where another process had it."""
+
+    source: Source | None
+    sha256: str
+
+
+class _Refused(Exception):
+    """This source is of no use."""
+
+
+class _Passing(Exception):
+    """What went wrong may pass: try the same source again, after `wait` seconds if the server said so."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+def fetch(
+    sources: Sequence[Source],
+    path: Path,
+    *,
+    size: int = 0,
+    sha256: str = "",
+    md5: str = "",
+    timeout: float = 20.0,
+    pause: float = 1.0,
+    on_bytes: OnBytes | None = None,
+    by_hand: str = "",
+) -> Fetched:
+    """Download a file from the first source that gives it whole; nothing where it is there already.
+
+    Args:
+        size: bytes it must have; 0 = unknown.
+        sha256, md5: that it must have; "" = unknown.
+        timeout: seconds without a byte after which a connection is given up.
+        pause: seconds before the second try of a source; doubled for each further one.
+        on_bytes: told how far it is.
+        by_hand: what to do where no source has it.
+
+    Raises:
+        WeightsMissingError: no source gave it; a line for each with its reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+    except OSError as exc:
+        raise WeightsMissingError(
+            f"{path.parent} cannot be written: {exc.strerror}", "set VIZCOMP_CACHE to a folder of yours"
+        ) from exc
+    with lock:
+        if path.is_file():  # another process was faster
+            return Fetched(None, digest(path))
+        job = _Job(path, size, sha256, md5, timeout, on_bytes or (lambda _have, _all: None))
+        answers = []
+        for source in sources:
+            try:
+                return Fetched(source, _persist(job, source, pause))
+            except _Refused as exc:
+                answers.append(f"{source}: {exc}")
+            except OSError as exc:  # of the disk: those of the network are told apart below
+                raise WeightsMissingError(f"{path} cannot be written: {exc.strerror or exc}", "make room, and try again") from exc
+    reasons = "\n  ".join(answers) or "no source is known"
+    raise WeightsMissingError(f"{path.name} could not be had:\n  {reasons}", by_hand or f"put it into {path.parent} yourself")
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """A file's checksum, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+@contextlib.contextmanager
+def _held(file: IO[bytes]) -> Iterator[None]:
+    with file:  # closing it, or dying, gives the lock back
+        yield
+
+
+def _locked(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Waits until no other process is at work on this file."""
+    file = path.with_name(f".{path.name}.lock").open("wb")
+    with contextlib.suppress(ImportError):  # no such module on Windows: there two processes fetch it twice, the later rename wins
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return _held(file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    path: Path
+    size: int
+    sha256: str
+    md5: str
+    timeout: float
+    on_bytes: OnBytes
+
+    @property
+    def part(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.part")
+
+    @property
+    def note(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.part.json")
+
+    @property
+    def known(self) -> bool:
+        """Whether bytes of two sources may be joined: a checksum will tell."""
+        return bool(self.sha256 or self.md5)
+
+    def discard(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def _persist(job: _Job, source: Source, pause: float) -> str:
+    """The sha256 of the file, which lies in its place then."""
+    import requests
+
+    if urlsplit(source.url).scheme not in ("http", "https"):
+        raise _Refused("neither http nor https")
+    why = ""
+    for turn in range(TRIES):
+        try:
+            with requests.Session() as session:
+                session.max_redirects = 8
+                session.headers["Accept-Encoding"] = "identity"  # sizes and ranges are of the file itself
+                if source.member:
+                    _take_member(job, source, session)
+                else:
+                    _take(job, source, session)
+            return _finish(job)
+        except _Passing as exc:
+            why, wait = str(exc), exc.wait
+        except requests.TooManyRedirects:
+            raise _Refused("redirects without end") from None
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as exc:
+            why, wait = _reason(exc), 0.0
+        except requests.RequestException as exc:
+            raise _Refused(_reason(exc)) from None
+        if turn + 1 < TRIES:
+            time.sleep(min(LONGEST_WAIT, max(wait, pause * 2**turn)))
+    raise _Refused(f"{why} ({TRIES} tries)")
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost words: requests wraps them three deep."""
+    while (
+        inner := error.__cause__ or error.__context__ or next((a for a in error.args if isinstance(a, BaseException)), None)
+    ) is not None:
+        error = inner
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def _get(session: requests.Session, url: str, timeout: float, headers: dict[str, str]) -> requests.Response:
+    response = session.get(url, headers=headers, stream=True, timeout=timeout)
+    code = response.status_code
+    if code < 400 or code == 416:
+        return response
+    response.close()
+    said = f"answers {code} {response.reason or ''}".strip()
+    if code in TRANSIENT:
+        asked = response.headers.get("Retry-After", "")
+        raise _Passing(said, float(asked) if asked.isdigit() else 0.0)
+    raise _Refused(said)
+
+
+def _take(job: _Job, source: Source, session: requests.Session) -> None:
+    """Fill the hidden file, from where it stopped if that is safe."""
+    have, headers = _resumable(job, source)
+    if job.size and have == job.size:
+        return  # only the checks were missing
+    with _get(session, source.url, job.timeout, headers) as response:
+        if response.status_code == 416:
+            job.discard()
+            raise _Passing("what was there of it does not fit")
+        _no_page(response)
+        offset = _offset(response) if response.status_code == 206 else 0
+        if offset not in (0, have):
+            raise _Refused(f"gives bytes from {offset:,} on, was asked for {have:,}")
+        length = response.headers.get("Content-Length", "")
+        total = offset + int(length) if length.isdigit() else 0
+        if job.size and total and total != job.size:
+            raise _Refused(f"has {total:,} bytes, should have {job.size:,}")
+        _room(job, total - offset)
+        tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+        job.note.write_text(json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8")
+        _pour(job, response.iter_content(BLOCK), offset, job.size or total)
+        found = job.part.stat().st_size
+        if (job.size or total) and found < (job.size or total):
+            raise _Passing(f"broke off after {found:,} of {job.size or total:,} bytes")
+
+
+def _resumable(job: _Job, source: Source) -> tuple[int, dict[str, str]]:
+    """Bytes that need not come again, and the headers that ask for the rest."""
+    try:
+        have = job.part.stat().st_size
+        note = json.loads(job.note.read_text("utf-8"))
+        url, tag = str(note["url"]), str(note["tag"])
+    except (OSError, ValueError, KeyError, TypeError):
+        job.discard()
+        return 0, {}
+    if have == 0 or (job.size and have > job.size) or not (job.known or (url == source.url and tag)):
+        job.discard()
+        return 0, {}
+    headers = {"Range": f"bytes={have}-"}
+    if url == source.url and tag:
+        headers["If-Range"] = tag  # changed meanwhile: the server sends all of it
+    return have, headers
+
+
+def _offset(response: requests.Response) -> int:
+    try:
+        return int(response.headers["Content-Range"].split()[1].split("-")[0])
+    except (KeyError, IndexError, ValueError):
+        raise _Refused("answers a part without saying which") from None
+
+
+def _no_page(response: requests.Response) -> None:
+    """Dead links of file hosts answer 200 with a page of excuses."""
+    if response.headers.get("Content-Type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+        raise _Refused("gives a web page in place of the file")
+
+
+def _room(job: _Job, more: int) -> None:
+    free = shutil.disk_usage(job.path.parent).free
+    if more > free:
+        raise OSError(0, f"{more:,} bytes are to come, and {free:,} are free")
+
+
+def _pour(job: _Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
+    """Blocks into the hidden file from `offset` on."""
+    most = total or MOST
+    slow, window = 0, time.monotonic()
+    with job.part.open("r+b" if offset else "wb") as file:
+        file.seek(offset)
+        have = offset
+        for block in blocks:
+            if not have and block[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                raise _Refused("gives a web page in place of the file")
+            have += len(block)
+            if have > most:
+                job.discard()
+                raise _Refused(f"gives more than the {most:,} bytes it should have")
+            file.write(block)
+            job.on_bytes(have, total)
+            slow += len(block)
+            if (now := time.monotonic()) - window > job.timeout:
+                if slow < SLOWEST * (now - window):
+                    raise _Passing(f"gives {slow / (now - window):,.0f} bytes a second")
+                slow, window = 0, now
+
+
+def _finish(job: _Job) -> str:
+    """Check the hidden file, and rename it: its sha256."""
+    found, size = digest(job.part), job.part.stat().st_size
+    wrong = ""
+    if job.size and size != job.size:
+        wrong = f"gave {size:,} bytes, should have given {job.size:,}"
+    elif not size:
+        wrong = "gave an empty file"
+    elif (job.sha256 and found != job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
+        wrong = "gave other content: the checksum differs"
+    if wrong:
+        job.discard()
+        raise _Refused(wrong)
+    os.replace(job.part, job.path)
+    job.note.unlink(missing_ok=True)
+    return found
+
+
+# --- one member of a zip archive --------------------------------------------------------------------------------------
+
+
+class _Remote(io.RawIOBase):
+    """A file on a server that answers ranges, to be read anywhere."""
+
+    def __init__(self, session: requests.Session, url: str, timeout: float) -> None:
+        self._session, self._timeout, self._at = session, timeout, 0
+        with _get(session, url, timeout, {"Range": "bytes=0-0"}) as response:
+            _no_page(response)
+            said = response.headers.get("Content-Range", "").rpartition("/")[2]
+            if response.status_code != 206 or not said.isdigit():
+                raise io.UnsupportedOperation("no ranges")
+            self._size, self._url = int(said), response.url  # where redirects led
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        with _get(self._session, self._url, self._timeout, {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}) as response:
+            if response.status_code != 206 or _offset(response) != self._at:
+                raise _Refused("does not answer ranges all the time")
+            data = response.raw.read(wanted)
+        if len(data) != wanted:
+            raise _Passing("broke off")
+        buffer[:wanted] = data
+        self._at += wanted
+        return wanted
+
+
+def _take_member(job: _Job, source: Source, session: requests.Session) -> None:
+    """One member of an archive, without the rest where the server answers ranges."""
+    job.discard()
+    whole = _Job(job.path.with_name(f".{job.path.name}.zip"), 0, "", "", job.timeout, job.on_bytes)
+    try:
+        try:
+            archive: IO[bytes] = io.BufferedReader(_Remote(session, source.url, job.timeout), RANGE)
+        except io.UnsupportedOperation:
+            _take(whole, dataclasses.replace(source, member=""), session)
+            archive = whole.part.open("rb")
+        with archive, zipfile.ZipFile(archive) as members:
+            info = members.getinfo(source.member)
+            if job.size and info.file_size != job.size:
+                raise _Refused(f"{source.member} has {info.file_size:,} bytes, should have {job.size:,}")
+            if info.file_size > MOST:
+                raise _Refused(f"{source.member} has {info.file_size:,} bytes")
+            _room(job, info.file_size)
+            with members.open(info) as file:
+                _pour(job, iter(lambda: file.read(BLOCK), b""), 0, info.file_size)
+    except KeyError:
+        raise _Refused(f"the archive has no {source.member}") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as exc:
+        raise _Refused(f"no zip archive that can be read: {exc}") from None
+    finally:
+        whole.discard()

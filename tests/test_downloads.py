@@ -1,0 +1,596 @@
+"""Downloads against a server that misbehaves, and the cache that keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vizcomp import downloads, weights
+from vizcomp.cli import app
+from vizcomp.downloads import Source, fetch
+from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, VizcompError, WeightsMissingError
+
+CONTENT = bytes(range(256)) * 1200  # 307,200 bytes
+SHA = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server:
+    """Answers each path by a function of the handler; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Callable[[Any], None]] = {}
+        self.asked: list[tuple[str, str]] = []  # path, Range header
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer.asked.append((self.path, self.headers.get("Range", "")))
+                outer.answers.get(self.path, status(404))(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Quiet(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # clients that hang up are part of the game
+
+        self.http = Quiet(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        self.address = f"http://127.0.0.1:{self.http.server_port}"
+
+    def source(self, path: str, member: str = "", words: str = "") -> Source:
+        return Source(self.address + path, member, words)
+
+    def ranges(self, path: str) -> list[str]:
+        return [r for p, r in self.asked if p == path]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.http.shutdown()
+    one.http.server_close()
+
+
+def reply(handler: Any, code: int, body: bytes, **headers: str) -> None:
+    handler.send_response(code)
+    for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def status(code: int, **headers: str) -> Callable[[Any], None]:
+    return lambda handler: reply(handler, code, b"no", **headers)
+
+
+def serving(content: bytes = CONTENT, tag: str = '"1"', **headers: str) -> Callable[[Any], None]:
+    """As a good server does: ranges, If-Range."""
+
+    def answer(handler: Any) -> None:
+        asked, condition = handler.headers.get("Range", ""), handler.headers.get("If-Range", tag)
+        if asked and condition == tag:
+            first, last = asked.removeprefix("bytes=").split("-")
+            start, stop = int(first), min(int(last or len(content) - 1), len(content) - 1)
+            if start >= len(content):
+                reply(handler, 416, b"", ETag=tag)
+                return
+            where = f"bytes {start}-{stop}/{len(content)}"
+            reply(handler, 206, content[start : stop + 1], Content_Range=where, ETag=tag, **headers)
+        else:
+            reply(handler, 200, content, ETag=tag, **headers)
+
+    return answer
+
+
+def in_turn(*answers: Callable[[Any], None]) -> Callable[[Any], None]:
+    left = list(answers)
+    return lambda handler: (left.pop(0) if len(left) > 1 else left[0])(handler)
+
+
+def cut(at: int, tag: str = '"1"') -> Callable[[Any], None]:
+    """Promises all, and hangs up in the middle."""
+
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.send_header("ETag", tag)
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:at])
+        handler.wfile.flush()
+        handler.close_connection = True
+
+    return answer
+
+
+def reset(at: int) -> Callable[[Any], None]:
+    def answer(handler: Any) -> None:
+        cut(at)(handler)
+        time.sleep(0.05)
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
+
+    return answer
+
+
+def stall(at: int) -> Callable[[Any], None]:
+    def answer(handler: Any) -> None:
+        cut(at)(handler)
+        time.sleep(1.5)
+
+    return answer
+
+
+def get(sources: list[Source], path: Path, **more: Any) -> downloads.Fetched:
+    return fetch(sources, path, **{"timeout": 0.4, "pause": 0.01, **more})
+
+
+def leftovers(path: Path) -> list[str]:
+    return sorted(p.name for p in path.parent.iterdir() if p.suffix != ".lock")
+
+
+# --- one source -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
+    server.answers["/f"] = serving()
+    path = tmp_path / "deep" / "file"
+    told: list[tuple[int, int]] = []
+    got = get([server.source("/f", words="2019")], path, size=len(CONTENT), sha256=SHA, on_bytes=lambda *n: told.append(n))
+    assert path.read_bytes() == CONTENT
+    assert (got.sha256, got.source and got.source.words) == (SHA, "2019")
+    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert leftovers(path) == ["file"]
+    again = get([server.source("/f")], path)
+    assert again == downloads.Fetched(None, SHA)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("broken", [cut(100_000), reset(100_000), stall(100_000)])
+def test_what_broke_off_goes_on(server: Server, tmp_path: Path, broken: Callable[[Any], None]) -> None:
+    server.answers["/f"] = in_turn(broken, serving())
+    get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    first, second = server.ranges("/f")
+    assert first == ""
+    assert second in ("", "bytes=65536-")  # after a reset the system may have dropped what was not read yet
+    assert second or broken.__qualname__.startswith("reset")
+
+
+def test_a_file_that_changed_meanwhile_is_taken_anew(server: Server, tmp_path: Path) -> None:
+    other = CONTENT[::-1]
+    server.answers["/f"] = in_turn(cut(100_000, '"1"'), serving(other, '"2"'))
+    get([server.source("/f")], tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == other
+    assert server.ranges("/f") == ["", "bytes=65536-"]
+
+
+def test_without_checksum_or_tag_nothing_is_joined(server: Server, tmp_path: Path) -> None:
+    server.answers["/f"] = in_turn(cut(100_000, ""), serving(tag=""))
+    get([server.source("/f")], tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges("/f") == ["", ""]
+
+
+def test_a_server_without_ranges_sends_it_again(server: Server, tmp_path: Path) -> None:
+    server.answers["/f"] = in_turn(cut(100_000), lambda handler: reply(handler, 200, CONTENT))
+    get([server.source("/f")], tmp_path / "file", sha256=SHA)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_errors_that_pass_are_tried_again(server: Server, tmp_path: Path, code: int) -> None:
+    server.answers["/f"] = in_turn(status(code), status(code, Retry_After="0"), serving())
+    get([server.source("/f")], tmp_path / "file")
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451])
+def test_errors_that_stay_are_not(server: Server, tmp_path: Path, code: int) -> None:
+    server.answers["/f"] = status(code)
+    with pytest.raises(WeightsMissingError, match=f"answers {code}") as caught:
+        get([server.source("/f")], tmp_path / "file", by_hand="do this")
+    assert len(server.asked) == 1
+    assert caught.value.exit_code == 3
+    assert caught.value.hint == "do this"
+    assert leftovers(tmp_path / "file") == []
+
+
+def test_tries_end(server: Server, tmp_path: Path) -> None:
+    server.answers["/f"] = status(503)
+    with pytest.raises(WeightsMissingError, match=r"503.*4 tries"):
+        get([server.source("/f")], tmp_path / "file")
+    assert len(server.asked) == downloads.TRIES
+
+
+def wrong(body: bytes = CONTENT, length: int | None = None, **headers: str) -> Callable[[Any], None]:
+    return lambda handler: reply(handler, 200, body, **({"Content_Length": str(length)} if length else {}), **headers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (wrong(CONTENT[::-1]), "checksum"),
+        (wrong(CONTENT + b"x"), "307,201 bytes, should have 307,200"),
+        (wrong(CONTENT[:-1]), "307,199 bytes, should have 307,200"),
+        (wrong(b"<!DOCTYPE html><title>Quota exceeded</title>", Content_Type="text/html; charset=utf-8"), "web page"),
+        (lambda h: reply(h, 302, b"", Location="/f"), "redirects without end"),
+        (lambda h: reply(h, 302, b"", Location="file:///etc/passwd"), "file"),
+        (lambda h: reply(h, 206, CONTENT[5:], Content_Range="bytes 5-307199/307200"), "bytes from 5 on"),
+        (lambda h: reply(h, 206, CONTENT), "without saying which"),
+    ],
+)
+def test_wrong_answers_are_refused(server: Server, tmp_path: Path, answer: Callable[[Any], None], why: str) -> None:
+    server.answers["/f"] = answer
+    with pytest.raises(WeightsMissingError, match=why):
+        get([server.source("/f")], tmp_path / "file", size=len(CONTENT), sha256=SHA)
+    assert leftovers(tmp_path / "file") == []
+
+
+def test_a_page_without_its_type_is_recognised(server: Server, tmp_path: Path) -> None:
+    server.answers["/f"] = wrong(b"\n <HTML><body>Sign in</body></html>", Content_Type="application/octet-stream")
+    with pytest.raises(WeightsMissingError, match="web page"):
+        get([server.source("/f")], tmp_path / "file")
+
+
+def test_more_than_was_said_is_cut(server: Server, tmp_path: Path) -> None:
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(CONTENT), CONTENT))
+        handler.wfile.write(b"0\r\n\r\n")
+
+    server.answers["/f"] = answer
+    with pytest.raises(WeightsMissingError, match="more than the 307,200 bytes"):
+        get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
+    assert leftovers(tmp_path / "file") == []
+
+
+def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "BLOCK", 16)
+    monkeypatch.setattr(downloads, "TRIES", 1)
+
+    def answer(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        for at in range(0, 640, 16):
+            handler.wfile.write(CONTENT[at : at + 16])
+            time.sleep(0.05)
+
+    server.answers["/f"] = answer
+    started = time.monotonic()
+    with pytest.raises(WeightsMissingError, match="bytes a second"):
+        get([server.source("/f")], tmp_path / "file")
+    assert time.monotonic() - started < 1.5
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(WeightsMissingError, match="refused"):
+        get([Source(f"http://127.0.0.1:{port}/f"), Source("ftp://127.0.0.1/f")], tmp_path / "file")
+
+
+def test_no_room_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["/f"] = serving()
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10}))
+    with pytest.raises(WeightsMissingError, match="free"):
+        get([server.source("/f")], tmp_path / "file")
+
+
+def test_a_proxy_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers["http://files.invalid/f"] = serving()
+    monkeypatch.setenv("http_proxy", server.address)
+    monkeypatch.delenv("no_proxy", raising=False)
+    get([Source("http://files.invalid/f")], tmp_path / "file", sha256=SHA)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+# --- several sources, several processes -----------------------------------------------------------------------------
+
+
+def test_the_next_mirror_goes_on_where_a_checksum_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
+    get([server.source("/none"), server.source("/a"), server.source("/b")], tmp_path / "file", md5=MD5)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges("/b") == ["bytes=65536-"]
+
+
+def test_the_next_mirror_begins_anew_where_none_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
+    get([server.source("/a"), server.source("/b")], tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges("/b") == [""]
+
+
+def test_every_source_has_its_line(server: Server, tmp_path: Path) -> None:
+    server.answers |= {"/a": status(403), "/b": wrong(b"<html>", Content_Type="text/html")}
+    with pytest.raises(WeightsMissingError) as caught:
+        get([server.source("/a"), server.source("/b"), server.source("/c")], tmp_path / "file")
+    lines = caught.value.message.splitlines()
+    assert [line.split(": ", 1)[1] for line in lines[1:]] == [
+        "answers 403 Forbidden",
+        "gives a web page in place of the file",
+        "answers 404 Not Found",
+    ]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from vizcomp.downloads import Source, fetch
+got = fetch([Source(sys.argv[1])], Path(sys.argv[2]), sha256=sys.argv[3], timeout=20)
+print("fetched" if got.source else "there")
+"""
+
+
+def child(server: Server, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, server.address + "/f", str(path), SHA], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
+    def slowly(handler: Any) -> None:
+        time.sleep(1.0)
+        serving()(handler)
+
+    server.answers["/f"] = slowly
+    both = [child(server, tmp_path / "file") for _ in range(2)]
+    assert sorted(one.communicate(timeout=60)[0].strip() for one in both) == ["fetched", "there"]
+    assert len(server.asked) == 1
+
+
+def test_killed_in_the_middle_it_goes_on(server: Server, tmp_path: Path) -> None:
+    def first(handler: Any) -> None:
+        cut(200_000)(handler)
+        time.sleep(30)
+
+    server.answers["/f"] = first
+    one = child(server, tmp_path / "file")
+    part = tmp_path / ".file.part"
+    until = time.monotonic() + 30
+    while not (part.is_file() and part.stat().st_size == 3 * 65536) and time.monotonic() < until:
+        time.sleep(0.02)
+    one.send_signal(signal.SIGKILL)
+    one.wait()
+    if one.stdout:
+        one.stdout.close()
+    assert not (tmp_path / "file").exists()
+    server.answers["/f"] = serving()
+    get([server.source("/f")], tmp_path / "file", sha256=SHA)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert leftovers(tmp_path / "file") == ["file"]
+    assert server.ranges("/f") == ["", "bytes=196608-"]
+
+
+# --- a member of an archive -----------------------------------------------------------------------------------------
+
+
+def archive(method: int = zipfile.ZIP_STORED) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", method) as file:
+        file.writestr("big.bin", os.urandom(4_000_000))
+        file.writestr("dir/wanted.pt", CONTENT)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_comes_without_the_rest(server: Server, tmp_path: Path, method: int) -> None:
+    whole = archive(method)
+    sent = []
+
+    def counted(handler: Any) -> None:
+        asked = handler.headers.get("Range", "")
+        first, last = asked.removeprefix("bytes=").split("-")
+        sent.append(int(last) - int(first) + 1)
+        serving(whole)(handler)
+
+    server.answers["/z"] = counted
+    get([server.source("/z", "dir/wanted.pt")], tmp_path / "file", sha256=SHA)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert sum(sent) < len(whole) - 1_000_000
+    assert leftovers(tmp_path / "file") == ["file"]
+
+
+def test_a_member_where_ranges_are_not_answered(server: Server, tmp_path: Path) -> None:
+    whole = archive()
+    server.answers["/z"] = lambda handler: reply(handler, 200, whole)
+    get([server.source("/z", "dir/wanted.pt")], tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert leftovers(tmp_path / "file") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("body", "member", "why"),
+    [
+        (archive(), "absent.pt", "has no absent.pt"),
+        (b"PK\x03\x04 not really", "a", "no zip archive"),
+        (archive()[:-5000], "dir/wanted.pt", "no zip archive"),
+        (archive().replace(CONTENT[:500], b"\x00" * 500), "dir/wanted.pt", "CRC"),
+    ],
+)
+@pytest.mark.parametrize("ranges", [True, False])
+def test_bad_archives_are_refused(server: Server, tmp_path: Path, body: bytes, member: str, why: str, ranges: bool) -> None:
+    server.answers["/z"] = serving(body) if ranges else wrong(body)
+    with pytest.raises(WeightsMissingError, match=why):
+        get([server.source("/z", member)], tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VIZCOMP_OFFLINE", raising=False)
+    server.answers["/f"] = serving()
+    row = weights.WeightFile(
+        id="one",
+        what="a file",
+        file="one.bin",
+        licence="MIT",
+        sources=(server.source("/gone"), server.source("/f", words="2021")),
+    )
+    sized = weights.WeightFile(id="two", what="another", file="two.bin", licence="MIT", sources=row.sources, size=5, md5=MD5)
+    monkeypatch.setattr(weights, "PUBLISHED", (row, sized))
+    return tmp_path / "cache"
+
+
+def test_what_came_first_is_compared_ever_after(server: Server, cache: Path) -> None:
+    assert weights.state(weights.find("one")) == "downloadable"
+    path = weights.obtain("one")
+    assert path.read_bytes() == CONTENT
+    assert weights.recorded("one")["sha256"] == SHA
+    assert weights.recorded("one")["words"] == "2021"
+    asked = len(server.asked)
+    assert weights.obtain("one", offline=True) == path
+    os.utime(path)  # touched, the same: recorded anew
+    assert weights.state(weights.find("one")) == "cached"
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(ModelError, match="not the file that was recorded"):
+        weights.obtain("one")
+    assert len(server.asked) == asked
+    assert weights.clear("one") == len(CONTENT)
+    assert weights.recorded("one") == {}
+    assert weights.obtain("one").read_bytes() == CONTENT
+
+
+def test_offline_opens_no_socket(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    with pytest.raises(WeightsMissingError, match="not to be used") as caught:
+        weights.obtain("one", offline=True)
+    assert "weights add one one.bin" in caught.value.hint
+    monkeypatch.setenv("VIZCOMP_OFFLINE", "1")
+    with pytest.raises(WeightsMissingError, match="not to be used"):
+        weights.obtain("one")
+
+
+def test_add_checks_and_copies(cache: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.bin"
+    mine.write_bytes(CONTENT)
+    assert weights.add("one", mine).read_bytes() == CONTENT
+    assert weights.recorded("one")["source"] == "added by hand"
+    assert weights.obtain("one", offline=True).is_file()
+    with pytest.raises(InputError, match="307,200 bytes; two has 5"):
+        weights.add("two", mine)
+    mine.write_bytes(b"12345")
+    with pytest.raises(InputError, match="checksum"):
+        weights.add("two", mine)
+    with pytest.raises(InputError, match="not there"):
+        weights.add("one", tmp_path / "absent")
+    for name in ("cifar", "unknown", "../up"):
+        with pytest.raises(SettingsError):
+            weights.add(name, mine)
+
+
+def test_a_model_of_ones_own_gets_a_name(cache: Path, tmp_path: Path) -> None:
+    own = weights.bundled_path("watcher.safetensors")
+    target = weights.add("my-eyes", own)
+    assert weights.added() == [target]
+    assert weights.added_model("my-eyes") == target
+    fake = tmp_path / "fake.safetensors"
+    fake.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        weights.add("fake", fake)
+    pytest.importorskip("torch")
+    from vizcomp.nets import classifiers
+
+    assert classifiers.load("my-eyes").classes == classifiers.load("watcher").classes
+    assert weights.clear("my-eyes") == own.stat().st_size
+    assert weights.added_model("my-eyes") is None
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(cache: Path, tmp_path: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o500)
+    with pytest.raises(WeightsMissingError, match="cannot be written"):
+        weights.obtain("one")
+
+
+def test_a_cache_that_is_a_file(cache: Path, tmp_path: Path) -> None:
+    cache.write_bytes(b"")
+    mine = tmp_path / "mine.bin"
+    mine.write_bytes(CONTENT)
+    with pytest.raises(WeightsMissingError, match="cannot be written"):
+        weights.obtain("one")
+    with pytest.raises(OutputError):
+        weights.add("one", mine)
+
+
+def test_published_rows_say_what_a_user_must_know() -> None:
+    ids = [row.id for row in weights.rows()]
+    assert len(set(ids)) == len(ids)
+    assert {"nyu", "inception-v3", "cifar10"} <= set(ids)
+    for row in weights.PUBLISHED:
+        assert row.licence
+        assert row.sources
+        assert all(s.url.startswith("https://") for s in row.sources)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["weights", *arguments])
+
+
+def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path) -> None:
+    found = {one["id"]: one for one in json.loads(run("list", "--json").stdout)}
+    assert found["inception"]["state"] == "bundled"
+    assert found["one"]["state"] == "downloadable"
+    pulled = run("pull", "one")
+    assert pulled.exit_code == 0
+    assert pulled.stdout.split()[0] == str(cache / "one.bin")
+    found = {one["id"]: one for one in json.loads(run("list", "--json").stdout)}
+    assert (found["one"]["state"], found["one"]["sha256"], found["one"]["bytes"]) == ("cached", SHA, len(CONTENT))
+    assert "cached" in run("list").stdout
+    assert run("path").stdout.strip() == str(cache)
+    assert run("path", "one").stdout.strip() == str(cache / "one.bin")
+    good = run("verify")
+    assert (good.exit_code, good.stdout.count(": ok")) == (0, len(weights.BUNDLED) + 1)
+    (cache / "one.bin").write_bytes(b"other")
+    bad = run("verify")
+    assert bad.exit_code == 1
+    assert "one: changed" in bad.stdout
+    assert run("clear", "one").exit_code == 0
+    assert not (cache / "one.bin").exists()
+    assert isinstance(run("clear").exception, SettingsError)
+    assert isinstance(run("pull", "nothing").exception, VizcompError)
+    server.answers.clear()
+    assert isinstance(run("pull", "one").exception, WeightsMissingError)
+    assert isinstance(run("path", "one").exception, WeightsMissingError)

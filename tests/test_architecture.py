@@ -74,7 +74,7 @@ TOP_LEVEL = {  # third-party packages that a module may import at its top
     "datasets": {"numpy"},
     "images": {"numpy", "PIL"},
     "nets": {"numpy"},
-    "depth": {"numpy"},
+    "depth": {"numpy", "PIL"},
     "djpeg": {"numpy"},
     "neural": {"numpy"},
     "training": {"numpy"},

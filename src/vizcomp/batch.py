@@ -39,7 +39,8 @@ class BatchSettings:
     """What every file of a batch shares beside the verb's own settings.
 
     Attributes:
-        depth_model: "compact", or the path of a network that `vizcomp train --kind depth` made.
+        depth_model: as `depth.open_depth`.
+        depth_size, depth_flip: for DenseDepth's networks; as `depth.open_depth`.
         depth_maps: folder of ready-made depth maps by file stem, or None.
         masks: folder of masks by file stem, or None.
         max_pixels: larger photos are refused before memory is taken.
@@ -52,6 +53,8 @@ class BatchSettings:
     """
 
     depth_model: str = "compact"
+    depth_size: str = "auto"
+    depth_flip: bool = False
     depth_maps: str | None = None
     masks: str | None = None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
@@ -89,6 +92,7 @@ class DepthTask:
     target: Path
     preview: bool
     batch: BatchSettings
+    metric: bool = False
 
 
 @dataclasses.dataclass
@@ -153,18 +157,21 @@ def run_depth(
     batch: BatchSettings,
     *,
     preview: bool = False,
+    metric: bool = False,
     jobs: int = 0,
     engine: str = "local",
     on_record: Callable[[DepthRecord], None] = lambda record: None,
 ) -> tuple[list[DepthRecord], bool]:
     """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
 
+    With `metric` a level of the picture is a millimetre, large = far, in place of nearness.
+
     Raises:
         VizcompError: the depth model is missing.
     """
-    open_depth(batch.depth_model, None)
+    _depth_source(dataclasses.replace(batch, depth_maps=None))
     names = images.OutputNames(output, ".depth.png")
-    tasks = (DepthTask(file, names.path_for(file), preview, batch) for file in files)
+    tasks = (DepthTask(file, names.path_for(file), preview, batch, metric) for file in files)
     return collect(
         map_tasks(depth_one, tasks, on_crash=lambda task: _depth_failed(task, CRASH), jobs=jobs, engine=engine), on_record
     )
@@ -189,7 +196,7 @@ def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> None:
             "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
         )
     if _needs_depth(settings):
-        open_depth(batch.depth_model, batch.depth_maps)
+        _depth_source(batch)
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "leave one away")
     for name in {*_systems_of(settings), *filter(None, [batch.verify])}:
@@ -247,10 +254,14 @@ def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSe
     return verify.smallest(VERIFY_QUALITIES, prepared.at, judge)
 
 
-@functools.lru_cache(maxsize=2)
-def _depth_source(model: str, maps: str | None) -> DepthSource:
+def _depth_source(batch: BatchSettings) -> DepthSource:
     """One network for each process, loaded on the first photo."""
-    return open_depth(model, maps)
+    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_size, batch.depth_flip, batch.offline)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: bool) -> DepthSource:
+    return open_depth(model, maps, size=size, flip=flip, offline=offline)
 
 
 def djpeg_one(task: DjpegTask) -> FileRecord:
@@ -268,7 +279,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     photo = images.load(file.path, max_pixels=batch.max_pixels)
-    depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
+    depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
     for name in _systems_of(settings):
@@ -366,11 +377,19 @@ def _depth(task: DepthTask) -> DepthRecord:
     if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
     photo = images.load(file.path, max_pixels=batch.max_pixels)
-    depth = _depth_source(batch.depth_model, None)(photo, file)
+    depth = _depth_source(batch)(photo, file)
     pixels = images.upright(photo.pixels, photo.orientation)
     height, width = pixels.shape[:2]
     if not batch.dry_run:
-        full = images.resize_map(depth.nearness, height, width)
+        if task.metric:
+            if depth.metres is None:
+                raise SettingsError(
+                    f"the depth model {batch.depth_model} knows no distances", "leave --metric away, or use --model nyu"
+                )
+            values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
+        else:
+            values = depth.nearness
+        full = images.resize_map(values, height, width)
         images.write_atomic(task.target, images.encode_depth_png16(full))
         if task.preview:
             beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
@@ -393,7 +412,7 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
             photo = images.load(file.path, max_pixels=batch.max_pixels)
-            depth = _depth_source(batch.depth_model, batch.depth_maps)(photo, file) if _needs_depth(settings) else None
+            depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
             small = [_small(photo)]
             del photo
             data = output.read_bytes()

@@ -7,12 +7,26 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli import shared
+from vizcomp.errors import SettingsError
 
 
 def depth(
     inputs: shared.Inputs,
     output: shared.Output,
-    model: shared.DepthModel = "compact",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "--depth-model",
+            metavar="NAME|PATH",
+            help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
+        ),
+    ] = "compact",
+    size: shared.DepthSize = "auto",
+    flip: shared.DepthFlip = False,
+    metric: Annotated[
+        bool, typer.Option("--metric", help="Millimetres, large = far, where the model knows distances (nyu).")
+    ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write NAME.depth.jpg: photo and coloured map side by side.")
     ] = False,
@@ -25,26 +39,38 @@ def depth(
     verbose: shared.Verbose = False,
     offline: shared.Offline = False,
 ) -> None:
-    """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near."""
+    """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
     import json as json_module
 
     from vizcomp import batch, images
     from vizcomp._version import __version__
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    common = batch.BatchSettings(depth_model=model, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run)
+    if metric and (model == "compact" or model.endswith(".onnx")):
+        raise SettingsError(f"the depth model {model} knows no distances", "leave --metric away, or use --model nyu")
+    common = batch.BatchSettings(
+        depth_model=model,
+        depth_size=size,
+        depth_flip=flip,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        offline=offline,
+    )
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
     with voice.progress() as on_record:
-        records, interrupted = batch.run_depth(files, output, common, preview=preview, jobs=jobs, on_record=on_record)
+        records, interrupted = batch.run_depth(
+            files, output, common, preview=preview, metric=metric, jobs=jobs, on_record=on_record
+        )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)
     if json:
         found = {
             "tool": "vizcomp depth",
             "version": __version__,
-            "settings": {**common.to_dict(), "preview": preview},
+            "settings": {**common.to_dict(), "preview": preview, "metric": metric},
             "files": [r.to_dict() for r in records],
         }
         print(json_module.dumps(found, indent=2))

@@ -32,6 +32,8 @@ def djpeg(
         ),
     ] = "machine",
     depth_model: shared.DepthModel = "compact",
+    size: shared.DepthSize = "auto",
+    flip: shared.DepthFlip = False,
     depth_maps: Annotated[
         Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem, bright = near.")
     ] = None,
@@ -92,6 +94,8 @@ def djpeg(
     )
     common = batch.BatchSettings(
         depth_model=depth_model,
+        depth_size=size,
+        depth_flip=flip,
         depth_maps=None if depth_maps is None else str(depth_maps),
         masks=None if masks is None else str(masks),
         max_pixels=max_pixels,

@@ -36,8 +36,17 @@ Offline = Annotated[
 ]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, metavar="N", help="Refuse photos of more pixels than this.")]
 DepthModel = Annotated[
-    str, typer.Option("--depth-model", metavar="NAME|PATH", help="compact (bundled), or a model.onnx made by vizcomp train.")
+    str,
+    typer.Option(
+        "--depth-model",
+        metavar="NAME|PATH",
+        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
+    ),
 ]
+DepthSize = Annotated[
+    str, typer.Option("--size", metavar="SIZE", help="DenseDepth: auto (as it was trained), full, or as 640x480.")
+]
+DepthFlip = Annotated[bool, typer.Option("--flip", help="DenseDepth: mean with the mirrored photo's depth; twice the time.")]
 
 
 Record = FileRecord | DepthRecord | CodecRecord

@@ -1,0 +1,249 @@
+"""DenseDepth's files: written by tf-keras in the legacy format, read by us, the answers compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vizcomp.errors import ModelError
+from vizcomp.nets import densedepth
+
+h5py = pytest.importorskip("h5py")
+
+# Run in a process of its own: tf-keras and Keras 3 share TensorFlow's global state.
+WRITER = """
+import sys, os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import numpy as np, tensorflow as tf, tf_keras as keras
+folder, encoder, width, kind = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+L = keras.layers
+keras.utils.set_random_seed(3)
+
+class BilinearUpSampling2D(L.Layer):
+    def __init__(self, size=(2, 2), data_format="channels_last", **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.data_format = size, data_format
+    def call(self, x):
+        s = tf.shape(x)
+        return tf.compat.v1.image.resize_bilinear(x, (s[1] * 2, s[2] * 2), align_corners=True)
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "data_format": self.data_format}
+
+base = getattr(keras.applications, encoder)(input_shape=(None, None, 3), include_top=False, weights=None)
+x = L.Conv2D(width, 1, padding="same", name="conv2")(base.output)
+for i, skip in enumerate(("pool3_pool", "pool2_pool", "pool1", "conv1/relu"), 1):
+    up = BilinearUpSampling2D(name=f"up{i}_upsampling2d") if kind == "aligned" else L.UpSampling2D(2, interpolation="bilinear")
+    x = L.Concatenate(name=f"up{i}_concat")([up(x), base.get_layer(skip).output])
+    x = L.Conv2D(width >> i, 3, padding="same", name=f"up{i}_convA")(x)
+    x = L.Conv2D(width >> i, 3, padding="same", name=f"up{i}_convB")(x)
+    x = L.LeakyReLU(alpha=0.2)(x)
+model = keras.Model(base.input, L.Conv2D(1, 3, padding="same", name="conv3")(x))
+rng = np.random.default_rng(0)
+for layer in model.layers:
+    if isinstance(layer, L.BatchNormalization):
+        shape = layer.get_weights()[0].shape
+        mean, low = rng.normal(0, 0.1, shape), rng.uniform(0.5, 1.5, shape)
+        layer.set_weights([rng.uniform(0.8, 1.2, shape), rng.normal(0, 0.1, shape), mean, low])
+    elif layer.get_weights():
+        kernel, *bias = layer.get_weights()
+        layer.set_weights([kernel, *(rng.normal(0, 0.1, b.shape) for b in bias)])
+last = model.get_layer("conv3")
+probe = rng.integers(0, 255, (1, 64, 96, 3)).astype(np.float32) / 255
+spread = float(np.abs(model(probe)).max())
+kernel, bias = last.get_weights()
+last.set_weights([kernel * 15 / spread, bias + 40])
+model.save(folder + "/model.h5", save_format="h5")
+out = {}
+for h, w in ((64, 96), (96, 160)):
+    image = rng.integers(0, 255, (h, w, 3), np.uint8)
+    out[f"image{h}"], out[f"raw{h}"] = image, model(image[None].astype(np.float32) / 255).numpy()[0, :, :, 0]
+np.savez(folder + "/answers.npz", parameters=model.count_params(), **out)
+"""
+
+
+def written(folder: Path, encoder: str, width: int, kind: str) -> Path:
+    pytest.importorskip("tf_keras")
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER, str(folder), encoder, str(width), kind], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "model.h5"
+
+
+@pytest.fixture(scope="session")
+def legacy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("legacy"), "DenseNet121", 64, "aligned")
+
+
+def compare(path: Path) -> None:
+    network = densedepth.DenseDepth(path)
+    with np.load(path.with_name("answers.npz")) as answers:
+        assert network.parameters == int(answers["parameters"])
+        for height in (64, 96):
+            wanted = answers[f"raw{height}"]
+            metres = np.clip(1000 / wanted, 10, 1000) / 100
+            found = network(answers[f"image{height}"][None])[0]
+            assert np.ptp(metres) > 0.05
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, metres, rtol=1e-4)
+
+
+def test_a_legacy_file_gives_what_tf_keras_gives(legacy: Path) -> None:
+    compare(legacy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "kind"), [(1664, "aligned"), (832, "centred")])
+def test_the_published_architecture(tmp_path: Path, width: int, kind: str) -> None:
+    path = written(tmp_path, "DenseNet169", width, kind)
+    compare(path)
+    if width == 1664:
+        assert densedepth.DenseDepth(path).parameters == pytest.approx(42.8e6, rel=0.01)
+
+
+def test_any_size_and_flip(legacy: Path) -> None:
+    network = densedepth.DenseDepth(legacy)
+    image = np.random.default_rng(1).integers(0, 255, (1, 45, 71, 3), np.uint8)
+    found = network(image)
+    assert found.shape == (1, 23, 36)
+    assert found.dtype == np.float32
+    assert 0.0999 <= found.min() < found.max() <= 10.0001
+    both = network(image, flip=True)
+    np.testing.assert_allclose(both, (found + network(image[:, :, ::-1])[:, :, ::-1]) / 2, rtol=1e-5)
+    assert network(image[:, :1, :1]).shape == (1, 1, 1)
+    with pytest.raises(ValueError, match="uint8"):
+        network(image[0])
+
+
+@pytest.mark.parametrize(("size", "wanted"), [("auto", (480, 640)), ("full", (1200, 1600)), ("320x240", (240, 320))])
+def test_working_sizes(size: str, wanted: tuple[int, int]) -> None:
+    assert densedepth.working_size(1200, 1600, size) == wanted
+
+
+def test_small_photos_are_not_enlarged_and_large_ones_are_bounded() -> None:
+    assert densedepth.working_size(100, 50, "auto") == (100, 50)
+    height, width = densedepth.working_size(8000, 6000, "full")
+    assert height * width <= 1.001 * densedepth.MOST
+    for size in ("", "x", "640", "640x", "10x10", "9000x100", "2000x2000"):
+        with pytest.raises(ValueError, match="size"):
+            densedepth.working_size(10, 10, size)
+
+
+def changed(legacy: Path, folder: Path, change: Callable[[Any, dict[str, Any]], None]) -> Path:
+    """A copy of the file; `change` gets the open file and the decoded configuration."""
+    path = folder / "changed.h5"
+    path.write_bytes(legacy.read_bytes())
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change(file, config)
+        if "model_config" in file.attrs:
+            del file.attrs["model_config"]
+            file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+def layer(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(one for one in config["config"]["layers"] if one["config"]["name"] == name)
+
+
+def to_lambda(_file: Any, config: dict[str, Any]) -> None:
+    layer(config, "up1_upsampling2d")["class_name"] = "Lambda"
+
+
+def other_width(_file: Any, config: dict[str, Any]) -> None:
+    layer(config, "up2_convA")["config"]["filters"] = 20
+
+
+def other_activation(_file: Any, config: dict[str, Any]) -> None:
+    layer(config, "conv3")["config"]["activation"] = "exec"
+
+
+def no_weights(file: Any, _config: dict[str, Any]) -> None:
+    del file["model_weights"]["conv3"]
+
+
+def no_config(file: Any, _config: dict[str, Any]) -> None:
+    del file.attrs["model_config"]
+
+
+def two_channels(_file: Any, config: dict[str, Any]) -> None:
+    layer(config, "conv3")["config"]["filters"] = 2
+
+
+def ends_early(_file: Any, config: dict[str, Any]) -> None:
+    config["config"]["output_layers"] = [["conv2", 0, 0]]
+
+
+def sequential(_file: Any, config: dict[str, Any]) -> None:
+    config["class_name"] = "Sequential"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (to_lambda, "is a Lambda, which is no part of DenseDepth"),
+        (other_width, "expected"),
+        (other_activation, "activation 'exec'"),
+        (no_weights, "cut off or damaged"),
+        (no_config, "no model_config"),
+        (two_channels, "answers 2 channels"),
+        (ends_early, "channels"),
+        (sequential, "holds a Sequential"),
+    ],
+)
+def test_other_files_are_refused(legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None], why: str) -> None:
+    with pytest.raises(ModelError, match=why):
+        densedepth.DenseDepth(changed(legacy, tmp_path, change))
+
+
+def test_no_hdf5_and_cut_off(legacy: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    for content, why in ((b"", "not HDF5"), (b"<html>", "begin with b'<html>'"), (legacy.read_bytes()[:400_000], "cut off")):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=why):
+            densedepth.DenseDepth(path)
+    with pytest.raises(ModelError, match="No such file"):
+        densedepth.DenseDepth(tmp_path / "absent.h5")
+
+
+def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+    from typer.testing import CliRunner
+
+    from vizcomp import weights
+    from vizcomp.cli import app
+    from vizcomp.errors import SettingsError, WeightsMissingError
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, list(arguments))
+
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    photo = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(2).integers(0, 255, (50, 70, 3), np.uint8)).save(photo)
+    model = str(legacy)
+    assert run("depth", str(photo), "-o", str(tmp_path / "near"), "--model", model, "-j", "1").exit_code == 0
+    assert run("depth", str(photo), "-o", str(tmp_path / "far"), "--model", model, "--metric", "--flip", "-j", "1").exit_code == 0
+    near = np.asarray(Image.open(tmp_path / "near" / "a.depth.png")).astype(float)
+    far = np.asarray(Image.open(tmp_path / "far" / "a.depth.png")).astype(float)
+    assert near.shape == far.shape == (50, 70)
+    assert near.min() < 10_000 < 50_000 < near.max()
+    assert 100 <= far.min() < far.max() <= 10_000
+    assert np.corrcoef(near.ravel(), far.ravel())[0, 1] < -0.5
+    made = run("djpeg", str(photo), "-o", str(tmp_path / "out"), "--depth-model", model, "--size", "64x64", "-j", "1")
+    assert made.exit_code == 0
+    assert (tmp_path / "out" / "a.jpg").is_file()
+    for wrong in (["--model", "compact", "--metric"], ["--model", "compact", "--flip"], ["--model", model, "--size", "big"]):
+        assert isinstance(run("depth", str(photo), "-o", str(tmp_path / "x"), *wrong).exception, SettingsError)
+    offline = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", "nyu", "--offline")
+    assert isinstance(offline.exception, WeightsMissingError)
+    monkeypatch.setattr(weights, "PUBLISHED", tuple(dataclasses.replace(r, size=0) for r in weights.PUBLISHED))
+    weights.add("nyu", legacy)
+    assert run("depth", str(photo), "-o", str(tmp_path / "y"), "--model", "nyu", "--offline", "-j", "1").exit_code == 0

@@ -234,7 +234,7 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
     near = np.asarray(Image.open(tmp_path / "near" / "a.depth.png")).astype(float)
     far = np.asarray(Image.open(tmp_path / "far" / "a.depth.png")).astype(float)
     assert near.shape == far.shape == (50, 70)
-    assert near.min() < 10_000 < 50_000 < near.max()
+    assert np.ptp(near) > 10_000
     assert 100 <= far.min() < far.max() <= 10_000
     assert np.corrcoef(near.ravel(), far.ravel())[0, 1] < -0.5
     made = run("djpeg", str(photo), "-o", str(tmp_path / "out"), "--depth-model", model, "--size", "64x64", "-j", "1")

@@ -29,7 +29,11 @@ PAGES = sorted(
 # Pages on the commands; those of decisions and benchmarks name options of other programs.
 GUIDES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 NETWORK = Path(vizcomp.__file__).parent / "bundled" / "compact_depth.onnx"
-COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+COMMANDS = {
+    f"{name} {inner}" if inner else name: each
+    for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
+    for inner, each in getattr(command, "commands", {"": command}).items()
+}
 FLAGS = {
     name: {"-h", "--help"} | {o for p in command.params for o in p.opts if o.startswith("-")}
     for name, command in COMMANDS.items()
@@ -106,8 +110,9 @@ def test_commands_and_options_that_pages_name_exist(page: Path) -> None:
         if words[1].startswith("-"):
             assert words[1] in {"--help", "--version"}, words
             continue
-        assert words[1] in COMMANDS, words
-        unknown = {w.split("=")[0] for w in words[2:] if re.match(r"--?[a-z]", w)} - FLAGS[words[1]]
+        name = " ".join(words[1:3]) if words[1] == "weights" else words[1]
+        assert name in COMMANDS, words
+        unknown = {w.split("=")[0] for w in words[2:] if re.match(r"--?[a-z]", w)} - FLAGS[name]
         assert not unknown, words
     known = set().union(*FLAGS.values(), {"--version"})
     spans = re.findall(r"`(--?[a-z][^`]*)`", text)

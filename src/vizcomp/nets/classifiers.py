@@ -134,7 +134,9 @@ def load_published(path: Path, year: str) -> Classifier:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
-        raise ModelError(f"{path} cannot be read as a state dict: {str(exc).splitlines()[0]}", hint) from exc
+        raise ModelError(
+            f"{path} cannot be read as a state dict: {(str(exc).splitlines() or [type(exc).__name__])[0]}", hint
+        ) from exc
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise ModelError(f"{path} holds no state dict", hint)
     own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}

@@ -14,7 +14,10 @@ app = typer.Typer(help="Weight files: what is bundled, cached, downloadable.", n
 Calibrate = Annotated[
     Path | None,
     typer.Option(
-        metavar="DATA", help="CIFAR-10, by which the normalisation of inception-v3 is chosen and kept.", show_default=False
+        "--calibrate",
+        metavar="DATA",
+        help="CIFAR-10, by which the normalisation of inception-v3 is chosen and kept.",
+        show_default=False,
     ),
 ]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As weights list shows them.", show_default=False)]

@@ -28,6 +28,7 @@ FLOORS = {
     "datasets": 2,
     "weights": 2,
     "downloads": 2,
+    "journal": 2,
     "nets": 3,
     "depth": 4,
     "djpeg": 4,

@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import coefficients, guide, images, metrics, verify, vision
+from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import Compressed, DjpegSettings, Prepared, compress
 from vizcomp.engines import map_tasks
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
+from vizcomp.journal import Journal
 from vizcomp.results import CodecRecord, DepthRecord, FileRecord, GalleryItem, Totals
 
 VERIFY_QUALITIES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 47.0, 57.0, 67.0, 77.0, 86.0, 95.0, 100.0)  # for --verify
@@ -45,6 +47,7 @@ class BatchSettings:
         masks: folder of masks by file stem, or None.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
+        resume: take over what an earlier run finished, judged by content and settings; do what it only began again.
         dry_run: do all the work, write nothing.
         keep_dates: outputs take the source's times of access and change.
         verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
@@ -59,6 +62,7 @@ class BatchSettings:
     masks: str | None = None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
     overwrite: bool = False
+    resume: bool = False
     dry_run: bool = False
     keep_dates: bool = False
     verify: str = ""
@@ -68,6 +72,12 @@ class BatchSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1:
             raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+        if self.resume and self.overwrite:
+            raise SettingsError("--resume and --overwrite contradict each other", "leave one away")
+
+    def what_decides(self) -> dict[str, Any]:
+        """The settings on which the content of an output depends."""
+        return {k: v for k, v in self.to_dict().items() if k not in ("overwrite", "resume", "dry_run", "offline", "max_pixels")}
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""
@@ -76,23 +86,27 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DjpegTask:
-    """One input of `djpeg`: all that a worker needs."""
+    """One input of `djpeg`: all that a worker needs; `known` is its record where an earlier run finished it."""
 
     file: InputFile
     target: Path
     settings: DjpegSettings
     batch: BatchSettings
+    replace: bool = False
+    known: FileRecord | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthTask:
-    """One input of `depth`: all that a worker needs."""
+    """One input of `depth`: all that a worker needs; `known` is its record where an earlier run finished it."""
 
     file: InputFile
     target: Path
     preview: bool
     batch: BatchSettings
     metric: bool = False
+    replace: bool = False
+    known: DepthRecord | None = None
 
 
 @dataclasses.dataclass
@@ -126,19 +140,29 @@ def run_djpeg(
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
-    _check_guides(settings, batch)
+    identities = _check_guides(settings, batch)
     names = images.OutputNames(output, ".jpg")
     in_hand: collections.deque[DjpegTask] = collections.deque()  # records come back in the order of the tasks
 
+    decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
+    log = None if batch.dry_run else Journal(output, decides)
+
     def tasks() -> Iterator[DjpegTask]:
         for file in files:
-            in_hand.append(DjpegTask(file, names.path_for(file), settings, batch))
+            target = names.path_for(file)
+            known, ours = _known(log, batch, file, target)
+            record = None if known is None else FileRecord.from_dict({**known, "input": file.shown})
+            in_hand.append(DjpegTask(file, target, settings, batch, ours, record))
             yield in_hand[-1]
 
     worst: list[tuple[FileRecord, InputFile, Path]] = []
 
     def keep_worst(record: FileRecord) -> None:
         task = in_hand.popleft()
+        if log is not None and task.known is None and record.status in ("ok", "kept"):
+            own = _under_own_suffix(task.target, task.file.path)  # where a source that is no JPEG is kept
+            written = own if record.output == images.printable(own) else task.target
+            log.finish(task.file.path, task.target, written, record.to_dict())
         if record.status == "ok" and not batch.dry_run:
             worst.append((record, task.file, task.target))
             worst.sort(key=lambda item: item[0].ms_ssim or 0.0)
@@ -147,7 +171,11 @@ def run_djpeg(
 
     started = time.perf_counter()
     results = map_tasks(djpeg_one, tasks(), on_crash=lambda task: _djpeg_failed(task, CRASH), jobs=jobs, engine=engine)
-    records, interrupted = collect(results, keep_worst)
+    try:
+        records, interrupted = collect(results, keep_worst)
+    finally:
+        if log is not None:
+            log.close()
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
@@ -169,12 +197,46 @@ def run_depth(
     Raises:
         VizcompError: the depth model is missing.
     """
-    _depth_source(dataclasses.replace(batch, depth_maps=None))
     names = images.OutputNames(output, ".depth.png")
-    tasks = (DepthTask(file, names.path_for(file), preview, batch, metric) for file in files)
-    return collect(
-        map_tasks(depth_one, tasks, on_crash=lambda task: _depth_failed(task, CRASH), jobs=jobs, engine=engine), on_record
-    )
+    in_hand: collections.deque[DepthTask] = collections.deque()
+    identity = _depth_source(dataclasses.replace(batch, depth_maps=None)).name
+    decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
+    log = None if batch.dry_run else Journal(output, {**decides, "version": __version__})
+
+    def tasks() -> Iterator[DepthTask]:
+        for file in files:
+            target = names.path_for(file)
+            known, ours = _known(log, batch, file, target)
+            record = None if known is None else DepthRecord.from_dict({**known, "input": file.shown})
+            in_hand.append(DepthTask(file, target, preview, batch, metric, ours, record))
+            yield in_hand[-1]
+
+    def finish(record: DepthRecord) -> None:
+        task = in_hand.popleft()
+        if log is not None and task.known is None and record.status == "ok":
+            log.finish(task.file.path, task.target, task.target, record.to_dict())
+        on_record(record)
+
+    results = map_tasks(depth_one, tasks(), on_crash=lambda task: _depth_failed(task, CRASH), jobs=jobs, engine=engine)
+    try:
+        return collect(results, finish)
+    finally:
+        if log is not None:
+            log.close()
+
+
+def _known(log: Journal | None, batch: BatchSettings, file: InputFile, target: Path) -> tuple[dict[str, Any] | None, bool]:
+    """The record of an earlier run where it can be taken over, and whether what lies at `target` may be replaced."""
+    if log is None:
+        return None, False
+    ours = False
+    if batch.resume:
+        if (known := log.finished(file.path, target)) is not None:
+            return known, False
+        ours = log.begun(target)
+    if ours or batch.overwrite or not target.exists():
+        log.begin(target)
+    return None, ours
 
 
 def collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> tuple[list[Record], bool]:
@@ -189,20 +251,22 @@ def collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> t
     return records, False
 
 
-def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> None:
-    """Fail before the first file where every file would fail."""
+def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
+    """Fail before the first file where every file would fail; who guides and judges, with fingerprints."""
+    found = []
     if "mask" in settings.guides and batch.masks is None:
         raise InputError(
             "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
         )
     if _needs_depth(settings):
-        _depth_source(batch)
+        found.append(_depth_source(batch).name)
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "leave one away")
-    for name in {*_systems_of(settings), *filter(None, [batch.verify])}:
-        system_by_name(name, batch.offline)
+    for name in sorted({*_systems_of(settings), *filter(None, [batch.verify])}):
+        found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
     if batch.masks is not None:
         MapFolder(Path(batch.masks), what="mask")
+    return found
 
 
 def _needs_depth(settings: DjpegSettings) -> bool:
@@ -266,6 +330,8 @@ def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: 
 
 def djpeg_one(task: DjpegTask) -> FileRecord:
     """Compress one photo and write it: one record, whatever happens."""
+    if task.known is not None:
+        return task.known
     return attempt(lambda: _djpeg(task), lambda exc: _djpeg_failed(task, one_line(exc)))
 
 
@@ -276,7 +342,7 @@ def _djpeg_failed(task: DjpegTask, error: str) -> FileRecord:
 
 def _djpeg(task: DjpegTask) -> FileRecord:
     file, settings, batch = task.file, task.settings, task.batch
-    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
+    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
@@ -309,7 +375,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     if kept:
         if photo.jpeg is None:
             data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
-            if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run)) is not None:
+            if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
             data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
@@ -365,6 +431,8 @@ def _without_metadata(jpeg: bytes) -> bytes:
 
 def depth_one(task: DepthTask) -> DepthRecord:
     """Write the depth map of one photo: one record, whatever happens."""
+    if task.known is not None:
+        return task.known
     return attempt(lambda: _depth(task), lambda exc: _depth_failed(task, one_line(exc)))
 
 
@@ -374,7 +442,7 @@ def _depth_failed(task: DepthTask, error: str) -> DepthRecord:
 
 def _depth(task: DepthTask) -> DepthRecord:
     file, batch = task.file, task.batch
-    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run)) is not None:
+    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch)(photo, file)

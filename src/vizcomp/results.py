@@ -115,6 +115,11 @@ class DepthRecord:
         """The record as a dict of JSON types."""
         return {**dataclasses.asdict(self), "notices": list(self.notices)}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DepthRecord:
+        """The inverse of `to_dict`; unknown keys are an error."""
+        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecRecord:

@@ -52,6 +52,9 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that a user can cause ends in two lines and its exit code."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as Ctrl-C: finish what is in hand, report
     try:
         app()
     except VizcompError as exc:

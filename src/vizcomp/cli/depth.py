@@ -33,6 +33,7 @@ def depth(
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
     overwrite: shared.Overwrite = False,
+    resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -54,6 +55,7 @@ def depth(
         depth_flip=flip,
         max_pixels=max_pixels,
         overwrite=overwrite,
+        resume=resume,
         dry_run=dry_run,
         offline=offline,
     )

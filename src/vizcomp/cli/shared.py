@@ -27,6 +27,9 @@ Output = Annotated[
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Take over what an earlier run finished, by content and settings; do the rest.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work, write nothing, and say what it would bring.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

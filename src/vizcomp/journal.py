@@ -1,0 +1,136 @@
+"""What a run has finished, so that a later one need not do it again: a small SQLite file in the output folder.
+
+A row stands for an output: which source it is of, by size, time and content; under which settings it was made; what was written;
+and the record for the report. A row without a record is an output that was begun. Only the process that hands out the work writes
+here, after the output has been renamed into place: killed at any moment, the run has at worst to do again what was in hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = ".vizcomp-journal.sqlite"
+_TABLE = """CREATE TABLE IF NOT EXISTS outputs (
+    target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
+    written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT)"""
+
+
+class Journal:
+    """The journal of an output folder.
+
+    Args:
+        folder: the output folder; made if it is not there.
+        settings: all that decides what an output holds; another value is another output.
+
+    A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._base: sqlite3.Connection | None = None
+        for _ in range(2):
+            with contextlib.suppress(OSError, sqlite3.Error):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._base = sqlite3.connect(folder / NAME, isolation_level=None, timeout=2.0)
+                self._base.execute("PRAGMA journal_mode=WAL")
+                self._base.execute(
+                    "PRAGMA synchronous=OFF"
+                )  # a killed process loses nothing; a power cut may cost work, not files
+                self._base.execute(_TABLE)
+                return
+            self.close()
+            for path in folder.glob(f"{NAME}*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def begun(self, target: Path) -> bool:
+        """Whether an earlier run began this output, so that what lies there is ours to replace."""
+        return bool(self._rows("SELECT 1 FROM outputs WHERE target = ?", (self._key(target),)))
+
+    def finished(self, source: Path, target: Path) -> dict[str, Any] | None:
+        """The record of an output that is done: same source by content, same settings, and still there as it was written."""
+        rows = self._rows(
+            "SELECT source, settings, size, mtime_ns, sha256, written, written_size, written_mtime_ns, written_sha256, record "
+            "FROM outputs WHERE target = ?",
+            (self._key(target),),
+        )
+        if not rows or rows[0][-1] is None:
+            return None
+        name, settings, size, mtime_ns, sha256, written, *of_written, record = rows[0]
+        if settings != self._settings or name != os.fsencode(source.absolute()):
+            return None
+        there = self._folder / os.fsdecode(written)
+        if not _same(source, size, mtime_ns, sha256) or not _same(there, *of_written):
+            return None
+        with contextlib.suppress(ValueError):
+            found = json.loads(record)
+            return found if isinstance(found, dict) else None
+        return None
+
+    def begin(self, target: Path) -> None:
+        """An output is about to be made."""
+        self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
+
+    def finish(self, source: Path, target: Path, written: Path, record: Mapping[str, Any]) -> None:
+        """An output lies in its place.
+
+        Args:
+            written: where: a source that was kept keeps its own suffix.
+        """
+        with contextlib.suppress(OSError):
+            self._rows(
+                "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(self._key(target), os.fsencode(source.absolute()), self._settings),
+                    *_state(source),
+                    self._key(written),
+                    *_state(written),
+                    json.dumps(record),
+                ),
+            )
+
+    def close(self) -> None:
+        """Nothing more is to be written."""
+        if self._base is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._base.close()
+            self._base = None
+
+    def _key(self, path: Path) -> bytes:
+        with contextlib.suppress(ValueError):
+            path = path.relative_to(self._folder)
+        return os.fsencode(path)
+
+    def _rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        if self._base is None:
+            return []
+        try:
+            return self._base.execute(statement, values).fetchall()
+        except sqlite3.Error:  # a full disk, or another run: go on without
+            self.close()
+            return []
+
+
+def _state(path: Path) -> tuple[int, int, str]:
+    stat = path.stat()
+    with path.open("rb") as file:
+        return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _same(path: Path, size: int, mtime_ns: int, sha256: str) -> bool:
+    """By content; size and time spare reading what was not touched."""
+    try:
+        stat = path.stat()
+        if stat.st_size != size:
+            return False
+        return stat.st_mtime_ns == mtime_ns or _state(path)[2] == sha256
+    except OSError:
+        return False

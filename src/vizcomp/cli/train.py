@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,6 +123,8 @@ def train(
     if network:
         values["network"] = {"preset": "cifar", **values.get("network", {}), **network}
     values.update(given)
+    if offline:  # by the environment, so that classifiers in the training and the processes of --devices hear of it
+        os.environ["VIZCOMP_OFFLINE"] = "1"
     if values.get("data") == "cifar10" and not Path("cifar10").exists():
         from vizcomp import weights
 

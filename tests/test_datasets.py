@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import pickle
 import struct
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,9 +17,18 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image
 
-from vizcomp import datasets
+from vizcomp import datasets, weights
 from vizcomp.datasets import find_photos, read_labelled, read_photos, split
-from vizcomp.errors import FormatError, InputError, SettingsError, TooLargeError, TruncatedError
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    SettingsError,
+    TooLargeError,
+    TruncatedError,
+    WeightsMissingError,
+)
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -755,3 +766,102 @@ def test_the_shared_photos() -> None:
     paths = find_photos(SHARED / "bsds")
     assert len(paths) == 300
     assert {photo.shape for photo in read_photos(paths[:8], min_side=256)} <= {(321, 481, 3), (481, 321, 3)}
+
+
+# --- Parquet, as on Hugging Face ---
+
+
+def parquet_file(path: Path, images: np.ndarray, labels: list[int], names: list[str] | None = TEN, **columns: str) -> Path:
+    """As the `datasets` library writes CIFAR-10: PNG bytes in `img`, numbers in `label`, class names in the metadata."""
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+
+    def png(image: np.ndarray) -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(image).save(out, "PNG")
+        return out.getvalue()
+
+    picture, label = columns.get("picture", "img"), columns.get("label", "label")
+    table = arrow.table({picture: [{"bytes": png(i), "path": None} for i in images], label: arrow.array(labels, arrow.int64())})
+    if names is not None:
+        about = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrow.parquet.write_table(table, path)
+    return path
+
+
+def test_parquet_of_hugging_face(tmp_path: Path) -> None:
+    train, test = pictures(7), pictures(3, seed=1)
+    parquet_file(tmp_path / "plain_text" / "train-00000-of-00002.parquet", train[:4], [0, 1, 2, 3])
+    parquet_file(tmp_path / "plain_text" / "train-00001-of-00002.parquet", train[4:], [9, 9, 4])
+    one = parquet_file(tmp_path / "plain_text" / "test-00000-of-00001.parquet", test, [5, 6, 7])
+    found = read_labelled(tmp_path)
+    assert (found.images == train).all()
+    assert found.labels.tolist() == [0, 1, 2, 3, 9, 9, 4]
+    assert found.classes == tuple(TEN)
+    assert found.source == "Parquet files"
+    assert (read_labelled(tmp_path, part="test").images == test).all()
+    assert (read_labelled(one, part="test").images == test).all()
+    assert len(read_labelled(tmp_path, part="all")) == 10
+    assert read_labelled(tmp_path, size=16).images.shape == (7, 16, 16, 3)
+
+
+def test_parquet_of_cifar_100_and_without_class_names(tmp_path: Path) -> None:
+    parquet_file(tmp_path / "train-0.parquet", pictures(2), [0, 3], None, picture="image", label="fine_label")
+    found = read_labelled(tmp_path)
+    assert found.classes == ("0", "1", "2", "3")
+    with pytest.raises(InputError, match="no test part"):
+        read_labelled(tmp_path, part="test")
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    whole = parquet_file(tmp_path / "a" / "train.parquet", pictures(3), [0, 1, 2]).read_bytes()
+    for k, content in enumerate((b"", b"PAR1", b"no table at all", whole[:-9])):
+        file = tmp_path / f"{k}.parquet"
+        file.write_bytes(content)
+        with pytest.raises((FormatError, InputError)) as caught:
+            read_labelled(file)
+        assert "\n" not in caught.value.message
+    with pytest.raises(FormatError, match="names no class"):
+        read_labelled(parquet_file(tmp_path / "b.parquet", pictures(2), [0, 10]))
+    with pytest.raises(FormatError, match="has the columns pic, label"):
+        read_labelled(parquet_file(tmp_path / "c.parquet", pictures(2), [0, 1], picture="pic"))
+
+
+def test_a_broken_picture_in_parquet_is_skipped(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    image = jpeg_bytes(pictures(1)[0])
+    parquet.write_table(arrow.table({"image": [image, b"no picture", None], "label": [0, 1, 1]}), tmp_path / "train.parquet")
+    told: list[str] = []
+    found = read_labelled(tmp_path, on_skip=lambda name, why: told.append(name))
+    assert len(found) == 1
+    assert told == ["train.parquet/00001", "train.parquet/00002"]
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet_file(tmp_path / "train.parquet", pictures(1), [0])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow") as caught:
+        read_labelled(tmp_path)
+    assert "vizcomp[parquet]" in caught.value.hint
+
+
+# --- train --download ---
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "data" / "cifar"
+    with pytest.raises(WeightsMissingError, match="not to be used"):
+        weights.fill_with_cifar10(folder, offline=True)
+    assert not folder.exists()
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "cifar-10-python.tar.gz").write_bytes(b"the archive")
+    assert weights.fill_with_cifar10(folder, offline=True)
+    assert [p.name for p in folder.iterdir()] == ["cifar-10-python.tar.gz"]
+    assert not weights.fill_with_cifar10(folder, offline=True), "what holds something stays as it is"
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        weights.fill_with_cifar10(tmp_path / "file" / "below", offline=True)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -594,3 +595,40 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
     server.answers.clear()
     assert isinstance(run("pull", "one").exception, WeightsMissingError)
     assert isinstance(run("path", "one").exception, WeightsMissingError)
+
+
+def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checked by the digits in the name; offline, nothing is asked for."""
+    import torch
+    import torchvision
+
+    from vizcomp import vision
+
+    out = io.BytesIO()
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), out)
+    body = out.getvalue()
+    right, wrong = (f"/squeezenet-{digits}.pth" for digits in (hashlib.sha256(body).hexdigest()[:8], "0" * 8))
+    server.answers[right] = server.answers[wrong] = serving(body)
+    choice = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
+
+    def at(path: str) -> None:
+        changed = types.SimpleNamespace(url=server.source(path).url, meta=choice.meta, transforms=choice.transforms)
+        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: types.SimpleNamespace(DEFAULT=changed))
+
+    def model(_name: str, **_: Any) -> Any:
+        built = torchvision.models.squeezenet1_1()
+        built.load_state_dict(torch.load(cache / "torchvision" / "checkpoints" / right[1:], weights_only=True))
+        return built
+
+    monkeypatch.setattr(torchvision.models, "get_model", model)
+    at(wrong)
+    with pytest.raises(WeightsMissingError, match="checksum differs"):
+        vision.open_system("torchvision:squeezenet1_1")
+    at(right)
+    with pytest.raises(WeightsMissingError, match="not in the cache"):
+        vision.open_system("torchvision:squeezenet1_1", offline=True)
+    found = vision.open_system("torchvision:squeezenet1_1")
+    assert found.fingerprint == hashlib.sha256(body).hexdigest()[:12]
+    asked = len(server.asked)
+    vision.open_system("torchvision:squeezenet1_1")
+    assert len(server.asked) == asked

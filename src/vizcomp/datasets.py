@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import json
 import lzma
 import os
 import pickletools
@@ -25,7 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import images as photos
-from vizcomp.errors import FormatError, InputError, SettingsError, TooLargeError, TruncatedError, VizcompError
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    SettingsError,
+    TooLargeError,
+    TruncatedError,
+    VizcompError,
+)
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -44,7 +53,7 @@ _HEADER_BYTES = 4 << 20  # the most that a tar header may make us read at once
 _MAX_OPCODES = 4_000_000  # a published batch has 35,000, CIFAR-100's 600,000
 _SMALL = 256 << 10  # bytes of a picture that is read the quick way
 _SMALL_PIXELS = 1 << 20
-_FORMS_READ = "readable are CIFAR-10 and CIFAR-100 as published, and folders with one sub-folder for each class"
+_FORMS_READ = "readable are CIFAR-10 and CIFAR-100 as published, Parquet, and folders with one sub-folder for each class"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +86,9 @@ def read_labelled(path: str | Path, *, part: Part = "train", size: int = 32, on_
 
     - CIFAR-10 or CIFAR-100 (fine labels), python or binary version: the folder of the batches, the folder above it, or
       the archive as published;
-    - class folders, `PATH/CLASS/*.jpg`, or `PATH/train/CLASS/*.jpg` beside a `test`, `val`, `valid` or `validation`.
+    - class folders, `PATH/CLASS/*.jpg`, or `PATH/train/CLASS/*.jpg` beside a `test`, `val`, `valid` or `validation`;
+    - Parquet as on Hugging Face, `train-*.parquet` and `test-*.parquet` in the folder or below it, or one such file, where
+      pyarrow is installed.
 
     Pictures of other sizes are cropped to the square in their middle and resized; broken ones are skipped and counted.
     The order is that of the batches, or by class and then by name: the same on every machine.
@@ -93,11 +104,14 @@ def read_labelled(path: str | Path, *, part: Part = "train", size: int = 32, on_
         InputError: nothing there, nothing recognised, no such part, a class without a readable picture.
         FormatError: a batch or archive that is broken (`TruncatedError`: cut off, `TooLargeError`: beyond the limits),
             or a pickle that holds anything but a batch.
+        MissingExtraError: Parquet files, and no pyarrow.
     """
     if part not in ("train", "test", "all"):
         raise SettingsError(f"no part of a data set is called {part!r}", "use train, test or all")
     if not 1 <= size <= MAX_SIZE:
         raise SettingsError(f"images of side {size} cannot be made", f"use 1 to {MAX_SIZE}")
+    if (tables := _tables(Path(path))) and Path(path).is_file():
+        return _read_tables(Path(path), tables, part, size, on_skip)
     with _opened(Path(path)) as source:
         for form in _FORMS:
             folder = _find(source, form)
@@ -107,6 +121,8 @@ def read_labelled(path: str | Path, *, part: Part = "train", size: int = 32, on_
             for name in _ARCHIVES:  # the download, kept as it came
                 if (Path(path) / name).is_file():
                     return read_labelled(Path(path) / name, part=part, size=size, on_skip=on_skip)
+        if tables:
+            return _read_tables(Path(path), tables, part, size, on_skip)
         return _read_classes(source, part, size, on_skip)
 
 
@@ -791,6 +807,106 @@ def _check_labels(low: int, high: int, file: str, form: _Form) -> None:
 def _channels_last(planes: Pixels) -> Pixels:
     planes = planes.reshape(-1, 3, _SIDE, _SIDE)  # (N, 3, 32, 32)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))  # (N, 32, 32, 3)
+
+
+# --- Parquet, as on Hugging Face ------------------------------------------------------------------------------------
+
+_SPLITS = {"train": "train", **dict.fromkeys(("test", "val", "valid", "validation"), "test")}
+_LABEL_COLUMNS = ("label", "fine_label", "labels")
+_MAX_GROUP = 1 << 30  # bytes of one row group when unpacked; the whole of CIFAR-10 has 120 MB
+_ROWS = 1000  # read at a time
+
+
+def _tables(path: Path) -> list[Path]:
+    """The Parquet files that `path` names or holds, two folders down at most, by name."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    found = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
+    hidden = [file for file in found if any(map(_is_hidden, file.relative_to(path).parts))]
+    return sorted(set(found) - set(hidden))
+
+
+def _read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
+    """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with the names of the classes in
+    the schema's metadata, as the `datasets` library writes them."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise MissingExtraError("pyarrow, which reads Parquet files,", "parquet") from exc
+    of_split: dict[str, list[Path]] = {"train": [], "test": []}
+    for table in tables:
+        of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
+    chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
+    if not chosen:
+        raise InputError(f"{photos.printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
+    classes: tuple[str, ...] = ()
+    kept: list[Pixels] = []
+    labels: list[int] = []
+    names: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    for file in chosen:
+        shown = photos.printable(file.name)
+        try:
+            with pyarrow.parquet.ParquetFile(file) as table:
+                picture, label, found = _columns(table, shown)
+                if classes and found and found != classes:
+                    raise FormatError(f"{shown} has other classes than the file before it", "keep one data set in a folder")
+                classes = classes or found
+                count = 0
+                for rows in table.iter_batches(_ROWS, columns=[picture, label]):
+                    for cell, number in zip(rows.column(picture), rows.column(label).to_pylist(), strict=True):
+                        data = cell["bytes"].as_py() if pyarrow.types.is_struct(cell.type) else cell.as_py()
+                        name = f"{shown}/{count:05d}"
+                        count += 1
+                        try:
+                            if not data or type(number) is not int:
+                                raise _Unreadable("no picture, or no label")
+                            kept.append(_picture(data, size))
+                        except _Unreadable as exc:
+                            skipped.append((name, exc.reason))
+                            if on_skip is not None:
+                                on_skip(*skipped[-1])
+                            continue
+                        labels.append(number)
+                        names.append(name)
+        except (pyarrow.ArrowException, OSError) as exc:
+            raise FormatError(f"{shown} cannot be read as Parquet: {str(exc).splitlines()[0]}", "download it again") from exc
+    if not kept:
+        raise InputError(f"{photos.printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
+    low, high = min(labels), max(labels)
+    if low < 0 or high >= (len(classes) or 100_000):
+        raise FormatError(f"{photos.printable(path)} has the label {low if low < 0 else high}, which names no class")
+    return LabelledImages(
+        images=np.stack(kept),
+        labels=np.asarray(labels, np.int64),
+        classes=classes or tuple(map(str, range(high + 1))),
+        names=tuple(names),
+        skipped=tuple(skipped),
+        source="Parquet files",
+    )
+
+
+def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
+    """Names of the columns of pictures and of labels, and of the classes where the file says them; sizes checked."""
+    about, schema = table.metadata, table.schema_arrow
+    largest = max((about.row_group(k).total_byte_size for k in range(about.num_row_groups)), default=0)
+    if about.num_rows > _MAX_MEMBERS or largest > _MAX_GROUP:
+        raise TooLargeError(f"{shown} holds more than a file may: {about.num_rows} rows, {largest} bytes in one group")
+    picture = next((name for name in ("img", "image") if name in schema.names), "")
+    label = next((name for name in _LABEL_COLUMNS if name in schema.names), "")
+    kinds = (str(schema.field(picture).type) if picture else "", str(schema.field(label).type) if label else "")
+    if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(("int", "uint")):
+        raise FormatError(
+            f"{shown} has the columns {', '.join(map(photos.printable, schema.names[:8]))}",
+            "pictures are looked for in img or image (bytes), classes in label or fine_label (whole numbers)",
+        )
+    try:
+        listed = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return picture, label, ()
+    good = isinstance(listed, list) and all(isinstance(name, str) for name in listed) and len(set(listed)) == len(listed)
+    return picture, label, tuple(map(photos.printable, listed)) if good else ()
 
 
 # --- class folders --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vizcomp import metrics, weights
+from vizcomp import downloads, metrics, weights
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError, WeightsMissingError
 
 Pixels = npt.NDArray[np.uint8]
@@ -370,8 +371,6 @@ class TorchClassifier:
 
 def _torchvision(spec: str, *, offline: bool) -> System:
     """Any classifier or detector of torchvision with its official weights, kept in our cache."""
-    import os
-
     try:
         import torch
         import torchvision
@@ -384,19 +383,22 @@ def _torchvision(spec: str, *, offline: bool) -> System:
         raise ModelError(f"torchvision has no model {name!r} with weights", "as torchvision:resnet18") from exc
     folder = weights.cache_folder() / "torchvision"
     file = folder / "checkpoints" / Path(choice.url).name
-    if not file.is_file() and (offline or os.environ.get("VIZCOMP_OFFLINE", "") not in ("", "0")):
-        raise WeightsMissingError(
-            f"the weights of {spec} are not in the cache",
-            f"run once without --offline, or put {Path(choice.url).name} into {file.parent}",
-        )
+    by_hand = f"put {file.name} into {file.parent}"
+    if not file.is_file():
+        if weights.is_offline(offline):
+            raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without --offline, or {by_hand}")
+        # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
+        # nor locks, and says little where it fails
+        digits = file.stem.rpartition("-")[2]
+        known = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
+        downloads.fetch((downloads.Source(choice.url),), file, sha256=known, by_hand=by_hand)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:
         module = torchvision.models.get_model(name, weights=choice, progress=False).eval().requires_grad_(False)
     except (OSError, RuntimeError) as exc:
-        raise WeightsMissingError(
-            f"the weights of {spec} could not be had: {exc}", f"put {file.name} into {file.parent}"
-        ) from exc
+        why = str(exc).splitlines()[0]
+        raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
     finally:
         torch.hub.set_dir(before)
     preset = choice.transforms()

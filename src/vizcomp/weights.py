@@ -264,6 +264,26 @@ def cifar10(*, offline: bool = False) -> Path:
     return obtain("cifar10", offline=offline)
 
 
+def fill_with_cifar10(folder: Path, *, offline: bool = False) -> bool:
+    """Puts the archive of CIFAR-10, as it came, into a folder that is empty or not there yet; False where it holds something.
+
+    Raises:
+        WeightsMissingError: offline, or no source has it.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+            return False
+        archive = cifar10(offline=offline)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".{archive.name}.part"
+        shutil.copyfile(archive, beside)
+        os.replace(beside, folder / archive.name)
+    except OSError as exc:
+        raise OutputError(f"{folder} cannot be filled: {exc.strerror or exc}", "name a folder of yours with --data") from exc
+    return True
+
+
 def recorded(name: str) -> dict[str, Any]:
     """What is known of a cached file: sha256, bytes, mtime_ns, source, words; empty if nothing is."""
     found = _records().get(name, {})

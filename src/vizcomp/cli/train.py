@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,8 @@ def train(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="CIFAR-10 as published, class folders, photos (codec); labelled pictures (classifier); photos/, depth/ (depth).",
+            help="cifar10, CIFAR-10 as published, class folders, photos (codec); labelled pictures (classifier); photos/ and "
+            "depth/ (depth).",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Run folder: weights, metrics, curves.")] = Path(
@@ -86,6 +88,10 @@ def train(
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="Threads on the CPU; another number can change the last digits.")
     ] = 1,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fill the folder of --data with CIFAR-10 where it is empty or not there.")
+    ] = False,
+    offline: shared.Offline = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -117,12 +123,20 @@ def train(
     if network:
         values["network"] = {"preset": "cifar", **values.get("network", {}), **network}
     values.update(given)
+    if offline:  # by the environment, so that classifiers in the training and the processes of --devices hear of it
+        os.environ["VIZCOMP_OFFLINE"] = "1"
     if values.get("data") == "cifar10" and not Path("cifar10").exists():
         from vizcomp import weights
 
-        values["data"] = str(weights.cifar10())
+        values["data"] = str(weights.cifar10(offline=offline))
     if not values.get("data"):
         raise SettingsError("no training data given", "add --data PATH")
+    if download:
+        from vizcomp import weights
+
+        if kind == "depth":
+            raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
+        weights.fill_with_cifar10(Path(str(values["data"])), offline=offline)
     if not Path(str(values["data"]).split(":")[0]).exists():
         raise SettingsError(f"{values['data']} does not exist", "give --data a folder or an archive that is there")
     if devices > 1:

@@ -133,7 +133,9 @@ def load_published(path: Path, year: str) -> Classifier:
     hint = "give inception_v3.pt of PyTorch_CIFAR10"
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as exc:
+    except pickle.UnpicklingError as exc:  # its own words advise to let the file run code
+        raise ModelError(f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint) from exc
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as exc:
         raise ModelError(
             f"{path} cannot be read as a state dict: {(str(exc).splitlines() or [type(exc).__name__])[0]}", hint
         ) from exc

@@ -145,16 +145,16 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[Array]]]:
     """The configuration, and the arrays of each layer in the file's own order."""
     try:
-        import h5py
-    except ImportError as exc:
-        raise ModelError(f"DenseDepth needs h5py: {exc}", "pip install tensorflow-cpu") from exc
-    try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as exc:
         raise ModelError(f"{path}: {exc.strerror or exc}", HINT) from exc
     if start != b"\x89HDF\r\n\x1a\n":
         raise ModelError(f"{path} is not HDF5: expected a legacy Keras file, found bytes that begin with {start!r}", HINT)
+    try:
+        import h5py
+    except ImportError as exc:
+        raise ModelError(f"DenseDepth needs h5py: {exc}", "pip install tensorflow-cpu") from exc
     try:
         with h5py.File(path, "r") as file:
             words = file.attrs.get("model_config")

@@ -134,7 +134,9 @@ def load_published(path: Path, year: str) -> Classifier:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:  # its own words advise to let the file run code
-        raise ModelError(f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint) from exc
+        raise ModelError(
+            f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint
+        ) from exc
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as exc:
         raise ModelError(
             f"{path} cannot be read as a state dict: {(str(exc).splitlines() or [type(exc).__name__])[0]}", hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,11 @@ def folder(tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
     (photos / "cat.jpg").write_bytes(jpeg_bytes(cat))
     (photos / "grey.jpg").write_bytes(jpeg_bytes(cat[..., 1]))
     return photos
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Journals and downloads of the tests do not go into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIZCOMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

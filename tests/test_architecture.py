@@ -61,6 +61,7 @@ SAME_FLOOR = {
     ("cli", "cli"),
     ("datasets", "images"),
     ("weights", "downloads"),
+    ("journal", "weights"),
     ("training", "neural"),
     ("training", "training"),
     ("nets", "nets"),

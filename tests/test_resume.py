@@ -21,7 +21,12 @@ from PIL import Image
 from vizcomp import batch, images
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import SettingsError
-from vizcomp.journal import NAME, Journal
+from vizcomp.journal import Journal, place
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
 
 
 def photos(folder: Path, count: int, side: int = 64) -> Path:
@@ -108,23 +113,23 @@ def test_maps_of_depth_resume_too(tmp_path: Path) -> None:
 
     first, before = depth(), times(output)
     assert depth(resume=True) == first
-    after = times(output)
-    assert {name: after[name] for name in after if name != NAME} == {name: before[name] for name in before if name != NAME}
+    assert times(output) == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 100])
 def test_a_damaged_journal_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     source, output = photos(tmp_path / "in", 2), tmp_path / "out"
     run(source, output)
-    (output / NAME).write_bytes(damage)
+    place(output).write_bytes(damage)
     assert [r.status for r in run(source, output, resume=True).records] == ["skipped"] * 2
     assert [r.status for r in run(source, output, overwrite=True).records] == ["ok"] * 2
-    assert sqlite3.connect(output / NAME).execute("SELECT count(*) FROM outputs WHERE record NOT NULL").fetchone() == (2,)
+    assert sqlite3.connect(place(output)).execute("SELECT count(*) FROM outputs WHERE record NOT NULL").fetchone() == (2,)
 
 
-def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
-    log = Journal(tmp_path / "file" / "below", {})
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "file"))
+    log = Journal(tmp_path, {})
     log.begin(tmp_path / "a")
     assert log.finished(tmp_path / "a", tmp_path / "b") is None
     log.close()

@@ -1,4 +1,5 @@
-"""What a run has finished, so that a later one need not do it again: a small SQLite file in the output folder.
+"""What a run has finished, so that a later one need not do it again: a small SQLite file in the
+cache folder, one for each output folder.
 
 A row stands for an output: which source it is of, by size, time and content; under which settings it was made; what was written;
 and the record for the report. A row without a record is an output that was begun. Only the process that hands out the work writes
@@ -16,17 +17,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NAME = ".vizcomp-journal.sqlite"
+from vizcomp.weights import cache_folder
+
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
     written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT)"""
+
+
+def place(folder: Path) -> Path:
+    """Where the journal of an output folder lies; not in it, since that is the user's."""
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
+    return cache_folder() / "journals" / f"{name}.sqlite"
 
 
 class Journal:
     """The journal of an output folder.
 
     Args:
-        folder: the output folder; made if it is not there.
+        folder: the output folder.
         settings: all that decides what an output holds; another value is another output.
 
     A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
@@ -36,10 +44,11 @@ class Journal:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._base: sqlite3.Connection | None = None
+        path = place(folder)
         for _ in range(2):
             with contextlib.suppress(OSError, sqlite3.Error):
-                folder.mkdir(parents=True, exist_ok=True)
-                self._base = sqlite3.connect(folder / NAME, isolation_level=None, timeout=2.0)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._base = sqlite3.connect(path, isolation_level=None, timeout=2.0)
                 self._base.execute("PRAGMA journal_mode=WAL")
                 self._base.execute(
                     "PRAGMA synchronous=OFF"
@@ -47,9 +56,9 @@ class Journal:
                 self._base.execute(_TABLE)
                 return
             self.close()
-            for path in folder.glob(f"{NAME}*"):
+            for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    path.with_name(path.name + end).unlink()
 
     def begun(self, target: Path) -> bool:
         """Whether an earlier run began this output, so that what lies there is ours to replace."""

@@ -123,6 +123,16 @@ def test_any_size_and_flip(legacy: Path) -> None:
         network(image[0])
 
 
+def test_torch_loads_after_it(legacy: Path) -> None:
+    """TensorFlow and the Triton that torch brings hold an LLVM each, and in the wrong order the process is aborted."""
+    pytest.importorskip("torch")
+    script = (
+        "import pathlib, sys; from vizcomp.nets.densedepth import DenseDepth; "
+        "DenseDepth(pathlib.Path(sys.argv[1])); import torch._dynamo"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(legacy)], capture_output=True, timeout=120).returncode == 0
+
+
 @pytest.mark.parametrize(("size", "wanted"), [("auto", (480, 640)), ("full", (1200, 1600)), ("320x240", (240, 320))])
 def test_working_sizes(size: str, wanted: tuple[int, int]) -> None:
     assert densedepth.working_size(1200, 1600, size) == wanted

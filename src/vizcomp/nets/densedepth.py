@@ -8,6 +8,7 @@ and a file with any other layer is refused. This is the only module that names T
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -122,6 +123,8 @@ def working_size(height: int, width: int, size: str) -> tuple[int, int]:
 def _frameworks(threads: int) -> tuple[Any, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    with contextlib.suppress(Exception):
+        import triton  # noqa: F401 - it and TensorFlow hold an LLVM each: loaded after TensorFlow, by torch, it ends the process
     try:
         import tensorflow as tf
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,10 @@ def working_size(height: int, width: int, size: str) -> tuple[int, int]:
 def _frameworks(threads: int) -> tuple[Any, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    with contextlib.suppress(Exception):
-        import triton  # noqa: F401 - it and TensorFlow hold an LLVM each: loaded after TensorFlow, by torch, it ends the process
+    if "tensorflow" not in sys.modules:
+        with contextlib.suppress(Exception):
+            # it and TensorFlow hold an LLVM each: loaded after TensorFlow, as torch may do later, it ends the process
+            import triton  # noqa: F401
     try:
         import tensorflow as tf
 

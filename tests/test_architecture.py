@@ -40,6 +40,7 @@ FLOORS = {
     "evaluation": 5,
     "eval_report": 5,
     "engines": 5,
+    "loop": 5,
     "batch": 5,
     "codec_batch": 5,
     "contents": 5,
@@ -50,7 +51,9 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("djpeg", "depth"),
-    ("batch", "engines"),
+    ("loop", "engines"),
+    ("batch", "loop"),
+    ("codec_batch", "loop"),
     ("batch", "report"),
     ("codec_batch", "batch"),
     ("codec_batch", "engines"),

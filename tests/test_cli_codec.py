@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +17,10 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image
 
-from vizcomp import cli, codec_batch, neural, vzc
+from vizcomp import cli, codec_batch, images, neural, vzc
+from vizcomp.loop import Outcome
 from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.results import CodecRecord
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 
@@ -39,9 +43,9 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs a command in this process (torch is loaded once), in `tmp_path`, with an empty cache."""
+    """Runs a command in this process (torch is loaded once), in `tmp_path`, with an empty cache beside it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(neural, "_cache", {})
 
@@ -291,24 +295,34 @@ def test_packs_that_are_refused(vizcomp: Command, classes: Path, tmp_path: Path,
 
 
 def test_interrupted_packs_do_not_pass_for_whole(
-    vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+    classes: Path, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec_batch, "GROUP", 8)
     work = codec_batch.encode_some
     calls: list[int] = []
 
-    def interrupted(task: codec_batch.EncodeTask) -> list[codec_batch.Encoded]:
+    def interrupted(task: codec_batch.EncodeTask) -> list[Outcome[CodecRecord]]:
         calls.append(1)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
         return work(task)
 
     monkeypatch.setattr(codec_batch, "encode_some", interrupted)
-    arguments = ("encode", "--pack", classes, "-o", "set.vzc", "--model", small_model, "--search", 0, "-j", 1)
-    done = vizcomp(*arguments, code=130)
+    files = images.find_inputs([classes])
+    settings = codec_batch.EncodeSettings(model=str(small_model), search=0)
+    run = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", settings, jobs=1)
+    assert run.exit_code == 130
     assert not (tmp_path / "set.vzc").exists()
-    assert "set.partial.vzc" in done.err
-    assert len(VzcPack(tmp_path / "set.partial.vzc", model=small_model)) == 16
+    assert run.pack == tmp_path / "set.partial.vzc"
+    assert len(VzcPack(run.pack, model=small_model)) == 16  # what was in hand is finished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(codec_batch, "encode_some", work)
+    whole = codec_batch.run_encode_pack(images.find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
+    files = images.find_inputs([classes])
+    resumed = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), jobs=1)
+    assert (tmp_path / "set.vzc").read_bytes() == (tmp_path / "whole.vzc").read_bytes()
+    assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]  # those 16 were not coded again
+    assert (resumed.exit_code, whole.exit_code) == (0, 0)
 
 
 # --- info -----------------------------------------------------------------------------------------------------------
@@ -331,8 +345,9 @@ def test_info_of_a_file(vizcomp: Command, folder: Path, tmp_path: Path, any_mode
     said = vizcomp("info", "cat.vzc").out
     for words in ("451x300", header.model.hex(), "not on this machine", f"{len(data)} bytes", "all checksums match"):
         assert words in said
-    (tmp_path / "cache" / "models").mkdir(parents=True)
-    (tmp_path / "cache" / "models" / "mine.safetensors").write_bytes(any_model.read_bytes())
+    models = Path(os.environ["VIZCOMP_CACHE"]) / "models"
+    models.mkdir(parents=True)
+    (models / "mine.safetensors").write_bytes(any_model.read_bytes())
     assert "mine.safetensors" in vizcomp("info", "cat.vzc").out
 
 

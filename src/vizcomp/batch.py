@@ -1,19 +1,19 @@
 """A folder through a verb: one task and one record for each input, in input order, whatever happens to any of them.
 
-The loops here know nothing of how tasks are run (`engines`) nor of how records are shown (`report`, `cli`).
+What is common to all batch commands is in `loop`; this is what `djpeg` and `depth` do with an input. Nothing here knows how tasks
+are run (`engines`) nor how records are shown (`report`, `cli`).
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,17 @@ from vizcomp import coefficients, guide, images, metrics, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import Compressed, DjpegSettings, Prepared, compress
-from vizcomp.engines import map_tasks
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.journal import Journal
-from vizcomp.results import CodecRecord, DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, run_batch
+from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 
 VERIFY_QUALITIES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 47.0, 57.0, 67.0, 77.0, 86.0, 95.0, 100.0)  # for --verify
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
 Pixels = npt.NDArray[np.uint8]
-Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,27 +85,21 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DjpegTask:
-    """One input of `djpeg`: all that a worker needs; `known` is its record where an earlier run finished it."""
+    """One input of `djpeg`: all that a worker needs."""
 
-    file: InputFile
-    target: Path
+    items: tuple[Item, ...]
     settings: DjpegSettings
     batch: BatchSettings
-    replace: bool = False
-    known: FileRecord | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthTask:
-    """One input of `depth`: all that a worker needs; `known` is its record where an earlier run finished it."""
+    """One input of `depth`: all that a worker needs."""
 
-    file: InputFile
-    target: Path
+    items: tuple[Item, ...]
     preview: bool
     batch: BatchSettings
     metric: bool = False
-    replace: bool = False
-    known: DepthRecord | None = None
 
 
 @dataclasses.dataclass
@@ -117,7 +110,7 @@ class BatchRun:
         worst: the written files of lowest MS-SSIM, worst first, with where their source and result lie.
     """
 
-    records: list[FileRecord]
+    records: Records[FileRecord]
     totals: Totals
     interrupted: bool
     worst: list[tuple[FileRecord, InputFile, Path]]
@@ -131,51 +124,49 @@ def run_djpeg(
     *,
     jobs: int = 0,
     engine: str = "local",
+    isolate: bool = False,
     on_record: Callable[[FileRecord], None] = lambda record: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> BatchRun:
     """Compress photos into a folder.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
+
+    Args:
+        isolate: decode photos in worker processes only, so that a decoder that crashes costs one photo; `jobs=1` works in the
+            calling process otherwise.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
     identities = _check_guides(settings, batch)
     names = images.OutputNames(output, ".jpg")
-    in_hand: collections.deque[DjpegTask] = collections.deque()  # records come back in the order of the tasks
-
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
-    log = None if batch.dry_run else Journal(output, decides)
-
-    def tasks() -> Iterator[DjpegTask]:
-        for file in files:
-            target = names.path_for(file)
-            known, ours = _known(log, batch, file, target)
-            record = None if known is None else FileRecord.from_dict({**known, "input": file.shown})
-            in_hand.append(DjpegTask(file, target, settings, batch, ours, record))
-            yield in_hand[-1]
-
     worst: list[tuple[FileRecord, InputFile, Path]] = []
 
-    def keep_worst(record: FileRecord) -> None:
-        task = in_hand.popleft()
-        if log is not None and task.known is None and record.status in ("ok", "kept"):
-            own = _under_own_suffix(task.target, task.file.path)  # where a source that is no JPEG is kept
-            written = own if record.output == images.printable(own) else task.target
-            log.finish(task.file.path, task.target, written, record.to_dict())
-        if record.status == "ok" and not batch.dry_run:
-            worst.append((record, task.file, task.target))
-            worst.sort(key=lambda item: item[0].ms_ssim or 0.0)
+    def keep_worst(item: Item, outcome: Outcome[FileRecord]) -> None:
+        if outcome.record.status == "ok" and not batch.dry_run and item.target is not None:
+            worst.append((outcome.record, item.file, item.target))
+            worst.sort(key=lambda each: each[0].ms_ssim or 0.0)
             del worst[GALLERY_SIZE:]
-        on_record(record)
 
     started = time.perf_counter()
-    results = map_tasks(djpeg_one, tasks(), on_crash=lambda task: _djpeg_failed(task, CRASH), jobs=jobs, engine=engine)
-    try:
-        records, interrupted = collect(results, keep_worst)
-    finally:
-        if log is not None:
-            log.close()
+    records = Records(FileRecord)
+    with open_log(output, decides, batch) as log:
+        interrupted = run_batch(
+            (log.item(file, names.path_for(file)) for file in files),
+            records,
+            tasks=lambda items: (DjpegTask((item,), settings, batch) for item in items),
+            work=djpeg_one,
+            on_crash=_djpeg_crashed,
+            log=log,
+            on_outcome=keep_worst,
+            on_record=on_record,
+            on_interrupt=on_interrupt,
+            jobs=jobs,
+            engine=engine,
+            isolate=isolate,
+        )
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
@@ -188,67 +179,68 @@ def run_depth(
     metric: bool = False,
     jobs: int = 0,
     engine: str = "local",
+    isolate: bool = False,
     on_record: Callable[[DepthRecord], None] = lambda record: None,
-) -> tuple[list[DepthRecord], bool]:
+    on_interrupt: Callable[[], None] = lambda: None,
+) -> tuple[Records[DepthRecord], bool]:
     """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
 
-    With `metric` a level of the picture is a millimetre, large = far, in place of nearness.
+    With `metric` a level of the picture is a millimetre, large = far, in place of nearness. `isolate` as for `run_djpeg`.
 
     Raises:
         VizcompError: the depth model is missing.
     """
     names = images.OutputNames(output, ".depth.png")
-    in_hand: collections.deque[DepthTask] = collections.deque()
     identity = _depth_source(dataclasses.replace(batch, depth_maps=None)).name
     decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
-    log = None if batch.dry_run else Journal(output, {**decides, "version": __version__})
+    records = Records(DepthRecord)
 
-    def tasks() -> Iterator[DepthTask]:
-        for file in files:
-            target = names.path_for(file)
-            known, ours = _known(log, batch, file, target)
-            record = None if known is None else DepthRecord.from_dict({**known, "input": file.shown})
-            in_hand.append(DepthTask(file, target, preview, batch, metric, ours, record))
-            yield in_hand[-1]
+    def taken(log: Log, file: InputFile) -> Item:
+        item = log.item(file, target := names.path_for(file))
+        missing = preview and item.known is not None and not _preview_of(target).exists()
+        return dataclasses.replace(item, known=None, replace=True) if missing else item
 
-    def finish(record: DepthRecord) -> None:
-        task = in_hand.popleft()
-        if log is not None and task.known is None and record.status == "ok":
-            log.finish(task.file.path, task.target, task.target, record.to_dict())
-        on_record(record)
+    with open_log(output, {**decides, "version": __version__}, batch) as log:
+        interrupted = run_batch(
+            (taken(log, file) for file in files),
+            records,
+            tasks=lambda items: (DepthTask((item,), preview, batch, metric) for item in items),
+            work=depth_one,
+            on_crash=_depth_crashed,
+            log=log,
+            on_record=on_record,
+            on_interrupt=on_interrupt,
+            jobs=jobs,
+            engine=engine,
+            isolate=isolate,
+        )
+    return records, interrupted
 
-    results = map_tasks(depth_one, tasks(), on_crash=lambda task: _depth_failed(task, CRASH), jobs=jobs, engine=engine)
+
+class WhatIsThere(Protocol):
+    """What settings say about outputs that exist."""
+
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def dry_run(self) -> bool: ...
+
+
+@contextlib.contextmanager
+def open_log(folder: Path | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
+    """The log of a run into a folder (None: beside its inputs); a dry run has none.
+
+    Args:
+        decides: all that decides what an output holds.
+    """
+    kept = None if settings.dry_run else Journal(folder, decides)
+    log = Log(kept, resume=settings.resume, overwrite=settings.overwrite)
     try:
-        return collect(results, finish)
+        yield log
     finally:
-        if log is not None:
-            log.close()
-
-
-def _known(log: Journal | None, batch: BatchSettings, file: InputFile, target: Path) -> tuple[dict[str, Any] | None, bool]:
-    """The record of an earlier run where it can be taken over, and whether what lies at `target` may be replaced."""
-    if log is None:
-        return None, False
-    ours = False
-    if batch.resume:
-        if (known := log.finished(file.path, target)) is not None:
-            return known, False
-        ours = log.begun(target)
-    if ours or batch.overwrite or not target.exists():
-        log.begin(target)
-    return None, ours
-
-
-def collect(results: Iterator[Record], on_record: Callable[[Record], None]) -> tuple[list[Record], bool]:
-    """All records, each told to `on_record` as it comes, and whether Ctrl-C ended them early."""
-    records: list[Record] = []
-    try:
-        for record in results:
-            records.append(record)
-            on_record(record)
-    except KeyboardInterrupt:
-        return records, True
-    return records, False
+        log.close()
 
 
 def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
@@ -328,21 +320,29 @@ def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: 
     return open_depth(model, maps, size=size, flip=flip, offline=offline)
 
 
-def djpeg_one(task: DjpegTask) -> FileRecord:
-    """Compress one photo and write it: one record, whatever happens."""
-    if task.known is not None:
-        return task.known
-    return attempt(lambda: _djpeg(task), lambda exc: _djpeg_failed(task, one_line(exc)))
+def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
+    """Compress one photo and write it: one outcome, whatever happens."""
+    (item,) = task.items
+    written: list[Path] = []
+    record = attempt(lambda: _djpeg(item, task.settings, task.batch, written), lambda exc: _djpeg_failed(item, one_line(exc)))
+    return [Outcome(record, written[0] if written else None)]
 
 
-def _djpeg_failed(task: DjpegTask, error: str) -> FileRecord:
-    size = size_of(task.file.path)
-    return FileRecord(input=task.file.shown, output=None, status="failed", error=error, source_bytes=size)
+def _djpeg_crashed(task: DjpegTask) -> list[Outcome[FileRecord]]:
+    return [Outcome(_djpeg_failed(item, CRASH)) for item in task.items]
 
 
-def _djpeg(task: DjpegTask) -> FileRecord:
-    file, settings, batch = task.file, task.settings, task.batch
-    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
+def _djpeg_failed(item: Item, error: str) -> FileRecord:
+    size = size_of(item.file.path)
+    return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
+
+
+def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: list[Path]) -> FileRecord:
+    """The record of a photo; where its file was written goes into `written`."""
+    file, target = item.file, item.target
+    assert target is not None
+    replace = batch.overwrite or batch.dry_run or item.replace
+    if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
@@ -359,7 +359,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     else:
         made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
     notices = (*photo.notices, *made.notices)
-    target, data = task.target, made.data
+    data = made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
     if found is not None and not found.verified:
         reached = f"{batch.verify} answers otherwise up to quality {found.rung:g} (score {found.verdict.score:.2f})"
@@ -375,7 +375,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
     if kept:
         if photo.jpeg is None:
             data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
-            if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
+            if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
             data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
@@ -391,6 +391,7 @@ def _djpeg(task: DjpegTask) -> FileRecord:
             ms_ssim = metrics.ms_ssim(original, shown)
     if not batch.dry_run:
         images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None)
+        written.append(target)
     height, width = photo.pixels.shape[:2]
     return FileRecord(
         input=file.shown,
@@ -429,20 +430,29 @@ def _without_metadata(jpeg: bytes) -> bytes:
     return coefficients.write(dataclasses.replace(image, segments=coefficients.essential_segments(image.segments, "none")))
 
 
-def depth_one(task: DepthTask) -> DepthRecord:
-    """Write the depth map of one photo: one record, whatever happens."""
-    if task.known is not None:
-        return task.known
-    return attempt(lambda: _depth(task), lambda exc: _depth_failed(task, one_line(exc)))
+def depth_one(task: DepthTask) -> list[Outcome[DepthRecord]]:
+    """Write the depth map of one photo: one outcome, whatever happens."""
+    (item,) = task.items
+    record = attempt(lambda: _depth(item, task), lambda exc: _depth_failed(item, one_line(exc)))
+    return [Outcome(record, item.target if record.output is not None else None)]
 
 
-def _depth_failed(task: DepthTask, error: str) -> DepthRecord:
-    return DepthRecord(input=task.file.shown, output=None, status="failed", error=error)
+def _depth_crashed(task: DepthTask) -> list[Outcome[DepthRecord]]:
+    return [Outcome(_depth_failed(item, CRASH)) for item in task.items]
 
 
-def _depth(task: DepthTask) -> DepthRecord:
-    file, batch = task.file, task.batch
-    if (skipped := reason_to_skip(task.target, file, replace=batch.overwrite or batch.dry_run or task.replace)) is not None:
+def _depth_failed(item: Item, error: str) -> DepthRecord:
+    return DepthRecord(input=item.file.shown, output=None, status="failed", error=error)
+
+
+def _preview_of(target: Path) -> Path:
+    return target.with_name(target.name.removesuffix(".png") + ".jpg")
+
+
+def _depth(item: Item, task: DepthTask) -> DepthRecord:
+    file, target, batch = item.file, item.target, task.batch
+    assert target is not None
+    if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or item.replace)) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
     photo = images.load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch)(photo, file)
@@ -458,14 +468,13 @@ def _depth(task: DepthTask) -> DepthRecord:
         else:
             values = depth.nearness
         full = images.resize_map(values, height, width)
-        images.write_atomic(task.target, images.encode_depth_png16(full))
+        images.write_atomic(target, images.encode_depth_png16(full))
         if task.preview:
             beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
-            preview = task.target.with_name(task.target.name.removesuffix(".png") + ".jpg")
-            images.write_atomic(preview, images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4"))
+            images.write_atomic(_preview_of(target), images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4"))
     return DepthRecord(
         input=file.shown,
-        output=None if batch.dry_run else images.printable(task.target),
+        output=None if batch.dry_run else images.printable(target),
         status="ok",
         width=width,
         height=height,
@@ -501,17 +510,22 @@ def _small(photo: images.Photo) -> bytes:
     return images.encode_plain_jpeg(images.upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
 
 
-def total(records: Sequence[FileRecord], seconds: float) -> Totals:
+def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     """Sums over a batch; sizes count the files that have an output."""
-    done = [r for r in records if r.status in ("ok", "kept")]
-    source = sum(r.source_bytes for r in done)
-    output = sum(r.output_bytes for r in done)
-    plain = sum(r.plain_jpeg_bytes for r in done)
-    pixels = sum(r.width * r.height for r in done)
+    files = failed = skipped = source = output = plain = pixels = 0
+    for record in records:  # once: they may lie on disk
+        files += 1
+        failed += record.status == "failed"
+        skipped += record.status == "skipped"
+        if record.status in ("ok", "kept"):
+            source += record.source_bytes
+            output += record.output_bytes
+            plain += record.plain_jpeg_bytes
+            pixels += record.width * record.height
     return Totals(
-        files=len(records),
-        failed=sum(r.status == "failed" for r in records),
-        skipped=sum(r.status == "skipped" for r in records),
+        files=files,
+        failed=failed,
+        skipped=skipped,
         source_bytes=source,
         output_bytes=output,
         plain_jpeg_bytes=plain,
@@ -533,21 +547,6 @@ def reason_to_skip(target: Path, file: InputFile, *, replace: bool) -> str | Non
     if target.samefile(file.path):
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
     return None if replace else "output exists; --overwrite replaces it"
-
-
-def attempt(work: Callable[[], Record], failed: Callable[[VizcompError], Record]) -> Record:
-    """The record of `work`, or where a user's error or a lack of memory ends it, that of `failed`; with the time it took."""
-    started = time.perf_counter()
-    try:
-        record = work()
-    except VizcompError as exc:
-        record = failed(exc)
-    except MemoryError:
-        record = failed(VizcompError("out of memory", "try fewer --jobs"))
-    return dataclasses.replace(record, seconds=time.perf_counter() - started)
-
-
-CRASH = "the worker process died twice on this file (out of memory?); try fewer --jobs"
 
 
 def one_line(error: VizcompError) -> str:

@@ -14,6 +14,7 @@ import functools
 import itertools
 import math
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,11 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy, images, neural, verify, vision, vzc
-from vizcomp.batch import CRASH, attempt, collect, one_line, reason_to_skip, size_of, system_by_name, system_errors
-from vizcomp.engines import available_cores, map_tasks
+from vizcomp import entropy, images, journal, neural, verify, vision, vzc
+from vizcomp._version import __version__
+from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
+from vizcomp.engines import available_cores
 from vizcomp.errors import FormatError, InputError, OutputError, SettingsError, VizcompError
 from vizcomp.images import InputFile, OutputNames
+from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, run_batch
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
 
@@ -49,6 +52,7 @@ class EncodeSettings:
         iterations, bpp, search: as in `NeuralCodec.encode`; in a pack, `bpp` is of the payload.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
+        resume: take over what an earlier run finished, judged by content and settings; do what it only began again.
         dry_run: do all the work, write nothing.
         verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
             the settings above allow; "" for none.
@@ -62,6 +66,7 @@ class EncodeSettings:
     search: int | None = None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
     overwrite: bool = False
+    resume: bool = False
     dry_run: bool = False
     verify: str = ""
     tolerance: float = 0.0
@@ -72,10 +77,22 @@ class EncodeSettings:
             raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.bpp is not None and not 0 < self.bpp < math.inf:
             raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
+        _check_resume(self.resume, self.overwrite)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""
         return dataclasses.asdict(self)
+
+
+def _check_resume(resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise SettingsError("--resume and --overwrite contradict each other", "leave one away")
+
+
+def _what_decides(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:
+    """All on which the content of an output depends."""
+    leave = ("overwrite", "resume", "dry_run", "offline", "max_pixels")
+    return {"verb": verb, **{k: v for k, v in settings.to_dict().items() if k not in leave}, **more, "version": __version__}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +104,7 @@ class CodecRun:
         pack: the pack that was written, if one was.
     """
 
-    records: list[CodecRecord]
+    records: Records[CodecRecord]
     totals: CodecTotals
     interrupted: bool = False
     pack: Path | None = None
@@ -97,38 +114,66 @@ class CodecRun:
         """As the contract has it; 3 where nothing could be done for want of a model."""
         if self.interrupted:
             return 130
-        wrong = [r for r in self.records if r.status in ("failed", "partial")]
-        if wrong and not self.totals.images and all(r.error_type == "WeightsMissingError" for r in wrong):
-            return 3
-        return 1 if wrong else 0
+        if not self.totals.failed and not self.totals.partial:
+            return 0
+        if self.totals.images:
+            return 1
+        wrong = (r for r in self.records if r.status in ("failed", "partial"))
+        return 3 if all(r.error_type == "WeightsMissingError" for r in wrong) else 1
 
 
 @dataclasses.dataclass(eq=False)
-class _Item:
-    """One input on its way through a worker."""
+class _Image:
+    """One input on its way through a worker.
+
+    `company`: an earlier run has finished it; it is coded once more so that the images that it was coded with come out as they
+    would have then (sums of a network may differ in their last digits with what else is in a batch), and is not written.
+    """
 
     file: InputFile
     target: Path | None
     record: CodecRecord
+    replace: bool = False
+    company: bool = False
     pixels: Pixels | None = None
     stored: vzc.Vzc | None = None
     data: bytes = b""
     entry: vzc.PackEntry | None = None
     found: verify.Found[int] | None = None
+    written: bool = False
 
     @property
     def open(self) -> bool:
         return self.record.status == "ok"
 
-    def step(self, work: Callable[[_Item], CodecRecord]) -> None:
+    def step(self, work: Callable[[_Image], CodecRecord]) -> None:
         """One step of the work: its record replaces the last, the time is added."""
         before = self.record
         after = attempt(lambda: _within_memory(work, self), lambda exc: _failed(self.file, exc, before.source_bytes))
         self.record = dataclasses.replace(after, seconds=before.seconds + after.seconds)
 
+    def write(self, data: bytes, settings: EncodeSettings | DecodeSettings) -> str | None:
+        """Write its file where it has one of its own; what the record says of it."""
+        if self.target is None or settings.dry_run or self.company:
+            return None
+        images.write_atomic(self.target, data)
+        self.written = True
+        return images.printable(self.target)
 
-def _item(file: InputFile, target: Path | None) -> _Item:
-    return _Item(file, target, CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path)))
+    def outcome(self) -> Outcome[CodecRecord]:
+        """What came of it. Only what is whole can be taken over."""
+        return Outcome(
+            self.record,
+            written=self.target if self.written and self.open else None,
+            payload=bytes([self.entry.grey]) + self.entry.payload if self.entry is not None and self.open else None,
+            extra=self.entry if self.open else None,
+        )
+
+
+def _image(item: Item) -> _Image:
+    file = item.file
+    record = CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path))
+    return _Image(file, item.target, record, item.replace, item.known is not None)
 
 
 def _failed(file: InputFile, error: VizcompError, source_bytes: int = 0) -> CodecRecord:
@@ -143,7 +188,7 @@ def _failed(file: InputFile, error: VizcompError, source_bytes: int = 0) -> Code
     )
 
 
-def _skipped(item: _Item, why: str) -> CodecRecord:
+def _skipped(item: _Image, why: str) -> CodecRecord:
     return dataclasses.replace(item.record, status="skipped", error=why, images=0)
 
 
@@ -174,56 +219,80 @@ def _codec(model: str, jobs: int) -> NeuralCodec:
     return NeuralCodec.load(model)
 
 
-def _groups(
-    files: Iterable[InputFile], target: Callable[[InputFile], Path | None]
-) -> Iterator[list[tuple[InputFile, Path | None]]]:
+def _groups(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
     """Neighbouring small files together, any other alone, in their order."""
-    waiting: list[tuple[InputFile, Path | None]] = []
-    for file in files:
-        pair = file, target(file)
-        if size_of(file.path) > SMALL_FILE:
+    waiting: list[Item] = []
+    for item in items:
+        if size_of(item.file.path) > SMALL_FILE:
             if waiting:
-                yield waiting
+                yield tuple(waiting)
             waiting = []
-            yield [pair]
+            yield (item,)
             continue
-        waiting.append(pair)
+        waiting.append(item)
         if len(waiting) == GROUP:
-            yield waiting
+            yield tuple(waiting)
             waiting = []
     if waiting:
-        yield waiting
+        yield tuple(waiting)
+
+
+def _images_of(items: Sequence[Item]) -> list[_Image]:
+    """The images of a task; of those that need no work, only those that may have been coded with others."""
+    alone = len(items) == 1 or all(item.known is not None for item in items)
+    return [
+        image
+        for item, image in ((item, _image(item)) for item in items)
+        if item.known is None or not (alone or max(item.known["width"], item.known["height"]) > SMALL_SIDE)
+    ]
+
+
+def _outcomes_of(items: Sequence[Item], coded: Sequence[_Image]) -> list[Outcome[CodecRecord]]:
+    """One for each item; for what was known the loop has the record."""
+    found = {id(image.file): image for image in coded}
+    known = Outcome(CodecRecord(input="", output=None, status="skipped"))
+    return [known if item.known is not None else found[id(item.file)].outcome() for item in items]
 
 
 def _targets(
     files: Iterable[InputFile], output: Path | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
-) -> tuple[Iterator[InputFile], Callable[[InputFile], Path]]:
-    """Where outputs go: beside the inputs, below a folder, or, for one input, into the very file that `output` names."""
+) -> tuple[Iterator[InputFile], Callable[[InputFile], Path], Path | None]:
+    """Where outputs go: beside the inputs (None), below a folder, or, for one input, into the very file that `output` names.
+
+    The inputs, what gives each its output, and the folder.
+    """
     files = iter(files)
     if output is None or output.suffix.lower() != suffix or output.is_dir():
         if output is not None and not dry_run:
             images.check_output_folder(output)
-        return files, OutputNames(output, suffix, extensions=extensions).path_for
+        return files, OutputNames(output, suffix, extensions=extensions).path_for, output
     first = list(itertools.islice(files, 2))
     if len(first) > 1:
         raise OutputError(f"{images.printable(output)} is one file, but the inputs are several", "name a folder with -o")
     if not dry_run:
         images.check_output_folder(output.parent)
     the_file = output
-    return iter(first), lambda _: the_file
+    return iter(first), lambda _: the_file, output.parent
 
 
-def _totals(records: Sequence[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None) -> CodecTotals:
-    done = [r for r in records if r.images]
-    coded = sum(r.images for r in done)
-    pixels = sum(r.pixels for r in done)
-    source = sum(r.source_bytes for r in done)
-    output = sum(r.output_bytes for r in done) if pack_bytes is None else pack_bytes
+def _totals(records: Iterable[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None) -> CodecTotals:
+    files = partial = skipped = failed = coded = pixels = source = output = 0
+    for record in records:  # once: they may lie on disk
+        files += 1
+        partial += record.status == "partial"
+        skipped += record.status == "skipped"
+        failed += record.status == "failed"
+        if record.images:
+            coded += record.images
+            pixels += record.pixels
+            source += record.source_bytes
+            output += record.output_bytes
+    output = output if pack_bytes is None else pack_bytes
     return CodecTotals(
-        files=len(records),
-        partial=sum(r.status == "partial" for r in records),
-        skipped=sum(r.status == "skipped" for r in records),
-        failed=sum(r.status == "failed" for r in records),
+        files=files,
+        partial=partial,
+        skipped=skipped,
+        failed=failed,
         images=coded,
         pixels=pixels,
         source_bytes=source,
@@ -239,19 +308,11 @@ def _totals(records: Sequence[CodecRecord], seconds: float, *, vzc_is_output: bo
 
 @dataclasses.dataclass(frozen=True)
 class EncodeTask:
-    """Some inputs of `encode` that travel together; a target of None sends the image into a pack."""
+    """Some inputs of `encode` that travel together; an item without target goes into a pack."""
 
-    files: tuple[tuple[InputFile, Path | None], ...]
+    items: tuple[Item, ...]
     settings: EncodeSettings
     jobs: int = 0
-
-
-class Encoded(NamedTuple):
-    """What came of one input; `entry` where it goes into a pack."""
-
-    file: InputFile
-    record: CodecRecord
-    entry: vzc.PackEntry | None = None
 
 
 def run_encode(
@@ -261,7 +322,9 @@ def run_encode(
     *,
     jobs: int = 0,
     engine: str = "local",
+    isolate: bool = False,
     on_record: OnRecord = lambda record: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> CodecRun:
     """Write NAME.vzc for each photo, beside it or below `output`.
 
@@ -269,66 +332,70 @@ def run_encode(
 
     Args:
         output: a folder; for one photo also a file that ends in .vzc; None: beside each photo.
+        isolate: as for `batch.run_djpeg`.
 
     Raises:
         VizcompError: what no file can do without is wrong: the model, a setting, the folder.
     """
-    _check_encoder(settings, jobs)
-    files, target = _targets(files, output, ".vzc", extensions=images.EXTENSIONS, dry_run=settings.dry_run)
+    decides = _what_decides("encode", settings, identities=_check_encoder(settings, jobs)[1])
+    files, target, folder = _targets(files, output, ".vzc", extensions=images.EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
-    encoded = _encoded(files, target, settings, jobs, engine)
-    records, interrupted = collect((each.record for each in encoded), on_record)
+    records = Records(CodecRecord)
+    with open_log(folder, decides, settings) as log:
+        interrupted = run_batch(
+            (log.item(file, target(file)) for file in files),
+            records,
+            tasks=lambda items: (EncodeTask(group, settings, jobs) for group in _groups(items)),
+            work=encode_some,
+            on_crash=_encode_crashed,
+            log=log,
+            on_record=on_record,
+            on_interrupt=on_interrupt,
+            jobs=jobs,
+            engine=engine,
+            isolate=isolate,
+        )
     totals = _totals(records, time.perf_counter() - started, vzc_is_output=True)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 
 
-def _check_encoder(settings: EncodeSettings, jobs: int) -> NeuralCodec:
-    """The codec; fails before the first file where every file would fail."""
+def _check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, list[str]]:
+    """The codec, and who codes and judges, with fingerprints; fails before the first file where every file would fail."""
     codec = _codec(settings.model, jobs)
     if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
         raise SettingsError(
             f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another --iterations"
         )
+    identities = [codec.fingerprint.hex()]
     if settings.verify:
-        system_by_name(settings.verify, settings.offline)
-    return codec
+        identities.append(system_by_name(settings.verify, settings.offline).fingerprint)
+    return codec, identities
 
 
-def _encoded(
-    files: Iterable[InputFile],
-    target: Callable[[InputFile], Path | None],
-    settings: EncodeSettings,
-    jobs: int,
-    engine: str,
-) -> Iterator[Encoded]:
-    tasks = (EncodeTask(tuple(group), settings, jobs) for group in _groups(files, target))
-    for some in map_tasks(encode_some, tasks, on_crash=_encode_crashed, jobs=jobs, engine=engine):
-        yield from some
+def _encode_crashed(task: EncodeTask) -> list[Outcome[CodecRecord]]:
+    return [Outcome(_failed(item.file, VizcompError(CRASH))) for item in task.items]
 
 
-def _encode_crashed(task: EncodeTask) -> list[Encoded]:
-    return [Encoded(file, _failed(file, VizcompError(CRASH))) for file, _ in task.files]
-
-
-def encode_some(task: EncodeTask) -> list[Encoded]:
-    """Encode the photos of a task and write them, or make what a pack holds of them: one record each, whatever happens."""
-    items = [_item(*pair) for pair in task.files]
-    small: dict[tuple[int, ...], list[_Item]] = {}
-    for item in items:
-        item.step(lambda it: _read_photo(it, task.settings))
-        if not item.open or item.pixels is None:
+def encode_some(task: EncodeTask) -> list[Outcome[CodecRecord]]:
+    """Encode the photos of a task and write them, or make what a pack holds of them: one outcome each, whatever happens."""
+    coded = _images_of(task.items)
+    small: dict[tuple[int, ...], list[_Image]] = {}
+    for image in coded:
+        image.step(lambda it: _read_photo(it, task.settings))
+        if not image.open or image.pixels is None:
             continue
-        if max(item.pixels.shape) <= SMALL_SIDE:
-            small.setdefault(item.pixels.shape[:2], []).append(item)
-        else:
-            _encode_alone(item, task)
+        if max(image.pixels.shape) <= SMALL_SIDE:
+            small.setdefault(image.pixels.shape[:2], []).append(image)
+        elif not image.company:
+            _encode_alone(image, task)
     for group in small.values():
-        _encode_together(group, task)
-    return [Encoded(item.file, item.record, item.entry if item.open else None) for item in items]
+        if not all(image.company for image in group):
+            _encode_together(group, task)
+    return _outcomes_of(task.items, coded)
 
 
-def _read_photo(item: _Item, settings: EncodeSettings) -> CodecRecord:
-    replace = settings.overwrite or settings.dry_run
+def _read_photo(item: _Image, settings: EncodeSettings) -> CodecRecord:
+    replace = settings.overwrite or settings.dry_run or item.replace or item.company
     if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
         return _skipped(item, why)
     photo = images.load(item.file.path, max_pixels=settings.max_pixels)
@@ -338,14 +405,15 @@ def _read_photo(item: _Item, settings: EncodeSettings) -> CodecRecord:
     return dataclasses.replace(item.record, width=width, height=height, pixels=width * height, notices=(*photo.notices, *notices))
 
 
-def _encode_together(group: list[_Item], task: EncodeTask) -> None:
+def _encode_together(group: list[_Image], task: EncodeTask) -> None:
     """Small images of one size. Where that fails each is tried alone, so that each gets its own error."""
     started = time.perf_counter()
     try:
         _within_memory(lambda g: _encode(g, task), group)
-    except (VizcompError, MemoryError):
+    except Exception:
         for item in group:
-            _encode_alone(item, task)
+            if not item.company:
+                _encode_alone(item, task)
         return
     share = (time.perf_counter() - started) / len(group)
     for item in group:
@@ -353,15 +421,15 @@ def _encode_together(group: list[_Item], task: EncodeTask) -> None:
         item.step(lambda it: _write_vzc(it, task.settings))
 
 
-def _encode_alone(item: _Item, task: EncodeTask) -> None:
-    def work(it: _Item) -> CodecRecord:
+def _encode_alone(item: _Image, task: EncodeTask) -> None:
+    def work(it: _Image) -> CodecRecord:
         _encode([it], task)
         return _write_vzc(it, task.settings)
 
     item.step(work)
 
 
-def _encode(group: list[_Item], task: EncodeTask) -> None:
+def _encode(group: list[_Image], task: EncodeTask) -> None:
     """Gives each of the items, all of one size, its file's bytes, or its entry of a pack."""
     settings = task.settings
     codec = _codec(settings.model, task.jobs)
@@ -377,7 +445,7 @@ def _encode(group: list[_Item], task: EncodeTask) -> None:
         files = codec.encode_many(np.stack([_rgb(s) for s in sources]), iterations=most, search=settings.search)
         made = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
     for item, data, source in zip(group, made, sources, strict=True):
-        if settings.verify:
+        if settings.verify and not item.company:
             item.found = _verified(codec, source, data, settings)
         item.data = data if item.found is None else item.found.data
 
@@ -441,7 +509,7 @@ def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSett
     ]
 
 
-def _write_vzc(item: _Item, settings: EncodeSettings) -> CodecRecord:
+def _write_vzc(item: _Image, settings: EncodeSettings) -> CodecRecord:
     """The record of an encoded image; writes its file where it has one of its own."""
     item.pixels = None
     found = item.found
@@ -452,11 +520,9 @@ def _write_vzc(item: _Item, settings: EncodeSettings) -> CodecRecord:
         size, iterations = len(item.entry.payload), item.entry.iterations
     else:
         size, iterations = len(item.data), vzc.read_header(item.data).iterations
-    if item.target is not None and not settings.dry_run:
-        images.write_atomic(item.target, item.data)
     return dataclasses.replace(
         item.record,
-        output=None if item.target is None or settings.dry_run else images.printable(item.target),
+        output=item.write(item.data, settings),
         output_bytes=size,
         iterations=iterations,
         bpp=8 * size / item.record.pixels,
@@ -477,7 +543,9 @@ def run_encode_pack(
     names: bool = True,
     jobs: int = 0,
     engine: str = "local",
+    isolate: bool = False,
     on_record: OnRecord = lambda record: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> CodecRun:
     """Write photos into one pack. An image that lies in a folder below its input has that folder for a class.
 
@@ -486,6 +554,9 @@ def run_encode_pack(
     Args:
         output: the pack.
         names: keep the photos' paths below their input.
+        isolate: as for `batch.run_djpeg`.
+
+    With `resume`, images that an earlier run coded are taken from the journal, also where it was killed before it wrote the pack.
 
     Raises:
         OutputError: `output` exists, is a folder, or cannot be written.
@@ -493,36 +564,63 @@ def run_encode_pack(
     """
     if output.is_dir():
         raise OutputError(f"{images.printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
-    if output.exists() and not (settings.overwrite or settings.dry_run):
-        raise OutputError(f"{images.printable(output)} exists already", "--overwrite replaces it")
     if settings.verify:
         raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or leave --verify away")
-    codec = _check_encoder(settings, jobs)
-    if not settings.dry_run:
-        images.check_output_folder(output.parent)
-    listed = list(files)  # the classes must be known before the first image is added
-    classes = sorted({c for file in listed if (c := _class_of(file)) is not None})
-    number = {name: i for i, name in enumerate(classes)}
-    writer = vzc.PackWriter(model=codec.fingerprint, classes=classes)
-    taken: set[str] = set()
+    codec, identities = _check_encoder(settings, jobs)
+    decides = _what_decides("encode --pack", settings, identities=identities)
+    whole_pack = os.fsencode(output.name) + b"\0"
+    with open_log(output.parent, decides, settings) as log:
+        ours = settings.resume and log.journal is not None and log.journal.begun(whole_pack)
+        if output.exists() and not (settings.overwrite or settings.dry_run or ours):
+            raise OutputError(f"{images.printable(output)} exists already", "--overwrite replaces it")
+        if not settings.dry_run:
+            images.check_output_folder(output.parent)
+        if log.journal is not None:
+            log.journal.begin(whole_pack)
+        listed = list(files)  # the classes must be known before the first image is added
+        classes = sorted({c for file in listed if (c := _class_of(file)) is not None})
+        number = {name: i for i, name in enumerate(classes)}
+        writer = vzc.PackWriter(model=codec.fingerprint, classes=classes)
+        taken: set[str] = set()
 
-    def into_the_pack() -> Iterator[CodecRecord]:
-        for file, record, entry in _encoded(listed, lambda _: None, settings, jobs, engine):
-            if entry is not None:
-                name, notice = _packed_name(file, taken) if names else (None, "")
-                label = number.get(_class_of(file) or "")
-                record = _added(writer, file, record, dataclasses.replace(entry, name=name, label=label))
-                record = dataclasses.replace(record, notices=(*record.notices, notice)) if notice else record
-            yield record
+        def into_the_pack(item: Item, outcome: Outcome[CodecRecord]) -> Outcome[CodecRecord] | None:
+            entry, record = outcome.extra, outcome.record
+            if item.known is not None and outcome.payload is not None:
+                grey, payload = outcome.payload[:1] == b"\1", outcome.payload[1:]
+                entry = vzc.PackEntry(
+                    payload=payload, width=record.width, height=record.height, grey=grey, iterations=record.iterations
+                )
+            if entry is None:
+                return None
+            name, notice = _packed_name(item.file, taken) if names else (None, "")
+            label = number.get(_class_of(item.file) or "")
+            record = _added(writer, item.file, record, dataclasses.replace(entry, name=name, label=label))
+            return Outcome(dataclasses.replace(record, notices=(*record.notices, notice)) if notice else record)
 
-    started = time.perf_counter()
-    records, interrupted = collect(into_the_pack(), on_record)
+        started = time.perf_counter()
+        records = Records(CodecRecord)
+        interrupted = run_batch(
+            (log.item(file, None, whole_pack + os.fsencode(file.path.absolute())) for file in listed),
+            records,
+            tasks=lambda items: (EncodeTask(group, settings, jobs) for group in _groups(items)),
+            work=encode_some,
+            on_crash=_encode_crashed,
+            log=log,
+            on_outcome=into_the_pack,
+            on_record=on_record,
+            on_interrupt=on_interrupt,
+            jobs=jobs,
+            engine=engine,
+            isolate=isolate,
+        )
     written: Path | None = None
     data = writer.finish()
     if len(writer) and not settings.dry_run:
         written = output.with_name(f"{output.stem}.partial{output.suffix}") if interrupted else output
         images.write_atomic(written, data)
-        records = [dataclasses.replace(r, output=images.printable(written)) if r.images else r for r in records]
+        shown = images.printable(written)
+        packed = (dataclasses.replace(r, output=shown) if r.images else r for r in records)
+        records = Records(CodecRecord, packed)
     size = len(data) if len(writer) else 0
     totals = _totals(records, time.perf_counter() - started, vzc_is_output=True, pack_bytes=size)
     return CodecRun(records=records, totals=totals, interrupted=interrupted, pack=written)
@@ -582,18 +680,20 @@ class DecodeSettings:
         model: a codec to look at first, before the bundled ones and those in the cache; a name or a path.
         iterations: stop after so many; None: all there are.
         max_pixels: a larger image is refused by its header.
-        overwrite, dry_run: as in `EncodeSettings`.
+        overwrite, resume, dry_run: as in `EncodeSettings`.
     """
 
     model: str | None = None
     iterations: int | None = None
     max_pixels: int = images.DEFAULT_MAX_PIXELS
     overwrite: bool = False
+    resume: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
             raise SettingsError(f"{self.iterations} iterations cannot be decoded", "use 1 or more")
+        _check_resume(self.resume, self.overwrite)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -609,19 +709,32 @@ class DecodeSettings:
 class DecodeTask:
     """Some inputs of `decode`, each of one image, that travel together."""
 
-    files: tuple[tuple[InputFile, Path | None], ...]
+    items: tuple[Item, ...]
     settings: DecodeSettings
     jobs: int = 0
+
+
+class PackTarget(NamedTuple):
+    """An image of a pack: its number, where it goes, whether what lies there may be replaced, and whether it is done already."""
+
+    number: int
+    path: Path
+    replace: bool
+    known: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class PackTask:
-    """Some images of one pack: their numbers and where they go."""
+    """Some images of one pack."""
 
-    file: InputFile
-    targets: tuple[tuple[int, Path], ...]
+    item: Item
+    targets: tuple[PackTarget, ...]
     settings: DecodeSettings
     jobs: int = 0
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return (self.item,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -637,17 +750,35 @@ class PackPart:
     sizes: frozenset[tuple[int, int]] = frozenset()
     iterations: frozenset[int] = frozenset()
     seconds: float = 0.0
+    written: tuple[PackedImage, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedImage:
+    """One image of a pack that was written: what a later run must know of it."""
+
+    target: Path
+    state: journal.State
+    width: int
+    height: int
+    iterations: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the journal keeps, as JSON types."""
+        return {"width": self.width, "height": self.height, "iterations": self.iterations, "bytes": self.state[0]}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """A pack whose parts are about to come; `broken` is what could not even be planned."""
+    """A pack whose parts are about to come; `broken` is what could not even be planned, `done` what an earlier run did."""
 
     file: InputFile
     folder: Path
     count: int
     broken: PackPart
     tasks: tuple[PackTask, ...]
+    done: PackPart = PackPart()  # frozen
+    source_state: journal.State | None = None
 
 
 def run_decode(
@@ -657,7 +788,9 @@ def run_decode(
     *,
     jobs: int = 0,
     engine: str = "local",
+    isolate: bool = False,
     on_record: OnRecord = lambda record: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> CodecRun:
     """Write NAME.png for each .vzc file, beside it or below `output`; for a pack, a folder NAME with its images.
 
@@ -665,40 +798,50 @@ def run_decode(
 
     Args:
         output: a folder; for one file also one that ends in .png; None: beside each file.
+        isolate: as for `batch.run_djpeg`.
 
     Raises:
         VizcompError: what no file can do without is wrong: the model that was given, the folder.
     """
-    for model in settings.models:
-        neural.saved_fingerprint(Path(model))  # a wrong path ends the command, not each of its files
-    files, target = _targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
+    # a wrong path ends the command, not each of its files
+    identities = [neural.saved_fingerprint(Path(model)).hex() for model in settings.models]
+    files, target, folder = _targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
     plans: collections.deque[_Plan] = collections.deque()
-    tasks = _decode_tasks(files, target, settings, jobs, plans)
-    results = map_tasks(decode_some, tasks, on_crash=_decode_crashed, jobs=jobs, engine=engine)
-    records, interrupted = collect(_with_packs_whole(results, plans, settings), on_record)
+    records = Records(CodecRecord)
+    with open_log(folder, _what_decides("decode", settings, identities=identities), settings) as log:
+        interrupted = run_batch(
+            (log.item(file, target(file)) for file in files),
+            records,
+            tasks=lambda items: _decode_tasks(items, settings, jobs, plans, log),
+            work=decode_some,
+            on_crash=_decode_crashed,
+            log=log,
+            whole=lambda results: _with_packs_whole(results, plans, settings, log),
+            on_record=on_record,
+            on_interrupt=on_interrupt,
+            jobs=jobs,
+            engine=engine,
+            isolate=isolate,
+        )
     totals = _totals(records, time.perf_counter() - started, vzc_is_output=False)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 
 
 def _decode_tasks(
-    files: Iterable[InputFile],
-    target: Callable[[InputFile], Path],
-    settings: DecodeSettings,
-    jobs: int,
-    plans: collections.deque[_Plan],
+    items: Iterable[Item], settings: DecodeSettings, jobs: int, plans: collections.deque[_Plan], log: Log
 ) -> Iterator[DecodeTask | PackTask]:
     """Tasks in the order of the inputs; a pack becomes as many as it needs, and its plan is left in `plans`."""
-    singles: list[InputFile] = []
+    singles: list[Item] = []
 
     def waiting() -> Iterator[DecodeTask]:
-        yield from (DecodeTask(tuple(group), settings, jobs) for group in _groups(singles, target))
+        yield from (DecodeTask(group, settings, jobs) for group in _groups(singles))
         singles.clear()
 
-    for file in files:
-        plan = _planned(file, target, settings, jobs)
+    for item in items:
+        plan = None if item.known is not None else _planned(item, settings, jobs, log)
         if plan is None:
-            singles.append(file)
+            singles.append(item)
             if len(singles) == GROUP:
                 yield from waiting()
             continue
@@ -709,53 +852,62 @@ def _decode_tasks(
 
 
 def _with_packs_whole(
-    results: Iterator[list[CodecRecord] | PackPart], plans: collections.deque[_Plan], settings: DecodeSettings
-) -> Iterator[CodecRecord]:
-    """One record for each pack, when its last part has come."""
+    results: Iterator[list[Outcome[CodecRecord]] | PackPart], plans: collections.deque[_Plan], settings: DecodeSettings, log: Log
+) -> Iterator[Outcome[CodecRecord]]:
+    """One outcome for each pack, when its last part has come; where it is interrupted, of the parts that came."""
     parts: list[PackPart] = []
-    try:
-        for result in results:
-            if isinstance(result, list):
-                yield from result
-                continue
-            parts.append(result)
-            if len(parts) == len(plans[0].tasks):
-                yield _pack_record(plans.popleft(), parts, settings)
-                parts = []
-    except KeyboardInterrupt:
-        if parts:
-            yield _pack_record(plans.popleft(), parts, settings)
-        raise
+    for result in results:
+        if isinstance(result, list):
+            yield from result
+            continue
+        parts.append(result)
+        _remember(log, plans[0], result)
+        if len(parts) == len(plans[0].tasks):
+            yield Outcome(_pack_record(plans.popleft(), parts, settings))
+            parts = []
+    if parts:
+        yield Outcome(_pack_record(plans.popleft(), parts, settings))
 
 
-def _decode_crashed(task: DecodeTask | PackTask) -> list[CodecRecord] | PackPart:
+def _remember(log: Log, plan: _Plan, part: PackPart) -> None:
+    """What was written of a pack, for a run that resumes."""
+    if log.journal is None or plan.source_state is None:
+        return
+    for each in part.written:
+        log.journal.finish(
+            each.target, plan.file.path, plan.source_state, written=each.target, written_state=each.state, record=each.to_dict()
+        )
+
+
+def _decode_crashed(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | PackPart:
     if isinstance(task, PackTask):
-        return PackPart(lost=len(task.targets), error=VizcompError(CRASH))
-    return [_failed(file, VizcompError(CRASH)) for file, _ in task.files]
+        return PackPart(lost=sum(not each.known for each in task.targets), error=VizcompError(CRASH))
+    return [Outcome(_failed(item.file, VizcompError(CRASH))) for item in task.items]
 
 
-def decode_some(task: DecodeTask | PackTask) -> list[CodecRecord] | PackPart:
+def decode_some(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | PackPart:
     """Decode the files of a task, or some images of a pack, and write them, whatever happens to any of them."""
     if isinstance(task, PackTask):
         return _decode_pack(task)
-    items = [_item(*pair) for pair in task.files]
-    alike: dict[tuple[bytes, int, int, int], list[_Item]] = {}
-    for item in items:
-        item.step(lambda it: _read_vzc(it, task.settings))
-        if not item.open or item.stored is None:
+    coded = _images_of(task.items)
+    alike: dict[tuple[bytes, int, int, int], list[_Image]] = {}
+    for image in coded:
+        image.step(lambda it: _read_vzc(it, task.settings))
+        if not image.open or image.stored is None:
             continue
-        header = item.stored.header
-        if item.stored.complete and max(header.width, header.height) <= SMALL_SIDE:
-            alike.setdefault((header.model, header.width, header.height, header.iterations), []).append(item)
-        else:
-            _decode_alone(item, task)
+        header = image.stored.header
+        if image.stored.complete and max(header.width, header.height) <= SMALL_SIDE:
+            alike.setdefault((header.model, header.width, header.height, header.iterations), []).append(image)
+        elif not image.company:
+            _decode_alone(image, task)
     for group in alike.values():
-        _decode_together(group, task)
-    return [item.record for item in items]
+        if not all(image.company for image in group):
+            _decode_together(group, task)
+    return _outcomes_of(task.items, coded)
 
 
-def _read_vzc(item: _Item, settings: DecodeSettings) -> CodecRecord:
-    replace = settings.overwrite or settings.dry_run
+def _read_vzc(item: _Image, settings: DecodeSettings) -> CodecRecord:
+    replace = settings.overwrite or settings.dry_run or item.replace or item.company
     if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
         return _skipped(item, why)
     most = 16 * settings.max_pixels + (64 << 20)
@@ -773,7 +925,7 @@ def _found(wanted: bytes, task: DecodeTask) -> NeuralCodec:
     return neural.find_model(wanted, task.settings.models)
 
 
-def _decode_together(group: list[_Item], task: DecodeTask) -> None:
+def _decode_together(group: list[_Image], task: DecodeTask) -> None:
     """Small files of one model and size. Where that fails each is tried alone, so that each gets its own error."""
     started = time.perf_counter()
     stored = [item.stored for item in group if item.stored is not None]
@@ -781,9 +933,10 @@ def _decode_together(group: list[_Item], task: DecodeTask) -> None:
     try:
         codec = _found(stored[0].header.model, task)
         made = _within_memory(lambda files: codec.decode_many(files, iterations=many), stored)
-    except (VizcompError, MemoryError):
+    except Exception:
         for item in group:
-            _decode_alone(item, task)
+            if not item.company:
+                _decode_alone(item, task)
         return
     share = (time.perf_counter() - started) / len(group)
     for item, image in zip(group, made, strict=True):
@@ -792,8 +945,8 @@ def _decode_together(group: list[_Item], task: DecodeTask) -> None:
         item.step(lambda it: _write_png(it, task.settings))
 
 
-def _decode_alone(item: _Item, task: DecodeTask) -> None:
-    def work(it: _Item) -> CodecRecord:
+def _decode_alone(item: _Image, task: DecodeTask) -> None:
+    def work(it: _Image) -> CodecRecord:
         codec = _found(vzc.read_header(it.data, max_pixels=task.settings.max_pixels).model, task)
         found = codec.decode(
             it.data, iterations=task.settings.iterations, max_pixels=task.settings.max_pixels, allow_truncated=True
@@ -805,7 +958,7 @@ def _decode_alone(item: _Item, task: DecodeTask) -> None:
     item.step(work)
 
 
-def _write_png(item: _Item, settings: DecodeSettings) -> CodecRecord:
+def _write_png(item: _Image, settings: DecodeSettings) -> CodecRecord:
     """The record of a decoded image; writes it."""
     assert item.pixels is not None
     assert item.stored is not None
@@ -816,11 +969,9 @@ def _write_png(item: _Item, settings: DecodeSettings) -> CodecRecord:
         colours = pixels if pixels.ndim == 3 else pixels[..., None]
         pixels = np.concatenate([colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2)
     data = images.encode_png(pixels)
-    if item.target is not None and not settings.dry_run:
-        images.write_atomic(item.target, data)
     record = dataclasses.replace(
         item.record,
-        output=None if item.target is None or settings.dry_run else images.printable(item.target),
+        output=item.write(data, settings),
         output_bytes=len(data),
         bpp=8 * len(item.data) / item.record.pixels,
     )
@@ -837,8 +988,10 @@ def _write_png(item: _Item, settings: DecodeSettings) -> CodecRecord:
 # --- decode a pack --------------------------------------------------------------------------------------------------
 
 
-def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: DecodeSettings, jobs: int) -> _Plan | None:
+def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan | None:
     """How a pack is to be unpacked; None for what is no pack, or cannot be opened as one."""
+    file, path = item.file, item.target
+    assert path is not None
     try:
         data = images.map_file(file.path, check=lambda head, name: vzc.kind(head))
         if vzc.kind(data) != "pack":
@@ -846,6 +999,7 @@ def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: Dec
         reader = vzc.PackReader(data, max_pixels=settings.max_pixels)
     except VizcompError:
         return None
+    log.give_up(item)  # its outputs are those of its images
     known: list[tuple[int, str | None, str | None]] = []
     broken = PackPart()
     for first in range(0, len(reader), vzc.BLOCK):
@@ -857,12 +1011,33 @@ def _planned(file: InputFile, target: Callable[[InputFile], Path], settings: Dec
         except FormatError as exc:
             known = [each for each in known if each[0] < first]
             broken = dataclasses.replace(broken, lost=broken.lost + len(block), error=broken.error or exc)
-    path = target(file)
     folder = path.with_name(path.name.removesuffix(".png"))
-    targets = [(i, folder / name) for i, name in _png_names(known, len(str(max(0, len(reader) - 1))))]
-    starts = range(0, max(1, len(targets)), neural.BATCH)  # one task at least, to bring the record
-    tasks = tuple(PackTask(file, tuple(targets[a : a + neural.BATCH]), settings, jobs) for a in starts)
-    return _Plan(file, folder, len(reader), broken, tasks)
+    source_state = None
+    if log.journal is not None:
+        with contextlib.suppress(OSError):
+            source_state = journal.state(file.path)
+    done, targets = PackPart(), []
+    for i, name in _png_names(known, len(str(max(0, len(reader) - 1)))):
+        each = log.item(file, folder / name)
+        targets.append(PackTarget(i, folder / name, each.replace, each.known is not None))
+        if each.known is not None:
+            done = _with_one_more(done, each.known["width"], each.known["height"], each.known["iterations"], each.known["bytes"])
+    # The images of a batch stay together in every run, as `_Image.company` says.
+    batches = [tuple(targets[a : a + neural.BATCH]) for a in range(0, len(targets), neural.BATCH)]
+    batches = [batch for batch in batches if not all(each.known for each in batch)]
+    tasks = tuple(PackTask(item, batch, settings, jobs) for batch in batches or [()])  # one at least, to bring the record
+    return _Plan(file, folder, len(reader), broken, tasks, done, source_state)
+
+
+def _with_one_more(part: PackPart, width: int, height: int, iterations: int, size: int) -> PackPart:
+    return dataclasses.replace(
+        part,
+        images=part.images + 1,
+        pixels=part.pixels + width * height,
+        output_bytes=part.output_bytes + size,
+        sizes=part.sizes | {(width, height)},
+        iterations=part.iterations | {iterations},
+    )
 
 
 def _png_names(known: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:
@@ -904,28 +1079,30 @@ def _decode_pack(task: PackTask) -> PackPart:
     started = time.perf_counter()
     settings = task.settings
     part = PackPart()
-    todo: list[tuple[int, Path]] = []
-    for number, path in task.targets:
-        if path.exists() and not (settings.overwrite or settings.dry_run):
+    todo: list[PackTarget] = []
+    for each in task.targets:
+        if each.path.exists() and not (settings.overwrite or settings.dry_run or each.replace or each.known):
             part = dataclasses.replace(part, skipped=part.skipped + 1)
         else:
-            todo.append((number, path))
+            todo.append(each)
+    path = task.item.file.path
     try:
-        pack = _pack(task.file.path, next(iter(settings.models), None), settings.max_pixels, task.jobs) if todo else None
+        pack = _pack(path, next(iter(settings.models), None), settings.max_pixels, task.jobs) if todo else None
     except VizcompError as exc:
-        pack, todo, part = None, [], dataclasses.replace(part, lost=len(todo), error=exc)
+        pack, part = None, dataclasses.replace(part, lost=sum(not each.known for each in todo), error=exc)
+        todo = []
     while pack is not None and todo:
         count = _how_many(pack, todo)
         part, todo = _decode_portion(pack, todo[:count], settings, part), todo[count:]
     return dataclasses.replace(part, seconds=time.perf_counter() - started)
 
 
-def _how_many(pack: VzcPack, todo: Sequence[tuple[int, Path]]) -> int:
+def _how_many(pack: VzcPack, todo: Sequence[PackTarget]) -> int:
     """How many of the next images go through together without taking much memory: one at least."""
     room = 1 << 24  # pixels
-    for count, (number, _) in enumerate(todo):
+    for count, each in enumerate(todo):
         try:
-            width, height = pack.reader.size(number)
+            width, height = pack.reader.size(each.number)
         except FormatError:
             return max(1, count)
         room -= width * height
@@ -934,41 +1111,45 @@ def _how_many(pack: VzcPack, todo: Sequence[tuple[int, Path]]) -> int:
     return len(todo)
 
 
-def _decode_portion(pack: VzcPack, todo: list[tuple[int, Path]], settings: DecodeSettings, part: PackPart) -> PackPart:
+def _decode_portion(pack: VzcPack, todo: Sequence[PackTarget], settings: DecodeSettings, part: PackPart) -> PackPart:
     """Images that are decoded together; where that fails, each alone."""
 
     def pixels_of(numbers: list[int]) -> list[Pixels]:
         found: list[Pixels] = _within_memory(lambda wanted: pack.batch(wanted, iterations=settings.iterations), numbers)
         return found
 
+    if all(each.known for each in todo):
+        return part
     made: list[Pixels] = []
     with contextlib.suppress(FormatError, MemoryError):
-        made = pixels_of([number for number, _ in todo])
-    for at, (number, path) in enumerate(todo):
+        made = pixels_of([each.number for each in todo])
+    for at, each in enumerate(todo):
+        if each.known:
+            continue
+        state: journal.State | None = None
         try:
-            image = made[at] if made else pixels_of([number])[0]
+            image = made[at] if made else pixels_of([each.number])[0]
             data = images.encode_png(image)
             if not settings.dry_run:
-                images.write_atomic(path, data)
+                images.write_atomic(each.path, data)
+                with contextlib.suppress(OSError):
+                    state = journal.state(each.path)
         except (VizcompError, MemoryError) as exc:
             error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer --jobs")
             part = dataclasses.replace(part, lost=part.lost + 1, error=part.error or error)
             continue
-        entry = pack.reader.entry(number)
-        part = dataclasses.replace(
-            part,
-            images=part.images + 1,
-            pixels=part.pixels + entry.width * entry.height,
-            output_bytes=part.output_bytes + len(data),
-            sizes=part.sizes | {(entry.width, entry.height)},
-            iterations=part.iterations | {min(entry.iterations, settings.iterations or entry.iterations)},
-        )
+        entry = pack.reader.entry(each.number)
+        iterations = min(entry.iterations, settings.iterations or entry.iterations)
+        part = _with_one_more(part, entry.width, entry.height, iterations, len(data))
+        if state is not None:
+            one = PackedImage(each.path, state, entry.width, entry.height, iterations)
+            part = dataclasses.replace(part, written=(*part.written, one))
     return part
 
 
 def _pack_record(plan: _Plan, parts: Sequence[PackPart], settings: DecodeSettings) -> CodecRecord:
     """The record of a whole pack; a part that has not come was interrupted."""
-    parts = (plan.broken, *parts)
+    parts = (plan.broken, plan.done, *parts)
     done, skipped, lost = (sum(getattr(p, what) for p in parts) for what in ("images", "skipped", "lost"))
     missing = plan.count - done - skipped - lost
     error = next((p.error for p in parts if p.error is not None), None)

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -39,6 +40,8 @@ def map_tasks(
     on_crash: Callable[[Task], Result],
     engine: str = "local",
     jobs: int = 0,
+    isolate: bool = False,
+    stop: threading.Event | None = None,
 ) -> Iterator[Result]:
     """Apply `function` to each task; yield the results in the order of the tasks.
 
@@ -48,31 +51,45 @@ def map_tasks(
         on_crash: the result of a task whose worker process died twice (killed for memory, say).
         engine: one of `ENGINES`.
         jobs: worker processes; 0 = one for each core.
+        isolate: never work in the calling process, which a crash would take down.
+        stop: once it is set nothing more is begun: the results of what is in hand come, in order, and then no more.
 
     Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still gives the results of what is in
     hand, and is then raised again.
     """
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}", f"use {', '.join(ENGINES)}")
+    stop = stop or threading.Event()
     jobs = jobs or available_cores()
     stream = iter(tasks)
     first = list(itertools.islice(stream, jobs * TASKS_WORTH_A_WORKER))
     jobs = min(jobs, -(-len(first) // TASKS_WORTH_A_WORKER))
     stream = itertools.chain(first, stream)
-    if jobs <= 1:
-        yield from map(function, stream)
+    del first  # only the chain holds them now, and lets go of each
+    if jobs <= 1 and not isolate:
+        for task in stream:
+            if stop.is_set():
+                return
+            yield function(task)
         return
-    yield from _map_processes(function, stream, on_crash, jobs)
+    yield from _map_processes(function, stream, on_crash, max(1, jobs), stop)
 
 
 def _map_processes(
-    function: Callable[[Task], Result], stream: Iterator[Task], on_crash: Callable[[Task], Result], jobs: int
+    function: Callable[[Task], Result],
+    stream: Iterator[Task],
+    on_crash: Callable[[Task], Result],
+    jobs: int,
+    stop: threading.Event,
 ) -> Iterator[Result]:
     waiting: collections.deque[tuple[Task, Future[Result]]] = collections.deque()
     pool = _pool(jobs)
     try:
         while True:
-            for task in itertools.islice(stream, jobs * IN_HAND_PER_JOB - len(waiting)):
+            if stop.is_set():
+                yield from _finish(function, waiting, on_crash)
+                return
+            while len(waiting) < jobs * IN_HAND_PER_JOB and (task := next(stream, None)) is not None and not stop.is_set():
                 waiting.append((task, _submit(pool, function, task)))
             if not waiting:
                 return
@@ -80,16 +97,13 @@ def _map_processes(
             try:
                 result = future.result()
             except KeyboardInterrupt:
-                yield from _finish(waiting)
+                yield from _finish(function, waiting, on_crash)
                 raise
             except BrokenProcessPool:
                 # Which of the tasks in hand killed its worker cannot be known: each is tried once more, alone.
-                again = [t for t, _ in waiting]
-                done = {id(t): f.result() for t, f in waiting if f.done() and not f.exception()}
-                waiting.clear()
-                for each in again:
-                    yield done[id(each)] if id(each) in done else _alone(function, each, on_crash)
                 pool.shutdown(wait=False, cancel_futures=True)
+                yield from _each_alone(function, waiting, on_crash, stop)
+                waiting.clear()
                 pool = _pool(jobs)
                 continue
             waiting.popleft()
@@ -98,29 +112,73 @@ def _map_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish(waiting: collections.deque[tuple[Task, Future[Result]]]) -> Iterator[Result]:
+def _finish(
+    function: Callable[[Task], Result],
+    waiting: collections.deque[tuple[Task, Future[Result]]],
+    on_crash: Callable[[Task], Result],
+) -> Iterator[Result]:
     """After Ctrl-C: the results of what has been started, in order; what has not is given up."""
-    for _, future in waiting:
-        if not future.cancel():
-            with contextlib.suppress(BrokenProcessPool):
+    # From the end: while the first ones are given up, a later one might be started, and there would be a gap.
+    while waiting and waiting[-1][1].cancel():
+        waiting.pop()
+    for i, (_, future) in enumerate(waiting):
+        try:
+            result = future.result()
+        except BrokenProcessPool:
+            yield from _each_alone(function, list(waiting)[i:], on_crash, threading.Event())
+            return
+        yield result
+
+
+def _each_alone(
+    function: Callable[[Task], Result],
+    waiting: Iterable[tuple[Task, Future[Result]]],
+    on_crash: Callable[[Task], Result],
+    stop: threading.Event,
+) -> Iterator[Result]:
+    """After a crash: the results that are there, and of the other tasks one after the other, each with a worker to itself."""
+    pool: ProcessPoolExecutor | None = None
+    try:
+        for task, future in waiting:
+            if future.done() and not future.cancelled() and future.exception() is None:
                 yield future.result()
+                continue
+            if stop.is_set():
+                return
+            pool = pool or _pool(1)
+            try:
+                result = _submit(pool, function, task).result()
+            except BrokenProcessPool:
+                pool.shutdown(wait=False)
+                pool = None
+                result = on_crash(task)
+            yield result
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True)
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
     try:
-        return pool.submit(function, task)
+        with _no_interrupt():  # it may start a worker, which inherits that until it can say so itself
+            return pool.submit(function, task)
     except BrokenProcessPool as exc:
         failed: Future[Result] = Future()
         failed.set_exception(exc)
         return failed
 
 
-def _alone(function: Callable[[Task], Result], task: Task, on_crash: Callable[[Task], Result]) -> Result:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, task).result()
-        except BrokenProcessPool:
-            return on_crash(task)
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits until the end of this; where the system cannot do that, it does not."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
@@ -135,3 +193,14 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is in hand gets finished
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers: they would wait for tasks for ever."""
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

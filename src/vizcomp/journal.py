@@ -19,28 +19,52 @@ from typing import Any
 
 from vizcomp.weights import cache_folder
 
+State = tuple[int, int, str]
+"""Of a file: its size in bytes, its time of change in nanoseconds, and the SHA-256 of its content."""
+
+_VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
-    written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT)"""
+    written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
 
 
-def place(folder: Path) -> Path:
-    """Where the journal of an output folder lies; not in it, since that is the user's."""
-    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
+def place(folder: Path | None) -> Path:
+    """Where the journal of an output folder lies; not in it, since that is the user's. None: of outputs beside their inputs."""
+    name = "beside" if folder is None else hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
     return cache_folder() / "journals" / f"{name}.sqlite"
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change, which tell whether a file was touched; None where it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def state(path: Path) -> State:
+    """The state of a file, which is read for it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Journal:
     """The journal of an output folder.
 
     Args:
-        folder: the output folder.
+        folder: the output folder; None where outputs lie beside their inputs.
         settings: all that decides what an output holds; another value is another output.
 
     A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._base: sqlite3.Connection | None = None
@@ -50,61 +74,85 @@ class Journal:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._base = sqlite3.connect(path, isolation_level=None, timeout=2.0)
                 self._base.execute("PRAGMA journal_mode=WAL")
-                self._base.execute(
-                    "PRAGMA synchronous=OFF"
-                )  # a killed process loses nothing; a power cut may cost work, not files
+                # a killed process loses nothing; a power cut may cost work, not files
+                self._base.execute("PRAGMA synchronous=OFF")
+                if self._base.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+                    self._base.execute("DROP TABLE IF EXISTS outputs")
                 self._base.execute(_TABLE)
+                self._base.execute(f"PRAGMA user_version={_VERSION}")
                 return
             self.close()
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(OSError):
                     path.with_name(path.name + end).unlink()
 
-    def begun(self, target: Path) -> bool:
+    def begun(self, target: Path | bytes) -> bool:
         """Whether an earlier run began this output, so that what lies there is ours to replace."""
         return bool(self._rows("SELECT 1 FROM outputs WHERE target = ?", (self._key(target),)))
 
-    def finished(self, source: Path, target: Path) -> dict[str, Any] | None:
-        """The record of an output that is done: same source by content, same settings, and still there as it was written."""
+    def unfinished(self) -> list[Path]:
+        """Outputs that were begun and not finished, relative to the output folder where they lie in it."""
+        rows = self._rows("SELECT target FROM outputs WHERE record IS NULL", ())
+        return [Path(os.fsdecode(target)) for (target,) in rows]
+
+    def finished(self, source: Path, target: Path | bytes) -> tuple[dict[str, Any], bytes | None] | None:
+        """The record and the payload of an output that is done: same source by content, same settings, and still there as it
+        was written (where it was written to a file of its own)."""
         rows = self._rows(
-            "SELECT source, settings, size, mtime_ns, sha256, written, written_size, written_mtime_ns, written_sha256, record "
-            "FROM outputs WHERE target = ?",
+            "SELECT source, settings, size, mtime_ns, sha256, written, written_size, written_mtime_ns, written_sha256, "
+            "record, payload FROM outputs WHERE target = ?",
             (self._key(target),),
         )
-        if not rows or rows[0][-1] is None:
+        if not rows or rows[0][-2] is None:
             return None
-        name, settings, size, mtime_ns, sha256, written, *of_written, record = rows[0]
+        name, settings, size, mtime_ns, sha256, written, *of_written, record, payload = rows[0]
         if settings != self._settings or name != os.fsencode(source.absolute()):
             return None
-        there = self._folder / os.fsdecode(written)
-        if not _same(source, size, mtime_ns, sha256) or not _same(there, *of_written):
+        if not _same(source, size, mtime_ns, sha256):
+            return None
+        if written is not None and not _same((self._folder or Path()) / os.fsdecode(written), *of_written):
             return None
         with contextlib.suppress(ValueError):
             found = json.loads(record)
-            return found if isinstance(found, dict) else None
+            return (found, payload) if isinstance(found, dict) else None
         return None
 
-    def begin(self, target: Path) -> None:
+    def begin(self, target: Path | bytes) -> None:
         """An output is about to be made."""
         self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
 
-    def finish(self, source: Path, target: Path, written: Path, record: Mapping[str, Any]) -> None:
+    def abandon(self, target: Path | bytes) -> None:
+        """An output that was begun will not come: whatever lies there later is somebody else's."""
+        self._rows("DELETE FROM outputs WHERE target = ? AND record IS NULL", (self._key(target),))
+
+    def finish(
+        self,
+        target: Path | bytes,
+        source: Path,
+        source_state: State,
+        *,
+        record: Mapping[str, Any],
+        written: Path | None = None,
+        written_state: State | None = None,
+        payload: bytes | None = None,
+    ) -> None:
         """An output lies in its place.
 
         Args:
-            written: where: a source that was kept keeps its own suffix.
+            written: where, if anywhere: a source that was kept keeps its own suffix.
+            payload: what else is to be remembered.
         """
-        with contextlib.suppress(OSError):
-            self._rows(
-                "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(self._key(target), os.fsencode(source.absolute()), self._settings),
-                    *_state(source),
-                    self._key(written),
-                    *_state(written),
-                    json.dumps(record),
-                ),
-            )
+        self._rows(
+            "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(self._key(target), os.fsencode(source.absolute()), self._settings),
+                *source_state,
+                None if written is None else self._key(written),
+                *(written_state or (None, None, None)),
+                json.dumps(record),
+                payload,
+            ),
+        )
 
     def close(self) -> None:
         """Nothing more is to be written."""
@@ -113,7 +161,11 @@ class Journal:
                 self._base.close()
             self._base = None
 
-    def _key(self, path: Path) -> bytes:
+    def _key(self, path: Path | bytes) -> bytes:
+        if isinstance(path, bytes):
+            return path
+        if self._folder is None:
+            return os.fsencode(path.absolute())
         with contextlib.suppress(ValueError):
             path = path.relative_to(self._folder)
         return os.fsencode(path)
@@ -128,18 +180,12 @@ class Journal:
             return []
 
 
-def _state(path: Path) -> tuple[int, int, str]:
-    stat = path.stat()
-    with path.open("rb") as file:
-        return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _same(path: Path, size: int, mtime_ns: int, sha256: str) -> bool:
     """By content; size and time spare reading what was not touched."""
     try:
         stat = path.stat()
         if stat.st_size != size:
             return False
-        return stat.st_mtime_ns == mtime_ns or _state(path)[2] == sha256
+        return stat.st_mtime_ns == mtime_ns or state(path)[2] == sha256
     except OSError:
         return False

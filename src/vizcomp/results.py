@@ -166,6 +166,11 @@ class CodecRecord:
         """The record as a dict of JSON types."""
         return {**dataclasses.asdict(self), "notices": list(self.notices)}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CodecRecord:
+        """The inverse of `to_dict`; unknown keys are an error."""
+        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecTotals:

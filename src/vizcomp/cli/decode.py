@@ -31,6 +31,7 @@ def decode(
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
     overwrite: shared.Overwrite = False,
+    resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -45,12 +46,12 @@ def decode(
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     settings = codec_batch.DecodeSettings(
-        model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, dry_run=dry_run
+        model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
     )
     extensions = codec_batch.VZC_EXTENSIONS
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
     with voice.progress() as on_record:
-        run = codec_batch.run_decode(files, output, settings, jobs=jobs, on_record=on_record)
+        run = codec_batch.run_decode(files, output, settings, jobs=jobs, **voice.calls(on_record))
     if json:
         shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)

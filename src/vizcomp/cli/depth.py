@@ -64,7 +64,7 @@ def depth(
         images.check_output_folder(output)
     with voice.progress() as on_record:
         records, interrupted = batch.run_depth(
-            files, output, common, preview=preview, metric=metric, jobs=jobs, on_record=on_record
+            files, output, common, preview=preview, metric=metric, jobs=jobs, **voice.calls(on_record)
         )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)

@@ -112,7 +112,7 @@ def djpeg(
     if not dry_run:
         images.check_output_folder(output)
     with voice.progress() as on_record:
-        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, on_record=on_record)
+        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, **voice.calls(on_record))
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
     written = ""

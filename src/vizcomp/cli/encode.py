@@ -52,6 +52,7 @@ def encode(
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
     overwrite: shared.Overwrite = False,
+    resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
@@ -70,6 +71,7 @@ def encode(
         search=search,
         max_pixels=max_pixels,
         overwrite=overwrite,
+        resume=resume,
         dry_run=dry_run,
         verify=verify,
         tolerance=tolerance,
@@ -80,9 +82,9 @@ def encode(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     with voice.progress() as on_record:
         if pack and output is not None:
-            run = codec_batch.run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, on_record=on_record)
+            run = codec_batch.run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, **voice.calls(on_record))
         else:
-            run = codec_batch.run_encode(files, output, settings, jobs=jobs, on_record=on_record)
+            run = codec_batch.run_encode(files, output, settings, jobs=jobs, **voice.calls(on_record))
     if json:
         shared.print_codec_report(
             "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}

@@ -74,6 +74,14 @@ class Voice:
         """A line that even --quiet prints."""
         self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
 
+    def interrupted(self) -> None:
+        """After the first Ctrl-C."""
+        self.warn("stopping: what is in hand is being finished; Ctrl-C again ends at once")
+
+    def calls(self, on_record: Callable[[Record], None]) -> dict[str, Any]:
+        """What a run is to call, as keyword arguments."""
+        return {"on_record": on_record, "on_interrupt": self.interrupted}
+
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""
         self.warn(f"passed over: {error.message}")

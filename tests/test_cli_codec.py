@@ -17,7 +17,7 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image
 
-from vizcomp import cli, codec_batch, images, neural, vzc
+from vizcomp import cli, codec_batch, engines, images, neural, vzc
 from vizcomp.loop import Outcome
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord
@@ -48,6 +48,7 @@ def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(neural, "_cache", {})
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
 
     def run(*arguments: object, code: int = 0) -> Done:
         codec_batch._codec.cache_clear()

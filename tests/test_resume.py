@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import batch, images
+from vizcomp import batch, codec_batch, images, neural
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import SettingsError
 from vizcomp.journal import Journal, place
@@ -145,36 +146,161 @@ def command(source: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", "vizcomp", "djpeg", str(source), "-o", str(output), *options]
 
 
-def killed_at_random_moments(tmp_path: Path, moments: int, count: int) -> None:
-    source = photos(tmp_path / "in", count, 256)
+def whole_tree(folder: Path) -> dict[str, bytes]:
+    """Every file, hidden ones too, but the reports: those tell the time that it took."""
+    found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("report.")}
+
+
+def kill(one: subprocess.Popen[bytes], workers_too: bool) -> None:
+    """kill -9 of a run; without its workers they must end by themselves."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(one.pid, signal.SIGKILL) if workers_too else one.kill()
+    one.wait()
+    until = time.monotonic() + 20
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(one.pid, 0)  # the group lives as long as one of its processes
+            time.sleep(0.01)
+        raise AssertionError("workers outlive their parent")
+
+
+def killed_at_random_moments(run: Callable[[Path], list[str]], tmp_path: Path, moments: int) -> None:
     undisturbed, output = tmp_path / "calm", tmp_path / "out"
     started = time.monotonic()
-    subprocess.run(command(source, undisturbed), check=True)
+    subprocess.run(run(undisturbed), check=True)
     whole = time.monotonic() - started
-    wanted = tree(undisturbed)
+    wanted = whole_tree(undisturbed)
+    assert wanted
     draw = random.Random(0)
-    for _ in range(moments):
-        one = subprocess.Popen(command(source, output), start_new_session=True)
-        time.sleep(draw.uniform(0.3, 1.0) * whole)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.pid, signal.SIGKILL)
-        one.wait()
-        assert set(tree(output).items()) <= set(wanted.items())  # nothing half-written under a name of its own
-    subprocess.run(command(source, output), check=True)
-    assert tree(output) == wanted
-    rows = {Path(r["input"]).name: r["output_bytes"] for r in json.loads((output / "report.json").read_text())["files"]}
-    assert rows == {
-        Path(r["input"]).name: r["output_bytes"] for r in json.loads((undisturbed / "report.json").read_text())["files"]
-    }
+    killed = 0
+    for i in range(moments):
+        one = subprocess.Popen(run(output), start_new_session=True)
+        time.sleep(draw.uniform(0.2, 1.0) * whole)
+        killed += one.poll() is None
+        kill(one, workers_too=i % 2 == 0)
+        there = {name: data for name, data in whole_tree(output).items() if not Path(name).name.startswith(".vizcomp-")}
+        assert set(there.items()) <= set(wanted.items())  # nothing half-written under a name of its own
+    assert killed
+    subprocess.run(run(output), check=True)
+    assert whole_tree(output) == wanted
+
+
+def same_figures(tmp_path: Path) -> bool:
+    one, other = (json.loads((tmp_path / name / "report.json").read_text())["files"] for name in ("calm", "out"))
+    return [(r["input"], r["output_bytes"], r["psnr"]) for r in one] == [
+        (r["input"], r["output_bytes"], r["psnr"]) for r in other
+    ]
 
 
 def test_killed_and_resumed_the_tree_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
-    killed_at_random_moments(tmp_path, moments=3, count=60)
+    source = photos(tmp_path / "in", 60, 256)
+    killed_at_random_moments(lambda output: command(source, output), tmp_path, moments=3)
+    assert same_figures(tmp_path)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments(tmp_path: Path) -> None:
-    killed_at_random_moments(tmp_path, moments=20, count=200)
+def test_djpeg_killed_at_twenty_moments(tmp_path: Path) -> None:
+    source = photos(tmp_path / "in", 200, 256)
+    killed_at_random_moments(lambda output: command(source, output), tmp_path, moments=20)
+    assert same_figures(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["encode", "decode", "pack"])
+def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
+    """With the bundled codec for small images, which travel in groups: many of them are cut in their middle."""
+    source = photos(tmp_path / "in", 600, 32)
+    start = [sys.executable, "-m", "vizcomp"]
+    end = ["--resume", "-j", "2", "--quiet"]
+    if verb == "encode":
+        run = lambda output: [*start, "encode", str(source), "-o", str(output), "--model", "cifar", *end]  # noqa: E731
+    elif verb == "decode":
+        codes = tmp_path / "codes"
+        subprocess.run([*start, "encode", str(source), "-o", str(codes), "--model", "cifar", "--quiet"], check=True)
+        run = lambda output: [*start, "decode", str(codes), "-o", str(output), *end]  # noqa: E731
+    else:
+        pack = tmp_path / "set.vzc"
+        subprocess.run([*start, "encode", "--pack", str(source), "-o", str(pack), "--model", "cifar", "--quiet"], check=True)
+        run = lambda output: [*start, "decode", str(pack), "-o", str(output), *end]  # noqa: E731
+    killed_at_random_moments(run, tmp_path, moments=20)
+
+
+def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> codec_batch.CodecRun:
+    files = images.find_inputs([str(source)], exclude=output)
+    return codec_batch.run_encode(files, output, codec_batch.EncodeSettings(model=str(model), **settings), jobs=1)
+
+
+def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_batch, "GROUP", 4)
+    source, output = photos(tmp_path / "in", 10, 32), tmp_path / "out"
+    first = codes_of(source, output, any_model)
+    wanted, before = whole_tree(output), times(output)
+    again = codes_of(source, output, any_model, resume=True)
+    assert again.records == first.records  # with the time that they took then
+    assert times(output) == before
+    for name in ("001.vzc", "002.vzc", "007.vzc"):  # one group in part, another one too: neighbours are coded with them again
+        (output / name).unlink()
+    again = codes_of(source, output, any_model, resume=True)
+    assert whole_tree(output) == wanted
+    assert sorted(n for n, t in times(output).items() if t != before[n]) == ["001.vzc", "002.vzc", "007.vzc"]
+    assert [r.output_bytes for r in again.records] == [r.output_bytes for r in first.records]
+    other = codes_of(source, output, any_model, resume=True, iterations=1)
+    assert {r.iterations for r in other.records} == {1}
+    assert [r.status for r in codes_of(source, output, any_model).records] == ["skipped"] * 10
+
+    def pixels(**settings: Any) -> codec_batch.CodecRun:
+        chosen = codec_batch.DecodeSettings(model=str(any_model), **settings)
+        files = images.find_inputs([str(output)], extensions=codec_batch.VZC_EXTENSIONS)
+        return codec_batch.run_decode(files, tmp_path / "png", chosen, jobs=1)
+
+    first = pixels()
+    wanted, before = whole_tree(tmp_path / "png"), times(tmp_path / "png")
+    (tmp_path / "png" / "003.png").write_bytes(b"cut")
+    again = pixels(resume=True)
+    assert whole_tree(tmp_path / "png") == wanted
+    assert sorted(n for n, t in times(tmp_path / "png").items() if t != before[n]) == ["003.png"]
+    assert [r.output_bytes for r in again.records] == [r.output_bytes for r in first.records]
+
+
+def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neural, "BATCH", 4)
+    source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
+    settings = codec_batch.EncodeSettings(model=str(small_model))
+    codec_batch.run_encode_pack(images.find_inputs([str(source)]), pack, settings, jobs=1)
+
+    def unpack(**more: Any) -> codec_batch.CodecRun:
+        chosen = codec_batch.DecodeSettings(model=str(small_model), **more)
+        return codec_batch.run_decode(images.find_inputs([str(pack)]), output, chosen, jobs=1)
+
+    first = unpack()
+    wanted = whole_tree(output)
+    before = {n: (output / n).stat().st_mtime_ns for n in wanted}
+    (output / "set" / "002.png").unlink()
+    (output / "set" / "009.png").write_bytes(b"other")
+    again = unpack(resume=True)
+    assert whole_tree(output) == wanted
+    changed = [n for n in wanted if (output / n).stat().st_mtime_ns != before[n]]
+    assert changed == ["set/002.png", "set/009.png"]
+    same = ("status", "images", "pixels", "output_bytes", "iterations", "bpp")
+    assert [getattr(again.records[0], f) for f in same] == [getattr(first.records[0], f) for f in same]
+
+
+def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:
+    source, output = photos(tmp_path / "in", 2), tmp_path / "out"
+    run(source, output)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    prefix = images._leftover_prefix()
+    theirs = output / f"{prefix}{gone.pid}-0123456789ab.tmp"
+    ours = output / f"{prefix}{os.getpid()}-0123456789ab.tmp"
+    elsewhere = output / f".vizcomp-00000000-{gone.pid}-0123456789ab.tmp"
+    for path in (theirs, ours, elsewhere):
+        path.write_bytes(b"half")
+    run(source, output, resume=True)
+    assert not theirs.exists()
+    assert ours.exists()  # a process that lives may still be writing
+    assert elsewhere.exists()  # so may one on another machine
 
 
 def test_sigterm_finishes_what_is_in_hand_and_reports(tmp_path: Path) -> None:

@@ -236,7 +236,9 @@ def open_log(folder: Path | None, decides: Mapping[str, Any], settings: WhatIsTh
         decides: all that decides what an output holds.
     """
     kept = None if settings.dry_run else Journal(folder, decides)
-    log = Log(kept, resume=settings.resume, overwrite=settings.overwrite)
+    log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
+    if settings.resume:
+        log.sweep()
     try:
         yield log
     finally:
@@ -390,7 +392,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
             psnr = decibel if np.isfinite(decibel) else None
             ms_ssim = metrics.ms_ssim(original, shown)
     if not batch.dry_run:
-        images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None)
+        images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
         written.append(target)
     height, width = photo.pixels.shape[:2]
     return FileRecord(
@@ -468,10 +470,11 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         else:
             values = depth.nearness
         full = images.resize_map(values, height, width)
-        images.write_atomic(target, images.encode_depth_png16(full))
+        images.write_atomic(target, images.encode_depth_png16(full), below=item.root)
         if task.preview:
             beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
-            images.write_atomic(_preview_of(target), images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4"))
+            shown = images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
+            images.write_atomic(_preview_of(target), shown, below=item.root)
     return DepthRecord(
         input=file.shown,
         output=None if batch.dry_run else images.printable(target),

@@ -133,6 +133,7 @@ class _Image:
     file: InputFile
     target: Path | None
     record: CodecRecord
+    root: Path | None = None
     replace: bool = False
     company: bool = False
     pixels: Pixels | None = None
@@ -156,7 +157,7 @@ class _Image:
         """Write its file where it has one of its own; what the record says of it."""
         if self.target is None or settings.dry_run or self.company:
             return None
-        images.write_atomic(self.target, data)
+        images.write_atomic(self.target, data, below=self.root)
         self.written = True
         return images.printable(self.target)
 
@@ -173,7 +174,7 @@ class _Image:
 def _image(item: Item) -> _Image:
     file = item.file
     record = CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path))
-    return _Image(file, item.target, record, item.replace, item.known is not None)
+    return _Image(file, item.target, record, item.root, item.replace, item.known is not None)
 
 
 def _failed(file: InputFile, error: VizcompError, source_bytes: int = 0) -> CodecRecord:
@@ -1093,7 +1094,7 @@ def _decode_pack(task: PackTask) -> PackPart:
         todo = []
     while pack is not None and todo:
         count = _how_many(pack, todo)
-        part, todo = _decode_portion(pack, todo[:count], settings, part), todo[count:]
+        part, todo = _decode_portion(pack, task.item, todo[:count], settings, part), todo[count:]
     return dataclasses.replace(part, seconds=time.perf_counter() - started)
 
 
@@ -1111,7 +1112,7 @@ def _how_many(pack: VzcPack, todo: Sequence[PackTarget]) -> int:
     return len(todo)
 
 
-def _decode_portion(pack: VzcPack, todo: Sequence[PackTarget], settings: DecodeSettings, part: PackPart) -> PackPart:
+def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], settings: DecodeSettings, part: PackPart) -> PackPart:
     """Images that are decoded together; where that fails, each alone."""
 
     def pixels_of(numbers: list[int]) -> list[Pixels]:
@@ -1120,6 +1121,7 @@ def _decode_portion(pack: VzcPack, todo: Sequence[PackTarget], settings: DecodeS
 
     if all(each.known for each in todo):
         return part
+    root = item.root if item.root is not None else (item.target or item.file.path).parent
     made: list[Pixels] = []
     with contextlib.suppress(FormatError, MemoryError):
         made = pixels_of([each.number for each in todo])
@@ -1131,7 +1133,7 @@ def _decode_portion(pack: VzcPack, todo: Sequence[PackTarget], settings: DecodeS
             image = made[at] if made else pixels_of([each.number])[0]
             data = images.encode_png(image)
             if not settings.dry_run:
-                images.write_atomic(each.path, data)
+                images.write_atomic(each.path, data, below=root)
                 with contextlib.suppress(OSError):
                     state = journal.state(each.path)
         except (VizcompError, MemoryError) as exc:

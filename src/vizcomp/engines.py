@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 ENGINES = ("local",)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 IN_HAND_PER_JOB = 4  # tasks handed out ahead: enough to keep workers busy, few enough to keep memory flat
+TASKS_TO_ISOLATE = 2  # a crash on the only task takes nothing else down
 TASKS_WORTH_A_WORKER = 6  # starting a worker costs about as much as this many photos
 
 
@@ -42,6 +43,7 @@ def map_tasks(
     jobs: int = 0,
     isolate: bool = False,
     stop: threading.Event | None = None,
+    on_death: Callable[[], None] = lambda: None,
 ) -> Iterator[Result]:
     """Apply `function` to each task; yield the results in the order of the tasks.
 
@@ -51,8 +53,9 @@ def map_tasks(
         on_crash: the result of a task whose worker process died twice (killed for memory, say).
         engine: one of `ENGINES`.
         jobs: worker processes; 0 = one for each core.
-        isolate: never work in the calling process, which a crash would take down.
+        isolate: do not work in the calling process, which a crash would take down, where there are `TASKS_TO_ISOLATE` or more.
         stop: once it is set nothing more is begun: the results of what is in hand come, in order, and then no more.
+        on_death: called when a worker died.
 
     Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still gives the results of what is in
     hand, and is then raised again.
@@ -64,15 +67,16 @@ def map_tasks(
     stream = iter(tasks)
     first = list(itertools.islice(stream, jobs * TASKS_WORTH_A_WORKER))
     jobs = min(jobs, -(-len(first) // TASKS_WORTH_A_WORKER))
+    several = len(first) >= TASKS_TO_ISOLATE
     stream = itertools.chain(first, stream)
     del first  # only the chain holds them now, and lets go of each
-    if jobs <= 1 and not isolate:
+    if jobs <= 1 and not (isolate and several):
         for task in stream:
             if stop.is_set():
                 return
             yield function(task)
         return
-    yield from _map_processes(function, stream, on_crash, max(1, jobs), stop)
+    yield from _map_processes(function, stream, on_crash, max(1, jobs), stop, on_death)
 
 
 def _map_processes(
@@ -81,6 +85,7 @@ def _map_processes(
     on_crash: Callable[[Task], Result],
     jobs: int,
     stop: threading.Event,
+    on_death: Callable[[], None],
 ) -> Iterator[Result]:
     waiting: collections.deque[tuple[Task, Future[Result]]] = collections.deque()
     pool = _pool(jobs)
@@ -101,7 +106,8 @@ def _map_processes(
                 raise
             except BrokenProcessPool:
                 # Which of the tasks in hand killed its worker cannot be known: each is tried once more, alone.
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(wait=True, cancel_futures=True)
+                on_death()
                 yield from _each_alone(function, waiting, on_crash, stop)
                 waiting.clear()
                 pool = _pool(jobs)

@@ -93,7 +93,7 @@ class Journal:
     def unfinished(self) -> list[Path]:
         """Outputs that were begun and not finished, relative to the output folder where they lie in it."""
         rows = self._rows("SELECT target FROM outputs WHERE record IS NULL", ())
-        return [Path(os.fsdecode(target)) for (target,) in rows]
+        return [Path(os.fsdecode(target.split(b"\0")[0])) for (target,) in rows]
 
     def finished(self, source: Path, target: Path | bytes) -> tuple[dict[str, Any], bytes | None] | None:
         """The record and the payload of an output that is done: same source by content, same settings, and still there as it

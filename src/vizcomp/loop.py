@@ -27,7 +27,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 from vizcomp import journal
 from vizcomp.engines import map_tasks
 from vizcomp.errors import VizcompError
-from vizcomp.images import InputFile
+from vizcomp.images import InputFile, remove_leftovers
 from vizcomp.journal import Journal
 from vizcomp.results import CodecRecord, DepthRecord, FileRecord
 
@@ -47,6 +47,7 @@ class Item:
     Attributes:
         file: the input.
         target: where its output goes; None where it has none of its own (an image that goes into a pack).
+        root: the folder of all outputs; None where they lie beside their inputs.
         replace: what lies at `target` was begun by an earlier run of ours: it may be replaced.
         known: the record of an earlier run that finished it, as a dict; None where it is to be done.
         payload: what else that run remembered.
@@ -55,6 +56,7 @@ class Item:
 
     file: InputFile
     target: Path | None
+    root: Path | None = None
     replace: bool = False
     known: Mapping[str, Any] | None = None
     payload: bytes | None = None
@@ -196,29 +198,31 @@ class Log:
 
     Args:
         kept: the journal, or None.
+        root: the folder of all outputs; None where they lie beside their inputs.
         resume: take over what an earlier run finished.
         overwrite: outputs that exist are replaced, whosever they are.
     """
 
-    def __init__(self, kept: Journal | None, *, resume: bool = False, overwrite: bool = False) -> None:
+    def __init__(self, kept: Journal | None, root: Path | None = None, *, resume: bool = False, overwrite: bool = False) -> None:
         self.journal = kept
+        self._root = root
         self._resume = resume
         self._overwrite = overwrite
 
     def item(self, file: InputFile, target: Path | None, key: bytes = b"") -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now."""
         if self.journal is None:
-            return Item(file, target, key=key)
+            return Item(file, target, self._root, key=key)
         name = target if target is not None else key
         ours = False
         if self._resume:
             if (found := self.journal.finished(file.path, name)) is not None:
                 record, payload = found
-                return Item(file, target, known={**record, "input": file.shown}, payload=payload, key=key)
+                return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
             ours = self.journal.begun(name)
         if target is not None and (ours or self._overwrite or not target.exists()):
             self.journal.begin(target)
-        return Item(file, target, ours, key=key)
+        return Item(file, target, self._root, ours, key=key)
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""
@@ -242,6 +246,15 @@ class Log:
         """An input that was taken and then not begun."""
         if self.journal is not None and item.known is None and item.target is not None and not item.replace:
             self.journal.abandon(item.target)
+
+    def sweep(self) -> None:
+        """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""
+        if self.journal is None:
+            return
+        base = self._root if self._root is not None else Path()
+        folders = {(base / target).parent for target in self.journal.unfinished()}
+        for folder in folders | ({self._root} if self._root is not None else set()):
+            remove_leftovers(folder)
 
     def close(self) -> None:
         """The run is over."""
@@ -285,6 +298,11 @@ def run_batch(
     """
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
+    left: set[Path] = set()
+
+    def died() -> None:
+        """A worker did, and the others were ended with it: they may have been writing."""
+        left.update(item.target.parent for item in in_hand if item.target is not None)
 
     with _stopped_by_interrupt(on_interrupt) as stop:
 
@@ -306,13 +324,14 @@ def run_batch(
             engine=engine,
             isolate=isolate,
             stop=stop,
+            on_death=died,
         )
         outcomes = _outcomes(results, whole or itertools.chain.from_iterable)
         interrupted = False
         try:
             for outcome in outcomes:
                 item = in_hand.popleft()
-                if outcome is None:
+                if outcome is None or item.known is not None:
                     outcome = _known_outcome(item, records)
                 log.settle(item, outcome)
                 outcome = on_outcome(item, outcome) or outcome
@@ -322,6 +341,8 @@ def run_batch(
             interrupted = True
         for item in in_hand:
             log.give_up(item)
+        for folder in left:
+            remove_leftovers(folder)
         return interrupted or (stop.is_set() and not (all_taken and not in_hand))
 
 

@@ -79,8 +79,8 @@ class Voice:
         self.warn("stopping: what is in hand is being finished; Ctrl-C again ends at once")
 
     def calls(self, on_record: Callable[[Record], None]) -> dict[str, Any]:
-        """What a run is to call, as keyword arguments."""
-        return {"on_record": on_record, "on_interrupt": self.interrupted}
+        """What a run is to call, and that a crash must not take this process down, as keyword arguments."""
+        return {"on_record": on_record, "on_interrupt": self.interrupted, "isolate": True}
 
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""

@@ -1,0 +1,351 @@
+"""What a disk, a folder or a user may do to a batch: each costs its own input at most, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vizcomp import batch, engines, images, loop
+from vizcomp.djpeg import DjpegSettings
+from vizcomp.errors import OutputError
+from vizcomp.results import FileRecord
+
+UNIFORM = DjpegSettings(guide="uniform")
+posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
+    report = None if told is None else lambda problem: told.append(problem.message)
+    files = images.find_inputs([str(source)], exclude=output, report=report)
+    found = batch.run_djpeg(files, output, UNIFORM, batch.BatchSettings(**settings), jobs=1)
+    return {Path(record.input).name: record for record in found.records}
+
+
+def all_files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
+
+
+# --- names and kinds of files -----------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_tree_of_everything_that_a_disk_can_hold(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    photo(source / "a.png", 1)
+    photo(source / "-o.png", 2)
+    photo(source / "new\nline.png", 3)
+    photo(Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.png")), 4)
+    photo(source / "sub" / "b.png", 5)
+    (source / "sub" / "up").symlink_to(source)  # a loop
+    (source / "self").symlink_to("self")
+    (source / "nowhere.png").symlink_to("gone.png")
+    (source / "null.png").symlink_to("/dev/null")
+    os.mkfifo(source / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.getcwd()
+        os.chdir(source)  # a socket's path must be short
+        try:
+            listening.bind("socket.png")
+        finally:
+            os.chdir(here)
+        with (source / "huge.png").open("wb") as huge:
+            huge.truncate(4 << 30)  # takes no room on the disk
+        (source / "empty.png").write_bytes(b"")
+        told: list[str] = []
+        started = time.monotonic()
+        records = run(source, output, told)
+    assert time.monotonic() - started < 20
+    ok = {name for name, r in records.items() if r.status == "ok"}
+    assert ok == {"a.png", "-o.png", "new\\nline.png", "caf\\xe9.png", "b.png"}
+    failed = {name: r.error or "" for name, r in records.items() if r.status == "failed"}
+    assert set(failed) == {"huge.png", "empty.png"}
+    assert "not an image" in failed["huge.png"]
+    assert len([name for name in all_files(output) if name.endswith(".jpg")]) == 5
+    assert (output / "sub" / "b.jpg").exists()
+    assert not (output / "sub" / "up").exists()
+    assert any("nowhere.png" in message for message in told)
+
+
+@posix
+def test_a_dash_at_the_start_of_a_name_is_no_flag(tmp_path: Path) -> None:
+    photo(tmp_path / "-o.png")
+    arguments = ["djpeg", "--guide", "uniform", "--output", "out", "--quiet", "--", "-o.png"]
+    done = subprocess.run([sys.executable, "-m", "vizcomp", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "-o.jpg").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is unreadable for this user")
+def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    photo(source / "a.png")
+    photo(source / "locked.png").chmod(0)
+    photo(source / "shut" / "b.png")
+    (source / "shut").chmod(0)
+    told: list[str] = []
+    try:
+        records = run(source, tmp_path / "out", told)
+    finally:
+        (source / "shut").chmod(0o700)
+    assert records["a.png"].status == "ok"
+    assert "permission denied" in (records["locked.png"].error or "")
+    assert any("shut" in message for message in told)
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "in"
+    photo(source / "a.png")
+    photo(source / "shut" / "b.png")
+    listing = os.scandir
+
+    def refusing(path: Any = ".") -> Any:
+        if os.fspath(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    told: list[str] = []
+    assert {n: r.status for n, r in run(source, tmp_path / "out", told).items()} == {"a.png": "ok"}
+    assert len(told) == 1
+    assert "permission denied" in told[0]
+
+
+def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    for i, name in enumerate(("a.jpg", "a.png", "a.bmp", "A.gif")):
+        photo(source / name, i)
+    records = run(source, output)
+    outputs = [r.output for r in records.values()]
+    assert len({str(o).casefold() for o in outputs}) == 4
+    assert records["a.jpg"].output == str(output / "a.jpg")
+    assert records["a.png"].output == str(output / "a.png.jpg")
+
+
+def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for i in range(4):
+        photo(source / f"{i}.png", i)
+    files = list(images.find_inputs([str(source)]))
+    (source / "2.png").unlink()
+    found = batch.run_djpeg(files, tmp_path / "out", UNIFORM, batch.BatchSettings(), jobs=1)
+    assert [r.status for r in found.records] == ["ok", "ok", "failed", "ok"]
+    assert "does not exist" in (found.records[2].error or "")
+    assert found.totals.failed == 1
+
+
+# --- where outputs go -------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_no_output_goes_through_a_link_below_the_output_folder(tmp_path: Path) -> None:
+    source, output, elsewhere = tmp_path / "in", tmp_path / "out", tmp_path / "elsewhere"
+    photo(source / "sub" / "a.png")
+    photo(source / "b.png")
+    elsewhere.mkdir()
+    output.mkdir()
+    (output / "sub").symlink_to(elsewhere)
+    (output / "b.jpg").symlink_to(elsewhere / "planted.jpg")
+    records = run(source, output)
+    assert records["a.png"].status == "failed"
+    assert "is a link" in (records["a.png"].error or "")
+    assert records["b.png"].status == "ok"
+    assert list(elsewhere.iterdir()) == []
+    assert not (output / "b.jpg").is_symlink()  # the link itself was replaced
+
+
+@posix
+def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    photo(tmp_path / "in" / "sub" / "a.png")
+    assert run(tmp_path / "in", tmp_path / "out")["a.png"].status == "ok"
+    assert (tmp_path / "real" / "sub" / "a.jpg").exists()
+
+
+@posix
+def test_a_link_that_appears_between_check_and_write_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (output / "sub").mkdir(parents=True)
+    elsewhere.mkdir()
+    looked = os.stat
+
+    def swapping(path: Any, **options: Any) -> os.stat_result:
+        found = looked(path, **options)
+        if path == "sub" and not (output / "sub").is_symlink():
+            (output / "sub").rmdir()
+            (output / "sub").symlink_to(elsewhere)
+        return found
+
+    monkeypatch.setattr(os, "stat", swapping)
+    with pytest.raises(OutputError):
+        images.write_atomic(output / "sub" / "a.jpg", b"x", below=output)
+    assert list(elsewhere.iterdir()) == []
+
+
+@posix
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    for i in range(6):
+        photo(source / f"{i}.png", i, 256)
+    output.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(output)], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        records = run(source, output)
+        failed = [r for r in records.values() if r.status == "failed"]
+        assert 0 < len(failed) < 6
+        assert all("no space left" in (r.error or "") for r in failed)
+        ok = sorted(Path(r.output or "").name for r in records.values() if r.status == "ok")
+        assert all_files(output) == ok
+        for name in ok:
+            Image.open(output / name).load()
+        (output / ok[0]).unlink()
+        again = run(source, output, resume=True)
+        assert sum(r.status == "ok" for r in again.values()) >= len(ok)  # those that fit
+    finally:
+        subprocess.run(["umount", str(output)], check=True)
+
+
+def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = tmp_path / "in", tmp_path / "out"
+    for i in range(4):
+        photo(source / f"{i}.png", i)
+    writing, writes = os.write, []
+
+    def full(descriptor: int, data: Any) -> int:
+        writes.append(len(data))
+        if len(writes) == 3:
+            writing(descriptor, data[:100])  # a part fits
+            raise OSError(28, "No space left on device")
+        return writing(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    records = run(source, output)
+    assert [r.status for r in records.values()] == ["ok", "ok", "failed", "ok"]
+    assert "no space left" in (records["2.png"].error or "")
+    assert all_files(output) == ["0.jpg", "1.jpg", "3.jpg"]
+
+
+def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "in"
+    for i in range(3):
+        photo(source / f"{i}.png", i)
+    compressing = batch.compress
+
+    def broken(shown: images.Photo, *arguments: Any, **options: Any) -> Any:
+        if len(calls) == 1:
+            calls.append("broken")
+            raise ZeroDivisionError("oh")
+        calls.append("fine")
+        return compressing(shown, *arguments, **options)
+
+    calls: list[str] = []
+    monkeypatch.setattr(batch, "compress", broken)
+    records = run(source, tmp_path / "out")
+    assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
+    error = records["1.png"].error or ""
+    assert "unexpected ZeroDivisionError at batch.py:" in error
+    assert "defect" in error
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def dies_on(task: tuple[int, str]) -> tuple[int, str]:
+    """Ends its own process as a decoder or the kernel would."""
+    number, how = task
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(3)
+    return number, "done"
+
+
+def lost(task: tuple[int, str]) -> tuple[int, str]:
+    return task[0], "lost"
+
+
+@posix
+def test_a_crash_costs_one_task_with_one_job_too() -> None:
+    tasks = [(0, ""), (1, "segfault"), (2, ""), (3, "killed")]
+    found = list(engines.map_tasks(dies_on, tasks, on_crash=lost, jobs=1, isolate=True))
+    assert found == [(n, "lost" if how else "done") for n, how in tasks]
+
+
+def parent_of_workers() -> None:
+    """A run in a process of its own, for a test that kills it."""
+    list(engines.map_tasks(sleeps, range(40), on_crash=lambda task: task, jobs=2))
+
+
+def sleeps(task: int) -> int:
+    print(os.getpid(), flush=True)
+    time.sleep(0.5)
+    return task
+
+
+@posix
+def test_workers_end_with_a_parent_that_was_killed() -> None:
+    code = "from test_faults import parent_of_workers as run\nif __name__ == '__main__': run()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, start_new_session=True)
+    assert running.stdout is not None
+    running.stdout.readline()
+    running.kill()
+    running.wait()
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        try:
+            os.killpg(running.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    raise AssertionError("workers outlive their parent")
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 5, 11, 1200])
+def test_records_on_disk_are_the_records(count: int) -> None:
+    made = [FileRecord(input=f"{i}\\udc80é", output=None, status="ok", psnr=i / 7, notices=("a", "b")) for i in range(count)]
+    kept = loop.Records(FileRecord, made, in_memory=10)
+    assert kept == made
+    assert len(kept) == count
+    assert list(kept) == list(kept) == made
+    assert kept[: count // 2] == made[: count // 2]
+    if count:
+        assert (kept[0], kept[-1], kept[count // 2]) == (made[0], made[-1], made[count // 2])
+        kept.append(made[0])
+        assert kept[-1] == made[0]
+    with pytest.raises(IndexError):
+        kept[count + 1]

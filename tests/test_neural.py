@@ -195,6 +195,16 @@ def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path,
         value.copy_(before)
 
 
+def test_a_replaced_model_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
+    for fingerprint, (name, commit) in weights.FORMER.items():
+        with pytest.raises(WeightsMissingError, match=fingerprint) as missing:
+            neural.find_model(bytes.fromhex(fingerprint))
+        assert f"git show {commit[:12]}:src/vizcomp/bundled/{name}.safetensors" in missing.value.hint
+        assert f"weights add {name}-{fingerprint}" in missing.value.hint
+    assert weights.FORMER, "models were replaced"
+
+
 def test_models_are_found_by_fingerprint(
     tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

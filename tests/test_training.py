@@ -17,11 +17,12 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from vizcomp.errors import SettingsError, TrainingError  # noqa: E402
+from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E402
 from vizcomp.neural import NeuralCodec  # noqa: E402
 from vizcomp.training import codec, launch, loop  # noqa: E402
 from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
-from vizcomp.training.codec import CodecTrainSettings, divergence, ms_ssim_loss, train_codec  # noqa: E402
+from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec  # noqa: E402
+from vizcomp.training.rate import BitGuesser  # noqa: E402
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
@@ -209,6 +210,90 @@ def test_losses() -> None:
     other = torch.log(torch.tensor([[0.9, 0.1]]))
     expected = 0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)  # KL(wanted || found)
     assert float(divergence(one, other)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_guesser_knows_only_what_is_coded_before() -> None:
+    torch.manual_seed(0)
+    guesser = BitGuesser((2, 3))
+    torch.nn.init.normal_(guesser.weight)
+    bits = torch.randn(1, 5, 4, 4).sign()
+
+    def guesses(changed: torch.Tensor) -> torch.Tensor:
+        """What a bit costs tells the guess only if the bit is the same: so all bits that are not changed."""
+        seen = torch.nn.functional.pad(torch.cat([changed, torch.ones(1, 1, 4, 4)], 1), (2,) * 4)
+        return torch.nn.functional.conv2d(seen, guesser.weight * guesser.known)
+
+    for slot, y, x in ((0, 0, 0), (1, 2, 1), (4, 3, 3), (3, 1, 2)):
+        other = bits.clone()
+        other[0, slot, y, x] *= -1
+        moved = (guesses(bits) != guesses(other))[0]
+        assert not moved[:slot].any(), "an earlier plane"
+        assert not moved[slot].flatten()[: 4 * y + x + 1].any(), "the same plane, before it or itself"
+        later = moved[slot + 1 :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
+        assert later.all(), "every later plane around it"
+    costs = guesser([bits[:, :2], bits[:, 2:]])
+    expected = torch.nn.functional.softplus(-guesses(bits) * bits).mean((0, 2, 3)) / np.log(2)
+    assert torch.allclose(costs, expected, atol=1e-5)
+    assert torch.allclose(guesser([bits[:, :2]]), costs[:2], atol=1e-6), "fewer iterations, the same costs"
+
+
+def test_a_price_draws_bits_to_the_guess() -> None:
+    torch.manual_seed(0)
+    guesser = BitGuesser((2,))
+    optimiser = torch.optim.Adam(guesser.parameters(), lr=0.05)
+    for _ in range(150):  # the second plane repeats the first, which is noise
+        first = torch.randn(64, 1, 4, 4).sign()
+        costs = guesser([torch.cat([first, first], 1)])
+        optimiser.zero_grad()
+        costs.sum().backward()
+        optimiser.step()
+    assert costs[0] > 0.95
+    assert costs[1] < 0.1
+    bits = torch.cat([first, -first], 1).requires_grad_()  # against the guess
+    guesser([bits])[1].backward()
+    assert bits.grad is not None
+    assert bool((bits.grad[:, 1] * -first[:, 0] > 0).all()), "a step down the gradient turns them to it"
+
+
+def test_a_codec_begins_with_one_of_other_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    before = codec.RecurrentCodec(codec.RecurrentConfig.from_dict(TINY))
+    save_codec(tmp_path / "model.safetensors", before.half().float(), {})
+    after = codec.RecurrentCodec(codec.RecurrentConfig.from_dict({**TINY, "bits": [1, 5]}))
+    fresh = after.binarizers[1].weight.clone()
+    load_weights(tmp_path / "model.safetensors", after)
+    assert torch.equal(after.stem.weight, before.stem.weight)
+    assert torch.equal(after.binarizers[0].weight, before.binarizers[0].weight[:1])
+    assert torch.equal(after.entrances[0].weight, before.entrances[0].weight[:, :1])
+    assert torch.equal(after.binarizers[1].weight[:3], before.binarizers[1].weight)
+    assert torch.equal(after.binarizers[1].weight[3:], fresh[3:])
+    wider = codec.RecurrentCodec(codec.RecurrentConfig.from_dict({**TINY, "width": 0.2}))
+    with pytest.raises(ModelError, match="not the weights of such a codec"):
+        load_weights(tmp_path / "model.safetensors", wider)
+
+
+@pytest.mark.parametrize("shown", ["batch", "image"])
+def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, shown: str) -> None:
+    train_classifier(classifier_settings(classes), tmp_path / "seer")
+    settings = codec_settings(
+        classes,
+        classifier=str(tmp_path / "seer" / "model.safetensors"),
+        network={**TINY, "given": 2},
+        task_weight=0.1,
+        rate_weight=0.05,
+        later_factor=2.0,
+        later_reconstruction=3.0,
+        ramp=(0.0, 0.0),
+        shown=shown,
+        iterations="all",
+    )
+    seen: list[loop.Progress] = []
+    train_codec(settings, tmp_path / "whole", on_progress=seen.append)
+    assert 0.9 < seen[-1].figures["rate"] < 1.1, "of untrained bits next to nothing can be guessed"
+    with pytest.raises(KeyboardInterrupt):
+        train_codec(settings, tmp_path / "parts", on_progress=_Stop(1))
+    train_codec(settings, tmp_path / "parts", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_batches_cover_an_epoch_once() -> None:

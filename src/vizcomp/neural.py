@@ -536,7 +536,9 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
             return codec
     raise WeightsMissingError(
         f"the model {wanted.hex()} that wrote this file is not here",
-        f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it then lies in {weights.model_folder()})",
+        weights.where_former(wanted.hex())
+        or "give its model.safetensors with --model, or: vizcomp weights add NAME FILE "
+        f"(it then lies in {weights.model_folder()})",
     )
 
 

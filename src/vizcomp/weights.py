@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -110,6 +111,25 @@ BUNDLED: tuple[WeightFile, ...] = (
         card="docs/models/photo.md",
     ),
 )
+
+FORMER: Mapping[str, tuple[str, str]] = {
+    "eee47036": ("cifar", "e5ff44f4634109d190736395418fa7866300a77e"),
+    "4dcbb382": ("cifar", "c0ebf80bbea4a6c2ea06b0c42eab5f8ebf9f24bb"),
+}
+"""Codecs that came with vizcomp once: fingerprint in .vzc files, to its name then and the commit of the repository that holds it."""
+
+
+def where_former(fingerprint: str) -> str:
+    """Where to get a codec that came with an earlier vizcomp, one line for a message; "" for one that never did."""
+    if fingerprint not in FORMER:
+        return ""
+    name, commit = FORMER[fingerprint]
+    path = f"src/vizcomp/bundled/{name}.safetensors"
+    return (
+        f"it was {name!r} of an earlier vizcomp: get {path} as of commit {commit[:12]} of vizcomp's repository "
+        f"(git show {commit[:12]}:{path} > {name}-{fingerprint}.safetensors), then: "
+        f"vizcomp weights add {name}-{fingerprint} {name}-{fingerprint}.safetensors"
+    )
 
 
 def bundled_path(name: str) -> Path:

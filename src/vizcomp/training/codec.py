@@ -4,7 +4,8 @@ The loss is a weighted sum over iterations of
 
 - reconstruction: L1, L2, or one minus MS-SSIM mixed with L1;
 - task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the reconstruction (or
-  cross-entropy with the label), and the same for a second, watching classifier where one is given.
+  cross-entropy with the label), and the same for a second, watching classifier where one is given;
+- rate: what the bits are expected to take after entropy coding (`rate.BitGuesser`).
 
 What was learnt by trying stands behind the defaults: reconstruction first and the task term ramped in, since from scratch with
 it the image never forms; random flips, shifts, blur and noise between codec and classifier, so that the codec cannot write
@@ -29,14 +30,16 @@ from torch.nn import functional as F
 from vizcomp import datasets
 from vizcomp.errors import ModelError, SettingsError, TrainingError
 from vizcomp.metrics import ms_ssim
-from vizcomp.nets import classifiers
+from vizcomp.nets import classifiers, inception
 from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 from vizcomp.training import loop
 from vizcomp.training.classifier import corrupted, shifted_and_flipped
 from vizcomp.training.contexts import fit_contexts
+from vizcomp.training.rate import BitGuesser
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
+SHOWN = ("batch", "image")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,15 +50,20 @@ class CodecTrainSettings:
         data: labelled pictures (`datasets.read_labelled`) where the network has a native size; photos otherwise. Several
             folders of photos are separated by the system's path separator.
         network: fields of `RecurrentConfig`; `preset` names where to start from.
-        start: a codec's .safetensors of the same configuration to start from; "" for fresh weights.
+        start: a codec's .safetensors to start from, of the same configuration but perhaps for the bits of an iteration: what is
+            wider then gets fresh weights, what is narrower loses its last bits. "" for fresh weights.
         classifier: the frozen classifier, a bundled name or a path; "" for none.
         watching: a second frozen classifier in the loss; "" for none.
         task: "kl" or "ce".
         task_weight, watching_weight, reconstruction_weight: factors of the terms.
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
+        later_reconstruction: factor of the reconstruction term of the last iteration against the first, in between geometric.
+        rate_weight: price of the bits: factor of the share of the raw bits that is left by the estimate; 0 for none.
         ramp: shares of the run between which the task term rises from nothing to full weight.
         views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
         shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
+        shown: "batch": the same iteration of all images; "image": each image's own draw, and a classifier that takes the mirror
+            image too looks at one side only (the views are flipped at random anyway).
         later_factor: of the classifiers' terms where it is a later one. What the first iteration says to a classifier is an error
             to be mended in the eyes of the reconstruction term, so later iterations take it back unless they are held to it.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
@@ -75,9 +83,12 @@ class CodecTrainSettings:
     watching_weight: float = 0.0
     reconstruction: str = "l2"
     reconstruction_weight: float = 1.0
+    later_reconstruction: float = 1.0
+    rate_weight: float = 0.0
     ramp: tuple[float, float] = (0.2, 0.4)
     views: float = 0.5
     shown_first: float = 0.5
+    shown: str = "batch"
     later_factor: float = 1.0
     hard: float = 0.4
     iterations: str = "drawn"
@@ -101,6 +112,8 @@ class CodecTrainSettings:
             "task_weight": (0, 1000),
             "watching_weight": (0, 1000),
             "reconstruction_weight": (0, 1000),
+            "later_reconstruction": (0.001, 1000),
+            "rate_weight": (0, 1000),
             "views": (0, 1),
             "shown_first": (0, 1),
             "later_factor": (0, 1000),
@@ -122,7 +135,12 @@ class CodecTrainSettings:
         object.__setattr__(self, "ramp", tuple(self.ramp))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
             raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
-        for name, known in (("reconstruction", RECONSTRUCTIONS), ("task", TASKS), ("iterations", ("drawn", "all"))):
+        for name, known in (
+            ("reconstruction", RECONSTRUCTIONS),
+            ("task", TASKS),
+            ("iterations", ("drawn", "all")),
+            ("shown", SHOWN),
+        ):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
         RecurrentConfig.from_dict(self.network)
@@ -149,8 +167,8 @@ def ms_ssim_loss(found: torch.Tensor, source: torch.Tensor, scales: int = 3) -> 
         line = line / line.sum()
         both = torch.cat([found, source, found * found, source * source, found * source])
         n, c, h, w = both.shape
-        flat = both.reshape(n * c, 1, h, w)
-        flat = F.conv2d(F.conv2d(flat, line.view(1, 1, 1, -1)), line.view(1, 1, -1, 1))
+        # as products with banded matrices: a convolution of one channel is many times slower on a CPU, its gradient above all
+        flat = _bands(line, h) @ both.reshape(n * c, h, w) @ _bands(line, w).T
         mx, my, xx, yy, xy = flat.view(n, c, *flat.shape[-2:]).chunk(5)
         contrast = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
         value = contrast
@@ -159,6 +177,13 @@ def ms_ssim_loss(found: torch.Tensor, source: torch.Tensor, scales: int = 3) -> 
         total = total + weights[scale] * value.mean((1, 2, 3)).clamp_min(1e-4).log()
         found, source = F.avg_pool2d(found, 2), F.avg_pool2d(source, 2)
     return 1 - total.exp().mean()
+
+
+def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
+    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place further."""
+    rows = side - len(line) + 1
+    at = torch.arange(side, device=line.device)[None] - torch.arange(rows, device=line.device)[:, None]
+    return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
 
 
 def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -174,8 +199,20 @@ def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) ->
 
 
 def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence from the wanted to the found answer, both logits (N, classes): a scalar, nats."""
-    return F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), log_target=True, reduction="batchmean")
+    """Kullback-Leibler divergence from the wanted to the found answer, both logits (N, classes): (N,), nats."""
+    return F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), log_target=True, reduction="none").sum(1)
+
+
+def _one_sided(classifier: classifiers.Classifier | None) -> classifiers.Classifier | None:
+    """A copy that looks at the picture and not at its mirror image, normalisations in the convolutions: half the work or less."""
+    network = copy.deepcopy(classifier.network) if classifier is not None else None
+    if classifier is None or not isinstance(network, inception.Inception):
+        return classifier
+    network.config = dataclasses.replace(network.config, mirror=False)
+    inception.fold(network)
+    one = classifiers.Classifier(network, classifier.classes, classifier.words).eval().requires_grad_(False)
+    one.to(next(classifier.network.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return one
 
 
 # --- saving --------------------------------------------------------------------------------------------------------
@@ -199,7 +236,9 @@ def save_codec(path: Path, network: RecurrentCodec, words: dict[str, Any], extra
 
 
 def load_weights(path: Path, network: RecurrentCodec) -> None:
-    """Takes the weights of a saved codec of the same configuration.
+    """Takes the weights of a saved codec of the same configuration but for the bits of its iterations.
+
+    Where an iteration has more bits now, the new ones keep the network's own weights; where it has fewer, the last ones go.
 
     Raises:
         ModelError: the file cannot be read or does not fit.
@@ -210,7 +249,15 @@ def load_weights(path: Path, network: RecurrentCodec) -> None:
     try:
         saved = load_file(path)
         own = network.state_dict()
-        network.load_state_dict({name: saved[name].float() for name in own})
+        for name, value in own.items():
+            head = name.startswith(("binarizers.", "entrances."))
+            axes = [a for a, b in zip(value.shape, saved[name].shape, strict=True) if a != b]
+            if head and len(axes) == 1:
+                common = tuple(slice(min(a, b)) for a, b in zip(value.shape, saved[name].shape, strict=True))
+                value[common] = saved[name][common].float()
+            else:
+                own[name] = saved[name].float()
+        network.load_state_dict(own)
     except (OSError, SafetensorError, KeyError, RuntimeError) as exc:
         raise ModelError(f"{path}: not the weights of such a codec: {str(exc).splitlines()[0]}") from exc
 
@@ -242,7 +289,12 @@ class CodecTask:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.classifier = classifiers.load(s.classifier).to(device) if s.classifier else None
         self.watching = classifiers.load(s.watching).to(device) if s.watching else None
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=s.learning_rate, betas=(0.9, 0.99))
+        self.viewer = _one_sided(self.classifier) if s.shown == "image" else self.classifier
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "factor": 1.0}]
+        self.guesser = BitGuesser(self.config.bits).to(device) if s.rate_weight else None
+        if self.guesser is not None:
+            groups.append({"params": list(self.guesser.parameters()), "factor": 2.0})
+        self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
         count = len(self.train) if self.config.native else len(self.photos) * 16
         self.steps_per_epoch = max(1, count // s.batch)
         self.steps = s.steps or s.epochs * self.steps_per_epoch
@@ -300,13 +352,14 @@ class CodecTask:
             return int(torch.randint(1, max(2, most // 4 + 1), ()))
         return int(torch.randint(1, most + 1, ()))
 
-    def _answer(
+    def _answers(
         self, classifier: classifiers.Classifier, image: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor | None
     ) -> torch.Tensor:
+        """The task's term of each image, (n,)."""
         view = corrupted(shifted_and_flipped((image / 2 + 0.5).clamp(0, 1), 2), self.settings.views)
         logits = classifier(view)
         if self.settings.task == "ce" and labels is not None:
-            return F.cross_entropy(logits, labels)
+            return F.cross_entropy(logits, labels, reduction="none")
         return divergence(logits, wanted)
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
@@ -314,7 +367,7 @@ class CodecTask:
         share = index / self.steps
         rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         low, high = s.ramp
         ramp = min(1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low)))
         source, labels = self._batch(index)
@@ -323,33 +376,52 @@ class CodecTask:
             wanted = given = watched = None
             if self.classifier is not None:
                 with torch.no_grad():
-                    wanted = self.classifier(source / 2 + 0.5)
+                    wanted = self.viewer(source / 2 + 0.5)  # type: ignore[misc]
                     given = F.log_softmax(wanted, 1).clamp_min(-10) if self.config.given else None
                     watched = self.watching(source / 2 + 0.5) if self.watching is not None else None
             many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
-            images, _ = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
+            images, codes = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
             weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
+            last = max(1, self.config.iterations - 1)
+            weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
             weights = [w / sum(weights) for w in weights]
             reconstruction = sum(
                 w * reconstruction_loss(s.reconstruction, image, source) for w, image in zip(weights, images, strict=True)
             )
             loss = s.reconstruction_weight * torch.as_tensor(reconstruction)
             figures["reconstruction"] = loss.detach()
-            if wanted is not None and ramp * s.task_weight > 0:
+            if self.guesser is not None:
+                left = self.guesser(codes).sum() / sum(self.config.bits)  # of all bits, so that each costs the same in any batch
+                figures["rate"] = left.detach() * (sum(self.config.bits) / sum(self.config.bits[:many]))
+                loss = loss + s.rate_weight * left
+            if wanted is not None and ramp * s.task_weight > 0 and s.shown == "image":
+                # each image is shown after one iteration
+                first = torch.rand(len(source), device=source.device) < s.shown_first
+                shown = torch.where(first, 0, torch.randint(min(1, many - 1), many, (len(source),), device=source.device))
+                picked = torch.stack(images)[shown, torch.arange(len(source), device=source.device)]
+                factor = ramp * torch.where(shown == 0, 1.0, s.later_factor)
+                terms = self._answers(self.viewer, picked, wanted, labels)  # type: ignore[arg-type]
+                figures["task"] = terms.detach().mean()
+                loss = loss + s.task_weight * (factor * terms).mean()
+                if self.watching is not None and watched is not None and s.watching_weight:
+                    terms = self._answers(self.watching, picked, watched, labels)
+                    figures["watching"] = terms.detach().mean()
+                    loss = loss + s.watching_weight * (factor * terms).mean()
+            elif wanted is not None and ramp * s.task_weight > 0:
                 # one iteration is shown to the classifier
-                shown = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
-                term = self._answer(self.classifier, images[shown], wanted, labels)  # type: ignore[arg-type]
+                one = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
+                term = self._answers(self.viewer, images[one], wanted, labels).mean()  # type: ignore[arg-type]
                 figures["task"] = term.detach()
-                strength = ramp * (s.later_factor if shown else 1.0)
+                strength = ramp * (s.later_factor if one else 1.0)
                 loss = loss + strength * s.task_weight * term
                 if self.watching is not None and watched is not None and s.watching_weight:
-                    term = self._answer(self.watching, images[shown], watched, labels)
+                    term = self._answers(self.watching, images[one], watched, labels).mean()
                     figures["watching"] = term.detach()
                     loss = loss + strength * s.watching_weight * term
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.model.parameters())
-        self.processes.average_gradients(parameters)
+        self.processes.average_gradients(parameters + (list(self.guesser.parameters()) if self.guesser is not None else []))
         torch.nn.utils.clip_grad_norm_(parameters, s.clip)
         self.optimiser.step()
         loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
@@ -411,12 +483,15 @@ class CodecTask:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            **({"guesser": self.guesser.state_dict()} if self.guesser is not None else {}),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.guesser is not None:
+            self.guesser.load_state_dict(state["guesser"])
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> None:
         s = self.settings

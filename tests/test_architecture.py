@@ -100,6 +100,7 @@ TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and tha
     "training/codec.py",
     "training/contexts.py",
     "training/loop.py",
+    "training/rate.py",
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

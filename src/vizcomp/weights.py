@@ -116,7 +116,7 @@ FORMER: Mapping[str, tuple[str, str]] = {
     "eee47036": ("cifar", "e5ff44f4634109d190736395418fa7866300a77e"),
     "4dcbb382": ("cifar", "c0ebf80bbea4a6c2ea06b0c42eab5f8ebf9f24bb"),
 }
-"""Codecs that came with vizcomp once: fingerprint in .vzc files, to its name then and the commit of the repository that holds it."""
+"""Codecs that came with vizcomp once: fingerprint in .vzc files to the name it had and the commit that holds it."""
 
 
 def where_former(fingerprint: str) -> str:

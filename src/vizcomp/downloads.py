@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import email.utils
 import hashlib
 import io
 import json
@@ -193,6 +194,8 @@ def _persist(job: _Job, source: Source, pause: float) -> str:
             why, wait = str(exc), exc.wait
         except requests.TooManyRedirects:
             raise _Refused("redirects without end") from None
+        except requests.exceptions.SSLError as exc:  # of the kind of those that pass, and does not
+            raise _Refused(_reason(exc)) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as exc:
             why, wait = _reason(exc), 0.0
         except requests.RequestException as exc:
@@ -219,9 +222,40 @@ def _get(session: requests.Session, url: str, timeout: float, headers: dict[str,
     response.close()
     said = f"answers {code} {response.reason or ''}".strip()
     if code in TRANSIENT:
-        asked = response.headers.get("Retry-After", "")
-        raise _Passing(said, float(asked) if asked.isdigit() else 0.0)
+        raise _Passing(said, _asked_wait(response.headers.get("Retry-After", "")))
     raise _Refused(said)
+
+
+def _asked_wait(words: str) -> float:
+    """Seconds of a Retry-After, which gives them or a date; 0 where it says neither."""
+    if words.isdigit():
+        return float(words)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(words).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _blocks(response: requests.Response) -> Iterator[bytes]:
+    """What comes, as it comes: to wait until a block is full would hide a server that gives a byte now and then.
+
+    As it lies on the server, too: an archive whose own compression is named as that of the transfer would be unpacked else.
+    """
+    with _network():
+        while data := response.raw.read1(BLOCK, decode_content=False):
+            yield data
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[None]:
+    """Errors of urllib3, which requests lets through where bytes are read below it."""
+    import requests
+    import urllib3
+
+    try:
+        yield
+    except urllib3.exceptions.HTTPError as exc:
+        raise requests.ConnectionError(exc) from exc
 
 
 def _take(job: _Job, source: Source, session: requests.Session) -> None:
@@ -238,13 +272,16 @@ def _take(job: _Job, source: Source, session: requests.Session) -> None:
         if offset not in (0, have):
             raise _Refused(f"gives bytes from {offset:,} on, was asked for {have:,}")
         length = response.headers.get("Content-Length", "")
+        coded = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if coded not in ("", "identity") and not urlsplit(source.url).path.lower().endswith((".gz", ".tgz")):
+            raise _Refused(f"sends it compressed ({coded[:20]}), which was not asked for")
         total = offset + int(length) if length.isdigit() else 0
         if job.size and total and total != job.size:
             raise _Refused(f"has {total:,} bytes, should have {job.size:,}")
         _room(job, total - offset)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
         job.note.write_text(json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8")
-        _pour(job, response.iter_content(BLOCK), offset, job.size or total)
+        _pour(job, _blocks(response), offset, job.size or total)
         found = job.part.stat().st_size
         if (job.size or total) and found < (job.size or total):
             raise _Passing(f"broke off after {found:,} of {job.size or total:,} bytes")
@@ -331,6 +368,18 @@ def _finish(job: _Job) -> str:
 # --- one member of a zip archive --------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _passing() -> Iterator[None]:
+    """Errors of the network as `_Passing`: those of requests are OSErrors too, which zipfile takes for a damaged archive."""
+    import requests
+
+    try:
+        with _network():
+            yield
+    except (requests.ConnectionError, requests.Timeout) as exc:
+        raise _Passing(_reason(exc)) from exc
+
+
 class _Remote(io.RawIOBase):
     """A file on a server that answers ranges, to be read anywhere."""
 
@@ -357,7 +406,8 @@ class _Remote(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._at)
         if wanted <= 0:
             return 0
-        with _get(self._session, self._url, self._timeout, {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}) as response:
+        span = {"Range": f"bytes={self._at}-{self._at + wanted - 1}"}
+        with _passing(), _get(self._session, self._url, self._timeout, span) as response:
             if response.status_code != 206 or _offset(response) != self._at:
                 raise _Refused("does not answer ranges all the time")
             data = response.raw.read(wanted)

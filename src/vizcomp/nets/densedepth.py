@@ -13,7 +13,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ STRIDE = 32  # sides are padded to multiples of this
 TRAINED = 640 * 480  # pixels of the photos it was trained on
 MOST = 2_000_000  # pixels: activations take about 1.5 kB for each
 MOST_LAYERS = 4000
+MOST_NESTED = 8  # models inside models
 FARTHEST = 1000.0  # the network's unit: 1000 is 10 m on NYU Depth v2
 METRES = 0.01  # of that unit
 
@@ -52,15 +53,21 @@ class DenseDepth:
         from vizcomp.downloads import digest
 
         config, arrays = _read(path)
+        _check_layers(config, path)
         keras, tf = _frameworks(threads)
-        layers = _layers(config, path)
         try:
-            self._model = _build(layers, config, keras, tf, path)
-        except (ValueError, TypeError, KeyError, IndexError) as exc:
-            raise ModelError(f"{path}: its layers do not fit together: {str(exc).splitlines()[0]}", HINT) from exc
+            graph = _Graph(keras, path)
+            self._model = graph.model(config)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
+            raise ModelError(
+                f"{path}: its layers do not fit together: {(str(exc).splitlines() or [repr(exc)])[0][:200]}", HINT
+            ) from exc
         _check_ends(self._model, path)
-        _fill(self._model, arrays, path)
-        self._tf = tf
+        _fill(graph.made, arrays, path)
+        # As one function: TensorFlow then gives up each layer's answer when the last of its readers has had it.
+        self._run = tf.function(
+            lambda photos: self._model(photos, training=False), input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)]
+        )
         self._path = path
         self.parameters = int(self._model.count_params())
         self.fingerprint = digest(path)
@@ -91,7 +98,7 @@ class DenseDepth:
         height, width = image.shape[:2]
         more = ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0))
         padded = np.pad(image, more, mode="edge").astype(np.float32) / 255
-        raw = np.asarray(self._model(self._tf.constant(padded[None]), training=False))[0, :, :, 0]
+        raw = self._run(padded[None]).numpy()[0, :, :, 0]
         if not np.isfinite(raw).all():
             raise ModelError(f"{self._path}: the network's answer is not finite", "its weights are damaged; get it again")
         with np.errstate(divide="ignore"):
@@ -129,7 +136,8 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
             # it and TensorFlow hold an LLVM each: loaded after TensorFlow, as torch may do later, it ends the process
             import triton  # noqa: F401
     try:
-        import tensorflow as tf
+        with _silent():
+            import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")
         for limit in (tf.config.threading.set_intra_op_parallelism_threads, tf.config.threading.set_inter_op_parallelism_threads):
@@ -145,11 +153,39 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
     return keras, tf
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error: TensorFlow's libraries greet there before any setting of theirs counts."""
+    try:
+        sys.stderr.flush()
+        before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, AttributeError):  # it is closed: nothing to keep silent
+        yield
+        return
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
+
+
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[Array]]]:
-    """The configuration, and the arrays of each layer in the file's own order."""
+def check_file(path: Path) -> None:
+    """Whether a file is one of DenseDepth, as far as can be told without TensorFlow: its form and its layers.
+
+    Raises:
+        ModelError: not HDF5, cut off, or with layers that DenseDepth does not have.
+    """
+    config, _arrays = _read(path)
+    _check_layers(config, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """The configuration, and for each layer its arrays by their names, in the file's own order."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -169,25 +205,38 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, list[Array]]]:
             config = json.loads(words)
             group = file["model_weights"]
             arrays = {}
-            for name in [n.decode() if isinstance(n, bytes) else str(n) for n in group.attrs["layer_names"]]:
-                inside = [n.decode() if isinstance(n, bytes) else str(n) for n in group[name].attrs.get("weight_names", ())]
-                arrays[name] = [np.asarray(group[name][n], np.float32) for n in inside]
+            for name in _names(group, "layer_names"):
+                inside = _names(group[name], "weight_names")
+                arrays[name] = {n: np.asarray(group[name][n], np.float32) for n in inside}
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as exc:
         raise ModelError(f"{path} is cut off or damaged: {' '.join(str(exc).split())[:120]}", HINT) from exc
     return config, arrays
 
 
-def _layers(config: Any, path: Path) -> list[dict[str, Any]]:
+def _names(group: Any, attribute: str) -> list[str]:
+    """A list of names; one that HDF5 cannot hold in an attribute Keras cuts into `attribute`0, `attribute`1 and so on."""
+    parts = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(f"{attribute}{len(parts)}")
+    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in group.attrs[part]]
+
+
+def _check_layers(config: Any, path: Path) -> None:
+    """Kinds of layers, those of nested models included.
+
+    Raises:
+        ModelError: no graph of layers, too many of them, or one that DenseDepth does not have.
+    """
     try:
-        if config["class_name"] not in ("Model", "Functional"):
+        if config["class_name"] not in _MODELS:
             raise ModelError(
                 f"{path} holds a {str(config['class_name'])[:40]}: expected a Model or Functional of DenseDepth", HINT
             )
-        layers = list(config["config"]["layers"])
-        unknown = [layer for layer in layers if layer["class_name"] not in _MAKERS]
+        layers = list(_flat(config))
+        unknown = [layer for layer in layers if _kind(layer) not in _MAKERS]
         if unknown:
             raise ModelError(
-                f"{path}: the layer {str(unknown[0]['config'].get('name'))[:60]} is a {str(unknown[0]['class_name'])[:40]}, "
+                f"{path}: the layer {str(unknown[0]['config'].get('name'))[:60]} is a {_kind(unknown[0])[:40]}, "
                 f"which is no part of DenseDepth: expected {', '.join(sorted(_MAKERS))}",
                 HINT,
             )
@@ -195,7 +244,20 @@ def _layers(config: Any, path: Path) -> list[dict[str, Any]]:
         raise ModelError(f"{path}: its model_config cannot be read: {exc!r}", HINT) from exc
     if len(layers) > MOST_LAYERS:
         raise ModelError(f"{path} has {len(layers):,} layers: expected about 600", HINT)
-    return layers
+
+
+def _flat(model: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+    if depth > MOST_NESTED:
+        raise KeyError("models nested too deep")
+    for layer in model["config"]["layers"]:
+        if layer["class_name"] in _MODELS:
+            yield from _flat(layer, depth + 1)
+        else:
+            yield layer
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    return str(layer["class_name"]).rpartition(">")[2]  # a class that was registered has its package before it
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
@@ -268,31 +330,41 @@ def _join(k: Any, c: dict[str, Any]) -> Any:
 
 def _upsampling(k: Any, c: dict[str, Any]) -> Any:
     """Keras' own layer, of the later code: pixel centres are kept."""
-    _only(c, data_format=("channels_last",), interpolation=("nearest", "bilinear"))
-    return k.layers.UpSampling2D(_pair(c["size"]), interpolation=c.get("interpolation", "nearest"))
+    _only(c, data_format=("channels_last", None), interpolation=("nearest", "bilinear"))
+    return _resizing(k, c, c.get("interpolation", "nearest"))
 
 
 def _aligned_upsampling(k: Any, c: dict[str, Any]) -> Any:
     """The layer of DenseDepth's own code: bilinear with aligned corners, unless its configuration says otherwise."""
     _only(c, data_format=("channels_last", None), align_corners=(True, False))
-    size = _pair(c["size"])
-    across = size if isinstance(size, tuple) else (size, size)
-    if not c.get("align_corners", True):
-        return k.layers.UpSampling2D(across, interpolation="bilinear")
+    return _resizing(k, c, "aligned" if c.get("align_corners", True) else "bilinear")
+
+
+def _resizing(k: Any, c: dict[str, Any], how: str) -> Any:
+    """(N, H, W, C) to (N, a H, b W, C); Keras' own layer knows no aligned corners, and no sizes that are known later."""
     import tensorflow as tf
 
-    class AlignedUpSampling2D(k.layers.Layer):  # type: ignore[misc, name-defined]
+    size = _pair(c["size"])
+    across = size if isinstance(size, tuple) else (size, size)
+    if len(across) != 2 or not all(isinstance(side, int) and side > 0 for side in across):
+        raise ValueError(f"{size!r} is no factor")
+
+    class Resizing(k.layers.Layer):  # type: ignore[misc, name-defined]
         def call(self, x: Any) -> Any:
-            shape = tf.shape(x)
-            return tf.compat.v1.image.resize_bilinear(x, (shape[1] * across[0], shape[2] * across[1]), align_corners=True)
+            sides = tf.shape(x)[1:3] * tf.constant(across)
+            if how == "nearest":
+                return tf.raw_ops.ResizeNearestNeighbor(images=x, size=sides, half_pixel_centers=True)
+            aligned = how == "aligned"
+            return tf.raw_ops.ResizeBilinear(images=x, size=sides, align_corners=aligned, half_pixel_centers=not aligned)
 
         def compute_output_shape(self, shape: Any) -> Any:
             sides = [None if side is None else side * by for side, by in zip(shape[1:3], across, strict=True)]
             return (shape[0], *sides, shape[3])
 
-    return AlignedUpSampling2D()
+    return Resizing()
 
 
+_MODELS = ("Model", "Functional")
 _MAKERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "InputLayer": lambda k, _c: k.Input((None, None, 3)),
     "Conv2D": _convolution,
@@ -309,33 +381,76 @@ _MAKERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
 }
 
 
-def _build(layers: list[dict[str, Any]], config: dict[str, Any], keras: Any, tf: Any, path: Path) -> Any:
-    """The graph; layers come in an order in which each stands after what it needs."""
-    done: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    first = None
-    for layer in layers:
-        name, kind, words = str(layer["config"]["name"]), layer["class_name"], layer["config"]
-        try:
-            made = _MAKERS[kind](keras, words)
-        except (ValueError, TypeError, KeyError) as exc:
-            raise ModelError(f"{path}: the layer {name[:60]} ({kind}) is not as in DenseDepth: {exc}", HINT) from exc
-        if kind == "InputLayer":
-            if first is not None:
-                raise ModelError(f"{path} has several inputs: expected one", HINT)
-            first = done[name] = made
-            continue
-        nodes = layer["inbound_nodes"]
-        if len(nodes) != 1:
-            raise ModelError(f"{path}: the layer {name[:60]} is used {len(nodes)} times: expected once", HINT)
-        inputs = [done[str(each[0])] for each in nodes[0]]
-        done[name] = made(inputs if kind == "Concatenate" else inputs[0])
-        own[name] = made
-    outputs = config["config"]["output_layers"]
-    last = str((outputs[0] if isinstance(outputs[0], list) else outputs)[0])
-    model = keras.Model(first, done[last])
-    model.by_name = own
-    return model
+class _Graph:
+    """Builds the graph of a configuration; a model inside a model is laid out flat.
+
+    Attributes:
+        made: (name of the layer's group in the file, its own name, the layer).
+    """
+
+    def __init__(self, keras: Any, path: Path) -> None:
+        self._keras, self._path = keras, path
+        self.made: list[tuple[str, str, Any]] = []
+
+    def model(self, config: dict[str, Any]) -> Any:
+        photo = self._keras.Input((None, None, 3))
+        inputs = _references(config["config"]["input_layers"])
+        if len(inputs) != 1:
+            raise ModelError(f"{self._path} has {len(inputs)} inputs: expected one", HINT)
+        outputs = self._lay_out(config["config"], [photo], "")
+        if len(outputs) != 1:
+            raise ModelError(f"{self._path} has {len(outputs)} outputs: expected one, the depth", HINT)
+        return self._keras.Model(photo, outputs[0])
+
+    def _lay_out(self, config: dict[str, Any], inputs: list[Any], group: str) -> list[Any]:
+        """The tensors that a model answers; layers come in an order in which each stands after what it needs."""
+        names = [name for name, _index in _references(config["input_layers"])]
+        done: dict[str, list[Any]] = {name: [tensor] for name, tensor in zip(names, inputs, strict=True)}
+        for layer in config["layers"]:
+            name, kind, words = str(layer["config"]["name"]), _kind(layer), layer["config"]
+            if kind == "InputLayer":
+                if name not in done:
+                    raise ModelError(f"{self._path}: the input {name[:60]} leads nowhere", HINT)
+                continue
+            nodes = layer["inbound_nodes"]
+            if len(nodes) != 1:
+                raise ModelError(f"{self._path}: the layer {name[:60]} is used {len(nodes)} times: expected once", HINT)
+            given = [done[before][index] for before, index in _node(nodes[0])]
+            if kind in _MODELS:
+                done[name] = self._lay_out(words, given, group or name)
+                continue
+            try:
+                one = _MAKERS[kind](self._keras, words)
+            except (ValueError, TypeError, KeyError) as exc:
+                raise ModelError(f"{self._path}: the layer {name[:60]} ({kind}) is not as in DenseDepth: {exc}", HINT) from exc
+            done[name] = [one(given if kind == "Concatenate" else given[0])]
+            self.made.append((group or name, name, one))
+        return [done[name][index] for name, index in _references(config["output_layers"])]
+
+
+def _references(value: Any) -> list[tuple[str, int]]:
+    """Layers and which of their answers: one [name, node, index] or a list of such."""
+    each = [value] if isinstance(value[0], str) else value
+    return [(str(one[0]), int(one[2])) for one in each]
+
+
+def _node(node: Any) -> list[tuple[str, int]]:
+    """What a layer is given: of Keras 2 a list of references, of Keras 3 its arguments, with references somewhere inside."""
+    if isinstance(node, list):
+        return _references(node)
+    found: list[tuple[str, int]] = []
+
+    def search(value: Any, depth: int) -> None:
+        if depth > MOST_NESTED:
+            raise ValueError("arguments nested too deep")
+        if isinstance(value, list):
+            for one in value:
+                search(one, depth + 1)
+        elif isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+            found.extend(_references(value["config"]["keras_history"]))
+
+    search(node["args"], 0)
+    return found
 
 
 def _check_ends(model: Any, path: Path) -> None:
@@ -350,11 +465,25 @@ def _check_ends(model: Any, path: Path) -> None:
         raise ModelError(f"{path} answers {found[2]}x{found[1]} for 96x64 pixels: expected half the size", HINT)
 
 
-def _fill(model: Any, arrays: dict[str, list[Array]], path: Path) -> None:
-    for name, layer in model.by_name.items():
+def _fill(made: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]], path: Path) -> None:
+    for group, name, layer in made:
         wanted = [tuple(w.shape) for w in layer.weights]
-        found = [a.shape for a in arrays.get(name, [])]
+        inside = arrays.get(group, {})
+        if group == name:
+            values = list(inside.values())
+        else:  # a nested model's arrays lie in one group, trainable ones first: their names say whose they are
+            values = [a for w in layer.weights if (a := _of(inside, name, w.name)) is not None]
+        found = [a.shape for a in values]
         if wanted != found:
             raise ModelError(f"{path}: the layer {name[:60]} has weights of {found}: expected {wanted}", HINT)
         if wanted:
-            layer.set_weights(arrays[name])
+            layer.set_weights(values)
+
+
+def _of(inside: dict[str, Array], layer: str, variable: str) -> Array | None:
+    """The array of one variable of a layer; None where there is none.
+
+    The shortest name that ends so: of layers `bn` and `conv1/bn` each has its own, with or without the model's name in front.
+    """
+    found = [n for n in inside if f"/{n.partition(':')[0]}".endswith(f"/{layer}/{variable}")]
+    return inside[min(found, key=len)] if found else None

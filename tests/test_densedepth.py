@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -312,6 +311,8 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
         assert isinstance(run("depth", str(photo), "-o", str(tmp_path / "x"), *wrong).exception, SettingsError)
     offline = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", "nyu", "--offline")
     assert isinstance(offline.exception, WeightsMissingError)
-    monkeypatch.setattr(weights, "PUBLISHED", tuple(dataclasses.replace(r, size=0) for r in weights.PUBLISHED))
-    weights.add("nyu", legacy)
+    added = run("weights", "add", "nyu", model)  # one's own training has another size than the published file
+    assert added.exit_code == 0
+    assert "not the published file" in added.output
+    assert weights.recorded("nyu")["source"] == "added by hand, of another size"
     assert run("depth", str(photo), "-o", str(tmp_path / "y"), "--model", "nyu", "--offline", "-j", "1").exit_code == 0

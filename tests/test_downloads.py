@@ -589,6 +589,21 @@ def test_a_cache_that_cannot_be_written(cache: Path, tmp_path: Path) -> None:
         weights.obtain("one")
 
 
+RECORDER = """
+import sys
+from vizcomp import weights
+for i in range(40):
+    weights._change_records(lambda known: known | {f"{sys.argv[1]}{i}": {}})
+"""
+
+
+def test_two_processes_record_what_each_has(cache: Path) -> None:
+    cache.mkdir()
+    both = [subprocess.Popen([sys.executable, "-c", RECORDER, name]) for name in "ab"]
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert len(weights._records()) == 80
+
+
 def test_a_cache_that_is_a_file(cache: Path, tmp_path: Path) -> None:
     cache.write_bytes(b"")
     mine = tmp_path / "mine.bin"

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from vizcomp import vision, weights  # noqa: E402
 from vizcomp.cli import app  # noqa: E402
-from vizcomp.errors import ModelError, WeightsMissingError  # noqa: E402
+from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError  # noqa: E402
 from vizcomp.nets import classifiers  # noqa: E402
 from vizcomp.nets.inception import Inception  # noqa: E402
 
@@ -56,6 +56,105 @@ def test_the_published_state_dict_loads_by_name(tmp_path: Path, state: dict[str,
         assert system.classes == classifiers.CIFAR_CLASSES
         answer = system.answers([image])[0]
         np.testing.assert_allclose(answer.probabilities, wanted, atol=1e-5)  # type: ignore[union-attr]
+
+
+def plainly(state: dict[str, Any], x: Any) -> Any:
+    """The published forward pass again, without a module: each branch as torchvision's Inception3 has it."""
+    from torch.nn import functional as F
+
+    def unit(x: Any, name: str, stride: int = 1, padding: Any = 0) -> Any:
+        x = F.conv2d(x, state[f"{name}.conv.weight"], None, stride, padding)
+        stats = [state[f"{name}.bn.{what}"].view(1, -1, 1, 1) for what in ("running_mean", "running_var", "weight", "bias")]
+        return ((x - stats[0]) / torch.sqrt(stats[1] + 0.001) * stats[2] + stats[3]).clamp_min(0)
+
+    def chain(x: Any, *steps: Any) -> Any:
+        for name, *more in steps:
+            x = unit(x, name, *more)
+        return x
+
+    x = unit(x, "Conv2d_1a_3x3", 1, 1)
+    for b in ("Mixed_5b", "Mixed_5c", "Mixed_5d"):
+        x = torch.cat(
+            [
+                unit(x, f"{b}.branch1x1"),
+                chain(x, (f"{b}.branch5x5_1",), (f"{b}.branch5x5_2", 1, 2)),
+                chain(x, (f"{b}.branch3x3dbl_1",), (f"{b}.branch3x3dbl_2", 1, 1), (f"{b}.branch3x3dbl_3", 1, 1)),
+                unit(F.avg_pool2d(x, 3, 1, 1), f"{b}.branch_pool"),
+            ],
+            1,
+        )
+    b = "Mixed_6a"
+    double = chain(x, (f"{b}.branch3x3dbl_1",), (f"{b}.branch3x3dbl_2", 1, 1), (f"{b}.branch3x3dbl_3", 2))
+    x = torch.cat([unit(x, f"{b}.branch3x3", 2), double, F.max_pool2d(x, 3, 2)], 1)
+    across, down = (0, 3), (3, 0)
+    for b in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        pads = (0, down, across, down, across)
+        x = torch.cat(
+            [
+                unit(x, f"{b}.branch1x1"),
+                chain(x, (f"{b}.branch7x7_1",), (f"{b}.branch7x7_2", 1, across), (f"{b}.branch7x7_3", 1, down)),
+                chain(x, *((f"{b}.branch7x7dbl_{i + 1}", 1, pads[i]) for i in range(5))),
+                unit(F.avg_pool2d(x, 3, 1, 1), f"{b}.branch_pool"),
+            ],
+            1,
+        )
+    b = "Mixed_7a"
+    seven = [
+        (f"{b}.branch7x7x3_1",),
+        (f"{b}.branch7x7x3_2", 1, across),
+        (f"{b}.branch7x7x3_3", 1, down),
+        (f"{b}.branch7x7x3_4", 2),
+    ]
+    x = torch.cat([chain(x, (f"{b}.branch3x3_1",), (f"{b}.branch3x3_2", 2)), chain(x, *seven), F.max_pool2d(x, 3, 2)], 1)
+    for b in ("Mixed_7b", "Mixed_7c"):
+        three = unit(x, f"{b}.branch3x3_1")
+        double = chain(x, (f"{b}.branch3x3dbl_1",), (f"{b}.branch3x3dbl_2", 1, 1))
+        forks = [unit(y, f"{b}.{n}a", 1, (0, 1)) for y, n in ((three, "branch3x3_2"), (double, "branch3x3dbl_3"))]
+        others = [unit(y, f"{b}.{n}b", 1, (1, 0)) for y, n in ((three, "branch3x3_2"), (double, "branch3x3dbl_3"))]
+        pooled = unit(F.avg_pool2d(x, 3, 1, 1), f"{b}.branch_pool")
+        x = torch.cat([unit(x, f"{b}.branch1x1"), forks[0], others[0], forks[1], others[1], pooled], 1)
+    return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize("form", ["plain", "module.", "model.", "checkpoint", "untracked"])
+def test_the_forward_pass_is_the_published_one(tmp_path: Path, state: dict[str, Any], form: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for name, value in state.items():  # statistics that matter
+        if name.endswith(("running_mean", "bn.bias", "fc.bias")):
+            value.normal_(0, 0.1, generator=generator)
+        elif name.endswith(("running_var", "bn.weight")):
+            value.uniform_(0.5, 1.5, generator=generator)
+    saved: dict[str, Any] = {
+        "plain": state,
+        "checkpoint": {"epoch": 3, "state_dict": {f"model.{n}": v for n, v in state.items()}},
+        "untracked": {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")},
+    }.get(form) or {form + n: v for n, v in state.items()}
+    path = published(tmp_path, saved)
+    loaded = classifiers.load_published(path, "2019")
+    assert sum(p.numel() for p in loaded.network.parameters()) == pytest.approx(21.64e6, abs=5e3)
+    images = torch.rand(2, 3, 32, 32, generator=generator)
+    with torch.inference_mode():
+        scaled = (images - torch.tensor((0.4914, 0.4822, 0.4465)).view(1, 3, 1, 1)) / torch.tensor((0.2023, 0.1994, 0.2010)).view(
+            1, 3, 1, 1
+        )
+        wanted = plainly(state, scaled)
+        found = loaded(images)
+    assert float(wanted.std()) > 0.01
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_a_wrong_file_is_not_added(tmp_path: Path, state: dict[str, Any], cache: Path) -> None:
+    del state["fc.bias"]
+    result = CliRunner().invoke(app, ["weights", "add", "inception-v3", str(published(tmp_path, state))])
+    assert isinstance(result.exception, InputError)
+    assert "missing: fc.bias" in result.exception.message
+    assert not (cache / "inception_v3.pt").exists()
+    result = CliRunner().invoke(app, ["weights", "add", "nyu", str(tmp_path / "inception_v3.pt")])
+    assert isinstance(result.exception, InputError)
+    assert "is not HDF5" in result.exception.message
+    assert "nyu has 172,897,376" in result.exception.message
+    result = CliRunner().invoke(app, ["weights", "pull", "nyu", "--calibrate", str(tmp_path)])
+    assert isinstance(result.exception, SettingsError)
 
 
 def test_what_does_not_fit_is_listed(tmp_path: Path, state: dict[str, Any]) -> None:

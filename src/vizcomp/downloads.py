@@ -103,7 +103,7 @@ def fetch(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = locked(path)
     except OSError as exc:
         raise WeightsMissingError(
             f"{path.parent} cannot be written: {exc.strerror}", "set VIZCOMP_CACHE to a folder of yours"
@@ -136,8 +136,12 @@ def _held(file: IO[bytes]) -> Iterator[None]:
         yield
 
 
-def _locked(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Waits until no other process is at work on this file."""
+def locked(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Waits until no other process is at work on this file, and keeps others out.
+
+    Raises:
+        OSError: its folder cannot be written.
+    """
     file = path.with_name(f".{path.name}.lock").open("wb")
     with contextlib.suppress(ImportError):  # no such module on Windows: there two processes fetch it twice, the later rename wins
         import fcntl

@@ -7,11 +7,12 @@ came first is recorded in `records.json` of the cache folder, and compared ever 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -336,8 +337,12 @@ def state(row: WeightFile, *, thorough: bool = False) -> State:
     return "cached"
 
 
-def add(name: str, file: Path) -> Path:
+def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -> Path:
     """Copies a user's own file into the cache: that of a published row, or a model of vizcomp under a name of its own.
+
+    Args:
+        check: of the content of a published row's file; raises a `ModelError` where it is another. With it, a file of another
+            size than the published one (saved anew, say, or a training of one's own) is taken where no checksum is known.
 
     Returns:
         Where it lies now.
@@ -363,17 +368,23 @@ def add(name: str, file: Path) -> Path:
     else:
         target = place(row)
         size = file.stat().st_size
-        if row.size and size != row.size:
-            raise InputError(f"{file} has {size:,} bytes; {row.id} has {row.size:,}", "it may be cut off, or another file")
+        other = f"{file} has {size:,} bytes; {row.id} has {row.size:,}" if row.size and size != row.size else ""
+        if other and (check is None or row.md5 or row.sha256):
+            raise InputError(other, "it may be cut off, or another file")
         if row.md5 and downloads.digest(file, "md5") != row.md5:
             raise InputError(f"{file} is not {row.id}: the checksum differs", "it may be damaged")
+        if check is not None:
+            try:
+                check(file)
+            except ModelError as exc:
+                raise InputError(exc.message + (f" ({other})" if other else ""), exc.hint) from exc
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.add")
         shutil.copyfile(file, beside)
         os.replace(beside, target)
         if row is not None:
-            _record(row.id, target, downloads.digest(target), "added by hand", "")
+            _record(row.id, target, downloads.digest(target), f"added by hand{', of another size' if other else ''}", "")
     except OSError as exc:
         raise OutputError(f"{target} cannot be written: {exc.strerror or exc}", "set VIZCOMP_CACHE to a folder of yours") from exc
     return target
@@ -394,7 +405,8 @@ def clear(name: str) -> int:
     if own is None and not find(name).sources:
         raise SettingsError(f"{name} comes with the package; it is not in the cache", "give the name of a published file")
     paths = [own] if own else [place(find(name))]
-    paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*")]
+    # the lock stays: without it another process that waits for it and one that comes later would both download
+    paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*") if p.suffix != ".lock"]
     freed = 0
     for path in paths:
         if path.is_file():
@@ -428,25 +440,27 @@ def _records() -> dict[str, Any]:
 def _record(name: str, path: Path, sha256: str, source: str, words: str) -> None:
     stat = path.stat()
     about = {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "source": source, "words": words}
-    _write_records(_records() | {name: about})
+    _change_records(lambda records: records | {name: about})
 
 
 def note(name: str, **more: Any) -> None:
     """Adds to what is known of a cached file: the normalisation that was found for it, say."""
-    if known := recorded(name):
-        _write_records(_records() | {name: known | more})
+    if recorded(name):
+        _change_records(lambda records: records | {name: records.get(name, {}) | more})
 
 
 def _forget(name: str) -> None:
-    if name in (known := _records()):
-        _write_records({k: v for k, v in known.items() if k != name})
+    if name in _records():
+        _change_records(lambda records: {k: v for k, v in records.items() if k != name})
 
 
-def _write_records(records: dict[str, Any]) -> None:
+def _change_records(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """One process at a time: what another one has written meanwhile stays."""
     path = cache_folder() / "records.json"
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(records, indent=1, sort_keys=True), "utf-8")
-        os.replace(beside, path)
-    except OSError:  # a cache that cannot be written is of use all the same
-        beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), downloads.locked(path):  # a cache that cannot be written is of use all the same
+        try:
+            beside.write_text(json.dumps(change(_records()), indent=1, sort_keys=True), "utf-8")
+            os.replace(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)

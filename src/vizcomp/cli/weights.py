@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,6 +79,7 @@ def pull(names: Names = None, calibrate: Calibrate = None, offline: Offline = Fa
 
     if not names:
         raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights.PUBLISHED)}")
+    _no_calibration(calibrate, names)
     for name in [weights.find(n).id for n in names]:
         with _progress(name) as told:
             path = weights.obtain(name, offline=offline, on_bytes=told)
@@ -92,6 +94,8 @@ def _tell(name: str, calibrate: Path | None) -> None:
     voice = Voice(quiet=False, verbose=False)
     if digest := weights.recorded(name).get("sha256"):
         voice.say(f"{name}: sha256 {digest}")
+    if str(weights.recorded(name).get("source", "")).endswith("of another size"):
+        voice.say(f"{name}: not the published file, which has {weights.find(name).size:,} bytes")
     if name != "inception-v3":
         return
     from vizcomp.nets import classifiers
@@ -132,8 +136,29 @@ def add(
     """Copy a file of your own into the cache: a published one whose links are dead, or a model you trained."""
     from vizcomp import weights
 
-    print(weights.add(name, file))
+    _no_calibration(calibrate, [name])
+    print(weights.add(name, file, check=_check_of(name)))
     _tell(name, calibrate)
+
+
+def _check_of(name: str) -> Callable[[Path], None] | None:
+    """What tells whether a file is that of a published network."""
+    if name == "nyu":
+        from vizcomp.nets import densedepth
+
+        return densedepth.check_file
+    if name == "inception-v3":
+        from vizcomp.nets import classifiers
+
+        return classifiers.check_published
+    return None
+
+
+def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
+    from vizcomp.errors import SettingsError
+
+    if calibrate is not None and "inception-v3" not in names:
+        raise SettingsError("--calibrate is of inception-v3 only", "leave it away")
 
 
 @app.command()

@@ -141,10 +141,12 @@ def load_published(path: Path, year: str) -> Classifier:
         raise ModelError(
             f"{path} cannot be read as a state dict: {(str(exc).splitlines() or [type(exc).__name__])[0]}", hint
         ) from exc
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a whole checkpoint
+        found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise ModelError(f"{path} holds no state dict", hint)
     own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
-    found = {n: v for n, v in found.items() if not str(n).endswith("num_batches_tracked")}
+    found = {n: v for n, v in _without_prefix(found).items() if not n.endswith("num_batches_tracked")}
     wrong = {
         "missing": sorted(own.keys() - found.keys()),
         "extra": sorted(map(str, found.keys() - own.keys())),
@@ -161,6 +163,22 @@ def load_published(path: Path, year: str) -> Classifier:
         raise ModelError(f"{path} is not Inception v3 for CIFAR-10; {'; '.join(said)}", hint)
     network.load_state_dict({n: v.float() for n, v in found.items()}, strict=False)
     return Classifier(network, CIFAR_CLASSES, {"architecture": "inception-full"}).eval().requires_grad_(False)
+
+
+def _without_prefix(state: dict[Any, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without what a wrapper (DataParallel, Lightning) put before each name: "module.", "model."."""
+    first = "Conv2d_1a_3x3.conv.weight"
+    before = next((str(n).removesuffix(first) for n in state if str(n).endswith(first)), "")
+    return {str(n).removeprefix(before): v for n, v in state.items()}
+
+
+def check_published(path: Path) -> None:
+    """Whether a file is PyTorch_CIFAR10's Inception v3.
+
+    Raises:
+        ModelError: as `load_published`.
+    """
+    load_published(path, "2021")
 
 
 def year_of(name: str) -> str:

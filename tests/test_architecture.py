@@ -25,6 +25,7 @@ FLOORS = {
     "entropy": 1,
     "vzc": 1,
     "images": 2,
+    "storage": 2,
     "datasets": 2,
     "weights": 2,
     "downloads": 2,
@@ -40,6 +41,7 @@ FLOORS = {
     "evaluation": 5,
     "eval_report": 5,
     "engines": 5,
+    "ray_engine": 5,
     "loop": 5,
     "batch": 5,
     "codec_batch": 5,
@@ -63,6 +65,10 @@ SAME_FLOOR = {
     ("eval_report", "report"),
     ("cli", "cli"),
     ("datasets", "images"),
+    ("images", "storage"),
+    ("journal", "storage"),
+    ("engines", "ray_engine"),
+    ("ray_engine", "engines"),
     ("weights", "downloads"),
     ("journal", "weights"),
     ("training", "neural"),
@@ -153,7 +159,7 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
 
 
 RUN_MAIN = "\ntry:\n    from vizcomp.cli import main; main()\nexcept SystemExit: pass"
-HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray scipy matplotlib numpy PIL requests"
+HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray fsspec scipy matplotlib numpy PIL requests"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from vizcomp import engines
-from vizcomp.errors import EngineError
+from vizcomp.errors import SettingsError
 
 
 def slow_square(task: int) -> int:
@@ -70,5 +70,5 @@ def test_tasks_are_consumed_as_workers_become_free() -> None:
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(EngineError, match="ray"):
-        list(engines.map_tasks(slow_square, [1], on_crash=crashed, engine="ray"))
+    with pytest.raises(SettingsError, match="spark"):
+        list(engines.map_tasks(slow_square, [1], on_crash=crashed, engine="spark"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,15 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import coefficients, guide, images, metrics, verify, vision
+from vizcomp import coefficients, guide, images, metrics, storage, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import Compressed, DjpegSettings, Prepared, compress
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.journal import Journal
-from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, run_batch
+from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.storage import AnyPath
 
 VERIFY_QUALITIES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 47.0, 57.0, 67.0, 77.0, 86.0, 95.0, 100.0)  # for --verify
 GALLERY_SIZE = 8
@@ -91,6 +91,10 @@ class DjpegTask:
     settings: DjpegSettings
     batch: BatchSettings
 
+    def again(self) -> DjpegTask:
+        """As `loop.Task`."""
+        return dataclasses.replace(self, items=replacing(self.items))
+
 
 @dataclasses.dataclass(frozen=True)
 class DepthTask:
@@ -100,6 +104,10 @@ class DepthTask:
     preview: bool
     batch: BatchSettings
     metric: bool = False
+
+    def again(self) -> DepthTask:
+        """As `loop.Task`."""
+        return dataclasses.replace(self, items=replacing(self.items))
 
 
 @dataclasses.dataclass
@@ -113,12 +121,12 @@ class BatchRun:
     records: Records[FileRecord]
     totals: Totals
     interrupted: bool
-    worst: list[tuple[FileRecord, InputFile, Path]]
+    worst: list[tuple[FileRecord, InputFile, AnyPath]]
 
 
 def run_djpeg(
     files: Iterable[InputFile],
-    output: Path,
+    output: AnyPath,
     settings: DjpegSettings,
     batch: BatchSettings,
     *,
@@ -142,7 +150,7 @@ def run_djpeg(
     identities = _check_guides(settings, batch)
     names = images.OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
-    worst: list[tuple[FileRecord, InputFile, Path]] = []
+    worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
     def keep_worst(item: Item, outcome: Outcome[FileRecord]) -> None:
         if outcome.record.status == "ok" and not batch.dry_run and item.target is not None:
@@ -172,7 +180,7 @@ def run_djpeg(
 
 def run_depth(
     files: Iterable[InputFile],
-    output: Path,
+    output: AnyPath,
     batch: BatchSettings,
     *,
     preview: bool = False,
@@ -229,7 +237,7 @@ class WhatIsThere(Protocol):
 
 
 @contextlib.contextmanager
-def open_log(folder: Path | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
+def open_log(folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
     """The log of a run into a folder (None: beside its inputs); a dry run has none.
 
     Args:
@@ -325,7 +333,7 @@ def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: 
 def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     """Compress one photo and write it: one outcome, whatever happens."""
     (item,) = task.items
-    written: list[Path] = []
+    written: list[AnyPath] = []
     record = attempt(lambda: _djpeg(item, task.settings, task.batch, written), lambda exc: _djpeg_failed(item, one_line(exc)))
     return [Outcome(record, written[0] if written else None)]
 
@@ -339,7 +347,7 @@ def _djpeg_failed(item: Item, error: str) -> FileRecord:
     return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
 
 
-def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: list[Path]) -> FileRecord:
+def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: list[AnyPath]) -> FileRecord:
     """The record of a photo; where its file was written goes into `written`."""
     file, target = item.file, item.target
     assert target is not None
@@ -414,7 +422,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     )
 
 
-def _under_own_suffix(target: Path, source: Path) -> Path:
+def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
     """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
     base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
     return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
@@ -447,7 +455,7 @@ def _depth_failed(item: Item, error: str) -> DepthRecord:
     return DepthRecord(input=item.file.shown, output=None, status="failed", error=error)
 
 
-def _preview_of(target: Path) -> Path:
+def _preview_of(target: AnyPath) -> AnyPath:
     return target.with_name(target.name.removesuffix(".png") + ".jpg")
 
 
@@ -539,7 +547,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     )
 
 
-def reason_to_skip(target: Path, file: InputFile, *, replace: bool) -> str | None:
+def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | None:
     """Why an input is not done, where its output exists already; None where it is to be done.
 
     Raises:
@@ -547,7 +555,7 @@ def reason_to_skip(target: Path, file: InputFile, *, replace: bool) -> str | Non
     """
     if not target.exists():
         return None
-    if target.samefile(file.path):
+    if storage.same(target, file.path):
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
     return None if replace else "output exists; --overwrite replaces it"
 
@@ -558,7 +566,7 @@ def one_line(error: VizcompError) -> str:
     return " ".join(text.split())
 
 
-def size_of(path: Path) -> int:
+def size_of(path: AnyPath) -> int:
     """Bytes of a file; 0 where it cannot be told."""
     try:
         return path.stat().st_size
@@ -566,6 +574,6 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _times(path: Path) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_atime_ns, stat.st_mtime_ns
+def _times(path: AnyPath) -> tuple[int, int]:
+    stat = path.stat()
+    return getattr(stat, "st_atime_ns", stat.st_mtime_ns), stat.st_mtime_ns

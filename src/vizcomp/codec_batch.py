@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,12 +25,13 @@ import numpy.typing as npt
 from vizcomp import entropy, images, journal, neural, verify, vision, vzc
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
-from vizcomp.engines import available_cores
+from vizcomp.engines import available_cores, in_worker
 from vizcomp.errors import FormatError, InputError, OutputError, SettingsError, VizcompError
 from vizcomp.images import InputFile, OutputNames
-from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, run_batch
+from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
+from vizcomp.storage import AnyPath
 
 Pixels = npt.NDArray[np.uint8]
 OnRecord = Callable[[CodecRecord], None]
@@ -107,7 +107,7 @@ class CodecRun:
     records: Records[CodecRecord]
     totals: CodecTotals
     interrupted: bool = False
-    pack: Path | None = None
+    pack: AnyPath | None = None
 
     @property
     def exit_code(self) -> int:
@@ -131,9 +131,9 @@ class _Image:
     """
 
     file: InputFile
-    target: Path | None
+    target: AnyPath | None
     record: CodecRecord
-    root: Path | None = None
+    root: AnyPath | None = None
     replace: bool = False
     company: bool = False
     pixels: Pixels | None = None
@@ -207,7 +207,7 @@ def _limit_threads(jobs: int) -> None:
     """Workers share the cores: more threads than one each would only get in each other's way."""
     import torch
 
-    if multiprocessing.parent_process() is not None:
+    if in_worker():
         torch.set_num_threads(1)
     elif jobs:
         torch.set_num_threads(min(jobs, available_cores()))
@@ -256,8 +256,8 @@ def _outcomes_of(items: Sequence[Item], coded: Sequence[_Image]) -> list[Outcome
 
 
 def _targets(
-    files: Iterable[InputFile], output: Path | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
-) -> tuple[Iterator[InputFile], Callable[[InputFile], Path], Path | None]:
+    files: Iterable[InputFile], output: AnyPath | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
+) -> tuple[Iterator[InputFile], Callable[[InputFile], AnyPath], AnyPath | None]:
     """Where outputs go: beside the inputs (None), below a folder, or, for one input, into the very file that `output` names.
 
     The inputs, what gives each its output, and the folder.
@@ -315,10 +315,14 @@ class EncodeTask:
     settings: EncodeSettings
     jobs: int = 0
 
+    def again(self) -> EncodeTask:
+        """As `loop.Task`."""
+        return dataclasses.replace(self, items=replacing(self.items))
+
 
 def run_encode(
     files: Iterable[InputFile],
-    output: Path | None,
+    output: AnyPath | None,
     settings: EncodeSettings,
     *,
     jobs: int = 0,
@@ -538,7 +542,7 @@ def _write_vzc(item: _Image, settings: EncodeSettings) -> CodecRecord:
 
 def run_encode_pack(
     files: Iterable[InputFile],
-    output: Path,
+    output: AnyPath,
     settings: EncodeSettings,
     *,
     names: bool = True,
@@ -601,7 +605,7 @@ def run_encode_pack(
         started = time.perf_counter()
         records = Records(CodecRecord)
         interrupted = run_batch(
-            (log.item(file, None, whole_pack + os.fsencode(file.path.absolute())) for file in listed),
+            (log.item(file, None, whole_pack + os.fsencode(str(file.path.absolute()))) for file in listed),
             records,
             tasks=lambda items: (EncodeTask(group, settings, jobs) for group in _groups(items)),
             work=encode_some,
@@ -614,7 +618,7 @@ def run_encode_pack(
             engine=engine,
             isolate=isolate,
         )
-    written: Path | None = None
+    written: AnyPath | None = None
     data = writer.finish()
     if len(writer) and not settings.dry_run:
         written = output.with_name(f"{output.stem}.partial{output.suffix}") if interrupted else output
@@ -714,14 +718,19 @@ class DecodeTask:
     settings: DecodeSettings
     jobs: int = 0
 
+    def again(self) -> DecodeTask:
+        """As `loop.Task`."""
+        return dataclasses.replace(self, items=replacing(self.items))
+
 
 class PackTarget(NamedTuple):
     """An image of a pack: its number, where it goes, whether what lies there may be replaced, and whether it is done already."""
 
     number: int
-    path: Path
+    path: AnyPath
     replace: bool
     known: bool
+    fresh: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -736,6 +745,10 @@ class PackTask:
     @property
     def items(self) -> tuple[Item, ...]:
         return (self.item,)
+
+    def again(self) -> PackTask:
+        """As `loop.Task`."""
+        return dataclasses.replace(self, targets=tuple(t._replace(replace=t.replace or t.fresh) for t in self.targets))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -758,7 +771,7 @@ class PackPart:
 class PackedImage:
     """One image of a pack that was written: what a later run must know of it."""
 
-    target: Path
+    target: AnyPath
     state: journal.State
     width: int
     height: int
@@ -774,7 +787,7 @@ class _Plan:
     """A pack whose parts are about to come; `broken` is what could not even be planned, `done` what an earlier run did."""
 
     file: InputFile
-    folder: Path
+    folder: AnyPath
     count: int
     broken: PackPart
     tasks: tuple[PackTask, ...]
@@ -784,7 +797,7 @@ class _Plan:
 
 def run_decode(
     files: Iterable[InputFile],
-    output: Path | None,
+    output: AnyPath | None,
     settings: DecodeSettings,
     *,
     jobs: int = 0,
@@ -1020,7 +1033,7 @@ def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan
     done, targets = PackPart(), []
     for i, name in _png_names(known, len(str(max(0, len(reader) - 1)))):
         each = log.item(file, folder / name)
-        targets.append(PackTarget(i, folder / name, each.replace, each.known is not None))
+        targets.append(PackTarget(i, folder / name, each.replace, each.known is not None, each.fresh))
         if each.known is not None:
             done = _with_one_more(done, each.known["width"], each.known["height"], each.known["iterations"], each.known["bytes"])
     # The images of a batch stay together in every run, as `_Image.company` says.
@@ -1070,7 +1083,7 @@ def _png_names(known: Sequence[tuple[int, str | None, str | None]], digits: int)
 
 
 @functools.lru_cache(maxsize=1)
-def _pack(path: Path, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
+def _pack(path: AnyPath, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
     """One pack and its codec for each process."""
     _limit_threads(jobs)
     return VzcPack(path, model=model, max_pixels=max_pixels)

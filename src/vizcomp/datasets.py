@@ -132,7 +132,12 @@ def find_photos(path: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises:
         InputError: something named does not exist, or there is no photo at all.
     """
-    return [file.path for file in photos.find_inputs([path] if isinstance(path, str | Path) else path)]
+    found = []
+    for file in photos.find_inputs([path] if isinstance(path, str | Path) else path):
+        if not isinstance(file.path, Path):
+            raise InputError(f"{file.shown} does not lie on a disk", "copy the data set to a disk first: it is read many times")
+        found.append(file.path)
+    return found
 
 
 def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None = None) -> list[Pixels]:

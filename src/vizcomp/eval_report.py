@@ -10,7 +10,6 @@ import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vizcomp.report import (
@@ -25,6 +24,7 @@ from vizcomp.report import (
     report_json,
 )
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
+from vizcomp.storage import AnyPath
 
 MAX_EXAMPLES = 24
 """Images of the gallery, at most."""
@@ -52,7 +52,7 @@ _SINGLE = (
 
 
 def write_eval_report(
-    folder: Path, *, tool: str, version: str, settings: Mapping[str, Any], result: EvalResult, command: str
+    folder: AnyPath, *, tool: str, version: str, settings: Mapping[str, Any], result: EvalResult, command: str
 ) -> ReportPaths:
     """Write report.json, report.csv and report.html into a folder, each beside its place and then renamed.
 

@@ -269,7 +269,8 @@ def _photos(found: Sequence[images.InputFile], side: int, max_pixels: int, skip:
             pixels = images.upright(images.to_srgb(photo)[0], photo.orientation)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             height, width = rgb.shape[:2]
-            original = file.path if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
+            there = file.path if isinstance(file.path, Path) else None
+            original = there if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
             if side:
                 rgb = vision.fitted(np.ascontiguousarray(rgb), side, side)
             elif height * width > MAX_PIXELS:

@@ -28,13 +28,14 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from vizcomp import storage
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -44,6 +45,7 @@ from vizcomp.errors import (
     TruncatedError,
     UnsupportedError,
 )
+from vizcomp.storage import AnyPath, StorePath
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
@@ -73,6 +75,7 @@ _READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
 _EXIF_HEADER = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
 _HEAD_BYTES = 4096
+_STORED_WHOLE = 1 << 26  # bytes: below, looking at an object's head first costs more than it saves
 _STRIP_PIXELS = 1 << 18
 _MAX_JPEG_SIDE = 65_535
 _open_lock = threading.RLock()
@@ -81,12 +84,12 @@ _open_lock = threading.RLock()
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def printable(path: str | os.PathLike[str]) -> str:
+def printable(path: str | os.PathLike[str] | StorePath) -> str:
     """A path as text that is safe to print: one line, valid UTF-8, no control or text-direction characters.
 
     Bytes that are no UTF-8 show as `\\xNN`, control characters as their Python escapes; any other name is unchanged.
     """
-    text = os.fspath(path)
+    text = path if isinstance(path, str) else str(path)
     if text.isprintable():
         return text
     return "".join(_printable_character(c) for c in text)
@@ -113,7 +116,7 @@ class InputFile:
         shown: `path` for people and reports, safe to print; made from `path` where it is not given.
     """
 
-    path: Path
+    path: AnyPath
     relative: PurePath
     shown: str = ""
 
@@ -128,7 +131,7 @@ class InputFile:
 def find_inputs(
     inputs: Sequence[str | Path],
     *,
-    exclude: Path | None = None,
+    exclude: AnyPath | None = None,
     report: Report | None = None,
     extensions: frozenset[str] = EXTENSIONS,
     what: str = "photo",
@@ -167,15 +170,21 @@ def find_inputs(
 class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
-    def __init__(self, exclude: str | Path | None, report: Report | None, extensions: frozenset[str]) -> None:
+    def __init__(self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str]) -> None:
         self._extensions = extensions
-        self._exclude = os.path.realpath(exclude) if exclude is not None else None
+        self._excluded = exclude
+        self._exclude = os.path.realpath(exclude) if isinstance(exclude, Path) else None
         self._report = report
         self._seen: set[bytes] = set()
 
     def source(self, item: str) -> Iterator[InputFile]:
         if "\0" in item:
             raise InputError(f"{printable(item)} is no file name", "it holds a NUL character")
+        if storage.is_url(item):
+            place = storage.parse(item)
+            if isinstance(place, StorePath):
+                return self._stored(place)
+            item = str(place)
         try:
             mode = os.stat(item).st_mode
         except (FileNotFoundError, NotADirectoryError) as exc:
@@ -196,7 +205,32 @@ class _Finder:
             raise InputError(f"{printable(item)} is a {_kind(mode)}, not a file", "name a file, a folder or a pattern")
         return self._file(path, PurePath(path.name), os.path.realpath(item))
 
-    def _file(self, path: Path, relative: PurePath, real: str) -> Iterator[InputFile]:
+    def _stored(self, place: StorePath) -> Iterator[InputFile]:
+        """An object, the objects below a prefix, or those that a pattern matches."""
+        shown = printable(place)
+        try:
+            if place.key and not place.key.endswith("/") and place.exists():
+                return self._file(place, PurePosixPath(place.name), str(place))
+            if any(c in place.key for c in "*?["):
+                spelled = re.search(r"\.\w+$", place.name) is not None
+                found = ((p, r) for p, r in storage.matches(place) if spelled or p.suffix.lower() in self._extensions)
+            else:
+                exclude = self._excluded if isinstance(self._excluded, StorePath) else None
+                found = ((p, r) for p, r in storage.walk(place, exclude) if p.suffix.lower() in self._extensions)
+                if not place.is_dir():
+                    raise InputError(f"{shown} does not exist", "check the bucket and the key")
+        except OSError as exc:
+            raise _store_error(shown, exc) from exc
+        return self._listed(found, shown)
+
+    def _listed(self, found: Iterator[tuple[StorePath, PurePosixPath]], shown: str) -> Iterator[InputFile]:
+        try:
+            for place, relative in found:
+                yield from self._file(place, relative, str(place))
+        except OSError as exc:
+            raise _store_error(shown, exc) from exc
+
+    def _file(self, path: AnyPath, relative: PurePath, real: str) -> Iterator[InputFile]:
         key = blake2b(os.fsencode(real), digest_size=16).digest()
         if key not in self._seen:
             self._seen.add(key)
@@ -248,7 +282,7 @@ class _Finder:
 
     def _pattern(self, pattern: str) -> Iterator[InputFile]:
         # The look ahead has a memory of its own: what it finds may belong to an earlier input.
-        if next(_Finder(self._exclude, None, self._extensions)._matches(pattern), None) is None:
+        if next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
             raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
         return self._matches(pattern)
 
@@ -305,6 +339,10 @@ class _Finder:
                 yield from self._matching(os.path.join(folder, name), relative / name, rest, set())
 
 
+def _store_error(shown: str, exc: OSError) -> InputError:
+    return InputError(f"{shown} cannot be read: {storage.cause(exc)}", storage.TRY)
+
+
 def _kind(mode: int) -> str:
     for test, name in ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISDIR, "folder")):
         if test(mode):
@@ -335,17 +373,18 @@ class OutputNames:
         extensions: lower-case suffixes of files that are inputs of the same kind, with which rule 2 is concerned.
     """
 
-    def __init__(self, output_dir: Path | None, suffix: str = ".jpg", *, extensions: frozenset[str] = EXTENSIONS) -> None:
-        self._output_dir = None if output_dir is None else Path(output_dir)
+    def __init__(self, output_dir: AnyPath | None, suffix: str = ".jpg", *, extensions: frozenset[str] = EXTENSIONS) -> None:
+        self._output_dir = output_dir
+        self._existing = storage.Existing()
         self._suffix = suffix
         self._extensions = extensions
         self._claimed: dict[int, int] = {}  # hash of the output path to hash of its input: two integers a file
         self._listings: OrderedDict[str, _Listing] = OrderedDict()
 
-    def path_for(self, file: InputFile) -> Path:
+    def path_for(self, file: InputFile) -> AnyPath:
         """The output path of an input; the same again when the same input is asked for again."""
         if self._output_dir is None:
-            folder = file.path.parent
+            folder: AnyPath = file.path.parent
         else:
             folder = self._output_dir.joinpath(*_safe_parts(file.relative.parts[:-1]))
         name = _safe_part(file.relative.name)
@@ -360,10 +399,11 @@ class OutputNames:
                 continue
             key = hash(_folded(str(folder / (candidate + self._suffix))))
             if self._claimed.setdefault(key, asker) == asker:
-                return folder / (candidate + self._suffix)
+                target = folder / (candidate + self._suffix)
+                return self._existing.marked(target) if isinstance(target, StorePath) else target
         raise AssertionError("unreachable: the numbers do not end")
 
-    def _listing(self, folder: Path) -> _Listing:
+    def _listing(self, folder: AnyPath) -> _Listing:
         key = str(folder)
         listing = self._listings.pop(key, None) or _Listing(folder, self._extensions)
         self._listings[key] = listing
@@ -375,21 +415,28 @@ class OutputNames:
 class _Listing:
     """The photos of one folder by folded stem, and its sub-folders."""
 
-    def __init__(self, folder: Path, extensions: frozenset[str]) -> None:
+    def __init__(self, folder: AnyPath, extensions: frozenset[str]) -> None:
         self._names: dict[str, list[str]] = {}
         self._folders: set[str] = set()
         try:
+            if isinstance(folder, StorePath):
+                for place, is_dir in folder.list():
+                    self._add(place.name, is_dir, extensions)
+                return
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    stem, extension = os.path.splitext(entry.name)
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        self._folders.add(_folded(entry.name))
-                    elif extension.lower() in extensions:
-                        self._names.setdefault(_folded(stem), []).append(entry.name)
+                    self._add(entry.name, entry.is_dir(), extensions)
         except OSError:
             pass  # the input itself may still be readable; its name then stands alone
+
+    def _add(self, name: str, is_dir: bool, extensions: frozenset[str]) -> None:
+        stem, extension = os.path.splitext(name)
+        if name.startswith("."):
+            return
+        if is_dir:
+            self._folders.add(_folded(name))
+        elif extension.lower() in extensions:
+            self._names.setdefault(_folded(stem), []).append(name)
 
     def owner(self, stem: str, name: str) -> str | None:
         """Which photo of this stem takes the short name; None where each keeps its own suffix."""
@@ -458,7 +505,7 @@ class Photo:
     notices: tuple[str, ...] = ()
 
 
-def load(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
     """Read a photo; the file is opened and read once.
 
     Args:
@@ -471,7 +518,7 @@ def load(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
             `UnsupportedError` of a kind we do not read.
         MissingExtraError: a HEIC without pillow-heif.
     """
-    return load_bytes(_read_photo(Path(path), max_pixels), printable(path), max_pixels=max_pixels)
+    return load_bytes(_read_photo(path, max_pixels), printable(path), max_pixels=max_pixels)
 
 
 def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -575,14 +622,14 @@ def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.N
             return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
 
 
-def _read_photo(path: Path, max_pixels: int) -> bytes:
+def _read_photo(path: AnyPath, max_pixels: int) -> bytes:
     return read_file(path, check=_recognise, max_bytes=16 * max_pixels + (64 << 20))
 
 
 Check = Callable[[bytes, str], object]
 
 
-def read_file(path: Path, *, check: Check, max_bytes: int) -> bytes:
+def read_file(path: AnyPath, *, check: Check, max_bytes: int) -> bytes:
     """The bytes of a file, read once; nothing large that is not what is wanted is ever read.
 
     Args:
@@ -593,17 +640,44 @@ def read_file(path: Path, *, check: Check, max_bytes: int) -> bytes:
     Raises:
         InputError: missing, not a file, no permission; TooLargeError.
     """
+    if isinstance(path, StorePath):
+        return _stored_bytes(path, check, max_bytes)
     with _file(path, check) as (file, size):
         if size > max_bytes:
-            raise TooLargeError(
-                f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise max_pixels"
-            )
+            raise _too_many_bytes(path, size)
         file.seek(0)
         return file.read()
 
 
-def map_file(path: Path, *, check: Check) -> bytes | mmap.mmap:
-    """The bytes of a file, mapped and not read; arguments and errors as for `read_file`."""
+def _too_many_bytes(path: AnyPath, size: int) -> TooLargeError:
+    return TooLargeError(f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise max_pixels")
+
+
+def _stored_bytes(path: StorePath, check: Check, max_bytes: int | None) -> bytes:
+    """An object of a store; one that is large shows its first bytes before the rest is fetched."""
+    name = printable(path)
+    try:
+        size = path.stat().st_size
+        if size > _STORED_WHOLE:
+            check(path.head(_HEAD_BYTES), name)
+        if max_bytes is not None and size > max_bytes:
+            raise _too_many_bytes(path, size)
+        data = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise InputError(f"{name} does not exist", "check the bucket and the key") from exc
+    except OSError as exc:
+        raise _store_error(name, exc) from exc
+    except MemoryError as exc:
+        raise TooLargeError(f"{name} does not fit into memory", "make it smaller, or run fewer jobs at once") from exc
+    if data:
+        check(data[:_HEAD_BYTES], name)
+    return data
+
+
+def map_file(path: AnyPath, *, check: Check) -> bytes | mmap.mmap:
+    """The bytes of a file, mapped and not read (fetched from a store); arguments and errors as for `read_file`."""
+    if isinstance(path, StorePath):
+        return _stored_bytes(path, check, None)
     with _file(path, check) as (file, size):
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
@@ -1224,12 +1298,12 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def write_atomic(
-    path: Path, data: bytes, *, overwrite: bool = True, times: tuple[int, int] | None = None, below: Path | None = None
+    path: AnyPath, data: bytes, *, overwrite: bool = True, times: tuple[int, int] | None = None, below: AnyPath | None = None
 ) -> None:
     """Write a file whole or not at all: into a hidden file beside it, then renamed. Missing folders are made.
 
     A link at `path` is itself replaced, never followed. Whatever fails, Ctrl-C included, leaves no file behind; only a process
-    that is killed can, and `remove_leftovers` finds that.
+    that is killed can, and `remove_leftovers` finds that. An object of a store is put whole, and keeps no times.
 
     Args:
         overwrite: False refuses a `path` that exists, also one that appears meanwhile.
@@ -1239,8 +1313,16 @@ def write_atomic(
     Raises:
         OutputError: with the cause: no space, no permission, read-only, name too long, exists ...
     """
-    path = Path(path)
     name = printable(path)
+    if isinstance(path, StorePath):
+        try:
+            path.write_bytes(data)
+        except OSError as exc:
+            raise OutputError(f"{name} cannot be written: {storage.cause(exc)}", storage.TRY) from exc
+        return
+    if not isinstance(below, Path):
+        below = None
+    path = Path(path)
     temporary: str | None = None
     with contextlib.ExitStack() as stack:
         try:
@@ -1340,9 +1422,11 @@ def _leftover_prefix() -> str:
     return f".vizcomp-{blake2b(platform.node().encode(), digest_size=4).hexdigest()}-"
 
 
-def remove_leftovers(folder: Path) -> int:
+def remove_leftovers(folder: AnyPath) -> int:
     """Remove what processes of this machine that are no more were writing in a folder when they were killed; how many files."""
     removed = 0
+    if isinstance(folder, StorePath):
+        return removed  # an object appears whole
     pattern = re.compile(re.escape(_leftover_prefix()) + r"(\d+)-[0-9a-f]{12}\.tmp")
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -1365,12 +1449,15 @@ def _runs(process: int) -> bool:
     return True
 
 
-def check_output_folder(path: Path) -> None:
+def check_output_folder(path: AnyPath) -> None:
     """Make the folder if it is missing, and prove by a small file that it can be written.
 
     Raises:
         OutputError: it is a file, or cannot be made or written.
     """
+    if isinstance(path, StorePath):
+        path.check_writable()
+        return
     path = Path(path)
     name = printable(path)
     try:

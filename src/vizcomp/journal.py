@@ -14,9 +14,10 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from vizcomp.storage import AnyPath, StorePath, parse
 from vizcomp.weights import cache_folder
 
 State = tuple[int, int, str]
@@ -28,13 +29,13 @@ _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
 
 
-def place(folder: Path | None) -> Path:
+def place(folder: AnyPath | None) -> Path:
     """Where the journal of an output folder lies; not in it, since that is the user's. None: of outputs beside their inputs."""
-    name = "beside" if folder is None else hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:32]
+    name = "beside" if folder is None else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
     return cache_folder() / "journals" / f"{name}.sqlite"
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: AnyPath) -> tuple[int, int] | None:
     """Size and time of change, which tell whether a file was touched; None where it is not there."""
     try:
         stat = path.stat()
@@ -43,12 +44,14 @@ def stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def state(path: Path) -> State:
-    """The state of a file, which is read for it.
+def state(path: AnyPath) -> State:
+    """The state of a file, which is read for it; of an object, for which its store is asked (it has a mark of the content).
 
     Raises:
         OSError: it cannot be read.
     """
+    if isinstance(path, StorePath):
+        return path.state()
     with path.open("rb") as file:
         stat = os.fstat(file.fileno())
         return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,7 +67,7 @@ class Journal:
     A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
     """
 
-    def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: AnyPath | None, settings: Mapping[str, Any]) -> None:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._base: sqlite3.Connection | None = None
@@ -86,7 +89,7 @@ class Journal:
                 with contextlib.suppress(OSError):
                     path.with_name(path.name + end).unlink()
 
-    def begun(self, target: Path | bytes) -> bool:
+    def begun(self, target: AnyPath | bytes) -> bool:
         """Whether an earlier run began this output, so that what lies there is ours to replace."""
         return bool(self._rows("SELECT 1 FROM outputs WHERE target = ?", (self._key(target),)))
 
@@ -95,7 +98,7 @@ class Journal:
         rows = self._rows("SELECT target FROM outputs WHERE record IS NULL", ())
         return [Path(os.fsdecode(target.split(b"\0")[0])) for (target,) in rows]
 
-    def finished(self, source: Path, target: Path | bytes) -> tuple[dict[str, Any], bytes | None] | None:
+    def finished(self, source: AnyPath, target: AnyPath | bytes) -> tuple[dict[str, Any], bytes | None] | None:
         """The record and the payload of an output that is done: same source by content, same settings, and still there as it
         was written (where it was written to a file of its own)."""
         rows = self._rows(
@@ -106,33 +109,33 @@ class Journal:
         if not rows or rows[0][-2] is None:
             return None
         name, settings, size, mtime_ns, sha256, written, *of_written, record, payload = rows[0]
-        if settings != self._settings or name != os.fsencode(source.absolute()):
+        if settings != self._settings or name != os.fsencode(str(source.absolute())):
             return None
         if not _same(source, size, mtime_ns, sha256):
             return None
-        if written is not None and not _same((self._folder or Path()) / os.fsdecode(written), *of_written):
+        if written is not None and not _same(self._there(target, written), *of_written):
             return None
         with contextlib.suppress(ValueError):
             found = json.loads(record)
             return (found, payload) if isinstance(found, dict) else None
         return None
 
-    def begin(self, target: Path | bytes) -> None:
+    def begin(self, target: AnyPath | bytes) -> None:
         """An output is about to be made."""
         self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
 
-    def abandon(self, target: Path | bytes) -> None:
+    def abandon(self, target: AnyPath | bytes) -> None:
         """An output that was begun will not come: whatever lies there later is somebody else's."""
         self._rows("DELETE FROM outputs WHERE target = ? AND record IS NULL", (self._key(target),))
 
     def finish(
         self,
-        target: Path | bytes,
-        source: Path,
+        target: AnyPath | bytes,
+        source: AnyPath,
         source_state: State,
         *,
         record: Mapping[str, Any],
-        written: Path | None = None,
+        written: AnyPath | None = None,
         written_state: State | None = None,
         payload: bytes | None = None,
     ) -> None:
@@ -145,7 +148,7 @@ class Journal:
         self._rows(
             "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(self._key(target), os.fsencode(source.absolute()), self._settings),
+                *(self._key(target), os.fsencode(str(source.absolute())), self._settings),
                 *source_state,
                 None if written is None else self._key(written),
                 *(written_state or (None, None, None)),
@@ -161,14 +164,22 @@ class Journal:
                 self._base.close()
             self._base = None
 
-    def _key(self, path: Path | bytes) -> bytes:
+    def _there(self, target: AnyPath | bytes, written: bytes) -> AnyPath:
+        """Where the journal says that something was written."""
+        if isinstance(target, StorePath) and self._key(target) == written:
+            return target  # it may know from a listing what is there
+        name = os.fsdecode(written)
+        return parse(name) if self._folder is None or "://" in name else self._folder / name
+
+    def _key(self, path: AnyPath | bytes) -> bytes:
         if isinstance(path, bytes):
             return path
         if self._folder is None:
-            return os.fsencode(path.absolute())
+            return os.fsencode(str(path.absolute()))
+        below: AnyPath | PurePath = path
         with contextlib.suppress(ValueError):
-            path = path.relative_to(self._folder)
-        return os.fsencode(path)
+            below = path.relative_to(self._folder)  # type: ignore[arg-type]  # of one kind, or it does not lie below
+        return os.fsencode(str(below))
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._base is None:
@@ -180,9 +191,12 @@ class Journal:
             return []
 
 
-def _same(path: Path, size: int, mtime_ns: int, sha256: str) -> bool:
+def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str) -> bool:
     """By content; size and time spare reading what was not touched."""
     try:
+        if isinstance(path, StorePath):
+            found = path.stat() if path.existed is not False else None
+            return found is not None and (found.st_size, found.tag) == (size, sha256)
         stat = path.stat()
         if stat.st_size != size:
             return False

@@ -30,6 +30,7 @@ from vizcomp.errors import VizcompError
 from vizcomp.images import InputFile, remove_leftovers
 from vizcomp.journal import Journal
 from vizcomp.results import CodecRecord, DepthRecord, FileRecord
+from vizcomp.storage import AnyPath
 
 Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
 
@@ -49,15 +50,17 @@ class Item:
         target: where its output goes; None where it has none of its own (an image that goes into a pack).
         root: the folder of all outputs; None where they lie beside their inputs.
         replace: what lies at `target` was begun by an earlier run of ours: it may be replaced.
+        fresh: nothing lay at `target` when the item started on its way: what lies there later is of this run.
         known: the record of an earlier run that finished it, as a dict; None where it is to be done.
         payload: what else that run remembered.
         key: what the journal calls it, where it has no target.
     """
 
     file: InputFile
-    target: Path | None
-    root: Path | None = None
+    target: AnyPath | None
+    root: AnyPath | None = None
     replace: bool = False
+    fresh: bool = False
     known: Mapping[str, Any] | None = None
     payload: bytes | None = None
     key: bytes = b""
@@ -68,6 +71,15 @@ class Task(Protocol):
 
     @property
     def items(self) -> tuple[Item, ...]: ...
+
+    def again(self) -> Task:
+        """The task as it is tried once more, where the worker that had it was lost: it may have written before that."""
+        ...
+
+
+def replacing(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Items that are tried once more: what is theirs may be replaced, what was there before them may not."""
+    return tuple(dataclasses.replace(item, replace=True) if item.fresh else item for item in items)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +95,7 @@ class Outcome(Generic[Record]):
     """
 
     record: Record
-    written: Path | None = None
+    written: AnyPath | None = None
     payload: bytes | None = None
     extra: Any = None
     source_state: journal.State | None = None
@@ -203,13 +215,15 @@ class Log:
         overwrite: outputs that exist are replaced, whosever they are.
     """
 
-    def __init__(self, kept: Journal | None, root: Path | None = None, *, resume: bool = False, overwrite: bool = False) -> None:
+    def __init__(
+        self, kept: Journal | None, root: AnyPath | None = None, *, resume: bool = False, overwrite: bool = False
+    ) -> None:
         self.journal = kept
         self._root = root
         self._resume = resume
         self._overwrite = overwrite
 
-    def item(self, file: InputFile, target: Path | None, key: bytes = b"") -> Item:
+    def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"") -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now."""
         if self.journal is None:
             return Item(file, target, self._root, key=key)
@@ -220,9 +234,10 @@ class Log:
                 record, payload = found
                 return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
             ours = self.journal.begun(name)
-        if target is not None and (ours or self._overwrite or not target.exists()):
+        fresh = target is not None and not target.exists()
+        if target is not None and (ours or self._overwrite or fresh):
             self.journal.begin(target)
-        return Item(file, target, self._root, ours, key=key)
+        return Item(file, target, self._root, ours, fresh, key=key)
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""
@@ -251,8 +266,8 @@ class Log:
         """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""
         if self.journal is None:
             return
-        base = self._root if self._root is not None else Path()
-        folders = {(base / target).parent for target in self.journal.unfinished()}
+        base: AnyPath = self._root if self._root is not None else Path()
+        folders = {(base / str(target)).parent for target in self.journal.unfinished()}
         for folder in folders | ({self._root} if self._root is not None else set()):
             remove_leftovers(folder)
 
@@ -298,7 +313,7 @@ def run_batch(
     """
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
-    left: set[Path] = set()
+    left: set[AnyPath] = set()
 
     def died() -> None:
         """A worker did, and the others were ended with it: they may have been writing."""
@@ -320,6 +335,7 @@ def run_batch(
             function,
             _known_together(tasks(taken())),
             on_crash=functools.partial(_crashed, on_crash),
+            again=lambda task: task if isinstance(task, _Known) else task.again(),
             jobs=jobs,
             engine=engine,
             isolate=isolate,

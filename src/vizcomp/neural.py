@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from vizcomp import entropy, vzc, weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError
-from vizcomp.images import DEFAULT_MAX_PIXELS
+from vizcomp.images import DEFAULT_MAX_PIXELS, map_file
+from vizcomp.storage import StorePath
 
 if TYPE_CHECKING:
     import torch
@@ -585,7 +586,7 @@ class VzcPack:
     """
 
     def __init__(
-        self, source: str | Path | bytes, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+        self, source: str | Path | bytes | StorePath, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
     ) -> None:
         self._source, self._model, self._max_pixels = source, model, max_pixels
         self._open()
@@ -593,6 +594,8 @@ class VzcPack:
     def _open(self) -> None:
         if isinstance(self._source, bytes):
             data: Any = self._source
+        elif isinstance(self._source, StorePath):
+            data = map_file(self._source, check=lambda head, name: vzc.kind(head))
         else:
             try:
                 data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""

@@ -25,6 +25,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vizcomp.results import FileRecord, GalleryItem, Totals
+from vizcomp.storage import AnyPath
 
 MAX_TABLE_ROWS = 500
 """Rows of the page's table; the CSV has them all."""
@@ -46,13 +47,13 @@ CSV_FIELDS = tuple(field.name for field in dataclasses.fields(FileRecord))
 class ReportPaths:
     """Where the three files of a report are."""
 
-    html: Path
-    json: Path
-    csv: Path
+    html: AnyPath
+    json: AnyPath
+    csv: AnyPath
 
 
 def write_djpeg_report(
-    folder: Path,
+    folder: AnyPath,
     *,
     tool: str,
     version: str,
@@ -103,8 +104,11 @@ def write_djpeg_report(
     return paths
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: AnyPath) -> None:
     from vizcomp.errors import OutputError
+
+    if not isinstance(folder, Path):
+        return  # a store has none
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ def decode(
             "--output",
             "-o",
             metavar="DIR",
+            parser=shared.place,
             help="Folder for the results, the inputs' tree mirrored; without it beside each file.",
         ),
     ] = None,
@@ -30,6 +31,8 @@ def decode(
     ] = None,
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
+    engine: shared.Engine = "local",
+    ray_address: shared.RayAddress = "",
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
@@ -42,16 +45,17 @@ def decode(
 
     The model is found by its fingerprint in the file. A file that was cut off gives the image of its complete iterations.
     """
-    from vizcomp import codec_batch, images
+    from vizcomp import codec_batch, engines, images
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
+    where = engines.check_engine(engine, ray_address)
     settings = codec_batch.DecodeSettings(
         model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
     )
     extensions = codec_batch.VZC_EXTENSIONS
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
     with voice.progress() as on_record:
-        run = codec_batch.run_decode(files, output, settings, jobs=jobs, **voice.calls(on_record))
+        run = codec_batch.run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
         shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)

@@ -32,6 +32,8 @@ def depth(
     ] = False,
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
+    engine: shared.Engine = "local",
+    ray_address: shared.RayAddress = "",
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
@@ -43,10 +45,11 @@ def depth(
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
     import json as json_module
 
-    from vizcomp import batch, images
+    from vizcomp import batch, engines, images
     from vizcomp._version import __version__
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
+    where = engines.check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
         raise SettingsError(f"the depth model {model} knows no distances", "leave --metric away, or use --model nyu")
     common = batch.BatchSettings(
@@ -64,7 +67,7 @@ def depth(
         images.check_output_folder(output)
     with voice.progress() as on_record:
         records, interrupted = batch.run_depth(
-            files, output, common, preview=preview, metric=metric, jobs=jobs, **voice.calls(on_record)
+            files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
         )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)

@@ -67,6 +67,8 @@ def djpeg(
     keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
+    engine: shared.Engine = "local",
+    ray_address: shared.RayAddress = "",
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
@@ -79,11 +81,12 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp import batch, images, report
+    from vizcomp import batch, engines, images, report
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
+    where = engines.check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
         strength=strength,
@@ -112,7 +115,7 @@ def djpeg(
     if not dry_run:
         images.check_output_folder(output)
     with voice.progress() as on_record:
-        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, **voice.calls(on_record))
+        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
     written = ""

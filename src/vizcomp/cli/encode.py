@@ -18,6 +18,7 @@ def encode(
             "--output",
             "-o",
             metavar="DIR",
+            parser=shared.place,
             help="Folder for the results, the inputs' tree mirrored; without it beside each photo.",
         ),
     ] = None,
@@ -51,6 +52,8 @@ def encode(
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
+    engine: shared.Engine = "local",
+    ray_address: shared.RayAddress = "",
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     dry_run: shared.DryRun = False,
@@ -60,10 +63,11 @@ def encode(
     offline: shared.Offline = False,
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
-    from vizcomp import codec_batch, images
+    from vizcomp import codec_batch, engines, images
     from vizcomp.errors import SettingsError
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
+    where = engines.check_engine(engine, ray_address)
     settings = codec_batch.EncodeSettings(
         model=model,
         iterations=iterations,
@@ -82,9 +86,11 @@ def encode(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     with voice.progress() as on_record:
         if pack and output is not None:
-            run = codec_batch.run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, **voice.calls(on_record))
+            run = codec_batch.run_encode_pack(
+                files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record)
+            )
         else:
-            run = codec_batch.run_encode(files, output, settings, jobs=jobs, **voice.calls(on_record))
+            run = codec_batch.run_encode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
         shared.print_codec_report(
             "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}

@@ -21,11 +21,36 @@ if TYPE_CHECKING:
 
     from vizcomp.codec_batch import CodecRun
 
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs.")]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results; the inputs' tree is mirrored.")
+
+def place(text: str) -> Any:
+    """A folder that the user named: a local path, or one in object storage."""
+    from vizcomp.storage import parse
+
+    return parse(text)
+
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
 ]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", parser=place, help="Folder for the results; the inputs' tree is mirrored. s3://... too."
+    ),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Where the work is done: this machine, or a Ray cluster.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="The cluster of --engine ray: HOST:PORT, ray://HOST:PORT or auto; else RAY_ADDRESS, else one on this machine.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core (of the cluster).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Take over what an earlier run finished, by content and settings; do the rest.")

@@ -205,6 +205,16 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
     assert boxes[0] == boxes[1] == [[(0.0, 0.0), (10 / 48, 0.0), (10 / 48, 10 / 48), (0.0, 10 / 48)]]
 
 
+def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "middle.png").write_bytes(images.encode_png(np.full((48, 48, 3), 100, np.uint8)))
+    monkeypatch.setattr(vision, "open_system", lambda name, offline=False: Finder())
+    evaluation._system.cache_clear()
+    result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
+    evaluation._system.cache_clear()
+    assert "finder finds nothing on any source" in result.headline
+    assert "F1" not in result.headline
+
+
 def test_without_data_and_network_the_samples_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
     result = run_eval(EvalSettings(baselines=("jpeg",), offline=True), jobs=1)

@@ -809,6 +809,9 @@ def _headline(
         if measure.startswith("accuracy"):
             top = _top(measure, systems, data, answers)
             says = f"{who} is right on {_percent(value)} ({_percent(top)} of the sources)"
+        elif system.kind == "boxes" and all(_empty(a) for a in answers[at]):
+            parts.append(f"{who} finds nothing on any source, so there is nothing to keep")
+            continue
         elif system.kind == "boxes":
             says = f"{who} finds its boxes again with an F1 of {value:.3f}"
         else:

@@ -12,9 +12,10 @@ farther ones give up, or lower, the coefficients that buy least for their bits.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from vizcomp.depth import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
 from vizcomp.images import Photo, stored, upright
 
+if TYPE_CHECKING:
+    from vizcomp.nets.text_regions import TextRegions
+
 Array = npt.NDArray[np.float32]
 
 TABLES = ("machine", "photo")
@@ -32,8 +36,8 @@ METADATA = ("none", "essential", "all")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
-MACHINE_LUMA = 35.0
-MACHINE_CHROMA = 23.0
+MACHINE_LUMA = 28.0
+MACHINE_CHROMA = 18.0
 # photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
 PHOTO_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -59,6 +63,7 @@ PHOTO_CHROMA = (
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
 FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
 
+TEXT_RATE_WEIGHT = 1.6  # the same where the text guide says what must stay
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
@@ -73,7 +78,7 @@ class DjpegSettings:
     Attributes:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask; or uniform.
+        guide: names joined by "+": depth, detail, mask, text, system:NAME; or uniform.
         table: "machine" (one step for almost all frequencies: what a detector or a reader needs) or "photo" (the
             standard's tables, made for the eye).
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
@@ -86,7 +91,7 @@ class DjpegSettings:
 
     quality: float = 50.0
     strength: float = 0.25
-    guide: str = "depth"
+    guide: str = "depth+text"
     table: Literal["machine", "photo"] = "machine"
     target_size: int | None = None
     min_saving: float = 0.0
@@ -189,7 +194,7 @@ class Prepared:
         looked: Mapping[str, Array] | None = None,
     ) -> None:
         self.source = _Source.of(photo, settings)
-        self.importance = _importance(self.source, settings, depth, mask, looked or {})
+        self.importance = _importance(self.source, photo.pixels, settings, depth, mask, looked or {})
         self.encoder = _Encoder(self.source, self.importance, settings)
 
     def at(self, quality: float) -> bytes:
@@ -249,7 +254,12 @@ def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16]
 
 
 def _importance(
-    source: _Source, settings: DjpegSettings, depth: Depth | None, mask: Array | None, looked: Mapping[str, Array]
+    source: _Source,
+    pixels: npt.NDArray[np.uint8],
+    settings: DjpegSettings,
+    depth: Depth | None,
+    mask: Array | None,
+    looked: Mapping[str, Array],
 ) -> Array:
     """The guides' importance maps, combined, in the file's own frame."""
     luma = source.image.components[0]
@@ -257,7 +267,8 @@ def _importance(
     rows, cols = guide.grid_shape(height, width)
     if settings.strength == 0 or settings.guides == ("uniform",):
         return np.ones((rows, cols), np.float32)
-    maps = []
+    maps: list[Array] = []
+    text: Array | None = None
     for name in settings.guides:
         if name == "depth":
             if depth is None:
@@ -267,6 +278,9 @@ def _importance(
             maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
+        elif name == "text":
+            logits = stored(_text_regions()(upright(pixels, source.orientation)), source.orientation)
+            text = guide.text_importance(logits, luma.ac_norm()[:rows, :cols], size=(height, width))
         elif name == "mask":
             if mask is None:
                 raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
@@ -275,7 +289,15 @@ def _importance(
             if name not in looked:
                 raise InputError(f"the guide {name} needs where the system looked", "give it as looked")
             maps.append(guide.mask_importance(stored(looked[name], source.orientation), size=(height, width)))
-    return guide.combine(maps)
+    return guide.combine(maps, text=text)
+
+
+@functools.lru_cache(maxsize=1)
+def _text_regions() -> TextRegions:
+    """The bundled network, opened once in a process; one thread, as all of a worker."""
+    from vizcomp.nets.text_regions import TextRegions
+
+    return TextRegions()
 
 
 class _Encoder:
@@ -284,7 +306,10 @@ class _Encoder:
     def __init__(self, source: _Source, importance: Array, settings: DjpegSettings) -> None:
         self._source = source
         self._settings = settings
-        weight = SYSTEM_RATE_WEIGHT if any(name.startswith(guide.SYSTEM) for name in settings.guides) else FAR_RATE_WEIGHT
+        if any(name.startswith(guide.SYSTEM) for name in settings.guides):
+            weight = SYSTEM_RATE_WEIGHT
+        else:
+            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         first = source.image.components[0]
         self._cheap = []  # for each component 0 = as important as can be, 1 = least

@@ -49,7 +49,7 @@ DEFAULT_CODECS = (
     *(f"avif:q={q}" for q in (30, 40, 45, 55)),
     "study",
     *(f"djpeg:q={q}" for q in (30, 40, 50, 60)),
-    *(f"djpeg:guide={g}" for g in ("uniform", "detail", "depth", "depth+detail")),
+    *(f"djpeg:guide={g}" for g in ("uniform", "detail", "depth", "depth+detail", "text")),
     *(f"djpeg:guide={g},maps=given" for g in ("depth", "depth+detail")),
 )
 

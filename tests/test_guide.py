@@ -82,6 +82,33 @@ def test_detail_prefers_strong_edges() -> None:
     assert importance[0, 0] == 0
 
 
+def test_text_needs_a_sign_of_lettering_or_strong_detail() -> None:
+    faint, strong = np.full((4, 6), 16.0), np.full((4, 6), 2000.0)
+    logits = np.zeros((4, 6), np.float32)
+    logits[1, 2], logits[3, 5] = 5, -9
+    for energy in (faint, strong):
+        found = guide.text_importance(logits, energy, size=(32, 48))
+        assert found.shape == (4, 6)
+        assert found.dtype == np.float32
+        assert found[1, 2] == 1
+        assert found[3, 5] == 0
+        assert 0 < found[0, 0] <= 1
+    assert (guide.text_importance(logits, strong, size=(32, 48)) >= guide.text_importance(logits, faint, size=(32, 48))).all()
+
+
+def test_text_stands_beside_the_other_guides() -> None:
+    text = np.array([[1.0, 0.0, 0.0, 0.5]], np.float32)
+    depth = np.array([[0.0, 0.0, 1.0, 0.5]], np.float32)
+    both = guide.combine([depth], text=text)
+    assert both[0, 0] == 1  # far lettering is kept
+    assert both[0, 1] == 0
+    assert 0.5 < both[0, 2] < 1  # near, and no lettering
+    assert max(text[0, 3], depth[0, 3] * guide.BESIDE_TEXT) < both[0, 3] < 1
+    np.testing.assert_array_equal(guide.combine([], text=text), text)
+    with pytest.raises(ValueError, match="differ"):
+        guide.combine([depth], text=np.zeros((2, 2), np.float32))
+
+
 def test_mask_takes_the_brightest_pixel_of_a_block() -> None:
     mask = np.zeros((480, 640), np.float32)
     mask[17, 100] = 1

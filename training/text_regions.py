@@ -2,7 +2,7 @@
 
     python training/text_regions.py views  --data ../shared/data --work run --share 0      # and --share 1, beside it
     python training/text_regions.py train  --work run --steps 2500
-    python training/text_regions.py cross  --work run --steps 900 --fold 0                 # for choosing settings: half the photos
+    python training/text_regions.py cross  --work run --steps 900 --fold 0               # for choosing settings: half the photos
 
 Views are crops of photos, turned, zoomed, with other light, some with words painted in; what RapidOCR's detector (PP-OCRv6,
 its probability of text for each pixel) says of each is stored beside it, as the largest value in each 8x8 block. The network

@@ -36,8 +36,8 @@ METADATA = ("none", "essential", "all")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
-MACHINE_LUMA = 28.0
-MACHINE_CHROMA = 18.0
+MACHINE_LUMA = 35.0
+MACHINE_CHROMA = 23.0
 # photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
 PHOTO_LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -64,6 +64,7 @@ DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved byt
 FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
 
 TEXT_RATE_WEIGHT = 1.6  # the same where the text guide says what must stay
+TEXT_STEP_SCALE = 0.83  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
@@ -338,7 +339,8 @@ class _Encoder:
             guided: obey the guides.
         """
         image = self._source.image
-        wanted = quantisation_tables(self._settings.table, quality)
+        fine = TEXT_STEP_SCALE if guided and self._far > 0 and "text" in self._settings.guides else 1.0
+        wanted = quantisation_tables(self._settings.table, quality, scale=fine)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
         for index, (component, cheap) in enumerate(zip(image.components, self._cheap, strict=True)):
@@ -380,12 +382,14 @@ def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:
     return np.where(order < share, higher, price).astype(np.float32).reshape(cheap.shape)
 
 
-def quantisation_tables(name: str, quality: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+def quantisation_tables(
+    name: str, quality: float, *, scale: float = 1.0
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
     """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
 
-    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above.
+    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`.
     """
-    scale = 50.0 / quality if quality < 50 else 2 - quality / 50
+    scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
     if name == "machine":
         bases = (np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA))
     else:

@@ -107,7 +107,7 @@ def text_importance(logits: npt.NDArray[np.floating], energy: npt.NDArray[np.flo
         size: height and width of the photo in pixels.
 
     Returns:
-        (R, C) in 0..1: 0 below a level that 95% of the blocks with text reach, 1 above one that 70% reach (held street photos), linear between.
+        (R, C) in 0..1: 0 below a level that 95% of the blocks with text reach on street photos, 1 above one that 70% reach.
     """
     level = to_block_grid(logits, size) + TEXT_DETAIL * detail_importance(energy)
     return np.asarray(np.clip((level - TEXT_LEAST) / (TEXT_SURE - TEXT_LEAST), 0.0, 1.0), np.float32)

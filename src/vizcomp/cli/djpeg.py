@@ -21,10 +21,8 @@ def djpeg(
     ] = 0.25,
     guide: Annotated[
         str,
-        typer.Option(
-            "--guide", metavar="NAMES", help="depth, detail, mask, system:NAME, several joined as depth+detail, or uniform."
-        ),
-    ] = "depth",
+        typer.Option("--guide", metavar="NAMES", help="depth, text, detail, mask, system:NAME, several joined by +, or uniform."),
+    ] = "depth+text",
     table: Annotated[
         str,
         typer.Option(

@@ -4,9 +4,10 @@
                                                       |                         |
                                                       +-> /16 (64) -> 1x1, up --+
 
-Blocks are a depthwise 3x3 convolution and two pointwise ones around a shortcut (Howard et al., "MobileNets", 2017; Liu et al.,
-"A ConvNet for the 2020s", 2022, draw them in this order). It finds no words and no boxes: it says where a text detector is
-likely to look, in a few milliseconds, so that `djpeg` can keep bits there. Its teacher is such a detector (`training/text_regions.py`).
+Blocks are a depthwise 3x3 convolution and two pointwise ones around a shortcut (Howard et al., "MobileNets", 2017; Liu et
+al., "A ConvNet for the 2020s", 2022, draw them in this order). It finds no words and no boxes: it says where a text detector
+is likely to look, in a few milliseconds, so that `djpeg` can keep bits there. Its teacher is such a detector
+(`training/text_regions.py`).
 
 torch is imported by `build` and `export_onnx` only; `TextRegions`, which runs the exported file, needs ONNX Runtime.
 """
@@ -40,7 +41,6 @@ def build() -> torch.nn.Module:
     Its `forward(x)` takes float32 (N, 3, H, W), scaled as (v / 255 - 0.45) / 0.25, H and W multiples of `STRIDE`, and returns
     logits (N, H / 8, W / 8).
     """
-    import torch
     from torch import nn
     from torch.nn import functional as F
 

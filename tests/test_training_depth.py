@@ -19,6 +19,7 @@ from vizcomp.training.depth import (  # noqa: E402
     DepthTrainSettings,
     Progress,
     depth_loss,
+    fold_parts,
     read_class_folders,
     read_depth_data,
     saved_settings,
@@ -118,13 +119,70 @@ def test_a_run_leaves_the_random_state_of_its_caller_alone(data: Path, tmp_path:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_pretraining_gives_all_members_one_start(data: Path, tmp_path: Path) -> None:
-    classes = tmp_path / "classes"
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seventy reddish and seventy greenish pictures."""
+    folder = tmp_path_factory.mktemp("classes")
     for label, colour in enumerate(((200, 30, 30), (30, 200, 30))):
-        (classes / str(label)).mkdir(parents=True)
+        (folder / str(label)).mkdir()
         for k in range(70):
             noise = np.random.default_rng(k).integers(0, 30, (32, 32, 3))
-            Image.fromarray((np.asarray(colour) + noise).astype(np.uint8)).save(classes / str(label) / f"{k}.png")
+            Image.fromarray((np.asarray(colour) + noise).astype(np.uint8)).save(folder / str(label) / f"{k}.png")
+    return folder
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 7])  # in pretraining, at its end, within a fold, within the kept members
+def test_pretraining_and_folds_resume_to_the_same_bits(data: Path, classes: Path, tmp_path: Path, after: int) -> None:
+    chosen = settings(
+        data,
+        pretrain=str(classes),
+        pretrain_epochs=2,
+        pretrain_small=1,
+        pretrain_batch=32,
+        pretrain_erase=0.5,
+        folds=2,
+        epochs=1,
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train_depth(chosen, whole)
+    with pytest.raises(KeyboardInterrupt):
+        train_depth(chosen, parts, on_progress=Stop(after))
+    torch.rand(7)
+    train_depth(chosen, parts, resume=True)
+    for name in ("model.safetensors", "model.onnx", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+
+
+def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    chosen = settings(data, folds=3, epochs=20, network=dataclasses.replace(TINY, members=2))
+    result = train_depth(chosen, tmp_path / "folds", on_progress=seen.append)
+    assert (result.photos, result.validation_photos) == (12, 0)
+    assert [(p.stage, p.fold, p.member) for p in seen[::20]] == [
+        *(("fold", fold, member) for fold in range(3) for member in range(2)),
+        ("member", -1, 0),
+        ("member", -1, 1),
+    ]
+    assert result.rank_correlation is not None
+    assert result.rank_correlation > 0.4  # of photos that the answering networks have not seen
+    card = json.loads((tmp_path / "folds" / "model.json").read_text())
+    assert card["photos"]["folds"] == [[f"s{k:02d}" for k in range(f, 12, 3)] for f in range(3)]
+    assert card["network"]["calibration"] != list(TINY.calibration)
+    train_depth(dataclasses.replace(chosen, folds=0, validation=0.0), tmp_path / "none")
+    assert (tmp_path / "folds" / "model.safetensors").read_bytes() == (tmp_path / "none" / "model.safetensors").read_bytes()
+
+
+def test_folds_keep_photos_of_one_place_together() -> None:
+    names = ["00_1", "00_2", "01_1", "02_1", "02_2", "03_1"]
+    assert fold_parts(names, 2) == [[0, 1, 3, 4], [2, 5]]
+    assert fold_parts(names, 0) == []
+    assert fold_parts(["a", "b", "c", "d"], 2) == [[0, 2], [1, 3]]
+    assert fold_parts(names, 5) == [[0, 5], [1], [2], [3], [4]]  # four places only: one by one
+    with pytest.raises(TrainingError, match="5 folds"):
+        fold_parts(["a", "b"], 5)
+
+
+def test_pretraining_gives_all_members_one_start(data: Path, classes: Path, tmp_path: Path) -> None:
     assert read_class_folders(classes)[0].shape == (140, 3, 32, 32)
     seen: list[Progress] = []
     train_depth(settings(data, pretrain=str(classes), pretrain_epochs=2, epochs=1), tmp_path / "run", on_progress=seen.append)
@@ -194,7 +252,8 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"batch": "many"}, {"hue": 1}, {"network": {"x": 1}}]
+    "change",
+    [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"folds": 1}, {"batch": "many"}, {"hue": 1}, {"network": {"x": 1}}],
 )
 def test_settings_out_of_range_are_refused(change: dict) -> None:
     with pytest.raises(SettingsError):

@@ -218,6 +218,8 @@ def _train_depth(values: dict[str, Any], output: Path, resume: bool, console: An
 
         def on_progress(p: Progress) -> None:
             part = "pretraining" if p.stage == "pretrain" else f"member {p.member + 1} of {p.members}"
+            if p.stage == "fold":
+                part = f"fold {p.fold + 1}, {part}"
             score = "" if p.rank_correlation is None else f", rank correlation {p.rank_correlation:.3f}"
             left = f"{int(p.seconds_left) // 60}:{int(p.seconds_left) % 60:02d} left"
             line = f"{part}, epoch {p.epoch}/{p.epochs}: loss {p.loss:.3f}, fit {p.fit:.3f}{score}"
@@ -230,5 +232,6 @@ def _train_depth(values: dict[str, Any], output: Path, resume: bool, console: An
         console.print(f"{len(result.skipped)} photos skipped, the first: {result.skipped[0]}", markup=False)
     score = ""
     if result.rank_correlation is not None:
-        score = f", rank correlation {result.rank_correlation:.3f} on {result.validation_photos} others"
+        others = f"{result.validation_photos} others" if result.validation_photos else "those left out of each fold"
+        score = f", rank correlation {result.rank_correlation:.3f} on {others}"
     console.print(f"trained on {result.photos} photos in {result.seconds:.0f} s{score}: {output / 'model.onnx'}", markup=False)

@@ -3,9 +3,12 @@
 Stages of a run, all from one seed:
 
     1. pretraining (if there is data for it): the encoder learns to tell classes of small pictures apart;
-    2. members: each starts from that encoder, with its own decoder and its own order of the photos;
-    3. calibration: what the members' disagreement is worth, on the validation photos, which none was trained on;
-    4. export: model.safetensors, model.json, model.onnx.
+    2. folds (if asked for): for each part of the photos, an ensemble that learns from the others and then answers for it,
+       so that every photo gets an answer of networks that have not seen it;
+    3. members: each starts from that encoder, with its own decoder and its own order of the photos;
+    4. calibration: what the members' disagreement is worth, on the folds' answers, or on the validation photos, which no
+       member was trained on;
+    5. export: model.safetensors, model.json, model.onnx.
 
 The state is kept at every epoch's end and written at intervals and on Ctrl-C; a run that goes on from it gives the same
 weights, bit for bit, as one that was never stopped (on one device and one version of torch).
@@ -18,7 +21,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +62,12 @@ class DepthTrainSettings:
         data: folder with `photos/` and `depth/`, paired by file stem; bright = near in the maps.
         pretrain: folder with one sub-folder of small pictures for each class; "" for none.
         pretrain_epochs: passes over those pictures.
+        pretrain_small: the first of these passes, which see the pictures at 48x48 only.
+        pretrain_batch, pretrain_rate: of AdamW there; the rate falls to zero in a straight line.
+        pretrain_erase: share of batches in which squares of the pictures are painted over.
         held_every: every n-th photo in sorted order is left out altogether, for a later test; 0 for none.
+        folds: parts of the remaining photos for cross-validation; 0 for none. Photos whose stems agree up to the first
+            "_" stay together, if there are as many such groups. With folds no photo is kept for validation.
         validation: share of the remaining photos that is not trained on, but followed and used for the calibration.
         epochs: passes over the photos, for each member.
         batch, learning_rate, weight_decay: of AdamW, with a cosine schedule.
@@ -83,7 +91,12 @@ class DepthTrainSettings:
     data: str = ""
     pretrain: str = ""
     pretrain_epochs: int = 3
+    pretrain_small: int = 0
+    pretrain_batch: int = 64
+    pretrain_rate: float = 3e-3
+    pretrain_erase: float = 0.0
     held_every: int = 0
+    folds: int = 0
     validation: float = 0.1
     epochs: int = 200
     batch: int = 16
@@ -109,6 +122,11 @@ class DepthTrainSettings:
     def __post_init__(self) -> None:
         ranges = {
             "pretrain_epochs": (0, 10_000),
+            "pretrain_small": (0, 10_000),
+            "pretrain_batch": (2, 4096),
+            "pretrain_rate": (1e-8, 10.0),
+            "pretrain_erase": (0.0, 1.0),
+            "folds": (0, 1000),
             "held_every": (0, 1_000_000),
             "validation": (0.0, 0.9),
             "epochs": (1, 1_000_000),
@@ -134,6 +152,8 @@ class DepthTrainSettings:
                 raise SettingsError(f"{name} = {value!r} is not between {low} and {high}")
         if self.held_every == 1:
             raise SettingsError("held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth")
+        if self.folds == 1:
+            raise SettingsError("folds = 1 leaves no photo to train on", "0 does without, 5 leaves out a fifth at a time")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""
@@ -187,10 +207,12 @@ def saved_settings(folder: Path, **changes: Any) -> DepthTrainSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is. `rank_correlation` is of the validation photos, None where it was not measured in this epoch.
+    """Where a run is. `rank_correlation` is of the validation photos (in a fold: of the photos left out), None where it
+    was not measured in this epoch.
 
     Attributes:
-        stage: "pretrain" or "member".
+        stage: "pretrain", "fold" or "member".
+        fold: from 0 in the stage "fold", -1 elsewhere.
         member: from 0; of `members`.
         epoch: epochs done in this stage, of `epochs`.
         loss: mean over the epoch.
@@ -200,6 +222,7 @@ class Progress:
     """
 
     stage: str
+    fold: int
     member: int
     members: int
     epoch: int
@@ -219,7 +242,8 @@ class TrainResult:
         folder: the run folder.
         photos: photos trained on; `validation_photos` and `held_photos` were not.
         skipped: photos that were left out, with the reason.
-        rank_correlation: of the ensemble on the validation photos, mean Spearman; None without such photos.
+        rank_correlation: mean Spearman of the ensemble on the validation photos, or of the folds' ensembles, each on the
+            photos left out of it; None without either.
         seconds: of this call.
     """
 
@@ -303,6 +327,25 @@ def split_photos(count: int, held_every: int, validation: float) -> tuple[list[i
     wanted = 0 if validation == 0 else max(1, round(len(rest) * validation))
     chosen = {rest[int((k + 0.5) * len(rest) / wanted)] for k in range(wanted)} if wanted else set()
     return [i for i in rest if i not in chosen], sorted(chosen), held
+
+
+def fold_parts(names: list[str], folds: int) -> list[list[int]]:
+    """Indices of the photos of each fold.
+
+    Names are grouped by what stands before their first "_" (in SVT, the place), and the groups are dealt out in sorted
+    order, so that near-duplicates do not lie on both sides of a split. Names with fewer than `folds` groups are dealt
+    out one by one.
+
+    Raises:
+        TrainingError: there are fewer names than folds.
+    """
+    if len(names) < folds:
+        raise TrainingError(f"{len(names)} photos cannot be split into {folds} folds", "give more photos, or a smaller folds")
+    places = [name.split("_")[0] for name in names]
+    if len(set(places)) < folds:
+        places = list(names)
+    number = {place: k for k, place in enumerate(sorted(set(places)))}
+    return [[i for i, place in enumerate(places) if number[place] % folds == f] for f in range(folds)]
 
 
 def read_class_folders(folder: Path, side: int = 32) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -477,30 +520,33 @@ def _resized(array: npt.NDArray[np.float32], height: int, width: int) -> npt.NDA
     return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _member_maps(members: list[torch.nn.Module], data: DepthData, chosen: list[int]) -> Iterator[torch.Tensor]:
+def member_maps(members: list[torch.nn.Module], data: DepthData, chosen: list[int]) -> list[torch.Tensor]:
     """Standardised maps of each photo, without its padding: (1, members, h / 4, w / 4)."""
     import torch
 
     ensemble: Any = build_ensemble(CompactDepthConfig(members=len(members)), members).eval()
+    found = []
     with torch.no_grad():
         for index in chosen:
             photo = data.photos[index]
             maps = ensemble.maps(*_network_input(photo))
-            yield maps[..., : math.ceil(photo.shape[0] / POSITION_STRIDE), : math.ceil(photo.shape[1] / POSITION_STRIDE)]
+            rows, columns = math.ceil(photo.shape[0] / POSITION_STRIDE), math.ceil(photo.shape[1] / POSITION_STRIDE)
+            found.append(maps[..., :rows, :columns].clone())
+    return found
 
 
-def rank_correlations(members: list[torch.nn.Module], data: DepthData, chosen: list[int]) -> npt.NDArray[np.float64]:
-    """Spearman correlation of the members' mean with the map, for each photo chosen."""
+def rank_correlations(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> npt.NDArray[np.float64]:
+    """Spearman correlation of the members' mean with the map, for each photo chosen, of which `maps` are the answers."""
     scores = []
-    for index, maps in zip(chosen, _member_maps(members, data, chosen), strict=True):
+    for index, answer in zip(chosen, maps, strict=True):
         truth = data.ranks[index]
-        found = _resized(maps.mean(1)[0].numpy().astype(np.float32), *truth.shape)
+        found = _resized(answer.mean(1)[0].numpy().astype(np.float32), *truth.shape)
         score = spearman(found, truth)
         scores.append(score if math.isfinite(score) else 0.0)
     return np.asarray(scores)
 
 
-def calibrate(members: list[torch.nn.Module], data: DepthData, chosen: list[int]) -> tuple[float, float, float]:
+def calibrate(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> tuple[float, float, float]:
     """(a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)), by least squares.
 
     What is fitted is each cell's concordance: over all other cells of its photo, the share that the network puts in the
@@ -510,8 +556,8 @@ def calibrate(members: list[torch.nn.Module], data: DepthData, chosen: list[int]
     import torch
 
     features, targets = [], []
-    for index, maps in zip(chosen, _member_maps(members, data, chosen), strict=True):
-        mean, spread, photo = ensemble_moments(maps)
+    for index, answer in zip(chosen, maps, strict=True):
+        mean, spread, photo = ensemble_moments(answer)
         p = mean.flatten()
         t = torch.from_numpy(_resized(data.ranks[index], *mean.shape[2:]).copy()).flatten()
         agree = torch.sign(p[:, None] - p[None]) * torch.sign(t[:, None] - t[None])
@@ -574,7 +620,8 @@ def train_depth(
     except (RuntimeError, AssertionError) as exc:
         raise TrainingError(f"device {settings.device!r} cannot be used: {str(exc).splitlines()[0]}", "use --device cpu") from exc
     data = read_depth_data(Path(settings.data), settings.network.long_side)
-    train, validation, held = split_photos(len(data.names), settings.held_every, settings.validation)
+    share = 0.0 if settings.folds else settings.validation
+    train, validation, held = split_photos(len(data.names), settings.held_every, share)
     if len(train) < 2:
         raise TrainingError(f"{len(train)} photos are left to train on", "give more photos, or a smaller --validation")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -640,8 +687,13 @@ class _Run:
         self.settings, self.folder, self.device = settings, folder, device
         self.data, self.train, self.validation = data, train, validation
         self.report = on_progress
+        self.parts = [[train[i] for i in part] for part in fold_parts([data.names[i] for i in train], settings.folds)]
+        self.jobs = [(fold, k) for fold in [*range(settings.folds), -1] for k in range(settings.network.members)]
+        self.job = 0
+        self.pretraining = bool(settings.pretrain and settings.pretrain_epochs)
         self.encoder: dict[str, torch.Tensor] = {}
-        self.done: list[dict[str, torch.Tensor]] = []  # averaged weights of finished members
+        self.done: list[dict[str, torch.Tensor]] = []  # averaged weights of the finished members that are kept
+        self.answers: dict[str, torch.Tensor] = {}  # of the folds' members, for the photos left out: (1, members, h, w)
         self.epoch = 0
         self.records: list[dict[str, Any]] = []
         self.snapshot: dict[str, Any] = {}
@@ -653,18 +705,23 @@ class _Run:
 
         torch.manual_seed(self.settings.seed)
         _write_text(self.folder / "settings.json", json.dumps(self.settings.to_dict(), indent=2) + "\n")
-        if self.settings.pretrain and self.settings.pretrain_epochs:
-            self._pretrain()
-        self._begin_member()
+        if self.pretraining:
+            self._begin_pretraining()
+        else:
+            self._begin_member()
         self._keep()
         self.write()
 
     def restore(self, state: dict[str, Any]) -> None:
         import torch
 
-        self.encoder, self.done, self.epoch = state["encoder"], state["done"], state["epoch"]
+        self.pretraining, self.job, self.epoch = state["pretraining"], state["job"], state["epoch"]
+        self.encoder, self.done, self.answers = state["encoder"], state["done"], state["answers"]
         self.records = json.loads(state["records"])
-        self._begin_member()
+        if self.pretraining:
+            self._begin_pretraining()
+        else:
+            self._begin_member()
         if "model" in state:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
@@ -682,15 +739,18 @@ class _Run:
 
         self.snapshot = {
             "settings": json.dumps(self.settings.to_dict()),
+            "pretraining": self.pretraining,
             "encoder": self.encoder,
+            "job": self.job,
             "done": list(self.done),
+            "answers": dict(self.answers),
             "epoch": self.epoch,
             "records": json.dumps(self.records),
             "rng": torch.get_rng_state(),
         }
         if self.device.type == "cuda":
             self.snapshot["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        if len(self.done) < self.settings.network.members:
+        if self.job < len(self.jobs):
             self.snapshot |= copy.deepcopy(
                 {
                     "model": self.model.state_dict(),
@@ -719,8 +779,10 @@ class _Run:
         import torch
 
         s = self.settings
-        if len(self.done) < s.network.members:
-            torch.manual_seed(s.seed * 1000 + 1 + len(self.done))  # so a member does not hang on how long the stage before it was
+        if self.job < len(self.jobs):
+            fold, member = self.jobs[self.job]
+            # so a member does not hang on how long the stage before it was
+            torch.manual_seed(s.seed * 1000 + 1 + member + (fold + 1) * s.network.members)
             network = build(s.network, dropout=s.dropout)
             network.load_state_dict(self.encoder, strict=False)
             self._set_network(network, s.learning_rate * (s.encoder_rate if self.encoder else 1.0))
@@ -744,12 +806,31 @@ class _Run:
         self.optimiser = torch.optim.AdamW(groups, lr=s.learning_rate)
 
     def all_stages(self) -> None:
+        import torch
+
         s = self.settings
-        while len(self.done) < s.network.members:
+        while self.pretraining:
+            if self.epoch < s.pretrain_epochs:
+                self._pretrain_epoch()
+                continue
+            self.encoder = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items() if k.startswith(ENCODER)}
+            self.pretraining, self.epoch = False, 0
+            self._begin_member()
+            self._keep()
+            self.write()
+        while self.job < len(self.jobs):
             while self.epoch < s.epochs:
                 self._member_epoch()
-            self.done.append({k: v.detach().cpu().clone() for k, v in self.average.state_dict().items()})
-            self.epoch = 0
+            fold, member = self.jobs[self.job]
+            if fold < 0:
+                self.done.append({k: v.detach().cpu().clone() for k, v in self.average.state_dict().items()})
+            else:
+                for index, maps in zip(
+                    self.parts[fold], member_maps([self.average.cpu()], self.data, self.parts[fold]), strict=True
+                ):
+                    name = self.data.names[index]
+                    self.answers[name] = torch.cat([self.answers[name], maps], 1) if member else maps
+            self.epoch, self.job = 0, self.job + 1
             self._begin_member()
             self._keep()
             self.write()
@@ -764,58 +845,62 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
 
-    def _pretrain(self) -> None:
+    def _begin_pretraining(self) -> None:
+        import torch
+
+        s = self.settings
+        pictures, labels = read_class_folders(Path(s.pretrain))
+        self.images, self.classes = torch.from_numpy(pictures), torch.from_numpy(labels)
+        network = build(s.network, dropout=s.dropout)
+        network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
+        self._set_network(network, s.pretrain_rate)
+
+    def _pretrain_epoch(self) -> None:
         """The encoder learns to tell classes apart, at several scales, so that its features are of things."""
         import torch
         from torch.nn import functional as F
 
         s = self.settings
-        pictures, labels = read_class_folders(Path(s.pretrain))
-        images, classes = torch.from_numpy(pictures), torch.from_numpy(labels)
-        network = build(s.network, dropout=s.dropout)
-        network.head = torch.nn.Linear(2 * s.network.channels[3], int(classes.max()) + 1)
-        self._set_network(network, s.learning_rate)
-        batch = 64
-        per_epoch = max(1, len(images) // batch)
+        began, losses, hits = time.monotonic(), [], []
+        per_epoch = max(1, len(self.images) // s.pretrain_batch)
         total = per_epoch * s.pretrain_epochs
-        step = 0
-        for epoch in range(s.pretrain_epochs):
-            began, losses, hits = time.monotonic(), [], []
-            order = torch.randperm(len(images))
-            for k in range(per_epoch):
-                _set_rate(self.optimiser, min(1.0, (step + 1) / 100) * (1 - step / total))
-                chosen = order[k * batch : (k + 1) * batch]
-                x = self._small_views(images[chosen]).to(self.device)
-                target = classes[chosen].to(self.device)
-                self.model.train()
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=s.half):
-                    at16 = self.model.features(x.contiguous(memory_format=torch.channels_last))[2]
-                at16 = at16.float()
-                answer = self.model.head(torch.cat([at16.mean((2, 3)), at16.amax((2, 3))], 1))
-                loss = F.cross_entropy(answer, target, label_smoothing=0.1)
-                self._step(loss)
-                losses.append(float(loss.detach()))
-                hits.append(float((answer.argmax(1) == target).float().mean()))
-                step += 1
-            self._tell("pretrain", epoch + 1, s.pretrain_epochs, losses, hits, None, per_epoch * batch, time.monotonic() - began)
-        self.encoder = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items() if k.startswith(ENCODER)}
+        order = torch.randperm(len(self.images))
+        for k in range(per_epoch):
+            step = self.epoch * per_epoch + k
+            _set_rate(self.optimiser, min(1.0, (step + 1) / 100) * (1 - step / total))
+            chosen = order[k * s.pretrain_batch : (k + 1) * s.pretrain_batch]
+            x = self._small_views(self.images[chosen]).to(self.device)
+            target = self.classes[chosen].to(self.device)
+            self.model.train()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.half):
+                at16 = self.model.features(x.contiguous(memory_format=torch.channels_last))[2]
+            at16 = at16.float()
+            answer = self.model.head(torch.cat([at16.mean((2, 3)), at16.amax((2, 3))], 1))
+            loss = F.cross_entropy(answer, target, label_smoothing=0.1)
+            self._step(loss)
+            losses.append(float(loss.detach()))
+            hits.append(float((answer.argmax(1) == target).float().mean()))
+        self.epoch += 1
+        self._tell("pretrain", s.pretrain_epochs, losses, hits, None, per_epoch * s.pretrain_batch, time.monotonic() - began)
 
-    @staticmethod
-    def _small_views(images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, 3, 32, 32) to float32 (N, 3, s, s), s of 48 to 80, mirrored, shifted and recoloured at random."""
+    def _small_views(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 3, 32, 32) to float32 (N, 3, s, s), s of 48 to 64, mirrored, shifted and recoloured at random."""
         import torch
         from torch.nn import functional as F
 
         n, side = len(images), images.shape[-1]
         x = images.float() / 255
-        if _chance(0.5):
-            x = x.flip(3)
+        x = torch.where(torch.rand(n, 1, 1, 1) < 0.5, x.flip(3), x)
         top, left = (int(v) for v in torch.randint(0, 9, (2,)))
         x = F.pad(x, (4, 4, 4, 4), mode="reflect")[:, :, top : top + side, left : left + side]
         x = x ** torch.exp(_uniform(-0.4, 0.4, n, 1, 1, 1))
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * _uniform(0.3, 1.5, n, 1, 1, 1) + _uniform(-0.1, 0.1, n, 3, 1, 1)
-        size = (48, 64, 64, 80)[int(torch.randint(4, ()))]
+        if _chance(self.settings.pretrain_erase):
+            square = int(torch.randint(side // 5, side // 2, ()))
+            top, left = (int(v) for v in torch.randint(0, side - square, (2,)))
+            x[:, :, top : top + square, left : left + square] = torch.rand(n, 3, 1, 1)
+        size = 48 if self.epoch < self.settings.pretrain_small else (48, 64, 64)[int(torch.randint(3, ()))]
         return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
 
     def _member_epoch(self) -> None:
@@ -823,10 +908,13 @@ class _Run:
 
         s = self.settings
         began, losses, fits = time.monotonic(), [], []
-        batch = min(s.batch, len(self.train))
-        per_epoch = max(1, len(self.train) // batch)
+        fold = self.jobs[self.job][0]
+        left_out = self.validation if fold < 0 else self.parts[fold]
+        train = [i for i in self.train if fold < 0 or i not in set(left_out)]
+        batch = min(s.batch, len(train))
+        per_epoch = max(1, len(train) // batch)
         total = per_epoch * s.epochs
-        order = [self.train[k] for k in torch.randperm(len(self.train))]
+        order = [train[k] for k in torch.randperm(len(train))]
         for k in range(per_epoch):
             step = self.epoch * per_epoch + k
             _set_rate(self.optimiser, min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / total)))
@@ -843,10 +931,12 @@ class _Run:
             fits.append(float(r.mean()))
         self.epoch += 1
         score = None
-        if self.validation and (self.epoch % s.validate_every == 0 or self.epoch == s.epochs):
-            score = float(rank_correlations([self.average.cpu()], self.data, self.validation).mean())
+        if left_out and (self.epoch % s.validate_every == 0 or self.epoch == s.epochs):
+            maps = member_maps([self.average.cpu()], self.data, left_out)
+            score = float(rank_correlations(maps, self.data, left_out).mean())
             self.average.to(self.device)
-        self._tell("member", self.epoch, s.epochs, losses, fits, score, per_epoch * batch, time.monotonic() - began)
+        stage = "member" if fold < 0 else "fold"
+        self._tell(stage, s.epochs, losses, fits, score, per_epoch * batch, time.monotonic() - began)
 
     def _update_average(self, decay: float) -> None:
         import torch
@@ -862,7 +952,6 @@ class _Run:
     def _tell(
         self,
         stage: str,
-        epoch: int,
         epochs: int,
         losses: list[float],
         fits: list[float],
@@ -871,15 +960,16 @@ class _Run:
         seconds: float,
     ) -> None:
         """Records an epoch's end, keeps the state, and calls `on_progress`."""
-        members = self.settings.network.members
-        left = epochs - epoch
-        if stage == "member":
-            left += (members - 1 - len(self.done)) * epochs
+        fold, member = self.jobs[self.job]
+        left = epochs - self.epoch
+        if stage != "pretrain":
+            left += (len(self.jobs) - 1 - self.job) * epochs
         progress = Progress(
             stage=stage,
-            member=len(self.done),
-            members=members,
-            epoch=epoch,
+            fold=-1 if stage == "pretrain" else fold,
+            member=member,
+            members=self.settings.network.members,
+            epoch=self.epoch,
             epochs=epochs,
             loss=sum(losses) / len(losses),
             fit=sum(fits) / len(fits),
@@ -887,12 +977,11 @@ class _Run:
             images_per_second=images / max(seconds, 1e-9),
             seconds_left=left * seconds,
         )
-        record = {k: getattr(progress, k) for k in ("stage", "member", "epoch", "loss", "fit", "rank_correlation")}
+        record = {k: getattr(progress, k) for k in ("stage", "fold", "member", "epoch", "loss", "fit", "rank_correlation")}
         self.records.append(record)
-        if stage == "member":
-            self._keep()
-            if epoch % self.settings.checkpoint_every == 0:
-                self.write()
+        self._keep()
+        if stage == "pretrain" or self.epoch % self.settings.checkpoint_every == 0:
+            self.write()
         if self.report is not None:
             self.report(progress)
 
@@ -908,16 +997,26 @@ class _Run:
             members.append(member.eval())
         score = None
         calibration = s.network.calibration
-        if self.validation:
-            score = float(rank_correlations(members, self.data, self.validation).mean())
-            calibration = calibrate(members, self.data, self.validation)
+        chosen = sorted(i for part in self.parts for i in part) or self.validation
+        if chosen:
+            if self.parts:
+                maps = [self.answers[self.data.names[i]] for i in chosen]
+            else:
+                maps = member_maps(members, self.data, chosen)
+            scores = rank_correlations(maps, self.data, chosen)
+            score = float(scores.mean())
+            calibration = calibrate(maps, self.data, chosen)
         config = dataclasses.replace(s.network, calibration=calibration)
         card = {
             "kind": "depth",
             "network": config.to_dict(),
             "settings": s.to_dict(),
             "validation_rank_correlation": score,
-            "photos": {"trained_on": len(self.train), "validation": [self.data.names[i] for i in self.validation]},
+            "photos": {
+                "trained_on": len(self.train),
+                "validation": [self.data.names[i] for i in self.validation],
+                "folds": [[self.data.names[i] for i in part] for part in self.parts],
+            },
             "skipped": list(self.data.skipped),
         }
         try:
@@ -956,9 +1055,12 @@ _COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b7791f", "#7b4fb5", "#4a5568")
 
 
 def curves_svg(records: list[dict[str, Any]]) -> str:
-    """Training and validation correlation of each member over its epochs, as an SVG document of 640x360."""
+    """Training and validation correlation of each member over its epochs, as an SVG document of 640x360.
+
+    Where there are folds, theirs.
+    """
     left, top, right, bottom = 56, 20, 620, 310
-    member_records = [r for r in records if r["stage"] == "member"]
+    member_records = [r for r in records if r["stage"] == "fold"] or [r for r in records if r["stage"] == "member"]
     epochs = max((int(r["epoch"]) for r in member_records), default=1)
 
     def point(epoch: float, value: float) -> str:
@@ -976,9 +1078,9 @@ def curves_svg(records: list[dict[str, Any]]) -> str:
         parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{level:g}</text>')
     parts.append(f'<text x="{left}" y="{bottom + 18}">0</text>')
     parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">{epochs} epochs</text>')
-    for member in sorted({int(r["member"]) for r in member_records}):
-        mine = [r for r in member_records if r["member"] == member]
-        colour = _COLOURS[member % len(_COLOURS)]
+    for number, which in enumerate(sorted({(r["fold"], r["member"]) for r in member_records})):
+        mine = [r for r in member_records if (r["fold"], r["member"]) == which]
+        colour = _COLOURS[number % len(_COLOURS)]
         train = " ".join(point(r["epoch"], r["fit"]) for r in mine)
         parts.append(f'<polyline points="{train}" fill="none" stroke="{colour}" opacity="0.35"/>')
         checked = [r for r in mine if r["rank_correlation"] is not None]

@@ -99,6 +99,19 @@ def test_quantised_weights_are_within_half_a_step() -> None:
     assert np.abs(steps * scale - weights_).max() <= 0.5001 * scale.max()
 
 
+def test_fewer_bits_are_coarser_and_clip_where_that_is_nearer() -> None:
+    weights_ = np.random.default_rng(0).normal(size=(5, 16, 3, 3)).astype(np.float32)
+    errors = []
+    for bits in range(2, 9):
+        steps, scale = quantised(weights_, bits)
+        assert -(2 ** (bits - 1)) <= steps.min() <= steps.max() < 2 ** (bits - 1)
+        errors.append(float(np.square(steps * scale - weights_).mean()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 0.02  # 4 bits, of weights with variance 1
+    widest = np.abs(weights_).max(axis=(1, 2, 3), keepdims=True) / 7
+    assert errors[2] < float(np.square(np.rint(weights_ / widest) * widest - weights_).mean())
+
+
 def test_config_round_trips_and_refuses_nonsense() -> None:
     assert CompactDepthConfig.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
     for wrong in (
@@ -106,6 +119,8 @@ def test_config_round_trips_and_refuses_nonsense() -> None:
         {"long_side": 100},
         {"channels": [1, 2]},
         {"colour": 3},
+        {"bits": 1},
+        {"bits": 4.5},
         {"calibration": [1.0, float("nan"), 0.0]},
     ):
         with pytest.raises(SettingsError):
@@ -227,6 +242,32 @@ def test_onnx_agrees_with_torch(small_file: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-3)
         (rounded,) = narrow.run(None, {"image": image, "position": planes})
         assert np.corrcoef(rounded[0, 0].ravel(), expected[0, 0].ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: int) -> None:
+    torch = pytest.importorskip("torch")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = dataclasses.replace(SMALL, bits=bits, members=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        state = build(config).state_dict()
+    export_onnx(config, [state], tmp_path / "few.onnx")
+    assert CompactDepth(tmp_path / "few.onnx").config.bits == bits
+    export_onnx(config, [state], tmp_path / "wide.onnx", small=False)
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(tmp_path / "wide.onnx"))
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
+            steps, scale = quantised(values, bits)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(steps.astype(np.float32) * scale, tensor.name))
+    image, planes = noise(1, 48, 64, 3), position_planes(48, 64)[None]
+    few, expected = (
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"image": image, "position": planes})[0]
+        for data in ((tmp_path / "few.onnx").read_bytes(), model.SerializeToString())
+    )
+    np.testing.assert_allclose(few, expected, atol=1e-4)
 
 
 def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) -> None:

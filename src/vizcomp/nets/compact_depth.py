@@ -52,6 +52,7 @@ class CompactDepthConfig:
         pyramid: channels of the decoder at 1/8 and at 1/4.
         members: networks in the ensemble.
         long_side: photos are scaled so that their long side has this many pixels.
+        bits: of a weight in the exported file, 2 to 8.
         calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
     """
 
@@ -59,6 +60,7 @@ class CompactDepthConfig:
     pyramid: tuple[int, int] = (48, 24)
     members: int = 3
     long_side: int = 128
+    bits: int = 8
     calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class CompactDepthConfig:
             raise SettingsError(f"channels {self.channels} and {self.pyramid}: four and two positive numbers are needed")
         if self.long_side % STRIDE or self.long_side > 1024:
             raise SettingsError(f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024")
+        if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise SettingsError(f"bits = {self.bits!r} is not between 2 and 8")
         if len(self.calibration) != 3 or not all(math.isfinite(x) for x in self.calibration):
             raise SettingsError("calibration must be three finite numbers")
 
@@ -309,8 +313,8 @@ def export_onnx(
         states: the state dict of each member, `config.members` of them.
         path: written beside and then renamed.
         metadata: further words for the file's properties (licence, data ...).
-        small: weights in 8 bits with a scale for each output channel. They are widened once, when ONNX Runtime loads
-            the file: what runs is float32. False: weights as they are, four times the size.
+        small: weights in `config.bits` bits with a scale for each output channel. They are widened once, when ONNX Runtime
+            loads the file: what runs is float32. False: weights as they are, in 32 bits.
 
     Raises:
         ModelError: the states do not fit the configuration.
@@ -321,7 +325,7 @@ def export_onnx(
 
     import onnx
     import torch
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     if len(states) != config.members:
         raise ModelError(f"{len(states)} sets of weights for {config.members} members")
@@ -359,11 +363,9 @@ def export_onnx(
         values = numpy_helper.to_array(weights)
         if small and values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
             wide = weights.name
-            steps, scale = quantised(values)
-            weights.CopyFrom(numpy_helper.from_array(steps, f"{wide}.steps"))
-            model.graph.initializer.append(numpy_helper.from_array(scale, f"{wide}.scale"))
-            widen.append(helper.make_node("Cast", [f"{wide}.steps"], [f"{wide}.cast"], to=TensorProto.FLOAT))
-            widen.append(helper.make_node("Mul", [f"{wide}.cast", f"{wide}.scale"], [wide]))
+            steps, scale = quantised(values, config.bits)
+            weights.CopyFrom(numpy_helper.from_array(scale, f"{wide}.scale"))
+            widen.extend(_widening(model.graph, wide, steps, config.bits))
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*widen, *nodes])
@@ -377,11 +379,83 @@ def export_onnx(
     os.replace(beside, path)
 
 
-def quantised(weights: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Weights (C, ...) as int8 steps of the same shape, and the size of a step, float32 (C, 1, ...)."""
-    largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True)
-    scale = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(127)
-    return np.rint(weights / scale).astype(np.int8), scale
+def quantised(weights: npt.NDArray[np.float32], bits: int = 8) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Weights (C, ...) as int8 steps of the same shape, and the size of a step, float32 (C, 1, ...).
+
+    With 8 bits the largest weight of a channel is the largest step. With fewer, a smaller range is tried as well, whose
+    ends clip: of six, each channel gets the one with the least mean squared error.
+    """
+    axes = tuple(range(1, weights.ndim))
+    top = 2 ** (bits - 1) - 1
+    largest = np.maximum(np.abs(weights).max(axis=axes, keepdims=True), 1e-12).astype(np.float32)
+    steps, scale = np.zeros(weights.shape, np.int8), largest
+    least = np.full(largest.shape, np.inf, np.float32)
+    for share in (1.0,) if bits == 8 else (1.0, 0.92, 0.85, 0.78, 0.7, 0.62):
+        step = (largest * np.float32(share / top)).astype(np.float32)
+        these = np.clip(np.rint(weights / step), -top - 1, top).astype(np.int8)
+        error = np.square(these * step - weights).mean(axis=axes, keepdims=True)
+        better = error < least
+        steps, scale, least = np.where(better, these, steps), np.where(better, step, scale), np.where(better, error, least)
+    return steps, scale
+
+
+def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int) -> list[Any]:
+    """Adds steps to an ONNX graph; returns the nodes that make float32 weights `name` of them and of `name`.scale.
+
+    ONNX has no type of 5 or 6 bits, and of 4 only from a later version than the rest of the file asks for. So the bits of
+    two or four weights share a byte: a step, raised by 2 ** (bits - 1), is cut into parts of 4, 2 and 1 bits, as `bits` asks for,
+    each kept in an array of bytes, and put together again by integer division, all once, when the file is loaded.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    def constant(suffix: str, values: npt.NDArray[np.generic]) -> str:
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}.{suffix}"))
+        return f"{name}.{suffix}"
+
+    if bits == 8:
+        return [
+            helper.make_node("Cast", [constant("steps", steps)], [f"{name}.cast"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]),
+        ]
+    nodes = []
+    raised = steps.ravel().astype(np.int32) + 2 ** (bits - 1)
+    total, low = "", 0
+    for width in (4, 2, 1):
+        if not bits & width:
+            continue
+        each = 8 // width
+        part = (raised >> low) & (2**width - 1)
+        part = np.pad(part, (0, -len(part) % each)).reshape(-1, each)
+        shifts = (np.arange(each) * width).astype(np.int32)
+        stem = f"part{width}"
+        packed = constant(stem, (part << shifts).sum(1, keepdims=True).astype(np.uint8))
+        divisors = constant(f"{stem}.divisors", (2**shifts).astype(np.int32)[None])
+        modulus = constant(f"{stem}.modulus", np.asarray(2**width, np.int32))
+        weight = constant(f"{stem}.weight", np.asarray(2**low, np.int32))
+        x = f"{name}.{stem}"
+        nodes += [
+            helper.make_node("Cast", [packed], [f"{x}.wide"], to=TensorProto.INT32),
+            helper.make_node("Div", [f"{x}.wide", divisors], [f"{x}.divided"]),
+            helper.make_node("Mod", [f"{x}.divided", modulus], [f"{x}.cut"]),
+            helper.make_node("Mul", [f"{x}.cut", weight], [f"{x}.placed"]),
+            helper.make_node("Reshape", [f"{x}.placed", constant(f"{stem}.flat", np.asarray([-1]))], [f"{x}.padded"]),
+            helper.make_node(
+                "Slice",
+                [f"{x}.padded", constant(f"{stem}.start", np.asarray([0])), constant(f"{stem}.end", np.asarray([len(raised)]))],
+                [f"{x}.line"],
+            ),
+        ]
+        if total:
+            nodes.append(helper.make_node("Add", [total, f"{x}.line"], [f"{x}.sum"]))
+        total = f"{x}.sum" if total else f"{x}.line"
+        low += width
+    nodes += [
+        helper.make_node("Sub", [total, constant("zero", np.asarray(2 ** (bits - 1), np.int32))], [f"{name}.signed"]),
+        helper.make_node("Reshape", [f"{name}.signed", constant("shape", np.asarray(steps.shape))], [f"{name}.shaped"]),
+        helper.make_node("Cast", [f"{name}.shaped"], [f"{name}.cast"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]),
+    ]
+    return nodes
 
 
 # --- running the exported file -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from vizcomp.nets.compact_depth import (
     build,
     build_ensemble,
     export_onnx,
+    in_groups,
     pad_to_stride,
     position_planes,
     quantised,
@@ -121,6 +122,7 @@ def test_config_round_trips_and_refuses_nonsense() -> None:
         {"colour": 3},
         {"bits": 1},
         {"bits": 4.5},
+        {"group": 3},
         {"calibration": [1.0, float("nan"), 0.0]},
     ):
         with pytest.raises(SettingsError):
@@ -244,11 +246,29 @@ def test_onnx_agrees_with_torch(small_file: Path, tmp_path: Path) -> None:
         assert np.corrcoef(rounded[0, 0].ravel(), expected[0, 0].ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: int) -> None:
+def test_groups_have_scales_of_their_own_and_tiny_ones_stay_finite() -> None:
+    weights_ = np.random.default_rng(1).normal(size=(3, 5, 3, 3)).astype(np.float32)
+    weights_[0, 0] *= 100
+    weights_[2] *= 1e-9
+    rows = in_groups(weights_, 16)
+    assert rows.shape == (9, 16)  # 45 weights a channel: three rows, the last with three zeros
+    assert (rows[2, 13:] == 0).all()
+    assert (in_groups(weights_, 0) == weights_).all()
+    steps, scale = quantised(rows, 4, half=True)
+    assert scale.dtype == np.float16
+    assert (scale > 0).all()
+    again = (steps * scale.astype(np.float32)).reshape(3, -1)[:, :45].reshape(weights_.shape)
+    whole, one = quantised(weights_, 4)
+    for channel in (0, 1):
+        assert np.square(again - weights_)[channel].sum() < np.square(whole * one - weights_)[channel].sum()
+    assert np.abs(again[2]).max() < 1e-3
+
+
+@pytest.mark.parametrize(("bits", "group"), [*((bits, 0) for bits in range(2, 9)), (4, 64), (5, 48), (8, 64)])
+def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: int, group: int) -> None:
     torch = pytest.importorskip("torch")
     onnxruntime = pytest.importorskip("onnxruntime")
-    config = dataclasses.replace(SMALL, bits=bits, members=1)
+    config = dataclasses.replace(SMALL, bits=bits, group=group, members=1)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         state = build(config).state_dict()
@@ -260,8 +280,9 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
-            steps, scale = quantised(values, bits)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(steps.astype(np.float32) * scale, tensor.name))
+            steps, scale = quantised(in_groups(values, group), bits, half=group > 0)
+            again = (steps * scale.astype(np.float32)).reshape(len(values), -1)[:, : values[0].size].reshape(values.shape)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(again, tensor.name))
     image, planes = noise(1, 48, 64, 3), position_planes(48, 64)[None]
     few, expected = (
         onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"image": image, "position": planes})[0]

@@ -34,6 +34,8 @@ import numpy.typing as npt
 from vizcomp.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
 NAME = "vizcomp-compact-depth"
@@ -53,6 +55,7 @@ class CompactDepthConfig:
         members: networks in the ensemble.
         long_side: photos are scaled so that their long side has this many pixels.
         bits: of a weight in the exported file, 2 to 8.
+        group: weights of an output channel that share a scale there; 0 for all.
         calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
     """
 
@@ -61,6 +64,7 @@ class CompactDepthConfig:
     members: int = 3
     long_side: int = 128
     bits: int = 8
+    group: int = 0
     calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -71,6 +75,8 @@ class CompactDepthConfig:
             raise SettingsError(f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024")
         if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
             raise SettingsError(f"bits = {self.bits!r} is not between 2 and 8")
+        if not isinstance(self.group, int) or (self.group and not 8 <= self.group <= 65536):
+            raise SettingsError(f"group = {self.group!r} is neither 0 nor between 8 and 65536")
         if len(self.calibration) != 3 or not all(math.isfinite(x) for x in self.calibration):
             raise SettingsError("calibration must be three finite numbers")
 
@@ -313,8 +319,8 @@ def export_onnx(
         states: the state dict of each member, `config.members` of them.
         path: written beside and then renamed.
         metadata: further words for the file's properties (licence, data ...).
-        small: weights in `config.bits` bits with a scale for each output channel. They are widened once, when ONNX Runtime
-            loads the file: what runs is float32. False: weights as they are, in 32 bits.
+        small: weights in `config.bits` bits with a scale for each output channel, or for each `config.group` weights of one.
+            They are widened once, when ONNX Runtime loads the file: what runs is float32. False: weights as they are, in 32 bits.
 
     Raises:
         ModelError: the states do not fit the configuration.
@@ -363,9 +369,10 @@ def export_onnx(
         values = numpy_helper.to_array(weights)
         if small and values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
             wide = weights.name
-            steps, scale = quantised(values, config.bits)
+            rows = in_groups(values, config.group)
+            steps, scale = quantised(rows, config.bits, half=config.group > 0)
             weights.CopyFrom(numpy_helper.from_array(scale, f"{wide}.scale"))
-            widen.extend(_widening(model.graph, wide, steps, config.bits))
+            widen.extend(_widening(model.graph, wide, steps, config.bits, scale.dtype == np.float16, values.shape))
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*widen, *nodes])
@@ -379,11 +386,22 @@ def export_onnx(
     os.replace(beside, path)
 
 
-def quantised(weights: npt.NDArray[np.float32], bits: int = 8) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Weights (C, ...) as int8 steps of the same shape, and the size of a step, float32 (C, 1, ...).
+def in_groups(weights: npt.NDArray[np.float32], group: int) -> npt.NDArray[np.float32]:
+    """Weights (C, ...) as rows of `group` weights of one channel, (C * ceil(n / group), group), zeros where a channel's n
+    weights end; 0: as they are."""
+    if not group:
+        return weights
+    flat = weights.reshape(len(weights), -1)
+    return np.pad(flat, ((0, 0), (0, -flat.shape[1] % group))).reshape(-1, group)
 
-    With 8 bits the largest weight of a channel is the largest step. With fewer, a smaller range is tried as well, whose
-    ends clip: of six, each channel gets the one with the least mean squared error.
+
+def quantised(
+    weights: npt.NDArray[np.float32], bits: int = 8, *, half: bool = False
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floating]]:
+    """Weights (C, ...) as int8 steps of the same shape, and the size of a step, (C, 1, ...), float32 or with `half` float16.
+
+    With 8 bits the largest weight of a row is the largest step. With fewer, a smaller range is tried as well, whose ends
+    clip: of six, each row gets the one with the least mean squared error.
     """
     axes = tuple(range(1, weights.ndim))
     top = 2 ** (bits - 1) - 1
@@ -392,15 +410,19 @@ def quantised(weights: npt.NDArray[np.float32], bits: int = 8) -> tuple[npt.NDAr
     least = np.full(largest.shape, np.inf, np.float32)
     for share in (1.0,) if bits == 8 else (1.0, 0.92, 0.85, 0.78, 0.7, 0.62):
         step = (largest * np.float32(share / top)).astype(np.float32)
+        if half:
+            step = np.maximum(step, np.finfo(np.float16).tiny).astype(np.float16).astype(np.float32)
         these = np.clip(np.rint(weights / step), -top - 1, top).astype(np.int8)
         error = np.square(these * step - weights).mean(axis=axes, keepdims=True)
         better = error < least
         steps, scale, least = np.where(better, these, steps), np.where(better, step, scale), np.where(better, error, least)
-    return steps, scale
+    return steps, scale.astype(np.float16) if half else scale
 
 
-def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int) -> list[Any]:
+def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int, half: bool, shape: tuple[int, ...]) -> list[Any]:
     """Adds steps to an ONNX graph; returns the nodes that make float32 weights `name` of them and of `name`.scale.
+
+    `steps` are of the weights' `shape`, or in groups. `half`: the scale is float16.
 
     ONNX has no type of 5 or 6 bits, and of 4 only from a later version than the rest of the file asks for. So the bits of
     two or four weights share a byte: a step, raised by 2 ** (bits - 1), is cut into parts of 4, 2 and 1 bits, as `bits` asks for,
@@ -412,12 +434,43 @@ def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int) -> 
         graph.initializer.append(numpy_helper.from_array(values, f"{name}.{suffix}"))
         return f"{name}.{suffix}"
 
-    if bits == 8:
-        return [
-            helper.make_node("Cast", [constant("steps", steps)], [f"{name}.cast"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]),
-        ]
-    nodes = []
+    def integer(suffix: str, *values: int) -> str:
+        return constant(suffix, np.asarray(values, np.int64))
+
+    nodes: list[Any] = []
+    total = constant("steps", steps) if bits == 8 else _unpacking(nodes, constant, integer, name, steps, bits)
+    nodes.append(helper.make_node("Cast", [total], [f"{name}.cast"], to=TensorProto.FLOAT))
+    scale = f"{name}.scale"
+    if half:
+        nodes.append(helper.make_node("Cast", [scale], [f"{scale}.wide"], to=TensorProto.FLOAT))
+        scale = f"{scale}.wide"
+    if steps.shape == shape:
+        return [*nodes, helper.make_node("Mul", [f"{name}.cast", scale], [name])]
+    many = math.prod(shape[1:])
+    return [
+        *nodes,
+        helper.make_node("Mul", [f"{name}.cast", scale], [f"{name}.grouped"]),
+        helper.make_node("Reshape", [f"{name}.grouped", integer("rows", shape[0], -1)], [f"{name}.rows.padded"]),
+        helper.make_node(
+            "Slice",
+            [f"{name}.rows.padded", integer("rows.start", 0), integer("rows.end", many), integer("rows.axis", 1)],
+            [f"{name}.rows.cut"],
+        ),
+        helper.make_node("Reshape", [f"{name}.rows.cut", integer("shape", *shape)], [name]),
+    ]
+
+
+def _unpacking(
+    nodes: list[Any],
+    constant: Callable[[str, npt.NDArray[Any]], str],
+    integer: Callable[..., str],
+    name: str,
+    steps: npt.NDArray[np.int8],
+    bits: int,
+) -> str:
+    """Appends the nodes that put packed steps together; returns the name of what they make, int32 of the steps' shape."""
+    from onnx import TensorProto, helper
+
     raised = steps.ravel().astype(np.int32) + 2 ** (bits - 1)
     total, low = "", 0
     for width in (4, 2, 1):
@@ -438,11 +491,9 @@ def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int) -> 
             helper.make_node("Div", [f"{x}.wide", divisors], [f"{x}.divided"]),
             helper.make_node("Mod", [f"{x}.divided", modulus], [f"{x}.cut"]),
             helper.make_node("Mul", [f"{x}.cut", weight], [f"{x}.placed"]),
-            helper.make_node("Reshape", [f"{x}.placed", constant(f"{stem}.flat", np.asarray([-1]))], [f"{x}.padded"]),
+            helper.make_node("Reshape", [f"{x}.placed", integer(f"{stem}.flat", -1)], [f"{x}.padded"]),
             helper.make_node(
-                "Slice",
-                [f"{x}.padded", constant(f"{stem}.start", np.asarray([0])), constant(f"{stem}.end", np.asarray([len(raised)]))],
-                [f"{x}.line"],
+                "Slice", [f"{x}.padded", integer(f"{stem}.start", 0), integer(f"{stem}.end", len(raised))], [f"{x}.line"]
             ),
         ]
         if total:
@@ -451,11 +502,9 @@ def _widening(graph: Any, name: str, steps: npt.NDArray[np.int8], bits: int) -> 
         low += width
     nodes += [
         helper.make_node("Sub", [total, constant("zero", np.asarray(2 ** (bits - 1), np.int32))], [f"{name}.signed"]),
-        helper.make_node("Reshape", [f"{name}.signed", constant("shape", np.asarray(steps.shape))], [f"{name}.shaped"]),
-        helper.make_node("Cast", [f"{name}.shaped"], [f"{name}.cast"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]),
+        helper.make_node("Reshape", [f"{name}.signed", integer("steps.shape", *steps.shape)], [f"{name}.shaped"]),
     ]
-    return nodes
+    return f"{name}.shaped"
 
 
 # --- running the exported file -------------------------------------------------------------------------------------

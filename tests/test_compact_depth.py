@@ -123,6 +123,9 @@ def test_config_round_trips_and_refuses_nonsense() -> None:
         {"bits": 1},
         {"bits": 4.5},
         {"group": 3},
+        {"sides": [64]},
+        {"members": 1, "sides": [256]},
+        {"prior": -1},
         {"calibration": [1.0, float("nan"), 0.0]},
     ):
         with pytest.raises(SettingsError):
@@ -289,6 +292,35 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
         for data in ((tmp_path / "few.onnx").read_bytes(), model.SerializeToString())
     )
     np.testing.assert_allclose(few, expected, atol=1e-4)
+
+
+def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config = dataclasses.replace(SMALL, long_side=80, sides=(80, 48), prior=0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        members = [build(config) for _ in range(2)]
+        prior = torch.randn(1, 1, 6, 8)
+    states = [m.state_dict() for m in members]
+    export_onnx(config, states, tmp_path / "wide.onnx", prior=prior, small=False)
+    network = build_ensemble(config, members, prior).eval()
+    session = onnxruntime.InferenceSession((tmp_path / "wide.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    for height, width in ((64, 80), (80, 16), (16, 16)):
+        image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
+        with torch.no_grad():
+            maps = network.maps(torch.from_numpy(image), torch.from_numpy(planes))
+            expected = network(torch.from_numpy(image), torch.from_numpy(planes)).numpy()
+        assert maps.shape == (1, 2, height // 4, width // 4)
+        (found,) = session.run(None, {"image": image, "position": planes})
+        assert found.shape == (1, 2, height, width)
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+    plain = build_ensemble(dataclasses.replace(config, prior=0.0), members).eval()
+    resized = torch.nn.functional.interpolate(prior, size=(4, 4), mode="bilinear", align_corners=False)
+    with torch.no_grad():  # the mean map is added, and only added
+        torch.testing.assert_close(plain.maps(torch.from_numpy(image), torch.from_numpy(planes)) + 0.5 * resized, maps)
+    with pytest.raises(ModelError, match="mean map"):
+        export_onnx(config, states, tmp_path / "none.onnx")
 
 
 def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) -> None:

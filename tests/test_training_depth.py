@@ -20,6 +20,7 @@ from vizcomp.training.depth import (  # noqa: E402
     Progress,
     depth_loss,
     fold_parts,
+    mean_map,
     read_class_folders,
     read_depth_data,
     saved_settings,
@@ -172,6 +173,24 @@ def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Pat
     assert (tmp_path / "folds" / "model.safetensors").read_bytes() == (tmp_path / "none" / "model.safetensors").read_bytes()
 
 
+def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(data: Path, tmp_path: Path) -> None:
+    found = read_depth_data(data, 80)
+    prior = mean_map(found, [0, 1, 2])
+    assert prior.shape == (1, 1, 24, 32)
+    assert float(prior.mean()) == pytest.approx(0.0, abs=1e-5)
+    assert float(prior.std()) == pytest.approx(1.0, abs=1e-4)
+    assert float(prior[0, 0, 20:].mean()) > float(prior[0, 0, :4].mean())  # the ground comes nearer downwards
+    network = dataclasses.replace(TINY, long_side=80, sides=(80, 64), prior=0.5, bits=5, group=32)
+    result = train_depth(settings(data, folds=2, side=64, epochs=20, network=network), tmp_path / "run")
+    assert result.rank_correlation is not None
+    assert result.rank_correlation > 0.4
+    assert CompactDepth(tmp_path / "run" / "model.onnx").config.sides == (80, 64)
+    from safetensors.numpy import load_file
+
+    kept = load_file(tmp_path / "run" / "model.safetensors")["prior"]
+    np.testing.assert_allclose(kept, mean_map(found, list(range(12))).numpy(), atol=1e-6)
+
+
 def test_folds_keep_photos_of_one_place_together() -> None:
     names = ["00_1", "00_2", "01_1", "02_1", "02_2", "03_1"]
     assert fold_parts(names, 2) == [[0, 1, 3, 4], [2, 5]]
@@ -253,7 +272,16 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 0}, {"validation": 1.0}, {"held_every": 1}, {"folds": 1}, {"batch": "many"}, {"hue": 1}, {"network": {"x": 1}}],
+    [
+        {"epochs": 0},
+        {"validation": 1.0},
+        {"held_every": 1},
+        {"folds": 1},
+        {"side": 20},
+        {"batch": "many"},
+        {"hue": 1},
+        {"network": {"x": 1}},
+    ],
 )
 def test_settings_out_of_range_are_refused(change: dict) -> None:
     with pytest.raises(SettingsError):

@@ -11,10 +11,11 @@ Blocks are residual (He et al., "Deep residual learning for image recognition", 
 (Lin et al., "Feature pyramid networks for object detection", 2017). The context is a mean and a maximum over the whole
 photo, sent through two dense layers and added to every place: far and near are relative, so each place needs the rest.
 
-The exported network holds several members, which share a pretrained start and then saw the photos in another order and
-another way. The answer is the mean of their standardised maps. Where they disagree, they do not know: the confidence is a
-logistic function of that spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple and
-scalable predictive uncertainty estimation using deep ensembles", 2017, take the spread in the same way).
+The exported network holds several members, some of which look at the photo at a smaller scale. They share a pretrained
+start and then saw the photos in another order and another way. The answer is the mean of their standardised maps, plus a
+share of the mean map of all training photos. Where they disagree, they do not know: the confidence is a logistic function of
+that spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple and scalable predictive
+uncertainty estimation using deep ensembles", 2017, take the spread in the same way).
 
 torch is imported by `build` and `export_onnx` only; `CompactDepth`, which runs the exported file, needs ONNX Runtime.
 """
@@ -54,6 +55,8 @@ class CompactDepthConfig:
         pyramid: channels of the decoder at 1/8 and at 1/4.
         members: networks in the ensemble.
         long_side: photos are scaled so that their long side has this many pixels.
+        sides: for each member, the long side to which it scales the photo further; empty for `long_side` throughout.
+        prior: weight of the training photos' mean map, which is added to the members' maps; 0 for none.
         bits: of a weight in the exported file, 2 to 8.
         group: weights of an output channel that share a scale there; 0 for all.
         calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
@@ -63,6 +66,8 @@ class CompactDepthConfig:
     pyramid: tuple[int, int] = (48, 24)
     members: int = 3
     long_side: int = 128
+    sides: tuple[int, ...] = ()
+    prior: float = 0.0
     bits: int = 8
     group: int = 0
     calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
@@ -73,6 +78,11 @@ class CompactDepthConfig:
             raise SettingsError(f"channels {self.channels} and {self.pyramid}: four and two positive numbers are needed")
         if self.long_side % STRIDE or self.long_side > 1024:
             raise SettingsError(f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024")
+        sides = self.sides
+        if (sides and len(sides) != self.members) or any(not isinstance(n, int) or not 16 <= n <= self.long_side for n in sides):
+            raise SettingsError(f"sides {sides} are not one for each of {self.members} members, of 16 to {self.long_side}")
+        if not isinstance(self.prior, (int, float)) or not 0 <= self.prior <= 10:
+            raise SettingsError(f"prior = {self.prior!r} is not between 0 and 10")
         if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
             raise SettingsError(f"bits = {self.bits!r} is not between 2 and 8")
         if not isinstance(self.group, int) or (self.group and not 8 <= self.group <= 65536):
@@ -252,9 +262,12 @@ def build(config: CompactDepthConfig, *, dropout: float = 0.0) -> torch.nn.Modul
     return CompactDepthNet()
 
 
-def build_ensemble(config: CompactDepthConfig, members: list[torch.nn.Module]) -> torch.nn.Module:
+def build_ensemble(
+    config: CompactDepthConfig, members: list[torch.nn.Module], prior: torch.Tensor | None = None
+) -> torch.nn.Module:
     """The network that is exported: all members together, nearness and confidence out.
 
+    `prior` is the mean map, (1, 1, rows, columns) of any size, standardised; needed where `config.prior` is not 0.
     Its `forward(image, position)` takes uint8 (1, H, W, 3) RGB and float32 (1, 2, H / 4, W / 4), and returns float32
     (1, 2, H, W): standardised nearness, and confidence in 0..1. H and W are multiples of `STRIDE`.
     """
@@ -263,21 +276,46 @@ def build_ensemble(config: CompactDepthConfig, members: list[torch.nn.Module]) -
     from torch.nn import functional as F
 
     a, b, c = config.calibration
+    long_side = config.long_side
+    sides = config.sides or (long_side,) * len(members)
+    if config.prior and prior is None:
+        raise ModelError("the configuration wants a mean map, and there is none")
+
+    def smaller(n: Any, side: int) -> Any:
+        """A padded side of the input, scaled, as a multiple of the stride: a number, or a traced one."""
+        scaled = (n * side // long_side + STRIDE // 2) // STRIDE
+        return scaled.clamp(min=1) * STRIDE if isinstance(scaled, torch.Tensor) else max(1, scaled) * STRIDE
 
     class Ensemble(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.members = nn.ModuleList(members)
+            if config.prior and prior is not None:
+                self.register_buffer("prior", config.prior * prior)
 
         def maps(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-            """Standardised maps of all members: (1, members, H/4, W/4)."""
+            """Standardised maps of all members, each with the prior added: (1, members, H/4, W/4)."""
             x = image.permute(0, 3, 1, 2).float() / 255.0  # (1, 3, H, W)
+            cells = position.shape[2], position.shape[3]
             found = []
-            for member in self.members:
-                y = member(x, position)  # (1, 1, H/4, W/4)
+            for member, side in zip(self.members, sides, strict=True):
+                if side == long_side:
+                    y = member(x, position)  # (1, 1, H/4, W/4)
+                else:
+                    height, width = smaller(x.shape[2], side), smaller(x.shape[3], side)
+                    few = height // POSITION_STRIDE, width // POSITION_STRIDE
+                    y = member(
+                        F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False),
+                        F.interpolate(position, size=few, mode="bilinear", align_corners=False),
+                    )
+                    y = F.interpolate(y, size=cells, mode="bilinear", align_corners=False)  # (1, 1, H/4, W/4)
                 y = y - y.mean((2, 3), keepdim=True)
                 found.append(y / (y.pow(2).mean((2, 3), keepdim=True) + 1e-6).sqrt())
-            return torch.cat(found, 1)
+            maps = torch.cat(found, 1)
+            if config.prior:
+                added: torch.Tensor = self.prior  # type: ignore[assignment]  # a buffer
+                maps = maps + F.interpolate(added, size=cells, mode="bilinear", align_corners=False)
+            return maps
 
         def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
             maps = self.maps(image, position)
@@ -293,7 +331,7 @@ def ensemble_moments(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     """Mean and spread of standardised maps.
 
     Args:
-        maps: float32 (N, K, h, w), each map of mean 0 and variance 1.
+        maps: float32 (N, K, h, w), each map of mean 0 and variance 1, before the prior is added to each.
 
     Returns:
         mean (N, 1, h, w), log of the standard deviation over K (N, 1, h, w), and log of its mean square's root over
@@ -310,6 +348,7 @@ def export_onnx(
     states: list[dict[str, torch.Tensor]],
     path: Path,
     *,
+    prior: torch.Tensor | None = None,
     metadata: dict[str, str] | None = None,
     small: bool = True,
 ) -> None:
@@ -318,12 +357,13 @@ def export_onnx(
     Args:
         states: the state dict of each member, `config.members` of them.
         path: written beside and then renamed.
+        prior: the mean map, as for `build_ensemble`.
         metadata: further words for the file's properties (licence, data ...).
         small: weights in `config.bits` bits with a scale for each output channel, or for each `config.group` weights of one.
             They are widened once, when ONNX Runtime loads the file: what runs is float32. False: weights as they are, in 32 bits.
 
     Raises:
-        ModelError: the states do not fit the configuration.
+        ModelError: the states do not fit the configuration, or it wants a mean map that is not there.
     """
     import io
     import os
@@ -343,7 +383,7 @@ def export_onnx(
         except RuntimeError as exc:
             raise ModelError(f"the weights do not fit the configuration: {str(exc).splitlines()[0]}") from exc
         members.append(member.eval())
-    network = build_ensemble(config, members).eval()
+    network = build_ensemble(config, members, prior).eval()
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
     position = torch.zeros(1, 2, image.shape[1] // POSITION_STRIDE, image.shape[2] // POSITION_STRIDE)
     buffer = io.BytesIO()

@@ -51,6 +51,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".jpg")
 SOURCE_SCALE = 1.5  # photos are held this much larger than the network sees them: a crop of 2/3 is still sharp
 CHECKPOINT = "checkpoint.pt"
+PRIOR_CELLS = (24, 32)
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
 
 
@@ -70,6 +71,7 @@ class DepthTrainSettings:
             "_" stay together, if there are as many such groups. With folds no photo is kept for validation.
         validation: share of the remaining photos that is not trained on, but followed and used for the calibration.
         epochs: passes over the photos, for each member.
+        side: long side of the training crops; 0 for the network's. A network may be run at a larger side than it learned at.
         batch, learning_rate, weight_decay: of AdamW, with a cosine schedule.
         encoder_rate: learning rate of a pretrained encoder, as a share of `learning_rate`.
         dropout: of the network's deepest maps.
@@ -99,6 +101,7 @@ class DepthTrainSettings:
     folds: int = 0
     validation: float = 0.1
     epochs: int = 200
+    side: int = 0
     batch: int = 16
     learning_rate: float = 3e-3
     encoder_rate: float = 0.3
@@ -130,6 +133,7 @@ class DepthTrainSettings:
             "held_every": (0, 1_000_000),
             "validation": (0.0, 0.9),
             "epochs": (1, 1_000_000),
+            "side": (0, 1024),
             "batch": (2, 4096),
             "learning_rate": (1e-8, 10.0),
             "encoder_rate": (0.0, 10.0),
@@ -152,6 +156,8 @@ class DepthTrainSettings:
                 raise SettingsError(f"{name} = {value!r} is not between {low} and {high}")
         if self.held_every == 1:
             raise SettingsError("held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth")
+        if self.side % STRIDE:
+            raise SettingsError(f"side = {self.side} is not a multiple of {STRIDE}")
         if self.folds == 1:
             raise SettingsError("folds = 1 leaves no photo to train on", "0 does without, 5 leaves out a fifth at a time")
 
@@ -413,7 +419,7 @@ def augmented_batch(data: DepthData, chosen: list[int], settings: DepthTrainSett
     import torch
     from torch.nn import functional as F
 
-    height, width = _batch_size(settings.network.long_side, settings.shapes)
+    height, width = _batch_size(settings.side or settings.network.long_side, settings.shapes)
     views, maps = [], []
     for index in chosen:
         source = torch.from_numpy(data.sources[index].transpose(2, 0, 1)[None].astype(np.float32) / 255)
@@ -520,11 +526,32 @@ def _resized(array: npt.NDArray[np.float32], height: int, width: int) -> npt.NDA
     return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def member_maps(members: list[torch.nn.Module], data: DepthData, chosen: list[int]) -> list[torch.Tensor]:
-    """Standardised maps of each photo, without its padding: (1, members, h / 4, w / 4)."""
+def mean_map(data: DepthData, chosen: list[int]) -> torch.Tensor:
+    """Mean of the chosen photos' standardised maps, standardised again: (1, 1, 24, 32)."""
     import torch
 
-    ensemble: Any = build_ensemble(CompactDepthConfig(members=len(members)), members).eval()
+    total = torch.zeros(1, 1, *PRIOR_CELLS)
+    for index in chosen:
+        ranks = torch.from_numpy(_resized(data.ranks[index], *PRIOR_CELLS).copy())
+        total += (ranks - ranks.mean()) / ranks.std().clamp(min=0.05)
+    total -= total.mean()
+    return total / total.std().clamp(min=1e-6)
+
+
+def member_maps(
+    config: CompactDepthConfig,
+    members: list[torch.nn.Module],
+    prior: torch.Tensor | None,
+    data: DepthData,
+    chosen: list[int],
+    first: int = 0,
+) -> list[torch.Tensor]:
+    """Maps of each photo, without its padding: (1, members, h / 4, w / 4); `members` are the network's from `first` on."""
+    import torch
+
+    sides = config.sides[first : first + len(members)]
+    config = dataclasses.replace(config, members=len(members), sides=sides)
+    ensemble: Any = build_ensemble(config, members, prior).eval()
     found = []
     with torch.no_grad():
         for index in chosen:
@@ -785,9 +812,9 @@ class _Run:
             torch.manual_seed(s.seed * 1000 + 1 + member + (fold + 1) * s.network.members)
             network = build(s.network, dropout=s.dropout)
             network.load_state_dict(self.encoder, strict=False)
-            self._set_network(network, s.learning_rate * (s.encoder_rate if self.encoder else 1.0))
+            self._set_network(network, s.learning_rate, s.learning_rate * (s.encoder_rate if self.encoder else 1.0))
 
-    def _set_network(self, network: torch.nn.Module, encoder_rate: float) -> None:
+    def _set_network(self, network: torch.nn.Module, other_rate: float, encoder_rate: float) -> None:
         import copy
 
         import torch
@@ -798,7 +825,7 @@ class _Run:
         groups: list[dict[str, Any]] = []
         for encoder in (False, True):
             some = [p for name, p in self.model.named_parameters() if name.startswith(ENCODER) == encoder]
-            rate = encoder_rate if encoder else s.learning_rate
+            rate = encoder_rate if encoder else other_rate
             weights = [p for p in some if p.ndim > 1]
             others = [p for p in some if p.ndim <= 1]  # norms and biases are not pulled to zero
             groups.append({"params": weights, "weight_decay": s.weight_decay, "peak": rate})
@@ -825,9 +852,8 @@ class _Run:
             if fold < 0:
                 self.done.append({k: v.detach().cpu().clone() for k, v in self.average.state_dict().items()})
             else:
-                for index, maps in zip(
-                    self.parts[fold], member_maps([self.average.cpu()], self.data, self.parts[fold]), strict=True
-                ):
+                left_out = self.parts[fold]
+                for index, maps in zip(left_out, self._answers(left_out), strict=True):
                     name = self.data.names[index]
                     self.answers[name] = torch.cat([self.answers[name], maps], 1) if member else maps
             self.epoch, self.job = 0, self.job + 1
@@ -853,7 +879,7 @@ class _Run:
         self.images, self.classes = torch.from_numpy(pictures), torch.from_numpy(labels)
         network = build(s.network, dropout=s.dropout)
         network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
-        self._set_network(network, s.pretrain_rate)
+        self._set_network(network, s.pretrain_rate, s.pretrain_rate)
 
     def _pretrain_epoch(self) -> None:
         """The encoder learns to tell classes apart, at several scales, so that its features are of things."""
@@ -890,15 +916,15 @@ class _Run:
 
         n, side = len(images), images.shape[-1]
         x = images.float() / 255
-        x = torch.where(torch.rand(n, 1, 1, 1) < 0.5, x.flip(3), x)
+        x = torch.where(torch.rand(n)[:, None, None, None] < 0.5, x.flip(3), x)
         top, left = (int(v) for v in torch.randint(0, 9, (2,)))
         x = F.pad(x, (4, 4, 4, 4), mode="reflect")[:, :, top : top + side, left : left + side]
         x = x ** torch.exp(_uniform(-0.4, 0.4, n, 1, 1, 1))
         grey = x.mean(1, keepdim=True)
         x = grey + (x - grey) * _uniform(0.3, 1.5, n, 1, 1, 1) + _uniform(-0.1, 0.1, n, 3, 1, 1)
+        square = int(torch.randint(6, 16, ()))
+        top, left = (int(v) for v in torch.randint(0, side - square, (2,)))
         if _chance(self.settings.pretrain_erase):
-            square = int(torch.randint(side // 5, side // 2, ()))
-            top, left = (int(v) for v in torch.randint(0, side - square, (2,)))
             x[:, :, top : top + square, left : left + square] = torch.rand(n, 3, 1, 1)
         size = 48 if self.epoch < self.settings.pretrain_small else (48, 64, 64)[int(torch.randint(3, ()))]
         return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
@@ -910,7 +936,7 @@ class _Run:
         began, losses, fits = time.monotonic(), [], []
         fold = self.jobs[self.job][0]
         left_out = self.validation if fold < 0 else self.parts[fold]
-        train = [i for i in self.train if fold < 0 or i not in set(left_out)]
+        train = self._learned_from()
         batch = min(s.batch, len(train))
         per_epoch = max(1, len(train) // batch)
         total = per_epoch * s.epochs
@@ -932,11 +958,23 @@ class _Run:
         self.epoch += 1
         score = None
         if left_out and (self.epoch % s.validate_every == 0 or self.epoch == s.epochs):
-            maps = member_maps([self.average.cpu()], self.data, left_out)
-            score = float(rank_correlations(maps, self.data, left_out).mean())
-            self.average.to(self.device)
+            score = float(rank_correlations(self._answers(left_out), self.data, left_out).mean())
         stage = "member" if fold < 0 else "fold"
         self._tell(stage, s.epochs, losses, fits, score, per_epoch * batch, time.monotonic() - began)
+
+    def _learned_from(self) -> list[int]:
+        """Indices of the photos of the current job: all but those of its fold."""
+        fold = self.jobs[self.job][0]
+        left_out = set(self.parts[fold]) if fold >= 0 else set()
+        return [i for i in self.train if i not in left_out]
+
+    def _answers(self, chosen: list[int]) -> list[torch.Tensor]:
+        """Maps by the current member's average, with the mean map of what it learned from."""
+        prior = mean_map(self.data, self._learned_from())
+        member = self.jobs[self.job][1]
+        maps = member_maps(self.settings.network, [self.average.cpu()], prior, self.data, chosen, member)
+        self.average.to(self.device)
+        return maps
 
     def _update_average(self, decay: float) -> None:
         import torch
@@ -996,13 +1034,14 @@ class _Run:
             member.load_state_dict(weights)
             members.append(member.eval())
         score = None
+        prior = mean_map(self.data, self.train)
         calibration = s.network.calibration
         chosen = sorted(i for part in self.parts for i in part) or self.validation
         if chosen:
             if self.parts:
                 maps = [self.answers[self.data.names[i]] for i in chosen]
             else:
-                maps = member_maps(members, self.data, chosen)
+                maps = member_maps(s.network, members, prior, self.data, chosen)
             scores = rank_correlations(maps, self.data, chosen)
             score = float(scores.mean())
             calibration = calibrate(maps, self.data, chosen)
@@ -1023,11 +1062,11 @@ class _Run:
             self.write()
             beside = self.folder / ".model.safetensors.part"
             tensors = {f"{k}.{name}": v.contiguous() for k, weights in enumerate(self.done) for name, v in weights.items()}
+            tensors["prior"] = prior
             save_file(tensors, beside)
             os.replace(beside, self.folder / "model.safetensors")
-            export_onnx(
-                config, self.done, self.folder / "model.onnx", metadata={"licence": s.licence, "data": "photos with depth maps"}
-            )
+            words = {"licence": s.licence, "data": "photos with depth maps"}
+            export_onnx(config, self.done, self.folder / "model.onnx", prior=prior, metadata=words)
             _write_text(self.folder / "model.json", json.dumps(card, indent=2) + "\n")
         except OSError as exc:
             raise _unwritable(exc, self.folder) from exc

@@ -1,10 +1,13 @@
 """Rank correlation of the depth network with DenseDepth's maps, beside two priors, and its speed.
 
-    python benchmarks/depth_rank.py --data ../shared/data/svt [--model PATH.onnx] [--json OUT] [--threads 1]
+    python benchmarks/depth_rank.py --data ../shared/data/svt --run FOLDER [--json OUT] [--threads 1]
+    python benchmarks/depth_rank.py --data ../shared/data/svt [--model PATH.onnx]
 
-The photos are every fifth in sorted order: those that the recipe keeps out of training where it says `held_every = 5`. The
-bundled file has learned from all photos: measure a `--model` that was trained with them held out. Per photo: Spearman's rank
-correlation over the cells of an 80x60 grid. Priors: the mean of the other photos' maps on the rank scale, and a ramp
+With `--run`, a run of a recipe with `folds`: all photos, each answered by the ensemble of the fold that left it and its
+whole place out (weights before they are rounded for the file). Without, the photos are every fifth in sorted order: those
+that a recipe keeps out of training where it says `held_every = 5`. The bundled file has learned from all photos, so it can
+only be measured by its recipe's folds, or by a `--model` that was trained with the photos held out. Per photo: Spearman's
+rank correlation over the cells of an 80x60 grid. Priors: the mean of the other photos' maps on the rank scale, and a ramp
 from far at the top to near at the bottom. Confidence: photos in thirds by their mean confidence, and cells in fifths by
 theirs, with the share of pairs that are in the right order minus the share in the wrong one (what confidence means).
 """
@@ -22,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.metrics import spearman
-from vizcomp.nets.compact_depth import CompactDepth, rank_scale
+from vizcomp.nets.compact_depth import CompactDepth, ensemble_moments, rank_scale
 
 HELD_EVERY = 5
 KEY = "confidence against the photo's rank correlation"
@@ -38,6 +41,22 @@ def on_grid(array: npt.NDArray[np.generic]) -> Array:
 def score(found: Array, truth: Array) -> float:
     value = spearman(found, truth)
     return value if math.isfinite(value) else 0.0
+
+
+def from_run(folder: Path) -> tuple[dict[str, tuple[Array, Array]], list[list[str]]]:
+    """Depth and confidence of each photo by the folds' ensembles, (60, 80), and the names in each fold."""
+    import torch
+    from torch.nn import functional as F
+
+    card = json.loads((folder / "model.json").read_text("utf-8"))
+    a, b, c = card["network"]["calibration"]
+    found = {}
+    for name, maps in torch.load(folder / "checkpoint.pt", weights_only=True)["answers"].items():
+        mean, spread, photo = ensemble_moments(maps)
+        both = torch.cat([mean, torch.sigmoid(a - b * spread - c * photo)], 1)
+        depth, confidence = F.interpolate(both, size=GRID[::-1], mode="bilinear", align_corners=False)[0].numpy()
+        found[name] = (depth, confidence)
+    return found, card["photos"]["folds"]
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -67,44 +86,55 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with photos/ and depth/")
     parser.add_argument("--model", type=Path, default=None, help="an .onnx file; the bundled network without it")
+    parser.add_argument("--run", type=Path, default=None, help="folder of a run with folds")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
-    network = CompactDepth(arguments.model, threads=arguments.threads)
+    network = CompactDepth(arguments.run / "model.onnx" if arguments.run else arguments.model, threads=arguments.threads)
     photos = sorted((arguments.data / "photos").glob("*.jpg"))
     maps = [on_grid(np.asarray(Image.open(arguments.data / "depth" / f"{p.stem}.png").convert("L"))) for p in photos]
-    held = [i for i in range(len(photos)) if i % HELD_EVERY == HELD_EVERY - 1]
-    rest = sorted(set(range(len(photos))) - set(held))
-    prior = np.mean([rank_scale(maps[i]) for i in rest], axis=0).astype(np.float32)
+    answers: dict[str, tuple[Array, Array]] = {}
+    parts = [[i for i in range(len(photos)) if i % HELD_EVERY == HELD_EVERY - 1]]
+    if arguments.run:
+        answers, folds = from_run(arguments.run)
+        parts = [[i for i, p in enumerate(photos) if p.stem in set(fold)] for fold in folds]
     ramp = np.repeat(np.arange(GRID[1], dtype=np.float32)[:, None], GRID[0], axis=1)
 
-    ours, means, cells, right = [], [], [], []
-    for i in held:
-        prediction = network(np.asarray(Image.open(photos[i]).convert("RGB")))
-        found, sure = on_grid(prediction.depth), on_grid(prediction.confidence)
-        ours.append(score(found, maps[i]))
-        means.append(float(sure.mean()))
-        cells.append(sure.ravel())
-        right.append(concordance(found, maps[i]).ravel())
+    held, priors, ours, means, cells, right = [], [], [], [], [], []
+    for part in parts:
+        rest = sorted(set(range(len(photos))) - set(part))
+        prior = np.mean([rank_scale(maps[i]) for i in rest], axis=0).astype(np.float32)
+        for i in part:
+            if answers:
+                found, sure = answers[photos[i].stem]
+            else:
+                prediction = network(np.asarray(Image.open(photos[i]).convert("RGB")))
+                found, sure = on_grid(prediction.depth), on_grid(prediction.confidence)
+            held.append(i)
+            priors.append(score(prior, maps[i]))
+            ours.append(score(found, maps[i]))
+            means.append(float(sure.mean()))
+            cells.append(sure.ravel())
+            right.append(concordance(found, maps[i]).ravel())
     result: dict[str, object] = {
         "photos": len(held),
         "network": summary(ours),
-        "mean map": summary([score(prior, maps[i]) for i in held]),
+        "mean map": summary(priors),
         "vertical ramp": summary([score(ramp, maps[i]) for i in held]),
     }
     by_photo = np.array_split(np.argsort(means), 3)
     thirds = [
         {
-            "confidence": float(np.mean([means[k] for k in part])),
-            "concordance": float(np.mean([right[k].mean() for k in part])),
-            "rank correlation": float(np.mean([ours[k] for k in part])),
+            "confidence": float(np.mean([means[k] for k in third])),
+            "concordance": float(np.mean([right[k].mean() for k in third])),
+            "rank correlation": float(np.mean([ours[k] for k in third])),
         }
-        for part in by_photo
+        for third in by_photo
     ]
-    sure, correct = np.concatenate(cells), np.concatenate(right)
-    by_cell = np.array_split(np.argsort(sure, kind="stable"), 5)
-    fifths = [{"confidence": float(sure[part].mean()), "concordance": float(correct[part].mean())} for part in by_cell]
+    all_sure, correct = np.concatenate(cells), np.concatenate(right)
+    by_cell = np.array_split(np.argsort(all_sure, kind="stable"), 5)
+    fifths = [{"confidence": float(all_sure[k].mean()), "concordance": float(correct[k].mean())} for k in by_cell]
     result |= {
         "photos by confidence": thirds,
         KEY: spearman(np.asarray(means), np.asarray(ours)),
@@ -121,12 +151,12 @@ def main() -> None:
         assert isinstance(row, dict)
         print(f"{name:16}{row['mean']:8.3f}{row['median']:8.3f}{row['p10']:8.3f}")
     print("\nphotos in thirds by mean confidence")
-    for part in thirds:
-        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in part.items()))
+    for group in thirds:
+        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in group.items()))
     print(f"  Spearman of mean confidence with the photo's rank correlation: {result[KEY]:.3f}")
     print("cells in fifths by confidence")
-    for part in fifths:
-        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in part.items()))
+    for group in fifths:
+        print("  " + ", ".join(f"{k} {v:.3f}" for k, v in group.items()))
     for size in ("640x480", "24 megapixels"):
         row = result[f"milliseconds {size}"]
         assert isinstance(row, dict)

@@ -253,9 +253,10 @@ def test_groups_have_scales_of_their_own_and_tiny_ones_stay_finite() -> None:
     weights_ = np.random.default_rng(1).normal(size=(3, 5, 3, 3)).astype(np.float32)
     weights_[0, 0] *= 100
     weights_[2] *= 1e-9
-    rows = in_groups(weights_, 16)
-    assert rows.shape == (9, 16)  # 45 weights a channel: three rows, the last with three zeros
-    assert (rows[2, 13:] == 0).all()
+    rows = in_groups(weights_, 12)
+    assert rows.shape == (12, 12)  # 45 weights a channel: four rows, the last with three zeros
+    assert (rows[3, 9:] == 0).all()
+    assert in_groups(weights_, 96).shape == (3, 45)
     assert (in_groups(weights_, 0) == weights_).all()
     steps, scale = quantised(rows, 4, half=True)
     assert scale.dtype == np.float16

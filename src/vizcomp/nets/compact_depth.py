@@ -427,12 +427,14 @@ def export_onnx(
 
 
 def in_groups(weights: npt.NDArray[np.float32], group: int) -> npt.NDArray[np.float32]:
-    """Weights (C, ...) as rows of `group` weights of one channel, (C * ceil(n / group), group), zeros where a channel's n
+    """Weights (C, ...) as rows of at most `group` weights of one channel, all rows equally long, with zeros where a channel's
     weights end; 0: as they are."""
     if not group:
         return weights
     flat = weights.reshape(len(weights), -1)
-    return np.pad(flat, ((0, 0), (0, -flat.shape[1] % group))).reshape(-1, group)
+    rows = math.ceil(flat.shape[1] / group)
+    length = math.ceil(flat.shape[1] / rows)
+    return np.pad(flat, ((0, 0), (0, rows * length - flat.shape[1]))).reshape(-1, length)
 
 
 def quantised(

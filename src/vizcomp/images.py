@@ -26,7 +26,7 @@ import threading
 import unicodedata
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Literal
@@ -167,10 +167,21 @@ def find_inputs(
     return itertools.chain([first], found)
 
 
+def count_inputs(inputs: Sequence[str | Path], *, exclude: AnyPath | None = None, extensions: frozenset[str] = EXTENSIONS) -> int:
+    """About how many files `find_inputs` will give, found without remembering them: one by two ways counts twice.
+
+    Raises:
+        InputError: as `find_inputs`.
+    """
+    finder = _Finder(exclude, None, extensions, remember=False)
+    return sum(1 for item in inputs for _ in finder.source(os.fspath(item)))
+
+
 class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
-    def __init__(self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str]) -> None:
+    def __init__(self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str], *, remember: bool = True) -> None:
+        self._remember = remember
         self._extensions = extensions
         self._excluded = exclude
         self._exclude = os.path.realpath(exclude) if isinstance(exclude, Path) else None
@@ -231,6 +242,9 @@ class _Finder:
             raise _store_error(shown, exc) from exc
 
     def _file(self, path: AnyPath, relative: PurePath, real: str) -> Iterator[InputFile]:
+        if not self._remember:
+            yield InputFile(path, relative)
+            return
         key = blake2b(os.fsencode(real), digest_size=16).digest()
         if key not in self._seen:
             self._seen.add(key)
@@ -1298,7 +1312,12 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def write_atomic(
-    path: AnyPath, data: bytes, *, overwrite: bool = True, times: tuple[int, int] | None = None, below: AnyPath | None = None
+    path: AnyPath,
+    data: bytes | Iterable[bytes],
+    *,
+    overwrite: bool = True,
+    times: tuple[int, int] | None = None,
+    below: AnyPath | None = None,
 ) -> None:
     """Write a file whole or not at all: into a hidden file beside it, then renamed. Missing folders are made.
 
@@ -1306,6 +1325,7 @@ def write_atomic(
     that is killed can, and `remove_leftovers` finds that. An object of a store is put whole, and keeps no times.
 
     Args:
+        data: the content, whole or part by part.
         overwrite: False refuses a `path` that exists, also one that appears meanwhile.
         times: times of last access and last change, in nanoseconds.
         below: a folder of outputs that holds `path`; no folder between the two may be a link, whoever put it there and when.
@@ -1316,7 +1336,7 @@ def write_atomic(
     name = printable(path)
     if isinstance(path, StorePath):
         try:
-            path.write_bytes(data)
+            path.write_bytes(data if isinstance(data, bytes) else b"".join(data))
         except OSError as exc:
             raise OutputError(f"{name} cannot be written: {storage.cause(exc)}", storage.TRY) from exc
         return
@@ -1338,9 +1358,10 @@ def write_atomic(
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
             descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                for part in (data,) if isinstance(data, bytes) else data:
+                    rest = memoryview(part)
+                    while rest:
+                        rest = rest[os.write(descriptor, rest) :]
             finally:
                 os.close(descriptor)  # may be the first to say that a quota or a network disk is full
             if times is not None:

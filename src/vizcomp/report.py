@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import heapq
 import html
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -71,7 +72,7 @@ def write_djpeg_report(
         tool, version: who wrote it, as shown.
         settings: settings of the run: JSON types, or what turns into them (paths, tuples, dataclasses).
         totals: sums over the batch; shown as they are.
-        files: one record for each input, in input order.
+        files: one record for each input, in input order; a sequence is gone through several times and not copied.
         gallery: photos to show, worst first. Figures under a photo are those of the record whose `input` is the
             item's `name` (or, where only one record has it, whose file name is); the caption stands above them.
         command: the command line that repeats the run.
@@ -82,8 +83,8 @@ def write_djpeg_report(
     """
     from vizcomp.images import write_atomic
 
-    records = list(files)
-    report = djpeg_report_dict(
+    records = files if isinstance(files, Sequence) else list(files)
+    report = djpeg_report_chunks(
         tool=tool, version=version, settings=settings, totals=totals, files=records, command=command, interrupted=interrupted
     )
     page = djpeg_report_html(
@@ -98,8 +99,8 @@ def write_djpeg_report(
     )
     paths = ReportPaths(html=folder / "report.html", json=folder / "report.json", csv=folder / "report.csv")
     _make_folder(folder)
-    write_atomic(paths.json, report_json(report).encode("ascii"))
-    write_atomic(paths.csv, djpeg_report_csv(records).encode("utf-8"))
+    write_atomic(paths.json, (part.encode("ascii") for part in report))
+    write_atomic(paths.csv, (part.encode("utf-8") for part in _csv_rows(records)))
     write_atomic(paths.html, page.encode("utf-8"))
     return paths
 
@@ -134,6 +135,28 @@ def djpeg_report_dict(
 
     Figures that JSON cannot hold (NaN, infinity) become None.
     """
+    report = _djpeg_report(tool, version, settings, totals, command, interrupted)
+    return {**report, "files": [_plain(record.to_dict()) for record in files]}
+
+
+def djpeg_report_chunks(
+    *,
+    tool: str,
+    version: str,
+    settings: Mapping[str, Any],
+    totals: Totals,
+    files: Iterable[FileRecord],
+    command: str = "",
+    interrupted: bool = False,
+) -> Iterator[str]:
+    """The text of `report_json(djpeg_report_dict(...))`, part by part: a long report is never in memory as a whole."""
+    report = _djpeg_report(tool, version, settings, totals, command, interrupted)
+    yield from report_chunks(report, (_plain(record.to_dict()) for record in files))
+
+
+def _djpeg_report(
+    tool: str, version: str, settings: Mapping[str, Any], totals: Totals, command: str, interrupted: bool
+) -> dict[str, Any]:
     report = {
         "tool": tool,
         "version": version,
@@ -141,9 +164,18 @@ def djpeg_report_dict(
         "interrupted": interrupted,
         "settings": dict(settings),
         "totals": totals.to_dict(),
-        "files": [record.to_dict() for record in files],
     }
     return {key: _plain(value) for key, value in report.items()}
+
+
+def report_chunks(report: Mapping[str, Any], files: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A report without its `files`, and these, as `report_json` writes them; part by part."""
+    yield report_json(report).removesuffix("\n}\n") + ',\n  "files": ['
+    first = True
+    for row in files:
+        yield ("\n    " if first else ",\n    ") + json.dumps(row, allow_nan=False)
+        first = False
+    yield "]\n}\n" if first else "\n  ]\n}\n"
 
 
 def report_json(report: Mapping[str, Any]) -> str:
@@ -194,11 +226,14 @@ def djpeg_report_csv(files: Iterable[FileRecord]) -> str:
     spreadsheet would run as a formula (it starts with ``= + - @``, perhaps after blanks) gets an apostrophe before it,
     and so does one that starts with an apostrophe. Notices are joined by "; ".
     """
-    rows = [",".join(CSV_FIELDS)]
+    return "".join(_csv_rows(files))
+
+
+def _csv_rows(files: Iterable[FileRecord]) -> Iterator[str]:
+    yield ",".join(CSV_FIELDS) + "\r\n"
     for record in files:
         values = _plain(record.to_dict())
-        rows.append(",".join(_csv_cell(values[name]) for name in CSV_FIELDS))
-    return "\r\n".join(rows) + "\r\n"
+        yield ",".join(_csv_cell(values[name]) for name in CSV_FIELDS) + "\r\n"
 
 
 # With the full-width forms that spreadsheets of East Asian locales take for the ASCII ones.
@@ -249,7 +284,7 @@ def djpeg_report_html(
     from importlib.resources import files as package_files
 
     template = package_files("vizcomp").joinpath("bundled").joinpath("report.html").read_text("utf-8")
-    base = _common_folder([record.input for record in files])
+    base = _common_folder(record.input for record in files)
     figure, words, _ = _headline(totals)
     parts = {
         "title": _text(f"{figure} {words}".strip() + f" – {tool} report"),
@@ -346,14 +381,15 @@ def _ms_ssim(record: FileRecord) -> str:
     return _NONE if record.ms_ssim is None or not math.isfinite(record.ms_ssim) else f"{record.ms_ssim:.4f}"
 
 
-def _common_folder(inputs: Sequence[str]) -> str:
+def _common_folder(inputs: Iterable[str]) -> str:
     """The folder that all inputs are in, with its closing slash; "" where there is none or it is the working one."""
+    folders = {os.path.dirname(name) for name in inputs}
     try:
-        common = os.path.commonpath([os.path.dirname(name) for name in inputs])
+        common = os.path.commonpath(folders)
     except ValueError:  # no inputs, or absolute paths beside relative ones
         return ""
     prefix = common if common.endswith(os.sep) else common + os.sep
-    return prefix if common and all(name.startswith(prefix) and len(name) > len(prefix) for name in inputs) else ""
+    return prefix if common and all((folder + os.sep).startswith(prefix) for folder in folders) else ""
 
 
 # The top of the page
@@ -425,9 +461,12 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> str:
         smaller = "larger" if share < 0 and _percent(share) != "0.0%" else "smaller"
         cells.append(("Against the source", f"{_percent(abs(share))} {smaller}", "as the photos came in"))
         cells.append(("Bytes", f"{_bytes(totals.source_bytes)} → {_bytes(totals.output_bytes)}", "before → after"))
-    if asked := [record for record in files if record.verified is not None]:
-        good = f"{sum(bool(record.verified) for record in asked):,} of {len(asked):,}"
-        trials = sum(record.verify_trials for record in asked) / len(asked)
+    asked = verified = tried = 0
+    for record in files:
+        if record.verified is not None:
+            asked, verified, tried = asked + 1, verified + record.verified, tried + record.verify_trials
+    if asked:
+        good, trials = f"{verified:,} of {asked:,}", tried / asked
         cells.append(("Verified", good, f"seen as the source is, {trials:.1f} trials each"))
     if totals.seconds > 0:
         speed = totals.megapixels_per_second
@@ -439,7 +478,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> str:
 # The plot
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Bar:
     name: str
     plain: float
@@ -451,10 +490,12 @@ _LOWEST = -1.0  # a file that doubled is at the edge of the plot; one that grew 
 
 def _plot(files: Sequence[FileRecord], base: str) -> str:
     bars = []
+    few = len(files) <= MAX_COLUMNS  # a histogram shows no names
     for record in files:
         plain = _saving(record, record.plain_jpeg_bytes)
         if plain is not None:
-            bars.append(_Bar(record.input.removeprefix(base), plain, _saving(record, record.source_bytes)))
+            name = record.input.removeprefix(base) if few else ""
+            bars.append(_Bar(name, plain, _saving(record, record.source_bytes)))
     if not bars:
         return ""
     bars.sort(key=lambda bar: (bar.plain, bar.name))
@@ -650,10 +691,14 @@ def _histogram(bars: Sequence[_Bar]) -> str:
 def _gallery(gallery: Sequence[GalleryItem], files: Sequence[FileRecord]) -> str:
     if not gallery:
         return ""
-    by_input = {record.input: record for record in files}
+    shown = {item.name for item in gallery}
+    by_input: dict[str, FileRecord] = {}
     by_name: dict[str, list[FileRecord]] = {}
     for record in files:
-        by_name.setdefault(PurePath(record.input).name, []).append(record)
+        if record.input in shown:
+            by_input[record.input] = record
+        if (name := os.path.basename(record.input)) in shown and len(same := by_name.setdefault(name, [])) < 2:
+            same.append(record)
     items = []
     for index, item in enumerate(gallery):
         same = by_name.get(item.name, [])
@@ -744,7 +789,7 @@ def _listed(files: Sequence[FileRecord]) -> list[FileRecord]:
         saving = _saving(record, record.plain_jpeg_bytes)
         return rank[record.status], 0.0 if record.status != "ok" or saving is None else saving
 
-    return sorted(files, key=key)[:MAX_TABLE_ROWS]
+    return heapq.nsmallest(MAX_TABLE_ROWS, files, key=key)  # stable, as sorted() is
 
 
 _COLUMNS = (

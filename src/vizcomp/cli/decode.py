@@ -54,7 +54,8 @@ def decode(
     )
     extensions = codec_batch.VZC_EXTENSIONS
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
-    with voice.progress() as on_record:
+    count = lambda: images.count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
+    with voice.progress(count) as on_record:
         run = codec_batch.run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
         shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})

@@ -43,9 +43,7 @@ def depth(
     offline: shared.Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
-    import json as json_module
-
-    from vizcomp import batch, engines, images
+    from vizcomp import batch, engines, images, report
     from vizcomp._version import __version__
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
@@ -65,7 +63,7 @@ def depth(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
-    with voice.progress() as on_record:
+    with voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         records, interrupted = batch.run_depth(
             files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
         )
@@ -76,9 +74,8 @@ def depth(
             "tool": "vizcomp depth",
             "version": __version__,
             "settings": {**common.to_dict(), "preview": preview, "metric": metric},
-            "files": [r.to_dict() for r in records],
         }
-        print(json_module.dumps(found, indent=2))
+        shared.print_parts(report.report_chunks(found, (r.to_dict() for r in records)))
     voice.say(
         f"{len(records) - failed - skipped} depth maps"
         + ("" if dry_run else f" in {output}")

@@ -112,7 +112,7 @@ def djpeg(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
-    with voice.progress() as on_record:
+    with voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
@@ -131,7 +131,7 @@ def djpeg(
         )
         written = str(paths.html)
     if json:
-        found = report.djpeg_report_dict(
+        found = report.djpeg_report_chunks(
             tool="vizcomp djpeg",
             version=__version__,
             settings=everything,
@@ -140,7 +140,7 @@ def djpeg(
             command=shared.command_line(),
             interrupted=run.interrupted,
         )
-        print(report.report_json(found))
+        shared.print_parts(found)
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
     voice.verified(verify, run.records)
     if all_skipped:

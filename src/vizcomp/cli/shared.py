@@ -6,7 +6,8 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,8 +129,12 @@ class Voice:
             self.say(f"{record.input}: {'; '.join(record.notices)}")
 
     @contextlib.contextmanager
-    def progress(self) -> Iterator[Callable[[Record], None]]:
-        """A progress bar on a terminal; gives what is to be called with each file's record."""
+    def progress(self, count: Callable[[], int]) -> Iterator[Callable[[Record], None]]:
+        """A progress bar on a terminal; gives what is to be called with each file's record.
+
+        Args:
+            count: how many files there are, about: asked in a thread of its own, since the work does not wait for it.
+        """
         if self.quiet or not self.console.is_terminal:
             yield self.record
             return
@@ -137,23 +142,32 @@ class Voice:
 
         columns = (
             bar.SpinnerColumn(),
-            bar.TextColumn("{task.completed} photos"),
+            bar.TextColumn("{task.completed}{task.fields[of]} photos"),
+            bar.BarColumn(),
             bar.TextColumn("{task.fields[rate]:.1f}/s"),
             bar.TextColumn("{task.fields[saved]}"),
             bar.TimeElapsedColumn(),
+            bar.TextColumn("left"),
+            bar.TimeRemainingColumn(),
         )
         saved = 0
         with bar.Progress(*columns, console=self.console, transient=True) as shown:
-            task = shown.add_task("photos", total=None, rate=0.0, saved="")
+            task = shown.add_task("photos", total=None, rate=0.0, saved="", of="")
+
+            def find_total() -> None:
+                with contextlib.suppress(VizcompError, OSError):  # the run itself says what is wrong
+                    total = count()
+                    shown.update(task, total=total, of=f" of {total}")
+
+            threading.Thread(target=find_total, name="count", daemon=True).start()
 
             def step(record: Record) -> None:
                 nonlocal saved
                 self.record(record)
-                if isinstance(record, FileRecord) and record.status in ("ok", "kept"):
+                if not isinstance(record, DepthRecord) and record.status in ("ok", "kept"):
                     saved += record.source_bytes - record.output_bytes
-                shown.update(
-                    task, advance=1, rate=shown.tasks[0].speed or 0.0, saved=f"{human_bytes(saved)} saved" if saved else ""
-                )
+                told = f"{human_bytes(saved)} saved" if saved > 0 else ""  # decoding saves nothing
+                shown.update(task, advance=1, rate=shown.tasks[0].speed or 0.0, saved=told)
 
             yield step
 
@@ -180,11 +194,12 @@ class Voice:
 
     def verified(self, system: str, records: Sequence[FileRecord] | Sequence[CodecRecord]) -> None:
         """How many results a system answers alike on, where it was asked."""
-        asked = [r for r in records if r.verified is not None]
+        asked = good = trials = 0
+        for record in records if system else ():
+            if record.verified is not None:
+                asked, good, trials = asked + 1, good + record.verified, trials + record.verify_trials
         if asked:
-            trials = sum(r.verify_trials for r in asked) / len(asked)
-            good = sum(bool(r.verified) for r in asked)
-            self.say(f"verified for {system}: {good} of {len(asked)} photos, {trials:.1f} trials each")
+            self.say(f"verified for {system}: {good} of {asked} photos, {trials / asked:.1f} trials each")
 
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
         """The table at the end of `encode` and `decode`."""
@@ -230,8 +245,7 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
 
 def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
     """The report of `encode` or `decode` as one JSON object on standard output."""
-    import json
-
+    from vizcomp import report
     from vizcomp._version import __version__
 
     found = {
@@ -240,9 +254,15 @@ def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> No
         "settings": settings,
         "interrupted": run.interrupted,
         "totals": run.totals.to_dict(),
-        "files": [record.to_dict() for record in run.records],
     }
-    print(json.dumps(found, indent=2))
+    print_parts(report.report_chunks(found, (record.to_dict() for record in run.records)))
+
+
+def print_parts(parts: Iterable[str]) -> None:
+    """A long text on standard output, part by part."""
+    for part in parts:
+        sys.stdout.write(part)
+    sys.stdout.flush()
 
 
 def _saving(fraction: float) -> str:

@@ -52,7 +52,8 @@ def children(process: int) -> list[int]:
 
 def measure(source: Path, output: Path, jobs: int, guide: str) -> dict[str, float]:
     """One run of djpeg: peaks in MB, seconds, bytes of its reports."""
-    command = [sys.executable, "-m", "vizcomp", "djpeg", str(source), "-o", str(output), "--guide", guide, "-j", str(jobs), "--quiet"]
+    options = ["--guide", guide, "-j", str(jobs), "--quiet"]
+    command = [sys.executable, "-m", "vizcomp", "djpeg", str(source), "-o", str(output), *options]
     started = time.monotonic()
     running = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     parent, worker = 0, 0

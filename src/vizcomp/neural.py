@@ -122,7 +122,10 @@ class NeuralCodec:
         words, tensors = _read(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-        network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
+        try:
+            network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
+        except (TypeError, ValueError, RuntimeError) as exc:  # the words are the file's: anything may stand there
+            raise ModelError(f"{path}: its configuration is none: {' '.join(str(exc).split())}", MODEL_HINT) from exc
         own = network.state_dict()
         arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
         if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(own):

@@ -35,6 +35,7 @@ GROUP = "vizcomp.systems"
 OURS = ("inception", "watcher", "inception-v3")
 NAMES = (*OURS, "text")
 HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
+MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 BATCH = 125
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
 CLOSE = 0.2  # a lead in logits that bfloat16 may get wrong: its errors were below 0.05 for each of the bundled classifiers
@@ -579,7 +580,7 @@ class OnnxWords:
             and words.order in ("RGB", "BGR")
             and words.units in ("pixels", "share")
             and len(words.size) in (0, 2)
-            and all(0 < s <= 8192 for s in words.size)
+            and all(0 < s <= MAX_INPUT_SIDE for s in words.size)
             and len(words.mean) == len(words.std) == 3
             and all(s > 0 for s in words.std)
             and words.range > 0
@@ -615,8 +616,11 @@ class OnnxSystem:
             raise ModelError(f"{path} cannot be read as an ONNX model: {str(exc).splitlines()[0]}", "export it again") from exc
         self.fingerprint = file_fingerprint(path)
         self.classes = self.words.classes
-        self._outputs = [o.name for o in self._session.get_outputs()]
-        self._read_input()
+        try:
+            self._outputs = [o.name for o in self._session.get_outputs()]
+            self._read_input()
+        except UnicodeDecodeError as exc:
+            raise ModelError(f"{path} is damaged: its names are no text", "export it again") from exc
         self.native = self._size[0] if self._size and self._size[0] == self._size[1] <= 64 else 0
         self.kind = self._find_kind()
 
@@ -646,6 +650,10 @@ class OnnxSystem:
         own = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
         if self.words.size and any(a and a != b for a, b in zip(own, self.words.size, strict=True)):
             raise self._wrong(f"its input is {own[0]}x{own[1]}, not {self.words.size[0]}x{self.words.size[1]}")
+        if max(own) > MAX_INPUT_SIDE:
+            raise self._wrong(
+                f"its input is {own[0]}x{own[1]}, more than {MAX_INPUT_SIDE} a side", "export it with a smaller input"
+            )
         self._layout = layout
         self._size = self.words.size or (own if all(own) else ())
         self._batch = 1 if fixed[0] == 1 else 0
@@ -659,7 +667,7 @@ class OnnxSystem:
             self._box_outputs(outputs)
             return "boxes"
         first = outputs[self._outputs[0]]
-        if first.reshape(len(first), -1).shape[1] < 2 or first.size > 1_000_000:
+        if not (first.ndim and first.size) or first.size // len(first) < 2 or first.size > 1_000_000:
             raise self._wrong(f"its output {self._outputs[0]} has the shape {first.shape}: neither classes nor boxes")
         count = first.reshape(len(first), -1).shape[1]
         if self.classes and len(self.classes) != count:
@@ -688,7 +696,10 @@ class OnnxSystem:
         for start in range(0, len(images), step):
             some = images[start : start + step]
             views = np.stack([fitted(i, *self._size) for i in some]) if self._size else some[0][None]
-            rows = self._run(views)[self._outputs[0]].reshape(len(views), -1)
+            rows = self._run(views)[self._outputs[0]]
+            if not rows.size or rows.size % len(views):
+                raise InputError(f"{self.name} answers {rows.shape} for {len(views)} images", "export it with a free batch size")
+            rows = rows.reshape(len(views), -1)
             found += [Classes(self._probabilities(row), self.classes) for row in _checked(rows, self.name)]
         return found
 

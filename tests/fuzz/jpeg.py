@@ -24,6 +24,8 @@ from PIL import Image
 from vizcomp import coefficients
 from vizcomp.errors import FormatError
 
+TABLE = np.full(64, 24)
+
 
 def seeds() -> list[bytes]:
     """Small files of every kind that the reader knows."""
@@ -72,6 +74,27 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     return bytes(out)
 
 
+def end_of(data: bytes, dice: random.Random) -> str:
+    """Reads, writes and requantises one file; how it ended."""
+    try:
+        image = coefficients.read(data, max_pixels=1_000_000)
+        end = "read"
+        try:
+            out = coefficients.write(image, progressive=dice.random() < 0.7, restarts=dice.random() < 0.2)
+            back = coefficients.read(out)
+            for a, b in zip(image.components, back.components, strict=True):
+                rows, cols = a.real_rows, a.real_cols
+                if not np.array_equal(a.coefficients[:rows, :cols], b.coefficients[:rows, :cols]):
+                    raise AssertionError("a rewritten file differs")
+        except FormatError as exc:
+            end = "read, not written: " + exc.message
+        for i in range(len(image.components)):
+            coefficients.requantise(image, i, TABLE, dead_zone=dice.random(), rate_weight=dice.random())
+    except FormatError as exc:
+        return type(exc).__name__
+    return end
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
@@ -83,32 +106,16 @@ def main() -> None:
     seen: Counter[str] = Counter()
     end = time.monotonic() + given.seconds
     slowest = 0.0
-    table = np.full(64, 24)
     while time.monotonic() < end:
         data = mutate(dice.choice(corpus), dice, corpus)
         given.keep.write_bytes(data)
         start = time.monotonic()
-        try:
-            image = coefficients.read(data, max_pixels=1_000_000)
-            seen["read"] += 1
-            try:
-                out = coefficients.write(image, progressive=dice.random() < 0.7, restarts=dice.random() < 0.2)
-                back = coefficients.read(out)
-                for a, b in zip(image.components, back.components, strict=True):
-                    rows, cols = a.real_rows, a.real_cols
-                    if not np.array_equal(a.coefficients[:rows, :cols], b.coefficients[:rows, :cols]):
-                        raise AssertionError("a rewritten file differs")
-            except FormatError as exc:
-                seen["write: " + exc.message] += 1
-            for i in range(len(image.components)):
-                coefficients.requantise(image, i, table, dead_zone=dice.random(), rate_weight=dice.random())
-        except FormatError as exc:
-            seen[type(exc).__name__] += 1
+        seen[end_of(data, dice)] += 1
         taken = time.monotonic() - start
         slowest = max(slowest, taken)
         if taken > 2:
             raise AssertionError(f"{taken:.1f} s for one file")
-    print(sum(v for k, v in seen.items() if not k.startswith("write")), "files,", dict(seen), f"slowest {slowest:.3f} s")
+    print(seen.total(), "files,", dict(seen), f"slowest {slowest:.3f} s")
 
 
 if __name__ == "__main__":

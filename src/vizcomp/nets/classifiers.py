@@ -235,7 +235,11 @@ def load(name: str | Path, *, offline: bool = False) -> Classifier:
         raise ModelError(f"{path} cannot be read as weights: {exc}", hint) from exc
     if not isinstance(about, dict) or about.get("kind") != "classifier":
         raise ModelError(f"{path} holds no classifier of vizcomp", hint)
-    network = build(str(about.get("architecture")), dict(about.get("network", {})))
+    try:
+        network = build(str(about.get("architecture")), dict(about.get("network", {})))
+        classifier = Classifier(network, tuple(map(str, about.get("classes", ()))), about)
+    except (TypeError, ValueError, RuntimeError) as exc:  # the words are the file's: anything may stand there
+        raise ModelError(f"{path}: its configuration is none: {' '.join(str(exc).split())}", hint) from exc
     missing = {n for n in network.state_dict() if not n.endswith("num_batches_tracked")}
     if set(tensors) != missing:
         raise ModelError(f"{path}: the weights do not fit the architecture they name", hint)
@@ -243,5 +247,4 @@ def load(name: str | Path, *, offline: bool = False) -> Classifier:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as exc:
         raise ModelError(f"{path}: {str(exc).splitlines()[0]}", hint) from exc
-    classifier = Classifier(network, tuple(about.get("classes", ())), about).eval()
-    return classifier.requires_grad_(False)
+    return classifier.eval().requires_grad_(False)

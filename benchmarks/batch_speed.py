@@ -2,9 +2,9 @@
 
     python benchmarks/batch_speed.py --photos DIR --copies 4 --rounds 3
 
-Pillow alone: open, decode, save as JPEG of the same quality, in one process that is already running, nothing else. The commands are
-whole: start, depth network, report. Rounds are interleaved, so that other work on the machine weighs on all alike; what counts are the
-ratios of one run of this script. Without --photos the samples that come with the package.
+Pillow alone: open, decode, save as JPEG of the same quality, in one process that is already running, nothing else. The commands
+are whole: start, depth network, report. Rounds are interleaved, so that other work on the machine weighs on all alike; what
+counts are the ratios of one run of this script. Without --photos the samples that come with the package.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,8 @@ def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
 
 
 def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
-    report = None if told is None else lambda problem: told.append(problem.message)
-    files = images.find_inputs([str(source)], exclude=output, report=report)
+    tell = None if told is None else lambda problem: told.append(problem.message)
+    files = images.find_inputs([str(source)], exclude=output, report=tell)
     found = batch.run_djpeg(files, output, UNIFORM, batch.BatchSettings(**settings), jobs=1)
     return {Path(record.input).name: record for record in found.records}
 
@@ -349,3 +351,31 @@ def test_records_on_disk_are_the_records(count: int) -> None:
         assert kept[-1] == made[0]
     with pytest.raises(IndexError):
         kept[count + 1]
+
+
+def test_records_take_no_memory_however_many() -> None:
+    kept = loop.Records(FileRecord, in_memory=100)
+    tracemalloc.start()
+    for i in range(3000):
+        kept.append(FileRecord(input=f"photos/{i:07}.jpg", output=f"out/{i:07}.jpg", status="ok", psnr=i / 7))
+    assert sum(1 for _ in kept) == 3000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 800_000  # 1,160,000 as a list of objects
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux has it")
+def test_memory_is_flat_over_twenty_thousand_inputs(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("batch_memory", Path(__file__).parents[1] / "benchmarks" / "batch_memory.py")
+    assert spec is not None
+    assert spec.loader is not None
+    memory = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(memory)
+    found = {}
+    for count in (1000, 20_000):
+        memory.make(tmp_path / str(count), count)
+        found[count] = memory.measure(tmp_path / str(count), tmp_path / f"{count}-out", 2, "uniform")
+    assert found[20_000]["parent_mb"] - found[1000]["parent_mb"] < 20
+    assert found[20_000]["worker_mb"] - found[1000]["worker_mb"] < 10
+    assert found[20_000]["html_mb"] < 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import copy
 import dataclasses
 import importlib.util
 import io
@@ -167,7 +168,7 @@ def forge_safetensors(data: bytes, dice: random.Random) -> bytes:
                 if isinstance(place, dict) and dice.random() < 0.2:
                     del place[key]
                 else:
-                    place[key] = dice.choice(ODD)
+                    place[key] = copy.deepcopy(dice.choice(ODD))
                 break
             place = place[key]
     if isinstance(header.get("__metadata__"), dict) and "vizcomp" in header["__metadata__"]:

@@ -4,7 +4,8 @@
 
 Pillow alone: open, decode, save as JPEG of the same quality, in one process that is already running, nothing else. The commands
 are whole: start, depth network, report. Rounds are interleaved, so that other work on the machine weighs on all alike; what
-counts are the ratios of one run of this script. Processor time, of workers too, tells more than the clock where others work. Without --photos the samples that come with the package.
+counts are the ratios of one run of this script. Processor time, of workers too, tells more than the clock where others work.
+Without --photos the samples that come with the package.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def main() -> None:
     for what, times in taken.items():
         middle, own = statistics.median(times), statistics.median(busy[what])
         print(
-            f"{what:30} {len(photos) / middle:6.1f} photos/s {pixels / middle:5.1f} MP/s, {middle / base:5.2f} times Pillow's time; "
+            f"{what:30} {len(photos) / middle:6.1f} photos/s {pixels / middle:5.1f} MP/s, {middle / base:5.2f} of Pillow's time; "
             f"processor {1000 * own / len(photos):6.1f} ms a photo, {own / base_busy:5.2f} times Pillow's"
         )
     extra = statistics.median(a - b for a, b in zip(busy["run_djpeg uniform"], busy[NO_JOURNAL], strict=True))

@@ -112,7 +112,7 @@ def with_words(path: Path, source: Path, **changes: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("network", [None, 1, "photo", [[0]], {"mean": "../x"}])
+@pytest.mark.parametrize("network", [None, 1, "photo", [[0]], {"mean": "../x"}, {"stem": [0]}])
 def test_found_a_codec_whose_configuration_is_none(tmp_path: Path, any_model: Path, network: object) -> None:
     path = with_words(tmp_path / "odd.safetensors", any_model, network=network)
     with pytest.raises(VizcompError):

@@ -124,7 +124,7 @@ class NeuralCodec:
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
         try:
             network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
-        except (TypeError, ValueError, RuntimeError) as exc:  # the words are the file's: anything may stand there
+        except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: anything may stand there
             raise ModelError(f"{path}: its configuration is none: {' '.join(str(exc).split())}", MODEL_HINT) from exc
         own = network.state_dict()
         arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}

@@ -180,7 +180,9 @@ def count_inputs(inputs: Sequence[str | Path], *, exclude: AnyPath | None = None
 class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
-    def __init__(self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str], *, remember: bool = True) -> None:
+    def __init__(
+        self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str], *, remember: bool = True
+    ) -> None:
         self._remember = remember
         self._extensions = extensions
         self._excluded = exclude

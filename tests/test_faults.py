@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -22,6 +24,7 @@ from PIL import Image
 from vizcomp import batch, engines, images, loop
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import OutputError
+from vizcomp.images import InputFile
 from vizcomp.results import FileRecord
 
 UNIFORM = DjpegSettings(guide="uniform")
@@ -301,6 +304,45 @@ def test_a_crash_costs_one_task_with_one_job_too() -> None:
     tasks = [(0, ""), (1, "segfault"), (2, ""), (3, "killed")]
     found = list(engines.map_tasks(dies_on, tasks, on_crash=lost, jobs=1, isolate=True))
     assert found == [(n, "lost" if how else "done") for n, how in tasks]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Some inputs that travel together, as `encode` groups small files."""
+
+    items: tuple[loop.Item, ...]
+
+    def again(self) -> Group:
+        return self
+
+
+def dies_on_one(task: Group) -> list[loop.Outcome[FileRecord]]:
+    if any("deadly" in item.file.shown for item in task.items):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [loop.Outcome(FileRecord(input=item.file.shown, output=None, status="ok")) for item in task.items]
+
+
+def lost_group(task: Group) -> list[loop.Outcome[FileRecord]]:
+    return [loop.Outcome(FileRecord(input=item.file.shown, output=None, status="failed")) for item in task.items]
+
+
+@posix
+def test_a_crash_in_a_group_costs_one_input_and_not_the_group() -> None:
+    names = ["a.png", "b.png", "deadly.png", "c.png", "d.png"]
+    items = [loop.Item(InputFile(Path(name), Path(name)), None) for name in names]
+    records = loop.Records(FileRecord)
+    interrupted = loop.run_batch(
+        iter(items),
+        records,
+        tasks=lambda taken: (Group(tuple(part)) for part in iter(lambda: list(itertools.islice(taken, 4)), [])),
+        work=dies_on_one,
+        on_crash=lost_group,
+        log=loop.Log(None),
+        jobs=2,
+        isolate=True,
+    )
+    assert not interrupted
+    assert [(r.input, r.status) for r in records] == [(name, "failed" if "deadly" in name else "ok") for name in names]
 
 
 def parent_of_workers() -> None:

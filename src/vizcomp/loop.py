@@ -306,7 +306,7 @@ def run_batch(
         tasks: puts neighbouring items together; each item into one task (or, for a pack, into several that follow each other),
             and keeps their order.
         work: at module top; in a worker, a task to its list of outcomes.
-        on_crash: the same where the worker died twice.
+        on_crash: the same where the worker died twice. Items that travelled together are tried apart first.
         whole: what makes outcomes of the results of `work`, where these are no lists of them; one for each item, in order.
         on_outcome: is told of each; may give another in its place.
         isolate: work in another process even where one job is enough, since a decoder might crash.
@@ -334,7 +334,7 @@ def run_batch(
         results = map_tasks(
             function,
             _known_together(tasks(taken())),
-            on_crash=functools.partial(_crashed, on_crash),
+            on_crash=functools.partial(_crashed, on_crash, function),
             again=lambda task: task if isinstance(task, _Known) else task.again(),
             jobs=jobs,
             engine=engine,
@@ -442,8 +442,19 @@ def _sealed(outcome: Outcome[Any], item: Item, before: tuple[int, int] | None) -
     return outcome
 
 
-def _crashed(on_crash: Callable[[Any], Any], task: Any) -> Any:
-    return task if isinstance(task, _Known) else on_crash(task)
+def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], task: Any) -> Any:
+    """What comes of a task that cost its worker twice: of several items only those that do so by themselves are lost.
+
+    They are tried one by one in workers of this machine, whatever the engine: a crash is rare, and caution worth more than speed.
+    """
+    if isinstance(task, _Known):
+        return task
+    items = getattr(task, "items", ())
+    if len(items) < 2:
+        return on_crash(task)
+    apart = [dataclasses.replace(task.again(), items=(item,)) for item in task.again().items]
+    found = map_tasks(function, apart, on_crash=on_crash, again=lambda single: single.again(), jobs=1, isolate=True)
+    return list(itertools.chain.from_iterable(found))
 
 
 @contextlib.contextmanager

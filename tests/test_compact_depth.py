@@ -378,3 +378,20 @@ def test_street_photos_are_ranked_and_confidence_tells_which(bundled: CompactDep
     assert np.mean(scores) > 0.33 + 0.05  # the mean map of the other photos reaches 0.33
     best = np.argsort(sure)[len(sure) // 2 :]
     assert np.mean(np.asarray(scores)[best]) > np.mean(scores)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_bundled_network_keeps_little_memory() -> None:
+    """Its weights are packed; what unpacking them took must not stay with each worker."""
+    code = """
+import onnxruntime
+def resident():
+    with open('/proc/self/status') as file:
+        return next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
+before = resident()
+from vizcomp.nets.compact_depth import CompactDepth
+network = CompactDepth()
+print((resident() - before) // 1024)
+"""
+    taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert taken < 100, f"{taken} MB"

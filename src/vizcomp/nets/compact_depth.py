@@ -552,6 +552,15 @@ def _unpacking(
 # --- running the exported file -------------------------------------------------------------------------------------
 
 
+def _return_memory() -> None:
+    """Gives freed memory back to the system: widening the weights takes 170 MB for a moment, and glibc would keep them."""
+    import contextlib
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library has no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class CompactDepth:
     """Runs an exported network with ONNX Runtime on the CPU.
 
@@ -586,6 +595,7 @@ class CompactDepth:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's exceptions share no base class
             raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
+        _return_memory()
         words = session.get_modelmeta().custom_metadata_map
         inputs = {i.name: i.type for i in session.get_inputs()}
         if words.get("name") != NAME or inputs != {"image": "tensor(uint8)", "position": "tensor(float)"}:

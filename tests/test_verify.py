@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vizcomp import batch, cli, codec_batch, images, verify, vision
+from vizcomp import batch, cli, codec_batch, engines, images, verify, vision
 from vizcomp.vision import Boxes, Classes, Comparison
 
 Run = Callable[..., tuple[int, str]]
@@ -71,6 +71,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 
     real = vision.open_system
     monkeypatch.setattr(vision, "open_system", opened)
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: object, code: int = 0) -> tuple[int, str]:

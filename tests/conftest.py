@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a script's background is born with it ignored
 
 
 def jpeg_bytes(pixels: np.ndarray, **options: object) -> bytes:

@@ -310,9 +310,12 @@ def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:
     assert elsewhere.exists()  # so may one on another machine
 
 
-def test_sigterm_finishes_what_is_in_hand_and_reports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_sigterm_finishes_what_is_in_hand_and_reports(tmp_path: Path, background: bool) -> None:
+    """In the background too: there a shell without job control has SIGINT ignored."""
     source, output = photos(tmp_path / "in", 400, 256), tmp_path / "out"
-    one = subprocess.Popen(command(source, output))
+    ignore = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if background else None
+    one = subprocess.Popen(command(source, output), preexec_fn=ignore)
     until = time.monotonic() + 30
     while len(list(output.glob("*.jpg"))) < 5 and time.monotonic() < until:
         time.sleep(0.02)

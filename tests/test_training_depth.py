@@ -194,6 +194,7 @@ def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(dat
 def test_folds_keep_photos_of_one_place_together() -> None:
     names = ["00_1", "00_2", "01_1", "02_1", "02_2", "03_1"]
     assert fold_parts(names, 2) == [[0, 1, 3, 4], [2, 5]]
+    assert fold_parts(names, 2, "photos") == [[0, 2, 4], [1, 3, 5]]
     assert fold_parts(names, 0) == []
     assert fold_parts(["a", "b", "c", "d"], 2) == [[0, 2], [1, 3]]
     assert fold_parts(names, 5) == [[0, 5], [1], [2], [3], [4]]  # four places only: one by one

@@ -209,11 +209,11 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Ctrl-C waits until the end of this; where the system cannot do that, it does not."""
+    """Ctrl-C and SIGTERM wait until the end of this; where the system cannot do that, they do not."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -232,6 +232,8 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is in hand gets finished
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the parent blocked it while it started this process
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 

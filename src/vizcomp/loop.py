@@ -459,10 +459,10 @@ def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], tas
 
 @contextlib.contextmanager
 def _stopped_by_interrupt(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second raises KeyboardInterrupt."""
+    """An event that the first Ctrl-C (or SIGTERM, on the command line) sets; the second raises KeyboardInterrupt."""
     stop = threading.Event()
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+    if threading.current_thread() is not threading.main_thread() or not ours:
         yield stop  # somebody else handles it: then that is what happens
         return
 
@@ -472,11 +472,13 @@ def _stopped_by_interrupt(on_interrupt: Callable[[], None]) -> Iterator[threadin
         stop.set()
         on_interrupt()
 
-    signal.signal(signal.SIGINT, handle)
+    for each in ours:
+        signal.signal(each, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in ours:
+            signal.signal(each, signal.default_int_handler)
 
 
 def attempt(work: Callable[[], Record], failed: Callable[[VizcompError], Record]) -> Record:

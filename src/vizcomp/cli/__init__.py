@@ -54,7 +54,8 @@ def main() -> None:
     """Run the command line; every error that a user can cause ends in two lines and its exit code."""
     import signal
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as Ctrl-C: finish what is in hand, report
+    # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script starts with & ignores
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except VizcompError as exc:

@@ -51,6 +51,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".jpg")
 SOURCE_SCALE = 1.5  # photos are held this much larger than the network sees them: a crop of 2/3 is still sharp
 CHECKPOINT = "checkpoint.pt"
+FOLD_OVER = ("places", "photos")
 PRIOR_CELLS = (24, 32)
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
 
@@ -67,8 +68,9 @@ class DepthTrainSettings:
         pretrain_batch, pretrain_rate: of AdamW there; the rate falls to zero in a straight line.
         pretrain_erase: share of batches in which squares of the pictures are painted over.
         held_every: every n-th photo in sorted order is left out altogether, for a later test; 0 for none.
-        folds: parts of the remaining photos for cross-validation; 0 for none. Photos whose stems agree up to the first
-            "_" stay together, if there are as many such groups. With folds no photo is kept for validation.
+        folds: parts of the remaining photos for cross-validation; 0 for none. With folds no photo is kept for validation.
+        fold_over: "places": photos whose stems agree up to the first "_" stay in one part, if there are as many such groups;
+            "photos": dealt out one by one, so that the others of its place are learnt from.
         validation: share of the remaining photos that is not trained on, but followed and used for the calibration.
         epochs: passes over the photos, for each member.
         side: long side of the training crops; 0 for the network's. A network may be run at a larger side than it learned at.
@@ -99,6 +101,7 @@ class DepthTrainSettings:
     pretrain_erase: float = 0.0
     held_every: int = 0
     folds: int = 0
+    fold_over: str = "places"
     validation: float = 0.1
     epochs: int = 200
     side: int = 0
@@ -154,6 +157,8 @@ class DepthTrainSettings:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not low <= value <= high:
                 raise SettingsError(f"{name} = {value!r} is not between {low} and {high}")
+        if self.fold_over not in FOLD_OVER:
+            raise SettingsError(f"fold_over {self.fold_over!r} is not one of {', '.join(FOLD_OVER)}")
         if self.held_every == 1:
             raise SettingsError("held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth")
         if self.side % STRIDE:
@@ -335,12 +340,12 @@ def split_photos(count: int, held_every: int, validation: float) -> tuple[list[i
     return [i for i in rest if i not in chosen], sorted(chosen), held
 
 
-def fold_parts(names: list[str], folds: int) -> list[list[int]]:
+def fold_parts(names: list[str], folds: int, over: str = "places") -> list[list[int]]:
     """Indices of the photos of each fold.
 
-    Names are grouped by what stands before their first "_" (in SVT, the place), and the groups are dealt out in sorted
-    order, so that near-duplicates do not lie on both sides of a split. Names with fewer than `folds` groups are dealt
-    out one by one.
+    Over "photos", names are dealt out one by one. Over "places" they are grouped by what stands before their first "_" (in
+    SVT, the place), and the groups are dealt out in sorted order, so that near-duplicates do not lie on both sides of a split.
+    Names with fewer than `folds` groups are dealt out one by one.
 
     Raises:
         TrainingError: there are fewer names than folds.
@@ -348,7 +353,7 @@ def fold_parts(names: list[str], folds: int) -> list[list[int]]:
     if len(names) < folds:
         raise TrainingError(f"{len(names)} photos cannot be split into {folds} folds", "give more photos, or a smaller folds")
     places = [name.split("_")[0] for name in names]
-    if len(set(places)) < folds:
+    if over == "photos" or len(set(places)) < folds:
         places = list(names)
     number = {place: k for k, place in enumerate(sorted(set(places)))}
     return [[i for i, place in enumerate(places) if number[place] % folds == f] for f in range(folds)]
@@ -714,7 +719,8 @@ class _Run:
         self.settings, self.folder, self.device = settings, folder, device
         self.data, self.train, self.validation = data, train, validation
         self.report = on_progress
-        self.parts = [[train[i] for i in part] for part in fold_parts([data.names[i] for i in train], settings.folds)]
+        names = [data.names[i] for i in train]
+        self.parts = [[train[i] for i in part] for part in fold_parts(names, settings.folds, settings.fold_over)]
         self.jobs = [(fold, k) for fold in [*range(settings.folds), -1] for k in range(settings.network.members)]
         self.job = 0
         self.pretraining = bool(settings.pretrain and settings.pretrain_epochs)

@@ -172,6 +172,36 @@ def test_a_codec_that_is_told_the_classifier_s_answer(tmp_path: Path, patches: n
     assert codec.decode(found[0]).image.shape == (32, 32, 3)
 
 
+def test_images_that_the_classifier_would_mistake_are_mended(tmp_path: Path, patches: np.ndarray) -> None:
+    codec = NeuralCodec.load(tiny_codec(tmp_path / "model.safetensors", native=32, given=10))
+    plain = codec.codes_many(patches)  # without a classifier nothing is searched
+
+    def quarters(images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(images, 16).flatten(1)
+
+    def shown(planes: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(codec.images(planes)).permute(0, 3, 1, 2) / 255
+
+    # random weights give nearly grey images: the stand-in sees in which way their quarters lie beside the mean of them
+    middle = quarters(shown(plain[:1])).mean(0)
+    weights = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 10)).astype(np.float32))
+    codec.words["classifier"] = "stand-in"
+    codec._classifier = lambda x: ((quarters(x) - middle).sign() + 50 * (quarters(x) - middle)) @ weights
+
+    def seen(images: torch.Tensor) -> np.ndarray:
+        return codec._classifier(images).argmax(1).numpy()
+
+    wanted = seen(torch.from_numpy(patches).permute(0, 3, 1, 2) / 255)
+    plain, mended = codec.codes_many(patches, search=0), codec.codes_many(patches)
+    for t in range(1, 4):
+        before, after = (seen(shown(planes[:t])) == wanted for planes in (plain, mended))
+        assert before.sum() < after.sum() >= 18
+    kept = seen(shown(plain[:1])) == wanted
+    assert 0 < kept.sum() < len(kept)
+    assert np.array_equal(plain[0][kept], mended[0][kept])  # what is right stays as it is
+    assert codec.encode(patches[3]) == codec.encode_many(patches)[3]
+
+
 # --- models ---------------------------------------------------------------------------------------------------------
 
 

@@ -280,7 +280,7 @@ class DjpegCodec:
 class Recurrent:
     """The recurrent codec at each number of iterations; a model of small images also in packs.
 
-    Options: `search`, the candidates tried at encode time; 0 unless given, since a curve of thousands of images is wanted soon.
+    Options: `search` as in `NeuralCodec.encode`; as `encode` has it unless given.
     """
 
     ours = True
@@ -290,9 +290,10 @@ class Recurrent:
         self.name = spec if len(spec) < 60 else Path(name).name
         if strange := sorted(set(options) - {"search"}):
             raise SettingsError(f"{spec}: unknown option {strange[0]}", "a recurrent codec has search")
-        if not (text := options.get("search", "0")).isdecimal():
+        text = options.get("search")
+        if text is not None and not text.isdecimal():
             raise SettingsError(f"{spec}: search={text} is no number", "use search=8")
-        self._search = int(text)
+        self._search = None if text is None else int(text)
         self._codec = neural.NeuralCodec.load(name)
         self.fingerprint = self._codec.fingerprint.hex()
         self.native = self._codec.native
@@ -334,7 +335,7 @@ class Recurrent:
             seconds = time.perf_counter() - started
             sizes = [None if i in bad else float(len(files[t][i])) for i in range(count)]
             loads = [None if i in bad else float(vzc.read_header(files[t][i]).payload_bytes) for i in range(count)]
-            setting = f"{t + 1} iteration{'s' if t else ''}" + (f", search {self._search}" if self._search else "")
+            setting = f"{t + 1} iteration{'s' if t else ''}" + (f", search {self._search}" if self._search is not None else "")
             yield Sweep(setting, sizes, loads, found, encoding * (t + 1), seconds, tuple(errors))
             if len(self.series) > 1:
                 # what stands beside the payloads in a pack of `total` such images, shared out

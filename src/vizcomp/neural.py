@@ -43,6 +43,8 @@ TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
 BATCH = 256  # small images that go through together
 ROUND = 8  # candidates of the search that are tried together
+MEND = 64  # candidates where the classifier's answer is lost, unless the whole search is asked for
+MEND_TASK = 0.5  # weight of the divergence there: the answer first
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
 
@@ -154,7 +156,8 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried for each iteration; None: no search.
+            search: candidates tried in each iteration; 0: none. None: only where the model was trained for a classifier, and
+                only for images on which that classifier's answer is another than on the source, up to `MEND`.
 
         Raises:
             SettingsError: iterations or bpp out of range.
@@ -210,6 +213,7 @@ class NeuralCodec:
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
         candidates = search or 0
+        mend = MEND if search is None else 0
         if candidates < 0:
             raise SettingsError(f"a search of {candidates} candidates is not possible", "use 0 or more")
         block = self.config.block
@@ -219,12 +223,12 @@ class NeuralCodec:
         parts = []
         for start in range(0, len(images), step):
             padded = np.stack([_cut(image, whole, block) for image in images[start : start + step]])
-            parts.append(self._analyse(padded, many, candidates))
+            parts.append(self._analyse(padded, many, candidates, mend))
         if not parts:
             return [np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8) for c in self.config.bits[:many]]
         return [np.concatenate(planes) for planes in zip(*parts, strict=True)]
 
-    def _analyse(self, images: Pixels, many: int, candidates: int) -> list[Bits]:
+    def _analyse(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
         """Bits of images whose sides are multiples of the block."""
         import torch
 
@@ -242,9 +246,57 @@ class NeuralCodec:
                 bits = values > 0
                 if candidates > 1:
                     bits = self._searched(values, source, state, wanted, codes, candidates)
-                state = self._network.synthesise(bits * 2.0 - 1.0, state)._replace(encoder=encoder)
+                after = self._network.synthesise(bits * 2.0 - 1.0, state)
+                if mend and wanted is not None:
+                    lost = torch.nonzero(self._answers(_as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
+                    if len(lost):
+                        few = _picked(state, lost)
+                        bits[lost] = self._mended(
+                            values[lost], source[lost], few, wanted[lost], [plane[lost.numpy()] for plane in codes], mend
+                        )
+                        _put(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
+                state = after._replace(encoder=encoder)
                 codes.append(bits.numpy().astype(np.uint8))
         return codes
+
+    def _mended(
+        self,
+        values: torch.Tensor,
+        source: torch.Tensor,
+        state: CodecState,
+        wanted: torch.Tensor,
+        before: list[Bits],
+        candidates: int,
+    ) -> torch.Tensor:
+        """Bits near the encoder's own that decode to an image with the wanted answer, where that is found: bool as `values`.
+
+        As `_searched`, but an image is done once a round has a candidate with the answer; without one its own bits stay.
+        """
+        import torch
+
+        own = values > 0
+        result, base = own.clone(), own.clone()
+        score = torch.full((len(values),), torch.inf)
+        todo = torch.arange(len(values))
+        generator = torch.Generator().manual_seed(0)
+        turn = ((1 - values.abs()) / 2).clamp_min(self.search.least)
+        for _ in range(0, candidates, ROUND):
+            draws = torch.rand(1, ROUND, *values.shape[1:], generator=generator)
+            trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
+            earlier = [plane[todo.numpy()] for plane in before]
+            scores, same = self._judged(trial, source[todo], _picked(state, todo), wanted[todo], earlier, MEND_TASK)
+            assert same is not None
+            least, which = torch.where(same, scores, torch.inf).min(1)
+            hit = least < torch.inf
+            result[todo[hit]] = trial[hit, which[hit]]
+            nearest, which = scores.min(1)
+            better = ~hit & (nearest < score[todo])
+            base[todo[better]] = trial[better, which[better]]
+            score[todo[better]] = nearest[better]
+            todo = todo[~hit]
+            if not len(todo):
+                break
+        return result
 
     def _searched(
         self,
@@ -285,6 +337,18 @@ class NeuralCodec:
         self, trial: torch.Tensor, source: torch.Tensor, state: CodecState, wanted: torch.Tensor | None, before: list[Bits]
     ) -> torch.Tensor:
         """What the search makes small, for candidates (N, K, bits, rows, columns): float32 (N, K)."""
+        return self._judged(trial, source, state, wanted, before, self.search.task)[0]
+
+    def _judged(
+        self,
+        trial: torch.Tensor,
+        source: torch.Tensor,
+        state: CodecState,
+        wanted: torch.Tensor | None,
+        before: list[Bits],
+        task: float,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores as `_scores`, and whether the classifier's answer is the wanted one: float32 and bool (N, K)."""
         import torch
         from torch.nn import functional as F
 
@@ -295,15 +359,17 @@ class NeuralCodec:
 
         decoder = tuple(None if s is None else (spread(s[0]), spread(s[1])) for s in state.decoder)
         wide = state._replace(decoder=decoder, image=spread(state.image), encoder=())
-        image = self._network.synthesise(trial.flatten(0, 1) * 2.0 - 1.0, wide).image.clamp(-1, 1)
+        image = _as_shown(self._network.synthesise(trial.flatten(0, 1) * 2.0 - 1.0, wide).image)
         score = 10 * ((image - spread(source)) / 2).square().mean((1, 2, 3))
-        if wanted is not None and self.search.task:
+        same = None
+        if wanted is not None and task:
             # the mean over the image and its mirror image: less of what only this classifier sees in only this image
             found = F.softmax(self._answers(image), 1)
+            same = (found.argmax(1) == spread(wanted).argmax(1)).view(n, k)
             if not self._mirrors():
                 found = (found + F.softmax(self._answers(image.flip(-1)), 1)) / 2
             target = F.log_softmax(spread(wanted), 1)
-            score = score + self.search.task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
+            score = score + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
         score = score.view(n, k)
         if self.search.rate:
             costs = []
@@ -311,7 +377,7 @@ class NeuralCodec:
                 planes = trial[i].numpy().astype(np.uint8)
                 costs.append(entropy.cost_bits_batch(self.context, planes, [plane[i] for plane in before]))
             score = score + self.search.rate * torch.from_numpy(np.stack(costs)).float()
-        return score  # type: ignore[no-any-return]
+        return score, same
 
     def _answers(self, image: torch.Tensor) -> torch.Tensor:
         if self._classifier is None:
@@ -730,6 +796,25 @@ def _to_tensor(images: Pixels) -> torch.Tensor:
     # channels last in memory, as the images are: the convolutions are quicker for it
     images = np.require(images, requirements=["C", "W"])  # torch warns of arrays that cannot be written, as Pillow gives them
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+def _as_shown(images: torch.Tensor) -> torch.Tensor:
+    """What a decoder writes, in whole levels, on the network's scale of -1..1."""
+    return images.clamp(-1, 1).add(1).mul_(127.5).round_().div_(127.5).sub_(1)
+
+
+def _picked(state: CodecState, which: torch.Tensor) -> CodecState:
+    """The decoder's state of some images: a copy, without the encoder's."""
+    decoder = tuple(None if s is None else (s[0][which], s[1][which]) for s in state.decoder)
+    return state._replace(encoder=(), decoder=decoder, image=state.image[which])
+
+
+def _put(state: CodecState, which: torch.Tensor, part: CodecState) -> None:
+    """Writes the decoder's state of some images into that of all, the inverse of `_picked`."""
+    state.image[which] = part.image
+    for whole, some in zip(state.decoder, part.decoder, strict=True):
+        if whole is not None and some is not None:
+            whole[0][which], whole[1][which] = some
 
 
 def _to_pixels(images: torch.Tensor) -> Pixels:

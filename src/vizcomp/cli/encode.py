@@ -33,7 +33,13 @@ def encode(
     ] = None,
     search: Annotated[
         int | None,
-        typer.Option("--search", min=0, help="Candidates tried in each iteration; 0, the default, = off."),
+        typer.Option(
+            "--search",
+            metavar="N",
+            min=0,
+            help="Candidates tried in each iteration; 0 = off. By default for images that the codec's classifier would mistake.",
+            show_default=False,
+        ),
     ] = None,
     verify: Annotated[
         str,

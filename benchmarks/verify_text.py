@@ -25,6 +25,8 @@ from djpeg_text import DATA, PARTS, photos
 from vizcomp import batch, images, verify, vision
 from vizcomp.djpeg import DjpegSettings
 
+PLAIN_QUALITIES = (5, 12, 17, 23, 30, 38, 47, 57, 67, 77, 82, 86, 90, 92, 95, 97, 100)  # as many rungs as djpeg has, and one more
+
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
@@ -46,7 +48,8 @@ def plain(path: Path, system: vision.System, tolerance: float) -> Kept:
     def judge(data: bytes) -> vision.Comparison:
         return vision.compare(wanted, system.answers([images.decode_jpeg(data)])[0], tolerance=tolerance)
 
-    found = verify.smallest([int(q) for q in batch.VERIFY_QUALITIES], encode, judge)
+    costly = round(batch.COSTLY_SHARE * photo.source_bytes)
+    found = verify.smallest(PLAIN_QUALITIES, encode, judge, trials=batch.VERIFY_TRIALS, costly=costly)
     if not found.verified or len(found.data) >= photo.source_bytes:
         return Kept(path.read_bytes(), True, found.trials)
     return Kept(found.data, True, found.trials)

@@ -128,6 +128,14 @@ def test_a_lucky_file_below_is_found_while_trials_are_left() -> None:
         verify.smallest([], bytes, verdicts([]))
 
 
+def test_a_costly_file_is_worth_more_trials() -> None:
+    good = [rung in (30, 90, *range(97, 101)) for rung in range(1, 101)]
+    few = verify.smallest(range(1, 101), bytes, verdicts(good), trials=8, costly=98)
+    assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
+    more = verify.smallest(range(1, 101), bytes, verdicts(good), trials=8, costly=90, more=12)
+    assert (more.rung, more.trials) == (90, 12)
+
+
 def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
     folder.mkdir()
     (folder / "coffee.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
@@ -157,7 +165,7 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: P
         assert vision.compare(before, after).same
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
     for name, row in rows(tmp_path / "loose").items():
-        assert row["quality"] == batch.VERIFY_QUALITIES[0]
+        assert row["quality"] == batch.VERIFY_RUNGS[0][0]
         assert int(str(row["output_bytes"])) < int(str(rows(tmp_path / "out")[name]["output_bytes"]))
 
 

@@ -28,7 +28,13 @@ from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing,
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 from vizcomp.storage import AnyPath
 
-VERIFY_QUALITIES = (5.0, 8.0, 12.0, 17.0, 23.0, 30.0, 38.0, 47.0, 57.0, 67.0, 77.0, 86.0, 95.0, 100.0)  # for --verify
+# for --verify: quality, and the share of the guide's price; near the top the steps between qualities are large, and a system that
+# is confused by what the guide took away is content with less of the guide
+VERIFY_RUNGS = (
+    *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
+    *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
+)
+VERIFY_TRIALS, COSTLY_SHARE = 5, 0.1  # trials, and the share of the source from which a file is worth some more
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
@@ -306,7 +312,7 @@ def system_errors(name: str) -> Iterator[None]:
         raise InputError(f"the vision system {name} fails: {reason}", "try another system, or leave it away") from exc
 
 
-def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[float]:
+def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[tuple[float, float]]:
     """The smallest file on which the system answers the same; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
     with system_errors(batch.verify):
@@ -317,7 +323,8 @@ def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSe
         with system_errors(batch.verify):
             return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance)
 
-    return verify.smallest(VERIFY_QUALITIES, prepared.at, judge)
+    costly = round(COSTLY_SHARE * photo.source_bytes)
+    return verify.smallest(VERIFY_RUNGS, lambda rung: prepared.at(*rung), judge, trials=VERIFY_TRIALS, costly=costly)
 
 
 def _depth_source(batch: BatchSettings) -> DepthSource:
@@ -361,18 +368,18 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     for name in _systems_of(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(_seen(photo))
-    found: verify.Found[float] | None = None
+    found: verify.Found[tuple[float, float]] | None = None
     if batch.verify:
         prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
         found = _verified(prepared, photo, file.shown, batch)
-        made = Compressed(found.data, found.rung, prepared.importance, prepared.notices)
+        made = Compressed(found.data, found.rung[0], prepared.importance, prepared.notices)
     else:
         made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
     notices = (*photo.notices, *made.notices)
     data = made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
     if found is not None and not found.verified:
-        reached = f"{batch.verify} answers otherwise up to quality {found.rung:g} (score {found.verdict.score:.2f})"
+        reached = f"{batch.verify} answers otherwise up to quality {found.rung[0]:g} (score {found.verdict.score:.2f})"
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
         notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
         kept = kept or keep

@@ -198,9 +198,12 @@ class Prepared:
         self.importance = _importance(self.source, photo.pixels, settings, depth, mask, looked or {})
         self.encoder = _Encoder(self.source, self.importance, settings)
 
-    def at(self, quality: float) -> bytes:
-        """The file at a quality; at 100 without the guides, so that a JPEG source keeps every one of its integers."""
-        return self.encoder.encode(quality, guided=quality < 100)
+    def at(self, quality: float, share: float = 1.0) -> bytes:
+        """The file at a quality, the guides' price `share` (0..1) of what the strength says.
+
+        At quality 100 without the guides, so that a JPEG source keeps every one of its integers.
+        """
+        return self.encoder.encode(quality, guided=quality < 100, obey=share)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -328,6 +331,7 @@ class _Encoder:
         *,
         last: bool = False,
         guided: bool = True,
+        obey: float = 1.0,
     ) -> bytes:
         """The file at a quality.
 
@@ -337,6 +341,7 @@ class _Encoder:
             higher: the price instead for a `share` (0..1) of the blocks, the least important first.
             last: write the integers over the real values: no further call can follow.
             guided: obey the guides.
+            obey: how far: the share (0..1) of their price.
         """
         image = self._source.image
         fine = TEXT_STEP_SCALE if guided and self._far > 0 and "text" in self._settings.guides else 1.0
@@ -355,7 +360,7 @@ class _Encoder:
                 unit=component.unit,
                 reuse=last,
                 dead_zone=DEAD_ZONE,
-                rate_weight=np.float32(self._far if guided else 0.0) * cheap + _prices(cheap, price, higher, share),
+                rate_weight=np.float32(self._far * obey if guided else 0.0) * cheap + _prices(cheap, price, higher, share),
                 exact=None if own is None else table == own,
             )
             components.append(

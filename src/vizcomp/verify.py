@@ -18,6 +18,7 @@ from vizcomp.vision import Comparison
 Rung = TypeVar("Rung")
 
 TRIALS = 6
+MORE_TRIALS = 9  # where the file that passed is a costly one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,13 @@ class Found(Generic[Rung]):
 
 
 def smallest(
-    rungs: Sequence[Rung], encode: Callable[[Rung], bytes], judge: Callable[[bytes], Comparison], *, trials: int = TRIALS
+    rungs: Sequence[Rung],
+    encode: Callable[[Rung], bytes],
+    judge: Callable[[bytes], Comparison],
+    *,
+    trials: int = TRIALS,
+    costly: int | None = None,
+    more: int = MORE_TRIALS,
 ) -> Found[Rung]:
     """Search the ladder by halves, then look further down from the smallest rung that passed.
 
@@ -52,6 +59,7 @@ def smallest(
         encode: a setting to a file.
         judge: a file, as it would be written, to the verdict.
         trials: files to make, about; one more where the last rung has to be asked.
+        costly: bytes from which a file is worth `more` trials in all: it was perhaps one unlucky verdict that sent the search up.
 
     Raises:
         ValueError: no rungs.
@@ -74,7 +82,9 @@ def smallest(
         else:
             low = middle
     at = high - 2  # high - 1 was asked, and failed
-    while high < len(rungs) and at >= 0 and len(tried) < trials:
+    while high < len(rungs) and at >= 0:
+        if len(tried) >= (trials if costly is None or len(tried[high].data) < costly else max(trials, more)):
+            break
         if at not in tried and passes(at):
             high = at
         at -= 1

@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import importlib.util
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -256,6 +257,27 @@ def test_a_disk_that_is_full_at_any_write(tmp_path: Path, monkeypatch: pytest.Mo
     assert [r.status for r in records.values()] == ["ok", "ok", "failed", "ok"]
     assert "no space left" in (records["2.png"].error or "")
     assert all_files(output) == ["0.jpg", "1.jpg", "3.jpg"]
+
+
+@posix
+def test_where_the_disk_is_full_for_the_report_its_json_is_still_printed(tmp_path: Path) -> None:
+    import resource
+
+    photo(tmp_path / "in" / "a.png")
+    arguments = ["djpeg", "--guide", "uniform", "in", "-o", "out", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vizcomp", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),  # the photo fits, the page does not
+    )
+    assert done.returncode == 2, done.stderr
+    assert "report.html cannot be written" in done.stderr
+    assert [f["status"] for f in json.loads(done.stdout)["files"]] == ["ok"]
+    assert (tmp_path / "out" / "a.jpg").exists()
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert not [name for name in all_files(tmp_path / "out") if name.startswith(".vizcomp")]
 
 
 def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

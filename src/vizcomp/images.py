@@ -285,7 +285,7 @@ class _Finder:
                         elif entry.is_file():
                             files.append(entry.name)
                         elif entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in self._extensions:
-                            self._tell(InputError(f"{printable(entry.path)} is a link that leads nowhere", "it was left out"))
+                            self._tell(InputError(f"{printable(entry.path)} is a link that leads to no file", "it was left out"))
                     except OSError as exc:
                         self._tell(InputError(f"{printable(entry.path)} cannot be read: {_cause(exc)}", "it was left out"))
         except OSError as exc:

@@ -4,6 +4,9 @@ cache folder, one for each output folder.
 A row stands for an output: which source it is of, by size, time and content; under which settings it was made; what was written;
 and the record for the report. A row without a record is an output that was begun. Only the process that hands out the work writes
 here, after the output has been renamed into place: killed at any moment, the run has at worst to do again what was in hand.
+
+Journals do not gather for ever: once a day at most, a run removes those that no run has used for `KEEP_DAYS`, and sooner those
+whose output folder is gone.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,16 +27,76 @@ from vizcomp.weights import cache_folder
 State = tuple[int, int, str]
 """Of a file: its size in bytes, its time of change in nanoseconds, and the SHA-256 of its content."""
 
+KEEP_DAYS = 180  # without a run that used it
+KEEP_DAYS_GONE = 14  # the same where the output folder is gone; its disk may only be unplugged
+DAY = 86_400.0
+
 _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
     written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
+_FOLDER_TABLE = (
+    "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY)"  # of the outputs; no row where they lie beside their inputs
+)
+
+
+_BESIDE = "beside"
 
 
 def place(folder: AnyPath | None) -> Path:
     """Where the journal of an output folder lies; not in it, since that is the user's. None: of outputs beside their inputs."""
-    name = "beside" if folder is None else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
+    name = _BESIDE if folder is None else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
     return cache_folder() / "journals" / f"{name}.sqlite"
+
+
+def prune(folder: Path, *, spare: Path | None = None) -> int:
+    """Remove the journals of `folder` that are of no more use; in the one of outputs beside their inputs, the old rows.
+
+    Returns how many journals went.
+
+    Args:
+        spare: the journal of the run that asks.
+
+    Whoever comes back to such an output folder later finds its files skipped, as files that are nobody's; none is lost.
+    """
+    gone, now = 0, time.time()
+    for path in folder.glob("*.sqlite"):
+        if path.stem == _BESIDE:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base, base:
+                base.execute("DELETE FROM outputs WHERE written_mtime_ns < ?", (int((now - KEEP_DAYS * DAY) * 1e9),))
+            continue
+        with contextlib.suppress(OSError):
+            unused = now - max(p.stat().st_mtime for p in _files(path) if p.exists())
+            if path == spare or unused < KEEP_DAYS_GONE * DAY or (unused < KEEP_DAYS * DAY and not _folder_is_gone(path)):
+                continue
+            for part in _files(path):
+                part.unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
+def _prune_daily(folder: Path, spare: Path) -> None:
+    """`prune`, where none was in the last day."""
+    mark = folder / ".pruned"
+    with contextlib.suppress(OSError):
+        if mark.exists() and abs(time.time() - mark.stat().st_mtime) < DAY:
+            return
+        mark.touch()
+        prune(folder, spare=spare)
+
+
+def _folder_is_gone(path: Path) -> bool:
+    """Whether a journal is of a local folder that is there no more; False where that cannot be told."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base:
+        rows = base.execute("SELECT path FROM folder").fetchall()
+        names = [os.fsdecode(name) for (name,) in rows]
+        return bool(names) and not any("://" in name or os.path.lexists(name) for name in names)
+    return False
+
+
+def _files(path: Path) -> list[Path]:
+    """A journal and what SQLite keeps beside it."""
+    return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
 
 
 def stamp(path: AnyPath) -> tuple[int, int] | None:
@@ -82,12 +146,17 @@ class Journal:
                 if self._base.execute("PRAGMA user_version").fetchone() != (_VERSION,):
                     self._base.execute("DROP TABLE IF EXISTS outputs")
                 self._base.execute(_TABLE)
+                self._base.execute(_FOLDER_TABLE)
+                if folder is not None:
+                    self._base.execute("INSERT OR IGNORE INTO folder VALUES (?)", (os.fsencode(str(folder.absolute())),))
                 self._base.execute(f"PRAGMA user_version={_VERSION}")
+                os.utime(path)  # it is in use
+                _prune_daily(path.parent, path)
                 return
             self.close()
-            for end in ("", "-wal", "-shm"):
+            for part in _files(path):
                 with contextlib.suppress(OSError):
-                    path.with_name(path.name + end).unlink()
+                    part.unlink()
 
     def begun(self, target: AnyPath | bytes) -> bool:
         """Whether an earlier run began this output, so that what lies there is ours to replace."""

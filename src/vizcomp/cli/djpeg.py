@@ -82,6 +82,7 @@ def djpeg(
     from vizcomp import batch, engines, images, report
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
+    from vizcomp.errors import OutputError
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -116,20 +117,23 @@ def djpeg(
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
-    written = ""
+    written, lost = "", None
     if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
-        paths = report.write_djpeg_report(
-            output,
-            tool="vizcomp djpeg",
-            version=__version__,
-            settings=everything,
-            totals=run.totals,
-            files=run.records,
-            gallery=batch.gallery(run, settings, common),
-            command=shared.command_line(),
-            interrupted=run.interrupted,
-        )
-        written = str(paths.html)
+        try:
+            paths = report.write_djpeg_report(
+                output,
+                tool="vizcomp djpeg",
+                version=__version__,
+                settings=everything,
+                totals=run.totals,
+                files=run.records,
+                gallery=batch.gallery(run, settings, common),
+                command=shared.command_line(),
+                interrupted=run.interrupted,
+            )
+            written = str(paths.html)
+        except OutputError as exc:  # a full disk, say: what was done is still printed
+            lost = exc
     if json:
         found = report.djpeg_report_chunks(
             tool="vizcomp djpeg",
@@ -147,4 +151,6 @@ def djpeg(
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:
         voice.warn(f"interrupted: {run.totals.files} photos done; start the same command again to do the rest")
+    if lost is not None:
+        raise lost
     raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)

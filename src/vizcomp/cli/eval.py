@@ -58,7 +58,7 @@ def evaluate(
     """
     from vizcomp import eval_report, evaluation, images
     from vizcomp._version import __version__
-    from vizcomp.errors import SettingsError
+    from vizcomp.errors import OutputError, SettingsError
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     if task not in ("classify", "text"):
@@ -84,9 +84,14 @@ def evaluate(
         )
     everything = {**settings.to_dict(), "task": task, "jobs": jobs}
     command = shared.command_line()
-    paths = eval_report.write_eval_report(
-        output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
-    )
+    written, lost = "", None
+    try:
+        paths = eval_report.write_eval_report(
+            output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
+        )
+        written = str(paths.html)
+    except OutputError as exc:  # a full disk, say: what was found is still printed
+        lost = exc
     if json:
         from vizcomp import report
 
@@ -94,9 +99,11 @@ def evaluate(
             tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
         )
         print(report.report_json(found))
-    _summary(voice, result, str(paths.html))
+    _summary(voice, result, written)
     if result.interrupted:
         voice.warn("interrupted: the report holds the codecs that were finished")
+    if lost is not None:
+        raise lost
     failed = result.data["skipped"] or any(p.failed for p in result.points)
     raise typer.Exit(130 if result.interrupted else 1 if failed else 0)
 
@@ -149,4 +156,5 @@ def _summary(voice: shared.Voice, result: EvalResult, report: str) -> None:
         table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", *cells, psnr, ssim)
     voice.console.print(table)
     voice.say(result.headline)
-    voice.say(f"report: {report}")
+    if report:
+        voice.say(f"report: {report}")

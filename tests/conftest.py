@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,21 @@ import pytest
 from PIL import Image
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a script's background is born with it ignored
+
+
+_own_cache: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def pytest_configure() -> None:
+    """Journals and downloads of the tests do not go into the user's cache; before any test module copies the environment."""
+    _own_cache.append(tempfile.TemporaryDirectory(prefix="vizcomp-tests-"))
+    os.environ["VIZCOMP_CACHE"] = _own_cache[-1].name
+
+
+def pytest_unconfigure() -> None:
+    os.environ.pop("VIZCOMP_CACHE", None)
+    while _own_cache:
+        _own_cache.pop().cleanup()
 
 
 def jpeg_bytes(pixels: np.ndarray, **options: object) -> bytes:
@@ -81,11 +97,3 @@ def folder(tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
     (photos / "cat.jpg").write_bytes(jpeg_bytes(cat))
     (photos / "grey.jpg").write_bytes(jpeg_bytes(cat[..., 1]))
     return photos
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Journals and downloads of the tests do not go into the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIZCOMP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield

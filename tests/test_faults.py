@@ -151,6 +151,17 @@ def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
     assert records["a.png"].output == str(output / "a.png.jpg")
 
 
+@posix
+def test_a_loop_of_links_does_not_change_the_names_of_outputs(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("a.jpg", "a.png"):
+        photo(source / name)
+    for i in range(30):  # listed in any order, some come before the photos
+        (source / f"loop{i}").symlink_to(f"loop{i}")
+    records = run(source, tmp_path / "out", [])
+    assert records["a.png"].output == str(tmp_path / "out" / "a.png.jpg")
+
+
 def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
     source = tmp_path / "in"
     for i in range(4):

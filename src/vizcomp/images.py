@@ -441,7 +441,10 @@ class _Listing:
                 return
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    self._add(entry.name, entry.is_dir(), extensions)
+                    is_dir = False
+                    with contextlib.suppress(OSError):  # a loop of links
+                        is_dir = entry.is_dir()
+                    self._add(entry.name, is_dir, extensions)
         except OSError:
             pass  # the input itself may still be readable; its name then stands alone
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a script's background is born with it ignored
 
-
 _own_cache: list[tempfile.TemporaryDirectory[str]] = []
 
 

@@ -156,6 +156,43 @@ def test_parallel_and_serial_agree(classes: Path, monkeypatch: pytest.MonkeyPatc
     assert serial.data["images"] == 4
 
 
+def test_what_a_stopped_evaluation_finished_is_taken_over(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "CHUNK_SMALL", 5)
+    settings = EvalSettings(
+        classifiers=("watcher",), data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
+    )
+    calm = run_eval(settings, jobs=1)
+    working, worked = evaluation._work, []
+
+    def counted(task: Any) -> Any:
+        if task.codec:
+            worked.append((task.codec, task.chosen[0]))
+        return working(task)
+
+    def stop_in_the_middle(progress: evaluation.Progress) -> None:
+        if progress.what == "jpeg":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "_work", counted)
+    stopped = run_eval(settings, jobs=1, output=tmp_path, on_progress=stop_in_the_middle)
+    assert stopped.interrupted
+    assert {p.codec for p in stopped.points} == {"djpeg:guide=uniform"}
+    assert worked == [*(("djpeg:guide=uniform", i) for i in (0, 5, 10)), ("jpeg", 0)]
+    worked.clear()
+    rest = run_eval(settings, jobs=1, output=tmp_path, resume=True)
+    assert timeless(rest) == timeless(calm)
+    assert worked == [("jpeg", 5), ("jpeg", 10), *(("webp", i) for i in (0, 5, 10))]
+    times = {(p.codec, p.setting): p.encode_seconds for p in stopped.points}
+    assert times.items() <= {(p.codec, p.setting): p.encode_seconds for p in rest.points}.items()
+    worked.clear()
+    run_eval(dataclasses.replace(settings, limit=11), jobs=1, output=tmp_path, resume=True)  # other images
+    assert len(worked) == 9
+    worked.clear()
+    run_eval(settings, jobs=1, output=tmp_path)  # not asked for
+    assert len(worked) == 9
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_photos_give_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg_bytes(picture(i, 64 + i, 96)))

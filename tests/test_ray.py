@@ -20,7 +20,7 @@ import ray_tasks
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch, codec_batch, engines, images, ray_engine, storage
+from vizcomp import batch, codec_batch, engines, evaluation, images, ray_engine, storage
 from vizcomp.cli import app
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import EngineError, MissingExtraError, SettingsError
@@ -154,6 +154,23 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
         )
         assert [r.status for r in run.records].count("failed") == 1
         found[engine] = (tree(out), without_times(run.records, out), without_times(codec.records, out))
+    assert found["local"] == found["ray"]
+
+
+@pytest.mark.slow
+def test_eval_is_that_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
+    source = photos(tmp_path / "in", 20)
+    Image.open(source / "000.bmp").save(source / "000.jpg", quality=90)  # goes by its coefficients
+    settings = evaluation.EvalSettings(
+        classifiers=("watcher",), data=str(source), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
+    )
+    found = {}
+    for engine in ("local", "ray"):
+        out = tmp_path / engine
+        result = evaluation.run_eval(settings, jobs=2, engine=engine, output=out)
+        points = [{**p.to_dict(), "encode_seconds": 0, "decode_seconds": 0} for p in result.points]
+        found[engine] = (result.headline, result.data, points, result.warnings)
+        assert not out.exists() or list(out.iterdir()) == []  # the images lay there, hidden
     assert found["local"] == found["ray"]
 
 

@@ -245,7 +245,7 @@ def killed_at_random_moments(run: Callable[[Path], list[str]], tmp_path: Path, m
         until = started + (draw.uniform(0, whole) if killed % 3 == 0 else 600)  # any time, often before the first output
         enough = before + draw.randrange(1, max(2, len(wanted) // moments))  # a little after some more outputs are there
         while one.poll() is None and time.monotonic() < until and files_of(output) < enough:
-            time.sleep(0.003)
+            time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.05))
         alive = one.poll() is None
         kill(one, workers_too=killed % 2 == 0)

@@ -4,18 +4,21 @@
        └── codecs.sweep ── files, and images decoded from these files ── answers, PSNR, MS-SSIM ── points, BD-rates, gallery
 
 The images lie in one file that worker processes map, in chunks that depend on the settings alone: so any number of jobs gives the
-same report but for its times.
+same report but for its times, and a chunk that an earlier run finished can be taken over.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import json
 import math
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -25,8 +28,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import codecs, datasets, images, metrics, vision, weights
+from vizcomp._version import __version__
 from vizcomp.engines import map_tasks
-from vizcomp.errors import InputError, SettingsError, VizcompError
+from vizcomp.errors import EngineError, InputError, SettingsError, VizcompError
+from vizcomp.journal import Journal
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,6 +43,7 @@ DRAWS = 1000  # of the bootstrap
 GALLERY = 24
 LARGE_SIDE = 224  # of labelled images for systems of any size
 LEAST_POINTS = 6  # for a BD-rate
+_SHARED_FOLDER = "with --engine ray, all nodes must see --data and the folder of -o"
 LEVELS = (0.99, 0.95, 0.9, 0.8)  # shares of the accuracy on the sources at which bytes are compared
 SAME_ENOUGH = 0.95  # the headline's point: the fewest bytes that keep this share
 
@@ -324,6 +330,38 @@ class _Done:
     points: tuple[tuple[str, str, tuple[_Row, ...], float, float], ...] = ()  # series, setting, rows, seconds
     errors: tuple[str, ...] = ()
     failed: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    unread: str = ""  # why the images could not be read: a node that does not see them
+
+    def to_bytes(self) -> bytes:
+        """For the journal; the answers on sources are not kept."""
+        points = [
+            [series, setting, encoding, decoding, [list(dataclasses.astuple(row)) for row in rows]]
+            for series, setting, rows, encoding, decoding in self.points
+        ]
+        failed = [[*key, count] for key, count in self.failed.items()]
+        text = json.dumps([points, self.errors, failed], separators=(",", ":"), default=lambda number: number.item())
+        return zlib.compress(text.encode(), 1)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> _Done | None:
+        """What `to_bytes` made; None of anything else."""
+        with contextlib.suppress(ValueError, TypeError, zlib.error):
+            points, errors, failed = json.loads(zlib.decompress(data))
+            return cls(
+                points=tuple(
+                    (series, setting, tuple(_row(*row) for row in rows), encoding, decoding)
+                    for series, setting, encoding, decoding, rows in points
+                ),
+                errors=tuple(errors),
+                failed={(series, setting): count for series, setting, count in failed},
+            )
+        return None
+
+
+def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *answers: Sequence[Any]) -> _Row:
+    best, within5, comparisons = answers
+    compared = tuple(c and vision.Comparison(*c) for c in comparisons)
+    return _Row(index, size, payload, psnr, ms_ssim, tuple(best), tuple(within5), compared)
 
 
 @functools.lru_cache(maxsize=8)
@@ -349,7 +387,13 @@ def _one_thread() -> None:
 
 
 def _work(task: _Task) -> _Done:
-    sources = [task.data.image(i) for i in task.chosen]
+    try:
+        sources = [task.data.image(i) for i in task.chosen]
+        for original in (task.data.originals[i] for i in task.chosen):
+            if original is not None:
+                original.stat()
+    except OSError as exc:
+        return _Done(unread=exc.strerror or type(exc).__name__)
     systems = [_system(name, task.offline) for name in task.systems]
     errors: list[str] = []
     if not task.codec:
@@ -426,6 +470,9 @@ def run_eval(
     *,
     jobs: int = 0,
     engine: str = "local",
+    output: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_skip: Callable[[str, str], None] = lambda name, why: None,
 ) -> EvalResult:
@@ -433,19 +480,48 @@ def run_eval(
 
     Ctrl-C ends it early: codecs that went over all images stay in the result, which says so.
 
+    Args:
+        output: the folder of the report. Chunks that are finished are remembered for it, and on a Ray cluster the images lie in
+            it while the run lasts: all nodes must see it. None: nothing is remembered.
+        resume: take over chunks that an earlier run for `output` finished, by pixels, codec, systems and versions.
+        dry_run: nothing is remembered, and nothing stays in `output`.
+
     Raises:
         VizcompError: what no image can do without is wrong: a system, a codec, a setting, the data.
     """
     systems = [_system(name, settings.offline) for name in settings.classifiers]
     named, side = _named_codecs(settings, systems)
     opened = {name: _codec(name) for name in named}
-    with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
+    with _place_for_images(output if engine.startswith("ray") else None, dry_run) as folder:
         data = _read_data(settings, folder, side, systems[0], on_skip)
         _check_labels(data, systems)
+        kept = None if output is None or dry_run else Journal(output, {})
         try:
-            return _evaluated(settings, data, systems, opened, jobs, engine, on_progress)
+            if kept is not None and not resume:
+                kept.forget()
+            return _evaluated(settings, data, systems, opened, jobs, engine, on_progress, kept)
         finally:
+            if kept is not None:
+                kept.close()
             _mapped.cache_clear()
+
+
+@contextlib.contextmanager
+def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
+    """A folder that goes when the run ends; in `shared`, if that is given, since other machines are to see it."""
+    if shared is None:
+        with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
+            yield folder
+        return
+    made = not shared.exists()
+    images.check_output_folder(shared)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".vizcomp-", dir=shared.absolute()) as folder:
+            yield folder
+    finally:
+        if made and dry_run:
+            with contextlib.suppress(OSError):
+                shared.rmdir()
 
 
 def _named_codecs(settings: EvalSettings, systems: Sequence[vision.System]) -> tuple[list[str], int]:
@@ -483,6 +559,7 @@ def _evaluated(
     jobs: int,
     engine: str,
     on_progress: Callable[[Progress], None],
+    kept: Journal | None,
 ) -> EvalResult:
     step = CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE
     chunks = [tuple(range(i, min(i + step, len(data)))) for i in range(0, len(data), step)]
@@ -498,6 +575,8 @@ def _evaluated(
     answers: list[list[vision.Answer | None]] = [[] for _ in systems]
     tasks = [_Task(data, chunk, "", names, settings.offline) for chunk in chunks]
     for found in _mapped_tasks(tasks, jobs, engine):
+        if found.unread:
+            raise EngineError(f"a worker cannot read the images: {found.unread}", _SHARED_FOLDER)
         if not found.answers:
             raise VizcompError(found.errors[0] if found.errors else "the systems gave no answer", "try fewer --jobs")
         for mine, some in zip(answers, found.answers, strict=True):
@@ -509,19 +588,32 @@ def _evaluated(
         for name in opened
         for chunk in chunks
     ]
+    keys = [] if kept is None else _keys(work, data, opened, systems)
+    known: list[_Done | None] = [None] * len(work)
+    if kept is not None:
+        found_before = (kept.remembered(key) for key in keys)
+        known = [None if stored is None else _Done.from_bytes(stored) for stored in found_before]
     collected: dict[tuple[str, str, str], _Sum] = {}
     complete: collections.Counter[str] = collections.Counter()
     interrupted = False
     try:
-        for task, found in zip(work, _mapped_tasks(work, jobs, engine), strict=False):
-            errors += found.errors
+        fresh = _mapped_tasks([task for task, before in zip(work, known, strict=True) if before is None], jobs, engine)
+        for number, task in enumerate(work):
+            done_now = known[number] or next(fresh, None)
+            if done_now is None:
+                break
+            if done_now.unread:
+                raise EngineError(f"a worker cannot read the images: {done_now.unread}", _SHARED_FOLDER)
+            if kept is not None and known[number] is None and done_now.points:
+                kept.remember(keys[number], done_now.to_bytes())
+            errors += done_now.errors
             complete[task.codec] += 1
-            for series, setting, rows, encoding, decoding in found.points:
+            for series, setting, rows, encoding, decoding in done_now.points:
                 one = collected.setdefault((task.codec, series, setting), _Sum())
                 one.rows += rows
                 one.encoding += encoding
                 one.decoding += decoding
-                one.failed += found.failed[series, setting]
+                one.failed += done_now.failed[series, setting]
             tell(task.codec)
     except KeyboardInterrupt:
         interrupted = True
@@ -560,6 +652,28 @@ def _evaluated(
         versions=_versions(),
         interrupted=interrupted,
     )
+
+
+def _keys(work: Sequence[_Task], data: _Data, opened: dict[str, codecs.Codec], systems: Sequence[vision.System]) -> list[bytes]:
+    """For each task all that decides what comes of it, as one hash."""
+    looking = [[s.name, s.kind, s.fingerprint] for s in systems]
+    common = [__version__, len(data), _versions(), looking]
+    pixels: dict[tuple[int, ...], str] = {}
+    keys = []
+    for task in work:
+        if task.chosen not in pixels:
+            digest = hashlib.sha256()
+            for i in task.chosen:
+                digest.update(repr(data.shapes[i]).encode() + data.image(i).tobytes())
+                original = data.originals[i]
+                with contextlib.suppress(OSError):  # d-JPEG goes by its coefficients
+                    digest.update(b"" if original is None else original.read_bytes())
+            pixels[task.chosen] = digest.hexdigest()
+        codec = opened[task.codec]
+        names = [data.names[i] for i in task.chosen]
+        told = [*common, [task.codec, codec.version, codec.fingerprint], names, task.chosen, pixels[task.chosen]]
+        keys.append(hashlib.sha256(json.dumps(told).encode()).digest())
+    return keys
 
 
 def _mapped_tasks(tasks: Sequence[_Task], jobs: int, engine: str) -> Iterator[_Done]:

@@ -35,10 +35,10 @@ _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
     written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
-_FOLDER_TABLE = (
-    "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY)"  # of the outputs; no row where they lie beside their inputs
-)
-
+# parts of one long result, each by all that decides it
+_PARTS_TABLE = "CREATE TABLE IF NOT EXISTS parts (key BLOB PRIMARY KEY, result BLOB)"
+# of the outputs; no row where they lie beside their inputs
+_FOLDER_TABLE = "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY)"
 
 _BESIDE = "beside"
 
@@ -146,6 +146,7 @@ class Journal:
                 if self._base.execute("PRAGMA user_version").fetchone() != (_VERSION,):
                     self._base.execute("DROP TABLE IF EXISTS outputs")
                 self._base.execute(_TABLE)
+                self._base.execute(_PARTS_TABLE)
                 self._base.execute(_FOLDER_TABLE)
                 if folder is not None:
                     self._base.execute("INSERT OR IGNORE INTO folder VALUES (?)", (os.fsencode(str(folder.absolute())),))
@@ -225,6 +226,19 @@ class Journal:
                 payload,
             ),
         )
+
+    def remember(self, key: bytes, result: bytes) -> None:
+        """A part of a result that has no files: `key` stands for all that decides it."""
+        self._rows("INSERT OR REPLACE INTO parts VALUES (?, ?)", (key, result))
+
+    def remembered(self, key: bytes) -> bytes | None:
+        """What an earlier run found for that part."""
+        rows = self._rows("SELECT result FROM parts WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def forget(self) -> None:
+        """All parts that are remembered: the next result begins anew."""
+        self._rows("DELETE FROM parts", ())
 
     def close(self) -> None:
         """Nothing more is to be written."""

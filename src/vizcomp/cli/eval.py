@@ -47,6 +47,12 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")] = Path("vizcomp-report"),
     max_pixels: shared.MaxPixels = 200_000_000,
     jobs: shared.Jobs = 0,
+    engine: shared.Engine = "local",
+    ray_address: shared.RayAddress = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take over what a stopped evaluation into the same folder finished; do the rest.")
+    ] = False,
+    dry_run: shared.DryRun = False,
     json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
@@ -56,11 +62,12 @@ def evaluate(
 
     Writes report.html, report.json and report.csv. Every figure stands beside that of the other systems and of plain formats.
     """
-    from vizcomp import eval_report, evaluation, images
+    from vizcomp import engines, eval_report, evaluation, images
     from vizcomp._version import __version__
     from vizcomp.errors import OutputError, SettingsError
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
+    where = engines.check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
     baselines = ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
@@ -74,11 +81,16 @@ def evaluate(
         max_pixels=max_pixels,
         offline=offline,
     )
-    images.check_output_folder(output)
+    if not dry_run:
+        images.check_output_folder(output)
     with _progress(voice) as step:
         result = evaluation.run_eval(
             settings,
             jobs=jobs,
+            engine=where,
+            output=output,
+            resume=resume,
+            dry_run=dry_run,
             on_progress=lambda p: step(p.done, p.total, p.what),
             on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
         )
@@ -86,10 +98,14 @@ def evaluate(
     command = shared.command_line()
     written, lost = "", None
     try:
-        paths = eval_report.write_eval_report(
-            output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
+        paths = (
+            None
+            if dry_run
+            else eval_report.write_eval_report(
+                output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
+            )
         )
-        written = str(paths.html)
+        written = "" if paths is None else str(paths.html)
     except OutputError as exc:  # a full disk, say: what was found is still printed
         lost = exc
     if json:
@@ -101,7 +117,7 @@ def evaluate(
         print(report.report_json(found))
     _summary(voice, result, written)
     if result.interrupted:
-        voice.warn("interrupted: the report holds the codecs that were finished")
+        voice.warn("interrupted: the report holds the codecs that were finished; the same command with --resume goes on")
     if lost is not None:
         raise lost
     failed = result.data["skipped"] or any(p.failed for p in result.points)

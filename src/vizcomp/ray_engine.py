@@ -156,7 +156,8 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
             ray.init(**options)
         except (Exception, SystemExit) as exc:
             where = f"at {address}" if address else "on this machine"
-            raise _refused(f"no Ray cluster {where}: {_first_line(exc)}", "check --ray-address, and `ray status` there") from exc
+            hint = WHERE if address else "try again when the machine is less busy, or leave --engine ray away"
+            raise _refused(f"no Ray cluster {where}: {_first_line(exc)}", hint) from exc
         finally:
             if here and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without a report
@@ -196,7 +197,7 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as exc:
-        raise _refused(f"no Ray cluster at {address}: {_first_line(exc)}", "check --ray-address, and `ray status` there") from exc
+        raise _refused(f"no Ray cluster at {address}: {_first_line(exc)}", WHERE) from exc
     if client:
         return  # the client has a limit of its own
     probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]

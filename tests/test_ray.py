@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -53,7 +54,10 @@ def start(nodes: int, **more: Any) -> Any:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
 
     arguments = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-    for left in (4, 3, 2, 1, 0):
+    import psutil  # comes with Ray
+
+    for left in (2, 1, 0):
+        others = set(psutil.Process().children(recursive=True))
         cluster = Cluster()
         try:
             cluster.add_node(**arguments, **more)
@@ -63,6 +67,9 @@ def start(nodes: int, **more: Any) -> Any:
             return cluster
         except Exception:  # a node whose agents take over 15 seconds to start is given up, and on a busy machine they do
             cluster.shutdown()
+            for process in set(psutil.Process().children(recursive=True)) - others:  # those of the node that did not come up
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             if not left:
                 raise
     raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import gzip
 import hashlib
@@ -155,21 +156,36 @@ def leftovers(path: Path) -> list[str]:
     return sorted(p.name for p in path.parent.iterdir() if p.suffix != ".lock")
 
 
+class Watcher:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    @contextlib.contextmanager
+    def source(self, file: str, source: Source) -> Iterator[downloads.OnBytes]:
+        self.told.append("from /" + source.url.rpartition("/")[2])
+        yield lambda have, total: self.told.append(f"{have} of {total}")
+
+    def done(self, file: str, sha256: str) -> None:
+        self.told.append(f"{file} {sha256}")
+
+
 # --- one source -----------------------------------------------------------------------------------------------------
 
 
 def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
     server.answers["/f"] = serving()
     path = tmp_path / "deep" / "file"
-    told: list[tuple[int, int]] = []
-    got = get([server.source("/f", words="2019")], path, size=len(CONTENT), sha256=SHA, on_bytes=lambda *n: told.append(n))
+    watcher = Watcher()
+    with downloads.watched(watcher):
+        got = get([server.source("/none"), server.source("/f", words="2019")], path, size=len(CONTENT), sha256=SHA)
     assert path.read_bytes() == CONTENT
     assert (got.sha256, got.source and got.source.words) == (SHA, "2019")
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert watcher.told[:2] == ["from /none", "from /f"]
+    assert watcher.told[-2:] == [f"{len(CONTENT)} of {len(CONTENT)}", f"file {SHA}"]
     assert leftovers(path) == ["file"]
     again = get([server.source("/f")], path)
     assert again == downloads.Fetched(None, SHA)
-    assert len(server.asked) == 1
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("broken", [cut(100_000), reset(100_000), stall(100_000)])
@@ -229,6 +245,29 @@ def test_tries_end(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == downloads.TRIES
 
 
+def test_tries_begin_anew_where_more_has_come(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs up after every few bytes gives the whole file in the end."""
+    monkeypatch.setattr(downloads, "FURTHER", 30_000)
+
+    def answer(handler: Any) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.send_response(206)
+        handler.send_header("Content-Length", str(len(CONTENT) - start))
+        handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        handler.send_header("ETag", '"1"')
+        handler.end_headers()
+        handler.wfile.write(CONTENT[start : start + 40_000])
+        handler.close_connection = True
+
+    server.answers["/f"] = answer
+    get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(server.asked) == 8 > downloads.TRIES
+    monkeypatch.setattr(downloads, "FURTHER", 200_000)
+    with pytest.raises(WeightsMissingError, match="too early"):
+        get([server.source("/f")], tmp_path / "other", size=len(CONTENT))
+
+
 def wrong(body: bytes = CONTENT, length: int | None = None, **headers: str) -> Callable[[Any], None]:
     return lambda handler: reply(handler, 200, body, **({"Content_Length": str(length)} if length else {}), **headers)
 
@@ -244,6 +283,7 @@ def wrong(body: bytes = CONTENT, length: int | None = None, **headers: str) -> C
         (lambda h: reply(h, 302, b"", Location="file:///etc/passwd"), "file"),
         (lambda h: reply(h, 206, CONTENT[5:], Content_Range="bytes 5-307199/307200"), "bytes from 5 on"),
         (lambda h: reply(h, 206, CONTENT), "without saying which"),
+        (status(416), "416 to the whole file"),
     ],
 )
 def test_wrong_answers_are_refused(server: Server, tmp_path: Path, answer: Callable[[Any], None], why: str) -> None:
@@ -257,6 +297,47 @@ def test_a_page_without_its_type_is_recognised(server: Server, tmp_path: Path) -
     server.answers["/f"] = wrong(b"\n <HTML><body>Sign in</body></html>", Content_Type="application/octet-stream")
     with pytest.raises(WeightsMissingError, match="web page"):
         get([server.source("/f")], tmp_path / "file")
+    assert leftovers(tmp_path / "file") == []
+
+
+def test_what_is_not_http_is_said_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(downloads.TRIES):
+                with listening.accept()[0] as client:
+                    client.recv(10_000)
+                    client.sendall(b"\0\1 hello\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(WeightsMissingError, match="no answer of a web server"):
+            get([Source(f"http://127.0.0.1:{listening.getsockname()[1]}/f")], tmp_path / "file")
+
+
+def test_a_name_that_nobody_knows_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unknown(host: str, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(WeightsMissingError, match=r"no such server is known.*\n.*no such server is known"):
+        get([Source("https://a.invalid/f"), Source("https://b.invalid/f")], tmp_path / "file")
+    assert asked == ["a.invalid", "b.invalid"]
+
+
+def test_the_content_is_looked_at_before_it_counts(server: Server, tmp_path: Path) -> None:
+    def check(path: Path) -> None:
+        if path.read_bytes()[:1] == b"x":
+            raise ModelError(f"{path} holds nothing")
+
+    server.answers |= {"/a": wrong(b"x" * 1000), "/b": serving()}
+    with pytest.raises(WeightsMissingError, match="/a: gave other content: what came holds nothing"):
+        get([server.source("/a")], tmp_path / "file", check=check)
+    assert leftovers(tmp_path / "file") == []
+    got = get([server.source("/a"), server.source("/b")], tmp_path / "file", check=check)
+    assert got.sha256 == SHA
 
 
 def test_more_than_was_said_is_cut(server: Server, tmp_path: Path) -> None:
@@ -638,9 +719,14 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
     pulled = run("pull", "one")
     assert pulled.exit_code == 0
     assert pulled.stdout.split()[0] == str(cache / "one.bin")
+    said = " ".join(pulled.stderr.split())
+    assert f"one.bin: fetching it from {server.address}/gone" in said
+    assert said.count(SHA) == 1
+    assert " ".join(run("pull", "one").stderr.split()) == f"one: sha256 {SHA}"
     found = {one["id"]: one for one in json.loads(run("list", "--json").stdout)}
     assert (found["one"]["state"], found["one"]["sha256"], found["one"]["bytes"]) == ("cached", SHA, len(CONTENT))
-    assert "cached" in run("list").stdout
+    line = next(line for line in run("list").stdout.splitlines() if line.startswith("one "))
+    assert line.split()[1:] == ["cached", "0.3", "MB", SHA[:12], "MIT", "a", "file"]
     assert run("path").stdout.strip() == str(cache)
     assert run("path", "one").stdout.strip() == str(cache / "one.bin")
     good = run("verify")

@@ -7,22 +7,25 @@ when every check has passed; so what lies under its own name is whole. Two proce
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import email.utils
 import hashlib
+import http.client
 import io
 import json
 import os
 import shutil
+import socket
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from vizcomp.errors import WeightsMissingError
+from vizcomp.errors import VizcompError, WeightsMissingError
 
 if TYPE_CHECKING:
     import requests
@@ -30,12 +33,49 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16  # what is lost at most when a connection breaks
 RANGE = 1 << 20  # asked for at a time inside an archive
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-TRIES = 4  # of one source, where what went wrong may pass
+TRIES = 4  # of one source without getting further, where what went wrong may pass
+FURTHER = 1 << 20  # bytes more than ever before: the tries begin anew
 LONGEST_WAIT = 20.0  # seconds between two tries, whatever the server asks for
+NO_NAME = "no such server is known: there is no network, or it is gone"
 SLOWEST = 2048  # bytes a second over `timeout` seconds; a source below that is given up
 MOST = 4 << 30  # bytes of a file whose size nobody knows
 
 OnBytes = Callable[[int, int], None]  # bytes so far, bytes in all or 0
+Check = Callable[[Path], None]
+
+
+class Watcher(Protocol):
+    """Is told of downloads."""
+
+    def source(self, file: str, source: Source) -> contextlib.AbstractContextManager[OnBytes]:
+        """A source is tried, as long as the context lasts; what it gives is told how far it is."""
+
+    def done(self, file: str, sha256: str) -> None:
+        """A file has come."""
+
+
+class _Nobody:
+    def source(self, file: str, source: Source) -> contextlib.AbstractContextManager[OnBytes]:
+        return contextlib.nullcontext(lambda _have, _all: None)
+
+    def done(self, file: str, sha256: str) -> None:
+        pass
+
+
+_watcher: contextvars.ContextVar[Watcher] = contextvars.ContextVar("watcher", default=_Nobody())  # noqa: B039 - it has no state
+
+
+@contextlib.contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Whatever is downloaded in this context is told to the watcher.
+
+    A context and no argument, since files come when a network is opened, many calls below the command that can show it.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +125,7 @@ def fetch(
     md5: str = "",
     timeout: float = 20.0,
     pause: float = 1.0,
-    on_bytes: OnBytes | None = None,
+    check: Check | None = None,
     by_hand: str = "",
 ) -> Fetched:
     """Download a file from the first source that gives it whole; nothing where it is there already.
@@ -95,7 +135,7 @@ def fetch(
         sha256, md5: that it must have; "" = unknown. Of the sha256 the first digits suffice, where no more was published.
         timeout: seconds without a byte after which a connection is given up.
         pause: seconds before the second try of a source; doubled for each further one.
-        on_bytes: told how far it is.
+        check: of the content, before it is put in its place: raises a `VizcompError` where it is not what it should be.
         by_hand: what to do where no source has it.
 
     Raises:
@@ -111,11 +151,15 @@ def fetch(
     with lock:
         if path.is_file():  # another process was faster
             return Fetched(None, digest(path))
-        job = _Job(path, size, sha256, md5, timeout, on_bytes or (lambda _have, _all: None))
+        job = _Job(path, size, sha256, md5, timeout, check)
+        watcher = _watcher.get()
         answers = []
         for source in sources:
             try:
-                return Fetched(source, _persist(job, source, pause))
+                with watcher.source(path.name, source) as on_bytes:
+                    found = _persist(dataclasses.replace(job, on_bytes=on_bytes), source, pause)
+                watcher.done(path.name, found)
+                return Fetched(source, found)
             except _Refused as exc:
                 answers.append(f"{source}: {exc}")
             except OSError as exc:  # of the disk: those of the network are told apart below
@@ -157,7 +201,8 @@ class _Job:
     sha256: str
     md5: str
     timeout: float
-    on_bytes: OnBytes
+    check: Check | None = None
+    on_bytes: OnBytes = lambda _have, _all: None
 
     @property
     def part(self) -> Path:
@@ -166,6 +211,14 @@ class _Job:
     @property
     def note(self) -> Path:
         return self.path.with_name(f".{self.path.name}.part.json")
+
+    @property
+    def have(self) -> int:
+        """Bytes that came so far."""
+        try:
+            return self.part.stat().st_size
+        except OSError:
+            return 0
 
     @property
     def known(self) -> bool:
@@ -183,8 +236,8 @@ def _persist(job: _Job, source: Source, pause: float) -> str:
 
     if urlsplit(source.url).scheme not in ("http", "https"):
         raise _Refused("neither http nor https")
-    why = ""
-    for turn in range(TRIES):
+    why, turn, furthest = "", 0, 0
+    while turn < TRIES:
         try:
             with requests.Session() as session:
                 session.max_redirects = 8
@@ -202,10 +255,15 @@ def _persist(job: _Job, source: Source, pause: float) -> str:
             raise _Refused(_reason(exc)) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as exc:
             why, wait = _reason(exc), 0.0
+            if why == NO_NAME:  # that lasts
+                raise _Refused(why) from None
         except requests.RequestException as exc:
             raise _Refused(_reason(exc)) from None
-        if turn + 1 < TRIES:
-            time.sleep(min(LONGEST_WAIT, max(wait, pause * 2**turn)))
+        if (have := job.have) >= furthest + FURTHER:  # a server that hangs up now and then is slow, not dead
+            furthest, turn = have, 0
+        turn += 1
+        if turn < TRIES:
+            time.sleep(min(LONGEST_WAIT, max(wait, pause * 2 ** (turn - 1))))
     raise _Refused(f"{why} ({TRIES} tries)")
 
 
@@ -215,6 +273,12 @@ def _reason(error: BaseException) -> str:
         inner := error.__cause__ or error.__context__ or next((a for a in error.args if isinstance(a, BaseException)), None)
     ) is not None:
         error = inner
+    if isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):
+        return NO_NAME
+    if isinstance(error, http.client.IncompleteRead):
+        return f"broke off, {error.expected or 0:,} bytes too early"
+    if isinstance(error, http.client.BadStatusLine):
+        return "gives no answer of a web server"
     return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
@@ -270,6 +334,8 @@ def _take(job: _Job, source: Source, session: requests.Session) -> None:
     with _get(session, source.url, job.timeout, headers) as response:
         if response.status_code == 416:
             job.discard()
+            if not headers:
+                raise _Refused("answers 416 to the whole file")
             raise _Passing("what was there of it does not fit")
         _no_page(response)
         offset = _offset(response) if response.status_code == 206 else 0
@@ -337,6 +403,7 @@ def _pour(job: _Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
         have = offset
         for block in blocks:
             if not have and block[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                job.discard()
                 raise _Refused("gives a web page in place of the file")
             have += len(block)
             if have > most:
@@ -361,6 +428,11 @@ def _finish(job: _Job) -> str:
         wrong = "gave an empty file"
     elif not found.startswith(job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
         wrong = "gave other content: the checksum differs"
+    elif job.check is not None:
+        try:
+            job.check(job.part)
+        except VizcompError as exc:
+            wrong = f"gave other content: {exc.message.replace(str(job.part), 'what came')}"
     if wrong:
         job.discard()
         raise _Refused(wrong)
@@ -425,7 +497,7 @@ class _Remote(io.RawIOBase):
 def _take_member(job: _Job, source: Source, session: requests.Session) -> None:
     """One member of an archive, without the rest where the server answers ranges."""
     job.discard()
-    whole = _Job(job.path.with_name(f".{job.path.name}.zip"), 0, "", "", job.timeout, job.on_bytes)
+    whole = _Job(job.path.with_name(f".{job.path.name}.zip"), 0, "", "", job.timeout, on_bytes=job.on_bytes)
     try:
         try:
             archive: IO[bytes] = io.BufferedReader(_Remote(session, source.url, job.timeout), RANGE)

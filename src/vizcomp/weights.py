@@ -262,8 +262,11 @@ def is_offline(offline: bool) -> bool:
     return offline or os.environ.get("VIZCOMP_OFFLINE", "") not in ("", "0")
 
 
-def obtain(name: str, *, offline: bool = False, on_bytes: downloads.OnBytes | None = None) -> Path:
+def obtain(name: str, *, offline: bool = False, check: downloads.Check | None = None) -> Path:
     """The file of a row, fetched into the cache where it is not there yet.
+
+    Args:
+        check: of the content of a file that is fetched now, as `add` has it; the next source is tried where it is another.
 
     Raises:
         WeightsMissingError: not there, and offline, or no source has it.
@@ -278,9 +281,7 @@ def obtain(name: str, *, offline: bool = False, on_bytes: downloads.OnBytes | No
     if not path.is_file():
         if is_offline(offline):
             raise WeightsMissingError(f"{row.id} is not in the cache, and the network is not to be used", by_hand)
-        got = downloads.fetch(
-            row.sources, path, size=row.size, sha256=row.sha256, md5=row.md5, on_bytes=on_bytes, by_hand=by_hand
-        )
+        got = downloads.fetch(row.sources, path, size=row.size, sha256=row.sha256, md5=row.md5, check=check, by_hand=by_hand)
         if got.source is not None:
             _record(row.id, path, got.sha256, str(got.source), got.source.words)
             return path

@@ -63,7 +63,7 @@ def depth(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
-    with voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         records, interrupted = batch.run_depth(
             files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
         )

@@ -113,7 +113,7 @@ def djpeg(
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         images.check_output_folder(output)
-    with voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()

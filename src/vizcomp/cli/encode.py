@@ -90,7 +90,7 @@ def encode(
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
     files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
-    with voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
             run = codec_batch.run_encode_pack(
                 files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record)

@@ -83,7 +83,7 @@ def evaluate(
     )
     if not dry_run:
         images.check_output_folder(output)
-    with _progress(voice) as step:
+    with voice.downloads(), _progress(voice) as step:
         result = evaluation.run_eval(
             settings,
             jobs=jobs,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vizcomp.codec_batch import CodecRun
+    from vizcomp.downloads import OnBytes, Source
 
 
 def place(text: str) -> Any:
@@ -103,6 +104,10 @@ class Voice:
     def interrupted(self) -> None:
         """After the first Ctrl-C."""
         self.warn("stopping: what is in hand is being finished; Ctrl-C again ends at once")
+
+    def downloads(self) -> contextlib.AbstractContextManager[None]:
+        """Says what is downloaded, as long as the context lasts: a bar on a terminal, otherwise a line for each source."""
+        return downloads_on(self.console, quiet=self.quiet)
 
     def calls(self, on_record: Callable[[Record], None]) -> dict[str, Any]:
         """What a run is to call, and that a crash must not take this process down, as keyword arguments."""
@@ -229,6 +234,37 @@ class Voice:
         if dry_run:
             table.add_row("", _DRY)
         self.console.print(table)
+
+
+def downloads_on(console: Console, *, quiet: bool) -> contextlib.AbstractContextManager[None]:
+    """As `Voice.downloads`, on another console."""
+    from vizcomp import downloads
+
+    return contextlib.nullcontext() if quiet else downloads.watched(_DownloadsShown(console))
+
+
+class _DownloadsShown:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextlib.contextmanager
+    def source(self, file: str, source: Source) -> Iterator[OnBytes]:
+        from rich import progress as bar
+
+        self._console.print(f"{file}: fetching it from {source}", markup=False)
+        columns = (
+            bar.TextColumn("{task.description}"),
+            bar.BarColumn(),
+            bar.DownloadColumn(),
+            bar.TransferSpeedColumn(),
+            bar.TimeRemainingColumn(),
+        )
+        with bar.Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as shown:
+            task = shown.add_task(file, total=None)
+            yield lambda have, total: shown.update(task, completed=have, total=total or None)
+
+    def done(self, file: str, sha256: str) -> None:
+        self._console.print(f"{file}: sha256 {sha256}", markup=False)
 
 
 _DRY = "dry run: nothing was written"

@@ -125,18 +125,9 @@ def train(
     values.update(given)
     if offline:  # by the environment, so that classifiers in the training and the processes of --devices hear of it
         os.environ["VIZCOMP_OFFLINE"] = "1"
-    if values.get("data") == "cifar10" and not Path("cifar10").exists():
-        from vizcomp import weights
-
-        values["data"] = str(weights.cifar10(offline=offline))
-    if not values.get("data"):
-        raise SettingsError("no training data given", "add --data PATH")
-    if download:
-        from vizcomp import weights
-
-        if kind == "depth":
-            raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
-        weights.fill_with_cifar10(Path(str(values["data"])), offline=offline)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+    with shared.downloads_on(console, quiet=quiet):
+        _find_data(kind, values, download=download, offline=offline)
     if not Path(str(values["data"]).split(":")[0]).exists():
         raise SettingsError(f"{values['data']} does not exist", "give --data a folder or an archive that is there")
     if devices > 1:
@@ -144,11 +135,26 @@ def train(
     import torch
 
     torch.set_num_threads(threads)
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-    if kind == "depth":
-        _train_depth(values, output, resume, console)
-    else:
-        _train(kind, values, output, resume, console)
+    with shared.downloads_on(console, quiet=quiet):
+        if kind == "depth":
+            _train_depth(values, output, resume, console)
+        else:
+            _train(kind, values, output, resume, console)
+
+
+def _find_data(kind: str, values: dict[str, Any], *, download: bool, offline: bool) -> None:
+    """Fetches CIFAR-10 where `values` or --download ask for it."""
+    from vizcomp import weights
+    from vizcomp.errors import SettingsError
+
+    if values.get("data") == "cifar10" and not Path("cifar10").exists():
+        values["data"] = str(weights.cifar10(offline=offline))
+    if not values.get("data"):
+        raise SettingsError("no training data given", "add --data PATH")
+    if download:
+        if kind == "depth":
+            raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
+        weights.fill_with_cifar10(Path(str(values["data"])), offline=offline)
 
 
 _NAMES = (*CODEC_ONLY, "data", "architecture", "pretrain", "epochs", "batch", "seed", "learning_rate", "validation", "device")

@@ -42,11 +42,16 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("name", "state", "size", "sha256", "licence", "what"):
-        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+        table.add_column(
+            name, justify="right" if name == "size" else "left", overflow="fold", no_wrap=name not in ("licence", "what")
+        )
     for one in found:
         size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
         table.add_row(one["id"], one["state"], size, str(one.get("sha256", ""))[:12], one.get("licence", ""), one["what"])
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # for grep and the like: a line for each
+        console.width = 1000
+    console.print(table)
 
 
 def _about(row: Any) -> dict[str, Any]:
@@ -80,19 +85,21 @@ def pull(names: Names = None, calibrate: Calibrate = None, offline: Offline = Fa
     if not names:
         raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights.PUBLISHED)}")
     _no_calibration(calibrate, names)
+    voice = Voice(quiet=False, verbose=False)
     for name in [weights.find(n).id for n in names]:
-        with _progress(name) as told:
-            path = weights.obtain(name, offline=offline, on_bytes=told)
+        with voice.downloads():
+            there = weights.place(weights.find(name)).is_file()
+            path = weights.obtain(name, offline=offline, check=_check_of(name))
         print(path)
-        _tell(name, calibrate)
+        _tell(name, calibrate, fingerprint=there)  # a download says it itself
 
 
-def _tell(name: str, calibrate: Path | None) -> None:
+def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> None:
     """What is known of a file that has come."""
     from vizcomp import weights
 
     voice = Voice(quiet=False, verbose=False)
-    if digest := weights.recorded(name).get("sha256"):
+    if fingerprint and (digest := weights.recorded(name).get("sha256")):
         voice.say(f"{name}: sha256 {digest}")
     if str(weights.recorded(name).get("source", "")).endswith("of another size"):
         voice.say(f"{name}: not the published file, which has {weights.find(name).size:,} bytes")
@@ -108,23 +115,6 @@ def _tell(name: str, calibrate: Path | None) -> None:
         voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
     known = weights.recorded(name).get("words")
     voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if known else " assumed; --calibrate DATA chooses it"))
-
-
-def _progress(name: str) -> Any:
-    import contextlib
-
-    @contextlib.contextmanager
-    def bar() -> Any:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(name, total=None)
-            yield lambda have, total: progress.update(task, completed=have, total=total or None)
-
-    return bar()
 
 
 @app.command()

@@ -114,7 +114,7 @@ def file_of(name: str | Path, *, offline: bool = False) -> Path:
     if str(name) in BUNDLED:
         return weights.bundled_path(f"{name}.safetensors")
     if str(name) in PUBLISHED:
-        return weights.obtain(str(name), offline=offline)
+        return weights.obtain(str(name), offline=offline, check=check_published)
     return weights.added_model(str(name)) or Path(name)
 
 

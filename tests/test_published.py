@@ -185,6 +185,25 @@ def test_other_files_are_refused_and_nothing_runs(tmp_path: Path, state: dict[st
     assert not Path("/tmp/vizcomp-was-run").exists()
 
 
+def test_images_to_calibrate_on(tmp_path: Path) -> None:
+    for part, count in (("train", 2), ("test", 6)):
+        for value, name in enumerate(("truck", "cat")):  # as numbers 9 and 3 of CIFAR-10, 1 and 0 in the folder
+            folder = tmp_path / "set" / part / name
+            folder.mkdir(parents=True)
+            for k in range(count):
+                Image.fromarray(np.full((32, 32, 3), 100 * value, np.uint8)).save(folder / f"{k}.png")
+    images, labels = classifiers.calibration_images(tmp_path / "set", 4)
+    assert labels.tolist() == [3, 3, 9, 9]  # evenly over the classes, though they lie one after the other
+    assert images[:, 0, 0, 0].tolist() == [100, 100, 0, 0]
+    assert len(classifiers.calibration_images(tmp_path / "set" / "train")[1]) == 4
+    (tmp_path / "set" / "train" / "cow").mkdir()
+    Image.fromarray(images[0]).save(tmp_path / "set" / "train" / "cow" / "1.png")
+    with pytest.raises(InputError, match="class cow"):
+        classifiers.calibration_images(tmp_path / "set")
+    with pytest.raises(InputError, match="does not exist"):
+        classifiers.calibration_images(tmp_path / "nowhere")
+
+
 def test_the_normalisation_is_chosen_on_data_and_kept(
     tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +215,9 @@ def test_the_normalisation_is_chosen_on_data_and_kept(
     assert figures["2019"] == 1.0
     if figures["2021"] < 1:
         assert classifiers.year_of("inception-v3") == "2019"
+    weights.note("inception-v3", words="2021")
+    assert classifiers.calibrate("inception-v3", images, np.full(12, 99)) == {"2019": 0, "2021": 0}
+    assert classifiers.year_of("inception-v3") == "2021"  # alike: as it was
     folder = tmp_path / "data"
     for i, name in enumerate(("cat", "dog") * 6):
         (folder / name).mkdir(parents=True, exist_ok=True)

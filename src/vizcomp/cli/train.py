@@ -198,12 +198,18 @@ def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, consol
             from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
 
             result = train_classifier(
-                words.build(ClassifierTrainSettings, values), output, resume=resume, on_progress=on_progress
+                words.build(ClassifierTrainSettings, values),
+                output,
+                resume=resume,
+                on_progress=on_progress,
+                on_stage=status.update,
             )
         else:
             from vizcomp.training.codec import CodecTrainSettings, train_codec
 
-            result = train_codec(words.build(CodecTrainSettings, values), output, resume=resume, on_progress=on_progress)
+            result = train_codec(
+                words.build(CodecTrainSettings, values), output, resume=resume, on_progress=on_progress, on_stage=status.update
+            )
     if not result.first:
         return
     if result.skipped:

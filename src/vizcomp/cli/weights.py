@@ -108,11 +108,12 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
     from vizcomp.nets import classifiers
 
     if calibrate is not None:
-        from vizcomp import datasets
-
-        data = datasets.read_labelled(calibrate, part="test", size=32)
-        figures = classifiers.calibrate(name, data.images[:1000], data.labels[:1000])
+        images, labels = classifiers.calibration_images(calibrate)
+        voice.say(f"{name}: choosing the normalisation on {len(labels)} images")
+        figures = classifiers.calibrate(name, images, labels)
         voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
+        if max(figures.values()) < classifiers.LEAST_CALIBRATED:
+            voice.warn("neither is near the published 94%: these are other weights, or other data than CIFAR-10")
     known = weights.recorded(name).get("words")
     voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if known else " assumed; --calibrate DATA chooses it"))
 

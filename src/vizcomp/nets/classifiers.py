@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vizcomp import weights
-from vizcomp.errors import ModelError, SettingsError
+from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.nets.inception import PRESETS, Inception, InceptionConfig
 from vizcomp.nets.watcher import Watcher, WatcherConfig
 
@@ -26,6 +26,7 @@ ARCHITECTURES = ("inception", "inception-full", "watcher")
 BUNDLED = ("inception", "watcher")
 PUBLISHED = ("inception-v3",)
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LEAST_CALIBRATED = 0.7  # accuracy below which a calibration says nothing
 DEVIATIONS = {"2019": (0.2023, 0.1994, 0.2010), "2021": (0.2471, 0.2435, 0.2616)}  # by the year of PyTorch_CIFAR10's weights
 
 
@@ -128,18 +129,21 @@ def load_published(path: Path, year: str) -> Classifier:
         ModelError: no state dict, or not of this network; lists what is missing, extra or of another shape.
     """
     import pickle
+    import warnings
 
     network = Inception(dataclasses.replace(PRESETS["full"], std=DEVIATIONS[year]))
     hint = "give inception_v3.pt of PyTorch_CIFAR10"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols than torch's own: it reads them or refuses them
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:  # its own words advise to let the file run code
         raise ModelError(
             f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint
         ) from exc
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as exc:
         raise ModelError(
-            f"{path} cannot be read as a state dict: {(str(exc).splitlines() or [type(exc).__name__])[0]}", hint
+            f"{path} cannot be read as a state dict: {(str(exc) or 'it ends too early').splitlines()[0].partition('. ')[0]}", hint
         ) from exc
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a whole checkpoint
         found = found["state_dict"]
@@ -205,8 +209,34 @@ def calibrate(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
         with torch.inference_mode():
             answers = torch.cat([classifier(part).argmax(1) for part in torch.split(batch, 50)]).numpy()
         figures[year] = float((answers == labels).mean())
-    weights.note(name, words=max(figures, key=lambda year: figures[year]))
+    before = year_of(name)
+    weights.note(name, words=max(figures, key=lambda year: (figures[year], year == before)))  # alike: as it was
     return figures
+
+
+def calibration_images(path: Path, most: int = 1000) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Images to calibrate on, evenly chosen from a data set's test part, or from all of it where it has none.
+
+    Returns:
+        uint8 (N, 32, 32, 3), and int64 (N,) labels in the order of CIFAR-10's classes, whatever the order in the data.
+
+    Raises:
+        InputError: nothing there, or classes that CIFAR-10 does not have.
+    """
+    from vizcomp import datasets
+
+    try:
+        data = datasets.read_labelled(path, part="test", size=32)
+    except InputError:
+        data = datasets.read_labelled(path, part="all", size=32)
+    if strange := [c for c in data.classes if c not in CIFAR_CLASSES]:
+        raise InputError(
+            f"{path} has the class {strange[0]}, which CIFAR-10 does not have", f"its classes are {', '.join(CIFAR_CLASSES)}"
+        )
+    numbers = np.array([CIFAR_CLASSES.index(c) for c in data.classes], np.int64)
+    count = min(most, len(data))
+    chosen = np.arange(count) * len(data) // max(1, count)
+    return data.images[chosen], numbers[data.labels[chosen]]
 
 
 def load(name: str | Path, *, offline: bool = False) -> Classifier:

@@ -293,6 +293,7 @@ def train_classifier(
     *,
     resume: bool = False,
     on_progress: Callable[[loop.Progress], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> loop.RunResult:
     """Trains a classifier and writes the run folder; see `loop.run` for files and errors.
 
@@ -309,6 +310,7 @@ def train_classifier(
             processes=processes,
             resume=resume,
             on_progress=on_progress,
+            on_stage=on_stage,
             validate_every=settings.validate_every,
             skipped=task.data.skipped,
         )

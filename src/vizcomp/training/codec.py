@@ -433,10 +433,18 @@ class CodecTask:
             return self._validate_labelled()
         return self._validate_photos()
 
-    def _validate_labelled(self, most: int = 1000) -> dict[str, float]:
-        iterations = self.config.iterations
+    def _at_most(self, least: int, most: int) -> int:
+        """How many images of a native size to look at after a run: no more than it trained on.
+
+        A published classifier at full width takes 60 ms an image; a trial of a few steps would wait minutes for its figures.
+        """
+        return min(most, max(least, self.steps * self.settings.batch))
+
+    def _validate_labelled(self) -> dict[str, float]:
+        iterations, most = self.config.iterations, self._at_most(100, 1000)
         errors, right, seen, right_on_source = [0.0] * iterations, [0] * iterations, 0, 0
-        for chosen in torch.split(self.held[:: max(1, len(self.held) // most)], 250):
+        count = min(most, len(self.held))
+        for chosen in torch.split(self.held[torch.arange(count) * len(self.held) // max(1, count)], 250):
             chosen = chosen.to(self.images.device)
             source = self.images[chosen].float().div_(127.5).sub_(1)
             given = None
@@ -510,7 +518,7 @@ class CodecTask:
             network = copy.deepcopy(self.average).cpu()
             if self.config.native:
                 images = self.images[self.train.to(self.images.device)].permute(0, 2, 3, 1).cpu().numpy()
-                _, arrays = fit_contexts(network, words, images, seed=s.seed)
+                _, arrays = fit_contexts(network, words, images, most=self._at_most(500, 10_000), seed=s.seed)
             else:
                 photos = [photo.permute(1, 2, 0).numpy() for photo in self.photos]
                 _, arrays = fit_contexts(network, words, photos, seed=s.seed)
@@ -525,6 +533,7 @@ def train_codec(
     *,
     resume: bool = False,
     on_progress: Callable[[loop.Progress], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
 ) -> loop.RunResult:
     """Trains a codec and writes the run folder; see `loop.run` for files and errors.
 
@@ -541,6 +550,7 @@ def train_codec(
             processes=processes,
             resume=resume,
             on_progress=on_progress,
+            on_stage=on_stage,
             validate_every=settings.validate_every,
             skipped=task.skipped,
         )

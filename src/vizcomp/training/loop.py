@@ -322,6 +322,7 @@ def run(
     processes: Processes,
     resume: bool,
     on_progress: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
     report_seconds: float = 10.0,
     checkpoint_seconds: float = 120.0,
     validate_every: int = 1,
@@ -332,6 +333,7 @@ def run(
     Args:
         settings: JSON values; a run goes on only with the settings that it was started with, those in `FREE` aside.
         on_progress: is called at every epoch's end, and every `report_seconds` within an epoch, in the first process.
+        on_stage: is told, in the first process, what is done between the steps and may take a while, in a few words.
         validate_every: epochs between validations; the last epoch is always validated.
         skipped: passed on to the result.
 
@@ -371,6 +373,10 @@ def run(
         except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
             raise _unwritable(exc, folder) from exc
 
+    def stage(words: str) -> None:
+        if on_stage is not None and processes.first:
+            on_stage(words)
+
     def report(step: int, validation: Mapping[str, float], *, at_end: bool) -> None:
         nonlocal since, since_step
         now = time.monotonic()
@@ -409,6 +415,8 @@ def run(
             if done % task.steps_per_epoch == 0 or at_end:
                 epoch = done / task.steps_per_epoch
                 checked = at_end or round(epoch) % validate_every == 0
+                if checked:
+                    stage("checking on the validation part")
                 validation = dict(task.validate()) if checked else {}
                 records.append({"step": done, "epoch": round(epoch, 3), **means(), "validation": validation})
                 report(done, validation, at_end=True)
@@ -421,6 +429,7 @@ def run(
             if stop and not at_end:
                 raise KeyboardInterrupt
     if processes.first:
+        stage("finishing the model")
         try:
             task.export(folder, validation)
         except OSError as exc:

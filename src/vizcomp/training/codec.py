@@ -518,7 +518,7 @@ class CodecTask:
             network = copy.deepcopy(self.average).cpu()
             if self.config.native:
                 images = self.images[self.train.to(self.images.device)].permute(0, 2, 3, 1).cpu().numpy()
-                _, arrays = fit_contexts(network, words, images, most=self._at_most(500, 10_000), seed=s.seed)
+                _, arrays = fit_contexts(network, words, images, most=self._at_most(200, 10_000), seed=s.seed)
             else:
                 photos = [photo.permute(1, 2, 0).numpy() for photo in self.photos]
                 _, arrays = fit_contexts(network, words, photos, seed=s.seed)

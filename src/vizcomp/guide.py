@@ -27,7 +27,8 @@ NEUTRAL = 0.5
 GUIDES = ("depth", "detail", "mask", "text", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -1.2, 1.4
-BESIDE_TEXT = 0.8  # the nearest block without lettering, on the scale where lettering is 1
+BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1
+CONTRAST_BESIDE_TEXT = 3.0  # what the other guides say there, spread about the middle: the nearest third and the farthest are at the ends
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
@@ -128,7 +129,8 @@ def combine(maps: Sequence[npt.NDArray[np.floating]], *, text: npt.NDArray[np.fl
     Args:
         maps: of the guides, all of one shape.
         text: the map of the text guide. It is no voice among the others but stands beside them: what may be lettering keeps
-            its bits whatever they say, and the rest gets at most `BESIDE_TEXT` of what they say.
+            its bits whatever they say. They need not be cautious for its sake, so what they say is spread by
+            `CONTRAST_BESIDE_TEXT`, and the rest gets `BESIDE_TEXT` of it.
 
     Raises:
         ValueError: no maps, or shapes differ.
@@ -143,7 +145,8 @@ def combine(maps: Sequence[npt.NDArray[np.floating]], *, text: npt.NDArray[np.fl
     mean = np.asarray(sum(np.asarray(m, np.float32) for m in maps) / np.float32(len(maps)), np.float32)
     if text is None:
         return mean
-    return np.asarray(1 - (1 - np.asarray(text, np.float32)) * (1 - np.float32(BESIDE_TEXT) * mean), np.float32)
+    spread = np.clip(NEUTRAL + np.float32(CONTRAST_BESIDE_TEXT) * (mean - NEUTRAL), 0, 1)
+    return np.asarray(1 - (1 - np.asarray(text, np.float32)) * (1 - np.float32(BESIDE_TEXT) * spread), np.float32)
 
 
 def for_component(importance: Array, rows: int, cols: int, *, luma_size: tuple[int, int]) -> Array:

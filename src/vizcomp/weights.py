@@ -104,7 +104,7 @@ BUNDLED: tuple[WeightFile, ...] = (
         id="cifar",
         what="recurrent codec of 32x32 images, trained through inception",
         file="cifar.safetensors",
-        sha256="83fc50f530e2396df8a25270baff2b2e30e737b2e115bb1406ca0809b7af8f8b",
+        sha256="9b117c1c03386f5ad51b887ab2f97b116492c7d2604ef30d60b1bf136def7116",
         licence="MIT",
         paper="Toderici and others, Full resolution image compression with recurrent neural networks, 2017",
         normalisation="uint8 RGB to -1..1 inside",
@@ -127,6 +127,7 @@ BUNDLED: tuple[WeightFile, ...] = (
 FORMER: Mapping[str, tuple[str, str]] = {
     "eee47036": ("cifar", "e5ff44f4634109d190736395418fa7866300a77e"),
     "4dcbb382": ("cifar", "c0ebf80bbea4a6c2ea06b0c42eab5f8ebf9f24bb"),
+    "7633d0f9": ("cifar", "efc3212dce210fa085effccde8ef4ab9a817a4ea"),
 }
 """Codecs that came with vizcomp once: fingerprint in .vzc files to the name it had and the commit that holds it."""
 

@@ -28,7 +28,7 @@ GUIDES = ("depth", "detail", "mask", "text", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -1.2, 1.4
 BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1
-CONTRAST_BESIDE_TEXT = 3.0  # what the other guides say there, spread about the middle: the nearest third and the farthest are at the ends
+CONTRAST_BESIDE_TEXT = 3.0  # spreads what the other guides say there: the nearest third and the farthest are at the ends
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 

@@ -155,6 +155,9 @@ def test_a_wrong_file_is_not_added(tmp_path: Path, state: dict[str, Any], cache:
     assert "nyu has 172,897,376" in result.exception.message
     result = CliRunner().invoke(app, ["weights", "pull", "nyu", "--calibrate", str(tmp_path)])
     assert isinstance(result.exception, SettingsError)
+    result = CliRunner().invoke(app, ["weights", "pull", "inception-v3", "--calibrate", str(tmp_path / "no")])
+    assert isinstance(result.exception, SettingsError)
+    assert "does not exist" in result.exception.message
 
 
 def test_what_does_not_fit_is_listed(tmp_path: Path, state: dict[str, Any]) -> None:

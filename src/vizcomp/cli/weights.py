@@ -150,6 +150,8 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
 
     if calibrate is not None and "inception-v3" not in names:
         raise SettingsError("--calibrate is of inception-v3 only", "leave it away")
+    if calibrate is not None and not calibrate.exists():  # before anything is fetched or copied for it
+        raise SettingsError(f"{calibrate} does not exist", "give --calibrate labelled images, as CIFAR-10")
 
 
 @app.command()

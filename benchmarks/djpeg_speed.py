@@ -76,7 +76,7 @@ def measure_memory(scratch: Path) -> dict[str, Any]:
         commands[f"Pillow's decode, {kind}"] = [
             *(sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()", photo)
         ]
-        for guide in ("depth", "depth+detail", "uniform"):
+        for guide in ("depth", "depth+text", "uniform"):
             output = str(scratch / f"memory{kind}-{guide}")
             commands[f"djpeg {guide}, {kind}"] = _vizcomp("djpeg", photo, "-o", output, "-j", "1", "--quiet", "--guide", guide)
     return {"peak_mb": {name: _peak(command) for name, command in commands.items()}}

@@ -186,6 +186,17 @@ def test_depth_is_given_as_displayed(coffee: np.ndarray) -> None:
     assert np.allclose(images.upright(made.importance, 6), straight.importance, atol=0.02)
 
 
+@pytest.mark.parametrize("metadata", ["none", "essential"])
+def test_lettering_is_looked_for_as_displayed(coffee: np.ndarray, metadata: str) -> None:
+    turned = np.ascontiguousarray(np.rot90(coffee[:304]))
+    photo = load_bytes(jpeg_bytes(turned, exif=_exif(6)), "turned.jpg")
+    straight = compress(photo_of(coffee[:304]), DjpegSettings(guide="text"))
+    made = compress(photo, DjpegSettings(guide="text", metadata=metadata))  # type: ignore[arg-type]
+    found = made.importance if metadata == "none" else images.upright(made.importance, 6)
+    assert found.shape == straight.importance.shape
+    assert np.abs(found - straight.importance).mean() < 0.05 < straight.importance.std()
+
+
 def test_icc_profile_is_kept_unless_none(coffee: np.ndarray) -> None:
     from PIL import ImageCms
 

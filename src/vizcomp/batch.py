@@ -20,11 +20,12 @@ import numpy.typing as npt
 from vizcomp import coefficients, guide, images, metrics, storage, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
-from vizcomp.djpeg import Compressed, DjpegSettings, Prepared, compress
+from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.journal import Journal
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
+from vizcomp.nets.compact_depth import return_memory
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 from vizcomp.storage import AnyPath
 
@@ -361,8 +362,9 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     replace = batch.overwrite or batch.dry_run or item.replace
     if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
+    source = _depth_source(batch) if _needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = images.load(file.path, max_pixels=batch.max_pixels)
-    depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
+    depth = source(photo, file) if source is not None else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
     for name in _systems_of(settings):
@@ -401,6 +403,8 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         elif found is None or found.verified:
             notices = (*notices, "source kept: the saving is below --min-saving")
     else:
+        if photo.pixels.size >= LARGE:
+            return_memory()  # what the encoders took
         with images.jpeg_pixels(data) as shown:
             original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
             decibel = metrics.psnr(original, shown)

@@ -25,6 +25,7 @@ from vizcomp.coefficients import JpegImage, RealImage
 from vizcomp.depth import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
 from vizcomp.images import Photo, stored, upright
+from vizcomp.nets.compact_depth import return_memory
 
 if TYPE_CHECKING:
     from vizcomp.nets.text_regions import TextRegions
@@ -68,6 +69,7 @@ TEXT_STEP_SCALE = 0.82  # and what it saves elsewhere pays for finer steps: docs
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
+LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
 TARGET_TOLERANCE = 0.02
 SMALLEST_QUALITY = 0.5
 
@@ -194,8 +196,14 @@ class Prepared:
         mask: Array | None = None,
         looked: Mapping[str, Array] | None = None,
     ) -> None:
+        # before the coefficients are there: the network's memory and theirs need not be had at once
+        logits = None
+        if "text" in settings.guides and settings.strength > 0:
+            logits = _text_regions()(upright(photo.pixels, photo.orientation))
+        if photo.pixels.size >= LARGE:
+            return_memory()  # what decoding took and the networks, a third of the peak
         self.source = _Source.of(photo, settings)
-        self.importance = _importance(self.source, photo.pixels, settings, depth, mask, looked or {})
+        self.importance = _importance(self.source, logits, settings, depth, mask, looked or {})
         self.encoder = _Encoder(self.source, self.importance, settings)
 
     def at(self, quality: float, share: float = 1.0) -> bytes:
@@ -259,13 +267,13 @@ def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16]
 
 def _importance(
     source: _Source,
-    pixels: npt.NDArray[np.uint8],
+    logits: Array | None,
     settings: DjpegSettings,
     depth: Depth | None,
     mask: Array | None,
     looked: Mapping[str, Array],
 ) -> Array:
-    """The guides' importance maps, combined, in the file's own frame."""
+    """The guides' importance maps, combined, in the file's own frame; `logits` of the text network, as displayed."""
     luma = source.image.components[0]
     height, width = source.image.height, source.image.width
     rows, cols = guide.grid_shape(height, width)
@@ -283,8 +291,8 @@ def _importance(
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
         elif name == "text":
-            logits = stored(_text_regions()(upright(pixels, source.orientation)), source.orientation)
-            text = guide.text_importance(logits, luma.ac_norm()[:rows, :cols], size=(height, width))
+            assert logits is not None
+            text = guide.text_importance(stored(logits, source.orientation), luma.ac_norm()[:rows, :cols], size=(height, width))
         elif name == "mask":
             if mask is None:
                 raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")

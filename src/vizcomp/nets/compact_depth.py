@@ -552,7 +552,7 @@ def _unpacking(
 # --- running the exported file -------------------------------------------------------------------------------------
 
 
-def _return_memory() -> None:
+def return_memory() -> None:
     """Gives freed memory back to the system: widening the weights takes 170 MB for a moment, and glibc would keep them."""
     import contextlib
     import ctypes
@@ -591,11 +591,12 @@ class CompactDepth:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what is wrong is said by the exception
+        options.enable_cpu_mem_arena = False  # it would keep what one run took
         try:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's exceptions share no base class
             raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
-        _return_memory()
+        return_memory()
         words = session.get_modelmeta().custom_metadata_map
         inputs = {i.name: i.type for i in session.get_inputs()}
         if words.get("name") != NAME or inputs != {"image": "tensor(uint8)", "position": "tensor(float)"}:

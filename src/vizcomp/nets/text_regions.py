@@ -158,6 +158,7 @@ class TextRegions:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what is wrong is said by the exception
+        options.enable_cpu_mem_arena = False  # it would keep what a large photo took
         try:
             self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             name = self._session.get_modelmeta().custom_metadata_map.get("name", "")

@@ -35,7 +35,7 @@ VERIFY_RUNGS = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
-VERIFY_TRIALS, COSTLY_SHARE = 5, 0.1  # trials, and the share of the source from which a file is worth some more
+VERIFY_TRIALS, COSTLY_SHARE = 5, 0.3  # trials, and the share of the source from which a file is worth some more
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 

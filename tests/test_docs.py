@@ -168,7 +168,6 @@ def test_the_readme_s_commands_work(clone: Path, monkeypatch: pytest.MonkeyPatch
             assert len(list(folder.glob(f"*{suffix}"))) == photos
 
 
-@pytest.mark.skipif(not NETWORK.is_file(), reason="the bundled depth network is missing")
 def test_the_readme_s_python_example_works(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = blocks(README, "python")
     exec(compile(example, "README.md", "exec"), {})

@@ -25,7 +25,7 @@ from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.journal import Journal
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
-from vizcomp.nets.compact_depth import return_memory
+from vizcomp.nets.sessions import return_memory
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 from vizcomp.storage import AnyPath
 

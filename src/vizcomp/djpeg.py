@@ -25,7 +25,7 @@ from vizcomp.coefficients import JpegImage, RealImage
 from vizcomp.depth import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
 from vizcomp.images import Photo, stored, upright
-from vizcomp.nets.compact_depth import return_memory
+from vizcomp.nets.sessions import return_memory
 
 if TYPE_CHECKING:
     from vizcomp.nets.text_regions import TextRegions

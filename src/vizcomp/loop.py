@@ -452,7 +452,8 @@ def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], tas
     items = getattr(task, "items", ())
     if len(items) < 2:
         return on_crash(task)
-    apart = [dataclasses.replace(task.again(), items=(item,)) for item in task.again().items]
+    whole = task.again()
+    apart = [dataclasses.replace(whole, items=(item,)) for item in whole.items]
     found = map_tasks(function, apart, on_crash=on_crash, again=lambda single: single.again(), jobs=1, isolate=True)
     return list(itertools.chain.from_iterable(found))
 

@@ -357,8 +357,7 @@ class NeuralCodec:
         def spread(x: torch.Tensor) -> torch.Tensor:
             return x.repeat_interleave(k, 0)
 
-        decoder = tuple(None if s is None else (spread(s[0]), spread(s[1])) for s in state.decoder)
-        wide = state._replace(decoder=decoder, image=spread(state.image), encoder=())
+        wide = _picked(state, torch.arange(n).repeat_interleave(k))
         image = _as_shown(self._network.synthesise(trial.flatten(0, 1) * 2.0 - 1.0, wide).image)
         score = 10 * ((image - spread(source)) / 2).square().mean((1, 2, 3))
         same = None
@@ -800,7 +799,11 @@ def _to_tensor(images: Pixels) -> torch.Tensor:
 
 def _as_shown(images: torch.Tensor) -> torch.Tensor:
     """What a decoder writes, in whole levels, on the network's scale of -1..1."""
-    return images.clamp(-1, 1).add(1).mul_(127.5).round_().div_(127.5).sub_(1)
+    return _levels(images).div_(127.5).sub_(1)
+
+
+def _levels(images: torch.Tensor) -> torch.Tensor:
+    return images.clamp(-1, 1).add(1).mul_(127.5).round_()
 
 
 def _picked(state: CodecState, which: torch.Tensor) -> CodecState:
@@ -820,7 +823,7 @@ def _put(state: CodecState, which: torch.Tensor, part: CodecState) -> None:
 def _to_pixels(images: torch.Tensor) -> Pixels:
     import torch
 
-    scaled = images.clamp(-1, 1).add(1).mul(127.5).round_().to(torch.uint8)
+    scaled = _levels(images).to(torch.uint8)
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
 
 

@@ -121,24 +121,6 @@ def _make_folder(folder: AnyPath) -> None:
 # ---------------------------------------------------------------------------------------------------------- JSON
 
 
-def djpeg_report_dict(
-    *,
-    tool: str,
-    version: str,
-    settings: Mapping[str, Any],
-    totals: Totals,
-    files: Iterable[FileRecord],
-    command: str = "",
-    interrupted: bool = False,
-) -> dict[str, Any]:
-    """The report as JSON types: `tool`, `version`, `command`, `interrupted`, `settings`, `totals`, `files`.
-
-    Figures that JSON cannot hold (NaN, infinity) become None.
-    """
-    report = _djpeg_report(tool, version, settings, totals, command, interrupted)
-    return {**report, "files": [_plain(record.to_dict()) for record in files]}
-
-
 def djpeg_report_chunks(
     *,
     tool: str,
@@ -149,14 +131,10 @@ def djpeg_report_chunks(
     command: str = "",
     interrupted: bool = False,
 ) -> Iterator[str]:
-    """The text of `report_json(djpeg_report_dict(...))`, part by part: a long report is never in memory as a whole."""
-    report = _djpeg_report(tool, version, settings, totals, command, interrupted)
-    yield from report_chunks(report, (_plain(record.to_dict()) for record in files))
+    """The report as strict JSON text: `tool`, `version`, `command`, `interrupted`, `settings`, `totals`, `files`.
 
-
-def _djpeg_report(
-    tool: str, version: str, settings: Mapping[str, Any], totals: Totals, command: str, interrupted: bool
-) -> dict[str, Any]:
+    It comes part by part: a long report is never in memory as a whole. Figures that JSON cannot hold (NaN, infinity) become None.
+    """
     report = {
         "tool": tool,
         "version": version,
@@ -165,7 +143,8 @@ def _djpeg_report(
         "settings": dict(settings),
         "totals": totals.to_dict(),
     }
-    return {key: _plain(value) for key, value in report.items()}
+    plain = {key: _plain(value) for key, value in report.items()}
+    yield from report_chunks(plain, (_plain(record.to_dict()) for record in files))
 
 
 def report_chunks(report: Mapping[str, Any], files: Iterable[Mapping[str, Any]]) -> Iterator[str]:

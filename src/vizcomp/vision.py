@@ -601,17 +601,14 @@ class OnnxSystem:
     kind: Literal["classes", "boxes"]
 
     def __init__(self, path: Path, words: OnnxWords | None = None) -> None:
-        import onnxruntime
+        from vizcomp.nets.sessions import open_session
 
         self.name = str(path)
         if not path.is_file():
             raise ModelError(f"{path} is not there", HINT)
         self.words = OnnxWords.read(path.with_suffix(".json")) if words is None else words
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = open_session(str(path))
         except Exception as exc:  # ONNX Runtime has a class of its own for each cause
             raise ModelError(f"{path} cannot be read as an ONNX model: {str(exc).splitlines()[0]}", "export it again") from exc
         self.fingerprint = file_fingerprint(path)

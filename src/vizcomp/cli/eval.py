@@ -97,17 +97,14 @@ def evaluate(
     everything = {**settings.to_dict(), "task": task, "jobs": jobs}
     command = shared.command_line()
     written, lost = "", None
-    try:
-        paths = (
-            None
-            if dry_run
-            else eval_report.write_eval_report(
+    if not dry_run:
+        try:
+            paths = eval_report.write_eval_report(
                 output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
             )
-        )
-        written = "" if paths is None else str(paths.html)
-    except OutputError as exc:  # a full disk, say: what was found is still printed
-        lost = exc
+            written = str(paths.html)
+        except OutputError as exc:  # a full disk, say: what was found is still printed
+            lost = exc
     if json:
         from vizcomp import report
 

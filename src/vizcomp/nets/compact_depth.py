@@ -23,7 +23,6 @@ torch is imported by `build` and `export_onnx` only; `CompactDepth`, which runs 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -33,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
+from vizcomp.nets.sessions import open_network, return_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -552,15 +552,6 @@ def _unpacking(
 # --- running the exported file -------------------------------------------------------------------------------------
 
 
-def return_memory() -> None:
-    """Gives freed memory back to the system: widening the weights takes 170 MB for a moment, and glibc would keep them."""
-    import contextlib
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library has no such function
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 class CompactDepth:
     """Runs an exported network with ONNX Runtime on the CPU.
 
@@ -577,37 +568,19 @@ class CompactDepth:
     """
 
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
-        import onnxruntime
-
-        from vizcomp import weights
-
-        path = weights.bundled_path("compact_depth.onnx") if path is None else path
         hint = "use the bundled network, or the model.onnx that vizcomp train --kind depth wrote"
-        try:
-            data = path.read_bytes()
-        except OSError as exc:
-            raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what is wrong is said by the exception
-        options.enable_cpu_mem_arena = False  # it would keep what one run took
-        try:
-            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # ONNX Runtime's exceptions share no base class
-            raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
-        return_memory()
-        words = session.get_modelmeta().custom_metadata_map
-        inputs = {i.name: i.type for i in session.get_inputs()}
-        if words.get("name") != NAME or inputs != {"image": "tensor(uint8)", "position": "tensor(float)"}:
-            raise ModelError(f"{path} is an ONNX file, but no depth network of vizcomp", hint)
+        what = "depth network"
+        self._session, words, self.fingerprint, path = open_network(
+            path, "compact_depth.onnx", NAME, what=what, hint=hint, threads=threads
+        )
+        self._path = path
+        return_memory()  # unpacking the weights took 170 MB for a moment
+        if {i.name: i.type for i in self._session.get_inputs()} != {"image": "tensor(uint8)", "position": "tensor(float)"}:
+            raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
         try:
             self.config = CompactDepthConfig.from_dict(json.loads(words.get("config", "null") or "null"))
         except (SettingsError, ValueError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path}: the network's configuration cannot be read", hint) from exc
-        self.fingerprint = hashlib.sha256(data).hexdigest()
-        self._session = session
-        self._path = path
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> DepthPrediction:
         """Depth and confidence of a photo.

@@ -14,14 +14,14 @@ torch is imported by `build` and `export_onnx` only; `TextRegions`, which runs t
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.errors import ModelError
+from vizcomp.nets.compact_depth import STRIDE, pad_to_stride, scale_photo
+from vizcomp.nets.sessions import open_network
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 NAME = "vizcomp-text-regions"
 CHANNELS = (24, 48, 64)
 BLOCKS = (1, 3, 3)
-STRIDE = 16
 BLOCK = 8
 LONG_SIDE = 1280
 """Larger photos are scaled to this long side: lettering that a photo of 1280 pixels does not show is not looked for."""
@@ -144,29 +143,10 @@ class TextRegions:
     """
 
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
-        import onnxruntime
-
-        from vizcomp import weights
-
-        path = weights.bundled_path("text_regions.onnx") if path is None else path
         hint = "use the bundled network, or a model.onnx that training/text_regions.py wrote"
-        try:
-            data = path.read_bytes()
-        except OSError as exc:
-            raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what is wrong is said by the exception
-        options.enable_cpu_mem_arena = False  # it would keep what a large photo took
-        try:
-            self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-            name = self._session.get_modelmeta().custom_metadata_map.get("name", "")
-        except Exception as exc:  # ONNX Runtime raises types of its own, which are not exported
-            raise ModelError(f"{path} is not a usable ONNX file", hint) from exc
-        if name != NAME:
-            raise ModelError(f"{path} is no network for text regions", hint)
-        self.fingerprint = hashlib.sha256(data).hexdigest()
+        self._session, _, self.fingerprint, _ = open_network(
+            path, "text_regions.onnx", NAME, what="network for text regions", hint=hint, threads=threads
+        )
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """How much each place looks like lettering.
@@ -178,8 +158,6 @@ class TextRegions:
             float32 (h, w) logits, one value for each 8x8 block of the photo (scaled to `LONG_SIDE` where it is larger); they
             cover the photo and nothing more.
         """
-        from vizcomp.nets.compact_depth import pad_to_stride, scale_photo
-
         if max(image.shape[:2]) > LONG_SIDE:
             image = scale_photo(image, LONG_SIDE)
         elif image.ndim == 2:

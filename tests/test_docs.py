@@ -28,7 +28,6 @@ PAGES = sorted(
 )
 # Pages on the commands; those of decisions and benchmarks name options of other programs.
 GUIDES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-NETWORK = Path(vizcomp.__file__).parent / "bundled" / "compact_depth.onnx"
 COMMANDS = {
     f"{name} {inner}" if inner else name: each
     for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
@@ -140,10 +139,6 @@ def test_the_readme_s_commands_work(clone: Path, monkeypatch: pytest.MonkeyPatch
     assert len(lines) > 5
     photos = len([p for p in (clone / "samples").iterdir() if p.suffix != ".md"])
     for words in lines:
-        if not NETWORK.is_file():
-            if words[1] == "depth" or "--depth-maps" in words:
-                continue
-            words = [*words, "--guide", "detail"]
         if "system:text" in words and importlib.util.find_spec("rapidocr") is None:
             continue
         assert run(words, monkeypatch) == 0, words

@@ -36,9 +36,8 @@ OURS = ("inception", "watcher", "inception-v3")
 NAMES = (*OURS, "text")
 HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
-BATCH = 125
+BATCH, BATCH_SMALL = 64, 1024  # images that are made ready together: of any size, and 32x32 ones
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
-CLOSE = 0.2  # a lead in logits that bfloat16 may get wrong: its errors were below 0.05 for each of the bundled classifiers
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
 LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
 
@@ -300,11 +299,9 @@ class TorchClassifier:
         """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of `vizcomp train --kind classifier`."""
         import torch
 
-        from vizcomp.nets import classifiers, inception
+        from vizcomp.nets import classifiers
 
-        module = classifiers.load(spec, offline=offline)
-        inception.fold(module.network)
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = classifiers.load_folded(spec, offline=offline)
         path = classifiers.file_of(spec, offline=True)
 
         def prepare(image: Pixels) -> torch.Tensor:
@@ -319,29 +316,23 @@ class TorchClassifier:
         The best class stays what it is in float32: where it leads by little the image is answered again in float32. Other
         probabilities differ by up to about 0.01.
         """
-        import torch
+        from vizcomp.nets import classifiers
 
-        able = (getattr(torch.cpu, f"_is_{what}_supported", lambda: False) for what in ("avx512_bf16", "amx_tile"))
-        self._mixed = any(ask() for ask in able)  # no public way to ask; without it bfloat16 is slower than float32
+        self._mixed = classifiers.multiplies_bfloat16()
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
-        logits = self._logits(images, mixed=self._mixed)
-        if self._mixed and len(logits):
-            second, first = np.sort(logits, axis=1)[:, -2:].T
-            if len(close := np.flatnonzero(first - second < CLOSE)):
-                logits[close] = self._logits([images[i] for i in close.tolist()], mixed=False)
-        return [Classes(_softmax(row), self.classes) for row in _checked(logits, self.name)]
-
-    def _logits(self, images: Sequence[Pixels], *, mixed: bool) -> Array:
-        """float32 (N, C)."""
         import torch
 
+        from vizcomp.nets import classifiers
+
         found = [np.zeros((0, len(self.classes)), np.float32)]
-        for start in range(0, len(images), BATCH):
-            views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-                found.append(self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy())
-        return np.concatenate(found[1:] or found)
+        with torch.inference_mode():
+            step = BATCH_SMALL if self.native else BATCH
+            for start in range(0, len(images), step):
+                views = torch.stack([self._prepare(image) for image in images[start : start + step]])
+                found.append(classifiers.logits_of(self._module, views, mixed=self._mixed).numpy())
+        logits = _checked(np.concatenate(found[1:] or found), self.name)
+        return [Classes(_softmax(row), self.classes) for row in logits]
 
     def importance(self, image: Pixels) -> Array:
         import torch

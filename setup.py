@@ -13,6 +13,7 @@ setup(
             sources=[f"{NATIVE}/module.c", f"{NATIVE}/entropy.c", f"{NATIVE}/blocks.c", f"{NATIVE}/context.c"],
             depends=[f"{NATIVE}/native.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            libraries=[] if sys.platform == "win32" else ["m"],
             extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", "-std=c99", "-g0"],
             py_limited_api=True,
         )

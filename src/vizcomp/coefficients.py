@@ -744,11 +744,13 @@ def quantise(
     rate_weight: npt.ArrayLike | None = None,
     code_lengths: npt.ArrayLike | None = None,
     exact: npt.ArrayLike | None = None,
+    mcu: tuple[int, int] | None = None,
     reuse: bool = False,
 ) -> npt.NDArray[np.int16]:
     """Round coefficients to multiples of their steps, each block with its own dead zone and its own price of a bit.
 
-    AC: q = floor(|x| / t + 1 - dead_zone), with the sign of x, at most 1023; 0.5 is plain rounding. DC: plain rounding.
+    AC: q = floor(|x| / t + 1 - dead_zone), with the sign of x, at most 1023; 0.5 is plain rounding. DC: plain rounding, unless
+    `mcu` is given.
     Where `rate_weight` is positive, the block's non-zero coefficients may then become one smaller or zero, such that
 
         sum ((x - q t) / t)^2  +  rate_weight * bits
@@ -766,6 +768,8 @@ def quantise(
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
         code_lengths: uint8 (256,) AC code lengths by symbol, 0 = 16 bits; default `STANDARD_CODE_LENGTHS`.
         exact: bool (64,): frequencies whose values lie on the table's lattice already; they are kept as they are or dropped.
+        mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the DC value too may then differ from
+            the nearest, by two steps at most, such that the same sum is least along the scan, whose differences are what DC costs.
         reuse: put the result into the memory of `values`, which are lost.
 
     Returns:
@@ -791,6 +795,8 @@ def quantise(
         result = values.reshape(-1).view(np.int16)[: values.size].reshape(values.shape)
     else:
         result = np.empty(values.shape, np.int16)
+    settles = mcu is not None and rates is not None and not kept[0] and rates.max(initial=0) > 0
+    ratio = np.empty((rows, cols) if settles else (0, 0), np.float32)
     for top in range(0, rows, _BAND):
         part = slice(top, top + _BAND)
         real = np.ascontiguousarray(_real(values[part], scale))
@@ -808,7 +814,15 @@ def quantise(
         )
         if status:
             raise AssertionError(f"quantise: status {status}")
-        result[part] = rounded
+        if settles:
+            ratio[part] = real[:, :, 0] / steps[0]
+        result[part] = rounded  # last: it may lie where the real values were
+    if settles:
+        assert mcu is not None
+        dc = np.empty((rows, cols), np.int16)
+        if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
+            raise SettingsError(f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}", "give the padded grid")
+        result[:, :, 0] = dc
     return result
 
 

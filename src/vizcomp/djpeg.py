@@ -370,6 +370,7 @@ class _Encoder:
                 dead_zone=DEAD_ZONE,
                 rate_weight=np.float32(self._far * obey if guided else 0.0) * cheap + _prices(cheap, price, higher, share),
                 exact=None if own is None else table == own,
+                mcu=(1, 1) if len(image.components) == 1 else (component.v, component.h),
             )
             components.append(
                 coefficients.Component(id=component.id, h=component.h, v=component.v, table=slot, coefficients=quantised)

@@ -1,6 +1,7 @@
 /* Block loops over pixels and real-valued coefficients: colour, forward DCT, quantisation with rate-distortion decisions. */
 #include "native.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -323,5 +324,128 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
         }
         result[0] = (int16_t)((int)(dc + 1024.5f) - 1024); /* floor, as the sum is not negative */
     }
+    return VZ_OK;
+}
+
+enum { SPAN = 2, CHOICES = 2 * SPAN + 1, CATEGORIES = 13, DIFFERENCES = 2048 + 2 * SPAN };
+
+/* The next block's place in scan order: MCU by MCU, and row by row within each. */
+typedef struct {
+    size_t cols, down, across;
+    size_t mcu_row, mcu_col, y, x;
+} walk;
+
+static size_t next_block(walk *w)
+{
+    size_t at = (w->mcu_row * w->down + w->y) * w->cols + w->mcu_col * w->across + w->x;
+
+    if (++w->x == w->across) {
+        w->x = 0;
+        if (++w->y == w->down) {
+            w->y = 0;
+            if (++w->mcu_col == w->cols / w->across) {
+                w->mcu_col = 0;
+                w->mcu_row++;
+            }
+        }
+    }
+    return at;
+}
+
+static float legal(float x)
+{
+    x = x < 1020.0f ? x : 1020.0f; /* NaN too ends at a legal value */
+    return x > -1020.0f ? x : -1020.0f;
+}
+
+static int nearest(float x)
+{
+    return (int)(legal(x) + 1024.5f) - 1024; /* floor, as the sum is not negative */
+}
+
+/* Bits of a DC difference by its magnitude: -log2 of the share of its category, and the value's own bits. */
+static void dc_bits(const int16_t *dc, walk w, size_t blocks, float bits[DIFFERENCES])
+{
+    double counts[CATEGORIES];
+    size_t i;
+    int k, before = 0;
+
+    for (k = 0; k < CATEGORIES; k++)
+        counts[k] = 0.5;
+    for (i = 0; i < blocks; i++) {
+        int value = dc[next_block(&w)], difference = value - before;
+        counts[category(difference < 0 ? -difference : difference)] += 1.0;
+        before = value;
+    }
+    for (k = 0; k < DIFFERENCES; k++) {
+        int size = category(k);
+        bits[k] = (float)(size - log2(counts[size] / ((double)blocks + 0.5 * CATEGORIES)));
+    }
+}
+
+int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols, size_t down, size_t across, int16_t *dc)
+{
+    size_t blocks = rows * cols, i, at;
+    const walk start = {cols, down, across, 0, 0, 0, 0};
+    uint8_t *from;
+    float bits[DIFFERENCES];
+    int round, j, k, any = 0;
+
+    if (!down || !across || rows % down || cols % across)
+        return VZ_BAD_ARGUMENT;
+    for (at = 0; at < blocks; at++) {
+        dc[at] = (int16_t)nearest(ratio[at]);
+        any |= rate[at] > 0.0f;
+    }
+    if (!any)
+        return VZ_OK;
+    from = malloc(blocks * CHOICES);
+    if (!from)
+        return VZ_NO_MEMORY;
+    for (round = 0; round < 2; round++) { /* the second with the bits that the first one's result has */
+        double total[2][CHOICES] = {{0.0}};
+        int value[2][CHOICES] = {{0}}, count[2] = {1, 0}, best = 0;
+        walk w = start;
+
+        dc_bits(dc, start, blocks, bits);
+        for (i = 0; i < blocks; i++) {
+            int now = (int)(i + 1) & 1, then = !now, middle;
+            float x, price;
+            at = next_block(&w);
+            price = rate[at] > 0.0f ? rate[at] : 0.0f;
+            x = legal(ratio[at]);
+            middle = nearest(x);
+            count[now] = price > 0.0f ? CHOICES : 1;
+            for (j = 0; j < count[now]; j++) {
+                int q = price > 0.0f ? middle - SPAN + j : middle;
+                double least = 1e300, error = ((double)x - q) * ((double)x - q);
+                for (k = 0; k < count[then]; k++) {
+                    int difference = q - value[then][k];
+                    double cost = total[then][k] + price * bits[difference < 0 ? -difference : difference];
+                    if (cost < least) {
+                        least = cost;
+                        from[i * CHOICES + j] = (uint8_t)k;
+                    }
+                }
+                total[now][j] = least + error;
+                value[now][j] = q;
+            }
+        }
+        for (j = 1; j < count[blocks & 1]; j++)
+            if (total[blocks & 1][j] < total[blocks & 1][best])
+                best = j;
+        /* back along the path: choices first, since the walk only goes forward */
+        for (i = blocks; i-- > 0;) {
+            int before = from[i * CHOICES + best];
+            from[i * CHOICES] = (uint8_t)best;
+            best = before;
+        }
+        w = start;
+        for (i = 0; i < blocks; i++) {
+            at = next_block(&w);
+            dc[at] = (int16_t)(nearest(ratio[at]) + (rate[at] > 0.0f ? (int)from[i * CHOICES] - SPAN : 0));
+        }
+    }
+    free(from);
     return VZ_OK;
 }

@@ -340,6 +340,41 @@ done:
     return result;
 }
 
+static PyObject *settle_dc(PyObject *self, PyObject *args)
+{
+    enum { RATIO, RATE, OUT, ALL };
+    static const char *const names[ALL] = {"ratio", "rate", "out"};
+    static const char formats[ALL + 1] = "ffh";
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t rows, cols, down, across;
+    int i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "nnnnOOO", &rows, &cols, &down, &across, &objects[0], &objects[1], &objects[2]))
+        return NULL;
+    if (rows < 0 || cols < 0 || down < 1 || across < 1 || (cols && rows > PY_SSIZE_T_MAX / 1024 / cols)) {
+        PyErr_SetString(PyExc_ValueError, "settle_dc: sizes out of range");
+        return NULL;
+    }
+    for (i = 0; i < ALL; i++)
+        if (hold(&buffers[i], objects[i], formats[i], rows * cols, i == OUT, names[i]) < 0)
+            goto done;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_settle_dc(buffers[RATIO].view.buf, buffers[RATE].view.buf, (size_t)rows, (size_t)cols, (size_t)down,
+                          (size_t)across, buffers[OUT].view.buf);
+    Py_END_ALLOW_THREADS
+    if (status == VZ_NO_MEMORY)
+        PyErr_NoMemory();
+    else
+        result = PyLong_FromLong(status);
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
 static void drop_context(PyObject *capsule)
 {
     vz_context_free(PyCapsule_GetPointer(capsule, "vizcomp._native.context"));
@@ -483,6 +518,7 @@ static PyMethodDef methods[] = {
     {"standard_lengths", standard_lengths, METH_NOARGS, "standard_lengths(): code lengths of table K.5 by symbol"},
     {"forward", forward, METH_VARARGS, "forward(...): fills planes of DCT coefficients; status"},
     {"quantise", quantise, METH_VARARGS, "quantise(...): fills quantised coefficients; status"},
+    {"settle_dc", settle_dc, METH_VARARGS, "settle_dc(...): fills DC values; status"},
     {"context_model", context_model, METH_VARARGS, "context_model(...): a model for the next three"},
     {"context_encode", context_encode, METH_VARARGS, "context_encode(...): fills data and sizes; (status, 0)"},
     {"context_decode", context_decode, METH_VARARGS, "context_decode(...): fills bits; (status, image at fault)"},

@@ -88,6 +88,11 @@ int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels,
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
                 const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
 
+/* DC values of a component: ratio and rate are rows x cols, in steps and in squared steps for a bit. The sum of squared errors
+ * and rate * bits becomes least along the scan, whose MCUs hold down x across of the component's blocks: a shortest path over
+ * the nearest value and two on either side. Where the rate is 0 it is the nearest. */
+int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols, size_t down, size_t across, int16_t *dc);
+
 /* ---- context.c: a slot is one channel of one iteration, numbered in the order of coding */
 
 enum {

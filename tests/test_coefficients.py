@@ -554,7 +554,9 @@ def dc_cost(
     return float(((ratio - dc) ** 2).sum() + (rate * bits[np.abs(np.diff(dc, prepend=0))]).sum())
 
 
-@pytest.mark.parametrize(("shape", "mcu"), [((1, 6), (1, 1)), ((2, 2), (2, 2)), ((2, 3), (2, 1)), ((2, 4), (1, 2)), ((3, 2), (1, 1))])
+@pytest.mark.parametrize(
+    ("shape", "mcu"), [((1, 6), (1, 1)), ((2, 2), (2, 2)), ((2, 3), (2, 1)), ((2, 4), (1, 2)), ((3, 2), (1, 1))]
+)
 def test_dc_is_the_best_of_all_along_the_scan(shape: tuple[int, int], mcu: tuple[int, int]) -> None:
     """Against brute force over the nearest value and one step on either side; prices for which two steps never pay."""
     rows, cols = shape

@@ -64,8 +64,8 @@ PHOTO_CHROMA = (
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
 FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
 
-TEXT_RATE_WEIGHT = 1.6  # the same where the text guide says what must stay
-TEXT_STEP_SCALE = 0.82  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
+TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
+TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser

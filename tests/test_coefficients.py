@@ -575,7 +575,7 @@ def test_dc_is_the_best_of_all_along_the_scan(shape: tuple[int, int], mcu: tuple
             bits = dc_bits(dc)
             choices = [(n - 1, n, n + 1) if price else (n,) for n, price in zip(near, prices, strict=True)]
             tried = [np.array(c) for c in itertools.product(*choices)]
-            dc = min(tried, key=lambda c: dc_cost(c, ratio, prices, bits))  # noqa: B023 - used at once
+            dc = min(tried, key=lambda c: dc_cost(c, ratio, prices, bits))
         np.testing.assert_array_equal(q[..., 0].ravel()[order], dc)
 
 

@@ -2,7 +2,7 @@
 
     python training/text_regions.py views  --data ../shared/data --work run --share 0      # and --share 1, beside it
     python training/text_regions.py train  --work run                                  # the bundled file
-    python training/text_regions.py cross  --work run --fold 1    # the same without the odd street photos, which it is measured on
+    python training/text_regions.py cross  --work run --fold 1    # without the odd street photos, to be measured on them
 
 Views are crops of photos, turned, zoomed, with other light, some with words painted in; what RapidOCR's detector (PP-OCRv6,
 its probability of text for each pixel) says of each is stored beside it, as the largest value in each 8x8 block. The network
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, required=True, help="folder of the views and of the results")
     parser.add_argument("--share", type=int, default=0, help=f"which share of the views to make, of {SHARES}")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--fold", type=int, default=0)
     args = parser.parse_args()
     if args.stage == "views":

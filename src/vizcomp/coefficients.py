@@ -768,8 +768,9 @@ def quantise(
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
         code_lengths: uint8 (256,) AC code lengths by symbol, 0 = 16 bits; default `STANDARD_CODE_LENGTHS`.
         exact: bool (64,): frequencies whose values lie on the table's lattice already; they are kept as they are or dropped.
-        mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the DC value too may then differ from
-            the nearest, by two steps at most, such that the same sum is least along the scan, whose differences are what DC costs.
+        mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the DC value too may then
+            differ from the nearest, by two steps at most, such that the same sum is least along the scan, whose differences
+            are what DC costs.
         reuse: put the result into the memory of `values`, which are lost.
 
     Returns:

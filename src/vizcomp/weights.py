@@ -75,7 +75,7 @@ BUNDLED: tuple[WeightFile, ...] = (
         licence="MIT",
         paper="own network; taught by the text detector of RapidOCR (PP-OCRv6)",
         normalisation="uint8 RGB, long side 1280 at most, padded to multiples of 16; scaled inside the network",
-        accuracy="trained on half as many street photos, 31% of the blocks hold 95% of what the detector marks on 63 others",
+        accuracy="trained on half as many street photos, 19% of the blocks hold 95% of what the detector marks on 125 others",
         card="docs/models/text-regions.md",
     ),
     WeightFile(

@@ -595,6 +595,19 @@ def test_dc_is_the_nearest_where_bits_are_free_or_the_step_is_the_sources() -> N
     np.testing.assert_array_equal(coefficients.quantise(values, table, rate_weight=rate, mcu=(2, 2), reuse=True)[..., 0], half)
 
 
+def test_dc_at_the_ends_of_its_range() -> None:
+    values = np.zeros((2, 4, 64), np.float32)
+    values[..., 0] = [[-1024, -1024, 1023, 1500], [-2000, 1016, -1024, np.nan]]
+    plain = coefficients.quantise(values, np.ones(64))[..., 0]
+    rate = np.zeros((2, 4))
+    rate[1, 1] = 0.3
+    np.testing.assert_array_equal(
+        np.delete(coefficients.quantise(values, np.ones(64), rate_weight=rate, mcu=(1, 1))[..., 0], 5), np.delete(plain, 5)
+    )
+    dear = coefficients.quantise(values, np.ones(64), rate_weight=3.0, mcu=(1, 1))[..., 0]
+    assert -1024 <= dear.min() <= dear.max() <= 1023
+
+
 def test_dc_settled_over_bands_in_the_memory_of_the_values() -> None:
     values = np.random.default_rng(1).normal(0, 40, (70, 6, 64)).astype(np.float32)
     apart = coefficients.quantise(values, np.full(64, 9), rate_weight=0.5, mcu=(1, 1))

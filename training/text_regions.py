@@ -123,7 +123,7 @@ def make_views(data: Path, work: Path, share: int) -> None:
         target = work / "views" / f"{kind}_{index:03d}_{turn}.npz"
         if target.exists():
             continue
-        rng = np.random.default_rng((len(kind), index, turn))
+        rng = np.random.default_rng((len(kind), index, turn))  # each view its own, whichever process makes it
         with Image.open(path) as file:
             image = np.asarray(file.convert("RGB"))
         if kind == "bsds":

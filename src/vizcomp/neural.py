@@ -96,7 +96,6 @@ class NeuralCodec:
     def __init__(self, network: Any, context: entropy.ContextModel, words: dict[str, Any], name: str) -> None:
         self._network = network
         self._classifier: Any = None
-        self._mixed = False
         self.context = context
         self.words = words
         self.name = name
@@ -385,8 +384,7 @@ class NeuralCodec:
 
         if self._classifier is None:
             self._classifier = classifiers.load_folded(self.words["classifier"])
-            self._mixed = classifiers.multiplies_bfloat16()
-        return classifiers.logits_of(self._classifier, image / 2 + 0.5, mixed=self._mixed)
+        return classifiers.logits_of(self._classifier, image / 2 + 0.5, mixed=classifiers.multiplies_bfloat16())
 
     def _mirrors(self) -> bool:
         """Whether the classifier takes the mean over the mirror image by itself."""

@@ -277,6 +277,17 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
     }
 }
 
+static float legal_dc(float x)
+{
+    x = x < 1023.0f ? x : 1023.0f; /* NaN too ends at a legal value */
+    return x > -1024.0f ? x : -1024.0f;
+}
+
+static int nearest_dc(float x)
+{
+    return (int)(legal_dc(x) + 1024.5f) - 1024; /* floor, as the sum is not negative */
+}
+
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
                 const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
 {
@@ -297,7 +308,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
     for (at = 0; at < blocks; at++) {
         const float *block = values + at * 64;
         int16_t *result = out + at * 64;
-        float ratio[64], dc = block[0] / table[0];
+        float ratio[64];
         float whole = 1.0f - dead_zone[at];
 
         for (k = 0; k < 64; k++) {
@@ -316,18 +327,16 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
                     float a = ratio[k] < 1023.0f ? ratio[k] + 0.5f : 1023.0f;
                     result[k] = (int16_t)(block[k] < 0.0f ? -(int)a : (int)a);
                 }
-        dc = dc < 1023.0f ? dc : 1023.0f;
-        dc = dc > -1024.0f ? dc : -1024.0f;
         if (rate && rate[at] > 0.0f) {
             result[0] = 0;
             decide(&p, rate[at], ratio, exact, place, result);
         }
-        result[0] = (int16_t)((int)(dc + 1024.5f) - 1024); /* floor, as the sum is not negative */
+        result[0] = (int16_t)nearest_dc(block[0] / table[0]);
     }
     return VZ_OK;
 }
 
-enum { SPAN = 2, CHOICES = 2 * SPAN + 1, CATEGORIES = 13, DIFFERENCES = 2048 + 2 * SPAN };
+enum { SPAN = 2, CHOICES = 2 * SPAN + 1, CATEGORIES = 13, DIFFERENCES = 2048 };
 
 /* The next block's place in scan order: MCU by MCU, and row by row within each. */
 typedef struct {
@@ -352,15 +361,14 @@ static size_t next_block(walk *w)
     return at;
 }
 
-static float legal(float x)
+/* A value that DC may take: the nearest, or one of SPAN on either side where bits have a price. */
+static int choice_of(float ratio, float price, int index)
 {
-    x = x < 1020.0f ? x : 1020.0f; /* NaN too ends at a legal value */
-    return x > -1020.0f ? x : -1020.0f;
-}
+    int value = nearest_dc(ratio);
 
-static int nearest(float x)
-{
-    return (int)(legal(x) + 1024.5f) - 1024; /* floor, as the sum is not negative */
+    if (price > 0.0f)
+        value += index - SPAN;
+    return value < -1024 ? -1024 : value > 1023 ? 1023 : value;
 }
 
 /* Bits of a DC difference by its magnitude: -log2 of the share of its category, and the value's own bits. */
@@ -389,16 +397,12 @@ int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols
     const walk start = {cols, down, across, 0, 0, 0, 0};
     uint8_t *from;
     float bits[DIFFERENCES];
-    int round, j, k, any = 0;
+    int round, j, k;
 
     if (!down || !across || rows % down || cols % across)
         return VZ_BAD_ARGUMENT;
-    for (at = 0; at < blocks; at++) {
-        dc[at] = (int16_t)nearest(ratio[at]);
-        any |= rate[at] > 0.0f;
-    }
-    if (!any)
-        return VZ_OK;
+    for (at = 0; at < blocks; at++)
+        dc[at] = (int16_t)nearest_dc(ratio[at]);
     from = malloc(blocks * CHOICES);
     if (!from)
         return VZ_NO_MEMORY;
@@ -409,15 +413,14 @@ int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols
 
         dc_bits(dc, start, blocks, bits);
         for (i = 0; i < blocks; i++) {
-            int now = (int)(i + 1) & 1, then = !now, middle;
+            int now = (int)(i + 1) & 1, then = !now;
             float x, price;
             at = next_block(&w);
             price = rate[at] > 0.0f ? rate[at] : 0.0f;
-            x = legal(ratio[at]);
-            middle = nearest(x);
+            x = legal_dc(ratio[at]);
             count[now] = price > 0.0f ? CHOICES : 1;
             for (j = 0; j < count[now]; j++) {
-                int q = price > 0.0f ? middle - SPAN + j : middle;
+                int q = choice_of(x, price, j);
                 double least = 1e300, error = ((double)x - q) * ((double)x - q);
                 for (k = 0; k < count[then]; k++) {
                     int difference = q - value[then][k];
@@ -443,7 +446,7 @@ int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols
         w = start;
         for (i = 0; i < blocks; i++) {
             at = next_block(&w);
-            dc[at] = (int16_t)(nearest(ratio[at]) + (rate[at] > 0.0f ? (int)from[i * CHOICES] - SPAN : 0));
+            dc[at] = (int16_t)choice_of(ratio[at], rate[at], from[i * CHOICES]);
         }
     }
     free(from);

@@ -254,6 +254,11 @@ static PyObject *standard_lengths(PyObject *self, PyObject *ignored)
     return PyBytes_FromStringAndSize((const char *)lengths, (Py_ssize_t)sizeof lengths);
 }
 
+static PyObject *told(int status)
+{
+    return status == VZ_NO_MEMORY ? PyErr_NoMemory() : PyLong_FromLong(status);
+}
+
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     PyObject *source, *planes, *result = NULL;
@@ -287,10 +292,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = vz_forward(pixels.view.buf, (size_t)height, (size_t)width, channels, hx, vy, out);
     Py_END_ALLOW_THREADS
-    if (status == VZ_NO_MEMORY)
-        PyErr_NoMemory();
-    else
-        result = PyLong_FromLong(status);
+    result = told(status);
 done:
     for (i = 0; i < 3; i++)
         release(&buffers[i]);
@@ -365,10 +367,7 @@ static PyObject *settle_dc(PyObject *self, PyObject *args)
     status = vz_settle_dc(buffers[RATIO].view.buf, buffers[RATE].view.buf, (size_t)rows, (size_t)cols, (size_t)down,
                           (size_t)across, buffers[OUT].view.buf);
     Py_END_ALLOW_THREADS
-    if (status == VZ_NO_MEMORY)
-        PyErr_NoMemory();
-    else
-        result = PyLong_FromLong(status);
+    result = told(status);
 done:
     for (i = 0; i < ALL; i++)
         release(&buffers[i]);

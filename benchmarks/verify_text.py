@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import statistics
 import tempfile
@@ -48,8 +49,8 @@ def plain(path: Path, system: vision.System, tolerance: float) -> Kept:
     def judge(data: bytes) -> vision.Comparison:
         return vision.compare(wanted, system.answers([images.decode_jpeg(data)])[0], tolerance=tolerance)
 
-    costly = round(batch.COSTLY_SHARE * photo.source_bytes)
-    found = verify.smallest(PLAIN_QUALITIES, encode, judge, trials=batch.VERIFY_TRIALS, costly=costly)
+    budget = functools.partial(batch.verify_budget, photo.source_bytes)
+    found = verify.smallest(PLAIN_QUALITIES, encode, judge, budget=budget)
     if not found.verified or len(found.data) >= photo.source_bytes:
         return Kept(path.read_bytes(), True, found.trials)
     return Kept(found.data, True, found.trials)

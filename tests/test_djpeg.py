@@ -21,6 +21,10 @@ def photo_of(pixels: np.ndarray, **options: object) -> Photo:
     return load_bytes(jpeg_bytes(pixels, **options), "made.jpg")
 
 
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def left_is_near(pixels: np.ndarray) -> Depth:
     height, width = pixels.shape[:2]
     nearness = np.broadcast_to(np.linspace(1, 0, width, dtype=np.float32), (height, width))
@@ -272,6 +276,37 @@ def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     made = compress(photo_of(coffee), DjpegSettings(guide="uniform"))
     assert cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR).shape == coffee.shape
+
+
+@pytest.mark.parametrize("guide", ["uniform", "detail"])
+@pytest.mark.parametrize("stored", [{"quality": 97}, None], ids=["jpeg", "pixels"])
+def test_places_are_finer_than_the_rest(coffee: np.ndarray, guide: str, stored: dict[str, int] | None) -> None:
+    source = _png(coffee) if stored is None else jpeg_bytes(coffee, **stored)
+    photo = load_bytes(source, "a")
+    prepared = djpeg.Prepared(photo, DjpegSettings(guide=guide, strength=1))
+    places = np.zeros(coffee.shape[:2], np.float32)
+    places[96:160, 128:256] = 1
+    inside, outside = (slice(104, 152), slice(136, 248)), (slice(176, 400), slice(16, 304))
+    coarse, fine, mended = (prepared.at(40), prepared.at(100), prepared.mended(40, 1.0, 100, places))
+    assert 0.8 * len(coarse) < len(mended) < 0.5 * len(fine)
+    low, high, found = (decoded(d) for d in (coarse, fine, mended))
+    assert metrics.psnr(high[inside], found[inside]) > 50  # nothing is given up there, whatever the guide says
+    assert 24 < metrics.psnr(photo.pixels[outside], found[outside]) < metrics.psnr(photo.pixels[outside], high[outside]) - 5
+    assert metrics.psnr(photo.pixels[inside], low[inside]) < metrics.psnr(photo.pixels[inside], found[inside]) - 5
+    everywhere = prepared.mended(40, 1.0, 80, np.ones_like(places))
+    assert metrics.psnr(decoded(everywhere), decoded(djpeg.Prepared(photo, DjpegSettings(guide="uniform")).at(80))) > 50
+    nowhere = prepared.mended(60, 1.0, 60, np.zeros_like(places))
+    assert metrics.psnr(decoded(nowhere), decoded(prepared.at(60))) > 45
+
+
+def test_places_are_given_as_displayed(coffee: np.ndarray) -> None:
+    turned = np.rot90(coffee)  # as below orientation 6
+    photo = load_bytes(jpeg_bytes(np.ascontiguousarray(turned), quality=97, exif=_exif(6)), "a")
+    places = np.zeros(coffee.shape[:2], np.float32)
+    places[:, :96] = 1
+    data = djpeg.Prepared(photo, DjpegSettings(guide="uniform")).mended(20, 1.0, 95, places)
+    shown = images.upright(decoded(data), 6)
+    assert metrics.psnr(coffee[:, :80], shown[:, :80]) > metrics.psnr(coffee[:, 200:], shown[:, 200:]) + 6
 
 
 @pytest.mark.filterwarnings("error")

@@ -130,10 +130,92 @@ def test_a_lucky_file_below_is_found_while_trials_are_left() -> None:
 
 def test_a_costly_file_is_worth_more_trials() -> None:
     good = [rung in (30, 90, *range(97, 101)) for rung in range(1, 101)]
-    few = verify.smallest(range(1, 101), bytes, verdicts(good), trials=8, costly=98)
+    few = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 98 else 12)
     assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
-    more = verify.smallest(range(1, 101), bytes, verdicts(good), trials=8, costly=90, more=12)
+    more = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12)
     assert (more.rung, more.trials) == (90, 12)
+    assert batch.verify_budget(1000, 999) > batch.verify_budget(1000, 100) > batch.verify_budget(1000, 0) >= 5
+
+
+def square(at: int) -> np.ndarray:
+    return np.array([[at, 0], [at + 10, 0], [at + 10, 10], [at, 10]], np.float64)[None]
+
+
+@given(st.lists(st.integers(0, 16), min_size=1, max_size=4), st.integers(0, 14))
+def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_needs: int) -> None:
+    """Each place needs a rung of its own, the rest another; a file's bytes say what it gives to whom."""
+
+    def encode(rung: int) -> bytes:
+        return json.dumps([rung, rung, list(range(len(needs))), 10 * rung * (len(needs) + 1)]).ljust(2 + 20 * rung).encode()
+
+    def mend(rest: int, fine: int, places: np.ndarray) -> bytes:
+        mended = [int(q[0, 0]) // 100 for q in places]
+        assert len(mended) == len(set(mended))
+        assert rest < fine
+        return json.dumps([rest, fine, mended]).ljust(2 + 20 * rest + (fine - rest) * len(mended)).encode()
+
+    def judge(data: bytes) -> Comparison:
+        rest, fine, mended = json.loads(data)[:3]
+        missed = [i for i, need in enumerate(needs) if (fine if i in mended else rest) < need]
+        same = not missed and rest >= rest_needs
+        where = np.concatenate([vision.NOWHERE, *(square(100 * i) for i in missed)])
+        return Comparison(float(same), same, unlike=where)
+
+    plain = verify.smallest(range(17), encode, judge)
+    found = verify.smallest(range(17), encode, judge, mend=mend)
+    assert judge(found.data).same
+    assert found.trials <= verify.TRIALS + 1
+    assert len(found.data) <= len(plain.data)
+    if max(needs) > rest_needs + verify.BELOW and max(needs) < 16:
+        assert found.places
+        assert found.rung < max(needs)
+        assert len(found.data) < len(plain.data)
+
+
+class Spots:
+    """A detector of two places whose fine detail must be what it was on the source, within a share of its own for each."""
+
+    name, kind, fingerprint, classes, native = "spots", "boxes", "1", (), 0
+    places = ((40, 40), (140, 300))
+    shares = (0.01, 0.4)
+
+    def __init__(self, source: np.ndarray) -> None:
+        self.source = source
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+        found = []
+        for image in images:
+            seen = []
+            for (y, x), share in zip(self.places, self.shares, strict=True):
+                part = (slice(y, y + 32), slice(x, x + 48))
+                wanted, here = (np.abs(np.diff(p[part].astype(np.float32), axis=0)).mean() for p in (self.source, image))
+                if abs(here - wanted) <= share * wanted:
+                    seen.append(np.array([[x, y], [x + 48, y], [x + 48, y + 32], [x, y + 32]], np.float64))
+            found.append(Boxes(np.array(seen).reshape(-1, 4, 2)))
+        return list(found)
+
+    def importance(self, image: np.ndarray) -> np.ndarray:
+        return np.ones((1, 1), np.float32)
+
+
+def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
+    run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    source = seen(tmp_path / "a.jpg")
+    real = vision.open_system
+    monkeypatch.setattr(vision, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
+    run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
+    searched = verify.smallest
+    monkeypatch.setattr(verify, "smallest", lambda *a, mend, **k: searched(*a, **k))
+    run("djpeg", "a.jpg", "-o", "whole", "--guide", "uniform", "--verify", "spots", "-j", 1)
+    mended, whole = (rows(tmp_path / name)["a.jpg"] for name in ("mended", "whole"))
+    assert mended["verified"] is whole["verified"] is True
+    assert int(str(mended["output_bytes"])) < 0.7 * int(str(whole["output_bytes"]))
+    assert float(str(mended["quality"])) < float(str(whole["quality"]))
+    after = Spots(source).answers([seen(tmp_path / "mended" / "a.jpg")])[0]
+    assert isinstance(after, Boxes)
+    assert len(after.quads) == 2
 
 
 def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:

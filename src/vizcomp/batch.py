@@ -35,7 +35,7 @@ VERIFY_RUNGS = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
-VERIFY_TRIALS, COSTLY_SHARE = 5, 0.3  # trials, and the share of the source from which a file is worth some more
+VERIFY_TRIALS = ((0.3, 8), (0.03, 6), (0.0, 5))  # from which share of the source on a file is worth how many trials
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
@@ -316,16 +316,32 @@ def system_errors(name: str) -> Iterator[None]:
 def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[tuple[float, float]]:
     """The smallest file on which the system answers the same; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
+    seen = _seen(photo)
     with system_errors(batch.verify):
-        wanted = system.answers([_seen(photo)])[0]
+        wanted = system.answers([seen])[0]
+    height, width = seen.shape[:2]
+    del seen
 
     def judge(data: bytes) -> vision.Comparison:
         result = images.load_bytes(data, name, max_pixels=batch.max_pixels)
         with system_errors(batch.verify):
             return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance)
 
-    costly = round(COSTLY_SHARE * photo.source_bytes)
-    return verify.smallest(VERIFY_RUNGS, lambda rung: prepared.at(*rung), judge, trials=VERIFY_TRIALS, costly=costly)
+    def mend(rest: tuple[float, float], fine: tuple[float, float], places: vision.Quads) -> bytes:
+        return prepared.mended(*rest, fine[0], vision.surroundings(places, height, width))
+
+    return verify.smallest(
+        VERIFY_RUNGS,
+        lambda rung: prepared.at(*rung),
+        judge,
+        mend=mend,
+        budget=functools.partial(verify_budget, photo.source_bytes),
+    )
+
+
+def verify_budget(source: int, size: int) -> int:
+    """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the more there is to gain."""
+    return next(trials for share, trials in VERIFY_TRIALS if size >= share * source)
 
 
 def _depth_source(batch: BatchSettings) -> DepthSource:

@@ -68,6 +68,9 @@ TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
 TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
+# rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2 ln 2 / 12 squared steps
+BIT_WORTH = math.log(2) / 6
+
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
 LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
 TARGET_TOLERANCE = 0.02
@@ -213,6 +216,18 @@ class Prepared:
         """
         return self.encoder.encode(quality, guided=quality < 100, obey=share)
 
+    def mended(self, quality: float, share: float, fine: float, places: Array) -> bytes:
+        """The file at a quality, with a finer one in some places.
+
+        Args:
+            quality, share: as in `at`, of most of the picture.
+            fine: the quality in the places, where the guides have no say.
+            places: float32 (h, w) in 0..1 over the photo as displayed; 1: `fine`, 0: `quality`.
+        """
+        height, width = self.source.image.height, self.source.image.width
+        kept = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
+        return self.encoder.encode(fine, obey=share, rest=quality, kept=kept)
+
     @property
     def notices(self) -> tuple[str, ...]:
         return self.source.notices
@@ -340,6 +355,8 @@ class _Encoder:
         last: bool = False,
         guided: bool = True,
         obey: float = 1.0,
+        rest: float | None = None,
+        kept: Array | None = None,
     ) -> bytes:
         """The file at a quality.
 
@@ -350,6 +367,8 @@ class _Encoder:
             last: write the integers over the real values: no further call can follow.
             guided: obey the guides.
             obey: how far: the share (0..1) of their price.
+            rest: the quality that blocks are worth where `kept`, (R, C) of luma in 0..1, is 0; where it is 1 they are worth
+                `quality`, whatever the guides say.
         """
         image = self._source.image
         fine = TEXT_STEP_SCALE if guided and self._far > 0 and "text" in self._settings.guides else 1.0
@@ -362,13 +381,18 @@ class _Encoder:
             own = self._source.tables[index]
             slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
             tables[slot] = table
+            far = np.float32(self._far * obey if guided else 0.0)
+            rate = far * cheap + _prices(cheap, price, higher, share)
+            if rest is not None and kept is not None:
+                coarser = quantisation_tables(self._settings.table, rest, scale=fine)[kind]
+                rate = self._rest_rate(far * cheap, kept, component, float(_mean_step(coarser) / _mean_step(table)))
             quantised = coefficients.quantise(
                 component.values,
                 table,
                 unit=component.unit,
                 reuse=last,
                 dead_zone=DEAD_ZONE,
-                rate_weight=np.float32(self._far * obey if guided else 0.0) * cheap + _prices(cheap, price, higher, share),
+                rate_weight=rate,
                 exact=None if own is None else table == own,
                 mcu=(1, 1) if len(image.components) == 1 else (component.v, component.h),
             )
@@ -385,6 +409,20 @@ class _Encoder:
                 segments=self._source.segments,
             )
         )
+
+    def _rest_rate(self, rate: Array, kept: Array, component: coefficients.RealComponent, ratio: float) -> Array:
+        """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a price of `rate` there."""
+        first = self._source.image.components[0]
+        rows, cols = rate.shape
+        size = (first.v // component.v, first.h // component.h)
+        share = guide.for_component(kept, rows, cols, luma_size=size)
+        steps = np.float32(max(ratio, 1.0)) ** (1 - share)
+        return np.asarray((np.minimum(rate, self._far * (1 - share)) + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+
+
+def _mean_step(table: npt.NDArray[np.uint16]) -> float:
+    """The mean over the ten lowest frequencies, which most bits go to."""
+    return float(table.reshape(8, 8)[np.add.outer(np.arange(8), np.arange(8)) < 4].mean())
 
 
 def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:

@@ -1,10 +1,13 @@
 """The smallest file on which a vision system still answers as it did on the source.
 
-    found = smallest(rungs, encode, judge)
+    found = smallest(rungs, encode, judge, mend=mend)
 
 `rungs` go from small files to large ones. Whether a system is content is not monotone in quality: it may be lucky on a coarse
 file and not on a finer one. So a verdict counts only for the very file it was taken on, the file that is kept is one that passed
 itself, and below the smallest rung that passed some more are tried while trials are left.
+
+A detector that is not content says where: its answer lacks a box there, or has one too many. What is tried below the smallest
+rung that passed then has that rung's quality in those places, and a lower one elsewhere: docs/decisions/0008-mending-places.md.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from vizcomp.vision import Comparison
+from vizcomp.vision import NOWHERE, Comparison, Quads, together
 
 Rung = TypeVar("Rung")
 
 TRIALS = 6
-MORE_TRIALS = 8  # where the file that passed is a costly one
+BELOW = 2  # rungs between what places have that were mended and the rest of the picture, at first
+NEAR = 4  # a failure so many rungs below the one that passed, at most, says where to mend
+BELOW_LAST = 6  # as `BELOW`, under the last rung: it is many times as large as the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +31,18 @@ class Found(Generic[Rung]):
     """What a search came to.
 
     Attributes:
-        rung: of the file that is kept; the last one where none passed.
+        rung: of the file that is kept, outside the places that were mended; the last one where none passed.
         data: the file.
         verdict: of the system on this very file.
         trials: files that were made and judged.
+        places: how many places of the picture have more than the rung's quality.
     """
 
     rung: Rung
     data: bytes
     verdict: Comparison
     trials: int
+    places: int = 0
 
     @property
     def verified(self) -> bool:
@@ -48,18 +55,18 @@ def smallest(
     encode: Callable[[Rung], bytes],
     judge: Callable[[bytes], Comparison],
     *,
-    trials: int = TRIALS,
-    costly: int | None = None,
-    more: int = MORE_TRIALS,
+    mend: Callable[[Rung, Rung, Quads], bytes] | None = None,
+    budget: Callable[[int], int] = lambda size: TRIALS,
 ) -> Found[Rung]:
-    """Search the ladder by halves, then look further down from the smallest rung that passed.
+    """Search the ladder by halves, then look for smaller files than that of the smallest rung that passed.
 
     Args:
         rungs: settings from small files to large ones.
         encode: a setting to a file.
         judge: a file, as it would be written, to the verdict.
-        trials: files to make, about; one more where the last rung has to be asked.
-        costly: bytes from which a file is worth `more` trials in all: it was perhaps one unlucky verdict that sent the search up.
+        mend: settings of most of the picture and of some places, float64 (N, 4, 2), to a file; None: a file has one setting.
+        budget: from the bytes of the smallest file that passed so far to the number of files that it is worth to make; one
+            more is made where the last rung has to be asked.
 
     Raises:
         ValueError: no rungs.
@@ -81,13 +88,59 @@ def smallest(
             high = middle
         else:
             low = middle
+    if high == len(rungs):
+        return dataclasses.replace(tried[max(tried)], trials=len(tried))
+
+    places = NOWHERE
+    for at, one in tried.items():
+        if not one.verified and at >= high - NEAR:
+            places = together(places, one.verdict.unlike)
+    if mend is not None and len(places):
+        return _mended(rungs, high, tried, places, mend, judge, budget)
     at = high - 2  # high - 1 was asked, and failed
-    while high < len(rungs) and at >= 0:
-        if len(tried) >= (trials if costly is None or len(tried[high].data) < costly else max(trials, more)):
-            break
+    while at >= 0 and len(tried) < budget(len(tried[high].data)):
         if at not in tried and passes(at):
             high = at
         at -= 1
-    good = [f for f in tried.values() if f.verified]
-    kept = min(good, key=lambda f: len(f.data)) if good else tried[max(tried)]
+    kept = min((f for f in tried.values() if f.verified), key=lambda f: len(f.data))
     return dataclasses.replace(kept, trials=len(tried))
+
+
+def _mended(
+    rungs: Sequence[Rung],
+    high: int,
+    tried: dict[int, Found[Rung]],
+    places: Quads,
+    mend: Callable[[Rung, Rung, Quads], bytes],
+    judge: Callable[[bytes], Comparison],
+    budget: Callable[[int], int],
+) -> Found[Rung]:
+    """Files whose places have the rung `high`, that passed, and lower and lower ones elsewhere.
+
+    Where one fails, what it lacks joins the places, and the next has one rung more elsewhere.
+    """
+    made = len(tried)
+    best = tried[high]
+    top = high
+    rest = max(0, high - (BELOW_LAST if high == len(rungs) - 1 else BELOW))
+    while rest < top and made < budget(len(best.data)):
+        data = mend(rungs[rest], rungs[high], places)
+        if len(data) >= len(best.data):  # nothing to gain
+            if rest == 0:
+                break
+            rest -= 1
+            top = rest + 1
+            continue
+        made += 1
+        one = Found(rungs[rest], data, judge(data), 0, len(places))
+        if one.verified:
+            best, top, rest = one, rest, rest - 1
+            if rest < 0:
+                break
+            continue
+        before = len(places)
+        places = together(places, one.verdict.unlike)
+        if len(places) == before and rest + 1 >= top:
+            break
+        rest = min(rest + 1, top - 1)
+    return dataclasses.replace(best, trials=made)

@@ -30,7 +30,9 @@ from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsEr
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
+Quads = npt.NDArray[np.float64]  # (N, 4, 2), corners x, y in pixels
 
+NOWHERE: Quads = np.empty((0, 4, 2))
 GROUP = "vizcomp.systems"
 OURS = ("inception", "watcher", "inception-v3")
 NAMES = (*OURS, "text")
@@ -38,6 +40,8 @@ HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the pat
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 BATCH, BATCH_SMALL = 64, 1024  # images that are made ready together: of any size, and 32x32 ones
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
+AROUND = 16  # pixels around a box that is to be found again
+SAME_PLACE = 0.3  # IoU from which two boxes are one place
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
 LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
 
@@ -101,6 +105,7 @@ class Comparison:
         score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5.
         same: the verdict.
         matched, reference, found: boxes; 0 for classes.
+        unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; none for classes.
     """
 
     score: float
@@ -108,6 +113,7 @@ class Comparison:
     matched: int = 0
     reference: int = 0
     found: int = 0
+    unlike: Quads = dataclasses.field(default_factory=lambda: NOWHERE, compare=False, repr=False)
 
 
 def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0) -> Comparison:
@@ -127,20 +133,38 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0) -> Comp
         same = float(q[reference.best]) >= (1 - tolerance) * float(q.max())
         return Comparison(float(np.minimum(p, q).sum().clip(0, 1)), bool(same))
     if isinstance(reference, Boxes) and isinstance(found, Boxes):
-        matched = _matched(reference, found)
+        mine, theirs = _matched(reference, found)
         count = len(reference.quads) + len(found.quads)
-        score = 2 * matched / count if count else 1.0
-        return Comparison(score, score >= 1 - tolerance - 1e-12, matched, len(reference.quads), len(found.quads))
+        score = 2 * len(mine) / count if count else 1.0
+        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)])
+        same = score >= 1 - tolerance - 1e-12
+        return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
     raise SettingsError("a classifier's answer cannot be compared with a detector's")
 
 
-def _matched(reference: Boxes, found: Boxes) -> int:
-    total = 0
+def _matched(reference: Boxes, found: Boxes) -> tuple[list[int], list[int]]:
+    """The boxes that have a partner of the same label, by index in each of the answers."""
+    pairs = []
     for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
         mine = [i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label]
         theirs = [i for i in range(len(found.quads)) if label is None or found.labels[i] == label]
-        total += len(metrics.match_boxes(reference.quads[mine], found.quads[theirs]))
-    return total
+        pairs += [(mine[i], theirs[j]) for i, j, _ in metrics.match_boxes(reference.quads[mine], found.quads[theirs])]
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+def together(places: Quads, others: Quads) -> Quads:
+    """Some places, and those of the others that overlap none of them."""
+    for quad in others:
+        if not metrics.match_boxes(places, quad[None], SAME_PLACE):
+            places = np.concatenate([places, quad[None]])
+    return places
+
+
+def surroundings(quads: Quads, height: int, width: int) -> Array:
+    """`boxes_importance` of boxes that are larger by `AROUND` pixels and half their shorter side, all around."""
+    corners = np.stack([quads.min(1), quads.max(1)], 1)  # (N, 2, 2)
+    margin = AROUND + 0.5 * (corners[:, 1] - corners[:, 0]).min(1, keepdims=True)  # (N, 1)
+    return boxes_importance(np.stack([corners[:, 0] - margin, corners[:, 1] + margin], 1), height, width)
 
 
 # --- systems --------------------------------------------------------------------------------------------------------

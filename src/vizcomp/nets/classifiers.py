@@ -21,8 +21,10 @@ from vizcomp import weights
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.nets.inception import PRESETS, Inception, InceptionConfig, fold
 from vizcomp.nets.watcher import Watcher, WatcherConfig
+from vizcomp.nets.whitened import Whitened, WhitenedConfig
 
-ARCHITECTURES = ("inception", "inception-full", "watcher")
+ARCHITECTURES = ("inception", "inception-full", "watcher", "whitened")
+Network = Inception | Watcher | Whitened
 BUNDLED = ("inception", "watcher")
 PUBLISHED = ("inception-v3",)
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,12 +40,12 @@ class Classifier(nn.Module):
     `forward` takes float32 (N, 3, H, W) RGB in 0..1 and gives logits (N, classes).
 
     Attributes:
-        network: `Inception` or `Watcher`.
+        network: `Inception`, `Watcher` or `Whitened`.
         classes: names, in the order of the logits.
         words: the file's metadata.
     """
 
-    def __init__(self, network: Inception | Watcher, classes: tuple[str, ...] = (), words: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: Network, classes: tuple[str, ...] = (), words: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.network = network
         self.classes = classes
@@ -85,7 +87,7 @@ def _through(module: nn.Module, images: torch.Tensor, *, mixed: bool) -> torch.T
     return torch.cat(parts).float()
 
 
-def build(architecture: str, config: dict[str, Any] | None = None) -> Inception | Watcher:
+def build(architecture: str, config: dict[str, Any] | None = None) -> Network:
     """A network with fresh weights.
 
     Args:
@@ -99,6 +101,8 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Inception 
     try:
         if architecture == "watcher":
             return Watcher(WatcherConfig(**values))
+        if architecture == "whitened":
+            return Whitened(WhitenedConfig(**values))
         if architecture in ("inception", "inception-full"):
             preset = PRESETS["full" if architecture == "inception-full" else "compact"].to_dict()
             return Inception(InceptionConfig(**{**preset, **values}))
@@ -110,7 +114,7 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Inception 
 def save(
     path: Path,
     architecture: str,
-    network: Inception | Watcher,
+    network: Network,
     classes: tuple[str, ...],
     words: dict[str, Any],
     *,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,11 @@ from torch.nn import functional as F
 from vizcomp import datasets
 from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
+from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
+
+TAUGHT = ("once", "views")
+WHITENED_ON = 5000  # pictures that a first layer of `Whitened` is computed from
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,15 +37,19 @@ class ClassifierTrainSettings:
         architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.
+        bias_factor: on the rate of what has one axis: biases, factors of normalisations.
         weight_decay: on weights of two axes and more.
         label_smoothing: share of the target spread over all classes.
         shift: largest random shift, in pixels; edges are mirrored.
         corrupt: share of pictures that are blurred or made noisy.
         erase: side of a square that is blanked, 0 for none.
+        mix: share of the views into which another one is mixed, by up to a half (Zhang et al. 2018); so are their labels.
         start: a classifier of the same shape whose weights to begin with, "" for fresh ones.
-        teachers: classifiers to learn from beside the labels (Hinton et al. 2015), separated by ":"; their mean answer on each
-            picture and its mirror image is taken once, before the first step.
+        teachers: classifiers to learn from beside the labels (Hinton et al. 2015), separated by ":".
         teaching: share of the target that is the teachers' answer.
+        taught: "once": the teachers' mean answer on each picture and its mirror image, taken before the first step; "views":
+            their mean answer on each moved and flipped view, before it is blurred or erased, as it is shown to the network
+            (Beyer et al. 2022).
         average: decay of the averaged weights, for each step.
         validation: share of the data to check on, never trained on.
         half: bfloat16 arithmetic (on GPUs).
@@ -53,15 +61,18 @@ class ClassifierTrainSettings:
     epochs: int = 30
     batch: int = 128
     learning_rate: float = 0.2
+    bias_factor: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     shift: int = 3
     corrupt: float = 0.15
     erase: int = 0
+    mix: float = 0.0
     start: str = ""
     teachers: str = ""
     teaching: float = 0.7
+    taught: str = "once"
     average: float = 0.998
     validation: float = 0.1
     validate_every: int = 2
@@ -75,12 +86,14 @@ class ClassifierTrainSettings:
             "epochs": (1, 100_000),
             "batch": (2, 65_536),
             "learning_rate": (1e-9, 100),
+            "bias_factor": (0, 1000),
             "momentum": (0, 0.999),
             "weight_decay": (0, 1),
             "label_smoothing": (0, 0.9),
             "shift": (0, 16),
             "corrupt": (0, 1),
             "erase": (0, 64),
+            "mix": (0, 1),
             "teaching": (0, 1),
             "average": (0, 0.999999),
             "validation": (0, 0.9),
@@ -90,6 +103,8 @@ class ClassifierTrainSettings:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise SettingsError(f"{name} {getattr(self, name)} is not in {low:g}..{high:g}")
+        if self.taught not in TAUGHT:
+            raise SettingsError(f"taught {self.taught!r} is not one of {', '.join(TAUGHT)}")
         if self.architecture not in classifiers.ARCHITECTURES:
             raise SettingsError(
                 f"unknown architecture {self.architecture!r}", f"use one of {', '.join(classifiers.ARCHITECTURES)}"
@@ -150,17 +165,30 @@ def erased(images: torch.Tensor, side: int) -> torch.Tensor:
     return images.masked_fill(inside, 0.5)
 
 
-@torch.no_grad()
-def answers_of(teachers: list[classifiers.Classifier], images: torch.Tensor, *, half: bool = False) -> torch.Tensor:
-    """The mean probabilities of some classifiers on each picture and its mirror image.
-
-    uint8 (N, 3, H, W) to float32 (N, classes), on the pictures' device.
-    """
-    parts = []
+def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Pictures and their mirror images, some at a time: uint8 (N, 3, H, W) to float in 0..1."""
     for part in torch.split(images, 250):
         views = part.float().to(memory_format=torch.channels_last) / 255
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-            logits = [teacher(view) for teacher in teachers for view in (views, views.flip(3))]
+        yield [views, views.flip(3)]
+
+
+@torch.no_grad()
+def answers_of(
+    teachers: list[classifiers.Classifier], batches: Iterable[list[torch.Tensor]], *, half: bool = False
+) -> torch.Tensor:
+    """The mean probabilities of some classifiers over the views of each picture.
+
+    Args:
+        batches: for each batch its views, float (N, 3, H, W) in 0..1.
+        half: multiply in bfloat16.
+
+    Returns:
+        float32 (N of all batches, classes), on the pictures' device.
+    """
+    parts = []
+    for views in batches:
+        with torch.autocast(views[0].device.type, torch.bfloat16, enabled=half):
+            logits = [teacher(view) for teacher in teachers for view in views]
         parts.append(torch.stack([x.float().softmax(1) for x in logits]).mean(0))
     return torch.cat(parts)
 
@@ -183,17 +211,27 @@ class ClassifierTask:
         torch.manual_seed(s.seed)
         network = classifiers.build(s.architecture, {"classes": len(self.data.classes), **s.network})
         self.model = classifiers.Classifier(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, Whitened):
+            self._whiten(network)
         if s.start:
             self._begin_with(classifiers.load(s.start))
-        self.taught = self._taught()
+        self.teachers = self._open_teachers()
+        self.answered = self._answered_once() if self.teachers and s.taught == "once" else None
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        free = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in learned if p.ndim > 1], "weight_decay": s.weight_decay, "factor": 1.0},
+            {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0, "factor": s.bias_factor},
+        ]
         self.optimiser = torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
         self.steps_per_epoch = len(train) // s.batch
         self.steps = self.steps_per_epoch * s.epochs
         self.images_per_step = s.batch
+
+    def _whiten(self, network: Whitened) -> None:
+        """Its first layer from some pictures that are trained on."""
+        chosen = self.train[:: max(1, len(self.train) // WHITENED_ON)].to(self.images.device)
+        network.prepare((self.images[chosen].float() / 255 - self.model.mean) / self.model.std)
 
     def _begin_with(self, start: classifiers.Classifier) -> None:
         try:
@@ -201,46 +239,52 @@ class ClassifierTask:
         except RuntimeError as exc:
             raise SettingsError(f"{self.settings.start} has another shape than this network", "use the same --network") from exc
 
-    def _taught(self) -> torch.Tensor | None:
-        """The teachers' answers on all pictures, (N, classes); None without teachers."""
+    def _open_teachers(self) -> list[classifiers.Classifier]:
         s = self.settings
-        if not s.teachers:
-            return None
-        teachers = [classifiers.load(name).to(self.images.device) for name in s.teachers.split(":")]
-        for teacher, name in zip(teachers, s.teachers.split(":"), strict=True):
+        names = s.teachers.split(":") if s.teachers else []
+        teachers = [classifiers.load_folded(name).to(self.images.device) for name in names]
+        for teacher, name in zip(teachers, names, strict=True):
             if teacher.classes != tuple(self.data.classes):
                 raise SettingsError(f"the teacher {name} knows other classes than the data", "teach with the same classes")
+        return teachers
+
+    def _answered_once(self) -> torch.Tensor:
+        """The teachers' answers on the pictures that are trained on, (N, classes) with zeros for the others."""
         answers = torch.zeros(len(self.images), len(self.data.classes), device=self.images.device)
         chosen = self.train.to(self.images.device)
-        answers[chosen] = answers_of(teachers, self.images[chosen], half=s.half)
+        answers[chosen] = answers_of(self.teachers, _views_of(self.images[chosen]), half=self.settings.half)
         return answers
 
-    def _target(self, chosen: torch.Tensor) -> torch.Tensor:
+    def _views_and_target(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Moved, flipped and mixed pictures, float (N, 3, H, W) in 0..1, and what to answer on them, (N, classes)."""
         s = self.settings
-        labels = self.labels[chosen.to(self.labels.device)]
-        if self.taught is None:
-            return labels
-        classes = self.taught.shape[1]
-        hard = F.one_hot(labels, classes) * (1 - s.label_smoothing) + s.label_smoothing / classes
-        return (1 - s.teaching) * hard + s.teaching * self.taught[chosen.to(self.labels.device)]
-
-    def _views(self, chosen: torch.Tensor) -> torch.Tensor:
-        s = self.settings
-        images = shifted_and_flipped(self.images[chosen.to(self.images.device)], s.shift).float() / 255
-        return erased(corrupted(images, s.corrupt), s.erase)
+        chosen = chosen.to(self.labels.device)
+        views = shifted_and_flipped(self.images[chosen], s.shift).float() / 255
+        classes = len(self.data.classes)
+        target = F.one_hot(self.labels[chosen], classes) * (1 - s.label_smoothing) + s.label_smoothing / classes
+        if self.answered is not None:
+            target = (1 - s.teaching) * target + s.teaching * self.answered[chosen]
+        if s.mix:
+            other = torch.rand(len(views), 1, device=views.device) / 2 * (torch.rand(len(views), 1, device=views.device) < s.mix)
+            views = views.lerp(views.flip(0), other[..., None, None])
+            target = target.lerp(target.flip(0), other)
+        if self.teachers and self.answered is None:
+            target = (1 - s.teaching) * target + s.teaching * answers_of(self.teachers, [[views]], half=s.half)
+        return views, target
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
         chosen = loop.batch_indices(index, count=len(self.train), batch=s.batch, seed=s.seed, processes=self.processes)
         chosen = self.train[chosen]
         for group in self.optimiser.param_groups:
-            group["lr"] = s.learning_rate * loop.one_cycle(index, self.steps)
+            group["lr"] = s.learning_rate * group["factor"] * loop.one_cycle(index, self.steps)
         self.model.train()
-        images, labels = self._views(chosen), self.labels[chosen.to(self.labels.device)]
+        labels = self.labels[chosen.to(self.labels.device)]
+        views, target = self._views_and_target(chosen)
+        images = erased(corrupted(views, s.corrupt), s.erase)
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
             logits = self.model(images)
-            smoothing = s.label_smoothing if self.taught is None else 0.0  # with teachers it is in the target
-            loss = F.cross_entropy(logits, self._target(chosen), label_smoothing=smoothing)
+            loss = F.cross_entropy(logits, target)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model.parameters())

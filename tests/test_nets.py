@@ -14,6 +14,7 @@ from vizcomp.errors import ModelError, SettingsError  # noqa: E402
 from vizcomp.nets import classifiers, inception  # noqa: E402
 from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig  # noqa: E402
 from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize  # noqa: E402
+from vizcomp.nets.whitened import Whitened, WhitenedConfig  # noqa: E402
 
 SMALL = RecurrentConfig(
     stem=(8, 4), encoder=((8, 2, 1),), decoder=((8, 2, 1), (8, 4, 1)), bits=(2, 3, 4), shared=False, sees="both"
@@ -41,9 +42,22 @@ def test_published_codec_has_the_published_size() -> None:
 
 @pytest.mark.parametrize("side", [32, 40, 64])
 def test_small_classifiers_take_images_of_several_sizes(side: int) -> None:
-    for name in ("inception", "watcher"):
+    for name in ("inception", "watcher", "whitened"):
         network = classifiers.Classifier(classifiers.build(name, {"classes": 7})).eval()
         assert network(torch.rand(2, 3, side, side)).shape == (2, 7)
+
+
+def test_the_first_layer_whitens_patches() -> None:
+    torch.manual_seed(0)
+    images = 10 * torch.nn.functional.avg_pool2d(torch.randn(400, 3, 36, 36), 5, 1)  # neighbours alike, as in photos
+    network = Whitened(WhitenedConfig(classes=3))
+    network.prepare(images)
+    with torch.no_grad():
+        seen = network.patches(images).transpose(0, 1).flatten(1)  # (24, N)
+    torch.testing.assert_close(torch.cov(seen[:12]), torch.eye(12), atol=0.06, rtol=0)
+    assert torch.equal(seen[:12], -seen[12:])
+    with pytest.raises(SettingsError):
+        WhitenedConfig(channels=(8, 256, 256))
 
 
 def test_pooling_after_the_convolution_is_pooling_before_it() -> None:

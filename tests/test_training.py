@@ -18,6 +18,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E402
+from vizcomp.nets import classifiers  # noqa: E402
 from vizcomp.neural import NeuralCodec  # noqa: E402
 from vizcomp.training import codec, launch, loop  # noqa: E402
 from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
@@ -75,6 +76,35 @@ def test_a_classifier_learns_and_writes_its_run(classes: Path, tmp_path: Path) -
     about = json.loads((tmp_path / "model.json").read_text())
     assert about["classes"] == ["dark", "light"]
     assert about["pictures"]["validation"] == 8
+
+
+def test_a_teacher_answers_every_view(classes: Path, tmp_path: Path) -> None:
+    """What the teacher takes for the other class the pupil learns to take for it too, whatever the labels say."""
+    taught: dict[str, object] = {"architecture": "whitened", "network": {"channels": [24, 24, 24]}, "learning_rate": 0.1}
+    settings = classifier_settings(classes, epochs=16, average=0.5, **taught)
+    assert train_classifier(settings, tmp_path / "teacher").figures["accuracy"] == 1.0
+    teacher = classifiers.load(tmp_path / "teacher" / "model.safetensors")
+    with torch.no_grad():
+        teacher.network.fc.weight.copy_(teacher.network.fc.weight.flip(0))
+    wrong = tmp_path / "wrong.safetensors"
+    classifiers.save(wrong, "whitened", teacher.network, teacher.classes, {})
+    pupil = {"epochs": 16, "average": 0.5, "teachers": str(wrong), "teaching": 1.0, "taught": "views", "mix": 0.5}
+    assert train_classifier(classifier_settings(classes, **pupil), tmp_path / "pupil").figures["accuracy"] == 0.0
+    with pytest.raises(SettingsError, match="taught"):
+        classifier_settings(classes, taught="twice")
+
+
+@pytest.mark.parametrize("taught", ["once", "views"])
+def test_a_taught_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, taught: str) -> None:
+    train_classifier(classifier_settings(classes), tmp_path / "teacher")
+    settings = classifier_settings(
+        classes, teachers=str(tmp_path / "teacher" / "model.safetensors"), taught=taught, mix=0.5, erase=4, bias_factor=8.0
+    )
+    train_classifier(settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(settings, tmp_path / "parts", on_progress=_Stop(2))
+    train_classifier(settings, tmp_path / "parts", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 class _Stop:

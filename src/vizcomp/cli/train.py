@@ -66,7 +66,7 @@ def train(
     ] = None,
     architecture: Annotated[
         str | None,
-        typer.Option("--architecture", metavar="inception|inception-full|watcher", help="Classifier: which network."),
+        typer.Option("--architecture", metavar="inception|inception-full|watcher|whitened", help="Classifier: which network."),
     ] = None,
     pretrain: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""Training of the classifiers: `inception` (compact or full) and `watcher`.
+"""Training of the classifiers: `inception` (compact or full), `watcher`, and `whitened`, which teaches others.
 
 Stochastic gradient descent with Nesterov momentum, a one-cycle rate, label smoothing (Szegedy et al. 2015), weight decay on
 convolutions only, random flips and shifts, and an average of the weights (Polyak and Juditsky 1992) as the result. A run

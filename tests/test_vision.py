@@ -51,13 +51,18 @@ def test_boxes_are_the_same_when_each_finds_its_own() -> None:
 
 def test_where_two_answers_differ() -> None:
     before = boxes((0, 0, 10, 10), (50, 50, 80, 60), labels=("dog", "cat"))
-    found = compare(before, boxes((0, 0, 10, 10), (20, 20, 30, 30), (50, 50, 80, 60), labels=("dog", "dog", "dog")))
+    others = boxes((0, 0, 10, 10), (20, 20, 30, 30), (50, 50, 80, 60), labels=("dog", "dog", "dog"))
+    found = compare(before, others, where=True)
+    assert found.unlike is not None
     assert found.unlike[:, 0].tolist() == [[50, 50], [20, 20], [50, 50]]  # the cat, then what stands in its place and another
     places = vision.together(vision.NOWHERE, found.unlike)
     assert places[:, 0].tolist() == [[50, 50], [20, 20]]
     assert len(vision.together(places, found.unlike)) == 2
-    assert not len(compare(before, before).unlike)
-    assert not len(compare(classes(1, 0), classes(0, 1)).unlike)
+    same = compare(before, before, where=True).unlike
+    assert same is not None
+    assert not len(same)
+    assert compare(before, others).unlike is None
+    assert not len(vision.together(vision.NOWHERE, compare(classes(1, 0), classes(0, 1), where=True).unlike))
     around = vision.surroundings(places[:1], 100, 120)
     assert around.shape == (100, 120)
     assert around[50:60, 50:80].min() == around[55 - 25, 65] == 1  # 16 pixels, half the height and the margin

@@ -35,7 +35,7 @@ VERIFY_RUNGS = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
-VERIFY_TRIALS = ((0.3, 8), (0.03, 6), (0.0, 5))  # from which share of the source on a file is worth how many trials
+VERIFY_TRIALS = ((0.3, 8), (0.06, 6), (0.0, 5))  # from which share of the source on a file is worth how many trials
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 
@@ -325,7 +325,7 @@ def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSe
     def judge(data: bytes) -> vision.Comparison:
         result = images.load_bytes(data, name, max_pixels=batch.max_pixels)
         with system_errors(batch.verify):
-            return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance)
+            return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance, where=True)
 
     def mend(rest: tuple[float, float], fine: tuple[float, float], places: vision.Quads) -> bytes:
         return prepared.mended(*rest, fine[0], vision.surroundings(places, height, width))

@@ -105,7 +105,8 @@ class Comparison:
         score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5.
         same: the verdict.
         matched, reference, found: boxes; 0 for classes.
-        unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; none for classes.
+        unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; None where nobody asked for
+            them, or for classes.
     """
 
     score: float
@@ -113,15 +114,18 @@ class Comparison:
     matched: int = 0
     reference: int = 0
     found: int = 0
-    unlike: Quads = dataclasses.field(default_factory=lambda: NOWHERE, compare=False, repr=False)
+    unlike: Quads | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
-def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0) -> Comparison:
+def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
     """Whether `found`, the answer on a result, is the same as `reference`, the answer on its source.
 
     Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
     the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
     1 - `tolerance`; none against none is the same.
+
+    Args:
+        where: say too which boxes have no partner.
 
     Raises:
         SettingsError: answers of different kinds, or of different classes.
@@ -136,7 +140,7 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0) -> Comp
         mine, theirs = _matched(reference, found)
         count = len(reference.quads) + len(found.quads)
         score = 2 * len(mine) / count if count else 1.0
-        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)])
+        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
         same = score >= 1 - tolerance - 1e-12
         return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
     raise SettingsError("a classifier's answer cannot be compared with a detector's")
@@ -152,9 +156,9 @@ def _matched(reference: Boxes, found: Boxes) -> tuple[list[int], list[int]]:
     return [i for i, _ in pairs], [j for _, j in pairs]
 
 
-def together(places: Quads, others: Quads) -> Quads:
+def together(places: Quads, others: Quads | None) -> Quads:
     """Some places, and those of the others that overlap none of them."""
-    for quad in others:
+    for quad in NOWHERE if others is None else others:
         if not metrics.match_boxes(places, quad[None], SAME_PLACE):
             places = np.concatenate([places, quad[None]])
     return places

@@ -102,6 +102,7 @@ TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and tha
     "nets/inception.py",
     "nets/recurrent.py",
     "nets/watcher.py",
+    "nets/whitened.py",
     "training/classifier.py",
     "training/codec.py",
     "training/contexts.py",

@@ -172,6 +172,18 @@ def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_n
         assert len(found.data) < len(plain.data)
 
 
+def test_answers_that_differ_everywhere_mend_nothing() -> None:
+    many = np.concatenate([square(100 * i) for i in range(verify.MOST_PLACES + 1)])
+
+    def judge(data: bytes) -> Comparison:
+        return Comparison(float(len(data) >= 9), len(data) >= 9, unlike=many)
+
+    def mend(rest: int, fine: int, places: np.ndarray) -> bytes:
+        raise AssertionError("nothing to mend")
+
+    assert verify.smallest(range(17), bytes, judge, mend=mend).rung == 9
+
+
 class Spots:
     """A detector of two places whose fine detail must be what it was on the source, within a share of its own for each."""
 

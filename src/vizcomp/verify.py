@@ -23,6 +23,7 @@ Rung = TypeVar("Rung")
 TRIALS = 6
 BELOW = 2  # rungs between what places have that were mended and the rest of the picture, at first
 NEAR = 4  # a failure so many rungs below the one that passed, at most, says where to mend
+MOST_PLACES = 50  # where two answers differ in more, the whole picture is what they differ in
 BELOW_LAST = 6  # as `BELOW`, under the last rung: it is many times as large as the others
 
 
@@ -94,7 +95,7 @@ def smallest(
     places = NOWHERE
     for at, one in tried.items():
         if not one.verified and at >= high - NEAR:
-            places = together(places, one.verdict.unlike)
+            places = together(places, _few(one.verdict.unlike))
     if mend is not None and len(places):
         return _mended(rungs, high, tried, places, mend, judge, budget)
     at = high - 2  # high - 1 was asked, and failed
@@ -104,6 +105,10 @@ def smallest(
         at -= 1
     kept = min((f for f in tried.values() if f.verified), key=lambda f: len(f.data))
     return dataclasses.replace(kept, trials=len(tried))
+
+
+def _few(places: Quads | None) -> Quads | None:
+    return None if places is None or len(places) > MOST_PLACES else places
 
 
 def _mended(
@@ -139,7 +144,7 @@ def _mended(
                 break
             continue
         before = len(places)
-        places = together(places, one.verdict.unlike)
+        places = together(places, _few(one.verdict.unlike))
         if len(places) == before and rest + 1 >= top:
             break
         rest = min(rest + 1, top - 1)

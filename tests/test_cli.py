@@ -277,3 +277,10 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jo
 
 def test_version() -> None:
     assert vizcomp("--version").stdout.startswith("vizcomp ")
+
+
+def test_an_exception_that_says_nothing_is_named() -> None:
+    from vizcomp.errors import first_line
+
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(ValueError("\n a\nb")) == "a"

@@ -34,6 +34,7 @@ from vizcomp.errors import (
     TooLargeError,
     TruncatedError,
     VizcompError,
+    first_line,
 )
 
 Pixels = npt.NDArray[np.uint8]
@@ -876,7 +877,7 @@ def _read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip:
                         labels.append(number)
                         names.append(name)
         except (pyarrow.ArrowException, OSError) as exc:
-            raise FormatError(f"{shown} cannot be read as Parquet: {str(exc).splitlines()[0]}", "download it again") from exc
+            raise FormatError(f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again") from exc
     if not kept:
         raise InputError(f"{photos.printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
     low, high = min(labels), max(labels)

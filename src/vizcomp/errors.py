@@ -111,3 +111,8 @@ class TrainingError(VizcompError):
 
 class EngineError(VizcompError):
     """The engine that runs the tasks failed."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; the name of its class where it says nothing, as MemoryError does."""
+    return str(error).strip().partition("\n")[0].strip() or type(error).__name__

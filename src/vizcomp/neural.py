@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import entropy, vzc, weights
-from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError
+from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError, first_line
 from vizcomp.images import DEFAULT_MAX_PIXELS, map_file
 from vizcomp.storage import StorePath
 
@@ -135,7 +135,7 @@ class NeuralCodec:
         try:
             network.load_state_dict({k: tensors[k].float() for k in own})
         except RuntimeError as exc:
-            raise ModelError(f"{path}: {str(exc).splitlines()[0]}", MODEL_HINT) from exc
+            raise ModelError(f"{path}: {first_line(exc)}", MODEL_HINT) from exc
         context = entropy.ContextModel.from_arrays(arrays) if arrays else entropy.ContextModel.flat(network.config.bits)
         return cls(network.eval().requires_grad_(False), context, words, str(name))
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp import downloads, metrics, weights
-from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError, WeightsMissingError
+from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError, WeightsMissingError, first_line
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -417,7 +417,7 @@ def _torchvision(spec: str, *, offline: bool) -> System:
     try:
         module = torchvision.models.get_model(name, weights=choice, progress=False).eval().requires_grad_(False)
     except (OSError, RuntimeError) as exc:
-        why = str(exc).splitlines()[0]
+        why = first_line(exc)
         raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
     finally:
         torch.hub.set_dir(before)
@@ -629,7 +629,7 @@ class OnnxSystem:
         try:
             self._session = open_session(str(path))
         except Exception as exc:  # ONNX Runtime has a class of its own for each cause
-            raise ModelError(f"{path} cannot be read as an ONNX model: {str(exc).splitlines()[0]}", "export it again") from exc
+            raise ModelError(f"{path} cannot be read as an ONNX model: {first_line(exc)}", "export it again") from exc
         self.fingerprint = file_fingerprint(path)
         self.classes = self.words.classes
         try:
@@ -701,7 +701,7 @@ class OnnxSystem:
         try:
             found = self._session.run(None, {self._input: np.ascontiguousarray(views)})
         except Exception as exc:
-            raise InputError(f"{self.name} fails: {str(exc).splitlines()[0]}", "check the model's input") from exc
+            raise InputError(f"{self.name} fails: {first_line(exc)}", "check the model's input") from exc
         return dict(zip(self._outputs, (np.asarray(f) for f in found), strict=True))
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:

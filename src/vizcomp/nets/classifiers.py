@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vizcomp import weights
-from vizcomp.errors import InputError, ModelError, SettingsError
+from vizcomp.errors import InputError, ModelError, SettingsError, first_line
 from vizcomp.nets.inception import PRESETS, Inception, InceptionConfig, fold
 from vizcomp.nets.watcher import Watcher, WatcherConfig
 from vizcomp.nets.whitened import Whitened, WhitenedConfig
@@ -310,7 +310,7 @@ def load(name: str | Path, *, offline: bool = False) -> Classifier:
     try:
         network.load_state_dict(tensors, strict=False)
     except RuntimeError as exc:
-        raise ModelError(f"{path}: {str(exc).splitlines()[0]}", hint) from exc
+        raise ModelError(f"{path}: {first_line(exc)}", hint) from exc
     return classifier.eval().requires_grad_(False)
 
 

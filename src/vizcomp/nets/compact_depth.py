@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.errors import ModelError, SettingsError
+from vizcomp.errors import ModelError, SettingsError, first_line
 from vizcomp.nets.sessions import open_network, return_memory
 
 if TYPE_CHECKING:
@@ -381,7 +381,7 @@ def export_onnx(
         try:
             member.load_state_dict(state)
         except RuntimeError as exc:
-            raise ModelError(f"the weights do not fit the configuration: {str(exc).splitlines()[0]}") from exc
+            raise ModelError(f"the weights do not fit the configuration: {first_line(exc)}") from exc
         members.append(member.eval())
     network = build_ensemble(config, members, prior).eval()
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)

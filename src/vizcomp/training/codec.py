@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp import datasets
-from vizcomp.errors import ModelError, SettingsError, TrainingError
+from vizcomp.errors import ModelError, SettingsError, TrainingError, first_line
 from vizcomp.metrics import ms_ssim
 from vizcomp.nets import classifiers, inception
 from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
@@ -259,7 +259,7 @@ def load_weights(path: Path, network: RecurrentCodec) -> None:
                 own[name] = saved[name].float()
         network.load_state_dict(own)
     except (OSError, SafetensorError, KeyError, RuntimeError) as exc:
-        raise ModelError(f"{path}: not the weights of such a codec: {str(exc).splitlines()[0]}") from exc
+        raise ModelError(f"{path}: not the weights of such a codec: {first_line(exc)}") from exc
 
 
 # --- the task ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.errors import OutputError, SettingsError, TrainingError
+from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
 from vizcomp.metrics import spearman
 from vizcomp.nets.compact_depth import (
     POSITION_STRIDE,
@@ -314,7 +314,7 @@ def read_depth_data(folder: Path, long_side: int) -> DepthData:
             with Image.open(by_stem[path.stem]) as file:
                 depth = np.asarray(file.convert("L") if file.mode in ("P", "RGB", "RGBA", "LA", "1") else file, dtype=np.float32)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-            skipped.append(f"{path.name}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}")
+            skipped.append(f"{path.name}: {first_line(exc)}")
             continue
         small = scale_photo(photo, long_side)
         size = (max(2, small.shape[1] // 2), max(2, small.shape[0] // 2))
@@ -650,7 +650,7 @@ def train_depth(
         device = torch.device(settings.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise TrainingError(f"device {settings.device!r} cannot be used: {str(exc).splitlines()[0]}", "use --device cpu") from exc
+        raise TrainingError(f"device {settings.device!r} cannot be used: {first_line(exc)}", "use --device cpu") from exc
     data = read_depth_data(Path(settings.data), settings.network.long_side)
     share = 0.0 if settings.folds else settings.validation
     train, validation, held = split_photos(len(data.names), settings.held_every, share)

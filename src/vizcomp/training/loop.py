@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import torch
 
-from vizcomp.errors import OutputError, SettingsError, TrainingError
+from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
 from vizcomp.training.launch import launched
 from vizcomp.training.settings import SAVED, check_unchanged
 
@@ -200,7 +200,7 @@ def open_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise SettingsError(f"device {name!r} cannot be used: {str(exc).splitlines()[0]}", "use --device cpu") from exc
+        raise SettingsError(f"device {name!r} cannot be used: {first_line(exc)}", "use --device cpu") from exc
     return device
 
 
@@ -511,7 +511,7 @@ def _write_checkpoint(
 
 def _unwritable(exc: Exception, folder: Path) -> OutputError:
     where = getattr(exc, "filename", None) or folder
-    reason = getattr(exc, "strerror", None) or str(exc).splitlines()[0]
+    reason = getattr(exc, "strerror", None) or first_line(exc)
     return OutputError(f"{where}: {reason}", "free space there, then go on with --resume")
 
 

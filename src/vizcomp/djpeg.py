@@ -338,12 +338,14 @@ class _Encoder:
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
-        first = source.image.components[0]
-        self._cheap = []  # for each component 0 = as important as can be, 1 = least
-        for component in source.image.components:
-            rows, cols = component.values.shape[:2]
-            size = (first.v // component.v, first.h // component.h)
-            self._cheap.append(1 - guide.for_component(importance, rows, cols, luma_size=size))
+        # for each component 0 = as important as can be, 1 = least
+        self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
+
+    def _on_grid_of(self, component: coefficients.RealComponent, field: Array) -> Array:
+        """A map of luma's blocks on a component's own."""
+        first = self._source.image.components[0]
+        rows, cols = component.values.shape[:2]
+        return guide.for_component(field, rows, cols, luma_size=(first.v // component.v, first.h // component.h))
 
     def encode(
         self,
@@ -368,7 +370,7 @@ class _Encoder:
             guided: obey the guides.
             obey: how far: the share (0..1) of their price.
             rest: the quality that blocks are worth where `kept`, (R, C) of luma in 0..1, is 0; where it is 1 they are worth
-                `quality`, whatever the guides say.
+                `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
         fine = TEXT_STEP_SCALE if guided and self._far > 0 and "text" in self._settings.guides else 1.0
@@ -382,10 +384,12 @@ class _Encoder:
             slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
-            rate = far * cheap + _prices(cheap, price, higher, share)
             if rest is not None and kept is not None:
                 coarser = quantisation_tables(self._settings.table, rest, scale=fine)[kind]
-                rate = self._rest_rate(far * cheap, kept, component, float(_mean_step(coarser) / _mean_step(table)))
+                ratio = _mean_step(coarser) / _mean_step(table)
+                rate = self._rest_rate(far * cheap, self._on_grid_of(component, kept), ratio)
+            else:
+                rate = far * cheap + _prices(cheap, price, higher, share)
             quantised = coefficients.quantise(
                 component.values,
                 table,
@@ -410,14 +414,10 @@ class _Encoder:
             )
         )
 
-    def _rest_rate(self, rate: Array, kept: Array, component: coefficients.RealComponent, ratio: float) -> Array:
+    def _rest_rate(self, rate: Array, kept: Array, ratio: float) -> Array:
         """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a price of `rate` there."""
-        first = self._source.image.components[0]
-        rows, cols = rate.shape
-        size = (first.v // component.v, first.h // component.h)
-        share = guide.for_component(kept, rows, cols, luma_size=size)
-        steps = np.float32(max(ratio, 1.0)) ** (1 - share)
-        return np.asarray((np.minimum(rate, self._far * (1 - share)) + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+        steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
+        return np.asarray((np.minimum(rate, self._far * (1 - kept)) + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
 
 
 def _mean_step(table: npt.NDArray[np.uint16]) -> float:

@@ -60,6 +60,28 @@ def test_the_first_layer_whitens_patches() -> None:
         WhitenedConfig(channels=(8, 256, 256))
 
 
+def test_the_mirror_image_is_asked_in_doubt_only() -> None:
+    network = classifiers.load("inception").network
+    assert network.config.mirror
+    generator = torch.Generator().manual_seed(0)
+    blots = torch.nn.functional.interpolate(torch.randn(96, 3, 3, 3, generator=generator), size=32, mode="bicubic")
+    seen = 1.5 * blots
+    with torch.inference_mode():
+        found = network(seen)
+        one, other = network.fc(network.features(seen)), network.fc(network.features(seen.flip(3)))
+        alone = torch.cat([network(x[None]) for x in seen])
+    first, second = one.topk(2, 1).values.T
+    unsure = first - second < inception.DOUBT
+    assert 8 <= int(unsure.sum()) <= 88
+    torch.testing.assert_close(found[~unsure], one[~unsure], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[unsure], ((one + other) / 2)[unsure], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(alone, found, atol=1e-4, rtol=1e-4)
+    learned = seen.clone().requires_grad_(True)
+    network(learned).sum().backward()
+    assert learned.grad is not None
+    assert bool((learned.grad.abs().sum((1, 2, 3)) > 0).all())
+
+
 def test_pooling_after_the_convolution_is_pooling_before_it() -> None:
     torch.manual_seed(0)
     layer = ConvNormReLU(6, 5, 1).eval()

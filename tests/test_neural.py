@@ -75,6 +75,15 @@ def test_what_is_complete_of_a_cut_file_decodes_as_fewer_iterations(codec: Neura
         codec.decode(data[: header.offsets[0]], allow_truncated=True)
 
 
+def test_the_images_of_all_iterations_come_in_one_pass(codec: NeuralCodec, cat: np.ndarray) -> None:
+    codes = codec.codes_many(np.stack([cat[:64, :96], cat[64:128, :96]]))
+    found = codec.images_between(codes)
+    assert len(found) == len(codes) == 3
+    for many, images in enumerate(found, 1):
+        assert np.array_equal(images, codec.images(codes[:many]))
+    assert [np.array_equal(a, b) for a, b in zip(codec.images_between(codes, 2), found[1:], strict=True)] == [True, True]
+
+
 def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) -> None:
     sizes = [len(codec.encode(cat, iterations=n)) for n in (1, 2, 3)]
     assert sizes == sorted(set(sizes))

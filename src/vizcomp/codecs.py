@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -22,7 +23,7 @@ from PIL import Image, features
 from vizcomp import depth, entropy, images, neural, vzc
 from vizcomp._version import __version__
 from vizcomp.djpeg import DjpegSettings, compress
-from vizcomp.errors import MissingExtraError, SettingsError, VizcompError
+from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -325,14 +326,8 @@ class Recurrent:
                         packed[t][members[at]] = payload
         encoding = (time.perf_counter() - started) / codec.iterations
         bad = {index for index, _ in errors}
-        for t in range(codec.iterations):
-            started = time.perf_counter()
-            found: list[Pixels | None] = [None] * count
-            for members in groups.values():
-                good = [i for i in members if i not in bad]
-                for i, image in zip(good, self._decoded([files[t][i] for i in good]), strict=True):
-                    found[i] = image
-            seconds = time.perf_counter() - started
+        good = [[i for i in members if i not in bad] for members in groups.values()]
+        for t, (found, seconds) in enumerate(self._decoded(files, list(filter(None, good)))):
             sizes = [None if i in bad else float(len(files[t][i])) for i in range(count)]
             loads = [None if i in bad else float(vzc.read_header(files[t][i]).payload_bytes) for i in range(count)]
             setting = f"{t + 1} iteration{'s' if t else ''}" + (f", search {self._search}" if self._search is not None else "")
@@ -351,20 +346,42 @@ class Recurrent:
         each = [codec.codes(source, iterations=codec.iterations, search=self._search) for source in sources]
         return [np.stack(planes) for planes in zip(*each, strict=True)]
 
-    def _decoded(self, files: list[bytes]) -> list[Pixels]:
+    def _decoded(self, files: list[list[bytes]], groups: list[list[int]]) -> Iterator[tuple[list[Pixels | None], float]]:
+        """What the files of 1, 2 ... iterations decode to, and how long that takes; `groups` are images of one size."""
+        count = len(files[0])
         if not self.native:
-            return [self._codec.decode(data).image for data in files]
-        stored = [vzc.unpack(data) for data in files]
-        if not stored:
-            return []
+            for these in files:
+                started = time.perf_counter()
+                whole: list[Pixels | None] = [None] * count
+                for i in itertools.chain(*groups):
+                    whole[i] = self._codec.decode(these[i]).image
+                yield whole, time.perf_counter() - started
+            return
+        found: list[list[Pixels | None]] = [[None] * count for _ in files]
+        started = time.perf_counter()
+        for members in groups:
+            for t, images_now in enumerate(self._prefixes([[these[i] for i in members] for these in files])):
+                for i, image in zip(members, images_now, strict=True):
+                    found[t][i] = image
+        seconds = time.perf_counter() - started
+        for t, whole in enumerate(found, 1):
+            yield whole, seconds * t / len(files)  # each iteration takes as long as the next
+
+    def _prefixes(self, files: list[list[bytes]]) -> list[Pixels]:
+        """What files of one size decode to, those of 1, 2 ... iterations: uint8 (N, H, W, 3) each.
+
+        A file of more iterations begins with the chunks of the one before, so their bits and the decoder's state serve again.
+        """
+        codec = self._codec
+        stored = [[vzc.unpack(data) for data in these] for these in files]
+        header = stored[0][0].header
+        grid = -(-header.height // codec.config.block), -(-header.width // codec.config.block)
         planes: list[npt.NDArray[np.uint8]] = []
-        block = self._codec.config.block
-        grid = -(-stored[0].header.height // block), -(-stored[0].header.width // block)
-        for t in range(stored[0].header.iterations):
-            chunks = [bytes(s.chunks[t]) for s in stored]
-            planes += entropy.decode_batch(self._codec.context, chunks, t, t, grid, planes)
-        found = self._codec.images(planes)[:, : stored[0].header.height, : stored[0].header.width]
-        return list(found)
+        for t, these in enumerate(stored):
+            if t and any(a.chunks[:t] != b.chunks for a, b in zip(these, stored[t - 1], strict=True)):
+                raise FormatError("a file of more iterations does not begin as one of fewer does")
+            planes += entropy.decode_batch(codec.context, [s.chunks[t] for s in these], t, t, grid, planes)
+        return [made[:, : header.height, : header.width] for made in codec.images_between(planes)]
 
     def _beside(self, payloads: list[bytes], iterations: int, total: int) -> float:
         writer = vzc.PackWriter(model=self._codec.fingerprint)

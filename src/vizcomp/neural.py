@@ -472,18 +472,22 @@ class NeuralCodec:
 
     def images(self, codes: Sequence[Bits]) -> Pixels:
         """The images of N codes: uint8 (N, bits[t], rows, columns) to uint8 (N, rows * block, columns * block, 3)."""
+        return self.images_between(codes, len(codes))[0]
+
+    def images_between(self, codes: Sequence[Bits], first: int = 1) -> list[Pixels]:
+        """The images of N codes after `first` iterations and after each later one, in one pass: what `images` gives, for each."""
         import torch
 
         count, _, rows, columns = codes[0].shape
         step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
-        parts = []
+        made = [np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8) for _ in codes[first - 1 :]]
         with torch.inference_mode():
             for start in range(0, count, step):
                 planes = [torch.from_numpy(c[start : start + step]).float() * 2 - 1 for c in codes]
-                parts.append(_to_pixels(self._network.decode(planes)))
-        if not parts:
-            return np.empty((0, rows * self.config.block, columns * self.config.block, 3), np.uint8)
-        return np.concatenate(parts)
+                for t, image in enumerate(self._network.decode_each(planes), 1):
+                    if t >= first:
+                        made[t - first][start : start + step] = _to_pixels(image)
+        return made
 
     def decode_payloads(
         self, payloads: Sequence[bytes], height: int, width: int, iterations: int, *, stop: int | None = None

@@ -28,7 +28,9 @@ Network = Inception | Watcher | Whitened
 BUNDLED = ("inception", "watcher")
 PUBLISHED = ("inception-v3",)
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CLOSE = 0.2  # a lead in logits that bfloat16 may get wrong: its errors were below 0.05 for each of the bundled classifiers
+# A lead in logits that bfloat16 may get wrong: of 15,000 answers of the bundled classifiers, two thirds on images spoilt by JPEG,
+# it got 32 wrong, none with a lead above 0.032.
+CLOSE = 0.1
 PART = 64  # images that go through together: more do not fit the processor's caches
 LEAST_CALIBRATED = 0.7  # accuracy below which a calibration says nothing
 DEVIATIONS = {"2019": (0.2023, 0.1994, 0.2010), "2021": (0.2471, 0.2435, 0.2616)}  # by the year of PyTorch_CIFAR10's weights

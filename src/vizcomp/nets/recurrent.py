@@ -27,8 +27,9 @@ Images are float32 in -1..1. torch is imported at the top: nothing that starts f
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -353,14 +354,19 @@ class RecurrentCodec(nn.Module):
             codes.append(bits)
         return images, codes
 
-    def decode(self, codes: Iterable[torch.Tensor]) -> torch.Tensor:
-        """The image after the given iterations' bits: (N, 3, H, W), about -1..1."""
+    def decode_each(self, codes: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The image after each iteration's bits: (N, 3, H, W), about -1..1."""
         state: CodecState | None = None
         for bits in codes:
             if state is None:
                 n, _, rows, columns = bits.shape
                 state = self.start((n, rows * self.config.block, columns * self.config.block))
             state = self.synthesise(bits, state)
-        if state is None:
+            yield state.image
+
+    def decode(self, codes: Iterable[torch.Tensor]) -> torch.Tensor:
+        """The image after the given iterations' bits: (N, 3, H, W), about -1..1."""
+        images = collections.deque(self.decode_each(codes), maxlen=1)
+        if not images:
             raise ValueError("no iterations to decode")
-        return state.image
+        return images[0]

@@ -1,0 +1,155 @@
+"""What more training time, or more pictures, buy a classifier: one recipe of `vizcomp train`, run at several lengths.
+
+Every run goes through the same settings but for its epochs, so each has the whole of the learning rate's cycle; a point in the
+middle of a longer run would tell less. Shares of the pictures are trained on for as many updates as the longest run with all of
+them, and all runs are checked on the same held pictures. Runs lie in the folder of -o: what is finished there is not done again.
+
+    python benchmarks/training_scale.py --recipe training/watcher.toml --data CIFAR/train --epochs 2 4 8 --share 0.25 0.5 -o scale
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vizcomp import datasets
+from vizcomp.training import settings as words
+from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 560, 310, 70, 270
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training: what it saw, and how often it was right on the held pictures."""
+
+    pictures: int  # different ones
+    views: int  # shown in all
+    seconds: float
+    accuracy: float
+
+
+def thinned(data: Path, share: float, held: float, seed: int, folder: Path) -> Path:
+    """Class folders with every held picture of a training on all, and a share of the others, under their own names.
+
+    `datasets.split` draws anew from what it finds, so the held ones of a smaller set are others; they are kept apart here.
+    """
+    found = datasets.read_labelled(data, part="train")
+    train, _ = datasets.split(found.labels, held, seed)
+    kept = np.random.default_rng(seed).permutation(train)[: round(share * len(train))]
+    for index in kept:
+        target = folder / found.classes[found.labels[index]] / Path(found.names[index]).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data / found.names[index], target)
+    return folder
+
+
+def accuracy_on_held(model: Path, data: Path, held: float, seed: int) -> float:
+    """Of a trained classifier, on the pictures that a training on all of the data holds back."""
+    from vizcomp.nets import classifiers
+
+    found = datasets.read_labelled(data, part="train")
+    _, chosen = datasets.split(found.labels, held, seed)
+    classifier = classifiers.load_folded(str(model))
+    images = torch.from_numpy(found.images[chosen]).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        answers = classifiers.logits_of(classifier, images).argmax(1).numpy()
+    return float((answers == found.labels[chosen]).mean())
+
+
+def trained(values: dict[str, Any], data: Path, epochs: int, share: float, folder: Path) -> Run:
+    """One training, or what is left in its folder of an earlier one."""
+    kept = folder / "scale.json"
+    if kept.exists():
+        return Run(**json.loads(kept.read_text()))
+    full = words.build(ClassifierTrainSettings, {**values, "data": str(data), "epochs": epochs})
+    given, settings = data, full
+    if share < 1:
+        given = thinned(data, share, full.validation, full.seed, folder / "pictures")
+        settings = dataclasses.replace(full, data=str(given), epochs=round(epochs / share), validation=0.0)
+    start = time.perf_counter()
+    resume = (folder / "run" / words.SAVED).exists()
+    result = train_classifier(settings, folder / "run", resume=resume)
+    pictures = len(datasets.read_labelled(given, part="train")) * (1 - settings.validation)
+    run = Run(
+        pictures=round(pictures),
+        views=result.steps * settings.batch,
+        seconds=time.perf_counter() - start,
+        accuracy=accuracy_on_held(folder / "run" / "model.safetensors", data, full.validation, full.seed),
+    )
+    kept.write_text(json.dumps(dataclasses.asdict(run)))
+    return run
+
+
+def plot(points: list[tuple[float, float]], title: str) -> str:
+    """Percentages over a number on a scale of doublings: an SVG document."""
+    low, high = math.floor(min(y for _, y in points)), math.ceil(max(y for _, y in points))
+    first, last = math.log2(points[0][0]), math.log2(points[-1][0])
+
+    def across(x: float) -> float:
+        return LEFT + (WIDTH - LEFT - 30) * (math.log2(x) - first) / max(last - first, 1e-9)
+
+    def down(y: float) -> float:
+        return BOTTOM - (BOTTOM - 50) * (y - low) / max(high - low, 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/><text x="{LEFT}" y="22" font-size="13">{title}</text>',
+    ]
+    for y in range(low, high + 1, max(1, (high - low) // 6)):
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 30}" y1="{down(y):.0f}" y2="{down(y):.0f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 14}" y="{down(y) + 4:.0f}" text-anchor="end">{y}%</text>')
+    line = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
+    parts.append(f'<polyline points="{line}" fill="none" stroke="#222" stroke-width="2"/>')
+    for x, y in points:
+        parts.append(f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="4" fill="#222"/>')
+        parts.append(f'<text x="{across(x):.1f}" y="{down(y) - 9:.1f}" text-anchor="middle">{y:.1f}</text>')
+        parts.append(f'<text x="{across(x):.1f}" y="{BOTTOM + 20}" text-anchor="middle">{x:g}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, print the table, draw the plots; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, required=True, help="of a classifier")
+    parser.add_argument("--data", type=Path, required=True, help="class folders")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[2, 4, 8], help="lengths of the runs on all pictures")
+    parser.add_argument("--share", type=float, nargs="*", default=[0.25, 0.5], help="of the pictures, at the longest length")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, default=Path("scale"))
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    values = {k: v for k, v in words.read_recipe(options.recipe).items() if k != "kind"}
+    longest = max(options.epochs)
+    runs: dict[str, list[Run]] = {"time": [], "pictures": []}
+    for epochs in sorted(options.epochs):
+        runs["time"].append(trained(values, options.data, epochs, 1.0, options.output / f"epochs-{epochs}"))
+    for share in sorted(options.share):
+        runs["pictures"].append(trained(values, options.data, longest, share, options.output / f"share-{share:g}"))
+    runs["pictures"].append(runs["time"][-1])
+    print(f"{options.recipe.name}, {options.threads} thread(s), torch {torch.__version__}")
+    print(f"{'pictures':>9} {'epochs':>7} {'minutes':>8} {'held accuracy':>14}")
+    for run in (*runs["time"], *runs["pictures"][:-1]):
+        print(f"{run.pictures:9,} {run.views / run.pictures:7.0f} {run.seconds / 60:8.1f} {run.accuracy:14.1%}")
+    for name, series in runs.items():
+        points: list[tuple[float, float]] = [
+            (round(r.views / r.pictures) if name == "time" else r.pictures, 100 * r.accuracy) for r in series
+        ]
+        what = "epochs over all pictures" if name == "time" else "different pictures, shown equally often in all"
+        svg = plot(points, f"{options.recipe.stem}: accuracy on held pictures, by {what}")
+        (options.output / f"scale-{name}.svg").write_text(svg)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,10 +1,12 @@
 """What more training time, or more pictures, buy a classifier: one recipe of `vizcomp train`, run at several lengths.
 
 Every run goes through the same settings but for its epochs, so each has the whole of the learning rate's cycle; a point in the
-middle of a longer run would tell less. Shares of the pictures are trained on for as many updates as the longest run with all of
-them, and all runs are checked on the same held pictures. Runs lie in the folder of -o: what is finished there is not done again.
+middle of a longer run would tell less. Shares of the pictures are trained on for as many updates as `--share-epochs` over all of
+them take, and all runs are checked on the same held pictures. Runs lie in the folder of -o: what is finished there is not done
+again, so a run of `vizcomp train` may be moved to epochs-N/run there.
 
-    python benchmarks/training_scale.py --recipe training/watcher.toml --data CIFAR/train --epochs 2 4 8 --share 0.25 0.5 -o scale
+    python benchmarks/training_scale.py --recipe training/watcher.toml --data CIFAR/train --epochs 1 2 4 20 \\
+        --share 0.25 0.5 --share-epochs 4 -o scale
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import dataclasses
 import json
 import math
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ class Run:
 
     pictures: int  # different ones
     views: int  # shown in all
-    seconds: float
     accuracy: float
 
 
@@ -77,14 +77,12 @@ def trained(values: dict[str, Any], data: Path, epochs: int, share: float, folde
     if share < 1:
         given = thinned(data, share, full.validation, full.seed, folder / "pictures")
         settings = dataclasses.replace(full, data=str(given), epochs=round(epochs / share), validation=0.0)
-    start = time.perf_counter()
     resume = (folder / "run" / words.SAVED).exists()
     result = train_classifier(settings, folder / "run", resume=resume)
     pictures = len(datasets.read_labelled(given, part="train")) * (1 - settings.validation)
     run = Run(
         pictures=round(pictures),
         views=result.steps * settings.batch,
-        seconds=time.perf_counter() - start,
         accuracy=accuracy_on_held(folder / "run" / "model.safetensors", data, full.validation, full.seed),
     )
     kept.write_text(json.dumps(dataclasses.asdict(run)))
@@ -106,9 +104,9 @@ def plot(points: list[tuple[float, float]], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/><text x="{LEFT}" y="22" font-size="13">{title}</text>',
     ]
-    for y in range(low, high + 1, max(1, (high - low) // 6)):
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 30}" y1="{down(y):.0f}" y2="{down(y):.0f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 14}" y="{down(y) + 4:.0f}" text-anchor="end">{y}%</text>')
+    for mark in range(low, high + 1, max(1, (high - low) // 6)):
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 30}" y1="{down(mark):.0f}" y2="{down(mark):.0f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{LEFT - 14}" y="{down(mark) + 4:.0f}" text-anchor="end">{mark}%</text>')
     line = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
     parts.append(f'<polyline points="{line}" fill="none" stroke="#222" stroke-width="2"/>')
     for x, y in points:
@@ -124,23 +122,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", type=Path, required=True, help="of a classifier")
     parser.add_argument("--data", type=Path, required=True, help="class folders")
     parser.add_argument("--epochs", type=int, nargs="+", default=[2, 4, 8], help="lengths of the runs on all pictures")
-    parser.add_argument("--share", type=float, nargs="*", default=[0.25, 0.5], help="of the pictures, at the longest length")
+    parser.add_argument("--share", type=float, nargs="*", default=[0.25, 0.5], help="of the pictures")
+    parser.add_argument("--share-epochs", type=int, default=4, help="one of --epochs: the length of the runs on shares")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, default=Path("scale"))
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     values = {k: v for k, v in words.read_recipe(options.recipe).items() if k != "kind"}
-    longest = max(options.epochs)
+    if options.share_epochs not in options.epochs:
+        parser.error("--share-epochs is none of --epochs")
     runs: dict[str, list[Run]] = {"time": [], "pictures": []}
     for epochs in sorted(options.epochs):
         runs["time"].append(trained(values, options.data, epochs, 1.0, options.output / f"epochs-{epochs}"))
     for share in sorted(options.share):
-        runs["pictures"].append(trained(values, options.data, longest, share, options.output / f"share-{share:g}"))
-    runs["pictures"].append(runs["time"][-1])
+        folder = options.output / f"share-{share:g}"
+        runs["pictures"].append(trained(values, options.data, options.share_epochs, share, folder))
+    runs["pictures"].append(runs["time"][sorted(options.epochs).index(options.share_epochs)])
     print(f"{options.recipe.name}, {options.threads} thread(s), torch {torch.__version__}")
-    print(f"{'pictures':>9} {'epochs':>7} {'minutes':>8} {'held accuracy':>14}")
+    print(f"{'pictures':>9} {'epochs':>7} {'held accuracy':>14}")
     for run in (*runs["time"], *runs["pictures"][:-1]):
-        print(f"{run.pictures:9,} {run.views / run.pictures:7.0f} {run.seconds / 60:8.1f} {run.accuracy:14.1%}")
+        print(f"{run.pictures:9,} {run.views / run.pictures:7.0f} {run.accuracy:14.1%}")
     for name, series in runs.items():
         points: list[tuple[float, float]] = [
             (round(r.views / r.pictures) if name == "time" else r.pictures, 100 * r.accuracy) for r in series

@@ -145,6 +145,8 @@ def square(at: int) -> np.ndarray:
 def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_needs: int) -> None:
     """Each place needs a rung of its own, the rest another; a file's bytes say what it gives to whom."""
 
+    made: list[tuple[int, list[int]]] = []
+
     def encode(rung: int) -> bytes:
         return json.dumps([rung, rung, list(range(len(needs))), 10 * rung * (len(needs) + 1)]).ljust(2 + 20 * rung).encode()
 
@@ -152,6 +154,8 @@ def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_n
         mended = [int(q[0, 0]) // 100 for q in places]
         assert len(mended) == len(set(mended))
         assert rest < fine
+        assert (rest, mended) not in made, "each file is made once"
+        made.append((rest, mended))
         return json.dumps([rest, fine, mended]).ljust(2 + 20 * rest + (fine - rest) * len(mended)).encode()
 
     def judge(data: bytes) -> Comparison:
@@ -166,10 +170,33 @@ def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_n
     assert judge(found.data).same
     assert found.trials <= verify.TRIALS + 1
     assert len(found.data) <= len(plain.data)
-    if max(needs) > rest_needs + verify.BELOW and max(needs) < 16:
+    if max(needs) > rest_needs + max(verify.BELOW) and max(needs) <= 16 - verify.LAST:
         assert found.places
         assert found.rung < max(needs)
         assert len(found.data) < len(plain.data)
+
+
+@pytest.mark.parametrize(("lucky", "trials"), [({11}, 8), ({9, 10}, 8), ({14}, 9), ({8}, 12), (set(), 12)])
+def test_under_the_last_rung_luck_is_tried_more_often(lucky: set[int], trials: int) -> None:
+    """A system that is content with the last rung of sixteen, and else only with some mended files, in no order."""
+
+    def judge(data: bytes) -> Comparison:
+        same = len(data) == 1000 or len(data) - 100 in lucky
+        return Comparison(float(same), same, unlike=square(0))
+
+    def mend(rest: int, fine: int, places: np.ndarray) -> bytes:
+        assert fine == 15
+        return bytes(100 + rest)
+
+    found = verify.smallest(
+        range(16),
+        lambda rung: bytes(1000 if rung == 15 else rung),
+        judge,
+        mend=mend,
+        budget=lambda size: 12 if size > 500 else 8,
+    )
+    assert found.rung == min(lucky, default=15)
+    assert found.trials == trials
 
 
 def test_answers_that_differ_everywhere_mend_nothing() -> None:

@@ -132,6 +132,21 @@ def test_importance_of_boxes_has_a_margin() -> None:
     assert edge[50:].sum() == 0
 
 
+def test_large_lettering_is_worth_less() -> None:
+    tall = (5, 20, 40, 80, 160, 320)
+    quads = np.concatenate([boxes((0, 0, 600, side)).quads for side in tall])
+    worth = vision.lettering_worth(quads, 480, 640)
+    assert worth[:2].tolist() == [1, 1]
+    assert (np.diff(worth[1:]) < 0).all()
+    assert np.allclose(np.diff(worth[2:]), -vision.LESS_LARGE)
+    assert vision.lettering_worth(100 * quads, 480, 640).min() == 1 - vision.MOST_LESS
+    assert np.allclose(vision.lettering_worth(2 * quads, 4000, 3000), vision.lettering_worth(quads, 1500, 2000))
+    assert (vision.lettering_worth(2 * quads, 960, 1280) >= vision.lettering_worth(2 * quads, 480, 640)).all()
+    assert vision.lettering_worth(quads[:0], 480, 640).shape == (0,)
+    found = vision.boxes_importance(boxes((0, 0, 20, 20), (60, 60, 90, 90)).quads, 100, 100, np.array([1.0, 0.5]))
+    assert (found[5, 5], found[75, 75]) == (1, 0.5)
+
+
 @pytest.mark.parametrize("shape", [(64, 32), (32, 64), (7, 200), (1, 1), (32, 32)])
 def test_fitting_covers_and_cuts(shape: tuple[int, int]) -> None:
     assert vision.fitted(np.zeros((*shape, 3), np.uint8), 32, 32).shape == (32, 32, 3)

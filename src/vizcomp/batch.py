@@ -35,7 +35,8 @@ VERIFY_RUNGS = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
-VERIFY_TRIALS = ((0.3, 8), (0.06, 6), (0.0, 5))  # from which share of the source on a file is worth how many trials
+# from which share of the source on a file is worth how many trials
+VERIFY_TRIALS = ((0.5, 14), (0.3, 10), (0.1, 7), (0.06, 6), (0.0, 5))
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 

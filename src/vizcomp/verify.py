@@ -21,10 +21,13 @@ from vizcomp.vision import NOWHERE, Comparison, Quads, together
 Rung = TypeVar("Rung")
 
 TRIALS = 6
-BELOW = 2  # rungs between what places have that were mended and the rest of the picture, at first
 NEAR = 4  # a failure so many rungs below the one that passed, at most, says where to mend
 MOST_PLACES = 50  # where two answers differ in more, the whole picture is what they differ in
-BELOW_LAST = 6  # as `BELOW`, under the last rung: it is many times as large as the others
+# Rungs between what places have that were mended and the rest of the picture, in the order that they are tried until one passes.
+# Under the last rungs, which are many times as large as the others, a trial is another throw of the dice more than a step.
+BELOW = (2, 1)
+BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)
+LAST = 2  # how many rungs are among the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,32 +123,26 @@ def _mended(
     judge: Callable[[bytes], Comparison],
     budget: Callable[[int], int],
 ) -> Found[Rung]:
-    """Files whose places have the rung `high`, that passed, and lower and lower ones elsewhere.
-
-    Where one fails, what it lacks joins the places, and the next has one rung more elsewhere.
-    """
+    """Files whose places have the rung `high`, that passed, and lower ones elsewhere; what a failure lacks joins the places."""
     made = len(tried)
     best = tried[high]
-    top = high
-    rest = max(0, high - (BELOW_LAST if high == len(rungs) - 1 else BELOW))
-    while rest < top and made < budget(len(best.data)):
+    near_top = high >= len(rungs) - LAST
+    asked: set[tuple[int, int]] = set()
+    queue = [high - below for below in (BELOW_LAST if near_top else BELOW)]
+    while queue and made < budget(len(best.data)):
+        rest = queue.pop(0)
+        if rest < 0 or (rest, len(places)) in asked:
+            continue
+        asked.add((rest, len(places)))
         data = mend(rungs[rest], rungs[high], places)
         if len(data) >= len(best.data):  # nothing to gain
-            if rest == 0:
-                break
-            rest -= 1
-            top = rest + 1
+            queue = queue or [rest - 1]
             continue
         made += 1
         one = Found(rungs[rest], data, judge(data), 0, len(places))
         if one.verified:
-            best, top, rest = one, rest, rest - 1
-            if rest < 0:
-                break
-            continue
-        before = len(places)
-        places = together(places, _few(one.verdict.unlike))
-        if len(places) == before and rest + 1 >= top:
-            break
-        rest = min(rest + 1, top - 1)
+            best = one
+            queue = [rest - 2, rest - 1] if near_top else [rest - 1]
+        else:
+            places = together(places, _few(one.verdict.unlike))
     return dataclasses.replace(best, trials=made)

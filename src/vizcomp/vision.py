@@ -40,6 +40,9 @@ HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the pat
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 BATCH, BATCH_SMALL = 64, 1024  # images that are made ready together: of any size, and 32x32 ones
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
+DETECTOR_LEAST, DETECTOR_MOST = 736, 2000  # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
+SMALL_LETTERING = 37.0  # pixels of its input: lettering up to this height keeps all that the quality promises
+LESS_LARGE, MOST_LESS = 0.15, 0.6  # what it is worth less, for each doubling of that height, and at most
 AROUND = 16  # pixels around a box that is to be found again
 SAME_PLACE = 0.3  # IoU from which two boxes are one place
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
@@ -261,15 +264,17 @@ def fitted(image: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(scaled.crop((left, top, left + width, top + height)))
 
 
-def boxes_importance(quads: npt.NDArray[np.float64], height: int, width: int) -> Array:
-    """1 inside each box and a margin around it, falling to 0 over `FALLOFF`: float32 (height, width).
+def boxes_importance(
+    quads: npt.NDArray[np.float64], height: int, width: int, worth: npt.NDArray[np.float64] | None = None
+) -> Array:
+    """1, or what the box is worth, inside each box and a margin around it, falling to 0 over `FALLOFF`: float32 (height, width).
 
     Quadrilaterals by their bounds. A detector looks at the surroundings of what it finds: with a hard edge in the place of the
     fall it found fewer boxes again at equal bytes.
     """
     found = np.zeros((height, width), np.float32)
     fall = max(8.0, FALLOFF * max(height, width))
-    for quad in quads:
+    for quad, most in zip(quads, np.ones(len(quads)) if worth is None else worth, strict=True):
         (left, top), (right, bottom) = quad.min(0), quad.max(0)
         margin = max(8.0, BOX_MARGIN * min(right - left, bottom - top))
         reach = margin + fall
@@ -281,7 +286,7 @@ def boxes_importance(quads: npt.NDArray[np.float64], height: int, width: int) ->
         across = np.maximum(0, np.maximum(left - margin - cols, cols + 1 - right - margin))
         near = 1 - np.hypot(down[:, None], across[None]) / fall
         place = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
-        found[place] = np.maximum(found[place], near.clip(0, 1))
+        found[place] = np.maximum(found[place], most * near.clip(0, 1))
     return found
 
 
@@ -514,7 +519,21 @@ class TextSystem:
         return found
 
     def importance(self, image: Pixels) -> Array:
-        return _where_boxes_are(self, image)
+        (answer,) = self.answers([image])
+        assert isinstance(answer, Boxes)
+        height, width = image.shape[:2]
+        return boxes_importance(answer.quads, height, width, lettering_worth(answer.quads, height, width))
+
+
+def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:
+    """What boxes (N, 4, 2) of lettering in an image of this size are worth to RapidOCR's detector: (N,) in 0..1.
+
+    Large lettering is worth less than small: it is found by coarser detail (docs/decisions/0005-system-guide.md).
+    """
+    scale = min(1.0, DETECTOR_MOST / max(height, width))
+    scale *= max(1.0, DETECTOR_LEAST / (scale * min(height, width)))
+    tall = scale * (quads.max(1) - quads.min(1)).min(1)  # of each box, in pixels of the detector's input
+    return np.asarray(1 - np.minimum(LESS_LARGE * np.log2(np.maximum(tall / SMALL_LETTERING, 1)), MOST_LESS))
 
 
 @contextlib.contextmanager

@@ -561,7 +561,7 @@ def _evaluated(
     on_progress: Callable[[Progress], None],
     kept: Journal | None,
 ) -> EvalResult:
-    step = CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE
+    step = _chunk_size(data)
     chunks = [tuple(range(i, min(i + step, len(data)))) for i in range(0, len(data), step)]
     total, done = len(chunks) * (1 + len(opened)), 0
     names = tuple(s.name for s in systems)
@@ -652,6 +652,10 @@ def _evaluated(
         versions=_versions(),
         interrupted=interrupted,
     )
+
+
+def _chunk_size(data: _Data) -> int:
+    return CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE
 
 
 def _keys(work: Sequence[_Task], data: _Data, opened: dict[str, codecs.Codec], systems: Sequence[vision.System]) -> list[bytes]:
@@ -1004,15 +1008,14 @@ def _gallery(
 
     worst = sorted(one.rows, key=lambda r: (score(r), r.index))[:GALLERY]
     codec = _codec(name)
+    results: list[Pixels | None] = []
+    step = _chunk_size(data)
+    for some in (worst[i : i + step] for i in range(0, len(worst), step)):
+        sweeps = codec.sweep([data.image(r.index) for r in some], len(data), [data.originals[r.index] for r in some])
+        results += next(s for s in sweeps if (s.series or codec.name, s.setting) == (point.codec, point.setting)).results
     examples = []
-    for row in worst:
+    for row, result in zip(worst, results, strict=True):
         source = data.image(row.index)
-        sweep = next(
-            s
-            for s in codec.sweep([source], len(data), [data.originals[row.index]])
-            if (s.series or codec.name, s.setting) == (point.codec, point.setting)
-        )
-        result = sweep.results[0]
         if result is None:
             continue
         words: dict[str, tuple[str, str, bool]] = {}

@@ -134,7 +134,7 @@ def test_a_costly_file_is_worth_more_trials() -> None:
     assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
     more = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12)
     assert (more.rung, more.trials) == (90, 12)
-    assert batch.verify_budget(1000, 999) > batch.verify_budget(1000, 100) > batch.verify_budget(1000, 0) >= 5
+    assert batch.verify_budget(1000, 999) > batch.verify_budget(1000, 100) > batch.verify_budget(1000, 0) >= 4
 
 
 def square(at: int) -> np.ndarray:

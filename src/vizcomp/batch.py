@@ -36,7 +36,7 @@ VERIFY_RUNGS = (
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
 # from which share of the source on a file is worth how many trials
-VERIFY_TRIALS = ((0.5, 14), (0.3, 10), (0.1, 7), (0.06, 6), (0.0, 5))
+VERIFY_TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
 

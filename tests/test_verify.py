@@ -257,6 +257,21 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
     assert len(after.quads) == 2
 
 
+def test_a_photo_without_detections_is_named(
+    run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    real = vision.open_system
+    nothing = Spots(255 - np.tile(np.arange(400, dtype=np.uint8)[:, None, None], (1, 600, 3)) % 2 * 255)
+    assert not len(nothing.answers([seen(tmp_path / "a.jpg")])[0].quads)  # type: ignore[union-attr]
+    monkeypatch.setattr(vision, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
+    for name in ("spots", "contrast"):
+        run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", "--verify", name, "-j", 1)
+        row = rows(tmp_path / name)["a.jpg"]
+        assert row["verified"] is True
+        assert any("finds nothing on the source" in n for n in row["notices"]) == (name == "spots")  # type: ignore[attr-defined]
+
+
 def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
     folder.mkdir()
     (folder / "coffee.jpg").write_bytes(jpeg_bytes(coffee, quality=95))

@@ -402,6 +402,8 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
         notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
         kept = kept or keep
+    elif found is not None and found.verdict.empty:
+        notices = (*notices, f"{batch.verify} finds nothing on the source, so nothing holds the quality up")
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")

@@ -119,6 +119,11 @@ class Comparison:
     found: int = 0
     unlike: Quads | None = dataclasses.field(default=None, compare=False, repr=False)
 
+    @property
+    def empty(self) -> bool:
+        """Whether a detector found nothing on the source, where `unlike` was asked for: classes have no boxes either."""
+        return self.unlike is not None and self.reference == 0
+
 
 def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
     """Whether `found`, the answer on a result, is the same as `reference`, the answer on its source.

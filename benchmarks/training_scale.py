@@ -40,10 +40,7 @@ class Run:
 
 
 def thinned(data: Path, share: float, held: float, seed: int, folder: Path) -> Path:
-    """Class folders with every held picture of a training on all, and a share of the others, under their own names.
-
-    `datasets.split` draws anew from what it finds, so the held ones of a smaller set are others; they are kept apart here.
-    """
+    """Class folders with a share of what a training on all learns from, and none of what that holds back."""
     found = datasets.read_labelled(data, part="train")
     train, _ = datasets.split(found.labels, held, seed)
     kept = np.random.default_rng(seed).permutation(train)[: round(share * len(train))]

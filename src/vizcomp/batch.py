@@ -314,8 +314,10 @@ def system_errors(name: str) -> Iterator[None]:
         raise InputError(f"the vision system {name} fails: {reason}", "try another system, or leave it away") from exc
 
 
-def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings) -> verify.Found[tuple[float, float]]:
-    """The smallest file on which the system answers the same; each verdict is on the bytes that would be written."""
+def _verified(
+    prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings
+) -> tuple[verify.Found[tuple[float, float]], tuple[str, ...]]:
+    """The smallest file on which the system answers the same, and notices; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
     seen = _seen(photo)
     with system_errors(batch.verify):
@@ -331,13 +333,16 @@ def _verified(prepared: Prepared, photo: images.Photo, name: str, batch: BatchSe
     def mend(rest: tuple[float, float], fine: tuple[float, float], places: vision.Quads) -> bytes:
         return prepared.mended(*rest, fine[0], vision.surroundings(places, height, width))
 
-    return verify.smallest(
+    found = verify.smallest(
         VERIFY_RUNGS,
         lambda rung: prepared.at(*rung),
         judge,
         mend=mend,
         budget=functools.partial(verify_budget, photo.source_bytes),
     )
+    if vision.is_empty(wanted):
+        return found, (f"{batch.verify} finds nothing on the source, so nothing holds the quality up",)
+    return found, ()
 
 
 def verify_budget(source: int, size: int) -> int:
@@ -390,8 +395,8 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     found: verify.Found[tuple[float, float]] | None = None
     if batch.verify:
         prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-        found = _verified(prepared, photo, file.shown, batch)
-        made = Compressed(found.data, found.rung[0], prepared.importance, prepared.notices)
+        found, notices = _verified(prepared, photo, file.shown, batch)
+        made = Compressed(found.data, found.rung[0], prepared.importance, (*prepared.notices, *notices))
     else:
         made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
     notices = (*photo.notices, *made.notices)
@@ -402,8 +407,6 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
         notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
         kept = kept or keep
-    elif found is not None and found.verdict.empty:
-        notices = (*notices, f"{batch.verify} finds nothing on the source, so nothing holds the quality up")
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")

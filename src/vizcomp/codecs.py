@@ -367,21 +367,16 @@ class Recurrent:
         for t, whole in enumerate(found, 1):
             yield whole, seconds * t / len(files)  # each iteration takes as long as the next
 
-    def _prefixes(self, files: list[list[bytes]]) -> list[Pixels]:
-        """What files of one size decode to, those of 1, 2 ... iterations: uint8 (N, H, W, 3) each.
+    def _prefixes(self, files: list[list[bytes]]) -> list[list[Pixels]]:
+        """What files of one size decode to, those of 1, 2 ... iterations: for each of these N images, uint8 (H, W, 3).
 
         A file of more iterations begins with the chunks of the one before, so their bits and the decoder's state serve again.
         """
-        codec = self._codec
         stored = [[vzc.unpack(data) for data in these] for these in files]
-        header = stored[0][0].header
-        grid = -(-header.height // codec.config.block), -(-header.width // codec.config.block)
-        planes: list[npt.NDArray[np.uint8]] = []
-        for t, these in enumerate(stored):
-            if t and any(a.chunks[:t] != b.chunks for a, b in zip(these, stored[t - 1], strict=True)):
+        for t, these in enumerate(stored, 1):
+            if any(a.chunks != b.chunks[:t] for a, b in zip(these, stored[-1], strict=True)):
                 raise FormatError("a file of more iterations does not begin as one of fewer does")
-            planes += entropy.decode_batch(codec.context, [s.chunks[t] for s in these], t, t, grid, planes)
-        return [made[:, : header.height, : header.width] for made in codec.images_between(planes)]
+        return self._codec.decode_prefixes(stored[-1], len(files))
 
     def _beside(self, payloads: list[bytes], iterations: int, total: int) -> float:
         writer = vzc.PackWriter(model=self._codec.fingerprint)

@@ -695,7 +695,7 @@ class _Sum:
 
 
 def _empty(answer: vision.Answer | None) -> bool:
-    return answer is None or (isinstance(answer, vision.Boxes) and not len(answer.quads))
+    return answer is None or vision.is_empty(answer)
 
 
 def _numbers(system: vision.System, data: _Data) -> list[int] | None:

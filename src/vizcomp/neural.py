@@ -446,6 +446,10 @@ class NeuralCodec:
             FormatError: one of the files cannot be what this model wrote; `decode` says which.
         """
         many = min(len(file.chunks) for file in files) if iterations is None else iterations
+        return self.decode_prefixes(files, many, first=many)[0]
+
+    def decode_prefixes(self, files: Sequence[vzc.Vzc], many: int, *, first: int = 1) -> list[list[Pixels]]:
+        """What `decode_many` gives for `first` iterations, and for each more up to `many`, in one pass; errors as there."""
         height, width = files[0].header.height, files[0].header.width
         if many > self.iterations:
             raise FormatError(f"{many} iterations are not what this model writes", "a file is damaged")
@@ -453,8 +457,10 @@ class NeuralCodec:
         codes: list[Bits] = []
         for t in range(many):
             codes += entropy.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
-        images = self.images(codes)[:, :height, :width]
-        return [_grey(image) if file.header.grey else image for file, image in zip(files, images, strict=True)]
+        return [
+            [_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
+            for images in self.images_between(codes, first)
+        ]
 
     def image(self, codes: Sequence[Bits], height: int, width: int) -> Pixels:
         """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to uint8 (H, W, 3)."""

@@ -119,10 +119,10 @@ class Comparison:
     found: int = 0
     unlike: Quads | None = dataclasses.field(default=None, compare=False, repr=False)
 
-    @property
-    def empty(self) -> bool:
-        """Whether a detector found nothing on the source, where `unlike` was asked for: classes have no boxes either."""
-        return self.unlike is not None and self.reference == 0
+
+def is_empty(answer: Answer) -> bool:
+    """Whether a detector found nothing; a classifier always says something."""
+    return isinstance(answer, Boxes) and not len(answer.quads)
 
 
 def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
@@ -484,10 +484,13 @@ def _quads(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([np.stack([x0, y0], 1), np.stack([x1, y0], 1), np.stack([x1, y1], 1), np.stack([x0, y1], 1)], 1)
 
 
-def _where_boxes_are(system: System, image: Pixels) -> Array:
+def _where_boxes_are(
+    system: System, image: Pixels, worth: Callable[[Quads, int, int], npt.NDArray[np.float64]] | None = None
+) -> Array:
     answer = system.answers([image])[0]
     assert isinstance(answer, Boxes)
-    return boxes_importance(answer.quads, *image.shape[:2])
+    height, width = image.shape[:2]
+    return boxes_importance(answer.quads, height, width, worth and worth(answer.quads, height, width))
 
 
 class TextSystem:
@@ -524,10 +527,7 @@ class TextSystem:
         return found
 
     def importance(self, image: Pixels) -> Array:
-        (answer,) = self.answers([image])
-        assert isinstance(answer, Boxes)
-        height, width = image.shape[:2]
-        return boxes_importance(answer.quads, height, width, lettering_worth(answer.quads, height, width))
+        return _where_boxes_are(self, image, lettering_worth)
 
 
 def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:

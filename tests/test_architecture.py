@@ -101,6 +101,7 @@ TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and tha
     "nets/classifiers.py",
     "nets/inception.py",
     "nets/recurrent.py",
+    "nets/search.py",
     "nets/watcher.py",
     "nets/whitened.py",
     "training/classifier.py",

@@ -154,7 +154,6 @@ def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> 
         )
         assert all(b <= a + 1e-3 for a, b in zip(before, after, strict=True))  # the search counts in float32
     assert np.mean(after) < np.mean(before)
-    assert all(np.array_equal(a, b) for a, b in zip(plain, small.codes_many(patches, iterations=1, search=1), strict=True))
 
 
 def test_search_is_deterministic_and_each_image_s_own(small: NeuralCodec, patches: np.ndarray) -> None:

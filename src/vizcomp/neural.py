@@ -42,8 +42,9 @@ CONTEXT_PREFIX = "context."
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
 BATCH = 256  # small images that go through together
-ROUND = 8  # candidates of the search that are tried together
-MEND = 64  # candidates where the classifier's answer is lost, unless the whole search is asked for
+SINGLES, JOINT = 8, (2, 3, 4, 5)  # a round of the search: bits tried alone, and how many of the best together
+ROUND = 8  # candidates that are tried together where the classifier's answer is lost,
+MEND = 64  # and how many at most
 MEND_TASK = 0.5  # weight of the divergence there: the answer first
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
@@ -156,8 +157,9 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried in each iteration; 0: none. None: only where the model was trained for a classifier, and
-                only for images on which that classifier's answer is another than on the source, up to `MEND`.
+            search: candidates tried in each iteration, in rounds of twelve (`nets.search`), in a photo for each square of 64
+                pixels. 0: none. None: none, but where the model was trained for a classifier up to `MEND` for images on which
+                that classifier's answer is another than on the source; these are tried after any other search as well.
 
         Raises:
             SettingsError: iterations or bpp out of range.
@@ -200,7 +202,7 @@ class NeuralCodec:
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
         for inner, outer in _tiles(rows, columns, TILE // block, -(-REACH // block)):
             part = _cut(image, outer, block)
-            found = self._analyse(part[None], many, 0)
+            found = self._analyse(part[None], many, _candidates(search))
             at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
             for plane, own in zip(codes, found, strict=True):
                 plane[:, inner[0], inner[1]] = own[0][:, at[0], at[1]]
@@ -212,10 +214,7 @@ class NeuralCodec:
             raise ValueError(f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
-        candidates = search or 0
-        mend = MEND if search is None else 0
-        if candidates < 0:
-            raise SettingsError(f"a search of {candidates} candidates is not possible", "use 0 or more")
+        candidates, mend = _candidates(search), 0 if search == 0 else MEND
         block = self.config.block
         height, width = images.shape[1:3]
         whole = (slice(0, -(-height // block)), slice(0, -(-width // block)))
@@ -232,7 +231,9 @@ class NeuralCodec:
         """Bits of images whose sides are multiples of the block."""
         import torch
 
-        with torch.inference_mode():
+        from vizcomp.nets.search import picked
+
+        with torch.no_grad():
             source = _to_tensor(images)
             given = wanted = None
             if self.words.get("classifier"):
@@ -244,16 +245,15 @@ class NeuralCodec:
             for _ in range(many):
                 values, encoder = self._network.analyse(source, state, given)
                 bits = values > 0
-                if candidates > 1:
+                if candidates:
                     bits = self._searched(values, source, state, wanted, codes, candidates)
                 after = self._network.synthesise(bits * 2.0 - 1.0, state)
                 if mend and wanted is not None:
                     lost = torch.nonzero(self._answers(_as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
                     if len(lost):
-                        few = _picked(state, lost)
-                        bits[lost] = self._mended(
-                            values[lost], source[lost], few, wanted[lost], [plane[lost.numpy()] for plane in codes], mend
-                        )
+                        few = picked(state, lost)
+                        earlier = [plane[lost.numpy()] for plane in codes]
+                        bits[lost] = self._mended(bits[lost], values[lost], source[lost], few, wanted[lost], earlier, mend)
                         _put(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
                 state = after._replace(encoder=encoder)
                 codes.append(bits.numpy().astype(np.uint8))
@@ -261,6 +261,7 @@ class NeuralCodec:
 
     def _mended(
         self,
+        own: torch.Tensor,
         values: torch.Tensor,
         source: torch.Tensor,
         state: CodecState,
@@ -268,13 +269,16 @@ class NeuralCodec:
         before: list[Bits],
         candidates: int,
     ) -> torch.Tensor:
-        """Bits near the encoder's own that decode to an image with the wanted answer, where that is found: bool as `values`.
+        """Bits near `own` that decode to an image with the wanted answer, where that is found: bool as `values`.
 
-        As `_searched`, but an image is done once a round has a candidate with the answer; without one its own bits stay.
+        Rounds of a few candidates each, the best so far with some bits turned, the more likely the less sure the encoder was of
+        them. An image is done once a round has a candidate with the answer; without one its own bits stay. The random
+        numbers are the same for every image, whatever else is in the batch.
         """
         import torch
 
-        own = values > 0
+        from vizcomp.nets import search
+
         result, base = own.clone(), own.clone()
         score = torch.full((len(values),), torch.inf)
         todo = torch.arange(len(values))
@@ -283,9 +287,13 @@ class NeuralCodec:
         for _ in range(0, candidates, ROUND):
             draws = torch.rand(1, ROUND, *values.shape[1:], generator=generator)
             trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
-            earlier = [plane[todo.numpy()] for plane in before]
-            scores, same = self._judged(trial, source[todo], _picked(state, todo), wanted[todo], earlier, MEND_TASK)
-            assert same is not None
+            which = todo.repeat_interleave(ROUND)
+            flat = trial.flatten(0, 1)
+            image = _as_shown(self._network.synthesise(flat * 2.0 - 1.0, search.picked(state, which)).image)
+            earlier = [plane[which.numpy()] for plane in before]
+            scores, same = self._cost(image, flat, wanted[which], earlier, MEND_TASK)
+            scores = (scores + search.error(image, source[which]).mean((1, 2))).view(-1, ROUND)
+            same = same.view(-1, ROUND)
             least, which = torch.where(same, scores, torch.inf).min(1)
             hit = least < torch.inf
             result[todo[hit]] = trial[hit, which[hit]]
@@ -307,76 +315,55 @@ class NeuralCodec:
         before: list[Bits],
         candidates: int,
     ) -> torch.Tensor:
-        """Bits near the encoder's own that decode to something better: bool (N, bits, rows, columns).
+        """Bits near the encoder's own that decode to something better, by rounds of `nets.search`: bool as `values`."""
+        from vizcomp.nets import search
 
-        Rounds of a few candidates each. A candidate is the best so far with some bits turned, the more likely the less sure
-        the encoder was of them. The random numbers are the same for every image, whatever else is in the batch.
-        """
-        import torch
+        def cost(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+            answers = None if wanted is None else wanted[which]
+            earlier = [plane[which.numpy()] for plane in before]
+            return self._cost(_as_shown(image), trial, answers, earlier, self.search.task)[0]
 
+        # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
+        judged = cost if self.native else None
         best = values > 0
-        n = len(values)
-        score = self._scores(best[:, None], source, state, wanted, before)[:, 0]
-        generator = torch.Generator().manual_seed(0)
-        turn = ((1 - values.abs()) / 2).clamp_min(self.search.least)
-        tried = 1
-        while tried < candidates:
-            count = min(ROUND, candidates - tried)
-            draws = torch.rand(1, count, *values.shape[1:], generator=generator)
-            trial = best[:, None] ^ (draws < turn[:, None])
-            scores = self._scores(trial, source, state, wanted, before)  # (N, count)
-            least, which = scores.min(1)
-            better = least < score
-            picked = trial[torch.arange(n), which]
-            best = torch.where(better[:, None, None, None], picked, best)
-            score = torch.where(better, least, score)
-            tried += count
+        while candidates > 0:
+            singles = min(SINGLES, candidates)
+            joint = JOINT[: candidates - singles]
+            best = search.improved(self._network, best, values, source, state, singles=singles, joint=joint, cost=judged)
+            candidates -= singles + len(joint)
         return best
 
-    def _scores(
-        self, trial: torch.Tensor, source: torch.Tensor, state: CodecState, wanted: torch.Tensor | None, before: list[Bits]
-    ) -> torch.Tensor:
-        """What the search makes small, for candidates (N, K, bits, rows, columns): float32 (N, K)."""
-        return self._judged(trial, source, state, wanted, before, self.search.task)[0]
+    def _cost(
+        self, image: torch.Tensor, bits: torch.Tensor, wanted: torch.Tensor | None, before: list[Bits], task: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What counts for N candidates beside their error, and whether the classifier's answer is the wanted one.
 
-    def _judged(
-        self,
-        trial: torch.Tensor,
-        source: torch.Tensor,
-        state: CodecState,
-        wanted: torch.Tensor | None,
-        before: list[Bits],
-        task: float,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scores as `_scores`, and whether the classifier's answer is the wanted one: float32 and bool (N, K)."""
+        Args:
+            image: what they decode to, (N, 3, H, W), as it is shown.
+            bits: bool (N, bits, rows, columns).
+            wanted: the classifier's logits on the sources, (N, classes).
+            before: the bits of each iteration before, N of each.
+            task: weight of the divergence.
+
+        Returns:
+            float32 and bool (N,).
+        """
         import torch
         from torch.nn import functional as F
 
-        n, k = trial.shape[:2]
-
-        def spread(x: torch.Tensor) -> torch.Tensor:
-            return x.repeat_interleave(k, 0)
-
-        wide = _picked(state, torch.arange(n).repeat_interleave(k))
-        image = _as_shown(self._network.synthesise(trial.flatten(0, 1) * 2.0 - 1.0, wide).image)
-        score = 10 * ((image - spread(source)) / 2).square().mean((1, 2, 3))
-        same = None
+        total, same = torch.zeros(len(image)), torch.ones(len(image), dtype=torch.bool)
         if wanted is not None and task:
-            # the mean over the image and its mirror image: less of what only this classifier sees in only this image
             found = F.softmax(self._answers(image), 1)
-            same = (found.argmax(1) == spread(wanted).argmax(1)).view(n, k)
+            same = found.argmax(1) == wanted.argmax(1)
             if not self._mirrors():
+                # the mean over the image and its mirror image: less of what only this classifier sees in only this image
                 found = (found + F.softmax(self._answers(image.flip(-1)), 1)) / 2
-            target = F.log_softmax(spread(wanted), 1)
-            score = score + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
-        score = score.view(n, k)
+            target = F.log_softmax(wanted, 1)
+            total = total + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
         if self.search.rate:
-            costs = []
-            for i in range(n):
-                planes = trial[i].numpy().astype(np.uint8)
-                costs.append(entropy.cost_bits_batch(self.context, planes, [plane[i] for plane in before]))
-            score = score + self.search.rate * torch.from_numpy(np.stack(costs)).float()
-        return score, same
+            cost = entropy.cost_bits_batch(self.context, bits.numpy().astype(np.uint8), before)
+            total = total + self.search.rate * torch.from_numpy(cost).float()
+        return total, same
 
     def _answers(self, image: torch.Tensor) -> torch.Tensor:
         """The classifier's logits; in bfloat16 where the processor is quicker at it, with the best class of float32."""
@@ -771,6 +758,13 @@ def _check_image(image: Pixels) -> None:
         raise ValueError(f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
 
 
+def _candidates(search: int | None) -> int:
+    """How many to try in each iteration of every image."""
+    if search is not None and search < 0:
+        raise SettingsError(f"a search of {search} candidates is not possible", "use 0 or more")
+    return search or 0
+
+
 def _bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
     """More bits than an image of `max_pixels` can have, long thin ones included."""
     return max(entropy.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
@@ -817,14 +811,8 @@ def _levels(images: torch.Tensor) -> torch.Tensor:
     return images.clamp(-1, 1).add(1).mul_(127.5).round_()
 
 
-def _picked(state: CodecState, which: torch.Tensor) -> CodecState:
-    """The decoder's state of some images: a copy, without the encoder's."""
-    decoder = tuple(None if s is None else (s[0][which], s[1][which]) for s in state.decoder)
-    return state._replace(encoder=(), decoder=decoder, image=state.image[which])
-
-
 def _put(state: CodecState, which: torch.Tensor, part: CodecState) -> None:
-    """Writes the decoder's state of some images into that of all, the inverse of `_picked`."""
+    """Writes the decoder's state of some images into that of all, the inverse of `search.picked`."""
     state.image[which] = part.image
     for whole, some in zip(state.decoder, part.decoder, strict=True):
         if whole is not None and some is not None:

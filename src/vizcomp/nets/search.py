@@ -1,0 +1,156 @@
+"""Search for better bits of the recurrent codec, at encode time: the decoder needs to know nothing of it.
+
+The encoder answers in one pass, and its bits are near a good code but seldom at it. One round goes on from them:
+
+1. the slope of the error along each bit, by one pass backwards through the decoder;
+2. the bits that promise most, turned one at a time: what each is really worth;
+3. the best of these turned together, two, three, ... at a time; what is best by everything that counts is kept.
+
+The slope alone misleads (a turned bit is no small step), and bits that help alone get in each other's way, hence the second
+and the third step. What is closed is the gap between amortised and optimal inference (Yang, Bamler and Mandt 2020, "Improving
+inference for neural image compression", arXiv 2006.04240; there by gradients alone, since their codes are not bits).
+
+Large images are searched everywhere at once, in cells of `CELL` x `CELL` positions that decide for themselves.
+
+Images are float32 in -1..1. torch is imported at the top: nothing that starts fast imports this file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
+
+CELL = 4  # positions: all of an image of 32x32 under `cifar`, a square of 64 pixels under `photo`
+TOGETHER = 1 << 19  # pixels that go through the decoder in one pass
+
+Cost = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def error(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Squared error of each pixel of images in -1..1, clipped as they are shown: (N, 3, H, W) to (N, H, W).
+
+    Its mean is ten times the mean squared error of images in 0..1, as in training.
+    """
+    return 2.5 * (image.clamp(-1, 1) - source).square().mean(1)
+
+
+def improved(
+    network: RecurrentCodec,
+    bits: torch.Tensor,
+    values: torch.Tensor,
+    source: torch.Tensor,
+    state: CodecState,
+    *,
+    singles: int = 8,
+    joint: Sequence[int] = (2, 3, 4, 5),
+    cost: Cost | None = None,
+) -> torch.Tensor:
+    """One round of the search: bits that decode to nothing worse, and to something better where that was found.
+
+    Args:
+        bits: what to start from, bool (N, bits, rows, columns).
+        values: the encoder's answer in -1..1: what it was sure of is rather left alone.
+        source: (N, 3, H, W) in -1..1.
+        state: before this iteration.
+        singles: bits of each cell that are tried alone.
+        joint: how many of the best of these are turned together; none that does harm alone.
+        cost: what counts for an image beside its mean error. It is called with decoded images (n, 3, H, W) in -1..1, their bits
+            (n, bits, rows, columns) and the index (n,) of what they are to be, and gives float32 (n,). With it all cells of
+            an image turn equally many bits.
+
+    Returns:
+        bool, as `bits`.
+    """
+    with torch.enable_grad():
+        signs = (bits * 2.0 - 1.0).requires_grad_()
+        image = network.synthesise(signs, state).image
+        (slope,) = torch.autograd.grad(error(image, source).sum(), signs)
+    with torch.no_grad():
+        promise = _to_cells(signs * slope * (1.02 - values.abs()).clamp_min(0.02).sqrt(), -torch.inf)
+        most = promise.topk(min(singles, promise.shape[2]), 2).indices  # (N, cells, singles)
+        now = _in_cells(error(image, source), network.config.block)  # (N, cells)
+        alone = _tried(network, [_turned(bits, at[:, :, None]) for at in most.unbind(2)], source, state, None)[0] - now
+        alone, order = alone.permute(1, 2, 0).sort(2)  # the best first
+        most = most.gather(2, order)
+        trials = [bits, *(_turned(bits, most[:, :, :many], alone[:, :, :many] < 0) for many in (1, *joint))]
+        found, costs = _tried(network, trials, source, state, cost)  # (K, N, cells), (K, N)
+        if cost is not None:
+            found = (found.sum(2) + costs)[:, :, None].expand_as(found)
+        best = found.argmin(0)  # (N, cells); of equals the first, which is what there was
+        result = bits.clone()
+        for k, trial in enumerate(trials[1:], 1):
+            result = torch.where(_of_cells(best == k, bits), trial, result)
+        if cost is None and now.shape[1] > 1:
+            # each cell was judged while its neighbours had other bits: together they might be worse
+            after = _tried(network, [result], source, state, None)[0][0].sum(1)
+            result = torch.where((after < now.sum(1))[:, None, None, None], result, bits)
+    return result
+
+
+def _tried(
+    network: RecurrentCodec, trials: Sequence[torch.Tensor], source: torch.Tensor, state: CodecState, cost: Cost | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean error by cells (K, N, cells), and the cost (K, N), of K trials of the bits of N images."""
+    n, _, height, width = source.shape
+    step = max(1, TOGETHER // (n * height * width))
+    errors, costs = [], []
+    for start in range(0, len(trials), step):
+        part = torch.stack(list(trials[start : start + step]))
+        which = torch.arange(n, device=source.device).repeat(len(part))  # the images in turn, as they stand in `part`
+        flat = part.flatten(0, 1)
+        image = network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image
+        own = _in_cells(error(image, source[which]), network.config.block)
+        errors.append(own.view(len(part), n, -1))
+        more = torch.zeros(len(which)) if cost is None else cost(image, flat, which)
+        costs.append(more.view(len(part), n))
+    return torch.cat(errors), torch.cat(costs).to(source.device)
+
+
+def picked(state: CodecState, which: torch.Tensor) -> CodecState:
+    """The decoder's state and the reconstruction of some images, which may be there several times."""
+
+    def some(one: State) -> State:
+        return None if one is None else (one[0][which], one[1][which])
+
+    return state._replace(encoder=(), decoder=tuple(some(s) for s in state.decoder), image=state.image[which])
+
+
+# --- cells ---------------------------------------------------------------------------------------------------------
+
+
+def _to_cells(x: torch.Tensor, fill: float) -> torch.Tensor:
+    """(N, bits, rows, columns) to (N, cells, bits * CELL * CELL), cells row by row, beyond the border `fill`."""
+    rows, columns = (math.ceil(side / CELL) for side in x.shape[2:])
+    x = F.pad(x, (0, columns * CELL - x.shape[3], 0, rows * CELL - x.shape[2]), value=fill)
+    n, bits = x.shape[:2]
+    return x.view(n, bits, rows, CELL, columns, CELL).permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, -1)
+
+
+def _turned(bits: torch.Tensor, at: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+    """The bits with those at the indices (N, cells, k) of each cell turned, only `where` that is true."""
+    n, channels, height, width = bits.shape
+    rows, columns = math.ceil(height / CELL), math.ceil(width / CELL)
+    turn = torch.zeros(n, rows * columns, channels * CELL * CELL, dtype=torch.bool, device=bits.device)
+    turn.scatter_(2, at, torch.ones_like(at, dtype=torch.bool) if where is None else where)
+    plane = turn.view(n, rows, columns, channels, CELL, CELL).permute(0, 3, 1, 4, 2, 5)
+    return bits ^ plane.reshape(n, channels, rows * CELL, columns * CELL)[:, :, :height, :width]
+
+
+def _of_cells(x: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    """A value for each cell (N, cells) as one for each position, (N, 1, rows, columns)."""
+    height, width = bits.shape[2:]
+    grid = x.view(len(x), 1, math.ceil(height / CELL), math.ceil(width / CELL))
+    return grid.repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)[:, :, :height, :width]
+
+
+def _in_cells(x: torch.Tensor, block: int) -> torch.Tensor:
+    """The sum over the pixels of each cell, in shares of all pixels' number: (N, H, W) to (N, cells)."""
+    side = CELL * block
+    height, width = x.shape[1:]
+    x = F.pad(x, (0, -width % side, 0, -height % side))
+    return F.avg_pool2d(x[:, None], side).flatten(1) * (side * side / (height * width))

@@ -1,6 +1,6 @@
 """Photos: the `photo` codec beside JPEG and WebP, MS-SSIM and PSNR over bits of file for each pixel.
 
-    python benchmarks/codec_photo.py --data ../shared/data/kodak [--model photo]
+    python benchmarks/codec_photo.py --data ../shared/data/kodak [--model photo] [--search 24]
 
 The published columns are those of the PyTorch port of Toderici et al. 2017 at full size without entropy coding, for
 kodim03, 04, 07, 08 and 10 (its test/lstm_ssim.csv; see docs/results.md), where the photos given are these five.
@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="photo")
+    parser.add_argument("--search", type=int, help="candidates, as `encode --search`; default: as `encode` does")
     args = parser.parse_args()
     torch.set_num_threads(1)
     codec = NeuralCodec.load(args.model)
@@ -41,7 +42,7 @@ def main() -> None:
     for name, photo in photos.items():
         height, width = photo.shape[:2]
         started = time.perf_counter()
-        codes = codec.codes(photo, iterations=codec.iterations)
+        codes = codec.codes(photo, iterations=codec.iterations, search=args.search)
         encoded = time.perf_counter() - started
         chunks = [entropy.encode(codec.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         for t in range(codec.iterations):

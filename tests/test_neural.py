@@ -108,6 +108,10 @@ def test_tiles_leave_no_seams(codec: NeuralCodec, cat: np.ndarray, monkeypatch: 
     for one, other in zip(whole, parts, strict=True):
         assert one.shape == other.shape
         assert (one != other).mean() < 0.01
+    found = codec.image(codec.codes(cat, search=4), 300, 451).astype(float)
+    assert ((found - cat) ** 2).mean() < ((shown.astype(float) - cat) ** 2).mean(), "tiles are searched too"
+    with pytest.raises(SettingsError, match="search"):
+        codec.codes(cat, search=-1)
     assert np.array_equal(codec.decode(codec.encode(cat)).image, codec.image(parts, 300, 451))
 
 

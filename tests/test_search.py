@@ -43,7 +43,7 @@ def start(network: RecurrentCodec, source: torch.Tensor) -> tuple[torch.Tensor, 
 
 def errors(network: RecurrentCodec, bits: torch.Tensor, source: torch.Tensor, state: CodecState) -> torch.Tensor:
     with torch.no_grad():
-        return search.error(network.synthesise(bits * 2.0 - 1.0, state).image, source).mean((1, 2))
+        return search.squared(network.synthesise(bits * 2.0 - 1.0, state).image, source).mean((1, 2))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 24), (40, 104), (96, 64), (8, 200)])
@@ -137,3 +137,36 @@ def test_cells_cover_every_bit_and_pixel_once() -> None:
     shares = search._in_cells(pixels, 8)
     torch.testing.assert_close(shares.sum(1), pixels.mean((1, 2)))
     torch.testing.assert_close(shares[:, 1], pixels[:, :32, 32:64].sum((1, 2)) / pixels[0].numel())
+
+
+def test_the_structural_error_is_of_places_and_of_what_ms_ssim_sees(cat: np.ndarray) -> None:
+    source = source_of(cat, 128, 192)
+    assert search.structural(source, source).abs().max() < 1e-5
+    blurred = torch.nn.functional.avg_pool2d(source, 3, 1, 1)
+    part = source.clone()
+    part[:, :, :64, :64] = blurred[:, :, :64, :64]
+    found = search.structural(part, source)
+    assert found.shape == (2, 128, 192)
+    cells = search._in_cells(found, 16)  # the first of six is blurred; windows reach over its border
+    assert (cells[:, 0] > 5 * cells[:, 1:].max(1).values).all()
+    assert (search.structural(source + 0.1, source).mean() < search.structural(blurred, source).mean()).all(), (
+        "light is not structure"
+    )
+    darker = search.structural(source.clamp(-0.8, 0.8) - 0.2, source)
+    assert ((darker >= 0.025 - 1e-6).float().mean() > 0.9).all(), "but it counts a little"
+    assert search.structural(source[:, :, :8, :9], source[:, :, :8, :9]).shape == (2, 8, 9)
+
+
+def test_a_codec_is_searched_by_what_it_was_trained_for(any_model: Path, cat: np.ndarray) -> None:
+    codec = NeuralCodec.load(any_model)
+    by_error = codec.codes(cat[:64, :64], search=12)
+    codec.words["settings"] = {"reconstruction": "ms-ssim"}
+    by_structure = codec.codes(cat[:64, :64], search=12)
+    assert not all(map(np.array_equal, by_error, by_structure))
+
+    def mean(error: search.Error, codes: list[np.ndarray]) -> float:
+        shown = torch.from_numpy(codec.image(codes, 64, 64)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        return float(error(shown, torch.from_numpy(cat[:64, :64]).permute(2, 0, 1)[None].float() / 127.5 - 1).mean())
+
+    assert mean(search.squared, by_error[:1]) < mean(search.squared, by_structure[:1])
+    assert mean(search.structural, by_structure[:1]) < mean(search.structural, by_error[:1])

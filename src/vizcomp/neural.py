@@ -292,7 +292,7 @@ class NeuralCodec:
             image = _as_shown(self._network.synthesise(flat * 2.0 - 1.0, search.picked(state, which)).image)
             earlier = [plane[which.numpy()] for plane in before]
             scores, same = self._cost(image, flat, wanted[which], earlier, MEND_TASK)
-            scores = (scores + search.error(image, source[which]).mean((1, 2))).view(-1, ROUND)
+            scores = (scores + search.squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
             same = same.view(-1, ROUND)
             least, which = torch.where(same, scores, torch.inf).min(1)
             hit = least < torch.inf
@@ -325,11 +325,15 @@ class NeuralCodec:
 
         # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
         judged = cost if self.native else None
+        structural = dict(self.words.get("settings") or {}).get("reconstruction") == "ms-ssim"
+        error = search.structural if structural else search.squared
         best = values > 0
         while candidates > 0:
             singles = min(SINGLES, candidates)
             joint = JOINT[: candidates - singles]
-            best = search.improved(self._network, best, values, source, state, singles=singles, joint=joint, cost=judged)
+            best = search.improved(
+                self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged
+            )
             candidates -= singles + len(joint)
         return best
 

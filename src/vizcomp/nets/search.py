@@ -26,17 +26,41 @@ from torch.nn import functional as F
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
 
 CELL = 4  # positions: all of an image of 32x32 under `cifar`, a square of 64 pixels under `photo`
+WINDOW = 8  # of the structural error
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363)  # the published weights of the first four scales of MS-SSIM
 TOGETHER = 1 << 19  # pixels that go through the decoder in one pass
 
+Error = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Cost = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def error(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def squared(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     """Squared error of each pixel of images in -1..1, clipped as they are shown: (N, 3, H, W) to (N, H, W).
 
     Its mean is ten times the mean squared error of images in 0..1, as in training.
     """
     return 2.5 * (image.clamp(-1, 1) - source).square().mean(1)
+
+
+def structural(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """What codecs trained for MS-SSIM (Wang, Simoncelli and Bovik 2003) make small, at each place: (N, 3, H, W) to (N, H, W).
+
+    Half of the absolute error of images in 0..1, and one minus the mean of the scales' terms of contrast and structure, with the
+    published weights. A sum of scales where MS-SSIM has their product: so each place has its own. Windows are squares of
+    8 pixels, every 4; small images have fewer scales.
+    """
+    shown = image.clamp(-1, 1)
+    total = 0.25 * (shown - source).abs().mean(1)
+    weights = [w for k, w in enumerate(SCALES) if min(image.shape[-2:]) >= WINDOW << k]
+    for weight in weights:
+        both = torch.cat([shown, source, shown * shown, source * source, shown * source])
+        mx, my, xx, yy, xy = F.avg_pool2d(both, WINDOW, WINDOW // 2).chunk(5)
+        # in -1..1 variances are four times those of 0..1
+        term = (2 * (xy - mx * my) + 4 * 0.03**2) / (xx - mx * mx + yy - my * my + 4 * 0.03**2)
+        term = F.interpolate(1 - term.mean(1, keepdim=True), size=total.shape[-2:])[:, 0]
+        total = total + weight / sum(weights) * term
+        shown, source = F.avg_pool2d(shown, 2), F.avg_pool2d(source, 2)
+    return total
 
 
 def improved(
@@ -48,6 +72,7 @@ def improved(
     *,
     singles: int = 8,
     joint: Sequence[int] = (2, 3, 4, 5),
+    error: Error = squared,
     cost: Cost | None = None,
 ) -> torch.Tensor:
     """One round of the search: bits that decode to nothing worse, and to something better where that was found.
@@ -59,6 +84,7 @@ def improved(
         state: before this iteration.
         singles: bits of each cell that are tried alone.
         joint: how many of the best of these are turned together; none that does harm alone.
+        error: of each pixel, (n, 3, H, W) of decoded images and of their sources to (n, H, W).
         cost: what counts for an image beside its mean error. It is called with decoded images (n, 3, H, W) in -1..1, their bits
             (n, bits, rows, columns) and the index (n,) of what they are to be, and gives float32 (n,). With it all cells of
             an image turn equally many bits.
@@ -74,11 +100,11 @@ def improved(
         promise = _to_cells(signs * slope * (1.02 - values.abs()).clamp_min(0.02).sqrt(), -torch.inf)
         most = promise.topk(min(singles, promise.shape[2]), 2).indices  # (N, cells, singles)
         now = _in_cells(error(image, source), network.config.block)  # (N, cells)
-        alone = _tried(network, [_turned(bits, at[:, :, None]) for at in most.unbind(2)], source, state, None)[0] - now
+        alone = _tried(network, [_turned(bits, at[:, :, None]) for at in most.unbind(2)], source, state, error, None)[0] - now
         alone, order = alone.permute(1, 2, 0).sort(2)  # the best first
         most = most.gather(2, order)
         trials = [bits, *(_turned(bits, most[:, :, :many], alone[:, :, :many] < 0) for many in (1, *joint))]
-        found, costs = _tried(network, trials, source, state, cost)  # (K, N, cells), (K, N)
+        found, costs = _tried(network, trials, source, state, error, cost)  # (K, N, cells), (K, N)
         if cost is not None:
             found = (found.sum(2) + costs)[:, :, None].expand_as(found)
         best = found.argmin(0)  # (N, cells); of equals the first, which is what there was
@@ -87,13 +113,18 @@ def improved(
             result = torch.where(_of_cells(best == k, bits), trial, result)
         if cost is None and now.shape[1] > 1:
             # each cell was judged while its neighbours had other bits: together they might be worse
-            after = _tried(network, [result], source, state, None)[0][0].sum(1)
+            after = _tried(network, [result], source, state, error, None)[0][0].sum(1)
             result = torch.where((after < now.sum(1))[:, None, None, None], result, bits)
     return result
 
 
 def _tried(
-    network: RecurrentCodec, trials: Sequence[torch.Tensor], source: torch.Tensor, state: CodecState, cost: Cost | None
+    network: RecurrentCodec,
+    trials: Sequence[torch.Tensor],
+    source: torch.Tensor,
+    state: CodecState,
+    error: Error,
+    cost: Cost | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean error by cells (K, N, cells), and the cost (K, N), of K trials of the bits of N images."""
     n, _, height, width = source.shape

@@ -139,6 +139,19 @@ def test_a_stopped_codec_goes_on_bit_for_bit(classes: Path, tmp_path: Path) -> N
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_may_end_before_its_plan(classes: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_codec(codec_settings(classes), tmp_path / "stopped", on_progress=_Stop(1))
+    state = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=False)
+    assert 0 < state["step"] < 8
+    train_codec(codec_settings(classes, stop_after=state["step"]), tmp_path / "ended")
+    found, expected = weights(tmp_path / "ended"), state["task"]["average"]
+    assert all(torch.equal(found[k].float(), v.half().float() if v.ndim >= 2 else v) for k, v in expected.items())
+    train_codec(codec_settings(classes, stop_after=99), tmp_path / "more")
+    train_codec(codec_settings(classes), tmp_path / "whole")
+    assert same(tmp_path / "more", tmp_path / "whole")
+
+
 def test_a_codec_learns_through_a_classifier_and_can_be_used(classes: Path, tmp_path: Path) -> None:
     train_classifier(classifier_settings(classes), tmp_path / "seer")
     seer = str(tmp_path / "seer" / "model.safetensors")

@@ -76,6 +76,7 @@ class CodecTrainSettings:
         hard: share of the run, at its end, with the signs as bits instead of random bits.
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
+        stop_after: end after so many of these updates, while learning rate and ramps are those of the whole run; 0 = at its end.
         crop: side of the crops from photos, a multiple of the block.
         contexts: fit the context model of the entropy coder at the end; without it bits are stored as they are.
     """
@@ -103,6 +104,7 @@ class CodecTrainSettings:
     iterations: str = "drawn"
     epochs: int = 10
     steps: int = 0
+    stop_after: int = 0
     batch: int = 64
     crop: int = 64
     learning_rate: float = 1e-3
@@ -131,6 +133,7 @@ class CodecTrainSettings:
             "hard": (0, 1),
             "epochs": (1, 1_000_000),
             "steps": (0, 1_000_000_000),
+            "stop_after": (0, 1_000_000_000),
             "batch": (1, 65_536),
             "crop": (16, 1024),
             "learning_rate": (1e-9, 10),
@@ -308,7 +311,8 @@ class CodecTask:
         self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
         count = len(self.train) if self.config.native else len(self.photos) * 16
         self.steps_per_epoch = max(1, count // s.batch)
-        self.steps = s.steps or s.epochs * self.steps_per_epoch
+        self.planned = s.steps or s.epochs * self.steps_per_epoch
+        self.steps = min(self.planned, s.stop_after or self.planned)
         self.images_per_step = s.batch
 
     def _read(self, s: CodecTrainSettings) -> None:
@@ -400,8 +404,8 @@ class CodecTask:
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
-        share = index / self.steps
-        rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
+        share = index / self.planned
+        rate = s.learning_rate * loop.one_cycle(index, self.planned, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         low, high = s.ramp

@@ -139,19 +139,6 @@ def test_a_stopped_codec_goes_on_bit_for_bit(classes: Path, tmp_path: Path) -> N
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_run_may_end_before_its_plan(classes: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train_codec(codec_settings(classes), tmp_path / "stopped", on_progress=_Stop(1))
-    state = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=False)
-    assert 0 < state["step"] < 8
-    train_codec(codec_settings(classes, stop_after=state["step"]), tmp_path / "ended")
-    found, expected = weights(tmp_path / "ended"), state["task"]["average"]
-    assert all(torch.equal(found[k].float(), v.half().float() if v.ndim >= 2 else v) for k, v in expected.items())
-    train_codec(codec_settings(classes, stop_after=99), tmp_path / "more")
-    train_codec(codec_settings(classes), tmp_path / "whole")
-    assert same(tmp_path / "more", tmp_path / "whole")
-
-
 def test_a_codec_learns_through_a_classifier_and_can_be_used(classes: Path, tmp_path: Path) -> None:
     train_classifier(classifier_settings(classes), tmp_path / "seer")
     seer = str(tmp_path / "seer" / "model.safetensors")
@@ -315,10 +302,8 @@ def test_a_codec_begins_with_one_of_other_bits(tmp_path: Path) -> None:
         load_weights(tmp_path / "model.safetensors", wider)
 
 
-@pytest.mark.parametrize(("shown", "lesson"), [("batch", 0.0), ("image", 0.0), ("image", 0.01)])
-def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(
-    classes: Path, tmp_path: Path, shown: str, lesson: float
-) -> None:
+@pytest.mark.parametrize("shown", ["batch", "image"])
+def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, shown: str) -> None:
     train_classifier(classifier_settings(classes), tmp_path / "seer")
     settings = codec_settings(
         classes,
@@ -330,14 +315,11 @@ def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(
         later_reconstruction=3.0,
         ramp=(0.0, 0.0),
         shown=shown,
-        lesson_weight=lesson,
         iterations="all",
     )
     seen: list[loop.Progress] = []
     train_codec(settings, tmp_path / "whole", on_progress=seen.append)
-    assert ("lesson" in seen[-1].figures) == bool(lesson)
-    if not lesson:  # the bits of a search are less even
-        assert 0.9 < seen[-1].figures["rate"] < 1.1, "of untrained bits next to nothing can be guessed"
+    assert 0.9 < seen[-1].figures["rate"] < 1.1, "of untrained bits next to nothing can be guessed"
     with pytest.raises(KeyboardInterrupt):
         train_codec(settings, tmp_path / "parts", on_progress=_Stop(1))
     train_codec(settings, tmp_path / "parts", resume=True)

@@ -90,7 +90,7 @@ class Codec(Protocol):
 def open_codec(spec: str) -> Codec:
     """A codec by name: djpeg, photo, cifar, a model.safetensors, or a baseline.
 
-    Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=8`.
+    Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=24`.
 
     Raises:
         SettingsError: unknown, or an option that it does not have.
@@ -293,7 +293,7 @@ class Recurrent:
             raise SettingsError(f"{spec}: unknown option {strange[0]}", "a recurrent codec has search")
         text = options.get("search")
         if text is not None and not text.isdecimal():
-            raise SettingsError(f"{spec}: search={text} is no number", "use search=8")
+            raise SettingsError(f"{spec}: search={text} is no number", "use search=24")
         self._search = None if text is None else int(text)
         self._codec = neural.NeuralCodec.load(name)
         self.fingerprint = self._codec.fingerprint.hex()

@@ -59,7 +59,7 @@ class Search:
         least: smallest probability that a bit is tried the other way.
     """
 
-    task: float = 0.05
+    task: float = 2.0
     rate: float = 0.0005
     least: float = 0.02
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -227,9 +227,6 @@ class CodecState(NamedTuple):
     iteration: int
 
 
-Choose = Callable[[torch.Tensor, CodecState], torch.Tensor]
-
-
 class RecurrentCodec(nn.Module):
     """Encoder, binarizer and decoder."""
 
@@ -338,13 +335,11 @@ class RecurrentCodec(nn.Module):
         *,
         given: torch.Tensor | None = None,
         stochastic: bool = False,
-        choose: Choose | None = None,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Encodes and decodes: the reconstruction and the bits after each iteration.
 
         Args:
             source: (N, 3, H, W) in -1..1, H and W multiples of the block.
-            choose: makes the bits, -1 or 1, of the encoder's values and the state before them; else `binarize`.
 
         Returns:
             reconstructions (N, 3, H, W), about -1..1, not clipped; bits (N, bits[t], H/block, W/block), -1 or 1.
@@ -353,7 +348,7 @@ class RecurrentCodec(nn.Module):
         images, codes = [], []
         for _ in range(iterations):
             values, encoder = self.analyse(source, state, given)
-            bits = binarize(values, stochastic=stochastic) if choose is None else choose(values, state)
+            bits = binarize(values, stochastic=stochastic)
             state = self.synthesise(bits, state)._replace(encoder=encoder)
             images.append(state.image)
             codes.append(bits)

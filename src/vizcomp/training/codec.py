@@ -5,8 +5,7 @@ The loss is a weighted sum over iterations of
 - reconstruction: L1, L2, or one minus MS-SSIM mixed with L1;
 - task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the reconstruction (or
   cross-entropy with the label), and the same for a second, watching classifier where one is given;
-- rate: what the bits are expected to take after entropy coding (`rate.BitGuesser`);
-- lesson: how far the encoder is from bits that a search found better (`nets.search`), with which the decoder is trained as well.
+- rate: what the bits are expected to take after entropy coding (`rate.BitGuesser`).
 
 What was learnt by trying stands behind the defaults: reconstruction first and the task term ramped in, since from scratch with
 it the image never forms; random flips, shifts, blur and noise between codec and classifier, so that the codec cannot write
@@ -32,8 +31,7 @@ from vizcomp import datasets
 from vizcomp.errors import ModelError, SettingsError, TrainingError, first_line
 from vizcomp.metrics import ms_ssim
 from vizcomp.nets import classifiers, inception
-from vizcomp.nets.recurrent import Choose, CodecState, RecurrentCodec, RecurrentConfig, binarize
-from vizcomp.nets.search import improved
+from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 from vizcomp.training import loop
 from vizcomp.training.classifier import corrupted, shifted_and_flipped
 from vizcomp.training.contexts import fit_contexts
@@ -42,8 +40,6 @@ from vizcomp.training.rate import BitGuesser
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
 SHOWN = ("batch", "image")
-MARGIN = 0.3  # how sure the encoder is to be of the bits of a search
-LESSON = (3,)  # bits that are turned together: fewer trials than at encode time, since each update searches for its whole batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,13 +66,9 @@ class CodecTrainSettings:
             image too looks at one side only (the views are flipped at random anyway).
         later_factor: of the classifiers' terms where it is a later one. What the first iteration says to a classifier is an error
             to be mended in the eyes of the reconstruction term, so later iterations take it back unless they are held to it.
-        lesson_weight: for each bit of the first iteration, of what the encoder's value lacks to `MARGIN` on the side that a
-            search found better; 0: no search. With it the decoder gets the bits of the search there, never random ones.
-        lesson_task: weight of the classifier's term in that search.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
-        stop_after: end after so many of these updates, while learning rate and ramps are those of the whole run; 0 = at its end.
         crop: side of the crops from photos, a multiple of the block.
         contexts: fit the context model of the entropy coder at the end; without it bits are stored as they are.
     """
@@ -98,13 +90,10 @@ class CodecTrainSettings:
     shown_first: float = 0.5
     shown: str = "batch"
     later_factor: float = 1.0
-    lesson_weight: float = 0.0
-    lesson_task: float = 0.1
     hard: float = 0.4
     iterations: str = "drawn"
     epochs: int = 10
     steps: int = 0
-    stop_after: int = 0
     batch: int = 64
     crop: int = 64
     learning_rate: float = 1e-3
@@ -128,12 +117,9 @@ class CodecTrainSettings:
             "views": (0, 1),
             "shown_first": (0, 1),
             "later_factor": (0, 1000),
-            "lesson_weight": (0, 1000),
-            "lesson_task": (0, 1000),
             "hard": (0, 1),
             "epochs": (1, 1_000_000),
             "steps": (0, 1_000_000_000),
-            "stop_after": (0, 1_000_000_000),
             "batch": (1, 65_536),
             "crop": (16, 1024),
             "learning_rate": (1e-9, 10),
@@ -311,8 +297,7 @@ class CodecTask:
         self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
         count = len(self.train) if self.config.native else len(self.photos) * 16
         self.steps_per_epoch = max(1, count // s.batch)
-        self.planned = s.steps or s.epochs * self.steps_per_epoch
-        self.steps = min(self.planned, s.stop_after or self.planned)
+        self.steps = s.steps or s.epochs * self.steps_per_epoch
         self.images_per_step = s.batch
 
     def _read(self, s: CodecTrainSettings) -> None:
@@ -377,35 +362,10 @@ class CodecTask:
             return F.cross_entropy(logits, labels, reduction="none")
         return divergence(logits, wanted)
 
-    def _teacher_of(
-        self, source: torch.Tensor, wanted: torch.Tensor | None, lessons: list[torch.Tensor], stochastic: bool
-    ) -> Choose:
-        """What chooses the bits where there are lessons: in the first iteration a search, whose lesson it appends.
-
-        The gradient goes to the encoder's values as if the bits were its own, with what the lesson adds.
-        """
-        s = self.settings
-
-        def cost(image: torch.Tensor, bits: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-            assert wanted is not None
-            assert self.viewer is not None
-            return s.lesson_task * divergence(self.viewer(image.clamp(-1, 1) / 2 + 0.5), wanted[which])
-
-        def choose(values: torch.Tensor, state: CodecState) -> torch.Tensor:
-            if state.iteration:
-                return binarize(values, stochastic=stochastic)
-            judged = cost if wanted is not None and s.lesson_task else None
-            found = improved(self.model, values.detach() > 0, values.detach(), source, state, joint=LESSON, cost=judged)
-            signs = found * 2.0 - 1.0
-            lessons.append((MARGIN - values * signs).clamp_min(0).sum((1, 2, 3)).mean())
-            return values + (signs - values).detach()
-
-        return choose
-
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
-        share = index / self.planned
-        rate = s.learning_rate * loop.one_cycle(index, self.planned, warm=0.05, last=0.01)
+        share = index / self.steps
+        rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         low, high = s.ramp
@@ -420,10 +380,7 @@ class CodecTask:
                     given = F.log_softmax(wanted, 1).clamp_min(-10) if self.config.given else None
                     watched = self.watching(source / 2 + 0.5) if self.watching is not None else None
             many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
-            stochastic = share < 1 - s.hard
-            lessons: list[torch.Tensor] = []
-            choose = self._teacher_of(source, wanted, lessons, stochastic) if s.lesson_weight else None
-            images, codes = self.model(source, many, given=given, stochastic=stochastic, choose=choose)
+            images, codes = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
             weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
             last = max(1, self.config.iterations - 1)
             weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
@@ -433,9 +390,6 @@ class CodecTask:
             )
             loss = s.reconstruction_weight * torch.as_tensor(reconstruction)
             figures["reconstruction"] = loss.detach()
-            if lessons:
-                figures["lesson"] = lessons[0].detach()
-                loss = loss + s.lesson_weight * lessons[0]
             if self.guesser is not None:
                 left = self.guesser(codes).sum() / sum(self.config.bits)  # of all bits, so that each costs the same in any batch
                 figures["rate"] = left.detach() * (sum(self.config.bits) / sum(self.config.bits[:many]))

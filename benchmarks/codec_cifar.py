@@ -98,8 +98,7 @@ def main() -> None:
         for tried in dict.fromkeys([0, search]):
             started = time.perf_counter()
             codes = codec.codes_many(images, iterations=many, search=tried)
-            chunks = [entropy.encode_batch(codec.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
-            files = [vzc.pack(c, model=codec.fingerprint, width=32, height=32) for c in zip(*chunks, strict=True)]
+            files = codec.files(codes, 32, 32)
             seconds = time.perf_counter() - started
             sizes = [len(f) for f in files]
             found = np.stack([codec.decode(f).image for f in files])

@@ -158,6 +158,8 @@ def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> 
         )
         assert all(b <= a + 1e-3 for a, b in zip(before, after, strict=True))  # the search counts in float32
     assert np.mean(after) < np.mean(before)
+    single = small.codes_many(patches, iterations=1, search=1)[0]
+    assert (single != plain[0]).sum((1, 2, 3)).max() == 1, "one candidate is one bit turned"
 
 
 def test_search_is_deterministic_and_each_image_s_own(small: NeuralCodec, patches: np.ndarray) -> None:

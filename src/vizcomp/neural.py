@@ -42,7 +42,6 @@ CONTEXT_PREFIX = "context."
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
 BATCH = 256  # small images that go through together
-SINGLES, JOINT = 8, (2, 3, 4, 5)  # a round of the search: bits tried alone, and how many of the best together
 ROUND = 8  # candidates that are tried together where the classifier's answer is lost,
 MEND = 64  # and how many at most
 MEND_TASK = 0.5  # weight of the divergence there: the answer first
@@ -178,8 +177,10 @@ class NeuralCodec:
 
     def encode_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
         """The files of N images of one size: uint8 (N, H, W, 3) to N strings. Quicker than one by one."""
-        height, width = images.shape[1:3]
-        codes = self.codes_many(images, iterations=iterations, search=search)
+        return self.files(self.codes_many(images, iterations=iterations, search=search), *images.shape[1:3])
+
+    def files(self, codes: Sequence[Bits], height: int, width: int) -> list[bytes]:
+        """The files of N images of one size whose bits are known, as `codes_many` gives them."""
         chunks = [entropy.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         return [vzc.pack(c, model=self.fingerprint, width=width, height=height) for c in zip(*chunks, strict=True)]
 
@@ -329,8 +330,8 @@ class NeuralCodec:
         error = search.structural if structural else search.squared
         best = values > 0
         while candidates > 0:
-            singles = min(SINGLES, candidates)
-            joint = JOINT[: candidates - singles]
+            singles = min(search.SINGLES, candidates)
+            joint = search.JOINT[: candidates - singles]
             best = search.improved(
                 self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged
             )

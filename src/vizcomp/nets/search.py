@@ -23,11 +23,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
+from vizcomp.metrics import MS_SSIM_WEIGHTS
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
 
 CELL = 4  # positions: all of an image of 32x32 under `cifar`, a square of 64 pixels under `photo`
 WINDOW = 8  # of the structural error
-SCALES = (0.0448, 0.2856, 0.3001, 0.2363)  # the published weights of the first four scales of MS-SSIM
+SCALES = MS_SSIM_WEIGHTS[:4]  # coarser windows would be larger than a cell of a photo
+SINGLES, JOINT = 8, (2, 3, 4, 5)  # a round: bits tried alone, and how many of the best together
 TOGETHER = 1 << 19  # pixels that go through the decoder in one pass
 
 Error = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -70,8 +72,8 @@ def improved(
     source: torch.Tensor,
     state: CodecState,
     *,
-    singles: int = 8,
-    joint: Sequence[int] = (2, 3, 4, 5),
+    singles: int = SINGLES,
+    joint: Sequence[int] = JOINT,
     error: Error = squared,
     cost: Cost | None = None,
 ) -> torch.Tensor:

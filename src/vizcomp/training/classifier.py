@@ -23,6 +23,7 @@ from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
+from vizcomp.training.settings import check_choices, check_ranges
 
 TAUGHT = ("once", "views")
 WHITENED_ON = 5000  # pictures that a first layer of `Whitened` is computed from
@@ -100,15 +101,8 @@ class ClassifierTrainSettings:
             "validate_every": (1, 100_000),
             "seed": (0, 2**63 - 1),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise SettingsError(f"{name} {getattr(self, name)} is not in {low:g}..{high:g}")
-        if self.taught not in TAUGHT:
-            raise SettingsError(f"taught {self.taught!r} is not one of {', '.join(TAUGHT)}")
-        if self.architecture not in classifiers.ARCHITECTURES:
-            raise SettingsError(
-                f"unknown architecture {self.architecture!r}", f"use one of {', '.join(classifiers.ARCHITECTURES)}"
-            )
+        check_ranges(self, ranges)
+        check_choices(self, {"taught": TAUGHT, "architecture": classifiers.ARCHITECTURES})
 
 
 def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:

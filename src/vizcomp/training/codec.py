@@ -36,6 +36,7 @@ from vizcomp.training import loop
 from vizcomp.training.classifier import corrupted, shifted_and_flipped
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.rate import BitGuesser
+from vizcomp.training.settings import check_choices, check_ranges
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
@@ -108,7 +109,7 @@ class CodecTrainSettings:
     licence: str = "MIT"
 
     def __post_init__(self) -> None:
-        ranges: dict[str, tuple[float, float]] = {
+        ranges = {
             "task_weight": (0, 1000),
             "watching_weight": (0, 1000),
             "reconstruction_weight": (0, 1000),
@@ -129,20 +130,12 @@ class CodecTrainSettings:
             "validate_every": (1, 100_000),
             "seed": (0, 2**63 - 1),
         }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise SettingsError(f"{name} {getattr(self, name)} is not in {low:g}..{high:g}")
+        check_ranges(self, ranges)
         object.__setattr__(self, "ramp", tuple(self.ramp))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
             raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
-        for name, known in (
-            ("reconstruction", RECONSTRUCTIONS),
-            ("task", TASKS),
-            ("iterations", ("drawn", "all")),
-            ("shown", SHOWN),
-        ):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{name} {getattr(self, name)!r} is not one of {', '.join(known)}")
+        choices = {"reconstruction": RECONSTRUCTIONS, "task": TASKS, "iterations": ("drawn", "all"), "shown": SHOWN}
+        check_choices(self, choices)
         RecurrentConfig.from_dict(self.network)
 
 

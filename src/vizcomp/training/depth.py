@@ -43,6 +43,7 @@ from vizcomp.nets.compact_depth import (
     rank_scale,
     scale_photo,
 )
+from vizcomp.training.settings import check_choices, check_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -153,12 +154,8 @@ class DepthTrainSettings:
             "validate_every": (1, 1_000_000),
             "checkpoint_every": (1, 1_000_000),
         }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not low <= value <= high:
-                raise SettingsError(f"{name} = {value!r} is not between {low} and {high}")
-        if self.fold_over not in FOLD_OVER:
-            raise SettingsError(f"fold_over {self.fold_over!r} is not one of {', '.join(FOLD_OVER)}")
+        check_ranges(self, ranges)
+        check_choices(self, {"fold_over": FOLD_OVER})
         if self.held_every == 1:
             raise SettingsError("held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth")
         if self.side % STRIDE:

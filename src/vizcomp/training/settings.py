@@ -63,15 +63,15 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuses fields that are out of their range.
+    """Refuses fields that are no numbers or out of their range.
 
     Raises:
         SettingsError: names the first of them.
     """
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
-        if not low <= value <= high:
-            raise SettingsError(f"{name} {value} is not in {low:g}..{high:g}")
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise SettingsError(f"{name} {value!r} is not in {low:g}..{high:g}")
 
 
 def check_choices(settings: object, choices: Mapping[str, Iterable[str]]) -> None:

@@ -388,6 +388,20 @@ def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_batch_smaller_than_the_processes_is_refused(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Many(loop.Processes):
+        def __init__(self, device: str) -> None:
+            super().__init__(device)
+            self.count = 4
+
+    monkeypatch.setattr(loop, "Processes", Many)
+    with pytest.raises(SettingsError, match="a batch of 3 gives 4 processes fewer than 1"):
+        train_codec(codec_settings(classes, batch=3), tmp_path / "codec")
+    with pytest.raises(SettingsError, match="a batch of 7 gives 4 processes fewer than 2"):
+        train_classifier(classifier_settings(classes, batch=7), tmp_path / "classifier")
+    assert not list(tmp_path.iterdir())
+
+
 SHARED = """
 import sys, torch
 from vizcomp.training import loop

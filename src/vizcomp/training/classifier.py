@@ -339,6 +339,7 @@ def train_classifier(
         how it ended; its figures hold `accuracy` on the validation part.
     """
     with loop.open_processes(settings.device) as processes:
+        processes.check_batch(settings.batch, least=2)
         task = ClassifierTask(settings, processes)
         return loop.run(
             task,

@@ -534,6 +534,7 @@ def train_codec(
         how it ended; its figures are `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
     """
     with loop.open_processes(settings.device) as processes:
+        processes.check_batch(settings.batch)
         task = CodecTask(settings, processes)
         return loop.run(
             task,

@@ -23,10 +23,10 @@ from vizcomp.training.depth import (  # noqa: E402
     mean_map,
     read_class_folders,
     read_depth_data,
-    saved_settings,
     split_photos,
     train_depth,
 )
+from vizcomp.training.settings import read_recipe, read_saved  # noqa: E402
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
@@ -240,7 +240,7 @@ def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nothing to resume"):
         train_depth(settings(data), tmp_path / "empty", resume=True)
     with pytest.raises(SettingsError, match="nothing to resume"):
-        saved_settings(tmp_path / "empty")
+        read_saved(tmp_path / "empty")
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         train_depth(settings(data), tmp_path / "file" / "run")
@@ -265,7 +265,9 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path
         train_depth(settings(data, epochs=1), run)
     with pytest.raises(SettingsError, match="another seed"):
         train_depth(settings(data, epochs=1, seed=5), run, resume=True)
-    assert saved_settings(run) == settings(data, epochs=1)
+    saved = read_saved(run)
+    assert saved.pop("kind") == "depth"
+    assert DepthTrainSettings.from_dict(saved) == settings(data, epochs=1)
     (run / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(TrainingError, match="cannot be read"):
         train_depth(settings(data, epochs=1), run, resume=True)
@@ -293,10 +295,12 @@ def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
     chosen = DepthTrainSettings(data="x", network=TINY, half=True)
     assert DepthTrainSettings.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
     recipe = Path(__file__).resolve().parents[1] / "training" / "compact_depth.toml"
-    assert DepthTrainSettings.from_toml(recipe, data="here", epochs=None).data == "here"
+    values = read_recipe(recipe)
+    values.pop("kind", None)
+    assert DepthTrainSettings.from_dict({**values, "data": "here"}).data == "here"
     (tmp_path / "bad.toml").write_text("epochs = [")
     with pytest.raises(SettingsError, match=r"bad\.toml"):
-        DepthTrainSettings.from_toml(tmp_path / "bad.toml")
+        read_recipe(tmp_path / "bad.toml")
 
 
 def test_splits_do_not_overlap_and_held_photos_are_every_nth() -> None:

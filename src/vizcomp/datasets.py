@@ -917,8 +917,6 @@ def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
 
 # --- class folders --------------------------------------------------------------------------------------------------
 
-_TEST_NAMES = ("test", "val", "valid", "validation")
-
 
 def _read_classes(source: _Source, part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
     skipped: list[tuple[str, str]] = []

@@ -405,7 +405,7 @@ def _torchvision(spec: str, *, offline: bool) -> System:
         import torch
         import torchvision
     except ImportError as exc:
-        raise MissingExtraError("torchvision", "all") from exc
+        raise ModelError("torchvision is not installed", "pip install torchvision") from exc
     name = spec.removeprefix("torchvision:")
     try:
         choice = torchvision.models.get_model_weights(name).DEFAULT

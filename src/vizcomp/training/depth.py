@@ -184,34 +184,6 @@ class DepthTrainSettings:
         except TypeError as exc:
             raise SettingsError(f"training settings: {exc}") from exc
 
-    @classmethod
-    def from_toml(cls, path: Path, **changes: Any) -> DepthTrainSettings:
-        """Settings from a recipe, a TOML file with the same names; `changes` that are not None replace its values.
-
-        Raises:
-            SettingsError: the file cannot be read, is no TOML, or holds an unknown or impossible setting.
-        """
-        import tomllib
-
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-            raise SettingsError(f"recipe {path}: {exc}") from exc
-        return cls.from_dict({**values, **{k: v for k, v in changes.items() if v is not None}})
-
-
-def saved_settings(folder: Path, **changes: Any) -> DepthTrainSettings:
-    """Settings of the run in a folder; `changes` that are not None replace its values.
-
-    Raises:
-        SettingsError: there is no run in the folder.
-    """
-    try:
-        values = json.loads((folder / "settings.json").read_text("utf-8"))
-    except (OSError, ValueError) as exc:
-        raise SettingsError(f"nothing to resume in {folder}", "leave --resume away to start a run") from exc
-    return DepthTrainSettings.from_dict({**values, **{k: v for k, v in changes.items() if v is not None}})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vizcomp.djpeg import Compressed, DjpegSettings, compress
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval
-    from vizcomp.images import Photo, load
+    from vizcomp.images import Photo, find_inputs, load
     from vizcomp.neural import NeuralCodec, VzcPack, decode
     from vizcomp.vision import compare, open_system
 
@@ -37,6 +37,7 @@ _HOMES = {
     "compare": "vision",
     "compress": "djpeg",
     "decode": "neural",
+    "find_inputs": "images",
     "load": "images",
     "open_depth": "depth",
     "open_system": "vision",
@@ -56,6 +57,7 @@ __all__ = [
     "compare",
     "compress",
     "decode",
+    "find_inputs",
     "load",
     "open_depth",
     "open_system",

@@ -29,13 +29,13 @@ from vizcomp.nets.sessions import return_memory
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 from vizcomp.storage import AnyPath
 
-# for --verify: quality, and the share of the guide's price; near the top the steps between qualities are large, and a system that
-# is confused by what the guide took away is content with less of the guide
+# rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
+# guide are tried as well.
 VERIFY_RUNGS = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
-# from which share of the source on a file is worth how many trials
+# (file size as a share of the source from which this holds, number of trials allowed)
 VERIFY_TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 GALLERY_SIZE = 8
 GALLERY_LONG_SIDE = 1024
@@ -54,7 +54,7 @@ class BatchSettings:
         masks: folder of masks by file stem, or None.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
-        resume: take over what an earlier run finished, judged by content and settings; do what it only began again.
+        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
         dry_run: do all the work, write nothing.
         keep_dates: outputs take the source's times of access and change.
         verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
@@ -80,7 +80,7 @@ class BatchSettings:
         if not 0 <= self.tolerance <= 1:
             raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.resume and self.overwrite:
-            raise SettingsError("--resume and --overwrite contradict each other", "leave one away")
+            raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
 
     def what_decides(self) -> dict[str, Any]:
         """The settings on which the content of an output depends."""
@@ -123,7 +123,7 @@ class BatchRun:
     """A finished or interrupted run of `djpeg`.
 
     Attributes:
-        worst: the written files of lowest MS-SSIM, worst first, with where their source and result lie.
+        worst: the written files of lowest MS-SSIM, worst first, with the paths of their source and result.
     """
 
     records: Records[FileRecord]
@@ -271,7 +271,7 @@ def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
     if _needs_depth(settings):
         found.append(_depth_source(batch).name)
     if batch.verify and settings.target_size is not None:
-        raise SettingsError("--verify and --target-size contradict each other", "leave one away")
+        raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
     for name in sorted({*_systems_of(settings), *filter(None, [batch.verify])}):
         found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
     if batch.masks is not None:
@@ -311,7 +311,7 @@ def system_errors(name: str) -> Iterator[None]:
         raise
     except Exception as exc:
         reason = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or leave it away") from exc
+        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or omit it") from exc
 
 
 def _verified(
@@ -505,7 +505,7 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         if task.metric:
             if depth.metres is None:
                 raise SettingsError(
-                    f"the depth model {batch.depth_model} knows no distances", "leave --metric away, or use --model nyu"
+                    f"the depth model {batch.depth_model} knows no distances", "omit --metric, or use --model nyu"
                 )
             values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
         else:
@@ -557,7 +557,7 @@ def _small(photo: images.Photo) -> bytes:
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     """Sums over a batch; sizes count the files that have an output."""
     files = failed = skipped = source = output = plain = pixels = 0
-    for record in records:  # once: they may lie on disk
+    for record in records:  # once: they may be on disk
         files += 1
         failed += record.status == "failed"
         skipped += record.status == "skipped"
@@ -600,7 +600,7 @@ def one_line(error: VizcompError) -> str:
 
 
 def size_of(path: AnyPath) -> int:
-    """Bytes of a file; 0 where it cannot be told."""
+    """Bytes of a file; 0 where it cannot be read."""
     try:
         return path.stat().st_size
     except OSError:

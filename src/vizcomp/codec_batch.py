@@ -52,7 +52,7 @@ class EncodeSettings:
         iterations, bpp, search: as in `NeuralCodec.encode`; in a pack, `bpp` is of the payload.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
-        resume: take over what an earlier run finished, judged by content and settings; do what it only began again.
+        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
         dry_run: do all the work, write nothing.
         verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
             the settings above allow; "" for none.
@@ -86,7 +86,7 @@ class EncodeSettings:
 
 def _check_resume(resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise SettingsError("--resume and --overwrite contradict each other", "leave one away")
+        raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
 
 
 def _what_decides(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:
@@ -126,8 +126,8 @@ class CodecRun:
 class _Image:
     """One input on its way through a worker.
 
-    `company`: an earlier run has finished it; it is coded once more so that the images that it was coded with come out as they
-    would have then (sums of a network may differ in their last digits with what else is in a batch), and is not written.
+    `company`: an earlier run finished this image. It is encoded again, but not written, so that its batch stays the same:
+    a network's sums depend in the last digits on the batch.
     """
 
     file: InputFile
@@ -162,7 +162,7 @@ class _Image:
         return images.printable(self.target)
 
     def outcome(self) -> Outcome[CodecRecord]:
-        """What came of it. Only what is whole can be taken over."""
+        """Its result. Only a whole one can be reused."""
         return Outcome(
             self.record,
             written=self.target if self.written and self.open else None,
@@ -278,7 +278,7 @@ def _targets(
 
 def _totals(records: Iterable[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None) -> CodecTotals:
     files = partial = skipped = failed = coded = pixels = source = output = 0
-    for record in records:  # once: they may lie on disk
+    for record in records:  # once: they may be on disk
         files += 1
         partial += record.status == "partial"
         skipped += record.status == "skipped"
@@ -552,7 +552,7 @@ def run_encode_pack(
     on_record: OnRecord = lambda record: None,
     on_interrupt: Callable[[], None] = lambda: None,
 ) -> CodecRun:
-    """Write photos into one pack. An image that lies in a folder below its input has that folder for a class.
+    """Write photos into one pack. An image in a folder below its input has that folder for a class.
 
     Ctrl-C ends the run after what is in hand; what is finished goes into `NAME.partial.vzc`, which nobody takes for the whole.
 
@@ -570,7 +570,7 @@ def run_encode_pack(
     if output.is_dir():
         raise OutputError(f"{images.printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
     if settings.verify:
-        raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or leave --verify away")
+        raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or omit --verify")
     codec, identities = _check_encoder(settings, jobs)
     decides = _what_decides("encode --pack", settings, identities=identities)
     whole_pack = os.fsencode(output.name) + b"\0"
@@ -648,7 +648,7 @@ def _added(writer: vzc.PackWriter, file: InputFile, record: CodecRecord, entry: 
 
 
 def _class_of(file: InputFile) -> str | None:
-    """The folder that a photo lies in, below its input; None where it lies there directly, or the format has no such name."""
+    """The folder of a photo, below its input; None where it is there directly, or the format has no such name."""
     if len(file.relative.parts) < 2:
         return None
     name = file.relative.parts[-2]
@@ -724,7 +724,7 @@ class DecodeTask:
 
 
 class PackTarget(NamedTuple):
-    """An image of a pack: its number, where it goes, whether what lies there may be replaced, and whether it is done already."""
+    """An image of a pack: its number, where it goes, whether a file there may be replaced, and whether it is done already."""
 
     number: int
     path: AnyPath

@@ -1,7 +1,7 @@
 """One contract over all codecs that `eval` compares: d-JPEG, the recurrent codec, and the formats that everybody has.
 
 A codec takes images through all of its settings at once, since a recurrent codec makes all rates in one go; it gives files as
-they would lie on disk, and the images that are decoded from these very files.
+they would be on disk, and the images that are decoded from these very files.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Sweep:
 
     Attributes:
         setting: as in "quality 30".
-        sizes: bytes of each file as it lies on disk; None where the image could not be coded.
-        payloads: the same without headers and tables, where they can be told apart.
+        sizes: bytes of each file as it is on disk; None where the image could not be coded.
+        payloads: the same without headers and tables, where they are separate.
         results: decoded from the files: uint8 (H, W, 3) each, or None.
         encode_seconds, decode_seconds: for all of them together.
         errors: (index, what went wrong).
@@ -82,7 +82,7 @@ class Codec(Protocol):
         Args:
             sources: uint8 (H, W, 3) each.
             total: how many images the whole evaluation has: what is stored once for all of them, as in a pack, is shared out.
-            originals: for each image the JPEG file that it is, pixel for pixel, or None: d-JPEG goes by its coefficients.
+            originals: for each image the JPEG file that it is, pixel for pixel, or None: d-JPEG uses its coefficients.
         """
         ...
 
@@ -103,7 +103,7 @@ def open_codec(spec: str) -> Codec:
     options = _options(spec, text)
     if name in BASELINES:
         if options:
-            raise SettingsError(f"{spec}: a baseline has no options", "leave them away")
+            raise SettingsError(f"{spec}: a baseline has no options", "omit them")
         return PillowCodec(name)
     if name == "djpeg":
         return DjpegCodec(spec, options)
@@ -168,7 +168,7 @@ class PillowCodec:
             return
         kind = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}[name]
         if not features.check(kind):
-            raise SettingsError(f"this Pillow was built without {name}", f"leave --baseline {name} away")
+            raise SettingsError(f"this Pillow was built without {name}", f"omit --baseline {name}")
         library = features.version("libjpeg_turbo") or features.version("jpg") if name == "jpeg" else features.version(kind)
         self.version = f"Pillow {PIL.__version__}, {library}"
 

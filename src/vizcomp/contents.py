@@ -1,4 +1,4 @@
-"""What a .vzc file holds, told without any network: header, iterations, sizes, checks. torch is never imported here."""
+"""What a .vzc file holds, read without any network: header, iterations, sizes, checks. torch is never imported here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ImageContents:
         grey: whether the source was greyscale.
         metadata: what items the header has, with their bytes.
         header_bytes: of the header with its checksum, metadata included.
-        file_bytes: of the file as it lies on disk.
+        file_bytes: of the file as it is on disk.
         expected_bytes: that its header says it has.
         overhead_bytes: of the expected bytes, those that are not payload.
         bpp: bits of the expected file for each pixel.

@@ -1,7 +1,7 @@
 """Files from the network: several mirrors, resume, checks. The only place that opens a socket for weights and data.
 
 A download goes into the hidden file `.NAME.part` beside its place, with `.NAME.part.json` saying what it is of, and is renamed
-when every check has passed; so what lies under its own name is whole. Two processes that want one file fetch it once.
+when every check has passed; so a file under its own name is whole. Two processes that want one file fetch it once.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ BLOCK = 1 << 16  # what is lost at most when a connection breaks
 RANGE = 1 << 20  # asked for at a time inside an archive
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRIES = 4  # of one source without getting further, where what went wrong may pass
-FURTHER = 1 << 20  # bytes more than ever before: the tries begin anew
+FURTHER = 1 << 20  # new bytes that reset the count of tries
 LONGEST_WAIT = 20.0  # seconds between two tries, whatever the server asks for
 NO_NAME = "no such server is known: there is no network, or it is gone"
 SLOWEST = 2048  # bytes a second over `timeout` seconds; a source below that is given up
-MOST = 4 << 30  # bytes of a file whose size nobody knows
+MOST = 4 << 30  # bytes of a file of unknown size
 
 OnBytes = Callable[[int, int], None]  # bytes so far, bytes in all or 0
 Check = Callable[[Path], None]
 
 
 class Watcher(Protocol):
-    """Is told of downloads."""
+    """Receives the progress of downloads."""
 
     def source(self, file: str, source: Source) -> contextlib.AbstractContextManager[OnBytes]:
         """A source is tried, as long as the context lasts; what it gives is told how far it is."""
@@ -67,7 +67,7 @@ _watcher: contextvars.ContextVar[Watcher] = contextvars.ContextVar("watcher", de
 
 @contextlib.contextmanager
 def watched(watcher: Watcher) -> Iterator[None]:
-    """Whatever is downloaded in this context is told to the watcher.
+    """Whatever is downloaded in this context is reported to the watcher.
 
     A context and no argument, since files come when a network is opened, many calls below the command that can show it.
     """
@@ -162,7 +162,7 @@ def fetch(
                 return Fetched(source, found)
             except _Refused as exc:
                 answers.append(f"{source}: {exc}")
-            except OSError as exc:  # of the disk: those of the network are told apart below
+            except OSError as exc:  # of the disk: those of the network are handled below
                 raise WeightsMissingError(f"{path} cannot be written: {exc.strerror or exc}", "make room, and try again") from exc
     reasons = "\n  ".join(answers) or "no source is known"
     raise WeightsMissingError(f"{path.name} could not be had:\n  {reasons}", by_hand or f"put it into {path.parent} yourself")
@@ -231,7 +231,7 @@ class _Job:
 
 
 def _persist(job: _Job, source: Source, pause: float) -> str:
-    """The sha256 of the file, which lies in its place then."""
+    """The sha256 of the file, which is then in its place."""
     import requests
 
     if urlsplit(source.url).scheme not in ("http", "https"):

@@ -39,7 +39,7 @@ def check_engine(name: str, address: str = "") -> str:
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}", f"use {' or '.join(ENGINES)}")
     if address and name != "ray":
-        raise SettingsError("--ray-address goes with --engine ray", "add --engine ray, or leave it away")
+        raise SettingsError("--ray-address goes with --engine ray", "add --engine ray, or omit it")
     return f"{name}:{address}" if address else name
 
 
@@ -225,7 +225,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
     # spawn: a fork would copy the locks of threads that ONNX Runtime and the progress bar have started
     context = multiprocessing.get_context("spawn")
-    for name in THREAD_VARIABLES:  # read once, when the numeric libraries load: so they must stand in the inherited environment
+    for name in THREAD_VARIABLES:  # read once, when the numeric libraries load: so they must be in the inherited environment
         os.environ.setdefault(name, "1")
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
 

@@ -408,7 +408,7 @@ def _points(result: EvalResult) -> str:
         ]
         rows.append(cells)
     lede = (
-        "Bytes are of files as they lie on disk. <i>Right</i>: the label is named. <i>As before</i>: the answer is that on the "
+        "Bytes are of files as they are on disk. <i>Right</i>: the label is named. <i>As before</i>: the answer is that on the "
         "source (boxes: F1). Times are milliseconds for one image on one thread."
     )
     return _table("points", "All points", lede, head, rows, sortable=True)

@@ -3,8 +3,8 @@
     sources ── systems' answers on the sources ─────────────────────────────┐
        └── codecs.sweep ── files, and images decoded from these files ── answers, PSNR, MS-SSIM ── points, BD-rates, gallery
 
-The images lie in one file that worker processes map, in chunks that depend on the settings alone: so any number of jobs gives the
-same report but for its times, and a chunk that an earlier run finished can be taken over.
+The images are in one file that worker processes map, in chunks that depend on the settings alone: so any number of jobs gives the
+same report but for its times, and a chunk that an earlier run finished can be reused.
 """
 
 from __future__ import annotations
@@ -214,13 +214,13 @@ def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
 
 
 def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
-    """Where the data lie: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
+    """Where the data are: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
     if settings.data == "cifar10" and not Path(settings.data).exists():
         return weights.cifar10(offline=settings.offline), [], "CIFAR-10, test part"
     if settings.data:
         path = Path(settings.data)
         if not path.exists():
-            raise InputError(f"{settings.data} is not there", "give --data a folder or an archive, or leave it away")
+            raise InputError(f"{settings.data} is not there", "give --data a folder or an archive, or omit it")
         return path, [], ""
     try:
         return weights.cifar10(offline=settings.offline), [], "CIFAR-10, test part"
@@ -442,7 +442,7 @@ def _judged(
 def _answers(
     system: vision.System, pictures: Sequence[Pixels], errors: list[str], task: _Task
 ) -> tuple[vision.Answer | None, ...]:
-    """The answers; where a system throws on a batch each image is tried alone, and None stands for those it cannot take."""
+    """The answers; where a system throws on a batch each image is tried alone, and None is for those it cannot take."""
     if not pictures:
         return ()
     try:
@@ -483,7 +483,7 @@ def run_eval(
     Args:
         output: the folder of the report. Chunks that are finished are remembered for it, and on a Ray cluster the images lie in
             it while the run lasts: all nodes must see it. None: nothing is remembered.
-        resume: take over chunks that an earlier run for `output` finished, by pixels, codec, systems and versions.
+        resume: reuse chunks that an earlier run for `output` finished, by pixels, codec, systems and versions.
         dry_run: nothing is remembered, and nothing stays in `output`.
 
     Raises:
@@ -670,7 +670,7 @@ def _keys(work: Sequence[_Task], data: _Data, opened: dict[str, codecs.Codec], s
             for i in task.chosen:
                 digest.update(repr(data.shapes[i]).encode() + data.image(i).tobytes())
                 original = data.originals[i]
-                with contextlib.suppress(OSError):  # d-JPEG goes by its coefficients
+                with contextlib.suppress(OSError):  # d-JPEG uses its coefficients
                     digest.update(b"" if original is None else original.read_bytes())
             pixels[task.chosen] = digest.hexdigest()
         codec = opened[task.codec]

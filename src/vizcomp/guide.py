@@ -36,7 +36,7 @@ def parse(spec: str) -> tuple[str, ...]:
     """Split "depth+detail" into its guides.
 
     Raises:
-        ValueError: a name is unknown, given twice, or "uniform" stands beside another.
+        ValueError: a name is unknown, given twice, or "uniform" is combined with another.
     """
     names = tuple(part.strip() for part in spec.split("+"))
     for name in names:
@@ -91,7 +91,7 @@ def detail_importance(energy: npt.NDArray[np.floating]) -> Array:
         energy: (R, C) root of the summed squared AC coefficients of each luma block, in grey levels x 8.
 
     Returns:
-        (R, C) in 0..1: where each block's neighbourhood stands between faint (32) and strong (512) contrast, on a log
+        (R, C) in 0..1: where each block's neighbourhood is between faint (32) and strong (512) contrast, on a log
         scale. Absolute and not ranked: a photo of fog has no block that deserves bits because it is the least foggy.
     """
     spread = _max3(np.asarray(energy, np.float32))  # a letter's strokes reach into the blocks beside it
@@ -128,9 +128,9 @@ def combine(maps: Sequence[npt.NDArray[np.floating]], *, text: npt.NDArray[np.fl
 
     Args:
         maps: of the guides, all of one shape.
-        text: the map of the text guide. It is no voice among the others but stands beside them: what may be lettering keeps
-            its bits whatever they say. They need not be cautious for its sake, so what they say is spread by
-            `CONTRAST_BESIDE_TEXT`, and the rest gets `BESIDE_TEXT` of it.
+        text: the map of the text guide. It is not averaged with the others: likely lettering always keeps its bits. The
+            other guides can therefore be bolder: their contrast is multiplied by `CONTRAST_BESIDE_TEXT`, and the rest gets
+            `BESIDE_TEXT` of it.
 
     Raises:
         ValueError: no maps, or shapes differ.

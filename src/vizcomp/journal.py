@@ -37,14 +37,14 @@ _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
 # parts of one long result, each by all that decides it
 _PARTS_TABLE = "CREATE TABLE IF NOT EXISTS parts (key BLOB PRIMARY KEY, result BLOB)"
-# of the outputs; no row where they lie beside their inputs
+# of the outputs; no row where they are beside their inputs
 _FOLDER_TABLE = "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY)"
 
 _BESIDE = "beside"
 
 
 def place(folder: AnyPath | None) -> Path:
-    """Where the journal of an output folder lies; not in it, since that is the user's. None: of outputs beside their inputs."""
+    """The path of an output folder's journal; not in it, since that is the user's. None: of outputs beside their inputs."""
     name = _BESIDE if folder is None else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
     return cache_folder() / "journals" / f"{name}.sqlite"
 
@@ -57,7 +57,7 @@ def prune(folder: Path, *, spare: Path | None = None) -> int:
     Args:
         spare: the journal of the run that asks.
 
-    Whoever comes back to such an output folder later finds its files skipped, as files that are nobody's; none is lost.
+    After that, a run into the same folder skips the existing files instead of resuming; no file is deleted.
     """
     gone, now = 0, time.time()
     for path in folder.glob("*.sqlite"):
@@ -86,7 +86,7 @@ def _prune_daily(folder: Path, spare: Path) -> None:
 
 
 def _folder_is_gone(path: Path) -> bool:
-    """Whether a journal is of a local folder that is there no more; False where that cannot be told."""
+    """Whether a journal is of a local folder that is there no more; False where that is unknown."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base:
         rows = base.execute("SELECT path FROM folder").fetchall()
         names = [os.fsdecode(name) for (name,) in rows]
@@ -125,7 +125,7 @@ class Journal:
     """The journal of an output folder.
 
     Args:
-        folder: the output folder; None where outputs lie beside their inputs.
+        folder: the output folder; None where outputs are beside their inputs.
         settings: all that decides what an output holds; another value is another output.
 
     A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
@@ -160,11 +160,11 @@ class Journal:
                     part.unlink()
 
     def begun(self, target: AnyPath | bytes) -> bool:
-        """Whether an earlier run began this output, so that what lies there is ours to replace."""
+        """Whether an earlier run began this output, so that a file there may be replaced."""
         return bool(self._rows("SELECT 1 FROM outputs WHERE target = ?", (self._key(target),)))
 
     def unfinished(self) -> list[Path]:
-        """Outputs that were begun and not finished, relative to the output folder where they lie in it."""
+        """Outputs that were begun and not finished, relative to the output folder where they are in it."""
         rows = self._rows("SELECT target FROM outputs WHERE record IS NULL", ())
         return [Path(os.fsdecode(target.split(b"\0")[0])) for (target,) in rows]
 
@@ -195,7 +195,7 @@ class Journal:
         self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
 
     def abandon(self, target: AnyPath | bytes) -> None:
-        """An output that was begun will not come: whatever lies there later is somebody else's."""
+        """Forget an output that was started but will not be written."""
         self._rows("DELETE FROM outputs WHERE target = ? AND record IS NULL", (self._key(target),))
 
     def finish(
@@ -209,7 +209,7 @@ class Journal:
         written_state: State | None = None,
         payload: bytes | None = None,
     ) -> None:
-        """An output lies in its place.
+        """An output was written.
 
         Args:
             written: where, if anywhere: a source that was kept keeps its own suffix.
@@ -261,7 +261,7 @@ class Journal:
             return os.fsencode(str(path.absolute()))
         below: AnyPath | PurePath = path
         with contextlib.suppress(ValueError):
-            below = path.relative_to(self._folder)  # type: ignore[arg-type]  # of one kind, or it does not lie below
+            below = path.relative_to(self._folder)  # type: ignore[arg-type]  # of one kind, or it is not below
         return os.fsencode(str(below))
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -4,7 +4,7 @@
     one by one      known?       groups    in worker processes    in order
 
 It knows nothing of what a verb does with an input. Little of it grows with the number of inputs: names come one by one, a few
-tasks are in hand, and records beyond the first thousands lie in a temporary file.
+tasks are in hand, and records beyond the first thousands are in a temporary file.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Item:
     Attributes:
         file: the input.
         target: where its output goes; None where it has none of its own (an image that goes into a pack).
-        root: the folder of all outputs; None where they lie beside their inputs.
-        replace: what lies at `target` was begun by an earlier run of ours: it may be replaced.
-        fresh: nothing lay at `target` when the item started on its way: what lies there later is of this run.
+        root: the folder of all outputs; None where they are beside their inputs.
+        replace: True if an earlier run started this output, so that it may be overwritten.
+        fresh: True if `target` did not exist when the item was handed out: a file found there later is this run's.
         known: the record of an earlier run that finished it, as a dict; None where it is to be done.
         payload: what else that run remembered.
         key: what the journal calls it, where it has no target.
@@ -78,7 +78,7 @@ class Task(Protocol):
 
 
 def replacing(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Items that are tried once more: what is theirs may be replaced, what was there before them may not."""
+    """The items of a retried task. They may overwrite what this run wrote, not what was there before."""
     return tuple(dataclasses.replace(item, replace=True) if item.fresh else item for item in items)
 
 
@@ -88,7 +88,7 @@ class Outcome(Generic[Record]):
 
     Attributes:
         record: its row of the report.
-        written: the output that a later run may take over; None where there is nothing to take over.
+        written: the output that a later run may reuse; None where there is nothing to reuse.
         payload: what is to be remembered of an item that has no output of its own.
         extra: anything else that the verb's own code wants to see.
         source_state, written_state: of the files, as `journal.state`; the loop fills them in, in the worker.
@@ -106,7 +106,7 @@ class Outcome(Generic[Record]):
 
 
 class Records(Sequence[Record]):
-    """The records of a run in input order. A few are a list; many lie in a temporary file without a name, 8 bytes each in memory.
+    """The records of a run in input order. A few are a list; many are in a temporary file without a name, 8 bytes each in memory.
 
     Args:
         kind: their class.
@@ -210,9 +210,9 @@ class Log:
 
     Args:
         kept: the journal, or None.
-        root: the folder of all outputs; None where they lie beside their inputs.
-        resume: take over what an earlier run finished.
-        overwrite: outputs that exist are replaced, whosever they are.
+        root: the folder of all outputs; None where they are beside their inputs.
+        resume: skip what an earlier run finished.
+        overwrite: replace existing outputs, whoever wrote them.
     """
 
     def __init__(
@@ -308,7 +308,7 @@ def run_batch(
         work: at module top; in a worker, a task to its list of outcomes.
         on_crash: the same where the worker died twice. Items that travelled together are tried apart first.
         whole: what makes outcomes of the results of `work`, where these are no lists of them; one for each item, in order.
-        on_outcome: is told of each; may give another in its place.
+        on_outcome: is called with each; may return another in its place.
         isolate: work in another process even where one job is enough, since a decoder might crash.
     """
     in_hand: collections.deque[Item] = collections.deque()

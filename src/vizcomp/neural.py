@@ -42,15 +42,15 @@ CONTEXT_PREFIX = "context."
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
 BATCH = 256  # small images that go through together
-ROUND = 8  # candidates that are tried together where the classifier's answer is lost,
-MEND = 64  # and how many at most
+ROUND = 8  # candidates decoded together when an answer is restored,
+MEND = 64  # at most this many candidates an image
 MEND_TASK = 0.5  # weight of the divergence there: the answer first
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """What the search at encode time makes small: error + task * divergence + rate * bits.
+    """The objective of the search at encode time, to be minimised: error + task * divergence + rate * bits.
 
     Attributes:
         task: weight of the divergence of the classifier's answer, in nats.
@@ -126,8 +126,8 @@ class NeuralCodec:
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
         try:
             network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
-        except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: anything may stand there
-            raise ModelError(f"{path}: its configuration is none: {' '.join(str(exc).split())}", MODEL_HINT) from exc
+        except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: they may be anything
+            raise ModelError(f"{path}: its configuration is invalid: {' '.join(str(exc).split())}", MODEL_HINT) from exc
         own = network.state_dict()
         arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
         if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(own):
@@ -609,8 +609,7 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
     raise WeightsMissingError(
         f"the model {wanted.hex()} that wrote this file is not here",
         weights.where_former(wanted.hex())
-        or "give its model.safetensors with --model, or: vizcomp weights add NAME FILE "
-        f"(it then lies in {weights.model_folder()})",
+        or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {weights.model_folder()})",
     )
 
 
@@ -776,7 +775,7 @@ def _bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
 
 
 def _cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:
-    """A part of an image, given in positions, as RGB; what lies outside repeats the image's edge."""
+    """A part of an image, given in positions, as RGB; what is outside repeats the image's edge."""
     height, width = image.shape[:2]
     bottom, right = at[0].stop * block, at[1].stop * block
     part = image[at[0].start * block : min(bottom, height), at[1].start * block : min(right, width)]

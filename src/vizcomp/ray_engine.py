@@ -8,7 +8,7 @@ is limited: memory of this process does not grow with their number, and Ray neve
 actor.
 
 A worker that dies while its node lives has died of one of the tasks of its batch: each of these is tried once more, alone, and
-what dies then is given to `on_crash`. A node that dies is nobody's fault: its batches go to the others as they were.
+what dies then is given to `on_crash`. When a node dies, its batches move to other nodes unchanged.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def map_ray(
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that it runs
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage report is sent
     try:
         import ray
     except ImportError as exc:
@@ -156,7 +156,7 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
             ray.init(**options)
         except (Exception, SystemExit) as exc:
             where = f"at {address}" if address else "on this machine"
-            hint = WHERE if address else "try again when the machine is less busy, or leave --engine ray away"
+            hint = WHERE if address else "try again when the machine is less busy, or omit --engine ray"
             raise _refused(f"no Ray cluster {where}: {_first_line(exc)}", hint) from exc
         finally:
             if here and handler is not None:

@@ -74,7 +74,7 @@ def write_djpeg_report(
         totals: sums over the batch; shown as they are.
         files: one record for each input, in input order; a sequence is gone through several times and not copied.
         gallery: photos to show, worst first. Figures under a photo are those of the record whose `input` is the
-            item's `name` (or, where only one record has it, whose file name is); the caption stands above them.
+            item's `name` (or, where only one record has it, whose file name is); the caption is above them.
         command: the command line that repeats the run.
         interrupted: the run was stopped before its end; the page says so.
 
@@ -402,7 +402,7 @@ def _banners(totals: Totals, interrupted: bool) -> str:
     if interrupted:
         banners.append(
             f'<div class="banner warn" role="status"><strong>Interrupted.</strong> The run was stopped before its end. '
-            f"These figures are of the {_count(totals.files, 'file')} that it had come to; what was written is kept.</div>\n"
+            f"These figures are of the {_count(totals.files, 'file')} that it had reached; what was written is kept.</div>\n"
         )
     if totals.failed:
         banners.append(

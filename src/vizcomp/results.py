@@ -20,7 +20,7 @@ class FileRecord:
             "failed" (see `error`).
         error: one line that says what is wrong; None unless failed or skipped.
         width, height: stored size in pixels (before an EXIF rotation); 0 where the input could not be read.
-        source_bytes, output_bytes: sizes of the files as they lie on disk.
+        source_bytes, output_bytes: sizes of the files as they are on disk.
         plain_jpeg_bytes: size of an ordinary JPEG of the same photo at the same quality (Pillow, 4:2:0, no
             optimisation).
         psnr: dB over RGB, output against source; None where no output was written or where they are identical.
@@ -135,7 +135,7 @@ class CodecRecord:
         width, height: pixels as displayed; 0 where unknown, or where the images of a pack differ.
         images: how many were coded: 1, or the images of a pack.
         pixels: of all of them together.
-        source_bytes, output_bytes: sizes of the files as they lie on disk; of an image that went into a pack, its payload.
+        source_bytes, output_bytes: sizes of the files as they are on disk; of an image that went into a pack, its payload.
         iterations: that the file holds, or that were decoded; 0 where the images of a pack differ.
         bpp: bits of the .vzc file (of the payload in a pack) for each pixel; None where nothing was coded.
         seconds: time of the whole work on this input; images that went through together share theirs.
@@ -210,8 +210,8 @@ class EvalPoint:
         ours: one of the codecs that are judged; False for a baseline.
         images: how many were coded.
         failed: how many could not be coded or decoded; they are in no mean.
-        bytes_per_image: mean size of the files as they lie on disk, header included.
-        payload_bytes_per_image: without headers and tables where the format lets them be told apart; else the same.
+        bytes_per_image: mean size of the files as they are on disk, header included.
+        payload_bytes_per_image: without headers and tables where the format keeps them apart; else the same.
         bpp: bits of the files for each pixel.
         accuracy: for each classifier the share of images whose label it names; None without labels. For a system that gives
             boxes: None.

@@ -32,7 +32,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
 def is_url(text: str) -> bool:
-    """Whether a name says of itself where it lies, as s3://bucket/a.jpg; a file that exists under that name is a file."""
+    """Whether a name says of itself where it is, as s3://bucket/a.jpg; a file that exists under that name is a file."""
     return _URL.fullmatch(text) is not None and not os.path.lexists(text)
 
 
@@ -70,13 +70,13 @@ class Stat(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StorePath:
-    """An object, or a prefix of objects, which stands for a folder. Keys are kept to the letter: `a//b` and `a/../b` are names.
+    """An object, or a prefix of objects, which acts as a folder. Keys are kept to the letter: `a//b` and `a/../b` are names.
 
     Attributes:
         scheme, bucket, key: its parts; a folder that was listed has its whole prefix for a key, with the last slash.
-        known: what a listing said of it, so that nobody asks again; it travels to workers.
-        existed: whether it was there when its task was handed out; None where that was not looked at. A task that is tried again,
-            since its worker was lost, must not take its own output for somebody else's.
+        known: what a listing said of it, so that it is not asked for again; it travels to workers.
+        existed: whether the object existed when its task was handed out; None if not checked. It lets a retried task tell its
+            own output from an earlier file.
     """
 
     scheme: str
@@ -95,12 +95,12 @@ class StorePath:
 
     @property
     def suffix(self) -> str:
-        """As of a path."""
+        """As `PurePath.suffix`."""
         return PurePosixPath(self.name).suffix
 
     @property
     def stem(self) -> str:
-        """As of a path."""
+        """As `PurePath.suffix`."""
         return PurePosixPath(self.name).stem
 
     @property
@@ -111,7 +111,7 @@ class StorePath:
 
     @property
     def prefix(self) -> str:
-        """What the keys of all that lies below begin with."""
+        """What the keys of all objects below begin with."""
         return self.key if not self.key or self.key.endswith("/") else self.key + "/"
 
     def joinpath(self, *parts: str | PurePosixPath) -> StorePath:
@@ -133,7 +133,7 @@ class StorePath:
         """The rest of the key.
 
         Raises:
-            ValueError: it does not lie below.
+            ValueError: it is not below.
         """
         if (self.scheme, self.bucket) != (folder.scheme, folder.bucket) or not self.key.startswith(folder.prefix):
             raise ValueError(f"{self} does not lie below {folder}")
@@ -214,7 +214,7 @@ class StorePath:
         return data
 
     def list(self) -> Iterator[tuple[StorePath, bool]]:
-        """What lies directly in the folder, in the order of the store (by name), and whether it is a folder itself; pages of
+        """What is directly in the folder, in the order of the store (by name), and whether it is a folder itself; pages of
         `PAGE` are asked for as they are needed."""
         with _errors(self):
             for info in _entries(self):
@@ -228,7 +228,7 @@ class StorePath:
         """Proves that objects can be written below, without leaving one.
 
         Raises:
-            OutputError: no such bucket, no permission, nobody answers.
+            OutputError: no such bucket, no permission, no answer.
         """
         try:
             system = _system(self.scheme)

@@ -23,7 +23,7 @@ Rung = TypeVar("Rung")
 TRIALS = 6
 NEAR = 4  # a failure so many rungs below the one that passed, at most, says where to mend
 MOST_PLACES = 50  # where two answers differ in more, the whole picture is what they differ in
-# Rungs between what places have that were mended and the rest of the picture, in the order that they are tried until one passes.
+# How many rungs below the mended places the rest of the picture is put, in the order tried until one passes.
 # Under the last rungs, which are many times as large as the others, a trial is another throw of the dice more than a step.
 BELOW = (2, 1)
 BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)

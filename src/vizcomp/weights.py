@@ -30,7 +30,7 @@ class WeightFile:
         id: the name by which it is asked for.
         what: what it does, one line.
         file: its name in the package, or in the cache folder.
-        sha256: of the file, in hexadecimal; "" where nobody published it.
+        sha256: of the file, in hexadecimal; "" where none was published.
         licence: of the weights.
         paper: where the method is from.
         normalisation: what the network expects of its input.
@@ -217,7 +217,7 @@ State = Literal["bundled", "cached", "downloadable", "missing", "changed"]
 
 
 def cache_folder() -> Path:
-    """Where downloaded and added weights lie: `VIZCOMP_CACHE`, or the user's cache folder. It may not exist yet."""
+    """Where downloaded and added weights are: `VIZCOMP_CACHE`, or the user's cache folder. It may not exist yet."""
     if given := os.environ.get("VIZCOMP_CACHE"):
         return Path(given)
     import platformdirs
@@ -256,7 +256,7 @@ def find(name: str) -> WeightFile:
 
 
 def place(row: WeightFile) -> Path:
-    """Where its file lies, or would lie."""
+    """Where its file is, or would be."""
     return cache_folder() / row.file if row.sources else bundled_path(row.file)
 
 
@@ -327,7 +327,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def state(row: WeightFile, *, thorough: bool = False) -> State:
-    """How a file stands.
+    """The state of a file.
 
     Args:
         thorough: compute its checksum, even where size and time are those that were recorded.
@@ -360,7 +360,7 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
             size than the published one (saved anew, say, or a training of one's own) is taken where no checksum is known.
 
     Returns:
-        Where it lies now.
+        Where it is now.
 
     Raises:
         InputError: it cannot be read, or is not what it should be.

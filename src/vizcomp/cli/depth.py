@@ -49,7 +49,7 @@ def depth(
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
-        raise SettingsError(f"the depth model {model} knows no distances", "leave --metric away, or use --model nyu")
+        raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
     common = batch.BatchSettings(
         depth_model=model,
         depth_size=size,

@@ -60,7 +60,7 @@ def evaluate(
 ) -> None:
     """Rate against accuracy: what codecs cost, and what a vision system still sees.
 
-    Writes report.html, report.json and report.csv. Every figure stands beside that of the other systems and of plain formats.
+    Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
     """
     from vizcomp import engines, eval_report, evaluation, images
     from vizcomp._version import __version__

@@ -55,9 +55,9 @@ RayAddress = Annotated[
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core (of the cluster).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Take over what an earlier run finished, by content and settings; do the rest.")
+    bool, typer.Option("--resume", help="Skip inputs that an earlier run finished with the same content and settings.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Do the work, write nothing, and say what it would bring.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
@@ -110,7 +110,7 @@ class Voice:
         return downloads_on(self.console, quiet=self.quiet)
 
     def calls(self, on_record: Callable[[Record], None]) -> dict[str, Any]:
-        """What a run is to call, and that a crash must not take this process down, as keyword arguments."""
+        """Keyword arguments of a run: its callbacks, and `isolate=True`."""
         return {"on_record": on_record, "on_interrupt": self.interrupted, "isolate": True}
 
     def passed_over(self, error: VizcompError) -> None:

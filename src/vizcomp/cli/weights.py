@@ -149,14 +149,14 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
     from vizcomp.errors import SettingsError
 
     if calibrate is not None and "inception-v3" not in names:
-        raise SettingsError("--calibrate is of inception-v3 only", "leave it away")
+        raise SettingsError("--calibrate is of inception-v3 only", "omit it")
     if calibrate is not None and not calibrate.exists():  # before anything is fetched or copied for it
         raise SettingsError(f"{calibrate} does not exist", "give --calibrate labelled images, as CIFAR-10")
 
 
 @app.command()
 def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "") -> None:
-    """Where a file lies; without a name, the cache folder. Nothing is downloaded."""
+    """Where a file is; without a name, the cache folder. Nothing is downloaded."""
     from vizcomp import weights
 
     if not name:

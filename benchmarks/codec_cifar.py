@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vizcomp import datasets, entropy, vzc
+from vizcomp import datasets
 from vizcomp.nets import classifiers
 from vizcomp.neural import NeuralCodec, Search
+from vizcomp.vzc import coding
+from vizcomp.vzc.packs import PackWriter
 
 SEED, SHARE = 0, 0.1  # as in the recipes
 
@@ -105,8 +107,8 @@ def main() -> None:
             row(f"{many} iterations, search {'on' if tried is None else tried}", float(np.mean(sizes)), max(sizes), found)
             if many == (args.iterations or [1])[0]:
                 print(f"    ({len(images) / seconds:.0f} images/s to encode, one thread)")
-        payloads = entropy.encode_batch(codec.context, codes, [])  # of the last search above
-        writer = vzc.PackWriter(model=codec.fingerprint)
+        payloads = coding.encode_batch(codec.context, codes, [])  # of the last search above
+        writer = PackWriter(model=codec.fingerprint)
         for payload in payloads:
             writer.add(payload, 32, 32, iterations=many)
         pack = len(writer.finish())
@@ -115,11 +117,11 @@ def main() -> None:
     codes = codec.codes_many(images, search=0, iterations=codec.iterations)
     total, raw = 0, 0
     for t, plane in enumerate(codes):
-        coded = sum(map(len, entropy.encode_batch(codec.context, [plane], codes[:t])))
+        coded = sum(map(len, coding.encode_batch(codec.context, [plane], codes[:t])))
         own = len(images) * plane[0].size / 8
         total, raw = total + coded, raw + own
         print(f"iteration {t + 1}: {plane[0].size / 8:.1f} raw bytes, {coded / own:.1%} left after entropy coding", flush=True)
-    whole = sum(map(len, entropy.encode_batch(codec.context, codes, [])))
+    whole = sum(map(len, coding.encode_batch(codec.context, codes, [])))
     print(f"all iterations: {total / raw:.1%} in chunks, {whole / raw:.1%} as one (in packs)")
     if args.baselines:
         for quality in (0, 1, 5, 10, 20, 40):

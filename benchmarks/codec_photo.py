@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vizcomp import entropy, vzc
 from vizcomp.metrics import ms_ssim, psnr
 from vizcomp.neural import NeuralCodec
+from vizcomp.vzc import coding
+from vizcomp.vzc import image as vzc
 
 PUBLISHED = {  # mean of the five: 0.125 and 0.25 bpp
     0.125: np.mean([0.8864, 0.8449, 0.8798, 0.8155, 0.8749]),
@@ -44,7 +45,7 @@ def main() -> None:
         started = time.perf_counter()
         codes = codec.codes(photo, iterations=codec.iterations, search=args.search)
         encoded = time.perf_counter() - started
-        chunks = [entropy.encode(codec.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        chunks = [coding.encode(codec.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         for t in range(codec.iterations):
             data = vzc.pack(chunks[: t + 1], model=codec.fingerprint, width=width, height=height)
             found = codec.decode(data).image

@@ -16,7 +16,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy
+from vizcomp.vzc import coding, fitting
 
 Code = list[npt.NDArray[np.uint8]]
 
@@ -58,7 +58,7 @@ def main() -> None:
     train, test = codes[:-held], codes[-held:]
 
     start = time.perf_counter()
-    model = entropy.ContextModel.fit(train, adaptive=options.adaptive, sets=options.sets)
+    model = fitting.fit(train, adaptive=options.adaptive, sets=options.sets)
     seconds = time.perf_counter() - start
     size = sum(array.nbytes for array in model.to_arrays().values())
     print(f"fitted to {len(train)} images in {seconds:.1f} s: {size} bytes, rates {model.rates.tolist()}")
@@ -74,16 +74,16 @@ def main() -> None:
         for image in test:
             known, planes = image[:t], image[t : t + 1]
             start = time.perf_counter()
-            data = entropy.encode(model, planes, known)
+            data = coding.encode(model, planes, known)
             encoding += time.perf_counter() - start
             start = time.perf_counter()
-            back = entropy.decode(model, data, t, t, planes[0].shape[1:], known)
+            back = coding.decode(model, data, t, t, planes[0].shape[1:], known)
             decoding += time.perf_counter() - start
             if not np.array_equal(back[0], planes[0]):
                 raise SystemExit("decoded codes differ")
             raw.append(planes[0].size / 8)
             sizes.append(len(data))
-            ideal.append(entropy.cost_bits(model, planes, known) / 8)
+            ideal.append(coding.cost_bits(model, planes, known) / 8)
             bits += planes[0].size
         share, best, waste = sum(sizes) / sum(raw), sum(ideal) / sum(raw), np.mean(sizes) - np.mean(ideal)
         print(f"{t:9} {np.mean(raw):10.1f} {np.mean(sizes):10.2f} {share:7.1%} {best:7.1%} {waste:6.2f}")
@@ -94,9 +94,9 @@ def main() -> None:
     batch = [image for image in test if image[0].shape == test[0][0].shape][:1000]
     stacked = [np.stack([image[t] for image in batch]) for t in range(len(model.channels))]
     start = time.perf_counter()
-    together = entropy.encode_batch(model, stacked, [])
+    together = coding.encode_batch(model, stacked, [])
     middle = time.perf_counter()
-    entropy.decode_batch(model, together, 0, len(stacked) - 1, stacked[0].shape[2:], [])
+    coding.decode_batch(model, together, 0, len(stacked) - 1, stacked[0].shape[2:], [])
     end = time.perf_counter()
     mbit = sum(p.size for p in stacked) / 1e6
     print(

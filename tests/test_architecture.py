@@ -22,7 +22,6 @@ FLOORS = {
     "metrics": 1,
     "coefficients": 1,
     "guide": 1,
-    "entropy": 1,
     "vzc": 1,
     "images": 2,
     "storage": 2,
@@ -75,12 +74,12 @@ SAME_FLOOR = {
     ("training", "training"),
     ("nets", "nets"),
     ("__main__", "cli"),
+    ("vzc", "vzc"),
 }
 TOP_LEVEL = {  # third-party packages that a module may import at its top
     "metrics": {"numpy"},
     "coefficients": {"numpy"},
     "guide": {"numpy"},
-    "entropy": {"numpy"},
     "vzc": {"numpy"},
     "datasets": {"numpy"},
     "images": {"numpy", "PIL"},

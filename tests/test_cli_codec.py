@@ -17,10 +17,11 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image
 
-from vizcomp import cli, codec_batch, engines, images, neural, vzc
+from vizcomp import cli, codec_batch, engines, images, neural
 from vizcomp.loop import Outcome
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord
+from vizcomp.vzc import image as vzc
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp import batch, codec_batch, images, neural, vision, vzc
+from vizcomp import batch, codec_batch, images, neural, vision
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.neural import VzcPack
 from vizcomp.results import FileRecord
+from vizcomp.vzc import packs
+from vizcomp.vzc.packs import PackReader, PackWriter
 
 HERE = Path(__file__).parent
 
@@ -239,19 +241,19 @@ def test_a_bomb_costs_itself_and_no_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../up.png", "/etc/x.png", "a/../../up.png", "a//b.png", "nul\0.png", ".", "a/./b.png"])
 def test_names_that_leave_a_packs_folder_are_refused_on_both_sides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = vzc.PackWriter(model=b"abcd")
+    writer = PackWriter(model=b"abcd")
     with pytest.raises(InputError):
         writer.add(b"\1", 32, 32, iterations=1, name=name)
     with monkeypatch.context() as patch:  # as somebody would who writes packs with a program of their own
-        patch.setattr(vzc, "check_name", lambda *arguments, **options: None)
-        forged = vzc.PackWriter(model=b"abcd")
+        patch.setattr(packs, "check_name", lambda *arguments, **options: None)
+        forged = PackWriter(model=b"abcd")
         try:
             forged.add(b"\1", 32, 32, iterations=1, name=name)
             data = forged.finish()
         except (VizcompError, ValueError):
             return  # the format itself cannot say it
     with pytest.raises(FormatError):
-        vzc.PackReader(data).name(0)
+        PackReader(data).name(0)
 
 
 def test_a_pack_never_writes_through_a_link(tmp_path: Path, small_model: Path) -> None:

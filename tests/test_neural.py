@@ -10,10 +10,13 @@ import pytest
 import torch
 from conftest import tiny_codec
 
-from vizcomp import entropy, neural, vzc, weights
+from vizcomp import neural, weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.training.codec import save_codec
+from vizcomp.vzc import coding, fitting
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.packs import PackWriter
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +134,7 @@ def test_a_file_of_fixed_bytes(small: NeuralCodec) -> None:
     """Bits to bytes is exact on every machine; only the last step, to pixels, may round."""
     rng = np.random.default_rng(5)
     codes = [rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)]
-    chunks = [entropy.encode(small.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+    chunks = [coding.encode(small.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
     data = vzc.pack(chunks, model=small.fingerprint, width=32, height=32)
     assert data.hex() == FIXED
     found = small.decode(bytes.fromhex(FIXED)).image.astype(float)
@@ -146,7 +149,7 @@ FIXED = "b5565a10ec339cdb111110ad86d68816172ee453ce1ba14a4198769b3965e9ee779e419
 
 def score(codec: NeuralCodec, image: np.ndarray, codes: list[np.ndarray]) -> float:
     shown = codec.image(codes, 32, 32) / 255
-    return float(10 * ((shown - image / 255) ** 2).mean() + codec.search.rate * entropy.cost_bits(codec.context, codes, []))
+    return float(10 * ((shown - image / 255) ** 2).mean() + codec.search.rate * coding.cost_bits(codec.context, codes, []))
 
 
 def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> None:
@@ -225,7 +228,7 @@ def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path,
     assert neural.saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
     network, rng = small._network, np.random.default_rng(0)
     codes = [[rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)] for _ in range(40)]
-    context = entropy.ContextModel.fit(codes, adaptive=False)
+    context = fitting.fit(codes, adaptive=False)
     save_codec(tmp_path / "context.safetensors", network, {}, {f"context.{k}": v for k, v in context.to_arrays().items()})
     other = NeuralCodec.load(tmp_path / "context.safetensors")
     assert other.fingerprint != small.fingerprint
@@ -341,7 +344,7 @@ def test_what_is_refused(small: NeuralCodec, codec: NeuralCodec, cat: np.ndarray
 @pytest.fixture(scope="module")
 def pack_file(tmp_path_factory: pytest.TempPathFactory, small: NeuralCodec, patches: np.ndarray) -> Path:
     """140 images, three blocks: image 5 is grey, image 6 has one iteration, image 7 neither name nor label."""
-    writer = vzc.PackWriter(model=small.fingerprint, classes=("cat", "dog"))
+    writer = PackWriter(model=small.fingerprint, classes=("cat", "dog"))
     for i in range(140):
         iterations = 1 if i == 6 else 3
         payload = small.payloads(patches[i % 20][None], iterations=iterations, search=0)[0]

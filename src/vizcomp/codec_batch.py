@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy, images, journal, neural, verify, vision, vzc
+from vizcomp import images, journal, neural, verify, vision
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, in_worker
@@ -32,6 +32,10 @@ from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing,
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
 from vizcomp.storage import AnyPath
+from vizcomp.vzc import coding
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.fields import MAX_ITERATIONS, TAG_ALPHA, check_name
+from vizcomp.vzc.packs import BLOCK, PackEntry, PackReader, PackWriter
 
 Pixels = npt.NDArray[np.uint8]
 OnRecord = Callable[[CodecRecord], None]
@@ -139,7 +143,7 @@ class _Image:
     pixels: Pixels | None = None
     stored: vzc.Vzc | None = None
     data: bytes = b""
-    entry: vzc.PackEntry | None = None
+    entry: PackEntry | None = None
     found: verify.Found[int] | None = None
     written: bool = False
 
@@ -492,24 +496,24 @@ def _fitted(data: bytes, bpp: float | None, *, grey: bool) -> bytes:
         chunks.pop()
 
 
-def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSettings) -> list[vzc.PackEntry]:
+def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSettings) -> list[PackEntry]:
     """What a pack holds of images of one size; with `bpp` as many iterations as fit, one at least."""
     height, width = sources[0].shape[:2]
     if height * width > MAX_PACKED_PIXELS:
         raise InputError(f"{width}x{height} pixels are too many for a pack", "packs are for small images: leave out --pack")
     most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
     codes = codec.codes_many(np.stack([_rgb(s) for s in sources]), iterations=most, search=settings.search)
-    payloads = entropy.encode_batch(codec.context, codes, [])
+    payloads = coding.encode_batch(codec.context, codes, [])
     counts = [len(codes)] * len(sources)
     for shorter in range(len(codes) - 1, 0, -1):
         over = [i for i, p in enumerate(payloads) if settings.bpp is not None and 8 * len(p) > settings.bpp * height * width]
         if not over:
             break
-        again = entropy.encode_batch(codec.context, [plane[over] for plane in codes[:shorter]], [])
+        again = coding.encode_batch(codec.context, [plane[over] for plane in codes[:shorter]], [])
         for i, payload in zip(over, again, strict=True):
             payloads[i], counts[i] = payload, shorter
     return [
-        vzc.PackEntry(payload=payload, width=width, height=height, grey=s.ndim == 2, iterations=count)
+        PackEntry(payload=payload, width=width, height=height, grey=s.ndim == 2, iterations=count)
         for payload, count, s in zip(payloads, counts, sources, strict=True)
     ]
 
@@ -585,14 +589,14 @@ def run_encode_pack(
         listed = list(files)  # the classes must be known before the first image is added
         classes = sorted({c for file in listed if (c := _class_of(file)) is not None})
         number = {name: i for i, name in enumerate(classes)}
-        writer = vzc.PackWriter(model=codec.fingerprint, classes=classes)
+        writer = PackWriter(model=codec.fingerprint, classes=classes)
         taken: set[str] = set()
 
         def into_the_pack(item: Item, outcome: Outcome[CodecRecord]) -> Outcome[CodecRecord] | None:
             entry, record = outcome.extra, outcome.record
             if item.known is not None and outcome.payload is not None:
                 grey, payload = outcome.payload[:1] == b"\1", outcome.payload[1:]
-                entry = vzc.PackEntry(
+                entry = PackEntry(
                     payload=payload, width=record.width, height=record.height, grey=grey, iterations=record.iterations
                 )
             if entry is None:
@@ -631,7 +635,7 @@ def run_encode_pack(
     return CodecRun(records=records, totals=totals, interrupted=interrupted, pack=written)
 
 
-def _added(writer: vzc.PackWriter, file: InputFile, record: CodecRecord, entry: vzc.PackEntry) -> CodecRecord:
+def _added(writer: PackWriter, file: InputFile, record: CodecRecord, entry: PackEntry) -> CodecRecord:
     try:
         writer.add(
             entry.payload,
@@ -653,7 +657,7 @@ def _class_of(file: InputFile) -> str | None:
         return None
     name = file.relative.parts[-2]
     try:
-        vzc.check_name(name)
+        check_name(name)
     except InputError:
         return None
     return name
@@ -665,7 +669,7 @@ def _packed_name(file: InputFile, taken: set[str]) -> tuple[str | None, str]:
     for number in itertools.count(1):
         name = str(path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}"))
         try:
-            vzc.check_name(name)
+            check_name(name)
         except InputError as exc:
             return None, f"packed without its name: {exc.message}"
         if name not in taken:
@@ -927,7 +931,7 @@ def _read_vzc(item: _Image, settings: DecodeSettings) -> CodecRecord:
     most = 16 * settings.max_pixels + (64 << 20)
     data = images.read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
     if data and vzc.kind(data) == "pack":
-        vzc.PackReader(data)  # says why it could not be planned as one
+        PackReader(data)  # says why it could not be planned as one
     item.stored = vzc.unpack(data, max_pixels=settings.max_pixels, allow_truncated=True)
     item.data = data
     header = item.stored.header
@@ -943,7 +947,7 @@ def _decode_together(group: list[_Image], task: DecodeTask) -> None:
     """Small files of one model and size. Where that fails each is tried alone, so that each gets its own error."""
     started = time.perf_counter()
     stored = [item.stored for item in group if item.stored is not None]
-    many = min(task.settings.iterations or vzc.MAX_ITERATIONS, stored[0].header.iterations)
+    many = min(task.settings.iterations or MAX_ITERATIONS, stored[0].header.iterations)
     try:
         codec = _found(stored[0].header.model, task)
         made = _within_memory(lambda files: codec.decode_many(files, iterations=many), stored)
@@ -979,7 +983,7 @@ def _write_png(item: _Image, settings: DecodeSettings) -> CodecRecord:
     stored, pixels = item.stored, item.pixels
     item.pixels = None
     header = stored.header
-    if (alpha := header.item(vzc.TAG_ALPHA)) is not None:
+    if (alpha := header.item(TAG_ALPHA)) is not None:
         colours = pixels if pixels.ndim == 3 else pixels[..., None]
         pixels = np.concatenate([colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2)
     data = images.encode_png(pixels)
@@ -1010,14 +1014,14 @@ def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan
         data = images.map_file(file.path, check=lambda head, name: vzc.kind(head))
         if vzc.kind(data) != "pack":
             return None
-        reader = vzc.PackReader(data, max_pixels=settings.max_pixels)
+        reader = PackReader(data, max_pixels=settings.max_pixels)
     except VizcompError:
         return None
     log.give_up(item)  # its outputs are those of its images
     known: list[tuple[int, str | None, str | None]] = []
     broken = PackPart()
-    for first in range(0, len(reader), vzc.BLOCK):
-        block = range(first, min(first + vzc.BLOCK, len(reader)))
+    for first in range(0, len(reader), BLOCK):
+        block = range(first, min(first + BLOCK, len(reader)))
         try:
             for i in block:
                 label = reader.label(i)

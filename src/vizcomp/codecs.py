@@ -20,10 +20,13 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
-from vizcomp import depth, entropy, images, neural, vzc
+from vizcomp import depth, images, neural
 from vizcomp._version import __version__
 from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
+from vizcomp.vzc import coding
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.packs import PackWriter
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -315,14 +318,14 @@ class Recurrent:
             except VizcompError as exc:
                 errors += [(i, exc.message) for i in members]
                 continue
-            chunks = [entropy.encode_batch(codec.context, [plane], planes[:t]) for t, plane in enumerate(planes)]
+            chunks = [coding.encode_batch(codec.context, [plane], planes[:t]) for t, plane in enumerate(planes)]
             for at, index in enumerate(members):
                 for t in range(codec.iterations):
                     parts = [chunk[at] for chunk in chunks[: t + 1]]
                     files[t][index] = vzc.pack(parts, model=codec.fingerprint, width=width, height=height)
             if self.native:
                 for t in range(codec.iterations):
-                    for at, payload in enumerate(entropy.encode_batch(codec.context, planes[: t + 1], [])):
+                    for at, payload in enumerate(coding.encode_batch(codec.context, planes[: t + 1], [])):
                         packed[t][members[at]] = payload
         encoding = (time.perf_counter() - started) / codec.iterations
         bad = {index for index, _ in errors}
@@ -379,7 +382,7 @@ class Recurrent:
         return self._codec.decode_prefixes(stored[-1], len(files))
 
     def _beside(self, payloads: list[bytes], iterations: int, total: int) -> float:
-        writer = vzc.PackWriter(model=self._codec.fingerprint)
+        writer = PackWriter(model=self._codec.fingerprint)
         many = [payloads[i % len(payloads)] for i in range(max(total, len(payloads)))] if payloads else []
         for payload in many:
             writer.add(payload, self.native, self.native, iterations=iterations)

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vizcomp import images, neural, vzc, weights
+from vizcomp import images, neural, weights
 from vizcomp.errors import FormatError, ModelError
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
+from vizcomp.vzc.packs import BLOCK, PackReader
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,25 +130,25 @@ def contents(path: Path, *, models: Sequence[Path] = ()) -> ImageContents | Pack
     try:
         data = images.map_file(path, check=lambda start, _: vzc.kind(start))
         if vzc.kind(data) == "pack":
-            with vzc.PackReader(data, max_pixels=_NO_LIMIT) as reader:
+            with PackReader(data, max_pixels=_NO_LIMIT) as reader:
                 return _of_pack(name, len(data), reader, models)
         return _of_image(name, data, vzc.read_header(data, max_pixels=_NO_LIMIT), models)
     except FormatError as exc:
         raise type(exc)(f"{name}: {exc.message}", exc.hint) from exc
 
 
-def _of_image(name: str, data: vzc.Data, header: vzc.Header, models: Sequence[Path]) -> ImageContents:
+def _of_image(name: str, data: Data, header: vzc.Header, models: Sequence[Path]) -> ImageContents:
     pixels = header.width * header.height
     iterations: list[Iteration] = []
     problems: list[str] = []
-    before = bytes(data[header.header_bytes - vzc.checksum_size(header.header_bytes - 2) : header.header_bytes])
+    before = bytes(data[header.header_bytes - checksum_size(header.header_bytes - 2) : header.header_bytes])
     for number, (start, length) in enumerate(zip(header.offsets, header.lengths, strict=True), 1):
-        end = start + length + vzc.checksum_size(length)
+        end = start + length + checksum_size(length)
         stored = bytes(data[start + length : end])
         check = "ok"
         if end > len(data):
             check = "missing"
-        elif stored != vzc.short_checksum(before, data[start : start + length]):
+        elif stored != short_checksum(before, data[start : start + length]):
             check = "damaged"
             problems.append(f"the checksum of iteration {number} does not match")
         before = stored
@@ -157,7 +160,7 @@ def _of_image(name: str, data: vzc.Data, header: vzc.Header, models: Sequence[Pa
         problems.append(f"{len(data) - header.file_bytes} bytes follow the last iteration")
     return ImageContents(
         path=name,
-        version=vzc.VERSION,
+        version=VERSION,
         model=header.model.hex(),
         model_found=_model_here(header.model, models),
         width=header.width,
@@ -174,19 +177,19 @@ def _of_image(name: str, data: vzc.Data, header: vzc.Header, models: Sequence[Pa
     )
 
 
-_NO_LIMIT = vzc.MAX_SIDE**2  # no memory is taken for pixels here
-_TAGS = {vzc.TAG_ALPHA: "alpha", vzc.TAG_NAME: "name"}
+_NO_LIMIT = MAX_SIDE**2  # no memory is taken for pixels here
+_TAGS = {TAG_ALPHA: "alpha", TAG_NAME: "name"}
 
 
-def _of_pack(name: str, size: int, reader: vzc.PackReader, models: Sequence[Path]) -> PackContents:
+def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -> PackContents:
     problems = reader.check()
     sizes: collections.Counter[str] = collections.Counter()
     iterations: collections.Counter[str] = collections.Counter()
     labels: collections.Counter[int | None] = collections.Counter()
     named = grey = payload = pixels = 0
-    for first in range(0, len(reader), vzc.BLOCK):
+    for first in range(0, len(reader), BLOCK):
         try:
-            entries = [reader.entry(i) for i in range(first, min(first + vzc.BLOCK, len(reader)))]
+            entries = [reader.entry(i) for i in range(first, min(first + BLOCK, len(reader)))]
         except FormatError:
             continue  # among the problems
         for entry in entries:
@@ -201,7 +204,7 @@ def _of_pack(name: str, size: int, reader: vzc.PackReader, models: Sequence[Path
     whole = readable == len(reader) > 0
     return PackContents(
         path=name,
-        version=vzc.VERSION,
+        version=VERSION,
         model=reader.model.hex(),
         model_found=_model_here(reader.model, models),
         images=len(reader),

@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy, vzc, weights
+from vizcomp import weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError, first_line
 from vizcomp.images import DEFAULT_MAX_PIXELS, map_file
 from vizcomp.storage import StorePath
+from vizcomp.vzc import coding
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.packs import PackReader
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +96,7 @@ class NeuralCodec:
         native: side of the images it is for, 0 for any.
     """
 
-    def __init__(self, network: Any, context: entropy.ContextModel, words: dict[str, Any], name: str) -> None:
+    def __init__(self, network: Any, context: coding.ContextModel, words: dict[str, Any], name: str) -> None:
         self._network = network
         self._classifier: Any = None
         self.context = context
@@ -136,7 +139,7 @@ class NeuralCodec:
             network.load_state_dict({k: tensors[k].float() for k in own})
         except RuntimeError as exc:
             raise ModelError(f"{path}: {first_line(exc)}", MODEL_HINT) from exc
-        context = entropy.ContextModel.from_arrays(arrays) if arrays else entropy.ContextModel.flat(network.config.bits)
+        context = coding.ContextModel.from_arrays(arrays) if arrays else coding.ContextModel.flat(network.config.bits)
         return cls(network.eval().requires_grad_(False), context, words, str(name))
 
     # encoding
@@ -167,7 +170,7 @@ class NeuralCodec:
         codes = self.codes(
             image, iterations=self.iterations if bpp is not None and iterations is None else iterations, search=search
         )
-        chunks = [entropy.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        chunks = [coding.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         height, width = image.shape[:2]
         while True:
             data = vzc.pack(chunks, model=self.fingerprint, width=width, height=height, grey=image.ndim == 2, metadata=metadata)
@@ -181,13 +184,13 @@ class NeuralCodec:
 
     def files(self, codes: Sequence[Bits], height: int, width: int) -> list[bytes]:
         """The files of N images of one size whose bits are known, as `codes_many` gives them."""
-        chunks = [entropy.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        chunks = [coding.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         return [vzc.pack(c, model=self.fingerprint, width=width, height=height) for c in zip(*chunks, strict=True)]
 
     def payloads(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
         """Payloads for a pack: all iterations of an image coded together. uint8 (N, H, W, 3) to N strings."""
         codes = self.codes_many(images, iterations=iterations, search=search)
-        return entropy.encode_batch(self.context, codes, [])
+        return coding.encode_batch(self.context, codes, [])
 
     def codes(self, image: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
         """The bits of an image: uint8 (bits[t], rows, columns) of zeros and ones for each iteration."""
@@ -366,7 +369,7 @@ class NeuralCodec:
             target = F.log_softmax(wanted, 1)
             total = total + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
         if self.search.rate:
-            cost = entropy.cost_bits_batch(self.context, bits.numpy().astype(np.uint8), before)
+            cost = coding.cost_bits_batch(self.context, bits.numpy().astype(np.uint8), before)
             total = total + self.search.rate * torch.from_numpy(cost).float()
         return total, same
 
@@ -418,7 +421,7 @@ class NeuralCodec:
         grid = -(-header.height // block), -(-header.width // block)
         codes: list[Bits] = []
         for t in range(many):
-            codes += entropy.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=_bit_limit(max_pixels, self.config))
+            codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=_bit_limit(max_pixels, self.config))
         image = self.image(codes, header.height, header.width)
         if header.grey:
             image = _grey(image)
@@ -448,7 +451,7 @@ class NeuralCodec:
         grid = -(-height // self.config.block), -(-width // self.config.block)
         codes: list[Bits] = []
         for t in range(many):
-            codes += entropy.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
+            codes += coding.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
         return [
             [_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
             for images in self.images_between(codes, first)
@@ -504,7 +507,7 @@ class NeuralCodec:
             )
         block = self.config.block
         grid = -(-height // block), -(-width // block)
-        codes = entropy.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
+        codes = coding.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
         return self.images(codes[:stop])[:, :height, :width]
 
     # small things
@@ -548,7 +551,7 @@ def _read(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, 
     return words, tensors
 
 
-def fingerprint(network: Any, context: entropy.ContextModel) -> bytes:
+def fingerprint(network: Any, context: coding.ContextModel) -> bytes:
     """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half precision) and context model.
 
     Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
@@ -569,13 +572,13 @@ def saved_fingerprint(path: Path) -> bytes:
     tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
     try:
         config = words["network"]
-        context = entropy.ContextModel.from_arrays(tables) if tables else entropy.ContextModel.flat(config["bits"])
+        context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
         return _fingerprint(config, arrays, context)
     except (KeyError, TypeError, AttributeError) as exc:
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc
 
 
-def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: entropy.ContextModel) -> bytes:
+def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: coding.ContextModel) -> bytes:
     digest = hashlib.sha256()
     known = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
     digest.update(json.dumps({k: config[k] for k in known}, sort_keys=True).encode())
@@ -671,7 +674,7 @@ class VzcPack:
                 data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
             except OSError as exc:
                 raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
-        self.reader = vzc.PackReader(data, max_pixels=self._max_pixels)
+        self.reader = PackReader(data, max_pixels=self._max_pixels)
         self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -771,7 +774,7 @@ def _candidates(search: int | None) -> int:
 
 def _bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
     """More bits than an image of `max_pixels` can have, long thin ones included."""
-    return max(entropy.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
+    return max(coding.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
 
 
 def _cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:

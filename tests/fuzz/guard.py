@@ -86,7 +86,7 @@ def read_vzc(data: bytes, dice: random.Random) -> str:
 
 
 def of_kind(kind: str) -> list[bytes]:
-    from vizcomp import vzc
+    from vizcomp.vzc import image as vzc
 
     return [data for data in vzc_files.corpus() if vzc.kind(data) == kind]
 

@@ -1,4 +1,4 @@
-"""Mutates .vzc files and reads them. `tests/test_vzc.py` runs it for 20,000 files; for longer:
+"""Mutates .vzc files and reads them. `tests/vzc/test_files.py` runs it for 20,000 files; for longer:
 
     python tests/fuzz/vzc.py --seconds 600
 
@@ -19,8 +19,10 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from vizcomp import vzc
 from vizcomp.errors import FormatError, InputError
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.fields import TAG_ALPHA, checksum_size, short_checksum, write_column
+from vizcomp.vzc.packs import PackEntry, PackReader
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAX_PIXELS = 10_000_000
@@ -79,13 +81,13 @@ def read(data: bytes) -> list[object]:
     if vzc.kind(data) == "image":
         vzc.read_header(data, max_pixels=MAX_PIXELS)
         got = vzc.unpack(data, max_pixels=MAX_PIXELS, allow_truncated=True)
-        alpha = got.header.item(vzc.TAG_ALPHA)
+        alpha = got.header.item(TAG_ALPHA)
         if alpha is not None:
             vzc.unpack_alpha(alpha, got.header.width, got.header.height)
         return [got.header, got.chunks, got.complete]
-    pack = vzc.PackReader(data, max_pixels=MAX_PIXELS)
+    pack = PackReader(data, max_pixels=MAX_PIXELS)
     entries: list[object] = [pack.model, pack.classes]
-    good: vzc.PackEntry | None = None
+    good: PackEntry | None = None
     for i in range(min(len(pack), 1000)):
         try:
             entry = pack.entry(i)
@@ -117,13 +119,13 @@ def forge(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     """A mutated file whose checksums match."""
     if vzc.kind(data) == "image":
         header = vzc.read_header(data)
-        end = header.header_bytes - vzc.checksum_size(header.header_bytes - 2)
+        end = header.header_bytes - checksum_size(header.header_bytes - 2)
         body = data[:4] + mutate(data[4:end], dice, others)
         if dice.random() < 0.5:
             body = body[:3] + bytes([0x10 | dice.randrange(8)]) + body[4:]
-        checksum = vzc.short_checksum(b"", body)
+        checksum = short_checksum(b"", body)
         return body + checksum + data[header.header_bytes :]
-    pack = vzc.PackReader(data)
+    pack = PackReader(data)
     starts = pack._starts.tolist()
     blocks = [data[a:b] for a, b in itertools.pairwise(starts)]
     if blocks and dice.random() < 0.7:
@@ -135,9 +137,9 @@ def forge(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     directory = len(blocks) * 4
     footer = data[-10 - length : -10]
     if blocks:  # size column and checksums are those of the forged blocks; what comes before them stays
-        old = len(vzc.write_column([b - a for a, b in itertools.pairwise(starts)]))
+        old = len(write_column([b - a for a, b in itertools.pairwise(starts)]))
         checksums = b"".join(zlib.crc32(block).to_bytes(4, "little") for block in blocks)
-        footer = footer[: len(footer) - directory - old] + vzc.write_column([len(block) for block in blocks]) + checksums
+        footer = footer[: len(footer) - directory - old] + write_column([len(block) for block in blocks]) + checksums
     if dice.random() < 0.4:
         footer = mutate(footer, dice, others)
     body = footer + len(footer).to_bytes(4, "little")

@@ -1,5 +1,5 @@
 /* Coding of bit planes: context tables, logistic mixing and a binary range coder, all in integers of fixed width, so that
- * every machine makes the same bytes. What the numbers mean is told in entropy.py; the test has the same arithmetic in Python.
+ * every machine makes the same bytes. What the numbers mean is said in vzc/coding.py; the test has the same arithmetic in Python.
  *
  * Planes are coded one after the other (iterations, then channels), each row by row. They are copied into a scratch where each
  * has a margin of zeros and where a plane of ones (zeros in its margin) stands before the first: then every reference,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import entropy
 from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.neural import CONTEXT_PREFIX, NeuralCodec
+from vizcomp.vzc import coding, fitting
 
 SIDE = 256  # photos are coded in parts of this side: as much context as a large image has nearly everywhere
 
@@ -22,7 +22,7 @@ def fit_contexts(
     *,
     most: int = 0,
     seed: int = 0,
-) -> tuple[entropy.ContextModel, dict[str, npt.NDArray[Any]]]:
+) -> tuple[coding.ContextModel, dict[str, npt.NDArray[Any]]]:
     """Codes images with all iterations and fits a context model to the bits.
 
     Args:
@@ -35,7 +35,7 @@ def fit_contexts(
         the model, and its arrays under the names that a codec's file uses.
     """
     network = network.eval().requires_grad_(False)
-    codec = NeuralCodec(network, entropy.ContextModel.flat(network.config.bits), words, "in training")
+    codec = NeuralCodec(network, coding.ContextModel.flat(network.config.bits), words, "in training")
     many = network.config.iterations
     if network.config.native:
         stack = np.asarray(images)[:: max(1, len(images) // (most or 10_000))]
@@ -51,5 +51,5 @@ def fit_contexts(
             height, width = (min(SIDE, n) for n in photo.shape[:2])
             top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(photo.shape[:2], (height, width), strict=True))
             codes.append(codec.codes(photo[top : top + height, left : left + width], iterations=many, search=0))
-    model = entropy.ContextModel.fit(codes, adaptive=not network.config.native, seed=seed)
+    model = fitting.fit(codes, adaptive=not network.config.native, seed=seed)
     return model, {CONTEXT_PREFIX + name: array for name, array in model.to_arrays().items()}

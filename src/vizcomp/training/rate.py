@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-REACH = 2  # as `entropy.MAX_REACH`
+REACH = 2  # as `coding.MAX_REACH`
 
 
 class BitGuesser(nn.Module):
-    """Logistic regression of each bit on the bits that are coded before it, in the order of `vizcomp.entropy`.
+    """Logistic regression of each bit on the bits that are coded before it, in the order of `vizcomp.vzc.coding`.
 
     Attributes:
         channels: bits of a position in each iteration.

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vizcomp import entropy
-from vizcomp.entropy import ContextModel
 from vizcomp.errors import FormatError, ModelError, TooLargeError
+from vizcomp.vzc import coding, fitting
+from vizcomp.vzc.coding import ContextModel
 
 Bits = npt.NDArray[np.uint8]
 
@@ -110,7 +110,7 @@ def code_planes(model: ContextModel, bits: Bits, start: int, coder: Writer | Rea
                         table[k][index[k]] = t + ((65536 - t) >> rates[k]) if bit else t - (t >> rates[k])
                 if rates[sets]:
                     moved = [w + shifted((65536 * bit - p) * s, rates[sets]) for w, s in zip(weights, inputs, strict=True)]
-                    weights = [max(-entropy.MAX_WEIGHT, min(entropy.MAX_WEIGHT, w)) for w in moved]
+                    weights = [max(-coding.MAX_WEIGHT, min(coding.MAX_WEIGHT, w)) for w in moved]
 
 
 def described_encode(model: ContextModel, planes: Sequence[Bits], previous: Sequence[Bits]) -> bytes:
@@ -215,10 +215,10 @@ def test_encode_does_what_is_described(
     model: ContextModel, seed: int, grid: tuple[int, int], ones: int | None, first: int
 ) -> None:
     planes = made_bits(seed, model.channels, grid, ones) if ones is not None else typical_bits(model, seed, grid)
-    data = entropy.encode(model, planes[first:], planes[:first])
+    data = coding.encode(model, planes[first:], planes[:first])
     assert data == described_encode(model, planes[first:], planes[:first])
-    assert_equal(entropy.decode(model, data, first, 1, grid, planes[:first]), planes[first:])
-    assert len(data) <= entropy.raw_bytes(model, first, 1, grid)
+    assert_equal(coding.decode(model, data, first, 1, grid, planes[:first]), planes[first:])
+    assert len(data) <= coding.raw_bytes(model, first, 1, grid)
 
 
 @settings(max_examples=60, deadline=None)
@@ -230,9 +230,9 @@ def test_encode_does_what_is_described(
 )
 def test_any_bytes_decode_or_are_refused(model: ContextModel, data: bytes, grid: tuple[int, int], t: int) -> None:
     previous = made_bits(3, model.channels[:t], grid)
-    raw = entropy.raw_bytes(model, t, t, grid)
+    raw = coding.raw_bytes(model, t, t, grid)
     try:
-        planes = entropy.decode(model, data, t, t, grid, previous)
+        planes = coding.decode(model, data, t, t, grid, previous)
     except FormatError:
         assert len(data) >= raw or data.endswith(b"\0") or len(data) > 7
         return
@@ -240,15 +240,15 @@ def test_any_bytes_decode_or_are_refused(model: ContextModel, data: bytes, grid:
     assert set(np.unique(planes[0])) <= {0, 1}
     if len(data) < raw:
         assert_equal(planes, described_decode(model, data, planes, previous))
-        again = entropy.encode(model, planes, previous)
+        again = coding.encode(model, planes, previous)
         assert len(again) in (*range(len(data) + 1), raw)
 
 
 def test_20000_mutations_decode_or_are_refused() -> None:
     model, grid = made_model(5, (5, 7), learning=True), (4, 4)
     planes, draw = typical_bits(model, 9, grid), numbers(4)
-    data = entropy.encode(model, planes, [])
-    assert 7 < len(data) < entropy.raw_bytes(model, 0, 1, grid)
+    data = coding.encode(model, planes, [])
+    assert 7 < len(data) < coding.raw_bytes(model, 0, 1, grid)
     decoded = refused = 0
     for _ in range(20000):
         broken = bytearray(data)
@@ -256,7 +256,7 @@ def test_20000_mutations_decode_or_are_refused() -> None:
         if next(draw) % 4 == 0:
             broken = broken[: next(draw) % len(broken)]
         try:
-            result = entropy.decode(model, bytes(broken), 0, 1, grid, [])
+            result = coding.decode(model, bytes(broken), 0, 1, grid, [])
         except FormatError:
             refused += 1
         else:
@@ -281,68 +281,68 @@ WORDS = [  # model's seed, learning, first iteration; the bytes
 def test_words_are_fixed_for_ever(seed: int, learning: bool, first: int, words: str) -> None:
     model = made_model(seed, (3, 5), sets=4, learning=learning)
     planes = typical_bits(model, seed, (4, 6)) if seed < 6 else made_bits(seed, model.channels, (4, 6), 1000)
-    assert entropy.encode(model, planes[first:], planes[:first]).hex() == words
-    assert_equal(entropy.decode(model, bytes.fromhex(words), first, 1, (4, 6), planes[:first]), planes[first:])
+    assert coding.encode(model, planes[first:], planes[:first]).hex() == words
+    assert_equal(coding.decode(model, bytes.fromhex(words), first, 1, (4, 6), planes[:first]), planes[first:])
 
 
 def test_flat_model_makes_raw_bits() -> None:
     model = ContextModel.flat((3, 2))
     planes = made_bits(1, model.channels, (3, 3))
-    data = entropy.encode(model, planes, [])
+    data = coding.encode(model, planes, [])
     assert data == np.packbits(np.concatenate([p.ravel() for p in planes])).tobytes()
-    assert len(data) == entropy.raw_bytes(model, 0, 1, (3, 3)) == 6
-    assert entropy.cost_bits(model, planes, []) == pytest.approx(45, abs=0.05)
-    assert_equal(entropy.decode(model, data, 0, 1, (3, 3), []), planes)
+    assert len(data) == coding.raw_bytes(model, 0, 1, (3, 3)) == 6
+    assert coding.cost_bits(model, planes, []) == pytest.approx(45, abs=0.05)
+    assert_equal(coding.decode(model, data, 0, 1, (3, 3), []), planes)
     with pytest.raises(FormatError):  # the bits that fill the last byte are zero
-        entropy.decode(model, data[:-1] + bytes([data[-1] | 1]), 0, 1, (3, 3), [])
+        coding.decode(model, data[:-1] + bytes([data[-1] | 1]), 0, 1, (3, 3), [])
 
 
 def test_data_that_encode_never_makes_are_refused() -> None:
     model = made_model(1)
     for data in (bytes(3) + b"\1", b"\1\0", bytes(1)):
         with pytest.raises(FormatError):
-            entropy.decode(model, data, 0, 1, (2, 2), [])
+            coding.decode(model, data, 0, 1, (2, 2), [])
     with pytest.raises(TooLargeError):
-        entropy.decode(model, b"", 0, 1, (1 << 20, 1 << 20), [])
+        coding.decode(model, b"", 0, 1, (1 << 20, 1 << 20), [])
     with pytest.raises(TooLargeError):
-        entropy.decode(model, b"", 0, 1, (2, 2), [], max_bits=19)
+        coding.decode(model, b"", 0, 1, (2, 2), [], max_bits=19)
     confident = dataclasses.replace(
         ContextModel.flat((64,)), tables=np.full(64, 65535, np.uint16), weights=np.full((64, 2), 65536, np.int32)
     )
     with pytest.raises(FormatError, match="image 1"):  # the bits cost 0.1 bytes, so no string has more than 7
-        entropy.decode_batch(confident, [b"", b"\1" * 8], 0, 0, (4, 4), [])
+        coding.decode_batch(confident, [b"", b"\1" * 8], 0, 0, (4, 4), [])
 
 
 def test_batches_equal_single_images_in_every_thread() -> None:
     model = made_model(7, (5, 7), learning=True)
     planes = fields(60, model.channels, (4, 4))
-    single = [entropy.encode(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
+    single = [coding.encode(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
     with ThreadPoolExecutor(4) as pool:
-        for batch in pool.map(lambda _: entropy.encode_batch(model, planes[1:], planes[:1]), range(8)):
+        for batch in pool.map(lambda _: coding.encode_batch(model, planes[1:], planes[:1]), range(8)):
             assert batch == single
-    assert_equal(entropy.decode_batch(model, single, 1, 1, (4, 4), planes[:1]), planes[1:])
-    costs = entropy.cost_bits_batch(model, planes[1], planes[:1])
-    assert costs.tolist() == [entropy.cost_bits(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
-    shared = entropy.cost_bits_batch(model, planes[1], [planes[0][0]])
+    assert_equal(coding.decode_batch(model, single, 1, 1, (4, 4), planes[:1]), planes[1:])
+    costs = coding.cost_bits_batch(model, planes[1], planes[:1])
+    assert costs.tolist() == [coding.cost_bits(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
+    shared = coding.cost_bits_batch(model, planes[1], [planes[0][0]])
     assert shared[0] == costs[0]
     assert shared[1:].tolist() != costs[1:].tolist()
-    assert entropy.encode_batch(model, [planes[0][:0]], []) == []
-    assert entropy.decode_batch(model, [], 0, 0, (4, 4), [])[0].shape == (0, 5, 4, 4)
+    assert coding.encode_batch(model, [planes[0][:0]], []) == []
+    assert coding.decode_batch(model, [], 0, 0, (4, 4), [])[0].shape == (0, 5, 4, 4)
 
 
 def test_arguments_that_do_not_fit_are_errors_of_the_caller() -> None:
     model, planes = made_model(1), made_bits(1, (2, 3), (2, 2))
     calls = [
-        lambda: entropy.encode(model, planes[1:], []),
-        lambda: entropy.encode(model, [p.astype(np.int64) for p in planes], []),
-        lambda: entropy.encode(model, [planes[0], planes[1][:, :1]], []),
-        lambda: entropy.encode(model, [*planes, planes[0]], []),
-        lambda: entropy.encode(model, [planes[0][:, :0]], []),
-        lambda: entropy.decode(model, b"", 1, 1, (2, 2), []),
-        lambda: entropy.decode(model, b"", 1, 1, (2, 2), [planes[1]]),
-        lambda: entropy.decode(model, b"", 0, 2, (2, 2), []),
-        lambda: entropy.decode(model, b"", 0, 0, (0, 2), []),
-        lambda: entropy.raw_bytes(model, 1, 0, (2, 2)),
+        lambda: coding.encode(model, planes[1:], []),
+        lambda: coding.encode(model, [p.astype(np.int64) for p in planes], []),
+        lambda: coding.encode(model, [planes[0], planes[1][:, :1]], []),
+        lambda: coding.encode(model, [*planes, planes[0]], []),
+        lambda: coding.encode(model, [planes[0][:, :0]], []),
+        lambda: coding.decode(model, b"", 1, 1, (2, 2), []),
+        lambda: coding.decode(model, b"", 1, 1, (2, 2), [planes[1]]),
+        lambda: coding.decode(model, b"", 0, 2, (2, 2), []),
+        lambda: coding.decode(model, b"", 0, 0, (0, 2), []),
+        lambda: coding.raw_bytes(model, 1, 0, (2, 2)),
     ]
     for call in calls:
         with pytest.raises(ValueError, match=r"planes|iterations|grid"):
@@ -353,7 +353,7 @@ def test_waste_is_less_than_a_byte() -> None:
     model, grid = made_model(2, (3, 5), sets=4), (4, 4)
     images = [typical_bits(model, seed, grid) for seed in range(150)]
     planes = [np.stack([one[t] for one in images]) for t in range(2)]
-    waste = np.array([len(d) for d in entropy.encode_batch(model, planes, [])]) - entropy.cost_bits_batch(model, planes, []) / 8
+    waste = np.array([len(d) for d in coding.encode_batch(model, planes, [])]) - coding.cost_bits_batch(model, planes, []) / 8
     assert waste.mean() < 0.45  # expected: 0.5 - 1 / ln 256 = 0.32, were the costs spread evenly over bytes
     assert waste.max() < 1.01
 
@@ -361,11 +361,11 @@ def test_waste_is_less_than_a_byte() -> None:
 @pytest.mark.slow
 def test_five_million_bits_a_second() -> None:
     planes = fields(1, (8, 8), (256, 256))
-    model = ContextModel.fit(listed(fields(20, (8, 8), (32, 32), 1)), adaptive=False)
+    model = fitting.fit(listed(fields(20, (8, 8), (32, 32), 1)), adaptive=False)
     start = time.perf_counter()
-    data = entropy.encode(model, [p[0] for p in planes], [])
+    data = coding.encode(model, [p[0] for p in planes], [])
     middle = time.perf_counter()
-    entropy.decode(model, data, 0, 1, (256, 256), [])
+    coding.decode(model, data, 0, 1, (256, 256), [])
     assert middle - start < 0.21
     assert time.perf_counter() - middle < 0.21
 
@@ -380,7 +380,7 @@ def test_model_survives_storing_and_pickling() -> None:
     assert {a.dtype.kind for a in arrays.values()} <= {"i", "u"}
     for again in (ContextModel.from_arrays(arrays), pickle.loads(pickle.dumps(model))):
         assert again.fingerprint_bytes() == model.fingerprint_bytes()
-        assert entropy.encode(again, planes, []) == entropy.encode(model, planes, [])
+        assert coding.encode(again, planes, []) == coding.encode(model, planes, [])
     other = dataclasses.replace(model, rates=np.zeros(4, np.uint8))
     assert other.fingerprint_bytes() != model.fingerprint_bytes()
     assert model.adaptive
@@ -447,21 +447,21 @@ def test_models_with_a_missing_field_are_refused(name: str) -> None:
 
 def share(model: ContextModel, planes: Sequence[Bits]) -> float:
     """Of the raw bits, left."""
-    costs = entropy.cost_bits_batch(model, planes, [])
+    costs = coding.cost_bits_batch(model, planes, [])
     return float(costs.sum() / sum(p.size for p in planes))
 
 
 def test_fit_finds_what_bits_have_in_common() -> None:
     planes, others = fields(700, (2, 4), (4, 4), 1), fields(300, (2, 4), (4, 4), 2)
-    model = ContextModel.fit(listed(planes), adaptive=False, sets=4)
+    model = fitting.fit(listed(planes), adaptive=False, sets=4)
     assert not model.adaptive
     assert share(model, others) < 0.88
     entropies = [-(q := p.mean((0, 2, 3))) * np.log2(q) - (1 - q) * np.log2(1 - q) for p in others]
     assert share(model, others) < 0.9 * np.concatenate(entropies).mean()
-    data = entropy.encode_batch(model, others, [])
-    assert sum(map(len, data)) / len(data) / entropy.raw_bytes(model, 0, 1, (4, 4)) < 0.92
-    assert_equal(entropy.decode_batch(model, data, 0, 1, (4, 4), []), others)
-    again = ContextModel.fit(listed(planes), adaptive=False, sets=4)
+    data = coding.encode_batch(model, others, [])
+    assert sum(map(len, data)) / len(data) / coding.raw_bytes(model, 0, 1, (4, 4)) < 0.92
+    assert_equal(coding.decode_batch(model, data, 0, 1, (4, 4), []), others)
+    again = fitting.fit(listed(planes), adaptive=False, sets=4)
     assert again.fingerprint_bytes() == model.fingerprint_bytes()
 
 
@@ -471,10 +471,10 @@ def test_fit_sees_copies_edges_and_constants() -> None:
     second = np.zeros((400, 3, 4, 4), np.uint8)
     second[:, 0] = first[:, 0] ^ 1  # a copy, turned
     second[:, 1, 0] = 1  # tells the top row
-    model = ContextModel.fit(listed([first, second]), adaptive=False)
-    costs = entropy.cost_bits_batch(model, second, [first[0]])
+    model = fitting.fit(listed([first, second]), adaptive=False)
+    costs = coding.cost_bits_batch(model, second, [first[0]])
     assert math.isclose(share(model, [first]), 1, abs_tol=0.02)
-    assert entropy.cost_bits_batch(model, [first, second], [])[0] < 1.1 * first[0].size
+    assert coding.cost_bits_batch(model, [first, second], [])[0] < 1.1 * first[0].size
     assert len(costs) == 400
 
 
@@ -485,21 +485,21 @@ def test_adaptive_fit_takes_grids_of_many_sizes_and_learns() -> None:
         return [(rng.random((c, *grid)) < rng.choice([0.1, 0.9])).astype(np.uint8) for c in (1, 2)]
 
     codes = [image((int(rng.integers(12, 30)), int(rng.integers(12, 30)))) for _ in range(60)]
-    model = ContextModel.fit(codes, adaptive=True, sets=2)
+    model = fitting.fit(codes, adaptive=True, sets=2)
     static = dataclasses.replace(model, rates=np.zeros(3, np.uint8))
     others = [image((40, 25)) for _ in range(10)]
-    costs = [sum(entropy.cost_bits(m, planes, []) for planes in others) for m in (model, static)]
+    costs = [sum(coding.cost_bits(m, planes, []) for planes in others) for m in (model, static)]
     assert model.adaptive
     assert costs[0] < costs[1]
     for planes in others[:2]:
-        data = entropy.encode(model, planes, [])
-        assert_equal(entropy.decode(model, data, 0, 1, (40, 25), []), planes)
+        data = coding.encode(model, planes, [])
+        assert_equal(coding.decode(model, data, 0, 1, (40, 25), []), planes)
 
 
 @pytest.mark.parametrize("images", [1, 2, 9])
 def test_fit_from_hardly_anything_does_no_harm(images: int) -> None:
     planes = fields(images, (2, 3), (1, 3))
-    model = ContextModel.fit(listed(planes), adaptive=True)
+    model = fitting.fit(listed(planes), adaptive=True)
     assert share(model, fields(200, (2, 3), (1, 3), 1)) < 1.1
 
 
@@ -507,4 +507,4 @@ def test_fit_refuses_codes_that_do_not_fit_together() -> None:
     good = [np.zeros((2, 3, 3), np.uint8)]
     for codes, sets in (([], 4), ([good], 0), ([good], 17), ([good, [*good, *good]], 4), ([[good[0], good[0][:, 1:]]], 4)):
         with pytest.raises(ValueError, match="fit"):
-            ContextModel.fit(codes, adaptive=False, sets=sets)
+            fitting.fit(codes, adaptive=False, sets=sets)

@@ -1,0 +1,455 @@
+"""Packs: many images of one model in one .vzc file. docs/vzc-format.md specifies each byte.
+
+    pack    header, blocks of 64 images in columns, footer (classes, directory), trailer
+
+Everything works on bytes in memory (or mapped); the only stream is the one that `PackWriter` may be given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from vizcomp.errors import FormatError, InputError, TruncatedError
+from vizcomp.vzc.fields import (
+    DEFAULT_MAX_PIXELS,
+    GET_AGAIN,
+    MAGIC,
+    MAX_ITERATIONS,
+    MAX_NAME,
+    PACK,
+    VERSION,
+    Cursor,
+    Data,
+    Ints,
+    check_name,
+    check_pixels,
+    decoded_name,
+    short_checksum,
+    write_column,
+    write_varint,
+)
+from vizcomp.vzc.image import kind
+
+BLOCK = 64  # images in a block of a pack
+MAX_PACKED_PAYLOAD = 2**24 - 1
+MAX_PACKED_SIDE = 2**24 - 1
+MAX_COUNT = 2**31 - 1
+MAX_CLASSES = 65536
+END_MARK = b"Z\xb5"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackEntry:
+    """One image of a pack.
+
+    Attributes:
+        payload: all its iterations, coded together.
+        width, height: pixels.
+        grey: whether the source was greyscale.
+        iterations: how many the payload holds, 1 to 64.
+        name: relative path of the source, or None.
+        label: index into the classes of the pack, or None.
+    """
+
+    payload: bytes
+    width: int
+    height: int
+    grey: bool = False
+    iterations: int = 1
+    name: str | None = None
+    label: int | None = None
+
+
+def _shared(before: bytes, name: bytes) -> tuple[int, int]:
+    """Head and tail: the leading and then the trailing bytes that `name` takes from the name before it."""
+    most = min(len(before), len(name))
+    head = 0
+    while head < most and before[head] == name[head]:
+        head += 1
+    tail = 0
+    while tail < most - head and before[-1 - tail] == name[-1 - tail]:
+        tail += 1
+    return head, tail
+
+
+class PackWriter:
+    """Writes a pack, image by image, in bounded memory where a stream is given.
+
+    Args:
+        stream: a buffered binary stream, where bytes go as blocks fill (its OSErrors pass through); without one the pack is
+            kept in memory.
+        model: the first four bytes of the SHA-256 of the model's canonical content; the same for all images.
+        classes: names that labels index.
+
+    Raises:
+        InputError: a class name that cannot stand in a file, two that are equal, or too many.
+    """
+
+    def __init__(self, stream: BinaryIO | None = None, *, model: bytes, classes: Sequence[str] = ()) -> None:
+        if len(model) != 4:
+            raise ValueError("a model's fingerprint has 4 bytes")
+        if len(classes) > MAX_CLASSES or len(set(classes)) < len(classes):
+            raise InputError(f"a pack has at most {MAX_CLASSES} classes, all different", "look through the class folders")
+        self._classes = [check_name(name) for name in classes]
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._waiting: list[PackEntry] = []
+        self._sizes: list[int] = []
+        self._checksums: list[int] = []
+        self._names: set[str] = set()
+        self._count = 0
+        self._open = True
+        self.bytes_written = 0  # so far; blocks that are not full yet do not count
+        header = MAGIC + bytes([VERSION << 4 | PACK]) + model
+        self._header = header + short_checksum(b"", header)
+        self._write(self._header)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(
+        self,
+        payload: Data,
+        width: int,
+        height: int,
+        *,
+        grey: bool = False,
+        iterations: int = 1,
+        name: str | None = None,
+        label: int | None = None,
+    ) -> int:
+        """Adds an image and returns its index.
+
+        Args:
+            payload: all its iterations, coded together; less than 16 MiB.
+            width, height: pixels, 1 to 2^24 - 1.
+            grey, iterations, name, label: as in `PackEntry`.
+
+        Raises:
+            InputError: a name that cannot stand in a file or is there already, a payload or a pack that is too large.
+            ValueError: any other value that the format cannot hold, or `finish` was called.
+        """
+        if not self._open:
+            raise ValueError("the pack is finished")
+        if not (1 <= width <= MAX_PACKED_SIDE and 1 <= height <= MAX_PACKED_SIDE and 1 <= iterations <= MAX_ITERATIONS):
+            raise ValueError(f"a pack cannot hold {width}x{height} pixels in {iterations} iterations")
+        if label is not None and not 0 <= label < len(self._classes):
+            raise ValueError(f"label {label}, but {len(self._classes)} classes")
+        if len(payload) > MAX_PACKED_PAYLOAD or self._count == MAX_COUNT:
+            raise InputError("too large for a pack: less than 16 MiB an image, 2^31 images", "write a file for each image")
+        if name is not None:
+            check_name(name)
+            if name in self._names:
+                raise InputError(f"two images are named {name!r}", "a pack needs different names")
+            self._names.add(name)
+        self._waiting.append(
+            PackEntry(
+                payload=bytes(payload), width=width, height=height, grey=grey, iterations=iterations, name=name, label=label
+            )
+        )
+        self._count += 1
+        if len(self._waiting) == BLOCK:
+            self._flush()
+        return self._count - 1
+
+    def finish(self) -> bytes:
+        """Writes what is left, directory and trailer. Returns the pack, or nothing where a stream was given."""
+        if not self._open:
+            raise ValueError("the pack is finished")
+        self._open = False
+        if self._waiting:
+            self._flush()
+        footer = [write_varint(self._count), write_varint(len(self._classes))]
+        footer += [write_varint(len(name)) + name for name in self._classes]
+        if self._sizes:
+            footer += [write_column(self._sizes), np.asarray(self._checksums, "<u4").tobytes()]
+        body = b"".join(footer)
+        body += len(body).to_bytes(4, "little")
+        self._write(body + zlib.crc32(body, zlib.crc32(self._header)).to_bytes(4, "little") + END_MARK)
+        return b"".join(self._parts)
+
+    def _flush(self) -> None:
+        images, self._waiting = self._waiting, []
+        heads, tails, middles = [], [], []
+        before = b""
+        for image in images:
+            name = (image.name or "").encode("utf-8")
+            head, tail = _shared(before, name)
+            heads.append(head)
+            tails.append(tail)
+            middles.append(name[head : len(name) - tail])
+            before = name
+        columns: list[list[int]] = [
+            [len(image.payload) for image in images],
+            [image.width for image in images],
+            [image.height for image in images],
+            [image.iterations for image in images],
+            [int(image.grey) for image in images],
+            [0 if image.label is None else image.label + 1 for image in images],
+            heads,
+            tails,
+            [len(middle) for middle in middles],
+        ]
+        block = b"".join([*map(write_column, columns), *middles, *(image.payload for image in images)])
+        self._sizes.append(len(block))
+        self._checksums.append(zlib.crc32(block))
+        self._write(block)
+
+    def _write(self, data: bytes) -> None:
+        if self._stream is None:
+            self._parts.append(data)
+        else:
+            self._stream.write(data)
+        self.bytes_written += len(data)
+
+
+class _Block:
+    """The columns of one block, checked; payloads and names stay in the file until they are asked for."""
+
+    _LIMITS = (  # of each column: least, most; the number of classes is filled in
+        (0, MAX_PACKED_PAYLOAD),
+        (1, MAX_PACKED_SIDE),
+        (1, MAX_PACKED_SIDE),
+        (1, MAX_ITERATIONS),
+        (0, 1),
+        (0, -1),
+        (0, MAX_NAME),
+        (0, MAX_NAME),
+        (0, MAX_NAME),
+    )
+
+    def __init__(self, data: memoryview, n: int, classes: int, what: str) -> None:
+        cursor = Cursor(data, 0, len(data), what)
+        columns = []
+        for least, most in self._LIMITS:
+            column = cursor.column(n)
+            if column.min() < least or column.max() > (classes if most < 0 else most):
+                raise cursor.damaged("a number is out of its range")
+            columns.append(column)
+        self.data, self.what = data, what
+        lengths, self.widths, self.heights, self.iterations, self.grey, self.labels, self._heads, self._tails, middles = columns
+        self._middles = cursor.at + np.concatenate(([0], np.cumsum(middles)))
+        self.starts = self._middles[-1] + np.concatenate(([0], np.cumsum(lengths)))
+        if self.starts[-1] != len(data):
+            raise cursor.damaged("its length is not that of what it holds")
+        self._names: list[str | None] | None = None
+
+    def names(self) -> list[str | None]:
+        if self._names is None:
+            names: list[str | None] = []
+            before = b""
+            for i, (head, tail) in enumerate(zip(self._heads.tolist(), self._tails.tolist(), strict=True)):
+                middle = bytes(self.data[self._middles[i] : self._middles[i + 1]])
+                name = before[:head] + middle + before[max(len(before) - tail, 0) :]
+                if (head, tail) != _shared(before, name):
+                    raise FormatError(f"{self.what}: a name is not written the shortest way", GET_AGAIN)
+                names.append(decoded_name(name, self.what) if name else None)
+                before = name
+            self._names = names
+        return self._names
+
+
+class PackReader:
+    """Random access to the images of a pack, by index and by name.
+
+    Opening checks header, footer and directory; the checksum of a block is compared when one of its images is first asked for, so
+    that a damaged block costs its own images only. A reader must not be used by several threads at once.
+
+    Args:
+        data: the whole pack: bytes, or a mapped file. It is not copied.
+        max_pixels: limit of width * height of an image.
+
+    Attributes:
+        model: fingerprint of the model, four bytes.
+        classes: names that labels index.
+        blocks: number of blocks.
+
+    Raises:
+        FormatError: `data` is no .vzc file, one image, or damaged.
+        TruncatedError: the end mark is missing.
+        UnsupportedError: another version.
+    """
+
+    _KEPT = 16  # blocks whose columns are kept
+
+    def __init__(self, data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        view = memoryview(data)
+        if kind(view) != "pack":
+            raise FormatError("this .vzc file is one image, not a pack", "decode it as an image")
+        head = len(MAGIC) + 1 + 4 + 2
+        if len(view) < head:
+            raise TruncatedError("the file ends within its header", GET_AGAIN)
+        if view[head - 2 : head] != short_checksum(b"", view[: head - 2]):
+            raise FormatError("the checksum of the header does not match", GET_AGAIN)
+        if view[-len(END_MARK) :] != END_MARK or len(view) < head + 12:
+            raise TruncatedError("the pack has no end mark: it was cut off, or something was added", GET_AGAIN)
+        trailer = len(view) - 10
+        length = int.from_bytes(view[trailer : trailer + 4], "little")
+        start = trailer - length
+        if start < head:
+            raise FormatError("the footer is damaged: it is longer than the file", GET_AGAIN)
+        if zlib.crc32(view[start : trailer + 4], zlib.crc32(view[:head])) != int.from_bytes(view[-6:-2], "little"):
+            raise FormatError("the checksum of the footer does not match", GET_AGAIN)
+        self.model = bytes(view[4:8])
+        cursor = Cursor(view, start, trailer, "the footer")
+        self._count = cursor.varint()
+        classes = cursor.varint()
+        if self._count > MAX_COUNT or classes > MAX_CLASSES:
+            raise cursor.damaged("too many images or classes")
+        self.classes = tuple(decoded_name(bytes(cursor.take(cursor.varint())), cursor.what) for _ in range(classes))
+        if len(set(self.classes)) < classes:
+            raise cursor.damaged("two classes have the same name")
+        self.blocks = -(-self._count // BLOCK)
+        if self.blocks * 4 > trailer - cursor.at:  # before the directory takes memory
+            raise cursor.damaged("more images than the directory has room for")
+        sizes = cursor.column(self.blocks) if self.blocks else np.zeros(0, np.int64)
+        self._checksums = np.frombuffer(cursor.take(self.blocks * 4), "<u4")
+        if cursor.at != trailer:
+            raise cursor.damaged("bytes follow the directory")
+        if sizes.size and int(sizes.max()) > len(view):  # so that their sum cannot overflow
+            raise cursor.damaged("a block is longer than the file")
+        self._starts = head + np.concatenate(([0], np.cumsum(sizes)))
+        if self._starts[-1] != start:
+            raise cursor.damaged("the blocks do not fill the file")
+        self._view = view
+        self._max_pixels = max_pixels
+        self._checked = bytearray(self.blocks)
+        self._kept: dict[int, _Block] = {}
+        self._index: tuple[Ints, Ints] | None = None
+        self._unnamed: list[int] = []  # blocks that were damaged when the index was made
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PackEntry]:
+        return (self.entry(i) for i in range(self._count))
+
+    def _block(self, number: int) -> _Block:
+        kept = self._kept.get(number)
+        if kept is not None:
+            return kept
+        first, n = number * BLOCK, min(BLOCK, self._count - number * BLOCK)
+        what = f"block {number} (images {first} to {first + n - 1})"
+        data = self._view[self._starts[number] : self._starts[number + 1]]
+        if not self._checked[number]:
+            if zlib.crc32(data) != self._checksums[number]:
+                raise FormatError(f"the checksum of {what} does not match", "other blocks can be read")
+            self._checked[number] = 1
+        block = _Block(data, n, len(self.classes), what)
+        if len(self._kept) >= self._KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[number] = block
+        return block
+
+    def _find(self, i: int) -> tuple[_Block, int]:
+        if not 0 <= i < self._count:
+            raise IndexError(f"image {i} of a pack of {self._count}")
+        number, k = divmod(i, BLOCK)
+        return self._block(number), k
+
+    def payload(self, i: int) -> bytes:
+        """The payload of image i, counted from 0. Raises FormatError where its block is damaged, IndexError outside the pack."""
+        block, k = self._find(i)
+        return bytes(block.data[block.starts[k] : block.starts[k + 1]])
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height of image i, pixels. Raises as `payload`, and TooLargeError beyond the limit."""
+        block, k = self._find(i)
+        width, height = int(block.widths[k]), int(block.heights[k])
+        check_pixels(width, height, self._max_pixels)
+        return width, height
+
+    def name(self, i: int) -> str | None:
+        """Name of image i, if it has one. Raises as `payload`."""
+        block, k = self._find(i)
+        return block.names()[k]
+
+    def label(self, i: int) -> int | None:
+        """Class of image i, an index into `classes`, if it has one. Raises as `payload`."""
+        block, k = self._find(i)
+        return int(block.labels[k]) - 1 if block.labels[k] else None
+
+    def entry(self, i: int) -> PackEntry:
+        """All of image i. Raises as `payload` and `size`."""
+        block, k = self._find(i)
+        width, height = self.size(i)
+        return PackEntry(
+            payload=self.payload(i),
+            width=width,
+            height=height,
+            grey=bool(block.grey[k]),
+            iterations=int(block.iterations[k]),
+            name=self.name(i),
+            label=self.label(i),
+        )
+
+    def index_of(self, name: str) -> int:
+        """Index of the image with this name. The first call reads all names and keeps 16 bytes for each.
+
+        Raises:
+            InputError: no image has it.
+            FormatError: no image of a good block has it, and some blocks are damaged; or two images have the same name.
+        """
+        hashes, images = self._index or self._make_index()
+        wanted = hash(name)
+        for at in range(int(np.searchsorted(hashes, wanted)), len(hashes)):
+            if hashes[at] != wanted:
+                break
+            if self.name(int(images[at])) == name:
+                return int(images[at])
+        if self._unnamed:
+            raise FormatError(
+                f"no image is named {name!r} where names can be read: block {self._unnamed[0]} is damaged", GET_AGAIN
+            )
+        raise InputError(f"the pack has no image named {name!r}", "names are relative paths, as `vizcomp info` lists them")
+
+    def _make_index(self) -> tuple[Ints, Ints]:
+        parts: list[Ints] = []
+        unnamed = []
+        for number in range(self.blocks):
+            try:
+                names = self._block(number).names()
+            except FormatError:
+                unnamed.append(number)
+                continue
+            pairs = [(hash(name), number * BLOCK + k) for k, name in enumerate(names) if name is not None]
+            parts.append(np.asarray(pairs, np.int64).reshape(-1, 2))
+        table = np.concatenate([np.zeros((0, 2), np.int64), *parts])
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        for at in np.flatnonzero(table[1:, 0] == table[:-1, 0]):
+            one, two = int(table[at, 1]), int(table[at + 1, 1])
+            if self.name(one) == self.name(two):
+                raise FormatError(f"images {one} and {two} have the same name", "the file may be hostile")
+        self._unnamed = unnamed
+        self._index = np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1])
+        return self._index
+
+    def check(self) -> list[str]:
+        """Reads everything and returns one line for each damaged block; none if all is well."""
+        problems = []
+        for number in range(self.blocks):
+            try:
+                block = self._block(number)
+                block.names()
+                k = int(np.argmax(block.widths * block.heights))
+                check_pixels(int(block.widths[k]), int(block.heights[k]), self._max_pixels)
+            except FormatError as exc:
+                problems.append(exc.message)
+        return problems
+
+    def close(self) -> None:
+        """Lets go of `data`, so that a mapped file can be closed. Images can not be read after that."""
+        self._kept.clear()
+        self._checksums = np.zeros(0, np.uint32)
+        self._view.release()
+
+    def __enter__(self) -> PackReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import jpeg_bytes
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vizcomp import coefficients, djpeg, images, metrics
 from vizcomp.depth import Depth
@@ -328,3 +329,35 @@ def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
     photo = load_bytes(coefficients.write(image), "odd.jpg")
     made = compress(photo, DjpegSettings(guide="detail", metadata="none"))
     assert images.decode_jpeg(made.data).shape == photo.pixels.shape
+
+
+def turned(pixels: np.ndarray, order: str, kind: int, number: int) -> bytes:
+    """A JPEG that is to be shown turned by a quarter: orientation 6 as `number` values of a type (1 BYTE, 3 SHORT, 4 LONG)."""
+    letter = {1: "B", 3: "H", 4: "I"}[kind]
+    values = struct.pack(f"{order}{number}{letter}", *[6] * number)
+    field = values.ljust(4, b"\0") if len(values) <= 4 else struct.pack(order + "I", 26)
+    entry = struct.pack(order + "HHI", 0x0112, kind, number) + field
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
+    tiff = start + entry + bytes(4) + (values if len(values) > 4 else b"")
+    return jpeg_bytes(pixels, exif=b"Exif\0\0" + tiff)
+
+
+@pytest.mark.parametrize("metadata", ["none", "essential", "all"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "number"), [(1, 1), (3, 1), (4, 1), (1, 2), (3, 2), (4, 2)])
+def test_every_way_of_writing_an_orientation_is_shown_upright(
+    coffee: np.ndarray, metadata: str, order: str, kind: int, number: int
+) -> None:
+    pixels = coffee[:160, :120]
+    photo = load_bytes(turned(pixels, order, kind, number), "turned.jpg")
+    assert photo.orientation == 6
+    made = compress(photo, DjpegSettings(guide="uniform", quality=80, metadata=metadata))
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(made.data))).convert("RGB")
+    assert shown.size == (160, 120)
+    assert metrics.psnr(np.ascontiguousarray(np.rot90(pixels, -1)), np.asarray(shown)) > 28
+
+
+def test_an_orientation_without_a_value_counts_as_none(coffee: np.ndarray) -> None:
+    for tiff in (b"", b"II*\0", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x0112, 4, 2, 5000)):
+        assert coefficients.exif_orientation(tiff) == 1
+    assert load_bytes(turned(coffee, "<", 3, 0), "none.jpg").orientation == 1

@@ -45,6 +45,7 @@ STANDARD_CODE_LENGTHS: npt.NDArray[np.uint8] = np.frombuffer(_native.standard_le
 _SOI, _EOI, _SOS, _DQT, _DHT, _DRI, _DNL, _DAC, _COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC, 0xCC, 0xFE
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _JFIF, _EXIF, _ICC, _XMP = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
+_ORIENTATION = 0x0112
 _PLAIN_JFIF = _JFIF + b"\1\1\0\0\1\0\1\0\0"
 _MAX_PAYLOAD = 65533
 _REFUSED = {
@@ -1052,7 +1053,7 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
         segments: of the source.
         keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density, and the orientation, as an
             EXIF segment of its own that holds nothing else. "all": everything but thumbnails in JFIF, and indexes of further
-            pictures (MPF), which are not written.
+            pictures (MPF), which are not written; an orientation is written as one SHORT, which all readers take.
 
     Malformed EXIF counts as none.
     """
@@ -1081,26 +1082,72 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
                     tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
                     kept.append((_APP1, _EXIF + tiff))
         elif not (marker == _APP2 and payload.startswith(b"MPF\0")):
-            kept.append((marker, payload))
+            turning = marker == _APP1 and payload.startswith(_EXIF)
+            kept.append((marker, _plain_orientation(payload) if turning else payload))
     return kept
 
 
 def orientation(segments: Sequence[Segment]) -> int:
     """EXIF orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
-    exif = next((p for m, p in segments if m == _APP1 and p.startswith(_EXIF)), b"")
-    tiff = exif[len(_EXIF) :]
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 8:
-        return 1
-    (directory,) = struct.unpack_from(order + "I", tiff, 4)
-    if directory + 2 > len(tiff):
-        return 1
-    (count,) = struct.unpack_from(order + "H", tiff, directory)
-    for i in range(count):
-        at = directory + 2 + 12 * i
-        if at + 12 > len(tiff):
-            break
-        tag, kind, number, value = struct.unpack_from(order + "HHIH", tiff, at)
-        if tag == 0x0112:
-            return value if kind == 3 and number == 1 and 1 <= value <= 8 else 1
-    return 1
+    return exif_orientation(next((p[len(_EXIF) :] for m, p in segments if m == _APP1 and p.startswith(_EXIF)), b""))
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """Orientation, 1..8, of an EXIF block that begins with its byte order; 1 where there is none or it is malformed.
+
+    BYTE, SHORT and LONG count, as cameras write all three; of several values the first does. Read by hand: a broken block must
+    cost nothing but itself.
+    """
+    entry = _orientation_entry(tiff)
+    return entry[2] if entry else 1
+
+
+def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
+    """Byte order, place of the orientation's entry in the first directory, and its value 2..8; None where it says nothing."""
+    directory = exif_directory(tiff)
+    if directory is None:
+        return None
+    order, offset, count = directory
+    for at in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, number = struct.unpack_from(order + "HHI", tiff, at)
+        if tag != _ORIENTATION:
+            continue
+        size, letter = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}.get(kind, (0, ""))
+        if not size or not number:
+            return None
+        place = at + 8
+        if size * number > 4:  # the values stand elsewhere, and their place here
+            (place,) = struct.unpack_from(order + "I", tiff, place)
+        if place + size > len(tiff):
+            return None
+        (value,) = struct.unpack_from(order + letter, tiff, place)
+        return (order, at, value) if 2 <= value <= 8 else None
+    return None
+
+
+def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:
+    """Byte order, offset and number of entries of the first directory of an EXIF block; None if there cannot be one."""
+    order: Literal["<", ">"]
+    if tiff[:4] == b"II*\0":
+        order = "<"
+    elif tiff[:4] == b"MM\0*":
+        order = ">"
+    else:
+        return None
+    if len(tiff) < 8:
+        return None
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    if offset < 8 or offset + 2 > len(tiff):
+        return None
+    return order, offset, struct.unpack_from(order + "H", tiff, offset)[0]
+
+
+def _plain_orientation(payload: bytes) -> bytes:
+    """An EXIF segment whose orientation is one SHORT, the only form that all readers take; else as it was."""
+    tiff = payload[len(_EXIF) :]
+    entry = _orientation_entry(tiff)
+    if entry is None:
+        return payload
+    order, at, value = entry
+    plain = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, value, 0)
+    return _EXIF + tiff[:at] + plain + tiff[at + 12 :]

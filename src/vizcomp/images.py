@@ -29,13 +29,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vizcomp import storage
+from vizcomp import coefficients, storage
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -73,7 +73,6 @@ _PLUGINS = {
 }
 _READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
 _EXIF_HEADER = b"Exif\x00\x00"
-_ORIENTATION = 0x0112
 _HEAD_BYTES = 4096
 _STORED_WHOLE = 1 << 26  # bytes: below, looking at an object's head first costs more than it saves
 _STRIP_PIXELS = 1 << 18
@@ -849,7 +848,7 @@ def _is_cut(kind: str, data: bytes) -> bool:
     if kind == "PNG":
         return b"IEND" not in data[-4096:]
     if kind == "TIFF":
-        return data[2:4] in (b"*\x00", b"\x00*") and _first_directory(data) is None
+        return data[2:4] in (b"*\x00", b"\x00*") and coefficients.exif_directory(data) is None
     if kind == "GIF":
         return not data.rstrip(b"\x00").endswith(b";")
     if kind == "BMP":
@@ -1103,7 +1102,7 @@ def _exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[
     if not isinstance(exif, bytes) or not exif:
         return None
     body = exif.removeprefix(_EXIF_HEADER)
-    if _first_directory(body) is None:
+    if coefficients.exif_directory(body) is None:
         notices.append("EXIF data left out: they are broken")
         return None
     return _EXIF_HEADER + body
@@ -1132,39 +1131,8 @@ def _exif_of_tiff(image: Image.Image) -> bytes | None:
         return None
 
 
-def _first_directory(body: bytes) -> tuple[Literal["<", ">"], int, int] | None:
-    """Byte order, offset and length of the first directory of an Exif block; None if there cannot be one."""
-    order: Literal["<", ">"]
-    if body[:4] == b"II*\x00":
-        order = "<"
-    elif body[:4] == b"MM\x00*":
-        order = ">"
-    else:
-        return None
-    if len(body) < 8:
-        return None
-    offset = struct.unpack(order + "I", body[4:8])[0]
-    if offset < 8 or offset + 2 > len(body):
-        return None
-    return order, offset, struct.unpack(order + "H", body[offset : offset + 2])[0]
-
-
 def _orientation(exif: bytes | None) -> int:
-    """EXIF orientation 1..8; 1 for anything else. Read by hand: a broken block must cost nothing but itself."""
-    body = (exif or b"").removeprefix(_EXIF_HEADER)
-    found = _first_directory(body)
-    if found is None:
-        return 1
-    order, offset, count = found
-    for entry in range(offset + 2, min(offset + 2 + 12 * count, len(body) - 11), 12):
-        tag, kind = struct.unpack(order + "HH", body[entry : entry + 4])
-        if tag == _ORIENTATION:
-            size = {1: "B", 3: "H", 4: "I"}.get(kind)
-            if size is None:
-                return 1
-            value = struct.unpack_from(order + size, body, entry + 8)[0]
-            return value if 1 <= value <= 8 else 1
-    return 1
+    return coefficients.exif_orientation((exif or b"").removeprefix(_EXIF_HEADER))
 
 
 def _dpi(value: object) -> tuple[float, float] | None:

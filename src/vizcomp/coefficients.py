@@ -1116,7 +1116,7 @@ def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
         if not size or not number:
             return None
         place = at + 8
-        if size * number > 4:  # the values stand elsewhere, and their place here
+        if size * number > 4:  # too long for the entry, which then holds their offset
             (place,) = struct.unpack_from(order + "I", tiff, place)
         if place + size > len(tiff):
             return None

@@ -51,7 +51,7 @@ def from_run(folder: Path) -> tuple[dict[str, tuple[Array, Array]], list[list[st
     card = json.loads((folder / "model.json").read_text("utf-8"))
     a, b, c = card["network"]["calibration"]
     found = {}
-    for name, maps in torch.load(folder / "checkpoint.pt", weights_only=True)["answers"].items():
+    for name, maps in torch.load(folder / "checkpoint.pt", weights_only=True)["task"]["answers"].items():
         mean, spread, photo = ensemble_moments(maps)
         both = torch.cat([mean, torch.sigmoid(a - b * spread - c * photo)], 1)
         depth, confidence = F.interpolate(both, size=GRID[::-1], mode="bilinear", align_corners=False)[0].numpy()

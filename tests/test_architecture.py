@@ -87,7 +87,7 @@ TOP_LEVEL = {  # third-party packages that a module may import at its top
     "depth": {"numpy", "PIL"},
     "djpeg": {"numpy"},
     "neural": {"numpy"},
-    "training": {"numpy"},
+    "training": {"numpy", "PIL", "safetensors"},
     "vision": {"numpy", "PIL"},
     "codecs": {"numpy", "PIL"},
     "evaluation": {"numpy"},
@@ -106,8 +106,12 @@ TORCH_AT_TOP = {  # files of those rooms that are nothing without torch, and tha
     "training/classifier.py",
     "training/codec.py",
     "training/contexts.py",
+    "training/depth.py",
+    "training/depth_data.py",
+    "training/depth_scores.py",
     "training/loop.py",
     "training/rate.py",
+    "training/views.py",
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -131,15 +131,12 @@ def train(
     if not Path(str(values["data"]).split(":")[0]).exists():
         raise SettingsError(f"{values['data']} does not exist", "give --data a folder or an archive that is there")
     if devices > 1:
-        _start(devices, kind)
+        _start(devices)
     import torch
 
     torch.set_num_threads(threads)
     with shared.downloads_on(console, quiet=quiet):
-        if kind == "depth":
-            _train_depth(values, output, resume, console)
-        else:
-            _train(kind, values, output, resume, console)
+        _train(kind, values, output, resume, console)
 
 
 def _find_data(kind: str, values: dict[str, Any], *, download: bool, offline: bool) -> None:
@@ -166,18 +163,14 @@ _ALLOWED = {
 }
 
 
-def _start(devices: int, kind: str) -> None:
+def _start(devices: int) -> None:
     """Hands the command to several processes, and ends with their exit code; in one of them it does nothing."""
     import sys
 
-    from vizcomp.errors import SettingsError
     from vizcomp.training import launch
 
-    if launch.launched():
-        return
-    if kind == "depth":
-        raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
-    raise typer.Exit(launch.run_processes(sys.argv[1:], devices))
+    if not launch.launched():
+        raise typer.Exit(launch.run_processes(sys.argv[1:], devices))
 
 
 def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, console: Any) -> None:
@@ -188,28 +181,27 @@ def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, consol
 
         def on_progress(p: loop.Progress) -> None:
             figures = ", ".join(f"{name} {value:.3g}" for name, value in {**p.figures, **p.validation}.items())
+            stage = f"{p.stage}, " if p.stage else ""
             left = f"{int(p.seconds_left) // 60}:{int(p.seconds_left) % 60:02d} left"
-            line = f"epoch {p.epoch:.2f}/{p.epochs:g}: {figures}, {p.images_per_second:.0f} images/s, {left}"
+            line = f"{stage}epoch {p.epoch:.2f}/{p.epochs:g}: {figures}, {p.images_per_second:.0f} images/s, {left}"
             status.update(line)
             if p.at_end:
                 console.print(line, markup=False)
 
+        how: dict[str, Any] = {"resume": resume, "on_progress": on_progress, "on_stage": status.update}
         if kind == "classifier":
             from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
 
-            result = train_classifier(
-                words.build(ClassifierTrainSettings, values),
-                output,
-                resume=resume,
-                on_progress=on_progress,
-                on_stage=status.update,
-            )
+            result = train_classifier(words.build(ClassifierTrainSettings, values), output, **how)
+        elif kind == "depth":
+            from vizcomp.training.depth import train_depth
+            from vizcomp.training.depth_data import DepthTrainSettings
+
+            result = train_depth(words.build(DepthTrainSettings, values), output, **how)
         else:
             from vizcomp.training.codec import CodecTrainSettings, train_codec
 
-            result = train_codec(
-                words.build(CodecTrainSettings, values), output, resume=resume, on_progress=on_progress, on_stage=status.update
-            )
+            result = train_codec(words.build(CodecTrainSettings, values), output, **how)
     if not result.first:
         return
     if result.skipped:
@@ -218,32 +210,5 @@ def _train(kind: str, values: dict[str, Any], output: Path, resume: bool, consol
         console.print(f"{many}: {name}: {why}", markup=False)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
     on_validation = f"; on the validation part {figures}" if figures else ""
-    console.print(
-        f"{result.new_steps} steps in {result.seconds:.0f} s{on_validation}: {output / 'model.safetensors'}", markup=False
-    )
-
-
-def _train_depth(values: dict[str, Any], output: Path, resume: bool, console: Any) -> None:
-    from vizcomp.training.depth import DepthTrainSettings, Progress, train_depth
-
-    with console.status("reading the data") as status:
-
-        def on_progress(p: Progress) -> None:
-            part = "pretraining" if p.stage == "pretrain" else f"member {p.member + 1} of {p.members}"
-            if p.stage == "fold":
-                part = f"fold {p.fold + 1}, {part}"
-            score = "" if p.rank_correlation is None else f", rank correlation {p.rank_correlation:.3f}"
-            left = f"{int(p.seconds_left) // 60}:{int(p.seconds_left) % 60:02d} left"
-            line = f"{part}, epoch {p.epoch}/{p.epochs}: loss {p.loss:.3f}, fit {p.fit:.3f}{score}"
-            status.update(f"{line}, {p.images_per_second:.0f} images/s, {left}")
-            if p.rank_correlation is not None or p.stage == "pretrain" or p.epoch == p.epochs:
-                console.print(f"{line}, {p.images_per_second:.0f} images/s, {left}", markup=False)
-
-        result = train_depth(DepthTrainSettings.from_dict(values), output, resume=resume, on_progress=on_progress)
-    if result.skipped:
-        console.print(f"{len(result.skipped)} photos skipped, the first: {result.skipped[0]}", markup=False)
-    score = ""
-    if result.rank_correlation is not None:
-        others = f"{result.validation_photos} others" if result.validation_photos else "those left out of each fold"
-        score = f", rank correlation {result.rank_correlation:.3f} on {others}"
-    console.print(f"trained on {result.photos} photos in {result.seconds:.0f} s{score}: {output / 'model.onnx'}", markup=False)
+    model = output / ("model.onnx" if kind == "depth" else "model.safetensors")
+    console.print(f"{result.new_steps} steps in {result.seconds:.0f} s{on_validation}: {model}", markup=False)

@@ -218,9 +218,9 @@ class ClassifierTask:
             {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0, "factor": s.bias_factor},
         ]
         self.optimiser = torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
-        self.steps_per_epoch = len(train) // s.batch
-        self.steps = self.steps_per_epoch * s.epochs
-        self.images_per_step = s.batch
+        per_epoch = len(train) // s.batch
+        self.steps = per_epoch * s.epochs
+        self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
 
     def _whiten(self, network: Whitened) -> None:
         """Its first layer from some pictures that are trained on."""
@@ -310,7 +310,7 @@ class ClassifierTask:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def export(self, folder: Path, figures: Mapping[str, float]) -> None:
+    def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
         words = {
             "validation_accuracy": figures.get("accuracy"),
@@ -323,6 +323,7 @@ class ClassifierTask:
         classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.data.classes), words)
         about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **words}
         loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.data.classes}, indent=2) + "\n")
+        return figures
 
 
 def train_classifier(

@@ -289,9 +289,9 @@ class CodecTask:
             groups.append({"params": list(self.guesser.parameters()), "factor": 2.0})
         self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
         count = len(self.train) if self.config.native else len(self.photos) * 16
-        self.steps_per_epoch = max(1, count // s.batch)
-        self.steps = s.steps or s.epochs * self.steps_per_epoch
-        self.images_per_step = s.batch
+        per_epoch = max(1, count // s.batch)
+        self.steps = s.steps or s.epochs * per_epoch
+        self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
 
     def _read(self, s: CodecTrainSettings) -> None:
         device = self.processes.device
@@ -494,7 +494,7 @@ class CodecTask:
         if self.guesser is not None:
             self.guesser.load_state_dict(state["guesser"])
 
-    def export(self, folder: Path, figures: Mapping[str, float]) -> None:
+    def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
         words = {
             "validation": dict(figures),
@@ -518,6 +518,7 @@ class CodecTask:
         save_codec(folder / "model.safetensors", self.average, words, arrays)
         about = {"kind": "codec", "network": self.config.to_dict(), **words}
         loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
+        return figures
 
 
 def train_codec(

@@ -1,15 +1,16 @@
-"""What trainings share: the run folder, steps that can be stopped anywhere, checkpoints, metrics, curves, several processes.
+"""What all trainings share: run folder, steps, checkpoints, resuming, metrics.
 
-A run is a number of steps, and everything random in a step comes from (seed, step, process). So a checkpoint is the step's
-number and the task's state, and a run that goes on from one gives the same weights, bit for bit, as one that was never stopped
-(on one device, with one number of threads and one version of torch).
+A run is a number of steps, in one stage or several. Everything random in a step comes from
+(seed, step, process). A checkpoint is therefore the step's number and the task's state. A resumed run
+gives the same weights, bit for bit, as one that was never stopped. This holds on one device, with one
+number of threads and one version of torch.
 
-Ctrl-C and SIGTERM are answered between steps: the step in hand is finished, the checkpoint is written, and then the run ends.
+Ctrl-C and SIGTERM are answered between steps: the step is finished, the checkpoint is written, and
+then the run ends.
 
-Several devices or machines: `launch.run_processes` starts the processes, or `accelerate launch` or `torchrun` do. Each
-process takes its share of every batch, and gradients are averaged over the processes before each update (synchronous data
-parallelism, Dean et al. 2012), so that all hold the same weights. What ends a run, a signal or a loss that is not finite, is
-agreed on in every step, so that no process waits for one that has gone. Only the first process writes.
+With several processes each takes its share of every batch. Gradients are averaged before each update
+(synchronous data parallelism, Dean et al. 2012), so that all hold the same weights. A signal or a loss
+that is not finite ends all of them in the same step. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,14 +36,46 @@ from vizcomp.training.settings import SAVED, check_unchanged
 CHECKPOINT = "checkpoint.pt"
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with epochs of its own.
+
+    Attributes:
+        steps: updates in all; the last epoch may be cut short.
+        steps_per_epoch: updates in an epoch.
+        images_per_step: pictures in an update, over all processes.
+        name: in progress and metrics; "" for the only stage of a run.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    images_per_step: int
+    name: str = ""
+
+
+def stage_of(stages: Sequence[Stage], step: int) -> tuple[int, int]:
+    """Number of the stage that a step of the run belongs to, and the step's number within it."""
+    for number, stage in enumerate(stages):
+        if step < stage.steps:
+            return number, step
+        step -= stage.steps
+    raise IndexError("the run has fewer steps")
+
+
 class Task(Protocol):
     """One kind of training, seen from the loop."""
 
-    steps: int  # in all
-    steps_per_epoch: int
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """The run's stages, in order."""
+        ...
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
-        """One update of the weights; figures to be averaged over an epoch. Draws from torch's global generator only."""
+        """Step `index` of the run: one update of the weights. Draws from torch's global generator only.
+
+        Returns:
+            figures, to be averaged over an epoch.
+        """
         ...
 
     def validate(self) -> Mapping[str, float]:
@@ -50,16 +83,21 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain values, enough to go on from here; `model` holds the weights in training."""
+        """Tensors and plain values to resume from; `model` holds the weights in training."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-    def export(self, folder: Path, figures: Mapping[str, float]) -> None:
-        """Writes model.safetensors and model.json."""
-        ...
+    def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
+        """Writes model.safetensors and model.json.
 
-    images_per_step: int
+        Args:
+            figures: of the last validation.
+
+        Returns:
+            figures of the exported model on the validation part.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +105,17 @@ class Progress:
     """Where a run is.
 
     Attributes:
-        step: steps done, of `steps`.
-        epoch: epochs done, as a fraction; `epochs` in all.
-        at_end: whether an epoch has just ended; reports in between are made by the clock.
+        stage: its name; "" where the run has one stage.
+        step: steps done, of `steps` in all stages.
+        epoch: epochs done in this stage, as a fraction; of `epochs`.
+        at_end: whether an epoch has just ended; other reports are made by the clock.
         figures: means since the epoch began: losses, accuracies.
         validation: figures on the validation part; empty where it was not measured.
         images_per_second: since the last report, over all processes.
         seconds_left: an estimate for the run.
     """
 
+    stage: str
     step: int
     steps: int
     epoch: float
@@ -89,11 +129,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished run gave.
+    """A finished run.
 
     Attributes:
         folder: the run folder.
-        figures: on the validation part; empty without one.
+        figures: of the exported model on the validation part; empty without one.
         steps: in all; `new_steps` were done by this call.
         seconds: of this call.
         skipped: (name, reason) of each picture that could not be used.
@@ -313,6 +353,161 @@ class _Means:
         return {name: total / count for name, (total, count) in self.sums.items()}
 
 
+class _Run:
+    """A run's step, records and files.
+
+    Attributes:
+        step: steps done, of `steps`.
+        records: a line of metrics.jsonl for each epoch.
+        means: sums of the figures in the current epoch.
+        validation: the last figures on the validation part.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        settings: dict[str, Any],
+        processes: Processes,
+        on_progress: Callable[[Progress], None] | None,
+        on_stage: Callable[[str], None] | None,
+    ) -> None:
+        self.task, self.folder, self.settings, self.first = task, folder, settings, processes.first
+        self.on_progress = on_progress if processes.first else None
+        self.on_stage = on_stage if processes.first else None
+        self.step, self.steps = 0, sum(stage.steps for stage in task.stages)
+        self.records: list[dict[str, Any]] = []
+        self.means = _Means()
+        self.validation: dict[str, float] = {}
+        self.reported = self.written = time.monotonic()
+        self.reported_step = 0
+
+    def open(self, resume: bool, processes: Processes) -> None:
+        """Makes the run folder, or restores the state of its checkpoint."""
+        checkpoint = self.folder / CHECKPOINT
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if resume:
+                self._restore(checkpoint)
+            elif checkpoint.exists():
+                raise SettingsError(
+                    f"{self.folder} holds a run already", "add --resume to continue it, or choose another folder with -o"
+                )
+            processes.wait()
+            if self.first:
+                write_text(self.folder / SAVED, json.dumps(self.settings, indent=2) + "\n")
+        except OSError as exc:
+            raise _unwritable(exc, self.folder) from exc
+        self.reported = self.written = time.monotonic()
+        self.reported_step = self.step
+
+    def _restore(self, path: Path) -> None:
+        if not path.is_file():
+            raise SettingsError(f"nothing to resume: no {path}", "omit --resume to start a run")
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            settings, extent = json.loads(state["settings"]), json.loads(state["stages"])
+            step, records, sums = int(state["step"]), json.loads(state["records"]), json.loads(state["means"])
+            weights = state["task"]
+        except Exception as exc:  # torch raises several kinds for a damaged file
+            raise TrainingError(f"{path} cannot be read: {type(exc).__name__}", "start the run again in another folder") from exc
+        check_unchanged(self.folder, settings, self.settings)
+        if extent != self._extent():
+            raise SettingsError(f"the run in {self.folder} was started with other data", "use the same --data, or a new folder")
+        try:
+            self.task.load_state(weights)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as exc:
+            raise TrainingError(f"{path} does not fit this network", "start the run again in another folder") from exc
+        self.step, self.records, self.means = step, records, _Means(sums)
+        self.validation = dict(records[-1]["validation"]) if records else {}
+
+    def _extent(self) -> list[list[int]]:
+        return [[stage.steps, stage.steps_per_epoch] for stage in self.task.stages]
+
+    def say(self, stage: str) -> None:
+        """Tells what is done between the steps."""
+        if self.on_stage is not None:
+            self.on_stage(stage)
+
+    def add(self, figures: Mapping[str, float], validate_every: int, report_seconds: float) -> None:
+        """Counts a step; closes an epoch at its end, or reports where that is due."""
+        if names := [name for name, value in figures.items() if not math.isfinite(value)]:
+            raise _not_finite(f"the {names[0]} is", self.step + 1, self.folder)
+        self.means.add(figures)
+        number, index = stage_of(self.task.stages, self.step)
+        stage = self.task.stages[number]
+        self.step += 1
+        ended = index + 1 == stage.steps
+        if not ended and (index + 1) % stage.steps_per_epoch:
+            if time.monotonic() - self.reported > report_seconds:
+                self._report(stage, index + 1, {}, at_end=False)
+            return
+        epoch = (index + 1) / stage.steps_per_epoch
+        self.validation = {}
+        if ended or round(epoch) % validate_every == 0:
+            self.say("checking on the validation part")
+            self.validation = dict(self.task.validate())
+        name = {"stage": stage.name} if stage.name else {}
+        self.records.append({**name, "step": self.step, "epoch": round(epoch, 3), **self.means(), "validation": self.validation})
+        self._report(stage, index + 1, self.validation, at_end=True)
+        self.means = _Means()
+
+    def _report(self, stage: Stage, step: int, validation: Mapping[str, float], *, at_end: bool) -> None:
+        clock = time.monotonic()
+        seconds = (clock - self.reported) / max(1, self.step - self.reported_step)
+        self.reported, self.reported_step = clock, self.step
+        if self.on_progress is None:
+            return
+        self.on_progress(
+            Progress(
+                stage=stage.name,
+                step=self.step,
+                steps=self.steps,
+                epoch=step / stage.steps_per_epoch,
+                epochs=stage.steps / stage.steps_per_epoch,
+                at_end=at_end,
+                figures=self.means(),
+                validation=validation,
+                images_per_second=stage.images_per_step / max(seconds, 1e-9),
+                seconds_left=seconds * (self.steps - self.step),
+            )
+        )
+
+    def write(self) -> None:
+        """Checkpoint, metrics and curves, by the first process."""
+        self.written = time.monotonic()
+        if not self.first:
+            return
+        state = self.task.state()
+        _check_finite(state, self.step, self.folder)
+        checkpoint = {
+            "step": self.step,
+            "stages": json.dumps(self._extent()),
+            "settings": json.dumps(self.settings),
+            "records": json.dumps(self.records),
+            "means": json.dumps(self.means.sums),
+            "task": state,
+        }
+        beside = self.folder / f".{CHECKPOINT}.part"
+        try:
+            torch.save(checkpoint, beside)
+            os.replace(beside, self.folder / CHECKPOINT)
+            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
+            write_text(self.folder / "curves.svg", curves_svg(self.records))
+        except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
+            raise _unwritable(exc, self.folder) from exc
+
+    def export(self) -> Mapping[str, float]:
+        """Writes the model, by the first process; figures of it."""
+        if not self.first:
+            return self.validation
+        self.say("finishing the model")
+        try:
+            return self.task.export(self.folder, self.validation)
+        except OSError as exc:
+            raise _unwritable(exc, self.folder) from exc
+
+
 def run(
     task: Task,
     folder: Path,
@@ -328,144 +523,52 @@ def run(
     validate_every: int = 1,
     skipped: Collection[tuple[str, str]] = (),
 ) -> RunResult:
-    """Runs a task to its end and writes the run folder: settings.json, checkpoint.pt, metrics.jsonl, curves.svg, the model.
+    """Runs a task to its end and writes the run folder.
+
+    The folder gets settings.json, checkpoint.pt, metrics.jsonl, curves.svg and the model.
 
     Args:
-        settings: JSON values; a run goes on only with the settings that it was started with, those in `FREE` aside.
-        on_progress: is called at every epoch's end, and every `report_seconds` within an epoch, in the first process.
-        on_stage: is told, in the first process, what is done between the steps and may take a while, in a few words.
-        validate_every: epochs between validations; the last epoch is always validated.
+        settings: JSON values; a run is resumed only with the same settings, those in `FREE` aside.
+        on_progress: called at every epoch's end and every `report_seconds`, in the first process.
+        on_stage: called with a few words for what may take a while between the steps.
+        checkpoint_seconds: between checkpoints.
+        validate_every: epochs between validations; the last epoch of a stage is always validated.
         skipped: passed on to the result.
 
     Raises:
-        SettingsError: `resume` without a checkpoint, with other settings or other data; not `resume` and the folder holds
-            a run.
-        TrainingError: the loss or a weight is not finite, out of memory, or the checkpoint is damaged.
+        SettingsError: `resume` without a checkpoint, with other settings or other data; or without
+            `resume`, and the folder holds a run.
+        TrainingError: loss or weights not finite, out of memory, or a damaged checkpoint.
         OutputError: the folder cannot be written.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     began = time.monotonic()
-    started_at, means = 0, _Means()
-    records: list[dict[str, Any]] = []
-    since, since_step = began, 0
-    checkpoint = folder / CHECKPOINT
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            started_at, records, means = _restore(checkpoint, settings, task)
-        elif checkpoint.exists():
-            raise SettingsError(
-                f"{folder} holds a run already", "add --resume to go on with it, or choose another folder with -o"
-            )
-        processes.wait()
-        if processes.first:
-            write_text(folder / SAVED, json.dumps(settings, indent=2) + "\n")
-    except OSError as exc:
-        raise _unwritable(exc, folder) from exc
-
-    def write(step: int) -> None:
-        if not processes.first:
-            return
-        state = task.state()
-        _check_finite(state, step, folder)
-        try:
-            _write_checkpoint(folder, settings, task, step, records, means, state)
-        except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
-            raise _unwritable(exc, folder) from exc
-
-    def stage(words: str) -> None:
-        if on_stage is not None and processes.first:
-            on_stage(words)
-
-    def report(step: int, validation: Mapping[str, float], *, at_end: bool) -> None:
-        nonlocal since, since_step
-        now = time.monotonic()
-        each = (now - since) / max(1, step - since_step)
-        since, since_step = now, step
-        if on_progress is None or not processes.first:
-            return
-        on_progress(
-            Progress(
-                step=step,
-                steps=task.steps,
-                epoch=step / task.steps_per_epoch,
-                epochs=task.steps / task.steps_per_epoch,
-                at_end=at_end,
-                figures=means(),
-                validation=validation,
-                images_per_second=task.images_per_step / max(each, 1e-9),
-                seconds_left=each * (task.steps - step),
-            )
-        )
-
-    validation: dict[str, float] = dict(records[-1]["validation"]) if records else {}
-    since, since_step = time.monotonic(), started_at
-    written = since
-    fork = torch.random.fork_rng(enabled=processes.device.type != "mps")
-    with stop_between_steps() as asked_to_stop, fork, troubles_told():
-        for step in range(started_at, task.steps):
-            torch.manual_seed(step_seed(seed, step, processes.rank))
-            mine = {name: float(value) for name, value in task.step(step).items()}
-            figures, stop = processes.agree(mine, asked_to_stop())
-            if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
-                raise _not_finite(f"the {bad[0]} is", step + 1, folder)
-            means.add(figures)
-            done = step + 1
-            at_end = done == task.steps
-            if done % task.steps_per_epoch == 0 or at_end:
-                epoch = done / task.steps_per_epoch
-                checked = at_end or round(epoch) % validate_every == 0
-                if checked:
-                    stage("checking on the validation part")
-                validation = dict(task.validate()) if checked else {}
-                records.append({"step": done, "epoch": round(epoch, 3), **means(), "validation": validation})
-                report(done, validation, at_end=True)
-                means = _Means()
-            elif time.monotonic() - since > report_seconds:
-                report(done, {}, at_end=False)
-            if stop or at_end or time.monotonic() - written > checkpoint_seconds:
-                write(done)
-                written = time.monotonic()
-            if stop and not at_end:
-                raise KeyboardInterrupt
-    if processes.first:
-        stage("finishing the model")
-        try:
-            task.export(folder, validation)
-        except OSError as exc:
-            raise _unwritable(exc, folder) from exc
+    current = _Run(task, folder, settings, processes, on_progress, on_stage)
+    with torch.random.fork_rng(enabled=processes.device.type != "mps"), troubles_told():
+        current.open(resume, processes)
+        start = current.step
+        with stop_between_steps() as asked_to_stop:
+            for step in range(start, current.steps):
+                torch.manual_seed(step_seed(seed, step, processes.rank))
+                figures = {name: float(value) for name, value in task.step(step).items()}
+                figures, stop = processes.agree(figures, asked_to_stop())
+                current.add(figures, validate_every, report_seconds)
+                at_end = current.step == current.steps
+                if stop or at_end or time.monotonic() - current.written > checkpoint_seconds:
+                    current.write()
+                if stop and not at_end:
+                    raise KeyboardInterrupt
+        final = current.export()
     processes.wait()
     return RunResult(
         folder=folder,
-        figures=validation,
-        steps=task.steps,
-        new_steps=max(0, task.steps - started_at),
+        figures=final,
+        steps=current.steps,
+        new_steps=max(0, current.steps - start),
         seconds=time.monotonic() - began,
         skipped=tuple(skipped),
         first=processes.first,
     )
-
-
-def _restore(path: Path, settings: dict[str, Any], task: Task) -> tuple[int, list[dict[str, Any]], _Means]:
-    """Puts a checkpoint's state into the task; gives the steps done, the records, and the means of the epoch in hand."""
-    if not path.is_file():
-        raise SettingsError(f"nothing to resume: no {path}", "leave --resume away to start a run")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(state["settings"])
-        extent = [int(state["steps"]), int(state["steps_per_epoch"])]
-        step, records, sums = int(state["step"]), json.loads(state["records"]), json.loads(state["means"])
-        weights = state["task"]
-    except Exception as exc:  # torch raises several kinds for a damaged file
-        raise TrainingError(f"{path} cannot be read: {type(exc).__name__}", "start the run again in another folder") from exc
-    check_unchanged(path.parent, before, settings)
-    if extent != [task.steps, task.steps_per_epoch]:
-        raise SettingsError(f"the run in {path.parent} was started with other data", "give the same --data, or start a new run")
-    try:
-        task.load_state(weights)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as exc:
-        raise TrainingError(f"{path} does not fit this network", "start the run again in another folder") from exc
-    return step, records, _Means(sums)
 
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
@@ -482,31 +585,6 @@ def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
     for value in state["model"].values():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise _not_finite("a weight is", step, folder)
-
-
-def _write_checkpoint(
-    folder: Path,
-    settings: dict[str, Any],
-    task: Task,
-    step: int,
-    records: list[dict[str, Any]],
-    means: _Means,
-    state: dict[str, Any],
-) -> None:
-    words = {
-        "step": step,
-        "steps": task.steps,
-        "steps_per_epoch": task.steps_per_epoch,
-        "settings": json.dumps(settings),
-        "records": json.dumps(records),
-        "means": json.dumps(means.sums),
-        "task": state,
-    }
-    beside = folder / f".{CHECKPOINT}.part"
-    torch.save(words, beside)
-    os.replace(beside, folder / CHECKPOINT)
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
-    write_text(folder / "curves.svg", curves_svg(records))
 
 
 def _unwritable(exc: Exception, folder: Path) -> OutputError:
@@ -526,36 +604,38 @@ _COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b7791f", "#7b4fb5", "#4a5568", "#
 
 
 def curves_svg(records: list[dict[str, Any]]) -> str:
-    """Each figure over the epochs, in its own range, validation strong and training pale: an SVG document, 640 wide."""
-    series: dict[str, list[tuple[float, float, bool]]] = {}
+    """Each figure over the epochs, in its own range: an SVG document, 640 wide.
+
+    Thin lines are training, thick ones validation. A run of several stages has a colour for each.
+    """
+    series: dict[str, dict[tuple[str, bool], list[tuple[float, float]]]] = {}
+    stages: dict[str, int] = {}
     for record in records:
-        for name, value in record.items():
-            if name not in ("step", "epoch", "validation"):
-                series.setdefault(name, []).append((record["epoch"], value, False))
-        for name, value in record["validation"].items():
-            series.setdefault(name, []).append((record["epoch"], value, True))
+        stage, epoch = record.get("stage", ""), record["epoch"]
+        stages.setdefault(stage, len(stages))
+        training = {n: v for n, v in record.items() if n not in ("stage", "step", "epoch", "validation")}
+        for checked, figures in ((False, training), (True, record["validation"])):
+            for name, value in figures.items():
+                series.setdefault(name, {}).setdefault((stage, checked), []).append((epoch, value))
     last = max((r["epoch"] for r in records), default=1.0)
     height = 70 * len(series) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" font-family="sans-serif" font-size="11">',
         f'<rect width="640" height="{height}" fill="white"/>',
     ]
-    for row, (name, points) in enumerate(sorted(series.items())):
+    for row, (name, lines) in enumerate(sorted(series.items())):
         top, bottom = 70 * row + 20, 70 * row + 70
-        low, high = min(v for _, v, _ in points), max(v for _, v, _ in points)
-        colour = _COLOURS[row % len(_COLOURS)]
-        parts.append(
-            f'<text x="8" y="{top - 4}" fill="{colour}">{name}: {low:.4g} to {high:.4g}, last {points[-1][1]:.4g}</text>'
-        )
+        values = [value for points in lines.values() for _, value in points]
+        low, high = min(values), max(values)
+        colour = _COLOURS[row % len(_COLOURS)] if len(stages) == 1 else "#222"
+        parts.append(f'<text x="8" y="{top - 4}" fill="{colour}">{name}: {low:.4g} to {high:.4g}, last {values[-1]:.4g}</text>')
         parts.append(f'<line x1="8" x2="632" y1="{bottom}" y2="{bottom}" stroke="#ddd"/>')
-        for checked in (False, True):
-            line = " ".join(
-                f"{8 + 624 * e / last:.1f},{bottom - (bottom - top) * (v - low) / max(high - low, 1e-12):.1f}"
-                for e, v, c in points
-                if c == checked
-            )
-            width = 2 if checked else 1
-            if line:
-                parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
+        for (stage, checked), points in sorted(lines.items(), key=lambda line: line[0][1]):
+            if len(stages) > 1:
+                colour = _COLOURS[stages[stage] % len(_COLOURS)]
+            heights = ((e, bottom - (bottom - top) * (v - low) / max(high - low, 1e-12)) for e, v in points)
+            line = " ".join(f"{8 + 624 * e / last:.1f},{y:.1f}" for e, y in heights)
+            style = f'fill="none" stroke="{colour}" stroke-width="{2 if checked else 1}"'
+            parts.append(f'<polyline points="{line}" {style}><title>{stage or name}</title></polyline>')
     parts.append(f'<text x="8" y="{height - 6}">0 to {last:g} epochs; thick: on the validation part</text></svg>')
     return "\n".join(parts) + "\n"

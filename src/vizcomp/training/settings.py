@@ -44,7 +44,7 @@ def read_saved(folder: Path) -> dict[str, Any]:
         raise SettingsError(f"nothing to resume in {folder}", "leave --resume away to start a run") from exc
     if not isinstance(values, dict):
         raise SettingsError(f"{folder / SAVED} holds no settings", "start the run again in another folder")
-    return {"kind": "depth", **values}  # runs of the depth network do not say their kind
+    return values
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -58,8 +58,11 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         raise SettingsError(f"unknown training setting: {', '.join(unknown)}", f"there are: {', '.join(sorted(defaults))}")
     for name, value in values.items():
         if not _fits(value, defaults[name]):
-            raise SettingsError(f"{name} = {value!r} is not {_WORDS[type(defaults[name])]}")
-    return cls(**values)
+            raise SettingsError(f"{name} = {value!r} is not {_TYPE_NAMES.get(type(defaults[name]), 'a table')}")
+    tables = {
+        name: value.from_dict(dict(values.get(name, {}))) for name, value in defaults.items() if hasattr(value, "from_dict")
+    }
+    return cls(**{**values, **tables})
 
 
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -103,7 +106,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list", dict: "a table"}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list", dict: "a table"}
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -116,4 +119,6 @@ def _fits(value: Any, default: Any) -> bool:
             return isinstance(value, int | float) and not isinstance(value, bool)
         case tuple():
             return isinstance(value, list | tuple)
-    return isinstance(value, type(default))
+        case str():
+            return isinstance(value, str)
+    return isinstance(value, Mapping)

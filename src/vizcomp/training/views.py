@@ -1,0 +1,126 @@
+"""Random views of pictures, for training."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from vizcomp.nets.compact_depth import POSITION_STRIDE, STRIDE
+from vizcomp.training.depth_data import DepthData, DepthTrainSettings
+
+SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))  # shares of the long side; the first is 4:3
+
+
+def _uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+    return torch.rand(shape) * (high - low) + low
+
+
+def _chance(share: float) -> bool:
+    return bool(torch.rand(()) < share)
+
+
+def depth_views(data: DepthData, chosen: list[int], settings: DepthTrainSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random views of photos with their maps.
+
+    Crop, zoom, aspect, a small turn, mirror; gamma, saturation, contrast, brightness, tint, blur, noise;
+    rectangles painted over. Photos may be joined with parts of others (Yun et al., "CutMix", 2019), so
+    that depth is not learned from the scene as a whole.
+
+    Args:
+        chosen: indices of photos.
+
+    Returns:
+        views, float32 (N, 3, H, W) around 0..1, and their standardised maps, (N, 1, H / 4, W / 4).
+    """
+    side = settings.side or settings.network.long_side
+    shape = SHAPES[int(torch.randint(1, len(SHAPES), ())) if _chance(settings.shapes) else 0]
+    height, width = (max(1, round(side * share / STRIDE)) * STRIDE for share in shape)
+    pairs = [_crop(data, index, height, width, settings.zoom) for index in chosen]
+    x = _recoloured(torch.cat([view for view, _ in pairs]), settings.colour)
+    y = torch.cat([depth for _, depth in pairs])
+    for view in x:
+        if _chance(settings.erase):
+            h, w = int(height * _uniform(0.1, 0.4)), int(width * _uniform(0.1, 0.4))
+            top, left = int((height - h) * torch.rand(())), int((width - w) * torch.rand(()))
+            view[:, top : top + h, left : left + w] = torch.rand(3, 1, 1)
+    y = (y - y.mean((2, 3), keepdim=True)) / y.std((2, 3), keepdim=True).clamp(min=0.05)
+    if _chance(settings.cutmix):
+        _join(x, y)
+    return x, y
+
+
+def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A crop, zoomed up to `most`, of a photo, (1, 3, height, width), and of its map, (1, 1, height / 4, width / 4)."""
+    source = torch.tensor(data.sources[index])[None].permute(0, 3, 1, 2) / 255
+    ranks = torch.from_numpy(data.ranks[index][None, None])
+    h, w = source.shape[2:]
+    zoom = math.exp(-float(torch.rand(())) * math.log(most))
+    aspect = math.exp(float(_uniform(-0.09, 0.09)))
+    fit = min(h / height, w / width) * zoom
+    across, down = min(1.0, fit * width / w * aspect), min(1.0, fit * height / h / aspect)
+    mirror = -1.0 if _chance(0.5) else 1.0
+    turn = float(_uniform(-0.06, 0.06))
+    theta = torch.tensor(
+        [
+            [across * mirror, turn * down * h / w, float(_uniform(-1, 1)) * (1 - across)],
+            [-turn * across * mirror * w / h, down, float(_uniform(-1, 1)) * (1 - down)],
+        ]
+    )[None]
+    grid = F.affine_grid(theta, [1, 3, height, width], align_corners=False)
+    view = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(theta, [1, 1, height // POSITION_STRIDE, width // POSITION_STRIDE], align_corners=False)
+    return view, F.grid_sample(ranks, grid, padding_mode="border", align_corners=False)
+
+
+def _recoloured(x: torch.Tensor, strength: float) -> torch.Tensor:
+    """Other gamma, saturation, contrast, brightness and tint; blur and noise: (N, 3, H, W) to the same."""
+    n, c = len(x), strength
+    x = x.clamp(0, 1) ** torch.exp(_uniform(-0.5 * c, 0.5 * c, n, 1, 1, 1))
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * _uniform(1 - 0.8 * c, 1 + 0.5 * c, n, 1, 1, 1)
+    level = x.mean((1, 2, 3), keepdim=True)
+    x = level + (x - level) * _uniform(1 - 0.4 * c, 1 + 0.3 * c, n, 1, 1, 1) + _uniform(-0.15 * c, 0.15 * c, n, 1, 1, 1)
+    x = x * _uniform(1 - 0.15 * c, 1 + 0.15 * c, n, 3, 1, 1)
+    if _chance(0.3):
+        x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    return x + torch.randn_like(x) * _uniform(0.0, 0.04, n, 1, 1, 1)
+
+
+def _join(x: torch.Tensor, y: torch.Tensor) -> None:
+    """Replaces the right or the lower part of each view and its map by that of another."""
+    axis = 3 if _chance(0.5) else 2
+    others = torch.randperm(len(x))
+    cells = y.shape[axis]
+    cut = int(torch.randint(cells // 4, cells * 3 // 4, ()))
+    for planes, place in ((x, cut * POSITION_STRIDE), (y, cut)):
+        length = planes.shape[axis] - place
+        planes.narrow(axis, place, length).copy_(planes[others].narrow(axis, place, length))
+
+
+def small_views(images: torch.Tensor, erase: float, small: bool) -> torch.Tensor:
+    """Small pictures mirrored, shifted and recoloured at random, for pretraining.
+
+    Args:
+        images: uint8 (N, 3, 32, 32).
+        erase: chance that a square of each picture is painted over.
+        small: 48 pixels only.
+
+    Returns:
+        float32 (N, 3, s, s), s of 48 or 64.
+    """
+    n, side = len(images), images.shape[-1]
+    x = images.float() / 255
+    x = torch.where(torch.rand(n)[:, None, None, None] < 0.5, x.flip(3), x)
+    top, left = (int(v) for v in torch.randint(0, 9, (2,)))
+    x = F.pad(x, (4, 4, 4, 4), mode="reflect")[:, :, top : top + side, left : left + side]
+    x = x ** torch.exp(_uniform(-0.4, 0.4, n, 1, 1, 1))
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * _uniform(0.3, 1.5, n, 1, 1, 1) + _uniform(-0.1, 0.1, n, 3, 1, 1)
+    square = int(torch.randint(6, 16, ()))
+    top, left = (int(v) for v in torch.randint(0, side - square, (2,)))
+    if _chance(erase):
+        x[:, :, top : top + square, left : left + square] = torch.rand(n, 3, 1, 1)
+    size = 48 if small else (48, 64, 64)[int(torch.randint(3, ()))]
+    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from vizcomp import datasets
-from vizcomp.training import settings as words
 from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
+from vizcomp.training.settings import SAVED, build, read_recipe
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 560, 310, 70, 270
 
@@ -69,12 +69,12 @@ def trained(values: dict[str, Any], data: Path, epochs: int, share: float, folde
     kept = folder / "scale.json"
     if kept.exists():
         return Run(**json.loads(kept.read_text()))
-    full = words.build(ClassifierTrainSettings, {**values, "data": str(data), "epochs": epochs})
+    full = build(ClassifierTrainSettings, {**values, "data": str(data), "epochs": epochs})
     given, settings = data, full
     if share < 1:
         given = thinned(data, share, full.validation, full.seed, folder / "pictures")
         settings = dataclasses.replace(full, data=str(given), epochs=round(epochs / share), validation=0.0)
-    resume = (folder / "run" / words.SAVED).exists()
+    resume = (folder / "run" / SAVED).exists()
     result = train_classifier(settings, folder / "run", resume=resume)
     pictures = len(datasets.read_labelled(given, part="train")) * (1 - settings.validation)
     run = Run(
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("scale"))
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    values = {k: v for k, v in words.read_recipe(options.recipe).items() if k != "kind"}
+    values = {k: v for k, v in read_recipe(options.recipe).items() if k != "kind"}
     if options.share_epochs not in options.epochs:
         parser.error("--share-epochs is none of --epochs")
     runs: dict[str, list[Run]] = {"time": [], "pictures": []}

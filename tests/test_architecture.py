@@ -175,6 +175,7 @@ HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray fsspec scipy ma
         "import sys; sys.argv = ['vizcomp', '--help']" + RUN_MAIN,
         "import sys; sys.argv = ['vizcomp', 'djpeg', '--help']" + RUN_MAIN,
         "import sys; sys.argv = ['vizcomp', 'encode', '--help']" + RUN_MAIN,
+        "import sys; sys.argv = ['vizcomp', 'train', '--help']" + RUN_MAIN,
     ],
 )
 def test_help_loads_no_framework(code: str) -> None:

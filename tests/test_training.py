@@ -23,7 +23,9 @@ from vizcomp.neural import NeuralCodec  # noqa: E402
 from vizcomp.training import codec, launch, loop  # noqa: E402
 from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
 from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec  # noqa: E402
+from vizcomp.training.depth_data import DepthTrainSettings  # noqa: E402
 from vizcomp.training.rate import BitGuesser  # noqa: E402
+from vizcomp.training.settings import build, changed, read_values  # noqa: E402
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
@@ -345,6 +347,55 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[-1] < 0.02
 
 
+def test_set_takes_the_types_of_the_settings() -> None:
+    pairs = ["steps=7", "task_weight=.5", "half=true", "ramp=[0.1, 0.2]", "width=0.5", "preset=photo", "task=ce", "start=~/a"]
+    values = changed(CodecTrainSettings, {"network": {"bits": [2, 3]}, "batch": 9}, {"seed": 1}, [*pairs, "seed=1"])
+    assert values == {
+        "batch": 9, "seed": 1, "steps": 7, "task_weight": 0.5, "half": True, "ramp": [0.1, 0.2], "task": "ce",
+        "network": {"preset": "photo", "bits": [2, 3], "width": 0.5}, "start": str(Path.home() / "a"),
+    }  # fmt: skip
+    assert changed(ClassifierTrainSettings, {}, {}, ["width=0.5"]) == {"network": {"width": 0.5}}
+    network = changed(DepthTrainSettings, {}, {}, ["network={members = 1}", "pretrain=a"])
+    assert build(DepthTrainSettings, network).network.members == 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "pairs", "message"),
+    [
+        (CodecTrainSettings, ["epochs"], "--set epochs is not NAME=VALUE"),
+        (CodecTrainSettings, ["taskweight=1"], "unknown training setting: taskweight"),
+        (CodecTrainSettings, ["teachers=a"], "unknown training setting: teachers"),
+        (DepthTrainSettings, ["width=1"], "unknown training setting: width"),
+        (CodecTrainSettings, ["epochs=ten"], "epochs = 'ten' is not a whole number"),
+        (CodecTrainSettings, ["epochs=1.5"], "epochs = '1.5' is not a whole number"),
+        (CodecTrainSettings, ["width=wide"], "width = 'wide' is not a number"),
+        (CodecTrainSettings, ["half=1"], "half = '1' is not true or false"),
+        (CodecTrainSettings, ["ramp=0.1"], "ramp = 0.1 is not a list"),
+        (CodecTrainSettings, ["ramp=[0.1"], "is not a list"),
+        (DepthTrainSettings, ["network=3"], "network = 3 is not a table"),
+        (CodecTrainSettings, ["seed=2"], "--seed 1 and --set seed=2 disagree"),
+        (CodecTrainSettings, ["epochs=2", "epochs=3"], "--set epochs=2 and --set epochs=3 disagree"),
+        (CodecTrainSettings, ["views=nan"], "views nan is not in 0..1"),
+    ],
+)
+def test_set_refuses_what_is_no_setting(cls: type, pairs: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build(cls, changed(cls, {}, {"seed": 1}, pairs))
+    assert message in caught.value.message
+    if "taskweight" in message:
+        assert caught.value.hint == "did you mean task_weight?"
+
+
+def test_the_kind_of_a_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("pretrain_epochs = 3\n")
+    assert read_values(None, recipe, None) == ("depth", {"pretrain_epochs": 3})
+    assert read_values("codec", recipe, None)[0] == "codec"
+    recipe.write_text('kind = "classifier"\n')
+    assert read_values(None, recipe, None) == ("classifier", {})
+    assert read_values(None, None, None) == ("codec", {})
+
+
 def command(*arguments: object, code: int = 0) -> str:
     line = [sys.executable, "-m", "vizcomp", "train", *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT)
@@ -355,33 +406,40 @@ def command(*arguments: object, code: int = 0) -> str:
 
 def test_the_command(classes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    common = ("--data", classes, "--device", "cpu", "--batch", 16)
-    said = command(*common, "--task-weight", 0, "--width", 0.08, "--steps", 3, "-o", run)
+    common = ("--data", classes, "--device", "cpu", "--set", "batch=16")
+    small = ("--set", "task_weight=0", "--set", "width=0.08", "--set", "steps=3")
+    said = command(*common, *small, "-o", run)
     assert "psnr at 5" in said
     assert "1 picture skipped" in said
-    assert "holds a run already" in command(*common, "--task-weight", 0, "--width", 0.08, "--steps", 3, "-o", run, code=2)
+    assert "holds a run already" in command(*common, *small, "-o", run, code=2)
     command("--resume", "-o", run)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('kind = "classifier"\narchitecture = "watcher"\nepochs = 1\n[network]\nchannels = [8, 8, 8]\n')
     assert "accuracy" in command(*common, "--recipe", recipe, "-o", tmp_path / "other")
     assert "classifier" in json.loads((tmp_path / "other" / "model.json").read_text())["kind"]
-    assert "does not go with" in command(*common, "--kind", "classifier", "--preset", "photo", code=2)
+    assert "--classifier does not go with" in command(*common, "--kind", "classifier", "--classifier", "watcher", code=2)
+    assert "did you mean epochs?" in command(*common, "--set", "epoch=3", code=2)
+    assert "epochs 0 is not in" in command(*common, "--set", "epochs=0", code=2)
     assert "not known" in command(*common, "--kind", "poem", code=2)
     assert "does not exist" in command("--data", tmp_path / "none", code=2)
 
 
 def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
     """Gradients are averaged: two processes with half a batch each take the steps of one with the whole batch."""
-    common = ("--data", classes, "--device", "cpu", "--batch", 16, "--task-weight", 0, "--width", 0.08, "--seed", 3)
-    said = command(*common, "--steps", 6, "--devices", 2, "-o", tmp_path / "two")
+    common = ("--data", classes, "--device", "cpu", "--seed", 3)
+    for pair in ("batch=16", "task_weight=0", "width=0.08", "steps=6"):
+        common = (*common, "--set", pair)
+    said = command(*common, "--devices", 2, "-o", tmp_path / "two")
     assert said.count("6 steps in") == 1
     assert said.count("1 picture skipped") == 1
     figures = json.loads((tmp_path / "two" / "model.json").read_text())["validation"]
     assert figures["psnr at 1"] > 5
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "two").values())
     assert "6 steps" not in command("--resume", "-o", tmp_path / "two", "--devices", 2)
-    assert "holds a run already" in command(*common, "--steps", 6, "--devices", 2, "-o", tmp_path / "two", code=2)
-    classifier = ("--kind", "classifier", "--architecture", "watcher", "--epochs", 1, "--data", classes, "--batch", 16)
+    assert "holds a run already" in command(*common, "--devices", 2, "-o", tmp_path / "two", code=2)
+    classifier = ("--kind", "classifier", "--data", classes)
+    for pair in ("architecture=watcher", "epochs=1", "batch=16"):
+        classifier = (*classifier, "--set", pair)
     assert "accuracy" in command(*classifier, "--device", "cpu", "--devices", 2, "-o", tmp_path / "classifier")
     assert "does not go with --kind depth" in command(
         "--kind", "depth", "--data", classes, "--devices", 2, "-o", tmp_path / "depth", code=2
@@ -448,22 +506,9 @@ def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch, c
 
 def test_ctrl_c_reaches_every_process(classes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    line = [
-        "--data",
-        classes,
-        "--device",
-        "cpu",
-        "--batch",
-        16,
-        "--task-weight",
-        0,
-        "--width",
-        0.08,
-        "--steps",
-        100_000,
-        "-o",
-        run,
-    ]
+    line = ["--data", classes, "--device", "cpu", "-o", run]
+    for pair in ("batch=16", "task_weight=0", "width=0.08", "steps=100000"):
+        line += ["--set", pair]
     process = subprocess.Popen(
         [sys.executable, "-m", "vizcomp", "train", *map(str, line), "--devices", "2"],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

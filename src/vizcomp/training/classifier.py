@@ -23,7 +23,7 @@ from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
-from vizcomp.training.settings import check_choices, check_ranges
+from vizcomp.training.settings import check_choices, check_ranges, split_list
 
 TAUGHT = ("once", "views")
 WHITENED_ON = 5000  # pictures that a first layer of `Whitened` is computed from
@@ -46,7 +46,7 @@ class ClassifierTrainSettings:
         erase: side of a square that is blanked, 0 for none.
         mix: share of the views into which another one is mixed, by up to a half (Zhang et al. 2018); so are their labels.
         start: a classifier of the same shape whose weights to begin with, "" for fresh ones.
-        teachers: classifiers to learn from beside the labels (Hinton et al. 2015), separated by ":".
+        teachers: classifiers to learn from beside the labels (Hinton et al. 2015), a `split_list`.
         teaching: share of the target that is the teachers' answer.
         taught: "once": the teachers' mean answer on each picture and its mirror image, taken before the first step; "views":
             their mean answer on each moved and flipped view, before it is blurred or erased, as it is shown to the network
@@ -197,7 +197,7 @@ class ClassifierTask:
         train, held = datasets.split(self.data.labels, s.validation, s.seed)
         if len(train) < s.batch:
             raise TrainingError(
-                f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller --batch"
+                f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller batch"
             )
         self.images = torch.from_numpy(self.data.images).permute(0, 3, 1, 2).to(device)  # (N, 3, H, W) uint8, last axis channels
         self.labels = torch.from_numpy(self.data.labels).to(device)
@@ -231,11 +231,11 @@ class ClassifierTask:
         try:
             self.model.network.load_state_dict(start.network.state_dict())
         except RuntimeError as exc:
-            raise SettingsError(f"{self.settings.start} has another shape than this network", "use the same --network") from exc
+            raise SettingsError(f"{self.settings.start} has another shape than this network", "use the same network") from exc
 
     def _open_teachers(self) -> list[classifiers.Classifier]:
         s = self.settings
-        names = s.teachers.split(":") if s.teachers else []
+        names = split_list(s.teachers)
         teachers = [classifiers.load_folded(name).to(self.images.device) for name in names]
         for teacher, name in zip(teachers, names, strict=True):
             if teacher.classes != tuple(self.data.classes):

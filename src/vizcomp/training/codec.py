@@ -36,7 +36,7 @@ from vizcomp.training import loop
 from vizcomp.training.classifier import corrupted, shifted_and_flipped
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.rate import BitGuesser
-from vizcomp.training.settings import check_choices, check_ranges
+from vizcomp.training.settings import check_choices, check_ranges, split_list
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
@@ -48,8 +48,8 @@ class CodecTrainSettings:
     """What a codec's training is made of.
 
     Attributes:
-        data: labelled pictures (`datasets.read_labelled`) where the network has a native size; photos otherwise. Several
-            folders of photos are separated by the system's path separator.
+        data: labelled pictures (`datasets.read_labelled`) where the network has a native size; photos otherwise, a
+            `split_list` of folders.
         network: fields of `RecurrentConfig`; `preset` names where to start from.
         start: a codec's .safetensors to start from, of the same configuration but perhaps for the bits of an iteration: what is
             wider then gets fresh weights, what is narrower loses its last bits. "" for fresh weights.
@@ -267,7 +267,7 @@ class CodecTask:
         self.config = RecurrentConfig.from_dict(s.network)
         if self.config.given and not s.classifier and s.task_weight:
             raise SettingsError(
-                "this network is told a classifier's answer", "give --classifier, or --task-weight 0 for a first stage"
+                "this network is told a classifier's answer", "give --classifier, or --set task_weight=0 for a first stage"
             )
         if not self.config.native and s.crop % self.config.block:
             raise SettingsError(f"crop {s.crop} is no multiple of the block, {self.config.block}")
@@ -301,14 +301,14 @@ class CodecTask:
             train, held = datasets.split(data.labels, s.validation, s.seed)
             if len(train) < s.batch:
                 raise TrainingError(
-                    f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller --batch"
+                    f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller batch"
                 )
             self.images = torch.from_numpy(data.images).permute(0, 3, 1, 2).to(device)
             self.labels = torch.from_numpy(data.labels).to(device)
             self.train, self.held = torch.from_numpy(train), torch.from_numpy(held)
             self.source, self.skipped = data.source, list(data.skipped)
             return
-        paths = datasets.find_photos([Path(p) for p in s.data.split(os.pathsep)])
+        paths = datasets.find_photos([Path(path) for path in split_list(s.data)])
         found = datasets.read_photos(paths, min_side=s.crop, on_skip=lambda name, why: self.skipped.append((name, why)))
         train, held = datasets.split(len(found), min(s.validation, 20 / max(1, len(found))), s.seed)
         self.photos = [torch.from_numpy(found[i]).permute(2, 0, 1) for i in train]

@@ -224,7 +224,7 @@ class Processes:
         """
         if batch // self.count < least:
             raise SettingsError(
-                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger --batch"
+                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger batch"
             )
 
 
@@ -321,9 +321,9 @@ def troubles_told() -> Iterator[None]:
     except (RuntimeError, MemoryError) as exc:
         said = str(exc).lower()
         if isinstance(exc, MemoryError) or "out of memory" in said or "can't allocate" in said:
-            raise TrainingError("out of memory", "use a smaller --batch, or a smaller network") from exc
+            raise TrainingError("out of memory", "use a smaller batch, or a smaller network") from exc
         if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in said or "nccl" in said):
-            raise TrainingError("another process of this run has ended", "go on with --resume, once the reason is gone") from exc
+            raise TrainingError("another process of this run has ended", "use --resume once the reason is gone") from exc
         raise
 
 
@@ -573,7 +573,7 @@ def run(
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
     kept = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
-    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller --learning-rate, and no --half{kept}")
+    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller learning_rate, and half=false{kept}")
 
 
 def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
@@ -590,7 +590,7 @@ def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
 def _unwritable(exc: Exception, folder: Path) -> OutputError:
     where = getattr(exc, "filename", None) or folder
     reason = getattr(exc, "strerror", None) or first_line(exc)
-    return OutputError(f"{where}: {reason}", "free space there, then go on with --resume")
+    return OutputError(f"{where}: {reason}", "free space there, then continue with --resume")
 
 
 def write_text(path: Path, text: str) -> None:

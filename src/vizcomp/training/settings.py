@@ -1,11 +1,13 @@
-"""Settings of trainings as data: recipes, run folders, checks that each kind of training needs."""
+"""Settings of trainings as data: recipes, run folders, `--set`, and checks of ranges."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +15,15 @@ from vizcomp.errors import SettingsError
 
 KINDS = ("codec", "classifier", "depth")
 SAVED = "settings.json"
-FREE = frozenset({"device", "data", "threads"})  # a run may go on with others of these
+FREE = frozenset({"device", "data", "threads"})  # may change when a run is resumed
+NETWORK = {"preset": str, "width": float}  # of --set, but fields of the network
+PATHS = ("start", "pretrain")  # of --set; a shell does not expand ~ after NAME=
 
 T = TypeVar("T")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The values of a recipe, a TOML file with the names of the settings' fields, and `kind` perhaps.
+    """The values of a recipe, a TOML file with the names of the settings' fields, and perhaps `kind`.
 
     Raises:
         SettingsError: the file cannot be read or is no TOML.
@@ -41,28 +45,114 @@ def read_saved(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / SAVED).read_text("utf-8"))
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"nothing to resume in {folder}", "leave --resume away to start a run") from exc
+        raise SettingsError(f"nothing to resume in {folder}", "omit --resume to start a run") from exc
     if not isinstance(values, dict):
         raise SettingsError(f"{folder / SAVED} holds no settings", "start the run again in another folder")
     return values
 
 
+def read_values(kind: str | None, recipe: Path | None, resume: Path | None) -> tuple[str, dict[str, Any]]:
+    """The kind of a training, and its values before options.
+
+    Args:
+        kind: the kind that was asked for; None for that of the recipe or the run, or else "codec".
+        recipe: a TOML file; it goes before the settings of a run.
+        resume: the folder of a run to resume.
+
+    Raises:
+        SettingsError: an unknown kind, or a file that cannot be read.
+    """
+    values = read_recipe(recipe) if recipe is not None else read_saved(resume) if resume is not None else {}
+    default = "depth" if "pretrain_epochs" in values else "codec"
+    kind = kind or values.pop("kind", default)
+    values.pop("kind", None)
+    if kind not in KINDS:
+        raise SettingsError(f"--kind {kind} is not known", f"use one of {', '.join(KINDS)}")
+    return str(kind), values
+
+
+def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
+    """Values with those of the command line in place of their own.
+
+    Args:
+        cls: the settings' dataclass.
+        options: name to value of the options with a name of their own.
+        pairs: `NAME=VALUE` of each --set. VALUE is text, or a value of TOML where the field is no text.
+
+    Raises:
+        SettingsError: a name that the class does not have, no pair, or two values for one name.
+    """
+    defaults = _defaults(cls)
+    for name in options:
+        if name not in defaults:
+            raise SettingsError(f"--{name} does not go with this kind of training", "see vizcomp train --help")
+    given: dict[str, Any] = dict(options)
+    network: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {pair} is not NAME=VALUE", "for example: --set epochs=10")
+        table, default = given, defaults.get(name)
+        if name in NETWORK and isinstance(defaults["network"], dict):
+            table, default = network, NETWORK[name]()
+        elif name not in defaults:
+            raise _unknown(name, [*defaults, *NETWORK] if isinstance(defaults["network"], dict) else defaults)
+        value = os.path.expanduser(text) if name in PATHS else _typed(text, default)
+        if name in table and table[name] != value:
+            origin = f"--{name} {table[name]}" if name in options else f"--set {name}={table[name]}"
+            raise SettingsError(f"{origin} and --set {pair} disagree", "give one of them")
+        _check_type(name, value, default)
+        table[name] = value
+    if network:
+        given["network"] = {**defaults["network"], **values.get("network", {}), **given.get("network", {}), **network}
+    return {**values, **given}
+
+
+def split_list(text: str) -> list[str]:
+    """The paths or names in one value, separated by the system's path separator; none in ""."""
+    return text.split(os.pathsep) if text else []
+
+
+def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: bool) -> None:
+    """Checks the paths of the data; fetches CIFAR-10 where asked to.
+
+    `cifar10` stands for the copy in the cache, unless there is a file or folder of that name.
+
+    Args:
+        download: fill the folder with CIFAR-10 where it is empty or missing.
+
+    Raises:
+        SettingsError: no data, or a path that does not exist.
+    """
+    from vizcomp import weights
+
+    if values.get("data") == "cifar10" and not Path("cifar10").exists():
+        values["data"] = str(weights.cifar10(offline=offline))
+    if not values.get("data"):
+        raise SettingsError("no training data given", "add --data PATH")
+    data = str(values["data"])
+    if download:
+        if kind == "depth":
+            raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
+        weights.fill_with_cifar10(Path(data), offline=offline)
+    for path in split_list(data):
+        if not Path(path).exists():
+            raise SettingsError(f"{path} does not exist", "give --data a folder or an archive that is there")
+
+
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of settings from JSON or TOML values; fields that are left out get their defaults.
+    """A dataclass of settings from JSON or TOML values; omitted fields get their defaults.
 
     Raises:
         SettingsError: an unknown field, or a value of another type or out of range.
     """
-    defaults = {f.name: _default(f) for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(defaults)):
-        raise SettingsError(f"unknown training setting: {', '.join(unknown)}", f"there are: {', '.join(sorted(defaults))}")
+    defaults = _defaults(cls)
     for name, value in values.items():
-        if not _fits(value, defaults[name]):
-            raise SettingsError(f"{name} = {value!r} is not {_TYPE_NAMES.get(type(defaults[name]), 'a table')}")
-    tables = {
-        name: value.from_dict(dict(values.get(name, {}))) for name, value in defaults.items() if hasattr(value, "from_dict")
-    }
-    return cls(**{**values, **tables})
+        if name not in defaults:
+            raise _unknown(name, defaults)
+        _check_type(name, value, defaults[name])
+    tables = {name: table for name, table in defaults.items() if hasattr(table, "from_dict")}
+    return cls(**{**values, **{name: table.from_dict(dict(values.get(name, {}))) for name, table in tables.items()}})
 
 
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -78,47 +168,73 @@ def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) ->
 
 
 def check_choices(settings: object, choices: Mapping[str, Iterable[str]]) -> None:
-    """Refuses fields that are none of the known words.
+    """Refuses fields that are none of the words for them.
 
     Raises:
         SettingsError: names the first of them.
     """
-    for name, known in choices.items():
-        if getattr(settings, name) not in known:
-            raise SettingsError(f"{name} {getattr(settings, name)!r} is not known", f"use one of {', '.join(known)}")
+    for name, names in choices.items():
+        if getattr(settings, name) not in names:
+            raise SettingsError(f"{name} {getattr(settings, name)!r} is not known", f"use one of {', '.join(names)}")
 
 
-def check_unchanged(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run under other settings; those in `FREE` may differ.
+def check_unchanged(folder: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuses to resume a run with other settings; those in `FREE` may differ.
 
     Raises:
-        SettingsError: names what differs.
+        SettingsError: names the settings that differ.
     """
-    now = json.loads(json.dumps(now))  # as they were saved: lists for tuples
-    different = [name for name in sorted({*now, *before} - FREE) if now.get(name) != before.get(name)]
-    if not different:
-        return
-    words = f"another {different[0]}" if len(different) == 1 else f"other settings: {', '.join(different)}"
-    raise SettingsError(f"the run in {folder} was started with {words}", "resume with the same settings")
+    current = json.loads(json.dumps(current))  # as they were saved: lists for tuples
+    names = [name for name in sorted({*current, *saved} - FREE) if current.get(name) != saved.get(name)]
+    if names:
+        difference = f"another {names[0]}" if len(names) == 1 else f"other settings: {', '.join(names)}"
+        raise SettingsError(f"the run in {folder} was started with {difference}", "resume with the same settings")
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def _defaults(cls: type) -> dict[str, Any]:
+    """Name to default of each field."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(cls)
+    }
 
 
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list", dict: "a table"}
+def _unknown(name: str, names: Iterable[str]) -> SettingsError:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(names))}"
+    return SettingsError(f"unknown training setting: {name}", hint)
 
 
-def _fits(value: Any, default: Any) -> bool:
+def _typed(text: str, default: Any) -> Any:
+    """Text of the command line as a value of the default's type; the text itself where it is none."""
+    try:
+        match default:
+            case str():
+                return text
+            case bool():
+                return {"true": True, "false": False}.get(text.lower(), text)
+            case int() | float():
+                return type(default)(text)
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, tomllib.TOMLDecodeError):
+        return text
+
+
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list"}
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
     match default:
         case bool():
-            return isinstance(value, bool)
-        case int():
-            return isinstance(value, int) and not isinstance(value, bool)
-        case float():
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            fits = isinstance(value, bool)
+        case int() | float():
+            numbers = int if isinstance(default, int) else int | float
+            fits = isinstance(value, numbers) and not isinstance(value, bool)
         case tuple():
-            return isinstance(value, list | tuple)
+            fits = isinstance(value, list | tuple)
         case str():
-            return isinstance(value, str)
-    return isinstance(value, Mapping)
+            fits = isinstance(value, str)
+        case _:
+            fits = isinstance(value, Mapping) or dataclasses.is_dataclass(value)
+    if not fits:
+        raise SettingsError(f"{name} = {value!r} is not {_TYPE_NAMES.get(type(default), 'a table')}")

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.metrics import spearman
-from vizcomp.nets.compact_depth import CompactDepth, ensemble_moments, rank_scale
+from vizcomp.nets.compact_depth import ensemble_moments
+from vizcomp.nets.compact_onnx import CompactDepth, rank_scale
 
 HELD_EVERY = 5
 KEY = "confidence against the photo's rank correlation"

@@ -15,21 +15,18 @@ import pytest
 from vizcomp import weights
 from vizcomp.errors import ModelError, SettingsError, WeightsMissingError
 from vizcomp.metrics import spearman
-from vizcomp.nets.compact_depth import (
+from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
+from vizcomp.nets.compact_onnx import (
     STRIDE,
     CompactDepth,
     CompactDepthConfig,
-    build,
-    build_ensemble,
-    export_onnx,
-    in_groups,
     pad_to_stride,
     position_planes,
-    quantised,
     rank_scale,
     scale_photo,
     scaled_size,
 )
+from vizcomp.training.export import export_depth, in_groups, quantised
 
 SVT = Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"
 SMALL = CompactDepthConfig(channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1))
@@ -45,9 +42,9 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        states = [build(SMALL).state_dict() for _ in range(SMALL.members)]
+        states = [CompactDepthNet(SMALL).state_dict() for _ in range(SMALL.members)]
     path = tmp_path_factory.mktemp("model") / "small.onnx"
-    export_onnx(SMALL, states, path, metadata={"licence": "MIT"})
+    export_depth(SMALL, states, path, metadata={"licence": "MIT"})
     return path
 
 
@@ -206,7 +203,7 @@ def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Pat
 
 def test_importing_the_module_loads_no_framework() -> None:
     code = (
-        "import sys, vizcomp.nets.compact_depth\n"
+        "import sys, vizcomp.nets.compact_onnx\n"
         "print([m for m in ('torch', 'onnxruntime', 'onnx', 'PIL', 'scipy', 'tensorflow') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -216,7 +213,7 @@ def test_importing_the_module_loads_no_framework() -> None:
 def test_running_needs_no_torch() -> None:
     code = (
         "import sys\nsys.modules['torch'] = None\n"  # an import of torch would now fail
-        "import numpy as np\nfrom vizcomp.nets.compact_depth import CompactDepth\n"
+        "import numpy as np\nfrom vizcomp.nets.compact_onnx import CompactDepth\n"
         "print(CompactDepth()(np.zeros((48, 64, 3), np.uint8)).depth.shape)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -231,9 +228,9 @@ def test_onnx_agrees_with_torch(small_file: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        members = [build(SMALL) for _ in range(SMALL.members)]
-    export_onnx(SMALL, [m.state_dict() for m in members], tmp_path / "wide.onnx", small=False)
-    network = build_ensemble(SMALL, members).eval()
+        members = [CompactDepthNet(SMALL) for _ in range(SMALL.members)]
+    export_depth(SMALL, [m.state_dict() for m in members], tmp_path / "wide.onnx", small=False)
+    network = CompactDepthEnsemble(SMALL, members).eval()
     wide, narrow = (
         onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
         for path in (tmp_path / "wide.onnx", small_file)
@@ -275,10 +272,10 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
     config = dataclasses.replace(SMALL, bits=bits, group=group, members=1)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        state = build(config).state_dict()
-    export_onnx(config, [state], tmp_path / "few.onnx")
+        state = CompactDepthNet(config).state_dict()
+    export_depth(config, [state], tmp_path / "few.onnx")
     assert CompactDepth(tmp_path / "few.onnx").config.bits == bits
-    export_onnx(config, [state], tmp_path / "wide.onnx", small=False)
+    export_depth(config, [state], tmp_path / "wide.onnx", small=False)
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(tmp_path / "wide.onnx"))
     for tensor in model.graph.initializer:
@@ -301,11 +298,11 @@ def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Pat
     config = dataclasses.replace(SMALL, long_side=80, sides=(80, 48), prior=0.5)
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        members = [build(config) for _ in range(2)]
+        members = [CompactDepthNet(config) for _ in range(2)]
         prior = torch.randn(1, 1, 6, 8)
     states = [m.state_dict() for m in members]
-    export_onnx(config, states, tmp_path / "wide.onnx", prior=prior, small=False)
-    network = build_ensemble(config, members, prior).eval()
+    export_depth(config, states, tmp_path / "wide.onnx", prior=prior, small=False)
+    network = CompactDepthEnsemble(config, members, prior).eval()
     session = onnxruntime.InferenceSession((tmp_path / "wide.onnx").read_bytes(), providers=["CPUExecutionProvider"])
     for height, width in ((64, 80), (80, 16), (16, 16)):
         image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
@@ -316,12 +313,12 @@ def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Pat
         (found,) = session.run(None, {"image": image, "position": planes})
         assert found.shape == (1, 2, height, width)
         np.testing.assert_allclose(found, expected, atol=2e-3)
-    plain = build_ensemble(dataclasses.replace(config, prior=0.0), members).eval()
+    plain = CompactDepthEnsemble(dataclasses.replace(config, prior=0.0), members).eval()
     resized = torch.nn.functional.interpolate(prior, size=(4, 4), mode="bilinear", align_corners=False)
     with torch.no_grad():  # the mean map is added, and only added
         torch.testing.assert_close(plain.maps(torch.from_numpy(image), torch.from_numpy(planes)) + 0.5 * resized, maps)
     with pytest.raises(ModelError, match="mean map"):
-        export_onnx(config, states, tmp_path / "none.onnx")
+        export_depth(config, states, tmp_path / "none.onnx")
 
 
 def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) -> None:
@@ -333,12 +330,12 @@ def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) ->
 
 def test_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    state = build(SMALL).state_dict()
+    state = CompactDepthNet(SMALL).state_dict()
     with pytest.raises(ModelError, match="1 sets"):
-        export_onnx(SMALL, [state], tmp_path / "a.onnx")
+        export_depth(SMALL, [state], tmp_path / "a.onnx")
     other = dataclasses.replace(SMALL, pyramid=(8, 8))
     with pytest.raises(ModelError, match="do not fit"):
-        export_onnx(other, [state, state], tmp_path / "a.onnx")
+        export_depth(other, [state, state], tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -389,7 +386,7 @@ def resident():
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
 before = resident()
-from vizcomp.nets.compact_depth import CompactDepth
+from vizcomp.nets.compact_onnx import CompactDepth
 network = CompactDepth()
 print((resident() - before) // 1024)
 """

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vizcomp import djpeg, images
 from vizcomp.errors import ModelError
-from vizcomp.nets.text_regions import LONG_SIDE, TextRegions
+from vizcomp.nets.text_regions_onnx import LONG_SIDE, TextRegions
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,12 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 def test_an_exported_network_gives_what_torch_gives(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from vizcomp.nets.text_regions import build, export_onnx
+    from vizcomp.nets.text_regions import TextRegionsNet
+    from vizcomp.training.export import export_text_regions
 
     torch.manual_seed(0)
-    network = build().eval()
-    export_onnx(network, tmp_path / "new.onnx", metadata={"licence": "MIT"})
+    network = TextRegionsNet().eval()
+    export_text_regions(network, tmp_path / "new.onnx", metadata={"licence": "MIT"})
     image = np.random.default_rng(3).integers(0, 256, (48, 64, 3)).astype(np.uint8)
     with torch.no_grad():
         x = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32) / 255)

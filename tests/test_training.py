@@ -20,12 +20,13 @@ torch = pytest.importorskip("torch")
 from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E402
 from vizcomp.nets import classifiers  # noqa: E402
 from vizcomp.neural import NeuralCodec  # noqa: E402
-from vizcomp.training import codec, launch, loop  # noqa: E402
-from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
-from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec  # noqa: E402
+from vizcomp.training import codec, loop, processes  # noqa: E402
+from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier  # noqa: E402
+from vizcomp.training.codec import CodecTrainSettings, load_weights, save_codec, train_codec  # noqa: E402
 from vizcomp.training.depth_data import DepthTrainSettings  # noqa: E402
-from vizcomp.training.rate import BitGuesser  # noqa: E402
+from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss  # noqa: E402
 from vizcomp.training.settings import build, changed, read_values  # noqa: E402
+from vizcomp.training.views import corrupted, shifted_and_flipped  # noqa: E402
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
@@ -253,7 +254,7 @@ def test_the_guesser_knows_only_what_is_coded_before() -> None:
     def guesses(changed: torch.Tensor) -> torch.Tensor:
         """What a bit costs tells the guess only if the bit is the same: so all bits that are not changed."""
         seen = torch.nn.functional.pad(torch.cat([changed, torch.ones(1, 1, 4, 4)], 1), (2,) * 4)
-        return torch.nn.functional.conv2d(seen, guesser.weight * guesser.known)
+        return torch.nn.functional.conv2d(seen, guesser.weight * guesser.mask)
 
     for slot, y, x in ((0, 0, 0), (1, 2, 1), (4, 3, 3), (3, 1, 2)):
         other = bits.clone()
@@ -329,14 +330,14 @@ def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, 
 
 
 def test_batches_cover_an_epoch_once() -> None:
-    processes = loop.Processes("cpu")
-    parts = [loop.batch_indices(k, count=50, batch=8, seed=3, processes=processes) for k in range(6)]
+    alone = processes.Processes("cpu")
+    parts = [loop.batch_indices(k, count=50, batch=8, seed=3, processes=alone) for k in range(6)]
     assert len(set(torch.cat(parts).tolist())) == 48
-    again = torch.cat([loop.batch_indices(k + 6, count=50, batch=8, seed=3, processes=processes) for k in range(6)])
+    again = torch.cat([loop.batch_indices(k + 6, count=50, batch=8, seed=3, processes=alone) for k in range(6)])
     assert not torch.equal(torch.cat(parts), again)
     halves = []
-    for processes.rank, processes.count in ((0, 2), (1, 2)):
-        halves.append(loop.batch_indices(0, count=50, batch=8, seed=3, processes=processes))
+    for alone.rank, alone.count in ((0, 2), (1, 2)):
+        halves.append(loop.batch_indices(0, count=50, batch=8, seed=3, processes=alone))
     assert sorted(torch.cat(halves).tolist()) == sorted(parts[0].tolist())
 
 
@@ -447,12 +448,12 @@ def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Many(loop.Processes):
+    class Many(processes.Processes):
         def __init__(self, device: str) -> None:
             super().__init__(device)
             self.count = 4
 
-    monkeypatch.setattr(loop, "Processes", Many)
+    monkeypatch.setattr(processes, "Processes", Many)
     with pytest.raises(SettingsError, match="a batch of 3 gives 4 processes fewer than 1"):
         train_codec(codec_settings(classes, batch=3), tmp_path / "codec")
     with pytest.raises(SettingsError, match="a batch of 7 gives 4 processes fewer than 2"):
@@ -462,10 +463,10 @@ def test_a_batch_smaller_than_the_processes_is_refused(classes: Path, tmp_path: 
 
 SHARED = """
 import sys, torch
-from vizcomp.training import loop
+from vizcomp.training.processes import open_processes
 torch.manual_seed(0)
 model, data = torch.nn.Linear(4, 3), torch.randn(8, 4)
-with loop.open_processes("cpu") as processes:
+with open_processes("cpu") as processes:
     assert processes.count == int(sys.argv[1]), processes.count
     mine = data[processes.rank :: processes.count]
     model(mine).square().mean().backward()
@@ -494,12 +495,12 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
     code = "import os, sys, time; r = int(os.environ['RANK']); sys.exit('lost') if r == 1 else time.sleep(60)"
     popen = subprocess.Popen
-    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, **how: popen([sys.executable, "-c", code], **how))
+    monkeypatch.setattr(processes.subprocess, "Popen", lambda _, **how: popen([sys.executable, "-c", code], **how))
     began = time.monotonic()
-    assert launch.run_processes(["train"], 3) == 1
+    assert processes.run_processes(["train"], 3) == 1
     assert time.monotonic() - began < 20
     assert "process 1: lost" in capfd.readouterr().err
 

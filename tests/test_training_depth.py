@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError  # noqa: E402
 from vizcomp.metrics import spearman  # noqa: E402
-from vizcomp.nets.compact_depth import CompactDepth, CompactDepthConfig  # noqa: E402
+from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig  # noqa: E402
 from vizcomp.training.depth import SCORE, train_depth  # noqa: E402
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos  # noqa: E402
 from vizcomp.training.depth_scores import depth_loss, mean_map  # noqa: E402

@@ -186,12 +186,12 @@ def train(views: list[tuple[Pixels, npt.NDArray[np.float32]]], steps: int, seed:
     import torch
     from torch.nn import functional as F
 
-    from vizcomp.nets.text_regions import build
+    from vizcomp.nets.text_regions import TextRegionsNet
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = build().to(memory_format=torch.channels_last)
+    network = TextRegionsNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
     weight = torch.tensor(POSITIVE_WEIGHT)
@@ -224,14 +224,14 @@ def main() -> None:
     if args.stage == "views":
         make_views(args.data, args.work, args.share)
         return
-    from vizcomp.nets.text_regions import export_onnx
+    from vizcomp.training.export import export_text_regions
 
     fold = args.fold if args.stage == "cross" else None
     views = load_views(args.work, fold)
     network = train(views, args.steps, seed=0 if fold is None else fold)
     name = "text_regions.onnx" if fold is None else f"fold{fold}.onnx"
     words = {"licence": "MIT", "data": "SVT and BSDS500 train and val; taught by RapidOCR's PP-OCRv6 detector"}
-    export_onnx(network, args.work / name, metadata=words)
+    export_text_regions(network, args.work / name, metadata=words)
     print(f"{len(views)} views, {args.steps} steps: {args.work / name}")
 
 

@@ -48,7 +48,7 @@ class NetworkDepth:
     """Depth from a compact network run by ONNX Runtime: the bundled one, or one that `vizcomp train --kind depth` made."""
 
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
-        from vizcomp.nets.compact_depth import CompactDepth
+        from vizcomp.nets.compact_onnx import CompactDepth
 
         self._network = CompactDepth(path, threads=threads)
         self.name = f"compact {self._network.fingerprint[:12]}"

@@ -28,7 +28,7 @@ from vizcomp.images import Photo, stored, upright
 from vizcomp.nets.sessions import return_memory
 
 if TYPE_CHECKING:
-    from vizcomp.nets.text_regions import TextRegions
+    from vizcomp.nets.text_regions_onnx import TextRegions
 
 Array = npt.NDArray[np.float32]
 
@@ -322,7 +322,7 @@ def _importance(
 @functools.lru_cache(maxsize=1)
 def _text_regions() -> TextRegions:
     """The bundled network, opened once in a process; one thread, as all of a worker."""
-    from vizcomp.nets.text_regions import TextRegions
+    from vizcomp.nets.text_regions_onnx import TextRegions
 
     return TextRegions()
 

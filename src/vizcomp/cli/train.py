@@ -114,10 +114,10 @@ def _start_processes(devices: int) -> None:
     """Hands the command to several processes and ends with their exit code; in one of them it does nothing."""
     import sys
 
-    from vizcomp.training import launch
+    from vizcomp.training import processes
 
-    if not launch.launched():
-        raise typer.Exit(launch.run_processes(sys.argv[1:], devices))
+    if not processes.launched():
+        raise typer.Exit(processes.run_processes(sys.argv[1:], devices))
 
 
 def _progress_line(p: loop.Progress) -> str:

@@ -305,7 +305,7 @@ def load(name: str | Path, *, offline: bool = False) -> Classifier:
         network = build(str(about.get("architecture")), dict(about.get("network", {})))
         classifier = Classifier(network, tuple(map(str, about.get("classes", ()))), about)
     except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: anything may stand there
-        raise ModelError(f"{path}: its configuration is none: {' '.join(str(exc).split())}", hint) from exc
+        raise ModelError(f"{path}: its configuration is invalid: {' '.join(str(exc).split())}", hint) from exc
     missing = {n for n in network.state_dict() if not n.endswith("num_batches_tracked")}
     if set(tensors) != missing:
         raise ModelError(f"{path}: the weights do not fit the architecture they name", hint)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from vizcomp.metrics import MS_SSIM_WEIGHTS
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
+from vizcomp.nets.ssim import similarity
 
 CELL = 4  # positions: all of an image of 32x32 under `cifar`, a square of 64 pixels under `photo`
 WINDOW = 8  # of the structural error
@@ -55,14 +56,15 @@ def structural(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     total = 0.25 * (shown - source).abs().mean(1)
     weights = [w for k, w in enumerate(SCALES) if min(image.shape[-2:]) >= WINDOW << k]
     for weight in weights:
-        both = torch.cat([shown, source, shown * shown, source * source, shown * source])
-        mx, my, xx, yy, xy = F.avg_pool2d(both, WINDOW, WINDOW // 2).chunk(5)
-        # in -1..1 variances are four times those of 0..1
-        term = (2 * (xy - mx * my) + 4 * 0.03**2) / (xx - mx * mx + yy - my * my + 4 * 0.03**2)
-        term = F.interpolate(1 - term.mean(1, keepdim=True), size=total.shape[-2:])[:, 0]
+        contrast, _ = similarity(shown, source, _windows, peak=2.0)
+        term = F.interpolate(1 - contrast.mean(1, keepdim=True), size=total.shape[-2:])[:, 0]
         total = total + weight / sum(weights) * term
         shown, source = F.avg_pool2d(shown, 2), F.avg_pool2d(source, 2)
     return total
+
+
+def _windows(planes: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(planes, WINDOW, WINDOW // 2)
 
 
 def improved(

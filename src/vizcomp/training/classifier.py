@@ -23,7 +23,9 @@ from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
+from vizcomp.training.processes import Processes, open_processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
+from vizcomp.training.views import corrupted, erased, shifted_and_flipped
 
 TAUGHT = ("once", "views")
 WHITENED_ON = 5000  # pictures that a first layer of `Whitened` is computed from
@@ -105,60 +107,6 @@ class ClassifierTrainSettings:
         check_choices(self, {"taught": TAUGHT, "architecture": classifiers.ARCHITECTURES})
 
 
-def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:
-    """Each picture moved by -most..most pixels both ways, mirrored at the edges, and flipped left to right at random.
-
-    (N, 3, H, W) to the same shape and dtype.
-    """
-    n, _, height, width = images.shape
-    device = images.device
-    if most:
-        images = F.pad(images, (most,) * 4, mode="reflect")
-        dy = torch.randint(0, 2 * most + 1, (n, 1), device=device)
-        dx = torch.randint(0, 2 * most + 1, (n, 1), device=device)
-    else:
-        dy = dx = torch.zeros(n, 1, dtype=torch.long, device=device)
-    rows = dy + torch.arange(height, device=device)  # (N, H)
-    columns = torch.arange(width, device=device).expand(n, width)
-    flip = torch.rand(n, 1, device=device) < 0.5
-    columns = dx + torch.where(flip, width - 1 - columns, columns)  # (N, W)
-    index = torch.arange(n, device=device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # channels last in memory
-
-
-def corrupted(images: torch.Tensor, share: float) -> torch.Tensor:
-    """About `share` of the pictures blurred or made noisy: float (N, 3, H, W) in 0..1 to the same.
-
-    Half of those are made smaller by up to 2.3 and large again, half get noise of standard deviation up to 0.1.
-    """
-    chosen = torch.rand(len(images)) < share
-    count = int(chosen.sum())
-    if not count:
-        return images
-    picked = images[chosen]
-    half = (count + 1) // 2
-    side = images.shape[-1]
-    smaller = int(torch.randint(max(1, round(side * 0.44)), side, (1,)))
-    blurred = F.interpolate(picked[:half], size=(smaller, smaller), mode="area")
-    blurred = F.interpolate(blurred, size=images.shape[-2:], mode="bilinear", align_corners=False)
-    noisy = picked[half:]
-    noise = torch.rand(len(noisy), 1, 1, 1, device=images.device) * 0.1 * torch.randn_like(noisy)
-    images = images.clone()
-    images[chosen] = torch.cat([blurred, (noisy + noise).clamp(0, 1)])
-    return images
-
-
-def erased(images: torch.Tensor, side: int) -> torch.Tensor:
-    """A square of `side` at a random place of each picture becomes grey (DeVries and Taylor 2017): (N, 3, H, W) to the same."""
-    if not side:
-        return images
-    n, _, height, width = images.shape
-    y = torch.randint(0, height, (n, 1), device=images.device) - torch.arange(height, device=images.device)
-    x = torch.randint(0, width, (n, 1), device=images.device) - torch.arange(width, device=images.device)
-    inside = ((2 * y).abs() <= side)[:, None, :, None] & ((2 * x).abs() <= side)[:, None, None, :]
-    return images.masked_fill(inside, 0.5)
-
-
 def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:
     """Pictures and their mirror images, some at a time: uint8 (N, 3, H, W) to float in 0..1."""
     for part in torch.split(images, 250):
@@ -190,7 +138,7 @@ def answers_of(
 class ClassifierTask:
     """A classifier's training, for `loop.run`."""
 
-    def __init__(self, settings: ClassifierTrainSettings, processes: loop.Processes) -> None:
+    def __init__(self, settings: ClassifierTrainSettings, processes: Processes) -> None:
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
         self.data = datasets.read_labelled(Path(s.data), part="train")
@@ -312,7 +260,7 @@ class ClassifierTask:
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
-        words = {
+        metadata = {
             "validation_accuracy": figures.get("accuracy"),
             "data": self.data.source,
             "pictures": {"trained_on": len(self.train), "validation": len(self.held), "skipped": len(self.data.skipped)},
@@ -320,8 +268,8 @@ class ClassifierTask:
             "licence": s.licence,
         }
         network = self.average.network
-        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.data.classes), words)
-        about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **words}
+        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.data.classes), metadata)
+        about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **metadata}
         loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.data.classes}, indent=2) + "\n")
         return figures
 
@@ -339,7 +287,7 @@ def train_classifier(
     Returns:
         how it ended; its figures hold `accuracy` on the validation part.
     """
-    with loop.open_processes(settings.device) as processes:
+    with open_processes(settings.device) as processes:
         processes.check_batch(settings.batch, least=2)
         task = ClassifierTask(settings, processes)
         return loop.run(

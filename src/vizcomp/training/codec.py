@@ -3,14 +3,15 @@
 The loss is a weighted sum over iterations of
 
 - reconstruction: L1, L2, or one minus MS-SSIM mixed with L1;
-- task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the reconstruction (or
-  cross-entropy with the label), and the same for a second, watching classifier where one is given;
-- rate: what the bits are expected to take after entropy coding (`rate.BitGuesser`).
+- task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the
+  reconstruction, or cross-entropy with the label; the same for a second, watching classifier;
+- rate: the estimated cost of the bits after entropy coding (`losses.BitGuesser`).
 
-What was learnt by trying stands behind the defaults: reconstruction first and the task term ramped in, since from scratch with
-it the image never forms; random flips, shifts, blur and noise between codec and classifier, so that the codec cannot write
-what only this classifier reads; the encoder told the classifier's answer on the source. Bits are drawn at random in training
-(stochastic binarization), except in the last part, which trains what will run.
+The defaults come from trials. The task term is ramped in after the reconstruction, since with it from the
+start the image never forms. Random flips, shifts, blur and noise lie between codec and classifier, so
+that the codec cannot write what only this classifier reads. The encoder gets the classifier's answer on
+the source. Bits are drawn at random in training (stochastic binarization), except in the last part, which
+trains what will run.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from vizcomp.metrics import ms_ssim
 from vizcomp.nets import classifiers, inception
 from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 from vizcomp.training import loop
-from vizcomp.training.classifier import corrupted, shifted_and_flipped
 from vizcomp.training.contexts import fit_contexts
-from vizcomp.training.rate import BitGuesser
+from vizcomp.training.losses import RECONSTRUCTIONS, BitGuesser, divergence, reconstruction_loss
+from vizcomp.training.processes import Processes, open_processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
+from vizcomp.training.views import corrupted, shifted_and_flipped
 
-RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 TASKS = ("kl", "ce")
 SHOWN = ("batch", "image")
 
@@ -65,8 +66,9 @@ class CodecTrainSettings:
         shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
         shown: "batch": the same iteration of all images; "image": each image's own draw, and a classifier that takes the mirror
             image too looks at one side only (the views are flipped at random anyway).
-        later_factor: of the classifiers' terms where it is a later one. What the first iteration says to a classifier is an error
-            to be mended in the eyes of the reconstruction term, so later iterations take it back unless they are held to it.
+        later_factor: of the classifiers' terms where it is a later one. To the reconstruction loss, detail
+            that only the classifier needs is an error; later iterations remove it unless this term applies
+            to them too.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
         iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
         steps: updates; 0 = `epochs` passes over the data.
@@ -139,63 +141,6 @@ class CodecTrainSettings:
         RecurrentConfig.from_dict(self.network)
 
 
-# --- losses --------------------------------------------------------------------------------------------------------
-
-
-def ms_ssim_loss(found: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
-    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first `scales` scales, for crops too small for five.
-
-    Float (N, 3, H, W) in 0..1 to a scalar; a Gaussian window of 11 pixels and sigma 1.5 (smaller on small scales), weights as
-    published and brought to a sum of one.
-    """
-    weights = torch.tensor((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:scales], device=found.device)
-    weights = weights / weights.sum()
-    c1, c2 = 0.01**2, 0.03**2
-    total = torch.zeros(found.shape[0], device=found.device)
-    for scale in range(scales):
-        side = min(11, *found.shape[-2:])
-        side -= 1 - side % 2
-        at = torch.arange(side, device=found.device, dtype=found.dtype) - side // 2
-        line = torch.exp(-(at**2) / (2 * 1.5**2))
-        line = line / line.sum()
-        both = torch.cat([found, source, found * found, source * source, found * source])
-        n, c, h, w = both.shape
-        # as products with banded matrices: a convolution of one channel is many times slower on a CPU, its gradient above all
-        flat = _bands(line, h) @ both.reshape(n * c, h, w) @ _bands(line, w).T
-        mx, my, xx, yy, xy = flat.view(n, c, *flat.shape[-2:]).chunk(5)
-        contrast = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
-        value = contrast
-        if scale == scales - 1:
-            value = contrast * (2 * mx * my + c1) / (mx * mx + my * my + c1)
-        total = total + weights[scale] * value.mean((1, 2, 3)).clamp_min(1e-4).log()
-        found, source = F.avg_pool2d(found, 2), F.avg_pool2d(source, 2)
-    return 1 - total.exp().mean()
-
-
-def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
-    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place further."""
-    rows = side - len(line) + 1
-    at = torch.arange(side, device=line.device)[None] - torch.arange(rows, device=line.device)[:, None]
-    return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
-
-
-def reconstruction_loss(kind: str, found: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """Scalar loss between float images (N, 3, H, W) in about -1..1."""
-    with torch.autocast(found.device.type, enabled=False):  # variances are differences of near numbers: no half precision
-        found, source = found.float(), source.float()
-        difference = (found - source) / 2
-        if kind == "l1":
-            return difference.abs().mean()
-        if kind == "l2":
-            return 10 * difference.square().mean()
-        return 0.5 * difference.abs().mean() + ms_ssim_loss(found / 2 + 0.5, source / 2 + 0.5)
-
-
-def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence from the wanted to the found answer, both logits (N, classes): (N,), nats."""
-    return F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), log_target=True, reduction="none").sum(1)
-
-
 def _one_sided(classifier: classifiers.Classifier | None) -> classifiers.Classifier | None:
     """A copy that looks at the picture and not at its mirror image, normalisations in the convolutions: half the work or less."""
     network = copy.deepcopy(classifier.network) if classifier is not None else None
@@ -208,20 +153,20 @@ def _one_sided(classifier: classifiers.Classifier | None) -> classifiers.Classif
     return one
 
 
-# --- saving --------------------------------------------------------------------------------------------------------
-
-
-def save_codec(path: Path, network: RecurrentCodec, words: dict[str, Any], extra: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes a codec beside and renames it: weights in half precision, configuration and `words` as metadata.
+def save_codec(
+    path: Path, network: RecurrentCodec, metadata: dict[str, Any], extra: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes a codec beside and renames it: weights in half precision, the configuration in the metadata.
 
     Args:
+        metadata: JSON values.
         extra: further integer arrays (the context model's), stored under their names.
     """
     from safetensors.torch import save_file
 
     tensors = {k: (v.half() if v.ndim >= 2 else v).contiguous().cpu() for k, v in network.state_dict().items()}
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (extra or {}).items()}
-    about = {**words, "kind": "codec", "network": network.config.to_dict()}
+    about = {**metadata, "kind": "codec", "network": network.config.to_dict()}
     beside = path.with_name(f".{path.name}.part")
     save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
     beside.chmod(0o644)
@@ -241,27 +186,24 @@ def load_weights(path: Path, network: RecurrentCodec) -> None:
 
     try:
         saved = load_file(path)
-        own = network.state_dict()
-        for name, value in own.items():
+        weights = network.state_dict()
+        for name, value in weights.items():
             head = name.startswith(("binarizers.", "entrances."))
             axes = [a for a, b in zip(value.shape, saved[name].shape, strict=True) if a != b]
             if head and len(axes) == 1:
                 common = tuple(slice(min(a, b)) for a, b in zip(value.shape, saved[name].shape, strict=True))
                 value[common] = saved[name][common].float()
             else:
-                own[name] = saved[name].float()
-        network.load_state_dict(own)
+                weights[name] = saved[name].float()
+        network.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, RuntimeError) as exc:
         raise ModelError(f"{path}: not the weights of such a codec: {first_line(exc)}") from exc
-
-
-# --- the task ------------------------------------------------------------------------------------------------------
 
 
 class CodecTask:
     """A codec's training, for `loop.run`."""
 
-    def __init__(self, settings: CodecTrainSettings, processes: loop.Processes) -> None:
+    def __init__(self, settings: CodecTrainSettings, processes: Processes) -> None:
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
         self.config = RecurrentConfig.from_dict(s.network)
@@ -309,11 +251,11 @@ class CodecTask:
             self.source, self.skipped = data.source, list(data.skipped)
             return
         paths = datasets.find_photos([Path(path) for path in split_list(s.data)])
-        found = datasets.read_photos(paths, min_side=s.crop, on_skip=lambda name, why: self.skipped.append((name, why)))
-        train, held = datasets.split(len(found), min(s.validation, 20 / max(1, len(found))), s.seed)
-        self.photos = [torch.from_numpy(found[i]).permute(2, 0, 1) for i in train]
-        self.held_photos = [found[i] for i in held]
-        self.source = f"{len(found)} photos"
+        photos = datasets.read_photos(paths, min_side=s.crop, on_skip=lambda *skip: self.skipped.append(skip))
+        train, held = datasets.split(len(photos), min(s.validation, 20 / max(1, len(photos))), s.seed)
+        self.photos = [torch.from_numpy(photos[i]).permute(2, 0, 1) for i in train]
+        self.held_photos = [photos[i] for i in held]
+        self.source = f"{len(photos)} photos"
 
     def _batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Images (n, 3, H, W) in -1..1 and their labels, for this process."""
@@ -346,14 +288,14 @@ class CodecTask:
         return int(torch.randint(1, most + 1, ()))
 
     def _answers(
-        self, classifier: classifiers.Classifier, image: torch.Tensor, wanted: torch.Tensor, labels: torch.Tensor | None
+        self, classifier: classifiers.Classifier, image: torch.Tensor, target: torch.Tensor, labels: torch.Tensor | None
     ) -> torch.Tensor:
         """The task's term of each image, (n,)."""
         view = corrupted(shifted_and_flipped((image / 2 + 0.5).clamp(0, 1), 2), self.settings.views)
         logits = classifier(view)
         if self.settings.task == "ce" and labels is not None:
             return F.cross_entropy(logits, labels, reduction="none")
-        return divergence(logits, wanted)
+        return divergence(logits, target)
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
@@ -361,56 +303,9 @@ class CodecTask:
         rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        low, high = s.ramp
-        ramp = min(1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low)))
         source, labels = self._batch(index)
-        figures: dict[str, float | torch.Tensor] = {}
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
-            wanted = given = watched = None
-            if self.classifier is not None:
-                with torch.no_grad():
-                    wanted = self.viewer(source / 2 + 0.5)  # type: ignore[misc]
-                    given = F.log_softmax(wanted, 1).clamp_min(-10) if self.config.given else None
-                    watched = self.watching(source / 2 + 0.5) if self.watching is not None else None
-            many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
-            images, codes = self.model(source, many, given=given, stochastic=share < 1 - s.hard)
-            weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
-            last = max(1, self.config.iterations - 1)
-            weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
-            weights = [w / sum(weights) for w in weights]
-            reconstruction = sum(
-                w * reconstruction_loss(s.reconstruction, image, source) for w, image in zip(weights, images, strict=True)
-            )
-            loss = s.reconstruction_weight * torch.as_tensor(reconstruction)
-            figures["reconstruction"] = loss.detach()
-            if self.guesser is not None:
-                left = self.guesser(codes).sum() / sum(self.config.bits)  # of all bits, so that each costs the same in any batch
-                figures["rate"] = left.detach() * (sum(self.config.bits) / sum(self.config.bits[:many]))
-                loss = loss + s.rate_weight * left
-            if wanted is not None and ramp * s.task_weight > 0 and s.shown == "image":
-                # each image is shown after one iteration
-                first = torch.rand(len(source), device=source.device) < s.shown_first
-                shown = torch.where(first, 0, torch.randint(min(1, many - 1), many, (len(source),), device=source.device))
-                picked = torch.stack(images)[shown, torch.arange(len(source), device=source.device)]
-                factor = ramp * torch.where(shown == 0, 1.0, s.later_factor)
-                terms = self._answers(self.viewer, picked, wanted, labels)  # type: ignore[arg-type]
-                figures["task"] = terms.detach().mean()
-                loss = loss + s.task_weight * (factor * terms).mean()
-                if self.watching is not None and watched is not None and s.watching_weight:
-                    terms = self._answers(self.watching, picked, watched, labels)
-                    figures["watching"] = terms.detach().mean()
-                    loss = loss + s.watching_weight * (factor * terms).mean()
-            elif wanted is not None and ramp * s.task_weight > 0:
-                # one iteration is shown to the classifier
-                one = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
-                term = self._answers(self.viewer, images[one], wanted, labels).mean()  # type: ignore[arg-type]
-                figures["task"] = term.detach()
-                strength = ramp * (s.later_factor if one else 1.0)
-                loss = loss + strength * s.task_weight * term
-                if self.watching is not None and watched is not None and s.watching_weight:
-                    term = self._answers(self.watching, images[one], watched, labels).mean()
-                    figures["watching"] = term.detach()
-                    loss = loss + strength * s.watching_weight * term
+            loss, figures = self._loss(source, labels, share)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.model.parameters())
@@ -419,6 +314,56 @@ class CodecTask:
         self.optimiser.step()
         loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
         return figures
+
+    def _loss(
+        self, source: torch.Tensor, labels: torch.Tensor | None, share: float
+    ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        """The loss of a batch, and its terms; `share` of the run is done."""
+        s, bits = self.settings, self.config.bits
+        answer = hint = second = None
+        if self.viewer is not None:
+            with torch.no_grad():
+                answer = self.viewer(source / 2 + 0.5)
+                hint = F.log_softmax(answer, 1).clamp_min(-10) if self.config.given else None
+                second = self.watching(source / 2 + 0.5) if self.watching is not None else None
+        many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
+        images, codes = self.model(source, many, given=hint, stochastic=share < 1 - s.hard)
+        weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
+        last = max(1, self.config.iterations - 1)
+        weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
+        losses = [reconstruction_loss(s.reconstruction, image, source) for image in images]
+        loss = s.reconstruction_weight * sum(w / sum(weights) * each for w, each in zip(weights, losses, strict=True))
+        loss = torch.as_tensor(loss)
+        figures: dict[str, float | torch.Tensor] = {"reconstruction": loss.detach()}
+        if self.guesser is not None:
+            cost = self.guesser(codes).sum() / sum(bits)  # of all bits, so that each costs the same in any batch
+            figures["rate"] = cost.detach() * (sum(bits) / sum(bits[:many]))
+            loss = loss + s.rate_weight * cost
+        low, high = s.ramp
+        ramp = min(1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low)))
+        if ramp * s.task_weight > 0:
+            image, factor = self._shown(images)
+            for name, classifier, target, weight in (
+                ("task", self.viewer, answer, s.task_weight),
+                ("watching", self.watching, second, s.watching_weight),
+            ):
+                if classifier is not None and target is not None and weight:
+                    terms = self._answers(classifier, image, target, labels)
+                    figures[name] = terms.detach().mean()
+                    loss = loss + weight * (ramp * factor * terms).mean()
+        return loss, figures
+
+    def _shown(self, images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """The reconstructions for the classifiers, (n, 3, H, W), and the factor of each one's term."""
+        s, many = self.settings, len(images)
+        count, device = len(images[0]), images[0].device
+        if s.shown == "image":
+            first = torch.rand(count, device=device) < s.shown_first
+            iteration = torch.where(first, 0, torch.randint(min(1, many - 1), many, (count,), device=device))
+            chosen = torch.stack(images)[iteration, torch.arange(count, device=device)]
+            return chosen, torch.where(iteration == 0, 1.0, s.later_factor)
+        one = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
+        return images[one], s.later_factor if one else 1.0
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
@@ -440,12 +385,12 @@ class CodecTask:
         for chosen in torch.split(self.held[torch.arange(count) * len(self.held) // max(1, count)], 250):
             chosen = chosen.to(self.images.device)
             source = self.images[chosen].float().div_(127.5).sub_(1)
-            given = None
+            hint = None
             if self.classifier is not None:
                 answer = self.classifier(source / 2 + 0.5)
                 right_on_source += int((answer.argmax(1) == self.labels[chosen]).sum())
-                given = F.log_softmax(answer, 1).clamp_min(-10) if self.config.given else None
-            images, _ = self.average(source, iterations, given=given)
+                hint = F.log_softmax(answer, 1).clamp_min(-10) if self.config.given else None
+            images, _ = self.average(source, iterations, given=hint)
             seen += len(chosen)
             for t, image in enumerate(images):
                 image = image.clamp(-1, 1)
@@ -471,8 +416,8 @@ class CodecTask:
             images, _ = self.average(source, iterations)
             for t, image in enumerate(images):
                 error = float(((image.clamp(-1, 1) - source) / 2).square().mean())
-                found = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-                scores[t] += (-10 * np.log10(max(error, 1e-10)), ms_ssim(crop, found))
+                shown = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+                scores[t] += (-10 * np.log10(max(error, 1e-10)), ms_ssim(crop, shown))
         if not self.held_photos:
             return {}
         scores /= len(self.held_photos)
@@ -496,7 +441,7 @@ class CodecTask:
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
-        words = {
+        metadata = {
             "validation": dict(figures),
             "data": self.source,
             "skipped": len(self.skipped),
@@ -511,12 +456,12 @@ class CodecTask:
             network = copy.deepcopy(self.average).cpu()
             if self.config.native:
                 images = self.images[self.train.to(self.images.device)].permute(0, 2, 3, 1).cpu().numpy()
-                _, arrays = fit_contexts(network, words, images, most=self._at_most(200, 10_000), seed=s.seed)
+                _, arrays = fit_contexts(network, metadata, images, most=self._at_most(200, 10_000), seed=s.seed)
             else:
                 photos = [photo.permute(1, 2, 0).numpy() for photo in self.photos]
-                _, arrays = fit_contexts(network, words, photos, seed=s.seed)
-        save_codec(folder / "model.safetensors", self.average, words, arrays)
-        about = {"kind": "codec", "network": self.config.to_dict(), **words}
+                _, arrays = fit_contexts(network, metadata, photos, seed=s.seed)
+        save_codec(folder / "model.safetensors", self.average, metadata, arrays)
+        about = {"kind": "codec", "network": self.config.to_dict(), **metadata}
         loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
         return figures
 
@@ -534,7 +479,7 @@ def train_codec(
     Returns:
         how it ended; its figures are `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
     """
-    with loop.open_processes(settings.device) as processes:
+    with open_processes(settings.device) as processes:
         processes.check_batch(settings.batch)
         task = CodecTask(settings, processes)
         return loop.run(

@@ -28,10 +28,13 @@ from torch.nn import functional as F
 
 from vizcomp import datasets
 from vizcomp.errors import SettingsError, TrainingError
-from vizcomp.nets.compact_depth import build, export_onnx, position_planes
+from vizcomp.nets.compact_depth import CompactDepthNet
+from vizcomp.nets.compact_onnx import position_planes
 from vizcomp.training import loop
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
 from vizcomp.training.depth_scores import calibrate, depth_loss, mean_map, member_maps, rank_correlations
+from vizcomp.training.export import export_depth
+from vizcomp.training.processes import Processes, open_processes
 from vizcomp.training.views import depth_views, small_views
 
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
@@ -61,7 +64,7 @@ class _Part:
 class DepthTask:
     """The training of a depth network, for `loop.run`."""
 
-    def __init__(self, settings: DepthTrainSettings, processes: loop.Processes) -> None:
+    def __init__(self, settings: DepthTrainSettings, processes: Processes) -> None:
         self.settings, self.processes = settings, processes
         s = settings
         self.data = read_depth_data(Path(s.data), s.network.long_side)
@@ -111,7 +114,7 @@ class DepthTask:
         """Fresh network, average and optimiser for a stage."""
         s, part = self.settings, self.parts[number]
         torch.manual_seed(part.seed)
-        network: Any = build(s.network, dropout=s.dropout)
+        network: Any = CompactDepthNet(s.network, dropout=s.dropout)
         if part.photos:
             network.load_state_dict(self.encoder, strict=False)
             rates = {True: s.learning_rate * (s.encoder_rate if self.encoder else 1.0), False: s.learning_rate}
@@ -242,7 +245,7 @@ class DepthTask:
         save_file({**tensors, "prior": prior}, beside)
         os.replace(beside, folder / "model.safetensors")
         properties = {"licence": s.licence, "data": "photos with depth maps"}
-        export_onnx(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
+        export_depth(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
 
         def named(indices: list[int]) -> list[str]:
             return [self.data.names[i] for i in indices]
@@ -267,7 +270,7 @@ class DepthTask:
         """Maps of the validation photos by all members."""
         networks = []
         for weights in self.members:
-            network = build(self.settings.network)
+            network = CompactDepthNet(self.settings.network)
             network.load_state_dict(weights)
             networks.append(network.eval())
         return member_maps(self.settings.network, networks, prior, self.data, self.validation)
@@ -294,7 +297,7 @@ def train_depth(
     Raises:
         TrainingError: no data, or too few photos.
     """
-    with loop.open_processes(settings.device) as processes:
+    with open_processes(settings.device) as processes:
         if processes.count > 1:
             raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
         task = DepthTask(settings, processes)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vizcomp.errors import SettingsError, TrainingError, first_line
 from vizcomp.metrics import ByteImage
-from vizcomp.nets.compact_depth import STRIDE, CompactDepthConfig, rank_scale, scale_photo
+from vizcomp.nets.compact_onnx import STRIDE, CompactDepthConfig, rank_scale, scale_photo
 from vizcomp.training.settings import check_choices, check_ranges
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

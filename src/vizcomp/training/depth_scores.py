@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from vizcomp.metrics import ByteImage, spearman
-from vizcomp.nets.compact_depth import (
-    POSITION_STRIDE,
-    CompactDepthConfig,
-    build_ensemble,
-    ensemble_moments,
-    pad_to_stride,
-    position_planes,
-)
+from vizcomp.nets.compact_depth import CompactDepthEnsemble, ensemble_moments
+from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig, pad_to_stride, position_planes
 from vizcomp.training.depth_data import DepthData
 
 PRIOR_CELLS = (24, 32)  # rows and columns of the mean map
@@ -82,7 +76,7 @@ def mean_map(data: DepthData, chosen: list[int]) -> torch.Tensor:
 
 def member_maps(
     config: CompactDepthConfig,
-    members: list[torch.nn.Module],
+    members: Sequence[torch.nn.Module],
     prior: torch.Tensor | None,
     data: DepthData,
     chosen: list[int],
@@ -100,7 +94,7 @@ def member_maps(
     """
     sides = config.sides[first : first + len(members)]
     config = dataclasses.replace(config, members=len(members), sides=sides)
-    ensemble: Any = build_ensemble(config, members, prior).eval()
+    ensemble = CompactDepthEnsemble(config, members, prior).eval()
     cropped = []
     with torch.no_grad():
         for index in chosen:

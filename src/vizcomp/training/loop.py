@@ -22,7 +22,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,8 @@ from typing import Any, Protocol
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
-from vizcomp.training.launch import launched
+from vizcomp.training.curves import curves_svg
+from vizcomp.training.processes import Processes, launched
 from vizcomp.training.settings import SAVED, check_unchanged
 
 CHECKPOINT = "checkpoint.pt"
@@ -149,101 +150,6 @@ class RunResult:
     first: bool
 
 
-class Processes:
-    """The processes of a run: one alone, or several that `launch.run_processes`, `accelerate launch` or `torchrun` started."""
-
-    def __init__(self, device: str) -> None:
-        self.rank, self.count = 0, 1
-        self._accelerator: Any = None
-        if launched():
-            try:
-                from accelerate import Accelerator
-            except ImportError as exc:  # pragma: no cover - it is a dependency
-                raise TrainingError("several processes need the package accelerate", "pip install accelerate") from exc
-            self._accelerator = Accelerator(cpu=device == "cpu")
-            self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
-            self.device = self._accelerator.device
-        else:
-            self.device = open_device(device)
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the one that writes and prints."""
-        return self.rank == 0
-
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replaces each gradient by its mean over the processes."""
-        if self._accelerator is None:
-            return
-        mine = [p for p in parameters if p.grad is not None]
-        flat = torch.cat([p.grad.reshape(-1) for p in mine if p.grad is not None])
-        flat = self._accelerator.reduce(flat, "mean")
-        start = 0
-        for p in mine:
-            if p.grad is not None:
-                p.grad.copy_(flat[start : start + p.numel()].view_as(p))
-                start += p.numel()
-
-    def average(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replaces each floating-point tensor by its mean over the processes (statistics of batch normalisation)."""
-        if self._accelerator is not None:
-            for tensor in tensors:
-                if tensor.is_floating_point():
-                    tensor.copy_(self._accelerator.reduce(tensor, "mean"))
-
-    def agree(self, figures: Mapping[str, float], stop: bool) -> tuple[dict[str, float], bool]:
-        """The figures' means over the processes, and whether any of them is to stop. All give the same names."""
-        if self._accelerator is None:
-            return dict(figures), stop
-        mine = torch.tensor([*figures.values(), float(stop)], device=self.device)
-        *means, stopped = self._accelerator.reduce(mine, "mean").tolist()
-        return dict(zip(figures, means, strict=True)), stopped > 0
-
-    def of_the_first(self, number: int) -> int:
-        """The first process's number, in all processes."""
-        if self._accelerator is None:
-            return number
-        mine = torch.tensor([number if self.first else 0], device=self.device)
-        return int(self._accelerator.reduce(mine, "sum"))
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self._accelerator is not None:
-            self._accelerator.wait_for_everyone()
-
-    def close(self) -> None:
-        """Ends the connection between the processes."""
-        if self._accelerator is not None and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-    def check_batch(self, batch: int, least: int = 1) -> None:
-        """Refuses a batch of which a process would get fewer than `least` pictures.
-
-        Raises:
-            SettingsError: the batch is too small.
-        """
-        if batch // self.count < least:
-            raise SettingsError(
-                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger batch"
-            )
-
-
-def open_device(name: str) -> torch.device:
-    """`auto`, or a name of torch's (`cpu`, `cuda`, `cuda:1`, `mps`).
-
-    Raises:
-        SettingsError: the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as exc:
-        raise SettingsError(f"device {name!r} cannot be used: {first_line(exc)}", "use --device cpu") from exc
-    return device
-
-
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """The seed of a step's random numbers: a mix in which neighbouring steps share nothing (constants of SplitMix64)."""
     x = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB + 1) & (2**64 - 1)
@@ -325,16 +231,6 @@ def troubles_told() -> Iterator[None]:
         if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in said or "nccl" in said):
             raise TrainingError("another process of this run has ended", "use --resume once the reason is gone") from exc
         raise
-
-
-@contextlib.contextmanager
-def open_processes(device: str) -> Iterator[Processes]:
-    """The run's processes, their connection closed at the end."""
-    processes = Processes(device)
-    try:
-        yield processes
-    finally:
-        processes.close()
 
 
 class _Means:
@@ -598,44 +494,3 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.part")
     beside.write_text(text, "utf-8")
     os.replace(beside, path)
-
-
-_COLOURS = ("#1f6feb", "#d1495b", "#2a9d5c", "#b7791f", "#7b4fb5", "#4a5568", "#0e7c86", "#a03e99")
-
-
-def curves_svg(records: list[dict[str, Any]]) -> str:
-    """Each figure over the epochs, in its own range: an SVG document, 640 wide.
-
-    Thin lines are training, thick ones validation. A run of several stages has a colour for each.
-    """
-    series: dict[str, dict[tuple[str, bool], list[tuple[float, float]]]] = {}
-    stages: dict[str, int] = {}
-    for record in records:
-        stage, epoch = record.get("stage", ""), record["epoch"]
-        stages.setdefault(stage, len(stages))
-        training = {n: v for n, v in record.items() if n not in ("stage", "step", "epoch", "validation")}
-        for checked, figures in ((False, training), (True, record["validation"])):
-            for name, value in figures.items():
-                series.setdefault(name, {}).setdefault((stage, checked), []).append((epoch, value))
-    last = max((r["epoch"] for r in records), default=1.0)
-    height = 70 * len(series) + 30
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" font-family="sans-serif" font-size="11">',
-        f'<rect width="640" height="{height}" fill="white"/>',
-    ]
-    for row, (name, lines) in enumerate(sorted(series.items())):
-        top, bottom = 70 * row + 20, 70 * row + 70
-        values = [value for points in lines.values() for _, value in points]
-        low, high = min(values), max(values)
-        colour = _COLOURS[row % len(_COLOURS)] if len(stages) == 1 else "#222"
-        parts.append(f'<text x="8" y="{top - 4}" fill="{colour}">{name}: {low:.4g} to {high:.4g}, last {values[-1]:.4g}</text>')
-        parts.append(f'<line x1="8" x2="632" y1="{bottom}" y2="{bottom}" stroke="#ddd"/>')
-        for (stage, checked), points in sorted(lines.items(), key=lambda line: line[0][1]):
-            if len(stages) > 1:
-                colour = _COLOURS[stages[stage] % len(_COLOURS)]
-            heights = ((e, bottom - (bottom - top) * (v - low) / max(high - low, 1e-12)) for e, v in points)
-            line = " ".join(f"{8 + 624 * e / last:.1f},{y:.1f}" for e, y in heights)
-            style = f'fill="none" stroke="{colour}" stroke-width="{2 if checked else 1}"'
-            parts.append(f'<polyline points="{line}" {style}><title>{stage or name}</title></polyline>')
-    parts.append(f'<text x="8" y="{height - 6}">0 to {last:g} epochs; thick: on the validation part</text></svg>')
-    return "\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from vizcomp.nets.compact_depth import POSITION_STRIDE, STRIDE
+from vizcomp.nets.compact_onnx import POSITION_STRIDE, STRIDE
 from vizcomp.training.depth_data import DepthData, DepthTrainSettings
 
 SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))  # shares of the long side; the first is 4:3
@@ -19,6 +19,60 @@ def _uniform(low: float, high: float, *shape: int) -> torch.Tensor:
 
 def _chance(share: float) -> bool:
     return bool(torch.rand(()) < share)
+
+
+def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:
+    """Pictures moved by up to `most` pixels both ways, mirrored at the edges, and flipped left to right at random.
+
+    (N, 3, H, W) to the same shape and dtype, channels last in memory.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    if most:
+        images = F.pad(images, (most,) * 4, mode="reflect")
+        dy = torch.randint(0, 2 * most + 1, (n, 1), device=device)
+        dx = torch.randint(0, 2 * most + 1, (n, 1), device=device)
+    else:
+        dy = dx = torch.zeros(n, 1, dtype=torch.long, device=device)
+    rows = dy + torch.arange(height, device=device)  # (N, H)
+    columns = torch.arange(width, device=device).expand(n, width)
+    flip = torch.rand(n, 1, device=device) < 0.5
+    columns = dx + torch.where(flip, width - 1 - columns, columns)  # (N, W)
+    index = torch.arange(n, device=device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def corrupted(images: torch.Tensor, share: float) -> torch.Tensor:
+    """About `share` of the pictures blurred or made noisy: float (N, 3, H, W) in 0..1 to the same.
+
+    Half of those are made smaller by up to 2.3 and large again, half get noise of standard deviation up to 0.1.
+    """
+    chosen = torch.rand(len(images)) < share
+    count = int(chosen.sum())
+    if not count:
+        return images
+    some = images[chosen]
+    half = (count + 1) // 2
+    side = images.shape[-1]
+    smaller = int(torch.randint(max(1, round(side * 0.44)), side, (1,)))
+    blurred = F.interpolate(some[:half], size=(smaller, smaller), mode="area")
+    blurred = F.interpolate(blurred, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    noisy = some[half:]
+    noise = torch.rand(len(noisy), 1, 1, 1, device=images.device) * 0.1 * torch.randn_like(noisy)
+    images = images.clone()
+    images[chosen] = torch.cat([blurred, (noisy + noise).clamp(0, 1)])
+    return images
+
+
+def erased(images: torch.Tensor, side: int) -> torch.Tensor:
+    """A square of `side` at a random place of each picture becomes grey (DeVries and Taylor 2017): (N, 3, H, W) to the same."""
+    if not side:
+        return images
+    n, _, height, width = images.shape
+    y = torch.randint(0, height, (n, 1), device=images.device) - torch.arange(height, device=images.device)
+    x = torch.randint(0, width, (n, 1), device=images.device) - torch.arange(width, device=images.device)
+    inside = ((2 * y).abs() <= side)[:, None, :, None] & ((2 * x).abs() <= side)[:, None, None, :]
+    return images.masked_fill(inside, 0.5)
 
 
 def depth_views(data: DepthData, chosen: list[int], settings: DepthTrainSettings) -> tuple[torch.Tensor, torch.Tensor]:

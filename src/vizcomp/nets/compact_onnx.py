@@ -1,0 +1,225 @@
+"""Runs the small depth network: how near each part of a photo is, and how far the answer can be trusted.
+
+The network itself is in `compact_depth`; this file needs ONNX Runtime and no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.errors import ModelError, SettingsError
+from vizcomp.nets.sessions import open_network, return_memory
+
+NAME = "vizcomp-compact-depth"
+STRIDE = 16
+"""The encoder halves four times: both sides of its input must be multiples of this."""
+POSITION_STRIDE = 4
+"""Pixels of the input for each cell of a map."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompactDepthConfig:
+    """Configuration of the network; saved beside its weights and inside the ONNX file.
+
+    Attributes:
+        channels: of the stem and of the three stages.
+        pyramid: channels of the decoder at 1/8 and at 1/4.
+        members: networks in the ensemble.
+        long_side: photos are scaled so that their long side has this many pixels.
+        sides: for each member, the long side to which it scales the photo further; empty for `long_side` throughout.
+        prior: weight of the training photos' mean map, which is added to the members' maps; 0 for none.
+        bits: of a weight in the exported file, 2 to 8.
+        group: weights of an output channel that share a scale there; 0 for all.
+        calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
+    """
+
+    channels: tuple[int, int, int, int] = (16, 32, 64, 128)
+    pyramid: tuple[int, int] = (48, 24)
+    members: int = 3
+    long_side: int = 128
+    sides: tuple[int, ...] = ()
+    prior: float = 0.0
+    bits: int = 8
+    group: int = 0
+    calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        sizes = (*self.channels, *self.pyramid, self.members, self.long_side)
+        if len(self.channels) != 4 or len(self.pyramid) != 2 or any(not isinstance(n, int) or n < 1 for n in sizes):
+            raise SettingsError(f"channels {self.channels} and {self.pyramid}: four and two positive numbers are needed")
+        if self.long_side % STRIDE or self.long_side > 1024:
+            raise SettingsError(f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024")
+        sides = self.sides
+        if (sides and len(sides) != self.members) or any(not isinstance(n, int) or not 16 <= n <= self.long_side for n in sides):
+            raise SettingsError(f"sides {sides} are not one for each of {self.members} members, of 16 to {self.long_side}")
+        if not isinstance(self.prior, (int, float)) or not 0 <= self.prior <= 10:
+            raise SettingsError(f"prior = {self.prior!r} is not between 0 and 10")
+        if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise SettingsError(f"bits = {self.bits!r} is not between 2 and 8")
+        if not isinstance(self.group, int) or (self.group and not 8 <= self.group <= 65536):
+            raise SettingsError(f"group = {self.group!r} is neither 0 nor between 8 and 65536")
+        if len(self.calibration) != 3 or not all(math.isfinite(x) for x in self.calibration):
+            raise SettingsError("calibration must be three finite numbers")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as a dict of JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CompactDepthConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            SettingsError: a value is missing, unknown or out of range.
+        """
+        try:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**fields)
+        except TypeError as exc:
+            raise SettingsError(f"not a configuration of the compact depth network: {exc}") from exc
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthPrediction:
+    """Depth of one photo; (h, w) is the photo scaled to the network's long side.
+
+    Attributes:
+        depth: float32 (h, w) in 0..1, large = near: the share of the photo that lies farther away than this place.
+        confidence: float32 (h, w) in 0..1. Of the pairs of this place and another, the expected share in
+            the right order minus the share in the wrong order; 0 is a guess. Its mean over the photo is
+            the expected rank correlation (Kendall's tau).
+    """
+
+    depth: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+
+
+def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width of a photo scaled to a long side, aspect kept, each at least 1."""
+    scale = long_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
+    """A photo scaled to a long side: uint8 (H, W, 3) or (H, W) to uint8 (h, w, 3).
+
+    Photos of more than 16 times that size are first thinned, to at least 8 pixels on a side for each
+    pixel of the result. Then the mean of whole squares is taken, which is fast, and the rest is filtered
+    bilinearly.
+    """
+    from PIL import Image
+
+    height, width = scaled_size(image.shape[0], image.shape[1], long_side)
+    thin = min(image.shape[0] // (8 * height), image.shape[1] // (8 * width))
+    if thin > 1:
+        image = image[::thin, ::thin]
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    factor = min(picture.width // (2 * width), picture.height // (2 * height))
+    if factor > 1:
+        picture = picture.reduce(factor)
+    return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+
+
+def pad_to_stride(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Repeats the last row and column until both sides are multiples of `STRIDE`: uint8 (h, w, 3) to (h', w', 3)."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
+
+
+def position_planes(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Vertical and horizontal position of each 4x4 cell, -1 and 1 at the edges of the *unpadded* photo.
+
+    Args:
+        height, width: of the photo before padding to the stride.
+
+    Returns:
+        float32 (2, h' / 4, w' / 4), h' and w' padded; beyond 1 in the padding, where it is cut off at 1.5.
+    """
+    rows = (height + -height % STRIDE) // POSITION_STRIDE
+    columns = (width + -width % STRIDE) // POSITION_STRIDE
+    y = np.minimum((np.arange(rows) + 0.5) * POSITION_STRIDE * 2 / height - 1, 1.5)
+    x = np.minimum((np.arange(columns) + 0.5) * POSITION_STRIDE * 2 / width - 1, 1.5)
+    return np.stack(np.meshgrid(y, x, indexing="ij")).astype(np.float32)
+
+
+class CompactDepth:
+    """Runs an exported network with ONNX Runtime on the CPU.
+
+    Args:
+        path: an .onnx file of `training.export.export_depth`; None for the bundled one.
+        threads: threads of ONNX Runtime.
+
+    Attributes:
+        config: the configuration that the file carries.
+        fingerprint: SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        ModelError: the file is missing, damaged, or not a network of this kind.
+    """
+
+    def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
+        hint = "use the bundled network, or the model.onnx that vizcomp train --kind depth wrote"
+        what = "depth network"
+        self._session, metadata, self.fingerprint, path = open_network(
+            path, "compact_depth.onnx", NAME, what=what, hint=hint, threads=threads
+        )
+        self._path = path
+        return_memory()  # unpacking the weights took 170 MB for a moment
+        if {i.name: i.type for i in self._session.get_inputs()} != {"image": "tensor(uint8)", "position": "tensor(float)"}:
+            raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
+        try:
+            self.config = CompactDepthConfig.from_dict(json.loads(metadata.get("config", "null") or "null"))
+        except (SettingsError, ValueError, TypeError, AttributeError) as exc:
+            raise ModelError(f"{path}: the network's configuration cannot be read", hint) from exc
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> DepthPrediction:
+        """Depth and confidence of a photo.
+
+        Args:
+            image: uint8 (H, W, 3) RGB or (H, W) grey, upright, of any size and aspect from 1x1.
+
+        Raises:
+            ValueError: `image` is no such array.
+            ModelError: the network failed on it.
+        """
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+            raise ValueError(f"a photo is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
+        small = scale_photo(image, self.config.long_side)
+        height, width = small.shape[:2]
+        feeds = {"image": pad_to_stride(small)[None], "position": position_planes(height, width)[None]}
+        try:
+            (maps,) = self._session.run(None, feeds)
+        except Exception as exc:  # ONNX Runtime raises several kinds
+            raise ModelError(f"{self._path}: the network failed: {exc}") from exc
+        nearness, confidence = maps[0, 0, :height, :width], maps[0, 1, :height, :width]
+        if not np.isfinite(maps).all():
+            raise ModelError(
+                f"{self._path}: the network's answer is not finite", "its weights are damaged; train or fetch it again"
+            )
+        return DepthPrediction(rank_scale(nearness), np.clip(confidence, 0.0, 1.0).astype(np.float32))
+
+
+def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h, w) to float32 (h, w).
+
+    An array without differences becomes 0.5 throughout.
+    """
+    flat = values.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    if ordered[-1] - ordered[0] <= 1e-6:
+        return np.full(values.shape, 0.5, np.float32)
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    group = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    last = np.append(first[1:], len(flat)) - 1
+    ranks = np.empty(len(flat), np.float32)
+    ranks[order] = ((first + last) / (2.0 * (len(flat) - 1)))[group]
+    return ranks.reshape(values.shape)

@@ -1,0 +1,124 @@
+"""Losses of trainings: of images, of a classifier's answers, and of bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vizcomp.metrics import MS_SSIM_WEIGHTS
+from vizcomp.nets.ssim import similarity
+
+RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
+REACH = 2  # as `coding.MAX_REACH`
+
+
+def ms_ssim_loss(image: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
+    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first scales, for crops too small for five.
+
+    The window is a Gaussian of 11 pixels and sigma 1.5, smaller on small scales. The published weights are
+    brought to a sum of one.
+
+    Args:
+        image, source: float (N, 3, H, W) in 0..1.
+
+    Returns:
+        a scalar.
+    """
+    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=image.device)
+    weights = weights / weights.sum()
+    total = torch.zeros(image.shape[0], device=image.device)
+    for scale in range(scales):
+        contrast, luminance = similarity(image, source, _blurred, peak=1.0)
+        value = contrast * luminance if scale == scales - 1 else contrast
+        total = total + weights[scale] * value.mean((1, 2, 3)).clamp_min(1e-4).log()
+        image, source = F.avg_pool2d(image, 2), F.avg_pool2d(source, 2)
+    return 1 - total.exp().mean()
+
+
+def _blurred(planes: torch.Tensor) -> torch.Tensor:
+    """Means over Gaussian windows inside the planes: (N, C, H, W) to (N, C, h, w).
+
+    As products with banded matrices: a convolution of one channel is many times slower on a CPU, its
+    gradient above all.
+    """
+    n, c, height, width = planes.shape
+    side = min(11, height, width)
+    side -= 1 - side % 2
+    at = torch.arange(side, device=planes.device, dtype=planes.dtype) - side // 2
+    line = torch.exp(-(at**2) / (2 * 1.5**2))
+    line = line / line.sum()
+    flat = _bands(line, height) @ planes.reshape(n * c, height, width) @ _bands(line, width).T
+    return flat.view(n, c, *flat.shape[-2:])
+
+
+def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
+    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place further."""
+    rows = side - len(line) + 1
+    at = torch.arange(side, device=line.device)[None] - torch.arange(rows, device=line.device)[:, None]
+    return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
+
+
+def reconstruction_loss(kind: str, image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Scalar loss between float images (N, 3, H, W) in about -1..1; `kind` is one of `RECONSTRUCTIONS`."""
+    with torch.autocast(image.device.type, enabled=False):  # variances are differences of near numbers: no half precision
+        image, source = image.float(), source.float()
+        difference = (image - source) / 2
+        if kind == "l1":
+            return difference.abs().mean()
+        if kind == "l2":
+            return 10 * difference.square().mean()
+        return 0.5 * difference.abs().mean() + ms_ssim_loss(image / 2 + 0.5, source / 2 + 0.5)
+
+
+def divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence from the target to the answer, both logits (N, classes): (N,), nats."""
+    return F.kl_div(F.log_softmax(logits, 1), F.log_softmax(target, 1), log_target=True, reduction="none").sum(1)
+
+
+class BitGuesser(nn.Module):
+    """Logistic regression of each bit on the bits that are coded before it, in the order of `vizcomp.vzc.coding`.
+
+    It estimates the cost of bits after entropy coding. The reconstruction loss has no reason to make bits
+    predictable. With a price on this cost, the encoder writes an unpredictable bit only where it is worth
+    it (entropy-constrained coding: Chou, Lookabaugh and Gray 1989; Balle, Laparra and Simoncelli 2017).
+    The regression sees what the entropy coder's context model sees: earlier bits within two rows and
+    columns.
+
+    Attributes:
+        channels: bits of a position in each iteration.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        slots, side = sum(channels), 2 * REACH + 1
+        # the last input is a plane of ones: it tells where the grid ends
+        self.weight = nn.Parameter(torch.zeros(slots, slots + 1, side, side))
+        self.bias = nn.Parameter(torch.zeros(slots))
+        before = torch.zeros(side * side)
+        before[: side * side // 2] = 1  # rows above, and to the left
+        earlier = torch.ones(slots, slots).tril(-1)
+        mask = earlier[:, :, None, None].expand(-1, -1, side, side).clone()
+        mask[range(slots), range(slots)] = before.view(side, side)
+        self.register_buffer("mask", torch.cat([mask, torch.ones(slots, 1, side, side)], 1), persistent=False)
+        self.mask: torch.Tensor
+
+    def forward(self, codes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Cost of each bit of a position, in bits: float32 (bits,), the mean over images and positions.
+
+        Args:
+            codes: (N, channels[t], H, W), -1 or 1, of the first iterations, all or some. Gradients go to
+                the codes too: a bit is drawn to its guess.
+        """
+        bits = torch.cat(list(codes), 1)
+        count = bits.shape[1]
+        seen = F.pad(torch.cat([bits, torch.ones_like(bits[:, :1])], 1), (REACH,) * 4)
+        weight = (self.weight * self.mask)[:count]
+        weight = torch.cat([weight[:, :count], weight[:, -1:]], 1)
+        guess = F.conv2d(seen, weight, self.bias[:count]).float()
+        nats = F.softplus(guess) - guess * (bits.float() + 1) / 2  # cross entropy of the bit
+        return nats.mean((0, 2, 3)) / math.log(2)

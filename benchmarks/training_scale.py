@@ -5,7 +5,7 @@ middle of a longer run would tell less. Shares of the pictures are trained on fo
 them take, and all runs are checked on the same held pictures. Runs lie in the folder of -o: what is finished there is not done
 again, so a run of `vizcomp train` may be moved to epochs-N/run there.
 
-    python benchmarks/training_scale.py --recipe training/watcher.toml --data CIFAR/train --epochs 1 2 4 20 \\
+    python benchmarks/training_scale.py --recipe recipes/watcher.toml --data CIFAR/train --epochs 1 2 4 20 \\
         --share 0.25 0.5 --share-epochs 4 -o scale
 """
 

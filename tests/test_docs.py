@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = sorted(
     path
-    for folder in (".", "docs", "docs/decisions", "docs/models", "benchmarks", "samples", "training")
+    for folder in (".", "docs", "docs/decisions", "docs/models", "benchmarks", "samples", "recipes")
     for path in (ROOT / folder).glob("*.md")
 )
 # Pages on the commands; those of decisions and benchmarks name options of other programs.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -395,6 +397,21 @@ def test_the_kind_of_a_recipe(tmp_path: Path) -> None:
     recipe.write_text('kind = "classifier"\n')
     assert read_values(None, recipe, None) == ("classifier", {})
     assert read_values(None, None, None) == ("codec", {})
+
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+README_LINES = re.findall(r"`vizcomp train ([^`]*)`", (RECIPES / "README.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("line", README_LINES)
+def test_the_commands_of_the_recipes_are_valid(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RECIPES.parent)
+    arguments = line.replace("THROUGH", "--classifier a --set watching=b").split()
+    options = dict(pairwise(arguments))
+    pairs = [value for name, value in pairwise(arguments) if name == "--set"]
+    kind, values = read_values(options.get("--kind"), Path(options["--recipe"]), None)
+    cls: type = {"codec": CodecTrainSettings, "classifier": ClassifierTrainSettings, "depth": DepthTrainSettings}[kind]
+    build(cls, changed(cls, values, {"data": options["--data"]}, pairs))
 
 
 def command(*arguments: object, code: int = 0) -> str:

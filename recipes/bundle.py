@@ -1,4 +1,4 @@
-"""Puts a run's model into the package: `python training/bundle.py RUN NAME [--classifier inception]`.
+"""Puts a run's model into the package: `python recipes/bundle.py RUN NAME [--classifier inception]`.
 
 Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors. A codec names the classifier whose answer its encoder is
 told; in the package that is a bundled name instead of the path it had while training.

@@ -1,8 +1,8 @@
 """Trains the network behind `--guide text`: where a text detector is likely to look.
 
-    python training/text_regions.py views  --data ../shared/data --work run --share 0      # and --share 1, beside it
-    python training/text_regions.py train  --work run                                  # the bundled file
-    python training/text_regions.py cross  --work run --fold 1    # without the odd street photos, to be measured on them
+    python recipes/text_regions.py views  --data ../shared/data --work run --share 0      # and --share 1, beside it
+    python recipes/text_regions.py train  --work run                                  # the bundled file
+    python recipes/text_regions.py cross  --work run --fold 1    # without the odd street photos, to be measured on them
 
 Views are crops of photos, turned, zoomed, with other light, some with words painted in; what RapidOCR's detector (PP-OCRv6,
 its probability of text for each pixel) says of each is stored beside it, as the largest value in each 8x8 block. The network

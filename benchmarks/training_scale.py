@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from vizcomp import datasets
-from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
+from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings
+from vizcomp.training.loop import train
 from vizcomp.training.settings import SAVED, build, read_recipe
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 560, 310, 70, 270
@@ -75,7 +76,7 @@ def trained(values: dict[str, Any], data: Path, epochs: int, share: float, folde
         given = thinned(data, share, full.validation, full.seed, folder / "pictures")
         settings = dataclasses.replace(full, data=str(given), epochs=round(epochs / share), validation=0.0)
     resume = (folder / "run" / SAVED).exists()
-    result = train_classifier(settings, folder / "run", resume=resume)
+    result = train(ClassifierTask, settings, folder / "run", resume=resume)
     pictures = len(datasets.read_labelled(given, part="train")) * (1 - settings.validation)
     run = Run(
         pictures=round(pictures),

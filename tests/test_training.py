@@ -23,9 +23,10 @@ from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E40
 from vizcomp.nets import classifiers  # noqa: E402
 from vizcomp.neural import NeuralCodec  # noqa: E402
 from vizcomp.training import codec, loop, processes  # noqa: E402
-from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier  # noqa: E402
-from vizcomp.training.codec import CodecTrainSettings, load_weights, save_codec, train_codec  # noqa: E402
+from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings  # noqa: E402
+from vizcomp.training.codec import CodecTask, CodecTrainSettings, load_weights, save_codec  # noqa: E402
 from vizcomp.training.depth_data import DepthTrainSettings  # noqa: E402
+from vizcomp.training.loop import train  # noqa: E402
 from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss  # noqa: E402
 from vizcomp.training.settings import build, changed, read_values  # noqa: E402
 from vizcomp.training.views import corrupted, shifted_and_flipped  # noqa: E402
@@ -71,7 +72,7 @@ def same(a: Path, b: Path) -> bool:
 
 def test_a_classifier_learns_and_writes_its_run(classes: Path, tmp_path: Path) -> None:
     seen: list[loop.Progress] = []
-    result = train_classifier(classifier_settings(classes, epochs=16, average=0.5), tmp_path, on_progress=seen.append)
+    result = train(ClassifierTask, classifier_settings(classes, epochs=16, average=0.5), tmp_path, on_progress=seen.append)
     assert result.figures["accuracy"] == 1.0  # a colour is easy
     assert seen[-1].figures["loss"] < seen[0].figures["loss"]
     assert [name for name, _ in result.skipped] == ["light/broken.png"]
@@ -87,28 +88,28 @@ def test_a_teacher_answers_every_view(classes: Path, tmp_path: Path) -> None:
     """What the teacher takes for the other class the pupil learns to take for it too, whatever the labels say."""
     taught: dict[str, object] = {"architecture": "whitened", "network": {"channels": [24, 24, 24]}, "learning_rate": 0.1}
     settings = classifier_settings(classes, epochs=16, average=0.5, **taught)
-    assert train_classifier(settings, tmp_path / "teacher").figures["accuracy"] == 1.0
+    assert train(ClassifierTask, settings, tmp_path / "teacher").figures["accuracy"] == 1.0
     teacher = classifiers.load(tmp_path / "teacher" / "model.safetensors")
     with torch.no_grad():
         teacher.network.fc.weight.copy_(teacher.network.fc.weight.flip(0))
     wrong = tmp_path / "wrong.safetensors"
     classifiers.save(wrong, "whitened", teacher.network, teacher.classes, {})
     pupil = {"epochs": 16, "average": 0.5, "teachers": str(wrong), "teaching": 1.0, "taught": "views", "mix": 0.5}
-    assert train_classifier(classifier_settings(classes, **pupil), tmp_path / "pupil").figures["accuracy"] == 0.0
+    assert train(ClassifierTask, classifier_settings(classes, **pupil), tmp_path / "pupil").figures["accuracy"] == 0.0
     with pytest.raises(SettingsError, match="taught"):
         classifier_settings(classes, taught="twice")
 
 
 @pytest.mark.parametrize("taught", ["once", "views"])
 def test_a_taught_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, taught: str) -> None:
-    train_classifier(classifier_settings(classes), tmp_path / "teacher")
+    train(ClassifierTask, classifier_settings(classes), tmp_path / "teacher")
     settings = classifier_settings(
         classes, teachers=str(tmp_path / "teacher" / "model.safetensors"), taught=taught, mix=0.5, erase=4, bias_factor=8.0
     )
-    train_classifier(settings, tmp_path / "whole")
+    train(ClassifierTask, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(settings, tmp_path / "parts", on_progress=_Stop(2))
-    train_classifier(settings, tmp_path / "parts", resume=True)
+        train(ClassifierTask, settings, tmp_path / "parts", on_progress=_Stop(2))
+    train(ClassifierTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -126,33 +127,33 @@ class _Stop:
 
 def test_a_stopped_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path) -> None:
     settings = classifier_settings(classes)
-    train_classifier(settings, tmp_path / "whole")
+    train(ClassifierTask, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_classifier(settings, tmp_path / "parts", on_progress=_Stop(2))
-    train_classifier(settings, tmp_path / "parts", resume=True)
+        train(ClassifierTask, settings, tmp_path / "parts", on_progress=_Stop(2))
+    train(ClassifierTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
-    train_classifier(settings, tmp_path / "parts", resume=True)  # a finished run writes its result again
+    train(ClassifierTask, settings, tmp_path / "parts", resume=True)  # a finished run writes its result again
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_stopped_codec_goes_on_bit_for_bit(classes: Path, tmp_path: Path) -> None:
     settings = codec_settings(classes)
-    train_codec(settings, tmp_path / "whole")
+    train(CodecTask, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_codec(settings, tmp_path / "parts", on_progress=_Stop(1))
-    train_codec(settings, tmp_path / "parts", resume=True)
+        train(CodecTask, settings, tmp_path / "parts", on_progress=_Stop(1))
+    train(CodecTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_codec_learns_through_a_classifier_and_can_be_used(classes: Path, tmp_path: Path) -> None:
-    train_classifier(classifier_settings(classes), tmp_path / "seer")
+    train(ClassifierTask, classifier_settings(classes), tmp_path / "seer")
     seer = str(tmp_path / "seer" / "model.safetensors")
     network = {**TINY, "given": 2}
     settings = codec_settings(
         classes, classifier=seer, task_weight=0.05, network=network, steps=40, ramp=(0.0, 0.1), contexts=True
     )
     seen: list[loop.Progress] = []
-    result = train_codec(settings, tmp_path / "run", on_progress=seen.append)
+    result = train(CodecTask, settings, tmp_path / "run", on_progress=seen.append)
     assert seen[-1].figures["reconstruction"] < seen[0].figures["reconstruction"]
     assert "task" in seen[-1].figures
     assert {"psnr at 1", "accuracy at 2", "accuracy on sources"} <= result.figures.keys()
@@ -174,7 +175,7 @@ def test_a_codec_learns_from_photos(tmp_path: Path) -> None:
         data=str(tmp_path / "photos"), network=network, steps=6, batch=4, crop=32, task_weight=0, reconstruction="ms-ssim",
         validation=0.25, contexts=False, device="cpu",
     )  # fmt: skip
-    result = train_codec(settings, tmp_path / "run")
+    result = train(CodecTask, settings, tmp_path / "run")
     assert {"psnr at 2", "ms_ssim at 1"} <= result.figures.keys()
 
 
@@ -188,22 +189,22 @@ def test_a_loss_that_is_not_finite_ends_the_run(classes: Path, tmp_path: Path, m
 
     monkeypatch.setattr(codec, "reconstruction_loss", breaking)
     with pytest.raises(TrainingError, match="not finite"):
-        train_codec(codec_settings(classes), tmp_path)
+        train(CodecTask, codec_settings(classes), tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_what_cannot_go_on_says_so(classes: Path, tmp_path: Path) -> None:
     settings = classifier_settings(classes, epochs=1)
-    train_classifier(settings, tmp_path / "run")
+    train(ClassifierTask, settings, tmp_path / "run")
     with pytest.raises(SettingsError, match="holds a run already"):
-        train_classifier(settings, tmp_path / "run")
+        train(ClassifierTask, settings, tmp_path / "run")
     with pytest.raises(SettingsError, match="another epochs"):
-        train_classifier(classifier_settings(classes, epochs=2), tmp_path / "run", resume=True)
+        train(ClassifierTask, classifier_settings(classes, epochs=2), tmp_path / "run", resume=True)
     with pytest.raises(SettingsError, match="nothing to resume"):
-        train_classifier(settings, tmp_path / "none", resume=True)
+        train(ClassifierTask, settings, tmp_path / "none", resume=True)
     (tmp_path / "run" / loop.CHECKPOINT).write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="cannot be read"):
-        train_classifier(settings, tmp_path / "run", resume=True)
+        train(ClassifierTask, settings, tmp_path / "run", resume=True)
     for wrong in ({"epochs": 0}, {"architecture": "vgg"}, {"corrupt": 2}):
         with pytest.raises(SettingsError):
             classifier_settings(classes, **wrong)
@@ -309,7 +310,7 @@ def test_a_codec_begins_with_one_of_other_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shown", ["batch", "image"])
 def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, shown: str) -> None:
-    train_classifier(classifier_settings(classes), tmp_path / "seer")
+    train(ClassifierTask, classifier_settings(classes), tmp_path / "seer")
     settings = codec_settings(
         classes,
         classifier=str(tmp_path / "seer" / "model.safetensors"),
@@ -323,11 +324,11 @@ def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, 
         iterations="all",
     )
     seen: list[loop.Progress] = []
-    train_codec(settings, tmp_path / "whole", on_progress=seen.append)
+    train(CodecTask, settings, tmp_path / "whole", on_progress=seen.append)
     assert 0.9 < seen[-1].figures["rate"] < 1.1, "of untrained bits next to nothing can be guessed"
     with pytest.raises(KeyboardInterrupt):
-        train_codec(settings, tmp_path / "parts", on_progress=_Stop(1))
-    train_codec(settings, tmp_path / "parts", resume=True)
+        train(CodecTask, settings, tmp_path / "parts", on_progress=_Stop(1))
+    train(CodecTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -472,9 +473,9 @@ def test_a_batch_smaller_than_the_processes_is_refused(classes: Path, tmp_path: 
 
     monkeypatch.setattr(processes, "Processes", Many)
     with pytest.raises(SettingsError, match="a batch of 3 gives 4 processes fewer than 1"):
-        train_codec(codec_settings(classes, batch=3), tmp_path / "codec")
+        train(CodecTask, codec_settings(classes, batch=3), tmp_path / "codec")
     with pytest.raises(SettingsError, match="a batch of 7 gives 4 processes fewer than 2"):
-        train_classifier(classifier_settings(classes, batch=7), tmp_path / "classifier")
+        train(ClassifierTask, classifier_settings(classes, batch=7), tmp_path / "classifier")
     assert not list(tmp_path.iterdir())
 
 

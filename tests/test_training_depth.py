@@ -17,10 +17,10 @@ torch = pytest.importorskip("torch")
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError  # noqa: E402
 from vizcomp.metrics import spearman  # noqa: E402
 from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig  # noqa: E402
-from vizcomp.training.depth import SCORE, train_depth  # noqa: E402
+from vizcomp.training.depth import SCORE, DepthTask  # noqa: E402
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos  # noqa: E402
 from vizcomp.training.depth_scores import depth_loss, mean_map  # noqa: E402
-from vizcomp.training.loop import Progress  # noqa: E402
+from vizcomp.training.loop import Progress, train  # noqa: E402
 from vizcomp.training.settings import build, read_recipe, read_saved  # noqa: E402
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
@@ -64,7 +64,7 @@ def settings(data: Path, **changes) -> DepthTrainSettings:  # type: ignore[no-un
 def test_a_run_writes_everything_and_learns(data: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     chosen = settings(data, epochs=30, network=dataclasses.replace(TINY, members=1))
-    result = train_depth(chosen, tmp_path / "run", on_progress=seen.append)
+    result = train(DepthTask, chosen, tmp_path / "run", on_progress=seen.append)
     assert {p.name for p in (tmp_path / "run").iterdir()} == WRITTEN
     assert result.skipped == ()
     assert [p.epoch for p in seen] == list(range(1, 31))
@@ -100,12 +100,12 @@ class Stop:
 @pytest.mark.parametrize("after", [2, 4, 6])  # within the first member, between the two, within the second
 def test_a_resumed_run_ends_in_the_same_bits(data: Path, tmp_path: Path, after: int) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_depth(settings(data), whole)
+    train(DepthTask, settings(data), whole)
     with pytest.raises(KeyboardInterrupt):
-        train_depth(settings(data), parts, on_progress=Stop(after))
+        train(DepthTask, settings(data), parts, on_progress=Stop(after))
     assert not (parts / "model.onnx").exists()
     torch.rand(7)  # whatever the process drew in between must not matter
-    train_depth(settings(data), parts, resume=True)
+    train(DepthTask, settings(data), parts, resume=True)
     for name in ("model.safetensors", "model.onnx", "metrics.jsonl"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 
@@ -113,7 +113,7 @@ def test_a_resumed_run_ends_in_the_same_bits(data: Path, tmp_path: Path, after: 
 def test_a_run_leaves_the_random_state_of_its_caller_alone(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    train_depth(settings(data, epochs=1), tmp_path / "run")
+    train(DepthTask, settings(data, epochs=1), tmp_path / "run")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -142,11 +142,11 @@ def test_pretraining_and_folds_resume_to_the_same_bits(data: Path, classes: Path
         epochs=1,
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_depth(chosen, whole)
+    train(DepthTask, chosen, whole)
     with pytest.raises(KeyboardInterrupt):
-        train_depth(chosen, parts, on_progress=Stop(after))
+        train(DepthTask, chosen, parts, on_progress=Stop(after))
     torch.rand(7)
-    train_depth(chosen, parts, resume=True)
+    train(DepthTask, chosen, parts, resume=True)
     for name in ("model.safetensors", "model.onnx", "metrics.jsonl"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 
@@ -154,7 +154,7 @@ def test_pretraining_and_folds_resume_to_the_same_bits(data: Path, classes: Path
 def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     chosen = settings(data, folds=3, epochs=20, network=dataclasses.replace(TINY, members=2))
-    result = train_depth(chosen, tmp_path / "folds", on_progress=seen.append)
+    result = train(DepthTask, chosen, tmp_path / "folds", on_progress=seen.append)
     assert [p.stage for p in seen[::20]] == [
         *(f"fold {fold} of 3, member {member} of 2" for fold in (1, 2, 3) for member in (1, 2)),
         "member 1 of 2",
@@ -165,7 +165,7 @@ def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Pat
     assert (card["photos"]["trained_on"], card["photos"]["validation"]) == (12, [])
     assert card["photos"]["folds"] == [[f"s{k:02d}" for k in range(f, 12, 3)] for f in range(3)]
     assert card["network"]["calibration"] != list(TINY.calibration)
-    train_depth(dataclasses.replace(chosen, folds=0, validation=0.0), tmp_path / "none")
+    train(DepthTask, dataclasses.replace(chosen, folds=0, validation=0.0), tmp_path / "none")
     assert (tmp_path / "folds" / "model.safetensors").read_bytes() == (tmp_path / "none" / "model.safetensors").read_bytes()
 
 
@@ -177,7 +177,7 @@ def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(dat
     assert float(prior.std()) == pytest.approx(1.0, abs=1e-4)
     assert float(prior[0, 0, 20:].mean()) > float(prior[0, 0, :4].mean())  # the ground comes nearer downwards
     network = dataclasses.replace(TINY, long_side=80, sides=(80, 64), prior=0.5, bits=5, group=32)
-    result = train_depth(settings(data, folds=2, side=64, epochs=20, network=network), tmp_path / "run")
+    result = train(DepthTask, settings(data, folds=2, side=64, epochs=20, network=network), tmp_path / "run")
     assert result.figures[SCORE] > 0.4
     assert CompactDepth(tmp_path / "run" / "model.onnx").config.sides == (80, 64)
     from safetensors.numpy import load_file
@@ -199,17 +199,19 @@ def test_folds_keep_photos_of_one_place_together() -> None:
 
 def test_pretraining_gives_all_members_one_start(data: Path, classes: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    train_depth(settings(data, pretrain=str(classes), pretrain_epochs=8, epochs=1), tmp_path / "run", on_progress=seen.append)
+    train(
+        DepthTask, settings(data, pretrain=str(classes), pretrain_epochs=8, epochs=1), tmp_path / "run", on_progress=seen.append
+    )
     assert [p.stage for p in seen] == [*["pretraining"] * 8, "member 1 of 2", "member 2 of 2"]
     assert [p.step for p in seen[:2]] == [2, 4]  # 140 pictures in batches of 64
     assert seen[7].figures["accuracy"] > 0.6
     with pytest.raises(InputError, match="holds no classes"):
-        train_depth(settings(data, pretrain=str(data / "photos")), tmp_path / "none")
+        train(DepthTask, settings(data, pretrain=str(data / "photos")), tmp_path / "none")
     one = tmp_path / "one"
     (one / "0").mkdir(parents=True)
     (one / "0" / "a.png").write_bytes((classes / "0" / "0.png").read_bytes())
     with pytest.raises(TrainingError, match="one class"):
-        train_depth(settings(data, pretrain=str(one)), tmp_path / "none")
+        train(DepthTask, settings(data, pretrain=str(one)), tmp_path / "none")
 
 
 def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(data: Path, tmp_path: Path) -> None:
@@ -230,20 +232,20 @@ def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(data: Path, 
 
 def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no training data"):
-        train_depth(settings(tmp_path), tmp_path / "run")
+        train(DepthTask, settings(tmp_path), tmp_path / "run")
     (tmp_path / "photos").mkdir()
     (tmp_path / "depth").mkdir()
     with pytest.raises(TrainingError, match="0 usable photos"):
-        train_depth(settings(tmp_path), tmp_path / "run")
+        train(DepthTask, settings(tmp_path), tmp_path / "run")
     with pytest.raises(SettingsError, match="device"):
-        train_depth(settings(data, device="no-such-device"), tmp_path / "run")
+        train(DepthTask, settings(data, device="no-such-device"), tmp_path / "run")
     with pytest.raises(SettingsError, match="nothing to resume"):
-        train_depth(settings(data), tmp_path / "empty", resume=True)
+        train(DepthTask, settings(data), tmp_path / "empty", resume=True)
     with pytest.raises(SettingsError, match="nothing to resume"):
         read_saved(tmp_path / "empty")
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
-        train_depth(settings(data), tmp_path / "file" / "run")
+        train(DepthTask, settings(data), tmp_path / "file" / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,22 +257,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(training, "depth_loss", broken)
     with pytest.raises(TrainingError, match="not finite"):
-        train_depth(settings(data), tmp_path / "run")
+        train(DepthTask, settings(data), tmp_path / "run")
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train_depth(settings(data, epochs=1), run)
+    train(DepthTask, settings(data, epochs=1), run)
     with pytest.raises(SettingsError, match="holds a run already"):
-        train_depth(settings(data, epochs=1), run)
+        train(DepthTask, settings(data, epochs=1), run)
     with pytest.raises(SettingsError, match="another seed"):
-        train_depth(settings(data, epochs=1, seed=5), run, resume=True)
+        train(DepthTask, settings(data, epochs=1, seed=5), run, resume=True)
     saved = read_saved(run)
     assert saved.pop("kind") == "depth"
     assert build(DepthTrainSettings, saved) == settings(data, epochs=1)
     (run / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(TrainingError, match="cannot be read"):
-        train_depth(settings(data, epochs=1), run, resume=True)
+        train(DepthTask, settings(data, epochs=1), run, resume=True)
 
 
 @pytest.mark.parametrize(

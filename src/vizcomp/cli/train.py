@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +65,8 @@ def train(
     from vizcomp.training import settings
 
     kind, values = settings.read_values(kind, recipe, output if resume else None)
-    cls, start = _training(kind)
+    task = _task(kind)
+    cls = task.settings_class
     options = {"data": data, "classifier": classifier, "seed": seed, "device": device}
     options = {name: value for name, value in options.items() if value is not None}
     values = settings.changed(cls, values, options, pairs or [])
@@ -75,10 +75,12 @@ def train(
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     with shared.downloads_on(console, quiet=quiet):
         settings.find_data(kind, values, download=download, offline=offline)
-    checked = settings.build(cls, values)
+    checked: Any = settings.build(cls, values)
     if devices > 1:
         _start_processes(devices)
     import torch
+
+    from vizcomp.training import loop
 
     torch.set_num_threads(threads)
     with shared.downloads_on(console, quiet=quiet), console.status("reading the data") as status:
@@ -89,25 +91,23 @@ def train(
             if progress.at_end:
                 console.print(line, markup=False)
 
-        result = start(checked, output, resume=resume, on_progress=on_progress, on_stage=status.update)
+        result = loop.train(task, checked, output, resume=resume, on_progress=on_progress, on_stage=status.update)
     if result.first:
         _print_result(result, output / ("model.onnx" if kind == "depth" else "model.safetensors"), console)
 
 
-def _training(kind: str) -> tuple[type[Any], Callable[..., loop.RunResult]]:
-    """The settings' class of a kind, and the function that trains it."""
+def _task(kind: str) -> type[loop.Task]:
     if kind == "classifier":
-        from vizcomp.training.classifier import ClassifierTrainSettings, train_classifier
+        from vizcomp.training.classifier import ClassifierTask
 
-        return ClassifierTrainSettings, train_classifier
+        return ClassifierTask
     if kind == "depth":
-        from vizcomp.training.depth import train_depth
-        from vizcomp.training.depth_data import DepthTrainSettings
+        from vizcomp.training.depth import DepthTask
 
-        return DepthTrainSettings, train_depth
-    from vizcomp.training.codec import CodecTrainSettings, train_codec
+        return DepthTask
+    from vizcomp.training.codec import CodecTask
 
-    return CodecTrainSettings, train_codec
+    return CodecTask
 
 
 def _start_processes(devices: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
-from vizcomp.training.processes import Processes, open_processes
+from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
 from vizcomp.training.views import corrupted, erased, shifted_and_flipped
 
@@ -135,13 +135,18 @@ def answers_of(
     return torch.cat(parts)
 
 
-class ClassifierTask:
-    """A classifier's training, for `loop.run`."""
+class ClassifierTask(loop.Task):
+    """A classifier's training."""
+
+    kind = "classifier"
+    settings_class = ClassifierTrainSettings
 
     def __init__(self, settings: ClassifierTrainSettings, processes: Processes) -> None:
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
+        processes.check_batch(s.batch, least=2)
         self.data = datasets.read_labelled(Path(s.data), part="train")
+        self.skipped = self.data.skipped
         train, held = datasets.split(self.data.labels, s.validation, s.seed)
         if len(train) < s.batch:
             raise TrainingError(
@@ -231,8 +236,7 @@ class ClassifierTask:
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model.parameters())
         self.optimiser.step()
-        # early on the average follows closely, or it would still hold the first weights in a short run
-        loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
+        self.update_average(index, s.average)
         return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).float().mean()}
 
     @torch.no_grad()
@@ -245,18 +249,6 @@ class ClassifierTask:
             images = self.images[chosen.to(self.images.device)].float() / 255
             right += int((self.average(images).argmax(1) == self.labels[chosen.to(self.labels.device)]).sum())
         return {"accuracy": right / len(self.held)}
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
@@ -272,33 +264,3 @@ class ClassifierTask:
         about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **metadata}
         loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.data.classes}, indent=2) + "\n")
         return figures
-
-
-def train_classifier(
-    settings: ClassifierTrainSettings,
-    folder: Path,
-    *,
-    resume: bool = False,
-    on_progress: Callable[[loop.Progress], None] | None = None,
-    on_stage: Callable[[str], None] | None = None,
-) -> loop.RunResult:
-    """Trains a classifier and writes the run folder; see `loop.run` for files and errors.
-
-    Returns:
-        how it ended; its figures hold `accuracy` on the validation part.
-    """
-    with open_processes(settings.device) as processes:
-        processes.check_batch(settings.batch, least=2)
-        task = ClassifierTask(settings, processes)
-        return loop.run(
-            task,
-            folder,
-            settings={"kind": "classifier", **dataclasses.asdict(settings)},
-            seed=settings.seed,
-            processes=processes,
-            resume=resume,
-            on_progress=on_progress,
-            on_stage=on_stage,
-            validate_every=settings.validate_every,
-            skipped=task.data.skipped,
-        )

@@ -20,7 +20,7 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 from vizcomp.training import loop
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.losses import RECONSTRUCTIONS, BitGuesser, divergence, reconstruction_loss
-from vizcomp.training.processes import Processes, open_processes
+from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
@@ -200,12 +200,16 @@ def load_weights(path: Path, network: RecurrentCodec) -> None:
         raise ModelError(f"{path}: not the weights of such a codec: {first_line(exc)}") from exc
 
 
-class CodecTask:
-    """A codec's training, for `loop.run`."""
+class CodecTask(loop.Task):
+    """A codec's training."""
+
+    kind = "codec"
+    settings_class = CodecTrainSettings
 
     def __init__(self, settings: CodecTrainSettings, processes: Processes) -> None:
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
+        processes.check_batch(s.batch)
         self.config = RecurrentConfig.from_dict(s.network)
         if self.config.given and not s.classifier and s.task_weight:
             raise SettingsError(
@@ -312,7 +316,7 @@ class CodecTask:
         self.processes.average_gradients(parameters + (list(self.guesser.parameters()) if self.guesser is not None else []))
         torch.nn.utils.clip_grad_norm_(parameters, s.clip)
         self.optimiser.step()
-        loop.update_average(self.average, self.model, min(s.average, (1 + index) / (10 + index)))
+        self.update_average(index, s.average)
         return figures
 
     def _loss(
@@ -425,17 +429,11 @@ class CodecTask:
         return figures | {f"ms_ssim at {t + 1}": float(scores[t, 1]) for t in range(iterations)}
 
     def state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            **({"guesser": self.guesser.state_dict()} if self.guesser is not None else {}),
-        }
+        guesser = {"guesser": self.guesser.state_dict()} if self.guesser is not None else {}
+        return super().state() | guesser
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        super().load_state(state)
         if self.guesser is not None:
             self.guesser.load_state_dict(state["guesser"])
 
@@ -464,33 +462,3 @@ class CodecTask:
         about = {"kind": "codec", "network": self.config.to_dict(), **metadata}
         loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
         return figures
-
-
-def train_codec(
-    settings: CodecTrainSettings,
-    folder: Path,
-    *,
-    resume: bool = False,
-    on_progress: Callable[[loop.Progress], None] | None = None,
-    on_stage: Callable[[str], None] | None = None,
-) -> loop.RunResult:
-    """Trains a codec and writes the run folder; see `loop.run` for files and errors.
-
-    Returns:
-        how it ended; its figures are `psnr at N`, and `accuracy at N` or `ms_ssim at N`, for N iterations.
-    """
-    with open_processes(settings.device) as processes:
-        processes.check_batch(settings.batch)
-        task = CodecTask(settings, processes)
-        return loop.run(
-            task,
-            folder,
-            settings={"kind": "codec", **dataclasses.asdict(settings)},
-            seed=settings.seed,
-            processes=processes,
-            resume=resume,
-            on_progress=on_progress,
-            on_stage=on_stage,
-            validate_every=settings.validate_every,
-            skipped=task.skipped,
-        )

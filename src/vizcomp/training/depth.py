@@ -18,7 +18,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from vizcomp.training import loop
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
 from vizcomp.training.depth_scores import calibrate, depth_loss, mean_map, member_maps, rank_correlations
 from vizcomp.training.export import export_depth
-from vizcomp.training.processes import Processes, open_processes
+from vizcomp.training.processes import Processes
 from vizcomp.training.views import depth_views, small_views
 
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
@@ -61,10 +61,15 @@ class _Part:
     member: int = 0
 
 
-class DepthTask:
-    """The training of a depth network, for `loop.run`."""
+class DepthTask(loop.Task):
+    """The training of a depth network."""
+
+    kind = "depth"
+    settings_class = DepthTrainSettings
 
     def __init__(self, settings: DepthTrainSettings, processes: Processes) -> None:
+        if processes.count > 1:
+            raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
         self.settings, self.processes = settings, processes
         s = settings
         self.data = read_depth_data(Path(s.data), s.network.long_side)
@@ -91,7 +96,7 @@ class DepthTask:
             raise TrainingError(f"{s.pretrain} holds pictures of one class", "two or more classes are needed")
         self.images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2)
         self.classes = torch.from_numpy(pictures.labels)
-        self.skipped += pictures.skipped
+        self.skipped = [*self.skipped, *pictures.skipped]
         batch = min(s.pretrain_batch, len(pictures))
         per_epoch = len(pictures) // batch
         stage = loop.Stage(per_epoch * s.pretrain_epochs, per_epoch, batch, "pretraining")
@@ -168,7 +173,7 @@ class DepthTask:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         if part.photos:
-            loop.update_average(self.average, self.model, min(s.average, (index + 1) / (index + 10)))
+            self.update_average(index, s.average)
         return {"loss": loss.detach(), **figures}
 
     def _batch(self, part: _Part, index: int, count: int) -> torch.Tensor:
@@ -213,22 +218,13 @@ class DepthTask:
         return {SCORE: float(rank_correlations(self._maps(part), self.data, part.checked).mean())}
 
     def state(self) -> dict[str, Any]:
-        return {
-            "stage": self.number,
-            "encoder": self.encoder,
-            "members": self.members,
-            "answers": self.answers,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
+        stages = {"stage": self.number, "encoder": self.encoder, "members": self.members, "answers": self.answers}
+        return super().state() | stages
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.encoder, self.members, self.answers = state["encoder"], state["members"], state["answers"]
         self._begin(state["stage"])
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        super().load_state(state)
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         """Calibrates and writes the network; the ensemble's mean rank correlation on photos not trained on."""
@@ -278,38 +274,3 @@ class DepthTask:
 
 def _copied(network: torch.nn.Module) -> Weights:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-
-
-def train_depth(
-    settings: DepthTrainSettings,
-    folder: Path,
-    *,
-    resume: bool = False,
-    on_progress: Callable[[loop.Progress], None] | None = None,
-    on_stage: Callable[[str], None] | None = None,
-) -> loop.RunResult:
-    """Trains the depth network and writes the run folder; see `loop.run` for files and errors.
-
-    Returns:
-        how it ended; its figures hold `rank correlation`, Spearman's on photos not trained on: the
-        validation photos, or with folds each photo by the ensemble of its fold.
-
-    Raises:
-        TrainingError: no data, or too few photos.
-    """
-    with open_processes(settings.device) as processes:
-        if processes.count > 1:
-            raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
-        task = DepthTask(settings, processes)
-        return loop.run(
-            task,
-            folder,
-            settings={"kind": "depth", **dataclasses.asdict(settings)},
-            seed=settings.seed,
-            processes=processes,
-            resume=resume,
-            on_progress=on_progress,
-            on_stage=on_stage,
-            validate_every=settings.validate_every,
-            skipped=task.skipped,
-        )

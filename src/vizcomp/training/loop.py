@@ -15,26 +15,26 @@ that is not finite ends all of them in the same step. Only the first process wri
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
 from vizcomp.training.curves import curves_svg
-from vizcomp.training.processes import Processes, launched
+from vizcomp.training.processes import Processes, open_processes, stop_between_steps, troubles_told
 from vizcomp.training.settings import SAVED, check_unchanged
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SECONDS = 120.0
+REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,34 @@ def stage_of(stages: Sequence[Stage], step: int) -> tuple[int, int]:
     raise IndexError("the run has fewer steps")
 
 
-class Task(Protocol):
-    """One kind of training, seen from the loop."""
+class Task:
+    """One kind of training; subclasses are made of settings and processes.
 
-    @property
-    def stages(self) -> Sequence[Stage]:
-        """The run's stages, in order."""
-        ...
+    Attributes:
+        kind: its name on the command line.
+        settings_class: a dataclass with at least `seed`, `device` and `validate_every`.
+        stages: of the run, in order.
+        skipped: (name, reason) of each picture that could not be used.
+        model: the network in training.
+        average: the average of its weights.
+        optimiser: of its weights.
+    """
+
+    kind: ClassVar[str]
+    settings_class: ClassVar[type]
+    stages: Sequence[Stage]
+    skipped: Sequence[tuple[str, str]]
+    model: Any
+    average: Any
+    optimiser: torch.optim.Optimizer
+
+    def __init__(self, settings: Any, processes: Processes) -> None:
+        """Reads the data and builds the network.
+
+        Raises:
+            SettingsError, TrainingError, InputError: settings or data cannot be used.
+        """
+        raise NotImplementedError
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         """Step `index` of the run: one update of the weights. Draws from torch's global generator only.
@@ -77,17 +98,11 @@ class Task(Protocol):
         Returns:
             figures, to be averaged over an epoch.
         """
-        ...
+        raise NotImplementedError
 
     def validate(self) -> Mapping[str, float]:
         """Figures on the validation part, at an epoch's end."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and plain values to resume from; `model` holds the weights in training."""
-        ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
+        raise NotImplementedError
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         """Writes model.safetensors and model.json.
@@ -98,7 +113,29 @@ class Task(Protocol):
         Returns:
             figures of the exported model on the validation part.
         """
-        ...
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values to resume from."""
+        return {name: getattr(self, name).state_dict() for name in ("model", "average", "optimiser")}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        for name in ("model", "average", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+
+    @torch.no_grad()
+    def update_average(self, index: int, decay: float) -> None:
+        """Moves the average towards the model, buffers included (Polyak and Juditsky 1992).
+
+        In the first steps it follows closely, or it would keep the first weights in a short run.
+        """
+        weights, share = self.model.state_dict(), 1 - min(decay, (1 + index) / (10 + index))
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(weights[name].to(value.dtype), share)
+            else:
+                value.copy_(weights[name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,59 +215,6 @@ def one_cycle(step: int, steps: int, warm: float = 0.2, last: float = 0.0) -> fl
     if step < up:
         return (step + 1) / (up + 1)
     return last + (1 - last) * max(0.0, (steps - step) / max(1.0, steps - up))
-
-
-@torch.no_grad()
-def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
-    """Moves `average` towards `model` by 1 - decay, buffers of batch normalisation included (Polyak and Juditsky 1992)."""
-    now = model.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(now[name].to(value.dtype), 1 - decay)
-        else:
-            value.copy_(now[name])
-
-
-@contextlib.contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM set a flag, which the yielded function reads, instead of breaking into a step.
-
-    A second Ctrl-C, some seconds later, breaks in: the checkpoint is then the last one that was written at an interval.
-    """
-    asked: list[float] = []
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
-        yield lambda: False
-        return
-
-    def answer(number: int, _: object) -> None:
-        if number == signal.SIGINT and asked and time.monotonic() - asked[0] > 3:
-            raise KeyboardInterrupt
-        asked.append(time.monotonic())
-
-    before = {s: signal.signal(s, answer) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def troubles_told() -> Iterator[None]:
-    """Turns what torch and numpy throw when memory is short, and what they throw when another process is gone, into errors.
-
-    Raises:
-        TrainingError: out of memory, or the connection to another process is lost.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as exc:
-        said = str(exc).lower()
-        if isinstance(exc, MemoryError) or "out of memory" in said or "can't allocate" in said:
-            raise TrainingError("out of memory", "use a smaller batch, or a smaller network") from exc
-        if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in said or "nccl" in said):
-            raise TrainingError("another process of this run has ended", "use --resume once the reason is gone") from exc
-        raise
 
 
 class _Means:
@@ -325,7 +309,7 @@ class _Run:
         if self.on_stage is not None:
             self.on_stage(stage)
 
-    def add(self, figures: Mapping[str, float], validate_every: int, report_seconds: float) -> None:
+    def add(self, figures: Mapping[str, float], validate_every: int) -> None:
         """Counts a step; closes an epoch at its end, or reports where that is due."""
         if names := [name for name, value in figures.items() if not math.isfinite(value)]:
             raise _not_finite(f"the {names[0]} is", self.step + 1, self.folder)
@@ -335,7 +319,7 @@ class _Run:
         self.step += 1
         ended = index + 1 == stage.steps
         if not ended and (index + 1) % stage.steps_per_epoch:
-            if time.monotonic() - self.reported > report_seconds:
+            if time.monotonic() - self.reported > REPORT_SECONDS:
                 self._report(stage, index + 1, {}, at_end=False)
             return
         epoch = (index + 1) / stage.steps_per_epoch
@@ -404,32 +388,24 @@ class _Run:
             raise _unwritable(exc, self.folder) from exc
 
 
-def run(
-    task: Task,
+def train(
+    task_class: type[Task],
+    settings: Any,
     folder: Path,
     *,
-    settings: dict[str, Any],
-    seed: int,
-    processes: Processes,
-    resume: bool,
+    resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
-    report_seconds: float = 10.0,
-    checkpoint_seconds: float = 120.0,
-    validate_every: int = 1,
-    skipped: Collection[tuple[str, str]] = (),
 ) -> RunResult:
-    """Runs a task to its end and writes the run folder.
+    """Trains a model and writes the run folder.
 
     The folder gets settings.json, checkpoint.pt, metrics.jsonl, curves.svg and the model.
 
     Args:
-        settings: JSON values; a run is resumed only with the same settings, those in `FREE` aside.
-        on_progress: called at every epoch's end and every `report_seconds`, in the first process.
+        settings: of the task's settings class. A run is resumed only with the same settings, those in
+            `FREE` aside. The last epoch of a stage is validated whatever `validate_every` says.
+        on_progress: called at every epoch's end and every `REPORT_SECONDS`, in the first process.
         on_stage: called with a few words for what may take a while between the steps.
-        checkpoint_seconds: between checkpoints.
-        validate_every: epochs between validations; the last epoch of a stage is always validated.
-        skipped: passed on to the result.
 
     Raises:
         SettingsError: `resume` without a checkpoint, with other settings or other data; or without
@@ -439,32 +415,34 @@ def run(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     began = time.monotonic()
-    current = _Run(task, folder, settings, processes, on_progress, on_stage)
-    with torch.random.fork_rng(enabled=processes.device.type != "mps"), troubles_told():
-        current.open(resume, processes)
-        start = current.step
-        with stop_between_steps() as asked_to_stop:
-            for step in range(start, current.steps):
-                torch.manual_seed(step_seed(seed, step, processes.rank))
-                figures = {name: float(value) for name, value in task.step(step).items()}
-                figures, stop = processes.agree(figures, asked_to_stop())
-                current.add(figures, validate_every, report_seconds)
-                at_end = current.step == current.steps
-                if stop or at_end or time.monotonic() - current.written > checkpoint_seconds:
-                    current.write()
-                if stop and not at_end:
-                    raise KeyboardInterrupt
-        final = current.export()
-    processes.wait()
-    return RunResult(
-        folder=folder,
-        figures=final,
-        steps=current.steps,
-        new_steps=max(0, current.steps - start),
-        seconds=time.monotonic() - began,
-        skipped=tuple(skipped),
-        first=processes.first,
-    )
+    with open_processes(settings.device) as processes:
+        task = task_class(settings, processes)
+        run = _Run(task, folder, {"kind": task.kind, **dataclasses.asdict(settings)}, processes, on_progress, on_stage)
+        with torch.random.fork_rng(enabled=processes.device.type != "mps"), troubles_told():
+            run.open(resume, processes)
+            start = run.step
+            with stop_between_steps() as asked_to_stop:
+                for step in range(start, run.steps):
+                    torch.manual_seed(step_seed(settings.seed, step, processes.rank))
+                    figures = {name: float(value) for name, value in task.step(step).items()}
+                    figures, stop = processes.agree(figures, asked_to_stop())
+                    run.add(figures, settings.validate_every)
+                    at_end = run.step == run.steps
+                    if stop or at_end or time.monotonic() - run.written > CHECKPOINT_SECONDS:
+                        run.write()
+                    if stop and not at_end:
+                        raise KeyboardInterrupt
+            final = run.export()
+        processes.wait()
+        return RunResult(
+            folder=folder,
+            figures=final,
+            steps=run.steps,
+            new_steps=max(0, run.steps - start),
+            seconds=time.monotonic() - began,
+            skipped=tuple(task.skipped),
+            first=processes.first,
+        )
 
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:

@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,45 @@ def open_processes(device: str) -> Iterator[Processes]:
         yield processes
     finally:
         processes.close()
+
+
+@contextlib.contextmanager
+def stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM set a flag for the yielded function, in place of breaking into a step.
+
+    A second Ctrl-C, some seconds later, does break in; the last checkpoint is then that of an interval.
+    """
+    asked: list[float] = []
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield lambda: False
+        return
+
+    def answer(number: int, _: object) -> None:
+        if number == signal.SIGINT and asked and time.monotonic() - asked[0] > 3:
+            raise KeyboardInterrupt
+        asked.append(time.monotonic())
+
+    handlers = {s: signal.signal(s, answer) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def troubles_told() -> Iterator[None]:
+    """Turns the exceptions of short memory and of lost processes into errors.
+
+    Raises:
+        TrainingError: out of memory, or the connection to another process is lost.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        message = str(exc).lower()
+        if isinstance(exc, MemoryError) or "out of memory" in message or "can't allocate" in message:
+            raise TrainingError("out of memory", "use a smaller batch, or a smaller network") from exc
+        if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in message or "nccl" in message):
+            raise TrainingError("another process of this run has ended", "use --resume once the reason is gone") from exc
+        raise

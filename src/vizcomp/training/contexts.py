@@ -17,7 +17,7 @@ SIDE = 256  # photos are coded in parts of this side: as much context as a large
 
 def fit_contexts(
     network: RecurrentCodec,
-    words: dict[str, Any],
+    metadata: dict[str, Any],
     images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
     *,
     most: int = 0,
@@ -27,7 +27,7 @@ def fit_contexts(
 
     Args:
         network: on the CPU.
-        words: of the codec; `classifier` names what the encoder is told the answer of.
+        metadata: of the codec; `classifier` names what the encoder is told the answer of.
         images: uint8 (N, H, W, 3) of the native size, or photos (H, W, 3) of any sizes from `SIDE` up.
         most: images used at most, evenly chosen; 0 = 10,000 of a native size, or 400 parts of photos.
 
@@ -35,7 +35,7 @@ def fit_contexts(
         the model, and its arrays under the names that a codec's file uses.
     """
     network = network.eval().requires_grad_(False)
-    codec = NeuralCodec(network, coding.ContextModel.flat(network.config.bits), words, "in training")
+    codec = NeuralCodec(network, coding.ContextModel.flat(network.config.bits), metadata, "in training")
     many = network.config.iterations
     if network.config.native:
         stack = np.asarray(images)[:: max(1, len(images) // (most or 10_000))]

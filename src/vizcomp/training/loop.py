@@ -446,8 +446,8 @@ def train(
 
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
-    kept = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
-    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller learning_rate, and half=false{kept}")
+    note = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
+    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller learning_rate, and half=false{note}")
 
 
 def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vizcomp import _native, coefficients
-from vizcomp.coefficients import STANDARD_CODE_LENGTHS, ZIGZAG, Component, JpegImage, RealImage
+from vizcomp.coefficients import STANDARD_CODE_LENGTHS, ZIGZAG, Component, JpegImage
 from vizcomp.errors import FormatError, SettingsError, TooLargeError, TruncatedError, UnsupportedError
 
 
@@ -91,23 +91,17 @@ def test_random_coefficients_return_exactly(sampling: list[tuple[int, int]], siz
     grey=st.booleans(),
     density=st.sampled_from([0.0, 0.01, 0.1, 0.9]),
     largest=st.sampled_from([1, 3, 40, 1023]),
-    restart=st.integers(0, 5),
     seed=st.integers(0, 99),
 )
-def test_any_coefficients_return_exactly(
-    width: int, height: int, grey: bool, density: float, largest: int, restart: int, seed: int
-) -> None:
+def test_any_coefficients_return_exactly(width: int, height: int, grey: bool, density: float, largest: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = blank(width, height, [(1, 1)] if grey else SAMPLINGS[1], "grey" if grey else "ycbcr")
-    image.restart_interval = restart
     for c in image.components:
         shape = c.coefficients.shape
         c.coefficients[:] = rng.integers(-largest, largest + 1, shape) * (rng.random(shape) < density)
     for progressive in (True, False):
-        data = coefficients.write(image, progressive=progressive, restarts=restart > 0)
-        back = coefficients.read(data)
-        assert_same(image, back)
-        assert back.restart_interval == restart
+        data = coefficients.write(image, progressive=progressive)
+        assert_same(image, coefficients.read(data))
 
 
 def test_long_runs_of_empty_blocks_return_exactly() -> None:
@@ -140,10 +134,13 @@ def test_a_skewed_code_is_limited_to_sixteen_bits() -> None:
     assert at < len(blocks)
     for progressive in (True, False):
         assert_same(image, coefficients.read(coefficients.write(image, progressive=progressive)))
-    lengths = coefficients.code_lengths(image.components[0])
-    assert lengths.max() == 16
-    used = lengths[lengths > 0].astype(float)
-    assert (2.0**-used).sum() < 1  # room for the all-ones code, which T.81 forbids
+    data = coefficients.write(image, progressive=False)
+    at = data.index(b"\xff\xc4") + 4  # one segment: the DC table, then the AC table
+    at += 17 + sum(data[at + 1 : at + 17])
+    assert data[at] == 0x10
+    counts = np.frombuffer(data[at + 1 : at + 17], np.uint8)
+    assert counts[15] > 0
+    assert (counts * 0.5 ** np.arange(1, 17)).sum() < 1  # room for the all-ones code, which T.81 forbids
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -186,16 +183,16 @@ def test_equal_tables_are_written_once() -> None:
 # ------------------------------------------------------------------------------------------------ header, refusals
 
 
-def test_header_without_decoding() -> None:
+def test_what_stands_before_the_first_scan() -> None:
     data = pillow(photo(50, 30), quality=40, progressive=True, subsampling=2, comment=b"hello")
-    header = coefficients.read_header(data)
     image = coefficients.read(data)
-    assert (header.width, header.height, header.progressive, header.colour) == (50, 30, True, "ycbcr")
-    assert [(c.h, c.v) for c in header.components] == [(2, 2), (1, 1), (1, 1)]
-    assert (0xFE, b"hello") in header.segments
-    np.testing.assert_array_equal(header.tables[0], image.tables[0])
-    # only the header is read: a broken body does not matter
-    assert coefficients.read_header(data[: data.index(b"\xff\xda") + 20]).width == 50
+    assert (image.width, image.height, image.progressive, image.colour) == (50, 30, True, "ycbcr")
+    assert [(c.h, c.v) for c in image.components] == [(2, 2), (1, 1), (1, 1)]
+    assert (0xFE, b"hello") in image.segments
+    with Image.open(io.BytesIO(data)) as opened:
+        tables = opened.quantization  # type: ignore[attr-defined]
+    for slot, table in tables.items():
+        assert image.tables[slot].tolist() == list(table)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -252,9 +249,8 @@ def frame(marker: int, *, precision: int = 8, width: int = 16, height: int = 16,
     ],
 )
 def test_what_is_not_supported_is_named(data: bytes, word: str) -> None:
-    for function in (coefficients.read, coefficients.read_header):
-        with pytest.raises(UnsupportedError, match=word):
-            function(data)
+    with pytest.raises(UnsupportedError, match=word):
+        coefficients.read(data)
 
 
 def test_a_bomb_is_refused_at_once() -> None:
@@ -345,14 +341,14 @@ def test_unwritable_images_are_refused() -> None:
 def test_native_functions_check_their_buffers() -> None:
     good = np.zeros((2, 2, 64), np.int16)
     with pytest.raises((TypeError, ValueError)):
-        _native.encode_scans(((good, 3, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 0, 2, 2)  # more rows than there are
+        _native.encode_scans(((good, 3, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)  # more rows than there are
     with pytest.raises((TypeError, ValueError)):
-        _native.encode_scans(((good.astype(np.float32), 2, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 0, 2, 2)
+        _native.encode_scans(((good.astype(np.float32), 2, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     with pytest.raises((TypeError, ValueError)):
-        _native.quantise(4, good, good, good, None, None, bytes(256), bytes(64), good)
+        _native.quantise(4, good, good, good, None, bytes(256), bytes(64), good)
     with pytest.raises((BufferError, TypeError, ValueError)):
         _native.forward(np.zeros((8, 8), np.uint8)[:, ::2], 8, 4, 1, 1, 1, (np.zeros(64, np.float32),))
-    status, _ = _native.encode_scans(((good, 2, 2, 3, 2, 1, 1, 1, 0),), 1, 1, 0, 2, 2)  # more real rows than rows
+    status, _ = _native.encode_scans(((good, 2, 2, 3, 2, 1, 1, 1, 0),), 1, 1, 2, 2)  # more real rows than rows
     assert status
 
 
@@ -371,6 +367,12 @@ def reference(plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     blocks = plane.reshape(rows, 8, cols, 8).transpose(0, 2, 1, 3)
     m = dct_matrix()
     return (m @ blocks @ m.T).reshape(rows, cols, 64)
+
+
+def inverse(blocks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    rows, cols = blocks.shape[:2]
+    m = dct_matrix()
+    return (m.T @ blocks.reshape(rows, cols, 8, 8) @ m).transpose(0, 2, 1, 3).reshape(8 * rows, 8 * cols)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (17, 33), (64, 48)])
@@ -414,19 +416,47 @@ def test_from_pixels_refuses_other_arrays() -> None:
             coefficients.from_pixels(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2"])
+def halved(plane: npt.NDArray[np.float64], down: int, across: int) -> npt.NDArray[np.float64]:
+    """The mean of each `down` x `across` samples."""
+    rows, cols = plane.shape
+    means: npt.NDArray[np.float64] = plane.reshape(rows // down, down, cols // across, across).mean((1, 3))
+    return means
+
+
+@pytest.mark.parametrize("sampling", [(1, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize("size", [(64, 48), (41, 23), (8, 8), (1, 1)])
-def test_halved_chroma_equals_halved_pixels(subsampling: str, size: tuple[int, int]) -> None:
-    pixels = photo(*size)
-    fine = coefficients.from_pixels(pixels, subsampling=subsampling)  # type: ignore[arg-type]
-    wanted = coefficients.from_pixels(pixels, subsampling="4:2:0")
-    got, halved = coefficients.halve_chroma(fine)
-    assert halved
-    for a, b in zip(got.components, wanted.components, strict=True):
-        assert (a.h, a.v, a.values.shape, a.real_rows) == (b.h, b.v, b.values.shape, b.real_rows)
-        inside = (size[1] // 16, size[0] // 16)  # blocks whose pixels all lie in the picture
-        np.testing.assert_allclose(a.values[: inside[0], : inside[1]], b.values[: inside[0], : inside[1]], atol=1e-2)
-    assert coefficients.halve_chroma(wanted)[1] is False
+def test_chroma_is_halved_as_its_pixels_would_be(sampling: tuple[int, int], size: tuple[int, int]) -> None:
+    h, v = sampling
+    image = blank(*size, [sampling, (1, 1), (1, 1)], "ycbcr")
+    rng = np.random.default_rng(0)
+    planes = []
+    for c in image.components:
+        c.coefficients[:] = rng.integers(-20, 21, c.coefficients.shape)
+        planes.append(inverse(c.coefficients.astype(float) * 3))
+    shapes = [blank(*size, [(2, 2), (1, 1), (1, 1)], "ycbcr").components[i].coefficients.shape for i in range(3)]
+    real, was_halved = coefficients.consume(image)
+    assert was_halved
+    inside = size[1] // 16, size[0] // 16  # whole MCUs: beside them blocks are mirrored
+    for i, (c, shape) in enumerate(zip(real.components, shapes, strict=True)):
+        assert (c.h, c.v) == ((2, 2) if i == 0 else (1, 1))
+        assert c.values.shape == shape
+        rows, cols = (inside[0] * 2, inside[1] * 2) if i == 0 else inside
+        plane = planes[i] if i == 0 else halved(planes[i][: 16 // v * inside[0], : 16 // h * inside[1]], 3 - v, 3 - h)
+        values = c.values if c.unit is None else c.values * c.unit
+        np.testing.assert_allclose(values[:rows, :cols], reference(plane)[:rows, :cols], atol=1e-3)
+
+
+def test_the_real_values_of_a_jpeg_are_coefficients_times_steps() -> None:
+    data = pillow(photo(30, 30), subsampling=2)
+    image = coefficients.read(data)
+    real, was_halved = coefficients.consume(coefficients.read(data))
+    assert not was_halved
+    for c, r in zip(image.components, real.components, strict=True):
+        values = c.coefficients.astype(np.float64) * image.tables[c.table]
+        assert r.unit is not None
+        np.testing.assert_array_equal(r.values * r.unit, values)
+        np.testing.assert_array_equal(r.dc(), values[..., 0])
+        np.testing.assert_allclose(r.ac_norm(), np.sqrt((values[..., 1:] ** 2).sum(2)), rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ quantisation
@@ -485,15 +515,11 @@ def test_a_wider_dead_zone_never_keeps_more() -> None:
         previous = now
 
 
-def test_the_dead_zone_is_of_the_block_and_of_the_frequency() -> None:
+def test_the_dead_zone_is_of_the_block() -> None:
     values = np.full((1, 2, 64), 16 * 1.45, np.float32)
     q = coefficients.quantise(values, np.full(64, 16), dead_zone=[[0.5, 0.4]])
     assert q[0, 0, 1:].tolist() == [1] * 63
     assert q[0, 1, 1:].tolist() == [2] * 63
-    frequency = np.zeros(64)
-    frequency[7] = -0.1
-    q = coefficients.quantise(values, np.full(64, 16), dead_zone_frequency=frequency)
-    assert q[0, 0].tolist() == [1] * 7 + [2] + [1] * 56
 
 
 def test_no_price_is_plain_rounding() -> None:
@@ -614,25 +640,22 @@ def test_dc_settled_over_bands_in_the_memory_of_the_values() -> None:
     np.testing.assert_array_equal(coefficients.quantise(values, np.full(64, 9), rate_weight=0.5, mcu=(1, 1), reuse=True), apart)
 
 
-def test_requantising_keeps_or_drops_what_lies_on_the_same_step() -> None:
+def test_what_lies_on_the_same_step_is_kept_or_dropped() -> None:
     image = coefficients.read(pillow(photo(64, 64), quality=80))
-    source = image.components[0].coefficients
-    table = image.tables[0].copy()
+    source, unit = image.components[0].coefficients, image.tables[0]
+    table = unit.copy()
     table[40:] *= 2
     for options in ({"dead_zone": 0.5}, {"dead_zone": 1.0}, {"dead_zone": 1.4}, {"dead_zone": 0.6, "rate_weight": 0.2}):
-        q = coefficients.requantise(image, 0, table, **options)  # type: ignore[arg-type]
-        kept = q[..., 1:40] == source[..., 1:40]
-        assert (kept | (q[..., 1:40] == 0)).all()
+        q = coefficients.quantise(source, table, unit=unit, exact=table == unit, **options)
+        same = q[..., 1:40] == source[..., 1:40]
+        assert (same | (q[..., 1:40] == 0)).all()
         np.testing.assert_array_equal(q[..., 0], source[..., 0])
-    same = coefficients.requantise(image, 0, image.tables[0])
-    np.testing.assert_array_equal(same, source)
+    np.testing.assert_array_equal(coefficients.quantise(source, unit, unit=unit, exact=np.ones(64, bool)), source)
 
 
-def test_real_image_of_a_jpeg() -> None:
-    image = coefficients.read(pillow(photo(30, 30)))
-    real = RealImage.from_jpeg(image)
-    for c, r in zip(image.components, real.components, strict=True):
-        np.testing.assert_array_equal(r.values, c.coefficients.astype(np.float64) * image.tables[c.table])
+def test_the_typical_code_lengths() -> None:
+    assert STANDARD_CODE_LENGTHS[0] == 4
+    assert (STANDARD_CODE_LENGTHS > 0).sum() == 162
 
 
 def test_quantise_refuses_what_does_not_fit() -> None:
@@ -644,17 +667,6 @@ def test_quantise_refuses_what_does_not_fit() -> None:
     ):
         with pytest.raises(SettingsError):
             coefficients.quantise(values, **({"table": np.ones(64)} | bad))  # type: ignore[arg-type]
-
-
-def test_code_lengths_suit_the_coefficients() -> None:
-    image = coefficients.read(pillow(photo(120, 90), quality=60))
-    own = coefficients.code_lengths(image.components[0])
-    luma = image.components[0]
-    blocks = luma.coefficients[: luma.real_rows, : luma.real_cols].reshape(-1, 64)
-    assert sum(bits_of(b, own) for b in blocks) < sum(bits_of(b, STANDARD_CODE_LENGTHS) for b in blocks)
-    assert own[0xF0] <= 16
-    assert STANDARD_CODE_LENGTHS[0] == 4
-    assert (STANDARD_CODE_LENGTHS > 0).sum() == 162
 
 
 # ------------------------------------------------------------------------------------------------ metadata

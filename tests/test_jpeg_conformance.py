@@ -135,8 +135,6 @@ def test_cjpegs_samplings_and_scripts(sampling: str, pixels: npt.NDArray[np.uint
     for image in (a, b):
         data = coefficients.write(image)
         assert tool("djpeg", data, "-pnm") == tool("djpeg", separate, "-pnm")
-        data = coefficients.write(dataclasses.replace(image, restart_interval=2), restarts=True)
-        assert tool("djpeg", data, "-pnm") == tool("djpeg", separate, "-pnm")
 
 
 def test_an_arithmetic_coded_file_is_refused(pixels: npt.NDArray[np.uint8]) -> None:

@@ -1,7 +1,7 @@
 """JPEG as quantised DCT coefficients: read, requantise and write in memory (ITU-T T.81 | ISO/IEC 10918-1).
 
-    bytes ── read ──> JpegImage ── RealImage.from_jpeg ──┐
-    pixels ── from_pixels ──────────────────────────────> RealImage ── quantise ──> JpegImage ── write ──> bytes
+    bytes ── read ──> JpegImage ── consume ──┐
+    pixels ── from_pixels ───────────────────> RealImage ── quantise ──> JpegImage ── write ──> bytes
 
 Markers are parsed and written here; entropy-coded data and the loops over blocks are in `vizcomp._native`. All input is
 taken as hostile: sizes are checked before memory is taken, and every error of the data is a `FormatError`.
@@ -167,15 +167,6 @@ class RealImage:
     def __post_init__(self) -> None:
         _fill_real_sizes(self.width, self.height, self.components)
 
-    @classmethod
-    def from_jpeg(cls, jpeg: JpegImage) -> RealImage:
-        """The values that a JPEG's integers stand for: coefficient times step."""
-        components = [
-            RealComponent(c.id, c.h, c.v, c.table, np.multiply(c.coefficients, jpeg.tables[c.table].astype(np.float32)))
-            for c in jpeg.components
-        ]
-        return cls(jpeg.width, jpeg.height, components, jpeg.colour, list(jpeg.segments))
-
 
 @dataclass(frozen=True)
 class HeaderComponent:
@@ -185,20 +176,6 @@ class HeaderComponent:
     h: int
     v: int
     table: int
-
-
-@dataclass(frozen=True)
-class JpegHeader:
-    """What stands before the first scan: attributes as of `JpegImage`."""
-
-    width: int
-    height: int
-    components: tuple[HeaderComponent, ...]
-    tables: dict[int, npt.NDArray[np.uint16]]
-    colour: Colour
-    segments: list[Segment]
-    progressive: bool
-    restart_interval: int
 
 
 def _fill_real_sizes(width: int, height: int, components: Sequence[Component] | Sequence[RealComponent]) -> None:
@@ -232,11 +209,6 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> JpegImage:
         TooLargeError: more than `max_pixels`.
     """
     return _Reader(data, max_pixels).read()
-
-
-def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> JpegHeader:
-    """Read what stands before the first scan; decodes no coefficient. Errors as of `read`."""
-    return _Reader(data, max_pixels).header()
 
 
 @dataclass
@@ -278,24 +250,6 @@ class _Reader:
             raise TruncatedError("the file is too short to be a JPEG", _BROKEN_HINT)
         if self._data[:2] != b"\xff\xd8":
             raise FormatError("not a JPEG: it does not start with FF D8", "check the file's type")
-
-    def header(self) -> JpegHeader:
-        for marker, payload in self._markers():
-            if marker == _SOS:
-                if not self._frame:
-                    raise FormatError("a scan comes before the frame header", _BROKEN_HINT)
-                return JpegHeader(
-                    self._width,
-                    self._height,
-                    self._frame,
-                    dict(self._tables),
-                    self._colour(),
-                    list(self._segments),
-                    self._progressive,
-                    self._restart,
-                )
-            self._take(marker, payload)
-        raise TruncatedError("the file ends before its first scan", _BROKEN_HINT)
 
     def read(self) -> JpegImage:
         ended = False
@@ -607,27 +561,11 @@ def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", 
     return RealImage(width, height, components, "grey" if channels == 1 else "ycbcr")
 
 
-def halve_chroma(image: RealImage) -> tuple[RealImage, bool]:
-    """4:4:4, 4:2:2 and 4:4:0 to 4:2:0, in the coefficients' own domain; any other sampling stays.
+def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
+    """The real values of a JPEG's integers, coefficient times step; chroma of 4:4:4, 4:2:2 or 4:4:0 becomes 4:2:0.
 
     The mean of neighbouring pixels is a linear map, so it is one matrix on the 16 coefficients of two neighbouring blocks.
-
-    Returns:
-        The picture, and whether anything was halved.
-    """
-    if not _can_halve(image.components):
-        return image, False
-    luma, *chroma = image.components
-    rows, cols = _ceil(image.height, 16), _ceil(image.width, 16)
-    components = [RealComponent(luma.id, 2, 2, luma.table, _in_bands(luma.values, luma.unit, 2 * rows, 2 * cols, 1, 1))]
-    for c in chroma:
-        values = _in_bands(c.values, c.unit, rows, cols, 3 - luma.v, 3 - luma.h)
-        components.append(RealComponent(c.id, 1, 1, c.table, values))
-    return RealImage(image.width, image.height, components, image.colour, list(image.segments)), True
-
-
-def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
-    """`RealImage.from_jpeg` and `halve_chroma` in one, with little memory: integers stay integers, or are dropped once read.
+    Little memory is taken: integers stay integers, or are dropped once read.
 
     Args:
         jpeg: not to be used afterwards: its components are left without coefficients.
@@ -741,9 +679,7 @@ def quantise(
     *,
     unit: npt.ArrayLike | None = None,
     dead_zone: npt.ArrayLike = 0.5,
-    dead_zone_frequency: npt.ArrayLike | None = None,
     rate_weight: npt.ArrayLike | None = None,
-    code_lengths: npt.ArrayLike | None = None,
     exact: npt.ArrayLike | None = None,
     mcu: tuple[int, int] | None = None,
     reuse: bool = False,
@@ -756,18 +692,16 @@ def quantise(
 
         sum ((x - q t) / t)^2  +  rate_weight * bits
 
-    is least over all those choices; bits = run-length codes of the lengths given, the values' own bits, runs of 16 zeros and
-    the end of the block. This is a shortest path, found by dynamic programming (Crouse & Ramchandran, "Joint thresholding and
-    quantizer selection for transform image coding", IEEE Trans. Image Processing 6(2), 1997).
+    is least over all those choices; bits = run-length codes of `STANDARD_CODE_LENGTHS`, the values' own bits, runs of 16
+    zeros and the end of the block. This is a shortest path, found by dynamic programming (Crouse & Ramchandran, "Joint
+    thresholding and quantizer selection for transform image coding", IEEE Trans. Image Processing 6(2), 1997).
 
     Args:
         values: float32 (R, C, 64), natural order; or int16, to be multiplied by `unit`.
         table: (64,) steps, natural order, above 0.
         unit: (64,) what one of `values` is worth; default 1.
         dead_zone: scalar or (R, C), from 0 to 2.
-        dead_zone_frequency: (64,) added to it by frequency.
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
-        code_lengths: uint8 (256,) AC code lengths by symbol, 0 = 16 bits; default `STANDARD_CODE_LENGTHS`.
         exact: bool (64,): frequencies whose values lie on the table's lattice already; they are kept as they are or dropped.
         mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the DC value too may then
             differ from the nearest, by two steps at most, such that the same sum is least along the scan, whose differences
@@ -786,11 +720,8 @@ def quantise(
     steps = _vector("table", table, np.float32, 64)
     if not (steps > 0).all():
         raise SettingsError("a quantisation step is not positive", "steps go from 1 to 65535")
-    lengths = STANDARD_CODE_LENGTHS if code_lengths is None else _vector("code_lengths", code_lengths, np.uint8, 256)
-    lengths = np.ascontiguousarray(lengths)
     scale = None if unit is None else _vector("unit", unit, np.float32, 64)
     zones = _field("dead_zone", dead_zone, (rows, cols))
-    by_frequency = None if dead_zone_frequency is None else _vector("dead_zone_frequency", dead_zone_frequency, np.float32, 64)
     rates = None if rate_weight is None else _field("rate_weight", rate_weight, (rows, cols))
     kept = np.zeros(64, np.uint8) if exact is None else _vector("exact", exact, np.uint8, 64)
     if reuse and values.flags.c_contiguous:  # what is written of a band never reaches the values of the next one
@@ -808,9 +739,8 @@ def quantise(
             real,
             steps,
             zones[part],
-            by_frequency,
             None if rates is None else rates[part],
-            lengths,
+            STANDARD_CODE_LENGTHS,
             kept,
             rounded,
         )
@@ -828,39 +758,6 @@ def quantise(
     return result
 
 
-def requantise(
-    jpeg: JpegImage,
-    index: int,
-    table: npt.ArrayLike,
-    *,
-    dead_zone: npt.ArrayLike = 0.5,
-    dead_zone_frequency: npt.ArrayLike | None = None,
-    rate_weight: npt.ArrayLike | None = None,
-    code_lengths: npt.ArrayLike | None = None,
-) -> npt.NDArray[np.int16]:
-    """`quantise` for a component of a JPEG: where a step stays, its integers are kept exactly or dropped, never changed.
-
-    Args:
-        jpeg: the source.
-        index: of the component.
-        table: (64,) new steps, natural order.
-        dead_zone, dead_zone_frequency, rate_weight, code_lengths: as of `quantise`.
-    """
-    component = jpeg.components[index]
-    source = jpeg.tables[component.table]
-    steps = _vector("table", table, np.float32, 64)
-    return quantise(
-        component.coefficients,
-        steps,
-        unit=source,
-        dead_zone=dead_zone,
-        dead_zone_frequency=dead_zone_frequency,
-        rate_weight=rate_weight,
-        code_lengths=code_lengths,
-        exact=steps == source,
-    )
-
-
 def _vector(name: str, given: npt.ArrayLike, dtype: Any, size: int) -> npt.NDArray[Any]:
     array = np.ascontiguousarray(given, dtype).ravel()
     if array.size != size:
@@ -875,33 +772,10 @@ def _field(name: str, given: npt.ArrayLike, grid: tuple[int, ...]) -> npt.NDArra
     return np.ascontiguousarray(np.broadcast_to(array, grid))
 
 
-def code_lengths(*coefficients: Component | npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    """AC code lengths, uint8 (256,) by symbol, of the optimal Huffman table for coding these coefficients sequentially.
-
-    For a second pass of `quantise`. Symbols that do not occur have length 0.
-
-    Args:
-        coefficients: one to four components, or int16 (R, C, 64) arrays.
-
-    Raises:
-        FormatError: a coefficient is out of the range of 8-bit JPEG.
-    """
-    stored = []
-    for c in coefficients:
-        array = np.ascontiguousarray(c.coefficients if isinstance(c, Component) else c, np.int16)
-        rows, cols = array.shape[:2]
-        real = (c.real_rows, c.real_cols) if isinstance(c, Component) and c.real_rows else (rows, cols)
-        stored.append((array, rows, cols, *real, 1, 1, 0, 0))
-    status, lengths = _native.ac_lengths(tuple(stored))
-    if status or lengths is None:
-        raise FormatError("a coefficient is too large for an 8-bit JPEG", "use a coarser table")
-    return np.frombuffer(lengths, np.uint8)
-
-
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True, restarts: bool = False) -> bytes:
+def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True) -> bytes:
     """Write coefficients as a JPEG file that decodes to exactly these integers.
 
     Huffman tables are optimal for each scan (T.81 K.2). Progressive scan scripts are chosen by counting the bits of several:
@@ -912,7 +786,6 @@ def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True, 
         image: what to write; tables hold 1..65535.
         progressive: SOF2; else sequential.
         optimise: sequential only: optimal tables instead of the standard's typical ones.
-        restarts: write restart markers at `image.restart_interval`; they cost bytes, so not by default.
 
     Raises:
         FormatError: what is given cannot be a JPEG: sizes, tables, segments or coefficients out of range.
@@ -920,7 +793,6 @@ def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True, 
     _check(image)
     slots, tables = _slots(image)
     wide = any(int(t.max()) > 255 for t in tables)
-    restart = image.restart_interval if restarts else 0
     chroma_set = 1 if image.colour in ("ycbcr", "ycck") else 0
     h_max, v_max = max(c.h for c in image.components), max(c.v for c in image.components)
     lone = len(image.components) == 1
@@ -933,7 +805,6 @@ def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True, 
         tuple(stored),
         int(progressive),
         int(optimise),
-        restart,
         _ceil(image.height, 8 * v_max),
         _ceil(image.width, 8 * h_max),
     )
@@ -952,8 +823,6 @@ def write(image: JpegImage, *, progressive: bool = True, optimise: bool = True, 
     for c, slot in zip(image.components, slots, strict=True):
         frame += bytes([c.id, 0x11 if lone else c.h << 4 | c.v, slot])
     parts.append(_segment(0xC2 if progressive else 0xC1 if wide else 0xC0, frame))
-    if restart:
-        parts.append(_segment(_DRI, struct.pack(">H", restart)))
     parts += [scans, b"\xff\xd9"]
     return b"".join(parts)
 
@@ -967,8 +836,6 @@ def _check(image: JpegImage) -> None:
         raise FormatError(f"{image.width} x {image.height} cannot be a JPEG", "sides go from 1 to 65535 pixels")
     if len(image.components) != {"grey": 1, "ycbcr": 3, "rgb": 3, "cmyk": 4, "ycck": 4}.get(image.colour):
         raise FormatError(f"{len(image.components)} components do not fit the colour {image.colour}", "")
-    if not 0 <= image.restart_interval <= 65535:
-        raise FormatError("the restart interval is out of range", "it goes from 0 to 65535")
     if len({c.id for c in image.components}) != len(image.components):
         raise FormatError("two components have the same number", "")
     _fill_real_sizes(image.width, image.height, image.components)

@@ -80,7 +80,7 @@ def end_of(data: bytes, dice: random.Random) -> str:
         image = coefficients.read(data, max_pixels=1_000_000)
         end = "read"
         try:
-            out = coefficients.write(image, progressive=dice.random() < 0.7, restarts=dice.random() < 0.2)
+            out = coefficients.write(image, progressive=dice.random() < 0.7)
             back = coefficients.read(out)
             for a, b in zip(image.components, back.components, strict=True):
                 rows, cols = a.real_rows, a.real_cols
@@ -88,8 +88,9 @@ def end_of(data: bytes, dice: random.Random) -> str:
                     raise AssertionError("a rewritten file differs")
         except FormatError as exc:
             end = "read, not written: " + exc.message
-        for i in range(len(image.components)):
-            coefficients.requantise(image, i, TABLE, dead_zone=dice.random(), rate_weight=dice.random())
+        real, _ = coefficients.consume(image)
+        for c in real.components:
+            coefficients.quantise(c.values, TABLE, unit=c.unit, dead_zone=dice.random(), rate_weight=dice.random())
     except FormatError as exc:
         return type(exc).__name__
     return end

@@ -288,11 +288,10 @@ static int nearest_dc(float x)
     return (int)(legal_dc(x) + 1024.5f) - 1024; /* floor, as the sum is not negative */
 }
 
-int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
-                const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
+int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
+                const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
 {
     uint8_t place[64];
-    float extra[64];
     prices p;
     size_t at;
     int k, any_exact = 0;
@@ -301,7 +300,6 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
         if (!(table[k] > 0.0f))
             return VZ_BAD_ARGUMENT;
         place[vz_zigzag[k]] = (uint8_t)k;
-        extra[k] = frequency ? frequency[k] : 0.0f;
         any_exact |= exact[k];
     }
     price_list(&p, lengths);
@@ -315,7 +313,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
             float x = block[k] / table[k], a = x < 0.0f ? -x : x, q;
             int magnitude;
             ratio[k] = a;
-            q = a + (whole - extra[k]);
+            q = a + whole;
             q = q > 0.0f ? q : 0.0f;
             q = q < 1023.0f ? q : 1023.0f; /* NaN too ends at a legal value */
             magnitude = (int)q;

@@ -914,18 +914,8 @@ typedef struct {
     const vz_component *components;
     sparse *blocks;
     int count;
-    int32_t restart, mcu_rows, mcu_cols;
+    int32_t mcu_rows, mcu_cols;
 } picture;
-
-static void put_restart(sink *s, int *number)
-{
-    if (s->out) {
-        pad_bits(s->out);
-        put_byte(s->out, 0xFF);
-        put_byte(s->out, 0xD0 + *number);
-    }
-    *number = (*number + 1) & 7;
-}
 
 /* One AC band of one component. */
 static void run_band(sink *s, const picture *p, int which, int ss, int se, int ah, int al)
@@ -934,18 +924,11 @@ static void run_band(sink *s, const picture *p, int which, int ss, int se, int a
     size_t total = (size_t)blocks->rows * (size_t)blocks->cols, i;
     encoder_table *t = &s->ac[0];
     band_state b;
-    int number = 0;
-    int32_t left = p->restart;
 
     b.eobrun = 0;
     b.waiting = 0;
     for (i = 0; i < total; i++) {
         const entry *e = blocks->entries + blocks->start[i], *end = blocks->entries + blocks->start[i + 1];
-        if (p->restart && left-- == 0) {
-            flush_run(s, t, &b);
-            put_restart(s, &number);
-            left = p->restart - 1;
-        }
         if (ah)
             refine_pass(s, t, &b, e, end, ss, se, al);
         else
@@ -997,17 +980,12 @@ static void put_block(sink *s, const sparse *blocks, int set, size_t at, int ins
 static void run_interleaved(sink *s, const picture *p, int from, int to, int sequential, int ah, int al)
 {
     int32_t dc[VZ_MAX_COMPONENTS] = {0, 0, 0, 0};
-    int single = to - from == 1, number = 0, i;
+    int single = to - from == 1, i;
     int32_t rows = single ? p->blocks[from].rows : p->mcu_rows, cols = single ? p->blocks[from].cols : p->mcu_cols;
-    int32_t left = p->restart, row, col;
+    int32_t row, col;
 
     for (row = 0; row < rows; row++)
-        for (col = 0; col < cols; col++) {
-            if (p->restart && left-- == 0) {
-                put_restart(s, &number);
-                memset(dc, 0, sizeof dc);
-                left = p->restart - 1;
-            }
+        for (col = 0; col < cols; col++)
             for (i = from; i < to; i++) {
                 const sparse *blocks = &p->blocks[i];
                 int h = single ? 1 : p->components[i].h, v = single ? 1 : p->components[i].v, x, y;
@@ -1019,7 +997,6 @@ static void run_interleaved(sink *s, const picture *p, int from, int to, int seq
                         put_block(s, blocks, p->components[i].set, at, inside, sequential, ah, al, &dc[i]);
                     }
             }
-        }
     if (s->out)
         pad_bits(s->out);
 }
@@ -1062,7 +1039,7 @@ static uint64_t cost_interleaved(sink *s, const picture *p, int from, int to, in
     return bits;
 }
 
-/* What run_band counts in a first pass without restarts, without the rest: most of the time of writing is spent here. */
+/* What run_band counts in a first pass, without the rest: most of the time of writing is spent here. */
 static void count_first(const sparse *blocks, int ss, int se, int al, uint32_t frequency[256])
 {
     size_t total = (size_t)blocks->rows * (size_t)blocks->cols, i;
@@ -1106,7 +1083,7 @@ static uint64_t cost_band(sink *s, const picture *p, int which, int ss, int se, 
     int symbol_;
 
     clear(s);
-    if (ah || p->restart) {
+    if (ah) {
         run_band(s, p, which, ss, se, ah, al);
     } else {
         count_first(&p->blocks[which], ss, se, al, frequency);
@@ -1306,35 +1283,8 @@ static int open_picture(picture *p, sparse blocks[VZ_MAX_COMPONENTS], const vz_c
     return status;
 }
 
-int vz_encode_scans(const vz_component *components, int count, int progressive, int optimise, int32_t restart_,
-                    int32_t mcu_rows, int32_t mcu_cols, vz_bytes *out)
-{
-    sparse blocks[VZ_MAX_COMPONENTS];
-    picture p;
-    sink *s;
-    int i, status;
-
-    if (count < 1 || count > VZ_MAX_COMPONENTS || restart_ < 0 || restart_ > 65535)
-        return VZ_BAD_ARGUMENT;
-    for (i = 0; i < count; i++)
-        if (!valid_component(&components[i]) || components[i].set < 0 || components[i].set > 1)
-            return VZ_BAD_ARGUMENT;
-    s = malloc(sizeof *s);
-    if (!s)
-        return VZ_NO_MEMORY;
-    status = open_picture(&p, blocks, components, count);
-    p.restart = restart_;
-    p.mcu_rows = mcu_rows;
-    p.mcu_cols = mcu_cols;
-    if (!status)
-        status = encode(s, &p, progressive, optimise, out);
-    for (i = 0; i < VZ_MAX_COMPONENTS; i++)
-        sparse_free(&blocks[i]);
-    free(s);
-    return status;
-}
-
-int vz_ac_lengths(const vz_component *components, int count, uint8_t lengths[256])
+int vz_encode_scans(const vz_component *components, int count, int progressive, int optimise, int32_t mcu_rows,
+                    int32_t mcu_cols, vz_bytes *out)
 {
     sparse blocks[VZ_MAX_COMPONENTS];
     picture p;
@@ -1344,19 +1294,16 @@ int vz_ac_lengths(const vz_component *components, int count, uint8_t lengths[256
     if (count < 1 || count > VZ_MAX_COMPONENTS)
         return VZ_BAD_ARGUMENT;
     for (i = 0; i < count; i++)
-        if (!valid_component(&components[i]) || components[i].set != 0)
+        if (!valid_component(&components[i]) || components[i].set < 0 || components[i].set > 1)
             return VZ_BAD_ARGUMENT;
     s = malloc(sizeof *s);
     if (!s)
         return VZ_NO_MEMORY;
     status = open_picture(&p, blocks, components, count);
-    if (!status) {
-        clear(s);
-        for (i = 0; i < count; i++)
-            run_interleaved(s, &p, i, i + 1, 1, 0, 0);
-        optimal_code(&s->ac[0]);
-        memcpy(lengths, s->ac[0].length, 256);
-    }
+    p.mcu_rows = mcu_rows;
+    p.mcu_cols = mcu_cols;
+    if (!status)
+        status = encode(s, &p, progressive, optimise, out);
     for (i = 0; i < VZ_MAX_COMPONENTS; i++)
         sparse_free(&blocks[i]);
     free(s);

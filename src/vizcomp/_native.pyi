@@ -1,6 +1,6 @@
 from typing import Any
 
-# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that coefficients.py or vzc/coding.py names.
+# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that vizcomp.jpeg or vzc/coding.py names.
 
 def huffman_table(counts: bytes, values: bytes) -> object | None: ...
 def decode_scan(

@@ -497,7 +497,7 @@ static PyMethodDef methods[] = {
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.coefficients and vizcomp.vzc.coding.", 0, methods,
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg and vizcomp.vzc.coding.", 0, methods,
                                  slots,                 NULL,              NULL,                             NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

@@ -80,7 +80,7 @@ extern const uint8_t vz_zigzag[64]; /* zigzag position to natural index */
  * out[0]: luma; out[1], out[2]: chroma (unused for grey); rows x cols x 64 floats each as `mcu_rows`, `mcu_cols` say. */
 int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels, int hx, int vy, float *const out[3]);
 
-/* See quantise() of coefficients.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped. */
+/* See jpeg/quantise.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped. */
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
                 const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
 

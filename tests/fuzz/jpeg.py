@@ -104,15 +104,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("/tmp/fuzz-current.jpg"), help="where the current input is kept")
-    given = parser.parse_args()
-    dice = random.Random(given.seed)
+    options = parser.parse_args()
+    dice = random.Random(options.seed)
     corpus = seeds()
     seen: Counter[str] = Counter()
-    end = time.monotonic() + given.seconds
+    end = time.monotonic() + options.seconds
     slowest = 0.0
     while time.monotonic() < end:
         data = mutate(dice.choice(corpus), dice, corpus)
-        given.keep.write_bytes(data)
+        options.keep.write_bytes(data)
         start = time.monotonic()
         seen[end_of(data, dice)] += 1
         taken = time.monotonic() - start

@@ -21,14 +21,14 @@ static void release(buffer *b)
 /* `object` as a contiguous buffer of items of `format` ('B', 'h', 'H', 'i', 'f'); items < 0: any number. */
 static int hold(buffer *b, PyObject *object, char format, Py_ssize_t items, int writable, const char *name)
 {
-    const char *given;
+    const char *layout;
 
     if (PyObject_GetBuffer(object, &b->view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0)
         return -1;
     b->held = 1;
-    given = b->view.format ? b->view.format : "B";
-    if (given[0] != format || given[1] != '\0') {
-        PyErr_Format(PyExc_TypeError, "%s: buffer of format '%c' wanted, not '%s'", name, format, given);
+    layout = b->view.format ? b->view.format : "B";
+    if (layout[0] != format || layout[1] != '\0') {
+        PyErr_Format(PyExc_TypeError, "%s: buffer of format '%c' wanted, not '%s'", name, format, layout);
         return -1;
     }
     if (items >= 0 && b->view.len / b->view.itemsize != items) {
@@ -227,7 +227,7 @@ static PyObject *standard_lengths(PyObject *self, PyObject *ignored)
     return PyBytes_FromStringAndSize((const char *)lengths, (Py_ssize_t)sizeof lengths);
 }
 
-static PyObject *told(int status)
+static PyObject *status_number(int status)
 {
     return status == VZ_NO_MEMORY ? PyErr_NoMemory() : PyLong_FromLong(status);
 }
@@ -265,7 +265,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = vz_forward(pixels.view.buf, (size_t)height, (size_t)width, channels, hx, vy, out);
     Py_END_ALLOW_THREADS
-    result = told(status);
+    result = status_number(status);
 done:
     for (i = 0; i < 3; i++)
         release(&buffers[i]);
@@ -339,7 +339,7 @@ static PyObject *settle_dc(PyObject *self, PyObject *args)
     status = vz_settle_dc(buffers[RATIO].view.buf, buffers[RATE].view.buf, (size_t)rows, (size_t)cols, (size_t)down,
                           (size_t)across, buffers[OUT].view.buf);
     Py_END_ALLOW_THREADS
-    result = told(status);
+    result = status_number(status);
 done:
     for (i = 0; i < ALL; i++)
         release(&buffers[i]);

@@ -53,6 +53,9 @@ typedef struct {
 /* counts: number of codes of 1..16 bits; values: `total` symbols. */
 int vz_huffman_build(vz_huffman *table, const uint8_t counts[16], const uint8_t *values, size_t total);
 
+/* Whether a component's sizes and sampling factors are possible. */
+int vz_valid_component(const vz_component *c);
+
 /* Decodes one scan from data[*position]; *position moves to the next marker (or to `size`). */
 int vz_decode_scan(const uint8_t *data, size_t size, size_t *position, const vz_component *components, int count,
                    const vz_scan *scan);
@@ -89,7 +92,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
  * the nearest value and two on either side. Where the rate is 0 it is the nearest. */
 int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols, size_t down, size_t across, int16_t *dc);
 
-/* ---- context.c: a slot is one channel of one iteration, numbered in the order of coding */
+/* ---- bits.c: a slot is one channel of one iteration, numbered in the order of coding */
 
 enum {
     VZ_MAX_SLOTS = 16384,

@@ -10,7 +10,7 @@ setup(
     ext_modules=[
         Extension(
             "vizcomp._native",
-            sources=[f"{NATIVE}/module.c", f"{NATIVE}/entropy.c", f"{NATIVE}/blocks.c", f"{NATIVE}/context.c"],
+            sources=[f"{NATIVE}/{name}.c" for name in ("module", "jpeg_decode", "jpeg_encode", "jpeg_blocks", "bits")],
             depends=[f"{NATIVE}/native.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             libraries=[] if sys.platform == "win32" else ["m"],

@@ -11,11 +11,15 @@ import pytest
 from conftest import jpeg_bytes
 from PIL import Image, ImageOps
 
-from vizcomp import coefficients, djpeg, images, metrics
+from vizcomp import djpeg, images, metrics
 from vizcomp.depth import Depth
 from vizcomp.djpeg import DjpegSettings, compress, parse_fraction, parse_size
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.images import Photo, load_bytes
+from vizcomp.jpeg.image import Component, JpegImage
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.segments import exif_orientation
+from vizcomp.jpeg.write import write_jpeg
 
 
 def photo_of(pixels: np.ndarray, **options: object) -> Photo:
@@ -112,7 +116,7 @@ def test_what_a_jpeg_source_keeps_is_kept_exactly(coffee: np.ndarray) -> None:
     """A source as coarse as the asked quality goes through with its own steps and integers, so a second pass changes nothing."""
     photo = photo_of(coffee, quality=30, subsampling="4:2:0")
     made = compress(photo, DjpegSettings(guide="uniform", quality=50, table="photo"))
-    before, after = coefficients.read(photo.jpeg or b""), coefficients.read(made.data)
+    before, after = read_jpeg(photo.jpeg or b""), read_jpeg(made.data)
     for a, b in zip(before.components, after.components, strict=True):
         assert np.array_equal(before.tables[a.table], after.tables[b.table])
         assert np.array_equal(a.coefficients[: a.real_rows, : a.real_cols], b.coefficients[: b.real_rows, : b.real_cols])
@@ -123,8 +127,8 @@ def test_what_a_jpeg_source_keeps_is_kept_exactly(coffee: np.ndarray) -> None:
 def test_guided_blocks_of_a_coarse_source_are_kept_or_dropped_never_changed(coffee: np.ndarray) -> None:
     photo = photo_of(coffee, quality=20, subsampling="4:2:0")
     made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
-    before, after = coefficients.read(photo.jpeg or b"").components[0], coefficients.read(made.data)
-    tables = coefficients.read(photo.jpeg or b"").tables[before.table], after.tables[after.components[0].table]
+    before, after = read_jpeg(photo.jpeg or b"").components[0], read_jpeg(made.data)
+    tables = read_jpeg(photo.jpeg or b"").tables[before.table], after.tables[after.components[0].table]
     kept = tables[0] == tables[1]
     old, new = before.coefficients[..., kept], after.components[0].coefficients[..., kept]
     assert np.all((new == old) | (new == 0))
@@ -313,11 +317,11 @@ def test_places_are_given_as_displayed(coffee: np.ndarray) -> None:
 @pytest.mark.filterwarnings("error")
 def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
     """Legal and odd (`cjpeg -sample 1x1,2x2,2x2`): the sampling factors in the frame header are exchanged here."""
-    image = coefficients.JpegImage(
+    image = JpegImage(
         width=16,
         height=16,
         components=[
-            coefficients.Component(
+            Component(
                 id=n + 1, h=1 + (n > 0), v=1 + (n > 0), table=0, coefficients=np.zeros((1 + (n > 0), 1 + (n > 0), 64), np.int16)
             )
             for n in range(3)
@@ -326,7 +330,7 @@ def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
         colour="ycbcr",
         segments=[],
     )
-    photo = load_bytes(coefficients.write(image), "odd.jpg")
+    photo = load_bytes(write_jpeg(image), "odd.jpg")
     made = compress(photo, DjpegSettings(guide="detail", metadata="none"))
     assert images.decode_jpeg(made.data).shape == photo.pixels.shape
 
@@ -359,5 +363,5 @@ def test_every_way_of_writing_an_orientation_is_shown_upright(
 
 def test_an_orientation_without_a_value_counts_as_none(coffee: np.ndarray) -> None:
     for tiff in (b"", b"II*\0", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x0112, 4, 2, 5000)):
-        assert coefficients.exif_orientation(tiff) == 1
+        assert exif_orientation(tiff) == 1
     assert load_bytes(turned(coffee, "<", 3, 0), "none.jpg").orientation == 1

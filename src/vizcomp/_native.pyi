@@ -1,6 +1,6 @@
 from typing import Any
 
-# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that coefficients.py or vzc/coding.py names.
+# Arrays are passed as objects of the buffer protocol: C-contiguous, of the dtype that vizcomp.jpeg or vzc/coding.py names.
 
 def huffman_table(counts: bytes, values: bytes) -> object | None: ...
 def decode_scan(
@@ -17,9 +17,8 @@ def decode_scan(
     mcu_cols: int,
 ) -> tuple[int, int]: ...
 def encode_scans(
-    components: tuple[tuple[Any, ...], ...], progressive: int, optimise: int, restart: int, mcu_rows: int, mcu_cols: int
+    components: tuple[tuple[Any, ...], ...], progressive: int, optimise: int, mcu_rows: int, mcu_cols: int
 ) -> tuple[int, bytes | None]: ...
-def ac_lengths(components: tuple[tuple[Any, ...], ...]) -> tuple[int, bytes | None]: ...
 def standard_lengths() -> bytes: ...
 def forward(pixels: Any, height: int, width: int, channels: int, hx: int, vy: int, planes: tuple[Any, ...]) -> int: ...
 def quantise(
@@ -27,7 +26,6 @@ def quantise(
     values: Any,
     table: Any,
     dead_zone: Any,
-    frequency: Any,
     rate: Any,
     lengths: Any,
     exact: Any,

@@ -17,13 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import coefficients, guide, images, metrics, storage, verify, vision
+from vizcomp import guide, images, metrics, storage, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.images import InputFile
 from vizcomp.journal import Journal
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.segments import essential_segments
+from vizcomp.jpeg.write import write_jpeg
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.nets.sessions import return_memory
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
@@ -469,8 +472,8 @@ def _can_be_kept_without_metadata(photo: images.Photo) -> bool:
 
 def _without_metadata(jpeg: bytes) -> bytes:
     """The same coefficients with no metadata: for a user who asked for none even a kept source must not carry any."""
-    image = coefficients.read(jpeg)
-    return coefficients.write(dataclasses.replace(image, segments=coefficients.essential_segments(image.segments, "none")))
+    image = read_jpeg(jpeg)
+    return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))
 
 
 def depth_one(task: DepthTask) -> list[Outcome[DepthRecord]]:

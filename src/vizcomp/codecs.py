@@ -7,6 +7,7 @@ they would be on disk, and the images that are decoded from these very files.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -24,6 +25,7 @@ from vizcomp import depth, images, neural
 from vizcomp._version import __version__
 from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
+from vizcomp.jpeg.segments import SOS, markers, scan_end
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackWriter
@@ -210,24 +212,11 @@ def _opened(data: bytes) -> Pixels:
 
 def scan_bytes(jpeg: bytes) -> int:
     """Bytes of a JPEG's entropy-coded segments: what is left without headers and tables (ITU-T T.81, B.1.1)."""
-    total, at = 0, 2
-    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:
-        marker = jpeg[at + 1]
-        if marker == 0xD9:
-            break
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if marker != 0xDA:
-            continue
-        start = at
-        while True:  # a scan ends at a marker that is neither a stuffed byte nor a restart
-            at = jpeg.find(b"\xff", at)
-            if at < 0 or at + 1 >= len(jpeg):
-                return total + len(jpeg) - start
-            if jpeg[at + 1] == 0 or 0xD0 <= jpeg[at + 1] <= 0xD7:
-                at += 2
-                continue
-            break
-        total += at - start
+    total = 0
+    with contextlib.suppress(FormatError):  # of a file that is cut off: what there is of it
+        for marker in markers(jpeg):
+            if marker.code == SOS:
+                total += scan_end(jpeg, marker.end) - marker.end
     return total
 
 

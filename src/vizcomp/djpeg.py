@@ -20,11 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import coefficients, guide
-from vizcomp.coefficients import JpegImage, RealImage
+from vizcomp import guide
 from vizcomp.depth import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
 from vizcomp.images import Photo, stored, upright
+from vizcomp.jpeg.image import Component, JpegImage, RealComponent, RealImage
+from vizcomp.jpeg.quantise import quantise
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.segments import essential_segments, metadata_segments
+from vizcomp.jpeg.transform import consume, from_pixels
+from vizcomp.jpeg.write import write_jpeg
 from vizcomp.nets.sessions import return_memory
 
 if TYPE_CHECKING:
@@ -256,25 +261,23 @@ class _Source:
         notices: tuple[str, ...] = ("turned upright, since the orientation tag is dropped",) if turn else ()
         if photo.jpeg is not None and not turn:
             try:
-                jpeg = coefficients.read(photo.jpeg)
+                jpeg = read_jpeg(photo.jpeg)
             except UnsupportedError as exc:  # Pillow could read it: go by its pixels
                 notices = (f"read as pixels: {exc.message}",)
             else:
                 if jpeg.colour in ("grey", "ycbcr") and _luma_is_finest(jpeg):
                     image, tables = _from_jpeg(jpeg)
-                    segments = coefficients.essential_segments(jpeg.segments, settings.metadata)
+                    segments = essential_segments(jpeg.segments, settings.metadata)
                     return cls(image, tables, segments, photo.orientation, notices)
         pixels = upright(photo.pixels, photo.orientation) if turn else photo.pixels
-        image = coefficients.from_pixels(pixels, subsampling="4:2:0")
-        segments = coefficients.essential_segments(
-            coefficients.metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata
-        )
+        image = from_pixels(pixels, subsampling="4:2:0")
+        segments = essential_segments(metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata)
         return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
 
 
 def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16] | None, ...]]:
     tables: list[npt.NDArray[np.uint16] | None] = [jpeg.tables[c.table] for c in jpeg.components]
-    real, halved = coefficients.consume(jpeg)
+    real, halved = consume(jpeg)
     if halved:
         tables[1:] = [None, None]
     return real, tuple(tables)
@@ -341,7 +344,7 @@ class _Encoder:
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
 
-    def _on_grid_of(self, component: coefficients.RealComponent, field: Array) -> Array:
+    def _on_grid_of(self, component: RealComponent, field: Array) -> Array:
         """A map of luma's blocks on a component's own."""
         first = self._source.image.components[0]
         rows, cols = component.values.shape[:2]
@@ -390,7 +393,7 @@ class _Encoder:
                 rate = self._rest_rate(far * cheap, self._on_grid_of(component, kept), ratio)
             else:
                 rate = far * cheap + _prices(cheap, price, higher, share)
-            quantised = coefficients.quantise(
+            quantised = quantise(
                 component.values,
                 table,
                 unit=component.unit,
@@ -400,10 +403,8 @@ class _Encoder:
                 exact=None if own is None else table == own,
                 mcu=(1, 1) if len(image.components) == 1 else (component.v, component.h),
             )
-            components.append(
-                coefficients.Component(id=component.id, h=component.h, v=component.v, table=slot, coefficients=quantised)
-            )
-        return coefficients.write(
+            components.append(Component(id=component.id, h=component.h, v=component.v, table=slot, coefficients=quantised))
+        return write_jpeg(
             JpegImage(
                 width=image.width,
                 height=image.height,

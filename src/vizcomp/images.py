@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vizcomp import coefficients, storage
+from vizcomp import storage
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -45,6 +45,7 @@ from vizcomp.errors import (
     TruncatedError,
     UnsupportedError,
 )
+from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, exif_orientation, markers
 from vizcomp.storage import AnyPath, StorePath
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -72,7 +73,6 @@ _PLUGINS = {
     "PPM": "PpmImagePlugin",
 }
 _READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
-_EXIF_HEADER = b"Exif\x00\x00"
 _HEAD_BYTES = 4096
 _STORED_WHOLE = 1 << 26  # bytes: below, looking at an object's head first costs more than it saves
 _STRIP_PIXELS = 1 << 18
@@ -810,26 +810,29 @@ def _format_error(name: str, kind: str, data: bytes, exc: Exception) -> FormatEr
 
 def _jpeg_special(data: bytes) -> str | None:
     """What sets a JPEG apart that Pillow refuses; None for an ordinary one."""
-    position = 2
-    while position + 9 < len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if data[position + 4] != 8:
-                return f"a {data[position + 4]}-bit JPEG"
-            if marker in (0xC3, 0xC7, 0xCB, 0xCF):
-                return "a lossless JPEG"
-            if marker in (0xC5, 0xC6, 0xCD, 0xCE):
-                return "a hierarchical JPEG"
-            return "an arithmetic-coded JPEG" if marker in (0xC9, 0xCA) and not _has_arithmetic() else None
-        if marker == 0xDA:
-            return None
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    end = 2
+    try:
+        for marker in markers(data):
+            if data[end : marker.end - len(marker.payload) - 4].strip(b"\xff"):
+                return None  # bytes that belong to no segment: it is broken, whatever the rest says
+            end = marker.end
+            if 0xC0 <= marker.code <= 0xCF and marker.code not in (DHT, 0xC8, DAC):
+                return _special_frame(marker.code, marker.payload)
+            if marker.code == SOS:
+                return None
+    except FormatError:
+        return None
     return None
+
+
+def _special_frame(marker: int, header: bytes) -> str | None:
+    if header and header[0] != 8:
+        return f"a {header[0]}-bit JPEG"
+    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "a lossless JPEG"
+    if marker in (0xC5, 0xC6, 0xCD, 0xCE):
+        return "a hierarchical JPEG"
+    return "an arithmetic-coded JPEG" if marker in (0xC9, 0xCA) and not _has_arithmetic() else None
 
 
 def _has_arithmetic() -> bool:
@@ -848,7 +851,7 @@ def _is_cut(kind: str, data: bytes) -> bool:
     if kind == "PNG":
         return b"IEND" not in data[-4096:]
     if kind == "TIFF":
-        return data[2:4] in (b"*\x00", b"\x00*") and coefficients.exif_directory(data) is None
+        return data[2:4] in (b"*\x00", b"\x00*") and exif_directory(data) is None
     if kind == "GIF":
         return not data.rstrip(b"\x00").endswith(b";")
     if kind == "BMP":
@@ -1101,11 +1104,11 @@ def _exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[
     exif = info.get("exif")
     if not isinstance(exif, bytes) or not exif:
         return None
-    body = exif.removeprefix(_EXIF_HEADER)
-    if coefficients.exif_directory(body) is None:
+    body = exif.removeprefix(EXIF)
+    if exif_directory(body) is None:
         notices.append("EXIF data left out: they are broken")
         return None
-    return _EXIF_HEADER + body
+    return EXIF + body
 
 
 # Of a TIFF's own tags those that describe the photo; the others describe how its pixels are stored. Not the orientation:
@@ -1132,7 +1135,7 @@ def _exif_of_tiff(image: Image.Image) -> bytes | None:
 
 
 def _orientation(exif: bytes | None) -> int:
-    return coefficients.exif_orientation((exif or b"").removeprefix(_EXIF_HEADER))
+    return exif_orientation((exif or b"").removeprefix(EXIF))
 
 
 def _dpi(value: object) -> tuple[float, float] | None:

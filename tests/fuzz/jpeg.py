@@ -2,7 +2,7 @@
 
     CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
         python setup.py build_ext --build-lib /tmp/fuzz-lib --build-temp /tmp/fuzz-temp
-    cp -n src/vizcomp/*.py /tmp/fuzz-lib/vizcomp/
+    cp -rn src/vizcomp /tmp/fuzz-lib/
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
         PYTHONPATH=/tmp/fuzz-lib python tests/fuzz/jpeg.py --seconds 120
 
@@ -21,8 +21,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vizcomp import coefficients
 from vizcomp.errors import FormatError
+from vizcomp.jpeg.quantise import quantise
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.transform import consume
+from vizcomp.jpeg.write import write_jpeg
 
 TABLE = np.full(64, 24)
 
@@ -42,8 +45,8 @@ def seeds() -> list[bytes]:
                         extra = {"restart_marker_blocks": restart} if restart else {}
                         image.save(out, "JPEG", quality=70, progressive=progressive, subsampling=subsampling, **extra)
                         files.append(out.getvalue())
-                        read = coefficients.read(files[-1])
-                        files.append(coefficients.write(read, progressive=progressive))
+                        read = read_jpeg(files[-1])
+                        files.append(write_jpeg(read, progressive=progressive))
     return files
 
 
@@ -77,19 +80,20 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 def end_of(data: bytes, dice: random.Random) -> str:
     """Reads, writes and requantises one file; how it ended."""
     try:
-        image = coefficients.read(data, max_pixels=1_000_000)
+        image = read_jpeg(data, max_pixels=1_000_000)
         end = "read"
         try:
-            out = coefficients.write(image, progressive=dice.random() < 0.7, restarts=dice.random() < 0.2)
-            back = coefficients.read(out)
+            out = write_jpeg(image, progressive=dice.random() < 0.7)
+            back = read_jpeg(out)
             for a, b in zip(image.components, back.components, strict=True):
                 rows, cols = a.real_rows, a.real_cols
                 if not np.array_equal(a.coefficients[:rows, :cols], b.coefficients[:rows, :cols]):
                     raise AssertionError("a rewritten file differs")
         except FormatError as exc:
             end = "read, not written: " + exc.message
-        for i in range(len(image.components)):
-            coefficients.requantise(image, i, TABLE, dead_zone=dice.random(), rate_weight=dice.random())
+        real, _ = consume(image)
+        for c in real.components:
+            quantise(c.values, TABLE, unit=c.unit, dead_zone=dice.random(), rate_weight=dice.random())
     except FormatError as exc:
         return type(exc).__name__
     return end
@@ -100,15 +104,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("/tmp/fuzz-current.jpg"), help="where the current input is kept")
-    given = parser.parse_args()
-    dice = random.Random(given.seed)
+    options = parser.parse_args()
+    dice = random.Random(options.seed)
     corpus = seeds()
     seen: Counter[str] = Counter()
-    end = time.monotonic() + given.seconds
+    end = time.monotonic() + options.seconds
     slowest = 0.0
     while time.monotonic() < end:
         data = mutate(dice.choice(corpus), dice, corpus)
-        given.keep.write_bytes(data)
+        options.keep.write_bytes(data)
         start = time.monotonic()
         seen[end_of(data, dice)] += 1
         taken = time.monotonic() - start

@@ -21,14 +21,14 @@ static void release(buffer *b)
 /* `object` as a contiguous buffer of items of `format` ('B', 'h', 'H', 'i', 'f'); items < 0: any number. */
 static int hold(buffer *b, PyObject *object, char format, Py_ssize_t items, int writable, const char *name)
 {
-    const char *given;
+    const char *layout;
 
     if (PyObject_GetBuffer(object, &b->view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0)
         return -1;
     b->held = 1;
-    given = b->view.format ? b->view.format : "B";
-    if (given[0] != format || given[1] != '\0') {
-        PyErr_Format(PyExc_TypeError, "%s: buffer of format '%c' wanted, not '%s'", name, format, given);
+    layout = b->view.format ? b->view.format : "B";
+    if (layout[0] != format || layout[1] != '\0') {
+        PyErr_Format(PyExc_TypeError, "%s: buffer of format '%c' wanted, not '%s'", name, format, layout);
         return -1;
     }
     if (items >= 0 && b->view.len / b->view.itemsize != items) {
@@ -194,16 +194,16 @@ static PyObject *encode_scans(PyObject *self, PyObject *args)
     vz_component components[VZ_MAX_COMPONENTS];
     buffer buffers[VZ_MAX_COMPONENTS];
     vz_bytes out;
-    int progressive, optimise, restart, mcu_rows, mcu_cols, count, status, i;
+    int progressive, optimise, mcu_rows, mcu_cols, count, status, i;
 
     (void)self;
     memset(&out, 0, sizeof out);
-    if (!PyArg_ParseTuple(args, "O!iiiii", &PyTuple_Type, &list, &progressive, &optimise, &restart, &mcu_rows, &mcu_cols))
+    if (!PyArg_ParseTuple(args, "O!iiii", &PyTuple_Type, &list, &progressive, &optimise, &mcu_rows, &mcu_cols))
         return NULL;
     count = all_components(list, components, buffers);
     if (count > 0) {
         Py_BEGIN_ALLOW_THREADS
-        status = vz_encode_scans(components, count, progressive, optimise, restart, mcu_rows, mcu_cols, &out);
+        status = vz_encode_scans(components, count, progressive, optimise, mcu_rows, mcu_cols, &out);
         Py_END_ALLOW_THREADS
         if (status == VZ_NO_MEMORY)
             PyErr_NoMemory();
@@ -212,33 +212,6 @@ static PyObject *encode_scans(PyObject *self, PyObject *args)
                             : Py_BuildValue("iy#", status, (const char *)out.data, (Py_ssize_t)out.size);
     }
     vz_bytes_free(&out);
-    for (i = 0; i < VZ_MAX_COMPONENTS; i++)
-        release(&buffers[i]);
-    return result;
-}
-
-static PyObject *ac_lengths(PyObject *self, PyObject *args)
-{
-    PyObject *list, *result = NULL;
-    vz_component components[VZ_MAX_COMPONENTS];
-    buffer buffers[VZ_MAX_COMPONENTS];
-    uint8_t lengths[256];
-    int count, status, i;
-
-    (void)self;
-    if (!PyArg_ParseTuple(args, "O!", &PyTuple_Type, &list))
-        return NULL;
-    count = all_components(list, components, buffers);
-    if (count > 0) {
-        Py_BEGIN_ALLOW_THREADS
-        status = vz_ac_lengths(components, count, lengths);
-        Py_END_ALLOW_THREADS
-        if (status == VZ_NO_MEMORY)
-            PyErr_NoMemory();
-        else
-            result = status ? Py_BuildValue("iO", status, Py_None)
-                            : Py_BuildValue("iy#", status, (const char *)lengths, (Py_ssize_t)sizeof lengths);
-    }
     for (i = 0; i < VZ_MAX_COMPONENTS; i++)
         release(&buffers[i]);
     return result;
@@ -254,7 +227,7 @@ static PyObject *standard_lengths(PyObject *self, PyObject *ignored)
     return PyBytes_FromStringAndSize((const char *)lengths, (Py_ssize_t)sizeof lengths);
 }
 
-static PyObject *told(int status)
+static PyObject *status_number(int status)
 {
     return status == VZ_NO_MEMORY ? PyErr_NoMemory() : PyLong_FromLong(status);
 }
@@ -292,7 +265,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = vz_forward(pixels.view.buf, (size_t)height, (size_t)width, channels, hx, vy, out);
     Py_END_ALLOW_THREADS
-    result = told(status);
+    result = status_number(status);
 done:
     for (i = 0; i < 3; i++)
         release(&buffers[i]);
@@ -302,9 +275,9 @@ done:
 
 static PyObject *quantise(PyObject *self, PyObject *args)
 {
-    enum { VALUES, TABLE, DEAD_ZONE, FREQUENCY, RATE, LENGTHS, EXACT, OUT, ALL };
-    static const char *const names[ALL] = {"values", "table", "dead_zone", "frequency", "rate", "lengths", "exact", "out"};
-    static const char formats[ALL + 1] = "fffffBBh";
+    enum { VALUES, TABLE, DEAD_ZONE, RATE, LENGTHS, EXACT, OUT, ALL };
+    static const char *const names[ALL] = {"values", "table", "dead_zone", "rate", "lengths", "exact", "out"};
+    static const char formats[ALL + 1] = "ffffBBh";
     PyObject *objects[ALL], *result = NULL;
     buffer buffers[ALL];
     Py_ssize_t blocks, items[ALL];
@@ -312,8 +285,8 @@ static PyObject *quantise(PyObject *self, PyObject *args)
 
     (void)self;
     memset(buffers, 0, sizeof buffers);
-    if (!PyArg_ParseTuple(args, "nOOOOOOOO", &blocks, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
-                          &objects[5], &objects[6], &objects[7]))
+    if (!PyArg_ParseTuple(args, "nOOOOOOO", &blocks, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &objects[6]))
         return NULL;
     if (blocks < 0 || blocks > PY_SSIZE_T_MAX / 1024) {
         PyErr_SetString(PyExc_ValueError, "quantise: sizes out of range");
@@ -321,17 +294,16 @@ static PyObject *quantise(PyObject *self, PyObject *args)
     }
     items[VALUES] = items[OUT] = blocks * 64;
     items[DEAD_ZONE] = items[RATE] = blocks;
-    items[TABLE] = items[FREQUENCY] = items[EXACT] = 64;
+    items[TABLE] = items[EXACT] = 64;
     items[LENGTHS] = 256;
     for (i = 0; i < ALL; i++) {
-        if ((i == FREQUENCY || i == RATE) && objects[i] == Py_None)
+        if (i == RATE && objects[i] == Py_None)
             continue;
         if (hold(&buffers[i], objects[i], formats[i], items[i], i == OUT, names[i]) < 0)
             goto done;
     }
     Py_BEGIN_ALLOW_THREADS
     status = vz_quantise(buffers[VALUES].view.buf, (size_t)blocks, buffers[TABLE].view.buf, buffers[DEAD_ZONE].view.buf,
-                         buffers[FREQUENCY].held ? buffers[FREQUENCY].view.buf : NULL,
                          buffers[RATE].held ? buffers[RATE].view.buf : NULL, buffers[LENGTHS].view.buf,
                          buffers[EXACT].view.buf, buffers[OUT].view.buf);
     Py_END_ALLOW_THREADS
@@ -367,7 +339,7 @@ static PyObject *settle_dc(PyObject *self, PyObject *args)
     status = vz_settle_dc(buffers[RATIO].view.buf, buffers[RATE].view.buf, (size_t)rows, (size_t)cols, (size_t)down,
                           (size_t)across, buffers[OUT].view.buf);
     Py_END_ALLOW_THREADS
-    result = told(status);
+    result = status_number(status);
 done:
     for (i = 0; i < ALL; i++)
         release(&buffers[i]);
@@ -513,7 +485,6 @@ static PyMethodDef methods[] = {
     {"huffman_table", huffman_table, METH_VARARGS, "huffman_table(counts, values): a table for decode_scan, or None"},
     {"decode_scan", decode_scan, METH_VARARGS, "decode_scan(...): (status, offset of the next marker)"},
     {"encode_scans", encode_scans, METH_VARARGS, "encode_scans(...): (status, DHT, SOS and data of all scans)"},
-    {"ac_lengths", ac_lengths, METH_VARARGS, "ac_lengths(components): (status, 256 code lengths)"},
     {"standard_lengths", standard_lengths, METH_NOARGS, "standard_lengths(): code lengths of table K.5 by symbol"},
     {"forward", forward, METH_VARARGS, "forward(...): fills planes of DCT coefficients; status"},
     {"quantise", quantise, METH_VARARGS, "quantise(...): fills quantised coefficients; status"},
@@ -526,7 +497,7 @@ static PyMethodDef methods[] = {
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.coefficients and vizcomp.vzc.coding.", 0, methods,
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg and vizcomp.vzc.coding.", 0, methods,
                                  slots,                 NULL,              NULL,                             NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

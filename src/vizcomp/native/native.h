@@ -53,6 +53,9 @@ typedef struct {
 /* counts: number of codes of 1..16 bits; values: `total` symbols. */
 int vz_huffman_build(vz_huffman *table, const uint8_t counts[16], const uint8_t *values, size_t total);
 
+/* Whether a component's sizes and sampling factors are possible. */
+int vz_valid_component(const vz_component *c);
+
 /* Decodes one scan from data[*position]; *position moves to the next marker (or to `size`). */
 int vz_decode_scan(const uint8_t *data, size_t size, size_t *position, const vz_component *components, int count,
                    const vz_scan *scan);
@@ -66,11 +69,8 @@ typedef struct {
 } vz_bytes;
 
 /* Writes DHT, SOS and data of all scans of a picture. With `optimise` off (sequential only) Annex K's tables are used. */
-int vz_encode_scans(const vz_component *components, int count, int progressive, int optimise, int32_t restart,
-                    int32_t mcu_rows, int32_t mcu_cols, vz_bytes *out);
-
-/* Lengths (0 = unused) of the optimal AC code of the components' sequential coding. */
-int vz_ac_lengths(const vz_component *components, int count, uint8_t lengths[256]);
+int vz_encode_scans(const vz_component *components, int count, int progressive, int optimise, int32_t mcu_rows,
+                    int32_t mcu_cols, vz_bytes *out);
 
 /* Lengths of the typical luminance AC code (table K.5). */
 void vz_standard_lengths(uint8_t lengths[256]);
@@ -83,17 +83,16 @@ extern const uint8_t vz_zigzag[64]; /* zigzag position to natural index */
  * out[0]: luma; out[1], out[2]: chroma (unused for grey); rows x cols x 64 floats each as `mcu_rows`, `mcu_cols` say. */
 int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels, int hx, int vy, float *const out[3]);
 
-/* See quantise() of coefficients.py. `rate` and `frequency` may be NULL; `exact` marks frequencies where a value is kept
- * whole or dropped. */
-int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
-                const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
+/* See jpeg/quantise.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped. */
+int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
+                const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
 
 /* DC values of a component: ratio and rate are rows x cols, in steps and in squared steps for a bit. The sum of squared errors
  * and rate * bits becomes least along the scan, whose MCUs hold down x across of the component's blocks: a shortest path over
  * the nearest value and two on either side. Where the rate is 0 it is the nearest. */
 int vz_settle_dc(const float *ratio, const float *rate, size_t rows, size_t cols, size_t down, size_t across, int16_t *dc);
 
-/* ---- context.c: a slot is one channel of one iteration, numbered in the order of coding */
+/* ---- bits.c: a slot is one channel of one iteration, numbered in the order of coding */
 
 enum {
     VZ_MAX_SLOTS = 16384,

@@ -15,7 +15,7 @@ Compression", Florida Tech CS-2005-16, 2005: stretch, weigh, squash), and the re
 encoding: an algorithm for removing redundancy from a digitised message", 1979). Where a rate is set, tables and weights learn
 while an image is coded, from their trained start for every image and slot anew, so that iterations stay separately decodable.
 
-The arithmetic, which `vizcomp._native` does (context.c) and which a test repeats in Python. x >> n of a negative x stands for the
+The arithmetic, which `vizcomp._native` does (bits.c) and which a test repeats in Python. x >> n of a negative x stands for the
 quotient rounded to nearest, halves away from zero.
 
     e(0) = 2^31; e(i + 1) = (e(i) * 2139111403 + 2^30) >> 31                       exp(-i / 256) in 31 fractional bits

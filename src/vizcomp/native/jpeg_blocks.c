@@ -196,28 +196,28 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
 {
     float total[64], gain[2], best_total;
     uint8_t position[64], from[64];
-    int16_t kept[64];
+    int16_t choice[64];
     int n = 0, i, j, best, k;
-    uint64_t found = 0;
+    uint64_t nonzero = 0;
 
     for (k = 0; k < 64; k += 8) {
-        uint64_t words[2];
-        memcpy(words, block + k, 16);
-        if (words[0] | words[1])
+        uint64_t halves[2];
+        memcpy(halves, block + k, 16);
+        if (halves[0] | halves[1])
             for (i = k; i < k + 8; i++)
-                found |= (uint64_t)(block[i] != 0) << place[i];
+                nonzero |= (uint64_t)(block[i] != 0) << place[i];
     }
-    found &= ~UINT64_C(1);
-    if (!found)
+    nonzero &= ~UINT64_C(1);
+    if (!nonzero)
         return;
     position[0] = 0;
     total[0] = 0.0f;
     for (k = 1; k < 64; k++) {
         int at, value, magnitude, size[2], choices = 1, c;
         float least = 3.0e38f;
-        if (!(found >> k))
+        if (!(nonzero >> k))
             break;
-        if (!(found >> k & 1))
+        if (!(nonzero >> k & 1))
             continue;
         at = vz_zigzag[k];
         value = block[at];
@@ -243,7 +243,7 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
         n++;
         position[n] = (uint8_t)k;
         from[n] = 0;
-        kept[n] = (int16_t)value;
+        choice[n] = (int16_t)value;
         for (c = 0; c < choices; c++) {
             for (j = n - 1; j >= 0; j--) {
                 int run = k - position[j] - 1;
@@ -251,7 +251,7 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
                 if (cost < least) {
                     least = cost;
                     from[n] = (uint8_t)j;
-                    kept[n] = (int16_t)(c == 0 ? value : value < 0 ? value + 1 : value - 1);
+                    choice[n] = (int16_t)(c == 0 ? value : value < 0 ? value + 1 : value - 1);
                 }
             }
         }
@@ -269,7 +269,7 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
     for (i = n; i > 0; i--) {
         int at = vz_zigzag[position[i]];
         if (i == best) {
-            block[at] = kept[i];
+            block[at] = choice[i];
             best = from[i];
         } else {
             block[at] = 0;
@@ -288,11 +288,10 @@ static int nearest_dc(float x)
     return (int)(legal_dc(x) + 1024.5f) - 1024; /* floor, as the sum is not negative */
 }
 
-int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *frequency,
-                const float *rate, const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
+int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
+                const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
 {
     uint8_t place[64];
-    float extra[64];
     prices p;
     size_t at;
     int k, any_exact = 0;
@@ -301,7 +300,6 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
         if (!(table[k] > 0.0f))
             return VZ_BAD_ARGUMENT;
         place[vz_zigzag[k]] = (uint8_t)k;
-        extra[k] = frequency ? frequency[k] : 0.0f;
         any_exact |= exact[k];
     }
     price_list(&p, lengths);
@@ -315,7 +313,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
             float x = block[k] / table[k], a = x < 0.0f ? -x : x, q;
             int magnitude;
             ratio[k] = a;
-            q = a + (whole - extra[k]);
+            q = a + whole;
             q = q > 0.0f ? q : 0.0f;
             q = q < 1023.0f ? q : 1023.0f; /* NaN too ends at a legal value */
             magnitude = (int)q;

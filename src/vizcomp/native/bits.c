@@ -444,13 +444,13 @@ static void copy_planes(const scratch *s, const vz_planes *v, int32_t first, int
     for (slot = first; slot < last; slot++)
         for (y = 0; y < v->height; y++) {
             uint8_t *row = s->cells + s->plane * ((size_t)slot + 1) + s->stride * ((size_t)y + MARGIN) + MARGIN;
-            uint8_t *given = bits + ((size_t)slot * (size_t)v->height + (size_t)y) * width;
+            uint8_t *line = bits + ((size_t)slot * (size_t)v->height + (size_t)y) * width;
 
             if (out)
-                memcpy(given, row, width);
+                memcpy(line, row, width);
             else
                 for (x = 0; x < width; x++)
-                    row[x] = given[x] != 0;
+                    row[x] = line[x] != 0;
         }
 }
 

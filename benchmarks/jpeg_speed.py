@@ -1,6 +1,6 @@
-"""Speed and size of `vizcomp.coefficients` beside Pillow, jpegtran and jpeglib, in one run on one thread.
+"""Speed and size of `vizcomp.jpeg` beside Pillow, jpegtran and jpeglib, in one run on one thread.
 
-    OMP_NUM_THREADS=1 python benchmarks/coefficients_speed.py [PHOTO.jpg ...]
+    OMP_NUM_THREADS=1 python benchmarks/jpeg_speed.py [PHOTO.jpg ...]
 
 Without photos: skimage's astronaut and coffee, at 640x480. Milliseconds are the least of several repetitions.
 """
@@ -20,8 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vizcomp import coefficients
-from vizcomp.coefficients import JpegImage, RealImage
+from vizcomp.jpeg.image import Component, JpegImage
+from vizcomp.jpeg.quantise import quantise
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.transform import consume, from_pixels
+from vizcomp.jpeg.write import write_jpeg
 
 
 def least(function: Callable[[], object], repetitions: int = 15) -> float:
@@ -39,22 +42,21 @@ def row(name: str, *cells: str) -> None:
 
 
 def measure(name: str, data: bytes) -> None:
-    image = coefficients.read(data)
+    image = read_jpeg(data)
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    real = RealImage.from_jpeg(image)
+    real, _ = consume(read_jpeg(data))
     print(f"\n{name}: {image.width} x {image.height}, {len(data)} bytes, {[(c.h, c.v) for c in image.components]}")
     row("", "ms", "bytes")
     row("Pillow: decode to pixels", f"{least(lambda: Image.open(io.BytesIO(data)).convert('RGB')):.2f}")
-    row("ours: read coefficients", f"{least(lambda: coefficients.read(data)):.2f}")
-    row("ours: to real values", f"{least(lambda: RealImage.from_jpeg(image)):.2f}")
-    row("ours: DCT of the pixels, 4:2:0", f"{least(lambda: coefficients.from_pixels(pixels)):.2f}")
+    row("ours: read coefficients", f"{least(lambda: read_jpeg(data)):.2f}")
+    row("ours: read, chroma to 4:2:0", f"{least(lambda: consume(read_jpeg(data))):.2f}")
+    row("ours: DCT of the pixels, 4:2:0", f"{least(lambda: from_pixels(pixels)):.2f}")
     for step in (24, 36):
         table = np.full(64, step, np.uint16)
 
         def quantised(weight: float, table: np.ndarray = table) -> JpegImage:  # bound now: the loop goes on
             parts = [
-                coefficients.Component(c.id, c.h, c.v, 0, coefficients.quantise(c.values, table, rate_weight=weight))
-                for c in real.components
+                Component(c.id, c.h, c.v, 0, quantise(c.values, table, unit=c.unit, rate_weight=weight)) for c in real.components
             ]
             return JpegImage(image.width, image.height, parts, {0: table}, image.colour)
 
@@ -64,8 +66,8 @@ def measure(name: str, data: bytes) -> None:
         for label, picture in (("plain", plain), ("rate-distortion", decided)):
             for progressive in (True, False):
                 kind = "progressive" if progressive else "sequential"
-                out = coefficients.write(picture, progressive=progressive)
-                taken = least(lambda p=picture, k=progressive: coefficients.write(p, progressive=k))
+                out = write_jpeg(picture, progressive=progressive)
+                taken = least(lambda p=picture, k=progressive: write_jpeg(p, progressive=k))
                 row(f"step {step}: ours, {label}, {kind}", f"{taken:.2f}", str(len(out)))
         steps = [[step] * 64] * 2
 
@@ -80,7 +82,7 @@ def measure(name: str, data: bytes) -> None:
 
 def others(picture: JpegImage, step: int) -> None:
     """jpegtran and jpeglib on the same coefficients."""
-    data = coefficients.write(dataclasses.replace(picture, segments=[]), progressive=False)
+    data = write_jpeg(dataclasses.replace(picture, segments=[]), progressive=False)
     if shutil.which("jpegtran"):
         out = subprocess.run(
             ["jpegtran", "-copy", "none", "-optimize", "-progressive"], input=data, capture_output=True, check=True

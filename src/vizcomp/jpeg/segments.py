@@ -1,0 +1,248 @@
+"""Markers and metadata segments of a JPEG, and the orientation in its EXIF block."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from vizcomp.errors import FormatError, SettingsError, TruncatedError
+from vizcomp.jpeg.image import Segment
+
+# Low bytes of markers (T.81, table B.1).
+SOI, EOI, SOS, DQT, DHT, DRI, DNL, DAC, COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC, 0xCC, 0xFE
+APP0, APP1, APP2, APP14 = 0xE0, 0xE1, 0xE2, 0xEE
+MAX_PAYLOAD = 65533
+
+# How the payloads of APPn segments begin.
+JFIF, EXIF, ICC, XMP = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
+_JFXX, _MPF, _ADOBE = b"JFXX\0", b"MPF\0", b"Adobe"
+
+BROKEN_HINT = "the file is damaged; get it again from its source"
+
+_ORIENTATION = 0x0112
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, nor a restart, nor fill
+
+
+# --- markers --------------------------------------------------------------------------------------
+
+
+class Marker(NamedTuple):
+    """A marker segment.
+
+    Attributes:
+        code: the marker's low byte.
+        payload: what follows its length.
+        end: index of the byte after it; of SOS, where the entropy-coded data begin.
+    """
+
+    code: int
+    payload: bytes
+    end: int
+
+
+def markers(data: bytes) -> Iterator[Marker]:
+    """Marker segments up to EOI, which has an empty payload. Entropy-coded data are skipped.
+
+    Other bytes between segments are skipped too, as are fill bytes and markers without a segment.
+
+    Args:
+        data: begin with SOI.
+
+    Raises:
+        FormatError: a length is impossible, or a second SOI comes before EOI.
+        TruncatedError: the data end inside a segment. That they end before EOI is no error.
+    """
+    place = 2
+    while True:
+        at = data.find(b"\xff", place)
+        while 0 <= at < len(data) and data[at] == 0xFF:
+            at += 1
+        if at < 0 or at >= len(data):
+            return
+        code, place = data[at], at + 1
+        if code == EOI:
+            yield Marker(code, b"", place)
+            return
+        if code in (0, 1) or 0xD0 <= code <= 0xD7:
+            continue
+        if code == SOI:
+            raise FormatError("a second picture starts inside the first", BROKEN_HINT)
+        if at + 3 > len(data):
+            raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
+        length = data[at + 1] << 8 | data[at + 2]
+        if length < 2:
+            raise FormatError(f"marker FF{code:02X} has the impossible length {length}", BROKEN_HINT)
+        place = at + 1 + length
+        if place > len(data):
+            raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
+        yield Marker(code, data[at + 3 : place], place)
+        if code == SOS:
+            place = scan_end(data, place)
+
+
+def scan_end(data: bytes, start: int) -> int:
+    """Index of the marker that ends the entropy-coded data from `start` on; the data's length if there is none."""
+    match = _SCAN_END.search(data, start)
+    return match.start() if match else len(data)
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def is_jfif(segment: Segment) -> bool:
+    return segment[0] == APP0 and segment[1].startswith(JFIF)
+
+
+def is_adobe(segment: Segment) -> bool:
+    """Whether it is Adobe's segment, long enough to hold its colour transform: payload[11]."""
+    return segment[0] == APP14 and segment[1].startswith(_ADOBE) and len(segment[1]) >= 12
+
+
+def without_adobe(segments: Sequence[Segment]) -> list[Segment]:
+    """All but Adobe's segments, cut ones too."""
+    return [s for s in segments if not (s[0] == APP14 and s[1].startswith(_ADOBE))]
+
+
+def adobe_segment(transform: int) -> Segment:
+    """Adobe's segment with a colour transform: 0 none, 1 YCbCr, 2 YCCK."""
+    return APP14, _ADOBE + b"\0\x64\0\0\0\0" + bytes([transform])
+
+
+def metadata_segments(*, icc: bytes | None = None, exif: bytes | None = None, xmp: bytes | None = None) -> list[Segment]:
+    """Metadata of another format as JPEG segments; what does not fit into segments is left out.
+
+    Args:
+        icc: a colour profile, split as ICC.1 annex B says; at most 255 parts.
+        exif: a TIFF structure, with or without its "Exif" header; at most 65527 bytes.
+        xmp: a packet; at most 65504 bytes.
+    """
+    segments: list[Segment] = []
+    if exif:
+        body = exif if exif.startswith(EXIF) else EXIF + exif
+        if len(body) <= MAX_PAYLOAD:
+            segments.append((APP1, body))
+    if xmp and len(XMP) + len(xmp) <= MAX_PAYLOAD:
+        segments.append((APP1, XMP + xmp))
+    if icc:
+        size = MAX_PAYLOAD - len(ICC) - 2
+        chunks = [icc[i : i + size] for i in range(0, len(icc), size)]
+        if len(chunks) <= 255:
+            segments += [(APP2, ICC + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
+    return segments
+
+
+def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essential", "all"]) -> list[Segment]:
+    """The segments that a rewritten file should carry.
+
+    Args:
+        segments: of the source.
+        keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density, and the
+            orientation, in an EXIF segment that holds nothing else. "all": everything but thumbnails in JFIF and
+            indexes of further pictures (MPF), which are not written. An orientation is written as one SHORT, which
+            all readers take.
+
+    Malformed EXIF counts as none.
+    """
+    if keep not in ("none", "essential", "all"):
+        raise SettingsError(f"unknown metadata setting {keep!r}", "use none, essential or all")
+    result: list[Segment] = []
+    exif_seen = False
+    for segment in segments:
+        marker, payload = segment
+        exif = marker == APP1 and payload.startswith(EXIF)
+        if is_adobe(segment):
+            if keep == "all" or payload[11] != 1:  # 1 says YCbCr, as does the JFIF segment that is always written
+                result.append(segment)
+        elif keep == "none" or (marker == APP0 and payload.startswith(_JFXX)):
+            continue
+        elif is_jfif(segment):
+            if len(payload) >= 14:
+                result.append((marker, payload[:12] + b"\0\0"))
+        elif marker == APP2 and payload.startswith(ICC):
+            result.append(segment)
+        elif keep == "essential":
+            if exif and not exif_seen:
+                result += _orientation_alone(segment)
+            exif_seen |= exif
+        elif not (marker == APP2 and payload.startswith(_MPF)):
+            result.append((marker, _plain_orientation(payload)) if exif else segment)
+    return result
+
+
+# --- orientation ----------------------------------------------------------------------------------
+
+
+def orientation(segments: Sequence[Segment]) -> int:
+    """EXIF orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
+    return exif_orientation(next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b""))
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """Orientation, 1..8, of an EXIF block from its byte order on; 1 where there is none or it is malformed.
+
+    BYTE, SHORT and LONG count, as cameras write all three; of several values the first does. Read by hand, since a
+    broken block must cost nothing but itself.
+    """
+    entry = _orientation_entry(tiff)
+    return entry[2] if entry else 1
+
+
+def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:
+    """Byte order, offset and number of entries of an EXIF block's first directory; None if there cannot be one."""
+    order: Literal["<", ">"]
+    if tiff[:4] == b"II*\0":
+        order = "<"
+    elif tiff[:4] == b"MM\0*":
+        order = ">"
+    else:
+        return None
+    if len(tiff) < 8:
+        return None
+    (offset,) = struct.unpack_from(order + "I", tiff, 4)
+    if offset < 8 or offset + 2 > len(tiff):
+        return None
+    return order, offset, struct.unpack_from(order + "H", tiff, offset)[0]
+
+
+def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
+    """Byte order, place of the orientation's entry in the first directory, and its value 2..8; None if it says nothing."""
+    directory = exif_directory(tiff)
+    if directory is None:
+        return None
+    order, offset, count = directory
+    for at in range(offset + 2, min(offset + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, number = struct.unpack_from(order + "HHI", tiff, at)
+        if tag != _ORIENTATION:
+            continue
+        size, letter = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}.get(kind, (0, ""))
+        if not size or not number:
+            return None
+        place = at + 8
+        if size * number > 4:  # too long for the entry, which then holds their offset
+            (place,) = struct.unpack_from(order + "I", tiff, place)
+        if place + size > len(tiff):
+            return None
+        (value,) = struct.unpack_from(order + letter, tiff, place)
+        return (order, at, value) if 2 <= value <= 8 else None
+    return None
+
+
+def _orientation_alone(segment: Segment) -> list[Segment]:
+    """An EXIF segment with the orientation of `segment` and nothing else; none where the photo is upright."""
+    value = orientation([segment])
+    if value == 1:
+        return []
+    return [(APP1, EXIF + struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, value, 0, 0))]
+
+
+def _plain_orientation(payload: bytes) -> bytes:
+    """An EXIF segment whose orientation is one SHORT, the only form that all readers take; else as it was."""
+    tiff = payload[len(EXIF) :]
+    entry = _orientation_entry(tiff)
+    if entry is None:
+        return payload
+    order, at, value = entry
+    plain = struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, value, 0)
+    return EXIF + tiff[:at] + plain + tiff[at + 12 :]

@@ -43,8 +43,9 @@ def depth(
     offline: shared.Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
-    from vizcomp import batch, engines, images, report
+    from vizcomp import batch, engines, images
     from vizcomp._version import __version__
+    from vizcomp.report import djpeg as report
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)

@@ -79,10 +79,11 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp import batch, engines, images, report
+    from vizcomp import batch, engines, images
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
     from vizcomp.errors import OutputError
+    from vizcomp.report import djpeg as report
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)

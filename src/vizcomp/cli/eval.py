@@ -62,9 +62,10 @@ def evaluate(
 
     Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
     """
-    from vizcomp import engines, eval_report, evaluation, images
+    from vizcomp import engines, evaluation, images
     from vizcomp._version import __version__
     from vizcomp.errors import OutputError, SettingsError
+    from vizcomp.report import evaluation as eval_report
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -106,7 +107,7 @@ def evaluate(
         except OutputError as exc:  # a full disk, say: what was found is still printed
             lost = exc
     if json:
-        from vizcomp import report
+        from vizcomp.report import djpeg as report
 
         found = eval_report.eval_report_dict(
             tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command

@@ -281,8 +281,8 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
 
 def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
     """The report of `encode` or `decode` as one JSON object on standard output."""
-    from vizcomp import report
     from vizcomp._version import __version__
+    from vizcomp.report import djpeg as report
 
     found = {
         "tool": tool,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vizcomp.report import (
+from vizcomp.report.djpeg import (
     _NONE,
     ReportPaths,
     _bytes,
@@ -129,10 +129,10 @@ def eval_report_html(*, tool: str, version: str, settings: Mapping[str, Any], re
     from importlib.resources import files as package_files
 
     bundled = package_files("vizcomp").joinpath("bundled")
-    family = bundled.joinpath("report.html").read_text("utf-8")
+    family = bundled.joinpath("report.html.j2").read_text("utf-8")
     style = family[family.index("<style>") + 7 : family.index("</style>")]
     script = family[family.rindex("<script>") + 8 : family.rindex("</script>")]
-    template = bundled.joinpath("eval_report.html").read_text("utf-8")
+    template = bundled.joinpath("evaluation.html.j2").read_text("utf-8")
     parts = {
         "style": style,
         "script": script,
@@ -533,7 +533,7 @@ def _image(data: bytes, alt: str) -> str:
 
 def _picture_size(data: bytes) -> tuple[int, int] | None:
     """Width and height from the header of a PNG or a JPEG; None where there is none."""
-    from vizcomp.report import _jpeg_size
+    from vizcomp.report.djpeg import _jpeg_size
 
     if data[:4] == b"\x89PNG" and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

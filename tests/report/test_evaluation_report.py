@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vizcomp import eval_report, images
+from vizcomp import images
+from vizcomp.report import evaluation as eval_report
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 HOSTILE = '<script>alert("x")</script>&{{title}}\u202e\x00'

@@ -262,7 +262,7 @@ def djpeg_report_html(
     """
     from importlib.resources import files as package_files
 
-    template = package_files("vizcomp").joinpath("bundled").joinpath("report.html").read_text("utf-8")
+    template = package_files("vizcomp").joinpath("bundled").joinpath("report.html.j2").read_text("utf-8")
     base = _common_folder(record.input for record in files)
     figure, words, _ = _headline(totals)
     parts = {

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import report
 from vizcomp.errors import OutputError
+from vizcomp.report import djpeg as report
 from vizcomp.results import FileRecord, GalleryItem, Totals
 
 SETTINGS = {"quality": 50, "strength": 0.5, "target_size": None, "keep_dates": False, "depth_model": "compact"}

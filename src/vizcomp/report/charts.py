@@ -157,10 +157,7 @@ class _Scales:
 
 def _chart(measure: Measure, series: Mapping[str, Sequence[EvalPoint]]) -> Chart | None:
     """The chart of a measure; None where nothing was measured and nothing published."""
-    curves = {
-        codec: [(point, value) for point in points if (value := measure.value(point)) is not None and math.isfinite(value)]
-        for codec, points in series.items()
-    }
+    curves = {codec: _curve(measure, points) for codec, points in series.items()}
     pairs = [(point.bytes_per_image, value) for curve in curves.values() for point, value in curve]
     pairs += [(reference["bytes"], reference["value"]) for reference in measure.references]
     if not pairs:
@@ -180,14 +177,29 @@ def _chart(measure: Measure, series: Mapping[str, Sequence[EvalPoint]]) -> Chart
         sizes=scales.size_ticks(),
         values=scales.value_ticks(),
         level=None if level is None else Tick(scales.y(level), f"sources {scales.text(level)}"),
-        curves=[[_mark(scales, measure.system, point, value) for point, value in curve] for curve in curves.values()],
+        curves=[_marks(scales, measure.system, curve) for curve in curves.values()],
         references=[_reference(scales, reference) for reference in measure.references],
     )
 
 
+def _curve(measure: Measure, points: Sequence[EvalPoint]) -> list[tuple[EvalPoint, float]]:
+    """The points at which a measure has a value, with this value."""
+    pairs = ((point, measure.value(point)) for point in points)
+    return [(point, value) for point, value in pairs if value is not None and math.isfinite(value)]
+
+
+def _marks(
+    scales: _Scales,
+    system: str,
+    curve: Sequence[tuple[EvalPoint, float]],
+) -> list[Mark]:
+    return [_mark(scales, system, point, value) for point, value in curve]
+
+
 def _mark(scales: _Scales, system: str, point: EvalPoint, value: float) -> Mark:
     x, y = scales.x(point.bytes_per_image), scales.y(value)
-    tooltip = f"{point.codec}, {point.setting}: {point.bytes_per_image:,.1f} bytes, {scales.text(value)}"
+    figures = f"{point.bytes_per_image:,.1f} bytes, {scales.text(value)}"
+    tooltip = f"{point.codec}, {point.setting}: {figures}"
     interval = point.interval.get(system) if system else None
     if interval is None:
         return Mark(x, y, tooltip, None)
@@ -199,7 +211,8 @@ def _mark(scales: _Scales, system: str, point: EvalPoint, value: float) -> Mark:
 
 def _reference(scales: _Scales, reference: Mapping[str, Any]) -> Reference:
     x, name, value = scales.x(reference["bytes"]), reference["name"], reference["value"]
-    tooltip = f"{name}: {reference['bytes']:,.0f} bytes, {scales.text(value)} ({reference['source']})"
+    figures = f"{reference['bytes']:,.0f} bytes, {scales.text(value)}"
+    tooltip = f"{name}: {figures} ({reference['source']})"
     return Reference(x, scales.y(value), name, tooltip, leftwards=x > WIDTH * 0.6)
 
 

@@ -95,7 +95,8 @@ class DjpegReport:
     def csv_chunks(self) -> Iterator[str]:
         """The records as lines of CSV, as `tables.csv_chunks` writes them."""
         records = (tables.plain(record) for record in self.files)
-        return tables.csv_chunks(CSV_FIELDS, ([record[name] for name in CSV_FIELDS] for record in records))
+        rows = ([record[name] for name in CSV_FIELDS] for record in records)
+        return tables.csv_chunks(CSV_FIELDS, rows)
 
     def html(self, gallery: Sequence[GalleryItem] = ()) -> str:
         """The page as text: one file with its style, script, plot and photos inside.
@@ -302,7 +303,10 @@ def _facts(record: FileRecord | None) -> list[tuple[str, str, str]]:
 
 
 def _listed(files: Sequence[FileRecord]) -> Iterable[FileRecord]:
-    """All records in input order; of too many the failed, the kept, the skipped, the least saving."""
+    """All records in input order.
+
+    Of too many, the failed, the kept and the skipped, then those that saved least.
+    """
     if len(files) <= page.MAX_TABLE_ROWS:
         return files
     rank = {"failed": 0, "kept": 1, "skipped": 2, "ok": 3}

@@ -87,7 +87,10 @@ class EvaluationReport:
         return tables.report_json(tables.plain(report))
 
     def csv_chunks(self) -> Iterator[str]:
-        """A line of CSV for each point; each system has columns of its own, as `accuracy:inception`."""
+        """A header and a line for each point, as `tables.csv_chunks` writes them.
+
+        Each system has columns of its own, as `accuracy:inception`.
+        """
         names = _systems(self.result)
         header = [*_SINGLE, *(f"{kind}:{name}" for name in names for kind in _BY_SYSTEM)]
         header += [f"interval_{end}:{name}" for name in names for end in ("low", "high")]
@@ -201,7 +204,8 @@ def _levels(result: EvalResult) -> Table:
         sizes = levels.setdefault((comparison["measure"], comparison["level"]), {})
         sizes[comparison["codec"]] = comparison["bytes"]
         sizes[comparison["anchor"]] = comparison["anchor_bytes"]
-    codecs = [codec for codec in by_codec(result) if any(codec in sizes for sizes in levels.values())]
+    compared = {codec for sizes in levels.values() for codec in sizes}
+    codecs = [codec for codec in by_codec(result) if codec in compared]
     rows = []
     for (measure, level), sizes in levels.items():
         least = min((size for size in sizes.values() if size is not None), default=None)
@@ -232,7 +236,10 @@ def _measure(measure: str) -> str:
 
 def _origins(result: EvalResult) -> list[tuple[str, str]]:
     """Names and versions of what the figures were made with."""
-    rows = [(f"codec {codec['name']}", f"{codec['version']} {codec['fingerprint']}".strip()) for codec in result.codecs]
+    rows = []
+    for codec in result.codecs:
+        version = f"{codec['version']} {codec['fingerprint']}".strip()
+        rows.append((f"codec {codec['name']}", version))
     rows += [(f"system {system['name']}", system["fingerprint"]) for system in result.classifiers]
     return rows + list(result.versions.items())
 
@@ -242,7 +249,13 @@ def _origins(result: EvalResult) -> list[tuple[str, str]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image of the gallery; `boxes` are those of all systems on the source and on the result."""
+    """One image of the gallery.
+
+    Attributes:
+        small: so few pixels that each is shown as a square.
+        sizes: bytes of the result, and of the source where they are known.
+        boxes: those of all systems on the source, and on the result.
+    """
 
     example: EvalExample
     small: bool

@@ -32,7 +32,9 @@ THIN_SPACE = "\u202f"
 """Between a figure and its unit; a line does not break there."""
 
 # Controls, marks that turn the direction of text, and halves of surrogate pairs.
-_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+_CONTROLS = "\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
+_DIRECTIONS = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_INVISIBLE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,13 @@ class ReportPaths:
     csv: AnyPath
 
 
-def write_files(folder: AnyPath, *, html: str, json: Iterable[str], csv: Iterable[str]) -> ReportPaths:
+def write_files(
+    folder: AnyPath,
+    *,
+    html: str,
+    json: Iterable[str],
+    csv: Iterable[str],
+) -> ReportPaths:
     """Write report.html, report.json and report.csv into a folder, made if it is missing.
 
     Each is written beside its place and then renamed.
@@ -61,7 +69,11 @@ def write_files(folder: AnyPath, *, html: str, json: Iterable[str], csv: Iterabl
             reason = exc.strerror or "it cannot be made"
             hint = "choose another folder with --output"
             raise OutputError(f"{folder}: {reason}", hint) from exc
-    paths = ReportPaths(html=folder / "report.html", json=folder / "report.json", csv=folder / "report.csv")
+    paths = ReportPaths(
+        html=folder / "report.html",
+        json=folder / "report.json",
+        csv=folder / "report.csv",
+    )
     write_atomic(paths.json, (part.encode("ascii") for part in json))
     write_atomic(paths.csv, (part.encode("utf-8") for part in csv))
     write_atomic(paths.html, html.encode("utf-8"))

@@ -17,7 +17,7 @@ MAX_COLUMNS = 200
 """Up to this many files, the plot has one column for each; beyond, it is a histogram."""
 
 LOWEST = -1.0
-"""A file that doubled is at the edge of the plot; one that grew tenfold must not flatten the others."""
+"""A file that doubled is at the edge; one that grew tenfold must not flatten the others."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -108,9 +108,10 @@ class Plot:
     def description(self) -> str:
         """The plot in words, for those who cannot see it."""
         savings = [bar.plain for bar in self.bars]
+        median = statistics.median(savings)
         return (
-            f"{count(len(savings), 'file')}. Saving against plain JPEG: least {percent(savings[0])}, "
-            f"median {percent(statistics.median(savings))}, most {percent(savings[-1])}."
+            f"{count(len(savings), 'file')}. Saving against plain JPEG: "
+            f"least {percent(savings[0])}, median {percent(median)}, most {percent(savings[-1])}."
         )
 
 
@@ -153,12 +154,17 @@ def _count_ticks(tallest: int) -> list[float]:
     return [step * index for index in range(math.ceil(tallest / step) + 1)]
 
 
-def _bins(kind: str, name: str, edges: Sequence[float], savings: Iterable[float | None]) -> Iterable[Bin]:
+def _bins(
+    kind: str,
+    name: str,
+    edges: Sequence[float],
+    savings: Iterable[float | None],
+) -> Iterable[Bin]:
     step = edges[1] - edges[0]
     files = [0] * (len(edges) - 1)
     for saving in savings:
         if saving is not None:
-            # 1e-9: a saving of exactly 30% belongs to the bin that starts there, whatever the floats say
+            # 1e-9: a saving of 30% belongs to the bin that starts there, whatever the floats say
             index = int((saving - edges[0]) / step + 1e-9)
             files[min(max(index, 0), len(files) - 1)] += 1
     for index, number in enumerate(files):

@@ -40,7 +40,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((plain(item) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name)) for name in names}
     if hasattr(value, "item"):  # a numpy scalar
         return plain(value.item())
     return str(value)
@@ -104,7 +105,10 @@ def _cell(value: Any) -> Any:
 
 
 def spelled_out(text: str, characters: re.Pattern[str]) -> str:
-    r"""Text with some characters as ``\xNN`` or ``\uNNNN``, and bytes that are not UTF-8 as ``\xNN``."""
+    r"""Text with some characters as ``\xNN`` or ``\uNNNN``.
+
+    A surrogate that stands for a byte that is not UTF-8 is ``\xNN``.
+    """
 
     def spelling(match: re.Match[str]) -> str:
         code = ord(match[0])

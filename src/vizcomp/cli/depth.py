@@ -43,8 +43,9 @@ def depth(
     offline: shared.Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
-    from vizcomp import batch, engines, images, report
+    from vizcomp import batch, engines, images
     from vizcomp._version import __version__
+    from vizcomp.report.tables import report_chunks
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -70,12 +71,12 @@ def depth(
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)
     if json:
-        found = {
+        report = {
             "tool": "vizcomp depth",
             "version": __version__,
             "settings": {**common.to_dict(), "preview": preview, "metric": metric},
         }
-        shared.print_parts(report.report_chunks(found, (r.to_dict() for r in records)))
+        shared.print_parts(report_chunks(report, (r.to_dict() for r in records)))
     voice.say(
         f"{len(records) - failed - skipped} depth maps"
         + ("" if dry_run else f" in {output}")

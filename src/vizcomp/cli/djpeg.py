@@ -79,10 +79,11 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp import batch, engines, images, report
+    from vizcomp import batch, engines, images
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
     from vizcomp.errors import OutputError
+    from vizcomp.report.djpeg import DjpegReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -115,36 +116,24 @@ def djpeg(
         images.check_output_folder(output)
     with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
-    everything = {**settings.to_dict(), **common.to_dict(), "jobs": jobs}
+    report = DjpegReport(
+        tool="vizcomp djpeg",
+        version=__version__,
+        command=shared.command_line(),
+        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs},
+        totals=run.totals,
+        files=run.records,
+        interrupted=run.interrupted,
+    )
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
     written, lost = "", None
     if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
         try:
-            paths = report.write_djpeg_report(
-                output,
-                tool="vizcomp djpeg",
-                version=__version__,
-                settings=everything,
-                totals=run.totals,
-                files=run.records,
-                gallery=batch.gallery(run, settings, common),
-                command=shared.command_line(),
-                interrupted=run.interrupted,
-            )
-            written = str(paths.html)
+            written = str(report.write(output, batch.gallery(run, settings, common)).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
     if json:
-        found = report.djpeg_report_chunks(
-            tool="vizcomp djpeg",
-            version=__version__,
-            settings=everything,
-            totals=run.totals,
-            files=run.records,
-            command=shared.command_line(),
-            interrupted=run.interrupted,
-        )
-        shared.print_parts(found)
+        shared.print_parts(report.json_chunks())
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
     voice.verified(verify, run.records)
     if all_skipped:

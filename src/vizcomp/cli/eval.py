@@ -62,9 +62,10 @@ def evaluate(
 
     Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
     """
-    from vizcomp import engines, eval_report, evaluation, images
+    from vizcomp import engines, evaluation, images
     from vizcomp._version import __version__
     from vizcomp.errors import OutputError, SettingsError
+    from vizcomp.report.evaluation import EvaluationReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -94,24 +95,21 @@ def evaluate(
             on_progress=lambda p: step(p.done, p.total, p.what),
             on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
         )
-    everything = {**settings.to_dict(), "task": task, "jobs": jobs}
-    command = shared.command_line()
+    report = EvaluationReport(
+        tool="vizcomp eval",
+        version=__version__,
+        command=shared.command_line(),
+        settings={**settings.to_dict(), "task": task, "jobs": jobs},
+        result=result,
+    )
     written, lost = "", None
     if not dry_run:
         try:
-            paths = eval_report.write_eval_report(
-                output, tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
-            )
-            written = str(paths.html)
+            written = str(report.write(output).html)
         except OutputError as exc:  # a full disk, say: what was found is still printed
             lost = exc
     if json:
-        from vizcomp import report
-
-        found = eval_report.eval_report_dict(
-            tool="vizcomp eval", version=__version__, settings=everything, result=result, command=command
-        )
-        print(report.report_json(found))
+        shared.print_parts([report.json()])
     _summary(voice, result, written)
     if result.interrupted:
         voice.warn("interrupted: the report holds the codecs that were finished; the same command with --resume goes on")

@@ -281,17 +281,17 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
 
 def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
     """The report of `encode` or `decode` as one JSON object on standard output."""
-    from vizcomp import report
     from vizcomp._version import __version__
+    from vizcomp.report.tables import report_chunks
 
-    found = {
+    report = {
         "tool": tool,
         "version": __version__,
         "settings": settings,
         "interrupted": run.interrupted,
         "totals": run.totals.to_dict(),
     }
-    print_parts(report.report_chunks(found, (record.to_dict() for record in run.records)))
+    print_parts(report_chunks(report, (record.to_dict() for record in run.records)))
 
 
 def print_parts(parts: Iterable[str]) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vizcomp import eval_report, images
+from vizcomp import images
+from vizcomp.report.evaluation import MAX_EXAMPLES, EvaluationReport
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 HOSTILE = '<script>alert("x")</script>&{{title}}\u202e\x00'
@@ -104,32 +105,28 @@ def result() -> EvalResult:
     )
 
 
-def made(result: EvalResult) -> dict[str, Any]:
-    return {
-        "tool": "vizcomp eval",
-        "version": "1",
-        "settings": {"limit": 3},
-        "result": result,
-        "command": f"vizcomp eval {HOSTILE}",
-    }
+def report(result: EvalResult) -> EvaluationReport:
+    return EvaluationReport(
+        tool="vizcomp eval", version="1", settings={"limit": 3}, result=result, command=f"vizcomp eval {HOSTILE}"
+    )
 
 
 def test_the_json_is_strict_and_fits_its_schema(result: EvalResult, tmp_path: Path) -> None:
-    paths = eval_report.write_eval_report(tmp_path / "new" / "folder", **made(result))
-    found = json.loads(paths.json.read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert found["points"][-1]["psnr"] is None
-    assert found["points"][0]["accuracy"] == {"inception": 0.5, HOSTILE: None}
-    assert found["points"][0]["interval"]["inception"] == pytest.approx([0.45, 0.54])
+    paths = report(result).write(tmp_path / "new" / "folder")
+    written = json.loads(paths.json.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert written["points"][-1]["psnr"] is None
+    assert written["points"][0]["accuracy"] == {"inception": 0.5, HOSTILE: None}
+    assert written["points"][0]["interval"]["inception"] == pytest.approx([0.45, 0.54])
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(files("vizcomp").joinpath("bundled", "eval_report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(found, schema)
+    jsonschema.validate(written, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**found, "points": [{**found["points"][0], "bytes_per_image": 0}]}, schema)
+        jsonschema.validate({**written, "points": [{**written["points"][0], "bytes_per_image": 0}]}, schema)
 
 
 def test_the_csv_has_a_row_for_each_point_and_columns_for_each_system(result: EvalResult) -> None:
-    rows = list(csv.DictReader(io.StringIO(eval_report.eval_report_csv(result), newline="")))
+    rows = list(csv.DictReader(io.StringIO("".join(report(result).csv_chunks()), newline="")))
     assert len(rows) == len(result.points)
     assert float(rows[0]["accuracy:inception"]) == 0.5
     assert float(rows[0]["interval_high:inception"]) == pytest.approx(0.54)
@@ -154,7 +151,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_page_loads_nothing_and_runs_no_strings(result: EvalResult) -> None:
-    text = eval_report.eval_report_html(**made(result))
+    text = report(result).html()
     page = Page(text)
     assert "{{" not in text.replace("{{title}}", "")
     assert 'alert("x")' not in text
@@ -169,7 +166,7 @@ def test_the_page_loads_nothing_and_runs_no_strings(result: EvalResult) -> None:
         if attributes.get("aria-labelledby"):
             assert attributes["aria-labelledby"] in page.ids
     assert sum(a.get("role") == "img" for _, a in page.tags) == 4
-    assert sum(a.get("type") == "range" for _, a in page.tags) == eval_report.MAX_EXAMPLES
+    assert sum(a.get("type") == "range" for _, a in page.tags) == MAX_EXAMPLES
     assert "Bytes at equal accuracy" in text
     assert "no overlap" in text
     assert "✗ different" in text
@@ -178,7 +175,7 @@ def test_the_page_loads_nothing_and_runs_no_strings(result: EvalResult) -> None:
 
 def test_the_page_stays_below_three_megabytes(result: EvalResult) -> None:
     large = dataclasses.replace(result, gallery=[an_example(i, 640) for i in range(24)])
-    text = eval_report.eval_report_html(**made(large))
+    text = report(large).html()
     assert len(text.encode()) < 3_000_000
     assert text.count("<article") < 24
 
@@ -187,7 +184,7 @@ def test_a_page_of_nothing_still_says_so(result: EvalResult) -> None:
     empty = dataclasses.replace(
         result, points=[], bd_rate=[], equal=[], gallery=[], headline="Nothing was measured.", interrupted=True
     )
-    text = eval_report.eval_report_html(**made(empty))
+    text = report(empty).html()
     assert "Nothing was measured." in text
     assert "Interrupted" in text
     assert "<figure" not in text
@@ -199,7 +196,7 @@ def test_the_page_opens_in_chromium(result: EvalResult, tmp_path: Path, width: i
     browser = next((b for n in ("chromium", "chromium-browser", "google-chrome") if (b := shutil.which(n))), None)
     if browser is None:
         pytest.skip("no Chromium here")
-    paths = eval_report.write_eval_report(tmp_path, **made(result))
+    paths = report(result).write(tmp_path)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},3000"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
     run = subprocess.run([browser, *options, paths.html.as_uri()], capture_output=True, text=True, timeout=120)

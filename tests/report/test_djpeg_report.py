@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import report
 from vizcomp.errors import OutputError
+from vizcomp.report import page as pages
+from vizcomp.report import tables
+from vizcomp.report.djpeg import DjpegReport
 from vizcomp.results import FileRecord, GalleryItem, Totals
 
 SETTINGS = {"quality": 50, "strength": 0.5, "target_size": None, "keep_dates": False, "depth_model": "compact"}
@@ -72,12 +74,16 @@ def jpeg(width: int = 48, height: int = 32, mode: str = "RGB") -> bytes:
     return buffer.getvalue()
 
 
-def write(folder: Path, files: list[FileRecord], gallery: list[GalleryItem] | None = None, **changes: Any) -> report.ReportPaths:
+def report(files: list[FileRecord], **changes: Any) -> DjpegReport:
     values: dict[str, Any] = {
-        "tool": "vizcomp djpeg", "version": "1.2.3", "settings": SETTINGS, "totals": totals(files), "files": iter(files),
-        "gallery": gallery or [], "command": "vizcomp djpeg photos/ -o out",
+        "tool": "vizcomp djpeg", "version": "1.2.3", "settings": SETTINGS, "totals": totals(files), "files": files,
+        "command": "vizcomp djpeg photos/ -o out",
     }  # fmt: skip
-    return report.write_djpeg_report(folder, **{**values, **changes})
+    return DjpegReport(**{**values, **changes})
+
+
+def write(folder: Path, files: list[FileRecord], gallery: list[GalleryItem] | None = None, **changes: Any) -> pages.ReportPaths:
+    return report(files, **changes).write(folder, gallery or [])
 
 
 class Page(HTMLParser):
@@ -123,7 +129,7 @@ class Page(HTMLParser):
         return [row for row in self.rows if len(row) == 12][1:]
 
 
-def page_of(paths: report.ReportPaths) -> Page:
+def page_of(paths: pages.ReportPaths) -> Page:
     return Page(paths.html.read_text("utf-8"))
 
 
@@ -179,18 +185,20 @@ def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
 def test_json_is_strict_and_takes_any_setting() -> None:
     settings = {"folder": Path("a/b"), "limits": (1, 2), "bad": float("nan"), "worse": [float("inf")], "n": np.float32(0.5)}
     files = [record(psnr=float("inf"))]
-    text = "".join(report.djpeg_report_chunks(tool="t", version="1", settings=settings, totals=totals(files), files=files))
+    text = "".join(report(files, settings=settings).json_chunks())
     got = json.loads(text)
     assert got["settings"] == {"folder": "a/b", "limits": [1, 2], "bad": None, "worse": [None], "n": 0.5}
     assert got["files"][0]["psnr"] is None
-    assert report.report_json(got) == text
+    files_again = got.pop("files")
+    assert "".join(tables.report_chunks(got, files_again)) == text
 
 
 def test_json_of_nothing_is_json() -> None:
-    text = "".join(report.djpeg_report_chunks(tool="t", version="1", settings={}, totals=totals([]), files=[]))
+    text = "".join(report([], settings={}).json_chunks())
     got = json.loads(text)
     assert got["files"] == []
-    assert report.report_json(got) == text
+    files_again = got.pop("files")
+    assert "".join(tables.report_chunks(got, files_again)) == text
 
 
 def test_names_come_back_from_json_and_csv(tmp_path: Path) -> None:
@@ -236,7 +244,7 @@ def test_csv_is_one_row_for_each_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "＋"])
 def test_csv_starts_no_formula(start: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(report.djpeg_report_csv([failed(f"{start}1", f"{start}2")]), newline="")))
+    rows = list(csv.DictReader(io.StringIO("".join(report([failed(f"{start}1", f"{start}2")]).csv_chunks()), newline="")))
     assert rows[0]["input"] == f"'{start}1"
     assert rows[0]["error"] == f"'{start}2"
 
@@ -258,17 +266,39 @@ def test_hostile_strings_are_inert(tmp_path: Path) -> None:
 def test_hostile_strings_are_inert_in_the_other_plots() -> None:
     for copies in (5, 40):  # columns, then a histogram
         files = [record(f"{name}{index}") for name in HOSTILE for index in range(copies)]
-        text = report.djpeg_report_html(
-            tool="t", version="1", settings={}, totals=totals(files), files=files, gallery=[], command=""
-        )
+        text = report(files, settings={}, command="").html()
         assert_inert(Page(text), text)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>alert(1).jpg", "<script>alert(1).jpg"),
+        ("\"quoted\" and 'quoted'.jpg", "\"quoted\" and 'quoted'.jpg"),
+        ("{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg", "{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg"),
+        ("low \udcff, high \ud800.jpg", "low \\xff, high \\ud800.jpg"),
+        ("bell \x07, turned \u202e.jpg", "bell \\x07, turned \\u202e.jpg"),
+    ],
+)
+def test_names_are_text_wherever_they_stand(tmp_path: Path, name: str, shown: str) -> None:
+    gallery = [GalleryItem(name=name, caption=name, source=jpeg(), result=jpeg(), depth=jpeg())]
+    paths = write(
+        tmp_path, [record(name), failed(name, name)], gallery, command=name, tool=name, version=name, settings={name: name}
+    )
+    text = paths.html.read_text("utf-8")
+    page = page_of(paths)
+    assert_inert(page, text, images=3)
+    # the title; header 2, tooltip 1, gallery 2, table 3, command 1, settings 2, footer 2; and the plot's label if it is not cut
+    assert page.text.count(shown) == 14 + (len(name) <= 30)
+    alternatives = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
+    assert alternatives == [f"{shown}, source", f"{shown}, result", f"Depth map of {shown}"]
 
 
 def test_figures_shown_are_those_given(tmp_path: Path) -> None:
     files = [record(), record("photos/b.png", source_bytes=1_234_567, psnr=None, ms_ssim=1.0, status="kept")]
     gallery = [GalleryItem(name="photos/a.jpg", caption="A caption.", source=jpeg(), result=jpeg(), depth=jpeg())]
-    given = dataclasses.replace(totals(files), saving_vs_plain_jpeg=0.4213, saving_vs_source=0.6127, output_bytes=1_434_000)
-    page = page_of(write(tmp_path, files, gallery, totals=given))
+    sums = dataclasses.replace(totals(files), saving_vs_plain_jpeg=0.4213, saving_vs_source=0.6127, output_bytes=1_434_000)
+    page = page_of(write(tmp_path, files, gallery, totals=sums))
     shown = " ".join(page.text.replace("\u202f", " ").split())
     assert "42.1% smaller than plain JPEG" in shown
     assert "61.3% smaller" in shown
@@ -355,7 +385,7 @@ def test_thousand_files_stay_small(tmp_path: Path) -> None:
     pictures = sum(len(one["src"] or "") for tag, one in page.elements if tag == "img")
     assert paths.html.stat().st_size - pictures < 115_000  # the template and 500 rows
     rows = page.file_rows()
-    assert len(rows) == report.MAX_TABLE_ROWS
+    assert len(rows) == pages.MAX_TABLE_ROWS
     assert [row[0] for row in rows[:3]] == ["bad.jpg", "kept.jpg", "00999_some_longer_name.jpg"]
     assert "500 of 1,000 files are listed" in page.text
     assert len(read_csv(paths.csv)) == 1000
@@ -365,9 +395,11 @@ def test_thousand_files_stay_small(tmp_path: Path) -> None:
 
 def test_histogram_bins_by_their_lower_edge() -> None:
     # 0.30 / 0.05 is below 6 in floats; the last edge, 55%, belongs to the last bin
-    bars = [report._Bar("a", 0.30, None)] * 150 + [report._Bar("b", 0.52, None)] * 60 + [report._Bar("c", 0.55, None)]
-    found = dict(re.findall(r"<title>(\d+)% to \d+% against plain JPEG: (\d+) files", report._histogram(bars)))
-    assert found == {"30": "150", "50": "61"}
+    savings = [0.30] * 150 + [0.52] * 60 + [0.55]
+    files = [record(output_bytes=round(1000 * (1 - saving)), plain_jpeg_bytes=1000, source_bytes=0) for saving in savings]
+    text = report(files).html()
+    bins = dict(re.findall(r"<title>(\d+)% to \d+% against plain JPEG: (\d+) files", text))
+    assert bins == {"30": "150", "50": "61"}
 
 
 @pytest.mark.parametrize(
@@ -375,7 +407,7 @@ def test_histogram_bins_by_their_lower_edge() -> None:
 )
 def test_gallery_takes_any_shape(size: tuple[int, int], kind: str) -> None:
     item = GalleryItem(name="a.jpg", caption="", source=jpeg(*size), result=jpeg(*size), depth=jpeg(*size, mode="L"))
-    page = Page(report._gallery([item], []))
+    page = Page(report([]).html([item]))
     assert next(one["class"] for tag, one in page.elements if tag == "article") == kind
     images = [one for tag, one in page.elements if tag == "img"]
     assert [(one["width"], one["height"]) for one in images] == [(str(size[0]), str(size[1]))] * 3
@@ -390,7 +422,9 @@ def test_gallery_finds_the_record_of_a_photo() -> None:
 
     def psnr(name: str) -> list[str]:
         item = GalleryItem(name=name, caption="", source=jpeg(), result=jpeg())
-        return re.findall(r"3\d\.00", Page(report._gallery([item], files)).text)
+        article = re.search("<article.*</article>", report(files).html([item]), re.DOTALL)
+        assert article is not None
+        return re.findall(r"3\d\.00", Page(article[0]).text)
 
     assert psnr("y/b.jpg") == ["32.00"]
     assert psnr("a.jpg") == ["30.00"]
@@ -399,7 +433,7 @@ def test_gallery_finds_the_record_of_a_photo() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"not a jpeg at all", b"\xff\xd8\xff\xe0\x00\x00" * 9, jpeg()[:100]])
 def test_size_of_a_broken_jpeg_is_unknown(data: bytes) -> None:
-    assert report._jpeg_size(data) is None
+    assert pages.dimensions(data) is None
 
 
 def test_page_is_accessible(tmp_path: Path) -> None:
@@ -432,14 +466,14 @@ def test_page_is_accessible(tmp_path: Path) -> None:
     ],
 )
 def test_bytes_have_three_digits(number: int, shown: str) -> None:
-    assert report._bytes(number).replace("\u202f", " ") == shown
+    assert pages.size(number).replace("\u202f", " ") == shown
 
 
 @pytest.mark.parametrize(
     ("fraction", "shown"), [(0.4213, "42.1%"), (-0.0001, "0.0%"), (-0.032, "−3.2%"), (1.0, "100.0%"), (-12.5, "−1,250.0%")]
 )
 def test_percent(fraction: float, shown: str) -> None:
-    assert report._percent(fraction) == shown
+    assert pages.percent(fraction) == shown
 
 
 def test_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Records and evaluations as JSON, CSV and one HTML page: formats figures, computes none."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
+from kit import jpeg_bytes
 from PIL import Image
 
 from vizcomp import datasets, weights

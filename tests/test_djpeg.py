@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
+from kit import jpeg_bytes
 from PIL import Image, ImageOps
 
 from vizcomp import coefficients, djpeg, images, metrics

@@ -10,22 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
+from kit import jpeg_bytes, picture
 from PIL import Image
 
 from vizcomp import codecs, evaluation, images, vision
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
 from vizcomp.results import EvalPoint
-
-
-def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
-    """A gradient with a square, so that it is neither flat nor noise."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:height, :width]
-    plane = (rows[..., None] * rng.integers(1, 4, 3) + columns[..., None] * rng.integers(1, 4, 3)) % 256
-    plane[height // 4 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
-    return plane.astype(np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray_tasks
+from kit import contents
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -143,10 +144,6 @@ def photos(folder: Path, count: int, side: int = 64) -> Path:
     return folder
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def without_times(records: Any, output: Path) -> list[dict[str, Any]]:
     return [json.loads(json.dumps({**r.to_dict(), "seconds": 0}).replace(str(output), "OUT")) for r in records]
 
@@ -168,7 +165,7 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
             engine=engine,
         )
         assert [r.status for r in run.records].count("failed") == 1
-        found[engine] = (tree(out), without_times(run.records, out), without_times(codec.records, out))
+        found[engine] = (contents(out), without_times(run.records, out), without_times(codec.records, out))
     assert found["local"] == found["ray"]
 
 
@@ -242,9 +239,9 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
     )
     assert killed.is_set()
     assert [r.status for r in run.records] == ["ok"] * 59 + ["skipped"]
-    expected = tree(calm)
+    expected = contents(calm)
     expected["059.jpg"] = b"mine"
-    assert tree(out) == expected
+    assert contents(out) == expected
 
 
 @pytest.mark.slow
@@ -299,7 +296,7 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
     batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
-    assert {k: v for k, v in tree(out).items() if k.endswith(".jpg")} == tree(calm)
+    assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
 @pytest.mark.slow
@@ -340,7 +337,7 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5
         assert [r.status for r in run.records] == ["ok"] * 40
-        assert {place.name: place.read_bytes() for place, _ in out.list()} == tree(calm)
+        assert {place.name: place.read_bytes() for place, _ in out.list()} == contents(calm)
     finally:
         faults.share = 0.0
         ray.shutdown()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp import batch, cli, codec_batch, engines, images, verify, vision
+from vizcomp import batch, codec_batch, engines, images, verify, vision
 from vizcomp.vision import Boxes, Classes, Comparison
 
 Run = Callable[..., tuple[int, str]]
@@ -74,18 +74,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
-    def command(*arguments: object, code: int = 0) -> tuple[int, str]:
+    def called(*arguments: object, code: int = 0) -> tuple[int, str]:
         batch.system_by_name.cache_clear()
         codec_batch._codec.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["vizcomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
+        ended = command(*arguments)
         out, err = capfd.readouterr()
-        assert int(left.value.code or 0) == code, err
+        assert ended == code, err
         assert "Traceback" not in err
-        return int(left.value.code or 0), out + err
+        return ended, out + err
 
-    yield command
+    yield called
     batch.system_by_name.cache_clear()
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import skimage.data as skimage_data
 from PIL import Image
 
 from vizcomp import coefficients
 from vizcomp.coefficients import JpegImage
 from vizcomp.errors import UnsupportedError
-
-skimage_data = pytest.importorskip("skimage.data")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_path: Path) -> None:
-    jpeglib = pytest.importorskip("jpeglib")
+    import jpeglib
+
     mode, options = KINDS[kind]
     source = pillow(pixels, mode, **options)
     image = coefficients.read(source)
@@ -82,7 +82,8 @@ def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_p
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_djpeg_and_opencv_decode_without_a_warning(kind: str, pixels: npt.NDArray[np.uint8]) -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     mode, options = KINDS[kind]
     source = pillow(pixels, mode, **options)
     image = coefficients.read(source)

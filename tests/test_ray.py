@@ -42,9 +42,6 @@ def test_an_address_without_ray() -> None:
     assert isinstance(found.exception, SettingsError)
 
 
-ray = pytest.importorskip("ray")
-
-
 def start(nodes: int, **more: Any) -> Any:
     """A cluster of nodes of one core; what they are told is small and goes nowhere."""
     from ray.cluster_utils import Cluster
@@ -79,6 +76,8 @@ def start(nodes: int, **more: Any) -> Any:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one core each, and a connection that stays."""
+    import ray
+
     found = start(2)
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
     yield found
@@ -187,6 +186,8 @@ def test_eval_is_that_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_engine, "PROBE_SECONDS", 5.0)
     with socket.socket() as silent:
@@ -205,6 +206,8 @@ def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def three_nodes() -> Iterator[Any]:
+    import ray
+
     ray.shutdown()
     found = start(3)
     yield found
@@ -214,6 +217,8 @@ def three_nodes() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: Path) -> None:
+    import ray
+
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
     batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
@@ -246,6 +251,8 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
 
 @pytest.mark.slow
 def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path: Path) -> None:
+    import ray
+
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     nodes = [node for node in three_nodes.list_all_nodes() if not node.head]
     results = []
@@ -266,6 +273,8 @@ def test_a_worker_that_dies_once_is_forgiven(cluster_of_one: Any, tmp_path: Path
 
 @pytest.fixture
 def cluster_of_one() -> Iterator[Any]:
+    import ray
+
     ray.shutdown()
     found = start(1)
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
@@ -301,8 +310,7 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
 
 @pytest.mark.slow
 def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server")
+    import ray
     from object_store import serve
 
     server, faults, address = serve()

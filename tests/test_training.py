@@ -13,17 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E402
-from vizcomp.nets import classifiers  # noqa: E402
-from vizcomp.neural import NeuralCodec  # noqa: E402
-from vizcomp.training import codec, launch, loop  # noqa: E402
-from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier  # noqa: E402
-from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec  # noqa: E402
-from vizcomp.training.rate import BitGuesser  # noqa: E402
+from vizcomp.errors import ModelError, SettingsError, TrainingError
+from vizcomp.nets import classifiers
+from vizcomp.neural import NeuralCodec
+from vizcomp.training import codec, launch, loop
+from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shifted_and_flipped, train_classifier
+from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec
+from vizcomp.training.rate import BitGuesser
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}

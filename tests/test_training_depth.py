@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.errors import OutputError, SettingsError, TrainingError  # noqa: E402
-from vizcomp.metrics import spearman  # noqa: E402
-from vizcomp.nets.compact_depth import CompactDepth, CompactDepthConfig  # noqa: E402
-from vizcomp.training.depth import (  # noqa: E402
+from vizcomp.errors import OutputError, SettingsError, TrainingError
+from vizcomp.metrics import spearman
+from vizcomp.nets.compact_depth import CompactDepth, CompactDepthConfig
+from vizcomp.training.depth import (
     DepthTrainSettings,
     Progress,
     depth_loss,
@@ -26,7 +25,7 @@ from vizcomp.training.depth import (  # noqa: E402
     split_photos,
     train_depth,
 )
-from vizcomp.training.settings import read_recipe, read_saved  # noqa: E402
+from vizcomp.training.settings import read_recipe, read_saved
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}

@@ -1,16 +1,16 @@
-"""Photos that the tests make or borrow: scikit-image's own, under CC0 or in the public domain."""
+"""Fixtures. The photos are scikit-image's own, under CC0 or in the public domain."""
 
 from __future__ import annotations
 
-import io
 import os
+import re
 import signal
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from kit import jpeg_bytes, tiny_codec
 from PIL import Image
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a script's background is born with it ignored
@@ -28,34 +28,6 @@ def pytest_unconfigure() -> None:
     os.environ.pop("VIZCOMP_CACHE", None)
     while _own_cache:
         _own_cache.pop().cleanup()
-
-
-def jpeg_bytes(pixels: np.ndarray, **options: object) -> bytes:
-    """A JPEG by Pillow."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", **{"quality": 95, **options})
-    return out.getvalue()
-
-
-def tiny_codec(path: Path, *, seed: int = 0, native: int = 0, **changes: Any) -> Path:
-    """A codec as `vizcomp train` writes it, with random weights that are the same everywhere: block 8, 3 iterations of 4 bits."""
-    import torch
-
-    from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
-    from vizcomp.training.codec import save_codec
-
-    layers = {"stem": (8, 2), "encoder": ((8, 2, 1), (12, 2, 1)), "decoder": ((12, 2, 1), (8, 2, 1), (8, 2, 3))}
-    network = RecurrentCodec(RecurrentConfig(**{**layers, "bits": (4, 4, 4), "shared": False, "native": native, **changes}))
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for value in network.state_dict().values():
-            if value.ndim < 2:
-                value.zero_()
-            else:  # whole multiples of a power of two: exact in half precision
-                scale = 2.0 ** -round(np.log2(value[0].numel()) / 2 - 1)
-                value.copy_(torch.from_numpy(rng.integers(-128, 128, value.shape) / 128 * scale))
-    save_codec(path, network, {"name": "tiny"})
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +68,39 @@ def folder(tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
     (photos / "cat.jpg").write_bytes(jpeg_bytes(cat))
     (photos / "grey.jpg").write_bytes(jpeg_bytes(cat[..., 1]))
     return photos
+
+
+# Where CI is set a test may be skipped for these reasons only: everything else is installed there.
+MAY_BE_SKIPPED = re.compile(
+    "needs the shared data|the street photos are not here|no Chromium here"  # of the machine
+    "|root may write anywhere|root writes everywhere|nothing is unreadable for this user|a small disk cannot be mounted here"
+    "|.+ is not installed|needs jpegtran to make one|this jpegtran has no arithmetic coding"  # other programs
+    "|could not import '(pillow_heif|pillow_jxl|rapidocr)'.*|this pillow-heif cannot write: .*"  # extras that dev is without
+)
+_skipped: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not MAY_BE_SKIPPED.fullmatch(reason):
+            _skipped[report.nodeid] = reason
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if os.environ.get("CI") and _skipped and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if os.environ.get("CI"):
+        for test, reason in _skipped.items():
+            terminalreporter.write_line(f"FAILED {test} - skipped for a reason that MAY_BE_SKIPPED does not list: {reason}")

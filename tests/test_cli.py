@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
+from kit import jpeg_bytes, tree
 from PIL import Image
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
@@ -27,10 +27,6 @@ def vizcomp(*arguments: object, code: int = 0, **options: object) -> subprocess.
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done  # type: ignore[no-any-return]
-
-
-def tree(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
 def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> None:

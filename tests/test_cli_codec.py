@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
+from kit import command, jpeg_bytes, tree
 from PIL import Image
 
-from vizcomp import cli, codec_batch, engines, images, neural
+from vizcomp import codec_batch, engines, images, neural
 from vizcomp.loop import Outcome
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord
@@ -54,19 +54,13 @@ def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     def run(*arguments: object, code: int = 0) -> Done:
         codec_batch._codec.cache_clear()
         codec_batch._pack.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["vizcomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
+        ended = command(*arguments)
         done = Done(*capfd.readouterr())
-        assert int(left.value.code or 0) == code, done.err
+        assert ended == code, done.err
         assert "Traceback" not in done.err
         return done
 
     return run
-
-
-def tree(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
 def pixels(path: Path) -> np.ndarray:

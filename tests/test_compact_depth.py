@@ -39,7 +39,8 @@ def bundled() -> CompactDepth:
 
 @pytest.fixture(scope="module")
 def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch = pytest.importorskip("torch")
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(3)
         states = [CompactDepthNet(SMALL).state_dict() for _ in range(SMALL.members)]
@@ -190,7 +191,8 @@ def test_files_that_are_no_network_are_model_errors(tmp_path: Path, small_file: 
 
 
 def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Path) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     model = onnx.load(str(small_file))
     kept = {p.key: p.value for p in model.metadata_props}
     for words in ({}, {**kept, "name": "something else"}, {**kept, "config": "{"}, {**kept, "config": '{"members": -1}'}):
@@ -224,8 +226,9 @@ def test_running_needs_no_torch() -> None:
 
 
 def test_onnx_agrees_with_torch(small_file: Path, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(3)
         members = [CompactDepthNet(SMALL) for _ in range(SMALL.members)]
@@ -267,8 +270,9 @@ def test_groups_have_scales_of_their_own_and_tiny_ones_stay_finite() -> None:
 
 @pytest.mark.parametrize(("bits", "group"), [*((bits, 0) for bits in range(2, 9)), (4, 64), (5, 48), (8, 64)])
 def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: int, group: int) -> None:
-    torch = pytest.importorskip("torch")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+    import torch
+
     config = dataclasses.replace(SMALL, bits=bits, group=group, members=1)
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -276,7 +280,8 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
     export_depth(config, [state], tmp_path / "few.onnx")
     assert CompactDepth(tmp_path / "few.onnx").config.bits == bits
     export_depth(config, [state], tmp_path / "wide.onnx", small=False)
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     model = onnx.load(str(tmp_path / "wide.onnx"))
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
@@ -293,8 +298,9 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
 
 
 def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime
+    import torch
+
     config = dataclasses.replace(SMALL, long_side=80, sides=(80, 48), prior=0.5)
     with torch.random.fork_rng():
         torch.manual_seed(4)
@@ -329,7 +335,6 @@ def test_a_photo_alone_and_padded_differ_little_in_position(small_file: Path) ->
 
 
 def test_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     state = CompactDepthNet(SMALL).state_dict()
     with pytest.raises(ModelError, match="1 sets"):
         export_depth(SMALL, [state], tmp_path / "a.onnx")

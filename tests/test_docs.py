@@ -7,13 +7,13 @@ import json
 import re
 import shlex
 import shutil
-import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import typer.main
+from kit import command
 from test_architecture import FLOORS, TOP_LEVEL
 
 import vizcomp
@@ -63,13 +63,6 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return int(left.value.code or 0)
 
 
 def generator() -> ModuleType:
@@ -129,7 +122,7 @@ def test_the_readme_names_the_install_and_test_commands_of_the_check() -> None:
             assert extra in extras, page
 
 
-def test_the_readme_s_commands_work(clone: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lines = [
         shlex.split(line, comments=True)
         for block in blocks(README, "sh")
@@ -141,7 +134,7 @@ def test_the_readme_s_commands_work(clone: Path, monkeypatch: pytest.MonkeyPatch
     for words in lines:
         if "system:text" in words and importlib.util.find_spec("rapidocr") is None:
             continue
-        assert run(words, monkeypatch) == 0, words
+        assert command(*words[1:]) == 0, words
         out, said = capfd.readouterr()
         if words[1] == "info":
             assert "all checksums match" in out

@@ -654,7 +654,6 @@ def test_a_model_of_ones_own_gets_a_name(cache: Path, tmp_path: Path) -> None:
     fake.write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be read as weights"):
         weights.add("fake", fake)
-    pytest.importorskip("torch")
     from vizcomp.nets import classifiers
 
     assert classifiers.load("my-eyes").classes == classifiers.load("watcher").classes
@@ -746,8 +745,8 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
 
 def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checked by the digits in the name; offline, nothing is asked for."""
-    torch = pytest.importorskip("torch")
-    torchvision = pytest.importorskip("torchvision")
+    import torch
+    import torchvision
 
     from vizcomp import vision
 

@@ -7,16 +7,15 @@ import time
 
 import numpy as np
 import pytest
+import scipy.interpolate as interpolate
+import scipy.ndimage as ndimage
+import scipy.stats as stats
+import skimage.data as skimage_data
+import skimage.metrics as skimage_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vizcomp import metrics
-
-skimage_data = pytest.importorskip("skimage.data")
-skimage_metrics = pytest.importorskip("skimage.metrics")
-ndimage = pytest.importorskip("scipy.ndimage")
-interpolate = pytest.importorskip("scipy.interpolate")
-stats = pytest.importorskip("scipy.stats")
 
 
 def noisy(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -253,7 +252,8 @@ def turned_box(rng: np.random.Generator) -> np.ndarray:
 
 def test_box_score_agrees_with_a_slow_plain_computation():
     """Overlaps by OpenCV's intersection of convex polygons; pairs by taking the largest of a table until none is left."""
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     rng = np.random.default_rng(8)
     reference, found, matched = [], [], 0
     for _ in range(60):

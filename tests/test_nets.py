@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.errors import ModelError, SettingsError  # noqa: E402
-from vizcomp.nets import classifiers, inception  # noqa: E402
-from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig  # noqa: E402
-from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize  # noqa: E402
-from vizcomp.nets.whitened import Whitened, WhitenedConfig  # noqa: E402
+from vizcomp.errors import ModelError, SettingsError
+from vizcomp.nets import classifiers, inception
+from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig
+from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize
+from vizcomp.nets.whitened import Whitened, WhitenedConfig
 
 SMALL = RecurrentConfig(
     stem=(8, 4), encoder=((8, 2, 1),), decoder=((8, 2, 1), (8, 4, 1)), bits=(2, 3, 4), shared=False, sees="both"

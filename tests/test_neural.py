@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_codec
+from kit import tiny_codec
 
 from vizcomp import neural, weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-torch = pytest.importorskip("torch")
-
-from vizcomp import vision, weights  # noqa: E402
-from vizcomp.cli import app  # noqa: E402
-from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError  # noqa: E402
-from vizcomp.nets import classifiers  # noqa: E402
-from vizcomp.nets.inception import Inception  # noqa: E402
+from vizcomp import vision, weights
+from vizcomp.cli import app
+from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError
+from vizcomp.nets import classifiers
+from vizcomp.nets.inception import Inception
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray_tasks
+from kit import contents
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -39,9 +40,6 @@ def test_an_address_without_ray() -> None:
         engines.check_engine("local", "1.2.3.4:6379")
     found = CliRunner().invoke(app, ["djpeg", "x", "-o", "y", "--ray-address", "h:1"])
     assert isinstance(found.exception, SettingsError)
-
-
-ray = pytest.importorskip("ray")
 
 
 def start(nodes: int, **more: Any) -> Any:
@@ -78,6 +76,8 @@ def start(nodes: int, **more: Any) -> Any:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one core each, and a connection that stays."""
+    import ray
+
     found = start(2)
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
     yield found
@@ -143,10 +143,6 @@ def photos(folder: Path, count: int, side: int = 64) -> Path:
     return folder
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def without_times(records: Any, output: Path) -> list[dict[str, Any]]:
     return [json.loads(json.dumps({**r.to_dict(), "seconds": 0}).replace(str(output), "OUT")) for r in records]
 
@@ -168,7 +164,7 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
             engine=engine,
         )
         assert [r.status for r in run.records].count("failed") == 1
-        found[engine] = (tree(out), without_times(run.records, out), without_times(codec.records, out))
+        found[engine] = (contents(out), without_times(run.records, out), without_times(codec.records, out))
     assert found["local"] == found["ray"]
 
 
@@ -190,6 +186,8 @@ def test_eval_is_that_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray_engine, "PROBE_SECONDS", 5.0)
     with socket.socket() as silent:
@@ -208,6 +206,8 @@ def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def three_nodes() -> Iterator[Any]:
+    import ray
+
     ray.shutdown()
     found = start(3)
     yield found
@@ -217,6 +217,8 @@ def three_nodes() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: Path) -> None:
+    import ray
+
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
     batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
@@ -242,13 +244,15 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
     )
     assert killed.is_set()
     assert [r.status for r in run.records] == ["ok"] * 59 + ["skipped"]
-    expected = tree(calm)
+    expected = contents(calm)
     expected["059.jpg"] = b"mine"
-    assert tree(out) == expected
+    assert contents(out) == expected
 
 
 @pytest.mark.slow
 def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path: Path) -> None:
+    import ray
+
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     nodes = [node for node in three_nodes.list_all_nodes() if not node.head]
     results = []
@@ -269,6 +273,8 @@ def test_a_worker_that_dies_once_is_forgiven(cluster_of_one: Any, tmp_path: Path
 
 @pytest.fixture
 def cluster_of_one() -> Iterator[Any]:
+    import ray
+
     ray.shutdown()
     found = start(1)
     ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
@@ -299,13 +305,12 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
     batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
-    assert {k: v for k, v in tree(out).items() if k.endswith(".jpg")} == tree(calm)
+    assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
 @pytest.mark.slow
 def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server")
+    import ray
     from object_store import serve
 
     server, faults, address = serve()
@@ -340,7 +345,7 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5
         assert [r.status for r in run.records] == ["ok"] * 40
-        assert {place.name: place.read_bytes() for place, _ in out.list()} == tree(calm)
+        assert {place.name: place.read_bytes() for place, _ in out.list()} == contents(calm)
     finally:
         faults.share = 0.0
         ray.shutdown()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import contents
 from PIL import Image
 
 from vizcomp import batch, codec_batch, images, neural
@@ -203,8 +204,7 @@ def command(source: Path, output: Path) -> list[str]:
 
 def whole_tree(folder: Path) -> dict[str, bytes]:
     """Every file, hidden ones too, but the reports: those tell the time that it took."""
-    found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith("report.")}
+    return {name: data for name, data in contents(folder).items() if not name.startswith("report.")}
 
 
 def kill(one: subprocess.Popen[bytes], workers_too: bool) -> None:

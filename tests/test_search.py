@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.nets import search  # noqa: E402
-from vizcomp.nets.recurrent import CodecState, RecurrentCodec  # noqa: E402
-from vizcomp.neural import NeuralCodec  # noqa: E402
+from vizcomp.nets import search
+from vizcomp.nets.recurrent import CodecState, RecurrentCodec
+from vizcomp.neural import NeuralCodec
 
 
 @pytest.fixture(scope="module")

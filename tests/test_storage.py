@@ -85,8 +85,6 @@ def test_patterns(parts: tuple[str, ...], name: str, left: list[tuple[str, ...]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[Any, str]]:
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server")
     from object_store import serve
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)

@@ -96,7 +96,8 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_exported_network_gives_what_torch_gives(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from vizcomp.nets.text_regions import TextRegionsNet
     from vizcomp.training.export import export_text_regions
 

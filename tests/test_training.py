@@ -15,21 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.errors import ModelError, SettingsError, TrainingError  # noqa: E402
-from vizcomp.nets import classifiers  # noqa: E402
-from vizcomp.neural import NeuralCodec  # noqa: E402
-from vizcomp.training import codec, loop, processes  # noqa: E402
-from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings  # noqa: E402
-from vizcomp.training.codec import CodecTask, CodecTrainSettings, load_weights, save_codec  # noqa: E402
-from vizcomp.training.depth_data import DepthTrainSettings  # noqa: E402
-from vizcomp.training.loop import train  # noqa: E402
-from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss  # noqa: E402
-from vizcomp.training.settings import build, changed, read_values  # noqa: E402
-from vizcomp.training.views import corrupted, shifted_and_flipped  # noqa: E402
+from vizcomp.errors import ModelError, SettingsError, TrainingError
+from vizcomp.nets import classifiers
+from vizcomp.neural import NeuralCodec
+from vizcomp.training import codec, loop, processes
+from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings
+from vizcomp.training.codec import CodecTask, CodecTrainSettings, load_weights, save_codec
+from vizcomp.training.depth_data import DepthTrainSettings
+from vizcomp.training.loop import train
+from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss
+from vizcomp.training.settings import build, changed, read_values
+from vizcomp.training.views import corrupted, shifted_and_flipped
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}

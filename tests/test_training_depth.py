@@ -10,18 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch")
-
-from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError  # noqa: E402
-from vizcomp.metrics import spearman  # noqa: E402
-from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig  # noqa: E402
-from vizcomp.training.depth import SCORE, DepthTask  # noqa: E402
-from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos  # noqa: E402
-from vizcomp.training.depth_scores import depth_loss, mean_map  # noqa: E402
-from vizcomp.training.loop import Progress, train  # noqa: E402
-from vizcomp.training.settings import build, read_recipe, read_saved  # noqa: E402
+from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError
+from vizcomp.metrics import spearman
+from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig
+from vizcomp.training.depth import SCORE, DepthTask
+from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
+from vizcomp.training.depth_scores import depth_loss, mean_map
+from vizcomp.training.loop import Progress, train
+from vizcomp.training.settings import build, read_recipe, read_saved
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}

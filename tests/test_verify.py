@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jpeg_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp import batch, cli, codec_batch, engines, images, verify, vision
+from vizcomp import batch, codec_batch, engines, images, verify, vision
 from vizcomp.vision import Boxes, Classes, Comparison
 
 Run = Callable[..., tuple[int, str]]
@@ -74,18 +74,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
-    def command(*arguments: object, code: int = 0) -> tuple[int, str]:
+    def called(*arguments: object, code: int = 0) -> tuple[int, str]:
         batch.system_by_name.cache_clear()
         codec_batch._codec.cache_clear()
-        monkeypatch.setattr(sys, "argv", ["vizcomp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
+        ended = command(*arguments)
         out, err = capfd.readouterr()
-        assert int(left.value.code or 0) == code, err
+        assert ended == code, err
         assert "Traceback" not in err
-        return int(left.value.code or 0), out + err
+        return ended, out + err
 
-    yield command
+    yield called
     batch.system_by_name.cache_clear()
 
 
@@ -141,10 +139,8 @@ def square(at: int) -> np.ndarray:
     return np.array([[at, 0], [at + 10, 0], [at + 10, 10], [at, 10]], np.float64)[None]
 
 
-@given(st.lists(st.integers(0, 16), min_size=1, max_size=4), st.integers(0, 14))
-def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_needs: int) -> None:
-    """Each place needs a rung of its own, the rest another; a file's bytes say what it gives to whom."""
-
+def searched(needs: list[int], rest_needs: int) -> tuple[verify.Found, verify.Found]:
+    """Without and with mending. Each place needs a rung of its own, the rest another; the bytes say what is given to whom."""
     made: list[tuple[int, list[int]]] = []
 
     def encode(rung: int) -> bytes:
@@ -170,10 +166,23 @@ def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_n
     assert judge(found.data).same
     assert found.trials <= verify.TRIALS + 1
     assert len(found.data) <= len(plain.data)
-    if max(needs) > rest_needs + max(verify.BELOW) and max(needs) < 16:
-        assert found.places
-        assert found.rung < max(needs)
-        assert len(found.data) < len(plain.data)
+    return plain, found
+
+
+@given(st.lists(st.integers(0, 16), min_size=1, max_size=4), st.integers(0, 14))
+def test_places_that_a_system_misses_get_what_they_need(needs: list[int], rest_needs: int) -> None:
+    searched(needs, rest_needs)
+
+
+@given(st.data())
+def test_places_that_need_much_more_than_the_rest_are_mended(data: st.DataObject) -> None:
+    rest_needs = data.draw(st.integers(0, 14 - max(verify.BELOW)))
+    most = data.draw(st.integers(rest_needs + max(verify.BELOW) + 1, 15))
+    others = data.draw(st.lists(st.integers(0, most), max_size=3))
+    plain, found = searched(data.draw(st.permutations([most, *others])), rest_needs)
+    assert found.places
+    assert found.rung < most
+    assert len(found.data) < len(plain.data)
 
 
 @pytest.mark.parametrize(("lucky", "trials"), [({11}, 8), ({9, 10}, 8), ({14}, 9), ({8}, 12), (set(), 12)])

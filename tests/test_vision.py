@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from vizcomp import vision
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError
 from vizcomp.vision import Boxes, Classes, OnnxSystem, OnnxWords, compare
-
-onnx = pytest.importorskip("onnx")
 
 
 def classes(*probabilities: float) -> Classes:

@@ -140,7 +140,7 @@ def safetensors_files() -> list[bytes]:
     from vizcomp.nets.classifiers import build, save
 
     sys.path.insert(0, str(HERE.parent))
-    from conftest import tiny_codec
+    from kit import tiny_codec
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

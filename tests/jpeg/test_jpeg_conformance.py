@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import skimage.data as skimage_data
 from jpeg_kit import pillow
 from PIL import Image
 
@@ -18,8 +19,6 @@ from vizcomp.errors import UnsupportedError
 from vizcomp.jpeg.image import JpegImage
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.write import write_jpeg
-
-skimage_data = pytest.importorskip("skimage.data")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_path: Path) -> None:
-    jpeglib = pytest.importorskip("jpeglib")
+    import jpeglib
+
     mode, options = KINDS[kind]
     source = pillow(pixels, mode, **options)
     image = read_jpeg(source)
@@ -78,7 +78,8 @@ def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_p
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_djpeg_and_opencv_decode_without_a_warning(kind: str, pixels: npt.NDArray[np.uint8]) -> None:
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     mode, options = KINDS[kind]
     source = pillow(pixels, mode, **options)
     image = read_jpeg(source)

@@ -449,6 +449,7 @@ def test_page_is_accessible(tmp_path: Path) -> None:
             assert set((one.get(name) or "").split()) <= set(identifiers), (tag, one)
         if tag == "th":
             assert one.get("scope") in ("row", "col")
+    assert page.count("th")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def test_the_json_is_strict_and_fits_its_schema(result: EvalResult, tmp_path: Pa
     assert written["points"][-1]["psnr"] is None
     assert written["points"][0]["accuracy"] == {"inception": 0.5, HOSTILE: None}
     assert written["points"][0]["interval"]["inception"] == pytest.approx([0.45, 0.54])
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     schema = json.loads(files("vizcomp").joinpath("bundled", "eval_report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(written, schema)
@@ -165,6 +166,8 @@ def test_the_page_loads_nothing_and_runs_no_strings(result: EvalResult) -> None:
             assert attributes["alt"]
         if attributes.get("aria-labelledby"):
             assert attributes["aria-labelledby"] in page.ids
+    assert {"img", "svg"} & {tag for tag, _ in page.tags}
+    assert any("aria-labelledby" in attributes for _, attributes in page.tags)
     assert sum(a.get("role") == "img" for _, a in page.tags) == 4
     assert sum(a.get("type") == "range" for _, a in page.tags) == MAX_EXAMPLES
     assert "Bytes at equal accuracy" in text

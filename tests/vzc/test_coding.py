@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vizcomp.errors import FormatError, ModelError, TooLargeError
@@ -221,27 +221,37 @@ def test_encode_does_what_is_described(
     assert len(data) <= coding.raw_bytes(model, first, 1, grid)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    model=st.sampled_from(MODELS),
-    data=st.binary(max_size=24),
-    grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    t=st.integers(0, 1),
-)
-def test_any_bytes_decode_or_are_refused(model: ContextModel, data: bytes, grid: tuple[int, int], t: int) -> None:
-    previous = made_bits(3, model.channels[:t], grid)
-    raw = coding.raw_bytes(model, t, t, grid)
-    try:
-        planes = coding.decode(model, data, t, t, grid, previous)
-    except FormatError:
-        assert len(data) >= raw or data.endswith(b"\0") or len(data) > 7
-        return
-    assert [p.shape for p in planes] == [(model.channels[t], *grid)]
-    assert set(np.unique(planes[0])) <= {0, 1}
-    if len(data) < raw:
-        assert_equal(planes, described_decode(model, data, planes, previous))
-        again = coding.encode(model, planes, previous)
-        assert len(again) in (*range(len(data) + 1), raw)
+def test_any_bytes_decode_or_are_refused() -> None:
+    ends = set()
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        model=st.sampled_from(MODELS),
+        data=st.binary(max_size=24),
+        grid=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+        t=st.integers(0, 1),
+    )
+    @example(MODELS[0], b"\x9c\x31", (5, 5), 1)
+    @example(MODELS[0], bytes(24), (1, 1), 0)
+    def decode(model: ContextModel, data: bytes, grid: tuple[int, int], t: int) -> None:
+        previous = made_bits(3, model.channels[:t], grid)
+        raw = coding.raw_bytes(model, t, t, grid)
+        try:
+            planes = coding.decode(model, data, t, t, grid, previous)
+        except FormatError:
+            assert len(data) >= raw or data.endswith(b"\0") or len(data) > 7
+            ends.add("refused")
+            return
+        assert [p.shape for p in planes] == [(model.channels[t], *grid)]
+        assert set(np.unique(planes[0])) <= {0, 1}
+        if len(data) < raw:
+            assert_equal(planes, described_decode(model, data, planes, previous))
+            again = coding.encode(model, planes, previous)
+            assert len(again) in (*range(len(data) + 1), raw)
+            ends.add("coded")
+
+    decode()
+    assert ends == {"refused", "coded"}
 
 
 def test_20000_mutations_decode_or_are_refused() -> None:

@@ -1,0 +1,69 @@
+"""What tests share: made pictures, files and codecs, and commands in this process."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def jpeg_bytes(pixels: np.ndarray, **options: object) -> bytes:
+    """A JPEG by Pillow."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", **{"quality": 95, **options})
+    return out.getvalue()
+
+
+def tiny_codec(path: Path, *, seed: int = 0, native: int = 0, **changes: Any) -> Path:
+    """A codec as `vizcomp train` writes it, with random weights that are the same everywhere: block 8, 3 iterations of 4 bits."""
+    import torch
+
+    from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+    from vizcomp.training.codec import save_codec
+
+    layers = {"stem": (8, 2), "encoder": ((8, 2, 1), (12, 2, 1)), "decoder": ((12, 2, 1), (8, 2, 1), (8, 2, 3))}
+    network = RecurrentCodec(RecurrentConfig(**{**layers, "bits": (4, 4, 4), "shared": False, "native": native, **changes}))
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            if value.ndim < 2:
+                value.zero_()
+            else:  # whole multiples of a power of two: exact in half precision
+                scale = 2.0 ** -round(np.log2(value[0].numel()) / 2 - 1)
+                value.copy_(torch.from_numpy(rng.integers(-128, 128, value.shape) / 128 * scale))
+    save_codec(path, network, {"name": "tiny"})
+    return path
+
+
+def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
+    """uint8 (height, width, 3): a gradient with a square, so that it is neither flat nor noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    plane = (rows[..., None] * rng.integers(1, 4, 3) + columns[..., None] * rng.integers(1, 4, 3)) % 256
+    plane[height // 4 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
+    return plane.astype(np.uint8)
+
+
+def tree(folder: Path) -> set[str]:
+    """The paths of all files below a folder."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What every file below a folder holds."""
+    return {name: (folder / name).read_bytes() for name in sorted(tree(folder))}
+
+
+def command(*arguments: object) -> int:
+    """Runs `vizcomp ARGUMENTS` in this process, and gives its exit code."""
+    from vizcomp import cli
+
+    with mock.patch.object(sys, "argv", ["vizcomp", *map(str, arguments)]), pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)

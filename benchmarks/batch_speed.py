@@ -25,9 +25,9 @@ from typing import Any
 
 from PIL import Image
 
-from vizcomp import batch, images
+from vizcomp import batch
 from vizcomp.djpeg import DjpegSettings
-from vizcomp.images import EXTENSIONS
+from vizcomp.files.find import EXTENSIONS, find_inputs
 
 NO_JOURNAL = "run_djpeg uniform, no journal"
 
@@ -65,7 +65,7 @@ def command(source: Path, output: Path, *options: str) -> None:
 def library(source: Path, output: Path, journal: Any) -> None:
     batch.Journal, kept = journal or batch.Journal, batch.Journal
     try:
-        found = images.find_inputs([str(source)])
+        found = find_inputs([str(source)])
         batch.run_djpeg(found, output, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
     finally:
         batch.Journal = kept

@@ -26,6 +26,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vizcomp.files.find import InputFile
+
 PARTS = ("memory", "start", "speed", "batch")  # memory first: see _peak
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 DATA = Path(os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"))
@@ -160,13 +162,13 @@ def measure_speed(count: int) -> dict[str, Any]:
     def ours(settings: DjpegSettings, with_network: bool = False) -> Callable[[Path, bytes, Depth], None]:
         def run(path: Path, data: bytes, given: Depth) -> None:
             photo = images.load_bytes(data, path.name)
-            depth = network(photo, images.InputFile(path, Path(path.name))) if with_network else given
+            depth = network(photo, InputFile(path, Path(path.name))) if with_network else given
             compress(photo, settings, depth=depth)
 
         return run
 
     def network_alone(path: Path, data: bytes, given: Depth) -> None:
-        network(images.load_bytes(data, path.name), images.InputFile(path, Path(path.name)))
+        network(images.load_bytes(data, path.name), InputFile(path, Path(path.name)))
 
     ways: dict[str, Callable[[Path, bytes, Depth], None]] = {
         "Pillow, optimised progressive": pillow,

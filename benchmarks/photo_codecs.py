@@ -25,6 +25,8 @@ import numpy.typing as npt
 from PIL import Image
 from study_djpeg import study_djpeg
 
+from vizcomp.files.find import InputFile
+
 Pixels = npt.NDArray[np.uint8]
 Codec = Callable[[Path, Pixels, "Pixels | None"], bytes]
 
@@ -152,7 +154,7 @@ def network_depth(path: Path) -> Any:
     from vizcomp import images
 
     photo = images.load(path)
-    return _network()(photo, images.InputFile(path, Path(path.name)))
+    return _network()(photo, InputFile(path, Path(path.name)))
 
 
 @functools.cache

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vizcomp import batch, images
+from vizcomp import batch
 from vizcomp.djpeg import DjpegSettings
+from vizcomp.files.find import find_inputs
 
 
 def make_photos(folder: Path, count: int, side: tuple[int, int], data: str | None) -> None:
@@ -44,7 +45,7 @@ def run(engine: str, source: Path, output: Path, jobs: int) -> dict[str, float]:
     """One run: seconds in all, and from the first record to the last with the photos done in that time."""
     stamps: list[float] = []
     started = time.perf_counter()
-    files = images.find_inputs([str(source)])
+    files = find_inputs([str(source)])
     batch.run_djpeg(
         files,
         output,

@@ -25,6 +25,7 @@ from djpeg_text import DATA, PARTS, photos
 
 from vizcomp import batch, images, verify, vision
 from vizcomp.djpeg import DjpegSettings
+from vizcomp.files.find import find_inputs
 
 PLAIN_QUALITIES = (5, 12, 17, 23, 30, 38, 47, 57, 67, 77, 82, 86, 90, 92, 95, 97, 100)  # as many rungs as djpeg has, and one more
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     common = batch.BatchSettings(verify="text", tolerance=options.tolerance)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        files = images.find_inputs([str(p) for p in paths])
+        files = find_inputs([str(p) for p in paths])
         run = batch.run_djpeg(files, out, settings, common, jobs=options.jobs)
         judge = vision.open_system("text")
         false = empty = 0

@@ -17,7 +17,8 @@ import pytest
 from kit import command, jpeg_bytes, tree
 from PIL import Image
 
-from vizcomp import codec_batch, engines, images, neural
+from vizcomp import codec_batch, engines, neural
+from vizcomp.files.find import find_inputs
 from vizcomp.loop import Outcome
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord
@@ -304,7 +305,7 @@ def test_interrupted_packs_do_not_pass_for_whole(
         return work(task)
 
     monkeypatch.setattr(codec_batch, "encode_some", interrupted)
-    files = images.find_inputs([classes])
+    files = find_inputs([classes])
     settings = codec_batch.EncodeSettings(model=str(small_model), search=0)
     run = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", settings, jobs=1)
     assert run.exit_code == 130
@@ -313,8 +314,8 @@ def test_interrupted_packs_do_not_pass_for_whole(
     assert len(VzcPack(run.pack, model=small_model)) == 16  # what was in hand is finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(codec_batch, "encode_some", work)
-    whole = codec_batch.run_encode_pack(images.find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
-    files = images.find_inputs([classes])
+    whole = codec_batch.run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
+    files = find_inputs([classes])
     resumed = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), jobs=1)
     assert (tmp_path / "set.vzc").read_bytes() == (tmp_path / "whole.vzc").read_bytes()
     assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]  # those 16 were not coded again

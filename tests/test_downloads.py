@@ -27,6 +27,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vizcomp import downloads, weights
+from vizcomp import weights as vizcomp_weights
 from vizcomp.cli import app
 from vizcomp.downloads import Source, fetch
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, VizcompError, WeightsMissingError
@@ -591,7 +592,7 @@ def cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         sources=(server.source("/gone"), server.source("/f", words="2021")),
     )
     sized = weights.WeightFile(id="two", what="another", file="two.bin", licence="MIT", sources=row.sources, size=5, md5=MD5)
-    monkeypatch.setattr(weights, "PUBLISHED", (row, sized))
+    monkeypatch.setattr(vizcomp_weights, "PUBLISHED", (row, sized))
     return tmp_path / "cache"
 
 

@@ -25,7 +25,8 @@ from PIL import Image
 from vizcomp import batch, engines, images, loop
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import OutputError
-from vizcomp.images import InputFile
+from vizcomp.files.find import InputFile, find_inputs
+from vizcomp.files.write import write_atomic
 from vizcomp.results import FileRecord
 
 UNIFORM = DjpegSettings(guide="uniform")
@@ -46,7 +47,7 @@ def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
 
 def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
     tell = None if told is None else lambda problem: told.append(problem.message)
-    files = images.find_inputs([str(source)], exclude=output, report=tell)
+    files = find_inputs([str(source)], exclude=output, report=tell)
     found = batch.run_djpeg(files, output, UNIFORM, batch.BatchSettings(**settings), jobs=1)
     return {Path(record.input).name: record for record in found.records}
 
@@ -166,7 +167,7 @@ def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
     source = tmp_path / "in"
     for i in range(4):
         photo(source / f"{i}.png", i)
-    files = list(images.find_inputs([str(source)]))
+    files = list(find_inputs([str(source)]))
     (source / "2.png").unlink()
     found = batch.run_djpeg(files, tmp_path / "out", UNIFORM, batch.BatchSettings(), jobs=1)
     assert [r.status for r in found.records] == ["ok", "ok", "failed", "ok"]
@@ -219,7 +220,7 @@ def test_a_link_that_appears_between_check_and_write_is_not_followed(tmp_path: P
 
     monkeypatch.setattr(os, "stat", swapping)
     with pytest.raises(OutputError):
-        images.write_atomic(output / "sub" / "a.jpg", b"x", below=output)
+        write_atomic(output / "sub" / "a.jpg", b"x", below=output)
     assert list(elsewhere.iterdir()) == []
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from vizcomp import batch, codec_batch, images, neural, vision
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
+from vizcomp.files.find import find_inputs
 from vizcomp.neural import VzcPack
 from vizcomp.results import FileRecord
 from vizcomp.vzc import packs
@@ -169,7 +170,7 @@ def compressed(tmp_path: Path, data: bytes, name: str = "it.jpg") -> FileRecord:
     (tmp_path / "in").mkdir(exist_ok=True)
     path = tmp_path / "in" / name
     path.write_bytes(data)
-    files = images.find_inputs([str(path)])
+    files = find_inputs([str(path)])
     return batch.run_djpeg(
         files, tmp_path / "out", DjpegSettings(guide="uniform"), batch.BatchSettings(overwrite=True), jobs=1
     ).records[0]
@@ -263,11 +264,11 @@ def test_a_pack_never_writes_through_a_link(tmp_path: Path, small_model: Path) -
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(source / "a.png")
     pack = tmp_path / "set.vzc"
     settings = codec_batch.EncodeSettings(model=str(small_model))
-    codec_batch.run_encode_pack(images.find_inputs([str(tmp_path / "in")]), pack, settings, jobs=1)
+    codec_batch.run_encode_pack(find_inputs([str(tmp_path / "in")]), pack, settings, jobs=1)
     assert len(VzcPack(pack, model=small_model)) == 1
     (output / "set" / "cat").symlink_to(elsewhere)
     chosen = codec_batch.DecodeSettings(model=str(small_model))
-    run = codec_batch.run_decode(images.find_inputs([str(pack)]), output, chosen, jobs=1)
+    run = codec_batch.run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
     assert run.records[0].status == "failed"
     assert "is a link" in (run.records[0].error or "")
     assert list(elsewhere.iterdir()) == []

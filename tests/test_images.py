@@ -18,6 +18,10 @@ from PIL import Image, ImageOps
 
 from vizcomp import images
 from vizcomp.errors import InputError, OutputError, UnsupportedError, VizcompError
+from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
+from vizcomp.files.names import OutputNames, _safe_part
+from vizcomp.files.place import printable
+from vizcomp.files.write import _rename_to_new, check_output_folder, write_atomic
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -44,7 +48,7 @@ def photo_file(path: Path, seed: int = 0, **options: object) -> Path:
     return path
 
 
-def shown_below(root: Path, found: list[images.InputFile]) -> list[str]:
+def shown_below(root: Path, found: list[InputFile]) -> list[str]:
     return [file.path.relative_to(root).as_posix() for file in found]
 
 
@@ -55,7 +59,7 @@ def test_a_folder_is_walked_in_order_and_hidden_names_are_left_out(tmp_path: Pat
     names = ["b.jpg", "a.JPG", "z/1.png", "z/y/0.webp", "c/9.jpeg"]
     for name in [*names, ".hidden.jpg", ".cache/x.jpg", "notes.txt", "noext"]:
         photo_file(tmp_path / name)
-    found = list(images.find_inputs([tmp_path]))
+    found = list(find_inputs([tmp_path]))
     assert shown_below(tmp_path, found) == ["a.JPG", "b.jpg", "c/9.jpeg", "z/1.png", "z/y/0.webp"]
     assert [f.relative.as_posix() for f in found] == shown_below(tmp_path, found)
     assert [f.shown for f in found] == [str(f.path) for f in found]
@@ -63,7 +67,7 @@ def test_a_folder_is_walked_in_order_and_hidden_names_are_left_out(tmp_path: Pat
 
 def test_a_named_file_is_taken_whatever_its_suffix_and_keeps_only_its_name(tmp_path: Path) -> None:
     path = photo_file(tmp_path / "deep" / "photo.data")
-    (found,) = images.find_inputs([str(path)])
+    (found,) = find_inputs([str(path)])
     assert (found.path, found.relative) == (path, PurePath("photo.data"))
 
 
@@ -83,22 +87,22 @@ def test_a_named_file_is_taken_whatever_its_suffix_and_keeps_only_its_name(tmp_p
 def test_patterns(tmp_path: Path, pattern: str, expected: list[str]) -> None:
     for name in ["a.jpg", "s/b.jpg", "s/c.png", "s/t/d.jpg", "s/readme.txt", ".h/e.jpg", "s/.f.jpg"]:
         photo_file(tmp_path / name)
-    assert shown_below(tmp_path, list(images.find_inputs([str(tmp_path / pattern)]))) == expected
+    assert shown_below(tmp_path, list(find_inputs([str(tmp_path / pattern)]))) == expected
 
 
 def test_a_pattern_keeps_the_tree_below_its_fixed_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo_file(tmp_path / "p/s/a.jpg")
     monkeypatch.chdir(tmp_path)
-    (found,) = images.find_inputs(["p/*/a.jpg"])
+    (found,) = find_inputs(["p/*/a.jpg"])
     assert (found.path, found.relative) == (Path("p/s/a.jpg"), PurePath("s/a.jpg"))
-    (found,) = images.find_inputs(["**/a.jpg"])
+    (found,) = find_inputs(["**/a.jpg"])
     assert (found.path, found.relative) == (Path("p/s/a.jpg"), PurePath("p/s/a.jpg"))
 
 
 def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
     path = photo_file(tmp_path / "a[1].jpg")
     photo_file(tmp_path / "a1.jpg")
-    assert [f.path for f in images.find_inputs([path])] == [path]
+    assert [f.path for f in find_inputs([path])] == [path]
 
 
 def test_the_same_file_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,13 +110,13 @@ def test_the_same_file_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "d/link.jpg").symlink_to("a.jpg")
     (tmp_path / "other").symlink_to("d")
     monkeypatch.chdir(tmp_path)
-    found = list(images.find_inputs([path, tmp_path, "d/../d/a.jpg", "d/link.jpg", "other/a.jpg", "**/*.jpg"]))
+    found = list(find_inputs([path, tmp_path, "d/../d/a.jpg", "d/link.jpg", "other/a.jpg", "**/*.jpg"]))
     assert [f.path for f in found] == [path]
 
 
 def test_two_hard_links_are_two_photos(tmp_path: Path) -> None:
     os.link(photo_file(tmp_path / "a.jpg"), tmp_path / "b.jpg")
-    assert len(list(images.find_inputs([tmp_path]))) == 2
+    assert len(list(find_inputs([tmp_path]))) == 2
 
 
 @pytest.mark.parametrize("pattern", ["", "**/*.jpg", "**"])
@@ -123,7 +127,7 @@ def test_linked_folders_are_entered_once_and_loops_end(tmp_path: Path, pattern: 
     (tmp_path / "in/a/self").symlink_to(".")
     (tmp_path / "in/far").symlink_to(tmp_path / "outside")
     (tmp_path / "outside/back").symlink_to(tmp_path / "in")
-    found = list(images.find_inputs([str(tmp_path / "in" / pattern)]))
+    found = list(find_inputs([str(tmp_path / "in" / pattern)]))
     assert sorted(os.path.basename(f.path) for f in found) == ["x.jpg", "y.jpg"]
 
 
@@ -132,9 +136,9 @@ def test_an_output_folder_below_an_input_is_not_walked(tmp_path: Path) -> None:
     photo_file(tmp_path / "out/a.jpg")
     photo_file(tmp_path / "sub/out/b.jpg")
     for source in (tmp_path, tmp_path / "**/*.jpg"):
-        found = list(images.find_inputs([source], exclude=tmp_path / "sub" / ".." / "out"))
+        found = list(find_inputs([source], exclude=tmp_path / "sub" / ".." / "out"))
         assert shown_below(tmp_path, found) == ["a.jpg", "sub/out/b.jpg"]
-    assert len(list(images.find_inputs([tmp_path / "out"], exclude=tmp_path / "out"))) == 1  # named itself
+    assert len(list(find_inputs([tmp_path / "out"], exclude=tmp_path / "out"))) == 1  # named itself
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "missing/", "a.jpg/b.jpg", "*.webp", "no/*.jpg", "", "empty", "x\0y"])
@@ -143,16 +147,16 @@ def test_nothing_found_is_an_error_before_the_first_photo(tmp_path: Path, name: 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").write_text("no photo")
     with pytest.raises(InputError) as caught:
-        images.find_inputs([str(tmp_path / name) if name else ""])  # not iterated
+        find_inputs([str(tmp_path / name) if name else ""])  # not iterated
     assert caught.value.hint
     assert "\n" not in caught.value.message
 
 
 def test_one_missing_input_among_good_ones_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gone"):
-        images.find_inputs([photo_file(tmp_path / "a.jpg"), tmp_path / "gone.jpg"])
+        find_inputs([photo_file(tmp_path / "a.jpg"), tmp_path / "gone.jpg"])
     with pytest.raises(InputError, match="no input"):
-        images.find_inputs([])
+        find_inputs([])
 
 
 def test_pipes_are_skipped_in_folders_and_refused_by_name(tmp_path: Path) -> None:
@@ -160,11 +164,11 @@ def test_pipes_are_skipped_in_folders_and_refused_by_name(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "gone.jpg").symlink_to("nowhere")
     told: list[InputError] = []
-    assert shown_below(tmp_path, list(images.find_inputs([tmp_path], report=told.append))) == ["a.jpg"]
+    assert shown_below(tmp_path, list(find_inputs([tmp_path], report=told.append))) == ["a.jpg"]
     assert ["leads to no file" in problem.message for problem in told] == [True]
     for name, word in (("pipe.jpg", "pipe"), ("/dev/null", "device"), ("gone.jpg", "leads nowhere")):
         with pytest.raises(InputError) as caught:
-            images.find_inputs([tmp_path / name])
+            find_inputs([tmp_path / name])
         assert word in caught.value.message + caught.value.hint
     with pytest.raises(InputError, match="pipe"):  # must not wait for a writer
         images.load(tmp_path / "pipe.jpg")
@@ -182,11 +186,11 @@ def test_an_unreadable_folder_is_told_and_passed_over(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "scandir", scandir)
     told: list[InputError] = []
-    assert shown_below(tmp_path, list(images.find_inputs([tmp_path], report=told.append))) == ["a.jpg"]
+    assert shown_below(tmp_path, list(find_inputs([tmp_path], report=told.append))) == ["a.jpg"]
     assert "shut" in told[0].message
     assert "permission denied" in told[0].message
     with pytest.raises(InputError, match="permission denied"):
-        images.find_inputs([tmp_path / "shut"])
+        find_inputs([tmp_path / "shut"])
 
 
 ODD_NAMES = [
@@ -204,14 +208,14 @@ ODD_NAMES = [
 @pytest.mark.parametrize("name", [*(n.encode() for n in ODD_NAMES), b"latin-\xe9\xff.jpg"])
 def test_any_name_is_found_read_named_and_written(tmp_path: Path, name: bytes) -> None:
     path = photo_file(tmp_path / "in" / os.fsdecode(name))
-    (found,) = images.find_inputs([tmp_path / "in"])
+    (found,) = find_inputs([tmp_path / "in"])
     found.shown.encode()  # valid UTF-8
     assert found.shown.splitlines() == [found.shown]
     assert "\x1b" not in found.shown
     photo = images.load(found.path)
-    target = images.OutputNames(tmp_path / "out").path_for(found)
+    target = OutputNames(tmp_path / "out").path_for(found)
     assert photo.jpeg is not None
-    images.write_atomic(target, photo.jpeg)
+    write_atomic(target, photo.jpeg)
     assert os.listdir(os.fsencode(tmp_path / "out")) == [name]
     assert target.read_bytes() == path.read_bytes()
     path.write_bytes(b"broken")
@@ -223,8 +227,8 @@ def test_any_name_is_found_read_named_and_written(tmp_path: Path, name: bytes) -
 
 def test_printable_changes_only_what_does_harm() -> None:
     for good in ("写真/été.jpg", "👩‍👧.jpg", "e\u0301.jpg", "a b.jpg"):
-        assert images.printable(good) == good
-    assert images.printable("a\nb\x1b\u202ec" + os.fsdecode(b"\xff")) == "a\\nb\\x1b\\u202ec\\xff"
+        assert printable(good) == good
+    assert printable("a\nb\x1b\u202ec" + os.fsdecode(b"\xff")) == "a\\nb\\x1b\\u202ec\\xff"
 
 
 # --- names of outputs
@@ -232,8 +236,8 @@ def test_printable_changes_only_what_does_harm() -> None:
 
 def outputs(root: Path, names: list[str], suffix: str = ".jpg") -> dict[str, str]:
     """Output of each of `names` found below `root` by their relative path; the files need not exist."""
-    namer = images.OutputNames(root / "out", suffix)
-    made = {n: namer.path_for(images.InputFile(root / "in" / n, PurePath(n))) for n in names}
+    namer = OutputNames(root / "out", suffix)
+    made = {n: namer.path_for(InputFile(root / "in" / n, PurePath(n))) for n in names}
     assert len({str(p).casefold() for p in made.values()}) == len(names)
     return {n: p.relative_to(root / "out").as_posix() for n, p in made.items()}
 
@@ -281,8 +285,8 @@ def test_a_file_does_not_take_the_name_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_from_different_folders_are_numbered(tmp_path: Path) -> None:
-    namer = images.OutputNames(tmp_path / "out")
-    files = [images.InputFile(photo_file(tmp_path / d / "a.jpg"), PurePath("a.jpg")) for d in "xyz"]
+    namer = OutputNames(tmp_path / "out")
+    files = [InputFile(photo_file(tmp_path / d / "a.jpg"), PurePath("a.jpg")) for d in "xyz"]
     assert [namer.path_for(f).name for f in files] == ["a.jpg", "a-2.jpg", "a-3.jpg"]
     assert [namer.path_for(f).name for f in files] == ["a.jpg", "a-2.jpg", "a-3.jpg"]  # asked again
 
@@ -304,17 +308,17 @@ def test_never_two_inputs_on_one_output(tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.parametrize("relative", ["../../etc/a.jpg", "/etc/a.jpg", "x/../../a.jpg", "./a.jpg", ".."])
 def test_no_output_leaves_its_folder(tmp_path: Path, relative: str) -> None:
-    made = images.OutputNames(tmp_path / "out").path_for(images.InputFile(tmp_path / "a.jpg", PurePath(relative)))
+    made = OutputNames(tmp_path / "out").path_for(InputFile(tmp_path / "a.jpg", PurePath(relative)))
     assert os.path.normpath(made) == str(made)
     assert made.is_relative_to(tmp_path / "out")
     assert made != tmp_path / "out"
 
 
 def test_names_of_devices_are_changed_on_windows() -> None:
-    assert images._safe_part("aux.jpg", windows=True) == "_aux.jpg"
-    assert images._safe_part("COM1", windows=True) == "_COM1"
-    assert images._safe_part("a:b?.jpg. ", windows=True) == "a_b_.jpg"
-    assert images._safe_part("aux.jpg", windows=False) == "aux.jpg"
+    assert _safe_part("aux.jpg", windows=True) == "_aux.jpg"
+    assert _safe_part("COM1", windows=True) == "_COM1"
+    assert _safe_part("a:b?.jpg. ", windows=True) == "a_b_.jpg"
+    assert _safe_part("aux.jpg", windows=False) == "aux.jpg"
 
 
 # --- frames
@@ -402,7 +406,7 @@ def test_load_takes_no_lasting_setting_of_pillow() -> None:
 
 
 def test_threads_may_load_at_once() -> None:
-    paths = sorted(p for p in SAMPLES.iterdir() if p.suffix in images.EXTENSIONS)
+    paths = sorted(p for p in SAMPLES.iterdir() if p.suffix in EXTENSIONS)
     expected = {p: images.load(p).pixels.sum() for p in paths}
     wrong: list[object] = []
 
@@ -424,7 +428,7 @@ def test_threads_may_load_at_once() -> None:
 
 
 def test_every_sample_is_listed_with_its_source_and_loads() -> None:
-    paths = [p for p in SAMPLES.iterdir() if p.suffix in images.EXTENSIONS]
+    paths = [p for p in SAMPLES.iterdir() if p.suffix in EXTENSIONS]
     assert len(paths) >= 4
     assert sum(p.stat().st_size for p in paths) < 1_500_000
     sources = (SAMPLES / "SOURCES.md").read_text()
@@ -479,7 +483,7 @@ def test_resize_map_keeps_range_and_slope() -> None:
 
 def test_a_depth_map_goes_round_in_16_bits(tmp_path: Path) -> None:
     depth = np.random.default_rng(0).random((20, 30), dtype=np.float32)
-    images.write_atomic(tmp_path / "d.png", images.encode_depth_png16(depth))
+    write_atomic(tmp_path / "d.png", images.encode_depth_png16(depth))
     back = images.read_depth_map(tmp_path / "d.png")
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, depth, atol=0.51 / 65535)
@@ -520,10 +524,10 @@ def listing(folder: Path) -> list[str]:
 
 def test_written_whole_with_folders_and_times(tmp_path: Path) -> None:
     path = tmp_path / "a/b/c.jpg"
-    images.write_atomic(path, b"one", times=(1_000_000_000, 2_000_000_123))
+    write_atomic(path, b"one", times=(1_000_000_000, 2_000_000_123))
     assert path.read_bytes() == b"one"
     assert path.stat().st_mtime_ns == 2_000_000_123
-    images.write_atomic(path, b"two")
+    write_atomic(path, b"two")
     assert path.read_bytes() == b"two"
     assert listing(path.parent) == ["c.jpg"]
     umask = os.umask(0)
@@ -533,11 +537,11 @@ def test_written_whole_with_folders_and_times(tmp_path: Path) -> None:
 
 def test_overwriting_can_be_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    images.write_atomic(path, b"one", overwrite=False)
+    write_atomic(path, b"one", overwrite=False)
     with pytest.raises(OutputError, match="exists already"):
-        images.write_atomic(path, b"two", overwrite=False)
+        write_atomic(path, b"two", overwrite=False)
     with pytest.raises(FileExistsError):  # what another process wrote meanwhile
-        images._rename_to_new(photo_file(tmp_path / "t.jpg"), path)
+        _rename_to_new(photo_file(tmp_path / "t.jpg"), path)
     assert path.read_bytes() == b"one"
 
 
@@ -546,9 +550,9 @@ def test_no_overwriting_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "link", link)
-    images.write_atomic(tmp_path / "a.jpg", b"one", overwrite=False)
+    write_atomic(tmp_path / "a.jpg", b"one", overwrite=False)
     with pytest.raises(OutputError):
-        images.write_atomic(tmp_path / "a.jpg", b"two", overwrite=False)
+        write_atomic(tmp_path / "a.jpg", b"two", overwrite=False)
     assert (tmp_path / "a.jpg").read_bytes() == b"one"
     assert listing(tmp_path) == ["a.jpg"]
 
@@ -559,7 +563,7 @@ def test_a_link_at_the_target_is_replaced_not_followed(tmp_path: Path) -> None:
     for name, aim in (("a.jpg", tmp_path / "victim"), ("b.jpg", tmp_path), ("c.jpg", tmp_path / "nowhere")):
         link = tmp_path / "out" / name
         link.symlink_to(aim)
-        images.write_atomic(link, b"new")
+        write_atomic(link, b"new")
         assert not link.is_symlink()
         assert link.read_bytes() == b"new"
     assert (tmp_path / "victim").read_bytes() == b"precious"
@@ -580,7 +584,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "write", write)
     with pytest.raises(OutputError) as caught:
-        images.write_atomic(tmp_path / "a.jpg", b"new and longer")
+        write_atomic(tmp_path / "a.jpg", b"new and longer")
     assert "a.jpg" in caught.value.message
     assert caught.value.hint
     assert isinstance(caught.value.__cause__, OSError)
@@ -591,7 +595,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
-    images.write_atomic(tmp_path / "a.jpg", b"0123456789")
+    write_atomic(tmp_path / "a.jpg", b"0123456789")
     assert (tmp_path / "a.jpg").read_bytes() == b"0123456789"
 
 
@@ -601,7 +605,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
-        images.write_atomic(tmp_path / "a.jpg", b"new")
+        write_atomic(tmp_path / "a.jpg", b"new")
     assert listing(tmp_path) == []
 
 
@@ -616,21 +620,21 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
         (Path("/proc/a.jpg"), "cannot be written"),
     ):
         with pytest.raises(OutputError, match=words) as caught:
-            images.write_atomic(target, b"x")
+            write_atomic(target, b"x")
         assert caught.value.hint
     assert listing(tmp_path) == ["file", "folder.jpg"]
     longest = tmp_path / ("n" * 251 + ".jpg")  # the temporary name must not be longer than the target's
-    images.write_atomic(longest, b"x")
+    write_atomic(longest, b"x")
     assert longest.read_bytes() == b"x"
 
 
 def test_the_output_folder_is_made_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images.check_output_folder(tmp_path / "a/b")
+    check_output_folder(tmp_path / "a/b")
     assert listing(tmp_path / "a/b") == []
     (tmp_path / "file").write_bytes(b"x")
     for path in (tmp_path / "file", tmp_path / "file/sub", Path("/proc/vizcomp")):
         with pytest.raises(OutputError) as caught:
-            images.check_output_folder(path)
+            check_output_folder(path)
         assert caught.value.hint
         assert caught.value.exit_code == 2
 
@@ -639,7 +643,7 @@ def test_the_output_folder_is_made_and_proved(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OutputError, match="no space left"):
-        images.check_output_folder(tmp_path / "a/b")
+        check_output_folder(tmp_path / "a/b")
     assert listing(tmp_path / "a/b") == []
 
 
@@ -647,4 +651,4 @@ def test_the_output_folder_is_made_and_proved(tmp_path: Path, monkeypatch: pytes
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="permission denied"):
-        images.check_output_folder(tmp_path)
+        check_output_folder(tmp_path)

@@ -22,10 +22,12 @@ from kit import contents
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch, codec_batch, engines, evaluation, images, ray_engine, storage
+from vizcomp import batch, codec_batch, engines, evaluation, ray_engine
 from vizcomp.cli import app
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import EngineError, MissingExtraError, SettingsError
+from vizcomp.files.find import find_inputs
+from vizcomp.files.store import StorePath, _system
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +156,10 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
     found: dict[str, Any] = {}
     for engine in ("local", "ray"):
         out = tmp_path / engine
-        files = images.find_inputs([str(source)])
+        files = find_inputs([str(source)])
         run = batch.run_djpeg(files, out / "jpeg", DjpegSettings(), batch.BatchSettings(), jobs=2, engine=engine)
         codec = codec_batch.run_encode(
-            images.find_inputs([str(source)]),
+            find_inputs([str(source)]),
             out / "vzc",
             codec_batch.EncodeSettings(model=str(any_model)),
             jobs=2,
@@ -221,7 +223,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
 
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
-    batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     out = tmp_path / "out"
     out.mkdir()
@@ -235,7 +237,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
             three_nodes.remove_node(victim, allow_graceful=False)
 
     run = batch.run_djpeg(
-        images.find_inputs([str(source)]),
+        find_inputs([str(source)]),
         out,
         DjpegSettings(guide="uniform"),
         batch.BatchSettings(),
@@ -304,7 +306,7 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     rest = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
-    batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
     assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
@@ -321,13 +323,13 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
         ("AWS_DEFAULT_REGION", "us-east-1"),
     ):
         monkeypatch.setenv(name, value)
-    storage._system.cache_clear()
-    storage._system("s3").call_s3("create_bucket", Bucket="ray")
+    _system.cache_clear()
+    _system("s3").call_s3("create_bucket", Bucket="ray")
     source = photos(tmp_path / "in", 40, 128)
     for path in source.iterdir():
-        storage.StorePath("s3", "ray", f"in/{path.name}").write_bytes(path.read_bytes())
+        StorePath("s3", "ray", f"in/{path.name}").write_bytes(path.read_bytes())
     calm = tmp_path / "calm"
-    batch.run_djpeg(images.find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
     ray.shutdown()
     cluster = start(3)  # its nodes take the environment
     try:
@@ -339,8 +341,8 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
             if len(lost) == 2:
                 cluster.remove_node(lost.pop(), allow_graceful=False)
 
-        out = storage.StorePath("s3", "ray", "out/")
-        files = images.find_inputs(["s3://ray/in"])
+        out = StorePath("s3", "ray", "out/")
+        files = find_inputs(["s3://ray/in"])
         run = batch.run_djpeg(files, out, DjpegSettings(guide="uniform"), batch.BatchSettings(), engine="ray", on_record=kill)
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5
@@ -351,4 +353,4 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
         ray.shutdown()
         cluster.shutdown()
         server.shutdown()
-        storage._system.cache_clear()
+        _system.cache_clear()

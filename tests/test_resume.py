@@ -21,11 +21,14 @@ import pytest
 from kit import contents
 from PIL import Image
 
-from vizcomp import batch, codec_batch, images, neural
+from vizcomp import batch, codec_batch, neural
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import SettingsError
-from vizcomp.journal import Journal, place, prune, state
-from vizcomp.storage import StorePath
+from vizcomp.files.find import find_inputs
+from vizcomp.files.read import file_state
+from vizcomp.files.store import StorePath
+from vizcomp.files.write import _leftover_prefix
+from vizcomp.journal import Journal, place, prune
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +46,7 @@ def photos(folder: Path, count: int, side: int = 64) -> Path:
 
 
 def run(folder: Path, output: Path, quality: float = 50, **settings: Any) -> batch.BatchRun:
-    files = images.find_inputs([str(folder)], exclude=output)
+    files = find_inputs([str(folder)], exclude=output)
     chosen = DjpegSettings(quality=quality, guide="uniform")
     return batch.run_djpeg(files, output, chosen, batch.BatchSettings(**settings), jobs=1)
 
@@ -99,7 +102,7 @@ def test_a_file_that_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
 
 def test_kept_sources_are_known_again(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "out"
-    files = lambda: images.find_inputs([str(source)], exclude=output)  # noqa: E731
+    files = lambda: find_inputs([str(source)], exclude=output)  # noqa: E731
     settings = DjpegSettings(guide="uniform", min_saving=0.999)
     first = batch.run_djpeg(files(), output, settings, batch.BatchSettings(), jobs=1)
     assert {r.status for r in first.records} == {"kept"}
@@ -113,7 +116,7 @@ def test_maps_of_depth_resume_too(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "maps"
 
     def depth(**settings: Any) -> Any:
-        return batch.run_depth(images.find_inputs([str(source)]), output, batch.BatchSettings(**settings), jobs=1)[0]
+        return batch.run_depth(find_inputs([str(source)]), output, batch.BatchSettings(**settings), jobs=1)[0]
 
     first, before = depth(), times(output)
     assert depth(resume=True) == first
@@ -184,7 +187,7 @@ def test_old_rows_of_outputs_beside_their_inputs_are_removed(tmp_path: Path) -> 
         path = tmp_path / name
         path.write_bytes(b"x")
         os.utime(path, ns=(written, written))
-        log.finish(path, path, state(path), record={"input": name}, written=path, written_state=state(path))
+        log.finish(path, path, file_state(path), record={"input": name}, written=path, written_state=file_state(path))
     log.close()
     prune(place(None).parent)
     log = Journal(None, {})
@@ -305,7 +308,7 @@ def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
 
 
 def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> codec_batch.CodecRun:
-    files = images.find_inputs([str(source)], exclude=output)
+    files = find_inputs([str(source)], exclude=output)
     return codec_batch.run_encode(files, output, codec_batch.EncodeSettings(model=str(model), **settings), jobs=1)
 
 
@@ -329,7 +332,7 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
 
     def pixels(**settings: Any) -> codec_batch.CodecRun:
         chosen = codec_batch.DecodeSettings(model=str(any_model), **settings)
-        files = images.find_inputs([str(output)], extensions=codec_batch.VZC_EXTENSIONS)
+        files = find_inputs([str(output)], extensions=codec_batch.VZC_EXTENSIONS)
         return codec_batch.run_decode(files, tmp_path / "png", chosen, jobs=1)
 
     first = pixels()
@@ -345,11 +348,11 @@ def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monk
     monkeypatch.setattr(neural, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = codec_batch.EncodeSettings(model=str(small_model))
-    codec_batch.run_encode_pack(images.find_inputs([str(source)]), pack, settings, jobs=1)
+    codec_batch.run_encode_pack(find_inputs([str(source)]), pack, settings, jobs=1)
 
     def unpack(**more: Any) -> codec_batch.CodecRun:
         chosen = codec_batch.DecodeSettings(model=str(small_model), **more)
-        return codec_batch.run_decode(images.find_inputs([str(pack)]), output, chosen, jobs=1)
+        return codec_batch.run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
 
     first = unpack()
     wanted = whole_tree(output)
@@ -369,7 +372,7 @@ def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:
     run(source, output)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    prefix = images._leftover_prefix()
+    prefix = _leftover_prefix()
     theirs = output / f"{prefix}{gone.pid}-0123456789ab.tmp"
     ours = output / f"{prefix}{os.getpid()}-0123456789ab.tmp"
     elsewhere = output / f".vizcomp-00000000-{gone.pid}-0123456789ab.tmp"

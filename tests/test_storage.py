@@ -15,11 +15,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch, images, storage
+from vizcomp import batch, images
 from vizcomp.cli import app
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
-from vizcomp.storage import StorePath
+from vizcomp.files import store
+from vizcomp.files.find import InputFile, find_inputs
+from vizcomp.files.names import OutputNames
+from vizcomp.files.store import StorePath, _advanced, _system, is_url, parse_place
+from vizcomp.files.write import check_output_folder, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -27,21 +31,21 @@ from vizcomp.storage import StorePath
     [("s3://b/a.jpg", "a.jpg"), ("s3://b", ""), ("s3://b/", ""), ("s3://b/p/", "p/"), ("s3://b/p//q", "p//q"), ("S3://b/x", "x")],
 )
 def test_names_of_places(text: str, key: str) -> None:
-    place = storage.parse(text)
+    place = parse_place(text)
     assert isinstance(place, StorePath)
     assert (place.scheme, place.bucket, place.key) == ("s3", "b", key)
 
 
 def test_local_names_are_paths() -> None:
-    assert storage.parse("a/b.jpg") == Path("a/b.jpg")
-    assert storage.parse("file:///a/b.jpg") == Path("/a/b.jpg")
-    assert not storage.is_url("a:b/c")
+    assert parse_place("a/b.jpg") == Path("a/b.jpg")
+    assert parse_place("file:///a/b.jpg") == Path("/a/b.jpg")
+    assert not is_url("a:b/c")
 
 
 @pytest.mark.parametrize("text", ["http://host/a.jpg", "s3://", "s3:///key", "file://host/a", "s3://../x"])
 def test_places_that_are_none(text: str) -> None:
     with pytest.raises(SettingsError):
-        storage.parse(text)
+        parse_place(text)
 
 
 def test_a_local_run_imports_no_library_of_stores(tmp_path: Path) -> None:
@@ -57,9 +61,9 @@ def test_a_local_run_imports_no_library_of_stores(tmp_path: Path) -> None:
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    storage._system.cache_clear()
+    _system.cache_clear()
     with pytest.raises(MissingExtraError) as error:
-        list(images.find_inputs(["s3://b/a.jpg"]))
+        list(find_inputs(["s3://b/a.jpg"]))
     assert error.value.hint == "pip install 'vizcomp[s3]'"
     found = CliRunner().invoke(app, ["djpeg", "gs://b/a.jpg", "-o", "out"])
     assert isinstance(found.exception, MissingExtraError)
@@ -77,7 +81,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_patterns(parts: tuple[str, ...], name: str, left: list[tuple[str, ...]]) -> None:
-    assert list(storage._advanced(parts, name)) == left
+    assert list(_advanced(parts, name)) == left
 
 
 # --- a server -------------------------------------------------------------------------------------------------------
@@ -104,13 +108,13 @@ def bucket(server: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, request: py
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ):
         monkeypatch.setenv(name, value)
-    storage._system.cache_clear()
+    _system.cache_clear()
     faults.share, faults.seen, faults.failed = 0.0, [], {}
     name = f"b{abs(hash(request.node.name)) % 10**9}"
-    storage._system("s3").call_s3("create_bucket", Bucket=name)
+    _system("s3").call_s3("create_bucket", Bucket=name)
     yield StorePath("s3", name, "")
     faults.share = 0.0
-    storage._system.cache_clear()
+    _system.cache_clear()
 
 
 def photo(seed: int, side: int = 48) -> bytes:
@@ -138,7 +142,7 @@ def keys(place: StorePath) -> dict[str, bytes]:
 
 def compress(bucket: StorePath, **settings: Any) -> batch.BatchRun:
     target = bucket / "out"
-    files = images.find_inputs([str(bucket / "in")], exclude=target)
+    files = find_inputs([str(bucket / "in")], exclude=target)
     return batch.run_djpeg(files, target, DjpegSettings(guide="uniform"), batch.BatchSettings(**settings), jobs=1)
 
 
@@ -147,9 +151,7 @@ def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, byte
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(each)
     out = tmp_path / "out"
-    batch.run_djpeg(
-        images.find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1
-    )
+    batch.run_djpeg(find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
     return {f"out/{p.relative_to(out)}": p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
@@ -175,7 +177,7 @@ def test_what_exists_is_skipped_and_resume_does_the_rest(bucket: StorePath, serv
     first = compress(bucket)
     assert [r.status for r in first.records] == ["ok", "ok", "ok", "skipped"]
     (bucket / "in" / "1.png").write_bytes(photo(100))  # other content
-    system = storage._system("s3")
+    system = _system("s3")
     system.rm_file(f"{bucket.bucket}/out/2.jpg")  # gone
     before = keys(bucket)
     faults = server[0]
@@ -195,7 +197,7 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
     for i, key in enumerate(odd):
         StorePath("s3", bucket.bucket, key).write_bytes(photo(i))
     StorePath("s3", bucket.bucket, "in/folder/").write_bytes(b"")  # a marker
-    found = list(images.find_inputs([str(bucket / "in")]))
+    found = list(find_inputs([str(bucket / "in")]))
     assert {f.path.key for f in found if isinstance(f.path, StorePath)} == set(odd)
     assert all("\t" not in f.shown for f in found)
     out = tmp_path / "out"
@@ -208,10 +210,10 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
 
 def test_keys_that_climb_stay_below_the_output(bucket: StorePath, tmp_path: Path) -> None:
     relative = PurePosixPath("../../../etc/./up.png")  # no server of ours takes such a key; others do
-    file = images.InputFile(StorePath("s3", bucket.bucket, "in/../../../etc/./up.png"), relative)
+    file = InputFile(StorePath("s3", bucket.bucket, "in/../../../etc/./up.png"), relative)
     assert str(file.path).endswith("/in/../../../etc/./up.png")
-    assert images.OutputNames(bucket / "out").path_for(file) == bucket / "out" / "etc/up.jpg"
-    assert images.OutputNames(tmp_path / "out").path_for(file) == tmp_path / "out" / "etc/up.jpg"
+    assert OutputNames(bucket / "out").path_for(file) == bucket / "out" / "etc/up.jpg"
+    assert OutputNames(tmp_path / "out").path_for(file) == tmp_path / "out" / "etc/up.jpg"
 
 
 def test_patterns_and_single_objects(bucket: StorePath) -> None:
@@ -219,7 +221,7 @@ def test_patterns_and_single_objects(bucket: StorePath) -> None:
         StorePath("s3", bucket.bucket, key).write_bytes(photo(0))
 
     def names(pattern: str) -> list[str]:
-        return [str(f.relative) for f in images.find_inputs([f"{bucket}{pattern}"])]
+        return [str(f.relative) for f in find_inputs([f"{bucket}{pattern}"])]
 
     assert names("p/*.jpg") == ["[x].jpg", "a.jpg"]
     assert names("p/**/a.jpg") == ["a.jpg", "q/a.jpg", "q/r/a.jpg"]
@@ -233,11 +235,11 @@ def test_patterns_and_single_objects(bucket: StorePath) -> None:
 
 
 def test_many_pages(bucket: StorePath, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PAGE", 3)
+    monkeypatch.setattr(store, "PAGE", 3)
     for i in range(11):
         (bucket / "in" / f"{i:02}.jpg").write_bytes(b"x")
         (bucket / "in" / f"{i:02}" / "a.jpg").write_bytes(b"x")
-    found = [str(f.relative) for f in images.find_inputs([str(bucket / "in")])]
+    found = [str(f.relative) for f in find_inputs([str(bucket / "in")])]
     assert found == [f"{i:02}.jpg" for i in range(11)] + [f"{i:02}/a.jpg" for i in range(11)]
 
 
@@ -261,18 +263,18 @@ def test_a_store_that_refuses_all_writes_costs_records_and_leaves_nothing(
 ) -> None:
     for i in range(2):
         (bucket / "in" / f"{i}.png").write_bytes(photo(i))
-    monkeypatch.setattr(storage, "RETRIES", 2)
-    storage._system.cache_clear()
+    monkeypatch.setattr(store, "RETRIES", 2)
+    _system.cache_clear()
     faults = server[0]
     faults.kinds, real = ("500",), faults.__call__
-    files = list(images.find_inputs([str(bucket / "in")]))
+    files = list(find_inputs([str(bucket / "in")]))
     target = bucket / "out"
-    names = images.OutputNames(target)
+    names = OutputNames(target)
     [names.path_for(f) for f in files]  # lists while the store still answers
     faults.share = 1.0
     for file in files:
         with pytest.raises(OutputError, match="cannot be written"):
-            images.write_atomic(names.path_for(file), b"data")
+            write_atomic(names.path_for(file), b"data")
         with pytest.raises(InputError):
             images.load(file.path)
     faults.share = 0.0
@@ -283,17 +285,17 @@ def test_a_store_that_refuses_all_writes_costs_records_and_leaves_nothing(
 
 def test_a_bucket_that_is_not_there(bucket: StorePath) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        images.check_output_folder(StorePath("s3", "no-such-bucket", "out"))
+        check_output_folder(StorePath("s3", "no-such-bucket", "out"))
     with pytest.raises(InputError):
-        list(images.find_inputs(["s3://no-such-bucket/in"]))
+        list(find_inputs(["s3://no-such-bucket/in"]))
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, bucket: StorePath) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr(storage, "RETRIES", 2)
-    storage._system.cache_clear()
+    monkeypatch.setattr(store, "RETRIES", 2)
+    _system.cache_clear()
     with pytest.raises(InputError, match="cannot be read"):
-        list(images.find_inputs(["s3://b/in"]))
+        list(find_inputs(["s3://b/in"]))
 
 
 def test_the_commands(bucket: StorePath, tmp_path: Path, any_model: Path) -> None:

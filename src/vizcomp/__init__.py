@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from vizcomp.djpeg import Compressed, DjpegSettings, compress
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval
-    from vizcomp.images import Photo, find_inputs, load
+    from vizcomp.files.find import find_inputs
+    from vizcomp.images import Photo, load
     from vizcomp.neural import NeuralCodec, VzcPack, decode
     from vizcomp.vision import compare, open_system
 

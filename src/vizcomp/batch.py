@@ -17,12 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import guide, images, metrics, storage, verify, vision
+from vizcomp import guide, images, metrics, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
 from vizcomp.errors import InputError, SettingsError, VizcompError
-from vizcomp.images import InputFile
+from vizcomp.files.find import InputFile
+from vizcomp.files.names import OutputNames
+from vizcomp.files.place import printable
+from vizcomp.files.store import AnyPath, same_place
+from vizcomp.files.write import write_atomic
 from vizcomp.journal import Journal
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments
@@ -30,7 +34,6 @@ from vizcomp.jpeg.write import write_jpeg
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.nets.sessions import return_memory
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
-from vizcomp.storage import AnyPath
 
 # rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
 # guide are tried as well.
@@ -159,7 +162,7 @@ def run_djpeg(
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
     identities = _check_guides(settings, batch)
-    names = images.OutputNames(output, ".jpg")
+    names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
@@ -209,7 +212,7 @@ def run_depth(
     Raises:
         VizcompError: the depth model is missing.
     """
-    names = images.OutputNames(output, ".depth.png")
+    names = OutputNames(output, ".depth.png")
     identity = _depth_source(dataclasses.replace(batch, depth_maps=None)).name
     decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
     records = Records(DepthRecord)
@@ -436,12 +439,12 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
             psnr = decibel if np.isfinite(decibel) else None
             ms_ssim = metrics.ms_ssim(original, shown)
     if not batch.dry_run:
-        images.write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
+        write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
         written.append(target)
     height, width = photo.pixels.shape[:2]
     return FileRecord(
         input=file.shown,
-        output=None if batch.dry_run else images.printable(target),
+        output=None if batch.dry_run else printable(target),
         status="kept" if kept else "ok",
         width=width,
         height=height,
@@ -514,14 +517,14 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         else:
             values = depth.nearness
         full = images.resize_map(values, height, width)
-        images.write_atomic(target, images.encode_depth_png16(full), below=item.root)
+        write_atomic(target, images.encode_depth_png16(full), below=item.root)
         if task.preview:
             beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
             shown = images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
-            images.write_atomic(_preview_of(target), shown, below=item.root)
+            write_atomic(_preview_of(target), shown, below=item.root)
     return DepthRecord(
         input=file.shown,
-        output=None if batch.dry_run else images.printable(target),
+        output=None if batch.dry_run else printable(target),
         status="ok",
         width=width,
         height=height,
@@ -591,7 +594,7 @@ def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | 
     """
     if not target.exists():
         return None
-    if storage.same(target, file.path):
+    if same_place(target, file.path):
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
     return None if replace else "output exists; --overwrite replaces it"
 

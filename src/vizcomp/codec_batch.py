@@ -22,16 +22,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import images, journal, neural, verify, vision
+from vizcomp import images, neural, verify, vision
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, in_worker
 from vizcomp.errors import FormatError, InputError, OutputError, SettingsError, VizcompError
-from vizcomp.images import InputFile, OutputNames
+from vizcomp.files.find import EXTENSIONS, InputFile
+from vizcomp.files.names import OutputNames
+from vizcomp.files.place import printable
+from vizcomp.files.read import FileState, file_state, map_file, read_file
+from vizcomp.files.store import AnyPath
+from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
-from vizcomp.storage import AnyPath
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_ITERATIONS, TAG_ALPHA, check_name
@@ -161,9 +165,9 @@ class _Image:
         """Write its file where it has one of its own; what the record says of it."""
         if self.target is None or settings.dry_run or self.company:
             return None
-        images.write_atomic(self.target, data, below=self.root)
+        write_atomic(self.target, data, below=self.root)
         self.written = True
-        return images.printable(self.target)
+        return printable(self.target)
 
     def outcome(self) -> Outcome[CodecRecord]:
         """Its result. Only a whole one can be reused."""
@@ -269,13 +273,13 @@ def _targets(
     files = iter(files)
     if output is None or output.suffix.lower() != suffix or output.is_dir():
         if output is not None and not dry_run:
-            images.check_output_folder(output)
+            check_output_folder(output)
         return files, OutputNames(output, suffix, extensions=extensions).path_for, output
     first = list(itertools.islice(files, 2))
     if len(first) > 1:
-        raise OutputError(f"{images.printable(output)} is one file, but the inputs are several", "name a folder with -o")
+        raise OutputError(f"{printable(output)} is one file, but the inputs are several", "name a folder with -o")
     if not dry_run:
-        images.check_output_folder(output.parent)
+        check_output_folder(output.parent)
     the_file = output
     return iter(first), lambda _: the_file, output.parent
 
@@ -347,7 +351,7 @@ def run_encode(
         VizcompError: what no file can do without is wrong: the model, a setting, the folder.
     """
     decides = _what_decides("encode", settings, identities=_check_encoder(settings, jobs)[1])
-    files, target, folder = _targets(files, output, ".vzc", extensions=images.EXTENSIONS, dry_run=settings.dry_run)
+    files, target, folder = _targets(files, output, ".vzc", extensions=EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
     records = Records(CodecRecord)
     with open_log(folder, decides, settings) as log:
@@ -572,7 +576,7 @@ def run_encode_pack(
         VizcompError: what no file can do without is wrong: the model, or a setting.
     """
     if output.is_dir():
-        raise OutputError(f"{images.printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
+        raise OutputError(f"{printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
     if settings.verify:
         raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or omit --verify")
     codec, identities = _check_encoder(settings, jobs)
@@ -581,9 +585,9 @@ def run_encode_pack(
     with open_log(output.parent, decides, settings) as log:
         ours = settings.resume and log.journal is not None and log.journal.begun(whole_pack)
         if output.exists() and not (settings.overwrite or settings.dry_run or ours):
-            raise OutputError(f"{images.printable(output)} exists already", "--overwrite replaces it")
+            raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
         if not settings.dry_run:
-            images.check_output_folder(output.parent)
+            check_output_folder(output.parent)
         if log.journal is not None:
             log.journal.begin(whole_pack)
         listed = list(files)  # the classes must be known before the first image is added
@@ -626,8 +630,8 @@ def run_encode_pack(
     data = writer.finish()
     if len(writer) and not settings.dry_run:
         written = output.with_name(f"{output.stem}.partial{output.suffix}") if interrupted else output
-        images.write_atomic(written, data)
-        shown = images.printable(written)
+        write_atomic(written, data)
+        shown = printable(written)
         packed = (dataclasses.replace(r, output=shown) if r.images else r for r in records)
         records = Records(CodecRecord, packed)
     size = len(data) if len(writer) else 0
@@ -776,7 +780,7 @@ class PackedImage:
     """One image of a pack that was written: what a later run must know of it."""
 
     target: AnyPath
-    state: journal.State
+    state: FileState
     width: int
     height: int
     iterations: int
@@ -796,7 +800,7 @@ class _Plan:
     broken: PackPart
     tasks: tuple[PackTask, ...]
     done: PackPart = PackPart()  # frozen
-    source_state: journal.State | None = None
+    source_state: FileState | None = None
 
 
 def run_decode(
@@ -929,7 +933,7 @@ def _read_vzc(item: _Image, settings: DecodeSettings) -> CodecRecord:
     if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
         return _skipped(item, why)
     most = 16 * settings.max_pixels + (64 << 20)
-    data = images.read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
+    data = read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
     if data and vzc.kind(data) == "pack":
         PackReader(data)  # says why it could not be planned as one
     item.stored = vzc.unpack(data, max_pixels=settings.max_pixels, allow_truncated=True)
@@ -1011,7 +1015,7 @@ def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan
     file, path = item.file, item.target
     assert path is not None
     try:
-        data = images.map_file(file.path, check=lambda head, name: vzc.kind(head))
+        data = map_file(file.path, check=lambda head, name: vzc.kind(head))
         if vzc.kind(data) != "pack":
             return None
         reader = PackReader(data, max_pixels=settings.max_pixels)
@@ -1033,7 +1037,7 @@ def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan
     source_state = None
     if log.journal is not None:
         with contextlib.suppress(OSError):
-            source_state = journal.state(file.path)
+            source_state = file_state(file.path)
     done, targets = PackPart(), []
     for i, name in _png_names(known, len(str(max(0, len(reader) - 1)))):
         each = log.item(file, folder / name)
@@ -1145,14 +1149,14 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
     for at, each in enumerate(todo):
         if each.known:
             continue
-        state: journal.State | None = None
+        state: FileState | None = None
         try:
             image = made[at] if made else pixels_of([each.number])[0]
             data = images.encode_png(image)
             if not settings.dry_run:
-                images.write_atomic(each.path, data, below=root)
+                write_atomic(each.path, data, below=root)
                 with contextlib.suppress(OSError):
-                    state = journal.state(each.path)
+                    state = file_state(each.path)
         except (VizcompError, MemoryError) as exc:
             error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer --jobs")
             part = dataclasses.replace(part, lost=part.lost + 1, error=part.error or error)
@@ -1179,7 +1183,7 @@ def _pack_record(plan: _Plan, parts: Sequence[PackPart], settings: DecodeSetting
     source = size_of(plan.file.path)
     record = CodecRecord(
         input=plan.file.shown,
-        output=images.printable(plan.folder) if done and not settings.dry_run else None,
+        output=printable(plan.folder) if done and not settings.dry_run else None,
         status="ok",
         width=width,
         height=height,

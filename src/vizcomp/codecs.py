@@ -25,6 +25,7 @@ from vizcomp import depth, images, neural
 from vizcomp._version import __version__
 from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
+from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
@@ -254,9 +255,7 @@ class DjpegCodec:
             buffer = io.BytesIO()
             Image.fromarray(source).save(buffer, "PPM")
             photo = images.load_bytes(buffer.getvalue(), "image") if original is None else images.load(original)
-            prepared.append(
-                (photo, self._source(photo, images.InputFile(Path("image"), PurePath("image"))) if self._source else None)
-            )
+            prepared.append((photo, self._source(photo, InputFile(Path("image"), PurePath("image"))) if self._source else None))
         looking = time.perf_counter() - started
         for quality in DJPEG_QUALITIES:
             settings = dataclasses.replace(self._settings, quality=float(quality))

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vizcomp import images, neural, weights
+from vizcomp import neural, weights
 from vizcomp.errors import FormatError, ModelError
+from vizcomp.files.place import printable
+from vizcomp.files.read import map_file
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
 from vizcomp.vzc.packs import BLOCK, PackReader
@@ -126,9 +128,9 @@ def contents(path: Path, *, models: Sequence[Path] = ()) -> ImageContents | Pack
             one of the `problems`.
     """
     path = Path(path)
-    name = images.printable(path)
+    name = printable(path)
     try:
-        data = images.map_file(path, check=lambda start, _: vzc.kind(start))
+        data = map_file(path, check=lambda start, _: vzc.kind(start))
         if vzc.kind(data) == "pack":
             with PackReader(data, max_pixels=_NO_LIMIT) as reader:
                 return _of_pack(name, len(data), reader, models)
@@ -227,7 +229,7 @@ def _model_here(wanted: bytes, given: Sequence[Path]) -> str | None:
     """Name or path of the codec with a fingerprint. A given file that is none is an error; another is passed over."""
     for path in given:
         if neural.saved_fingerprint(path) == wanted:
-            return images.printable(path)
+            return printable(path)
     for name in neural.MODELS:
         with contextlib.suppress(ModelError):
             if neural.saved_fingerprint(weights.bundled_path(f"{name}.safetensors")) == wanted:
@@ -235,5 +237,5 @@ def _model_here(wanted: bytes, given: Sequence[Path]) -> str | None:
     for path in sorted(weights.model_folder().glob("*.safetensors")):
         with contextlib.suppress(ModelError):
             if neural.saved_fingerprint(path) == wanted:
-                return images.printable(path)
+                return printable(path)
     return None

@@ -36,6 +36,8 @@ from vizcomp.errors import (
     VizcompError,
     first_line,
 )
+from vizcomp.files.find import EXTENSIONS, find_inputs
+from vizcomp.files.place import printable
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -134,7 +136,7 @@ def find_photos(path: str | Path | Sequence[str | Path]) -> list[Path]:
         InputError: something named does not exist, or there is no photo at all.
     """
     found = []
-    for file in photos.find_inputs([path] if isinstance(path, str | Path) else path):
+    for file in find_inputs([path] if isinstance(path, str | Path) else path):
         if not isinstance(file.path, Path):
             raise InputError(f"{file.shown} does not lie on a disk", "copy the data set to a disk first: it is read many times")
         found.append(file.path)
@@ -160,7 +162,7 @@ def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None 
                 raise InputError(f"{width} x {height} pixels are too few: each side must have {min_side} at least")
         except VizcompError as exc:
             if on_skip is not None:
-                on_skip(photos.printable(path), exc.message)
+                on_skip(printable(path), exc.message)
         else:
             found.append(pixels)
     if not found:
@@ -254,7 +256,7 @@ class _Folder:
     is_folder = True
 
     def __init__(self, path: Path) -> None:
-        self.shown = photos.printable(path)
+        self.shown = printable(path)
         self._path = path
 
     def folders(self, at: Parts) -> list[str]:
@@ -271,7 +273,7 @@ class _Folder:
             on_skip("/".join(at), problem.message)
 
         try:
-            files = photos.find_inputs([self._path.joinpath(*at)], report=report)
+            files = find_inputs([self._path.joinpath(*at)], report=report)
         except InputError:  # none in there; a folder that cannot be read at all was found above
             return []
         return [((*at, *file.relative.parts), file.path) for file in files]
@@ -293,7 +295,7 @@ class _Folder:
                 return [entry for entry in entries if not _is_hidden(entry.name)]
         except OSError as exc:
             cause = (exc.strerror or str(exc)).lower()
-            raise InputError(f"the folder {photos.printable(path)} cannot be read: {cause}", "check its permissions") from exc
+            raise InputError(f"the folder {printable(path)} cannot be read: {cause}", "check its permissions") from exc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +379,7 @@ class _Archive:
                 raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
 
     def _add(self, member: tarfile.TarInfo) -> None:
-        name = photos.printable(member.name)
+        name = printable(member.name)
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         is_file = member.isreg() and not member.issparse()
         if any(_is_hidden(part) for part in parts if part != "..") or not (parts or member.isdir()):
@@ -427,7 +429,7 @@ class _Stream:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[_Source]:
     """A folder or an archive, told apart by its first bytes."""
-    shown = photos.printable(path)
+    shown = printable(path)
     if path.is_dir():
         yield _Folder(path)
         return
@@ -475,7 +477,7 @@ def _cut(shown: str) -> TruncatedError:
 
 
 def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in photos.EXTENSIONS
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _is_hidden(name: str) -> bool:
@@ -485,7 +487,7 @@ def _is_hidden(name: str) -> bool:
 @contextlib.contextmanager
 def _regular_file(path: Path) -> Iterator[Any]:
     """A file open for reading; a pipe or a device is refused, and never waited for."""
-    shown = photos.printable(path)
+    shown = printable(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as exc:
@@ -504,12 +506,12 @@ def _file_bytes(path: Path) -> bytes:
     with _regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_FILE:
-            raise TooLargeError(f"{photos.printable(path.name)} has {size} bytes, more than the {_MAX_FILE} allowed")
+            raise TooLargeError(f"{printable(path.name)} has {size} bytes, more than the {_MAX_FILE} allowed")
         try:
             return file.read(size)  # type: ignore[no-any-return]
         except OSError as exc:
             raise InputError(
-                f"{photos.printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk"
+                f"{printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk"
             ) from exc
 
 
@@ -637,7 +639,7 @@ def _interpreted(data: bytes) -> Any:
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             wanted = arg if name == "GLOBAL" else " ".join((stack.pop(-2), stack.pop()))
             if wanted not in (*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE):
-                raise _Refused(f"asks for '{photos.printable(str(wanted)[:100]).replace(' ', '.')}'")
+                raise _Refused(f"asks for '{printable(str(wanted)[:100]).replace(' ', '.')}'")
             stack.append(_Global(wanted))
         elif name == "REDUCE":
             args = stack.pop()
@@ -769,7 +771,7 @@ def _class_names(data: bytes, form: _Form) -> tuple[str, ...]:
         found = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in listed] if type(listed) is list else []
     if len(found) != form.classes or not all(isinstance(n, str) for n in found) or len(set(found)) != len(found):
         raise FormatError(f"{form.meta} does not name the {form.classes} classes of {form.title}", "download the set again")
-    return tuple(photos.printable(name) for name in found)
+    return tuple(printable(name) for name in found)
 
 
 def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[int], list[str]]:
@@ -786,7 +788,7 @@ def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[in
     _check_labels(min(labels), max(labels), file, form)
     names = batch.get("filenames")
     if type(names) is list and len(names) == count and all(isinstance(name, str | bytes) for name in names):
-        known = [photos.printable(n.decode("latin-1") if isinstance(n, bytes) else n) for n in names]
+        known = [printable(n.decode("latin-1") if isinstance(n, bytes) else n) for n in names]
     else:
         known = [f"{file}/{k:05d}" for k in range(count)]
     return _channels_last(planes), labels, known
@@ -845,14 +847,14 @@ def _read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip:
         of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
     chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
     if not chosen:
-        raise InputError(f"{photos.printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
+        raise InputError(f"{printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
     classes: tuple[str, ...] = ()
     kept: list[Pixels] = []
     labels: list[int] = []
     names: list[str] = []
     skipped: list[tuple[str, str]] = []
     for file in chosen:
-        shown = photos.printable(file.name)
+        shown = printable(file.name)
         try:
             with pyarrow.parquet.ParquetFile(file) as table:
                 picture, label, found = _columns(table, shown)
@@ -879,10 +881,10 @@ def _read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip:
         except (pyarrow.ArrowException, OSError) as exc:
             raise FormatError(f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again") from exc
     if not kept:
-        raise InputError(f"{photos.printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
+        raise InputError(f"{printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
     low, high = min(labels), max(labels)
     if low < 0 or high >= (len(classes) or 100_000):
-        raise FormatError(f"{photos.printable(path)} has the label {low if low < 0 else high}, which names no class")
+        raise FormatError(f"{printable(path)} has the label {low if low < 0 else high}, which names no class")
     return LabelledImages(
         images=np.stack(kept),
         labels=np.asarray(labels, np.int64),
@@ -904,7 +906,7 @@ def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
     kinds = (str(schema.field(picture).type) if picture else "", str(schema.field(label).type) if label else "")
     if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(("int", "uint")):
         raise FormatError(
-            f"{shown} has the columns {', '.join(map(photos.printable, schema.names[:8]))}",
+            f"{shown} has the columns {', '.join(map(printable, schema.names[:8]))}",
             "pictures are looked for in img or image (bytes), classes in label or fine_label (whole numbers)",
         )
     try:
@@ -912,7 +914,7 @@ def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
     except (KeyError, TypeError, ValueError):
         return picture, label, ()
     good = isinstance(listed, list) and all(isinstance(name, str) for name in listed) and len(set(listed)) == len(listed)
-    return picture, label, tuple(map(photos.printable, listed)) if good else ()
+    return picture, label, tuple(map(printable, listed)) if good else ()
 
 
 # --- class folders --------------------------------------------------------------------------------------------------
@@ -922,7 +924,7 @@ def _read_classes(source: _Source, part: Part, size: int, on_skip: OnSkip | None
     skipped: list[tuple[str, str]] = []
 
     def skip(name: str, reason: str) -> None:
-        skipped.append((photos.printable(name), reason))
+        skipped.append((printable(name), reason))
         if on_skip is not None:
             on_skip(*skipped[-1])
 
@@ -946,15 +948,15 @@ def _read_classes(source: _Source, part: Part, size: int, on_skip: OnSkip | None
     for label in sorted({*listed.labels} - {*labels[good].tolist()}):
         bad = int((labels == label).sum())
         raise InputError(
-            f"the class {photos.printable(listed.classes[label])} of {source.shown} has no readable picture ({bad} skipped)",
+            f"the class {printable(listed.classes[label])} of {source.shown} has no readable picture ({bad} skipped)",
             f"the last one: {skipped[-1][1]}",
         )
-    names = ["/".join(map(photos.printable, at)) for at, _ in listed.files]
+    names = ["/".join(map(printable, at)) for at, _ in listed.files]
     source_words = "class folders" + ("" if chosen == [()] else ", " + " and ".join(f"{p[0]}/" for p in chosen))
     return LabelledImages(
         images=images if good.all() else images[good],
         labels=labels[good],
-        classes=tuple(map(photos.printable, listed.classes)),
+        classes=tuple(map(printable, listed.classes)),
         names=tuple(name for name, is_good in zip(names, good.tolist(), strict=True) if is_good),
         skipped=tuple(skipped),
         source=source_words + ("" if source.is_folder else ", in an archive"),
@@ -985,7 +987,7 @@ def _listed(source: _Source, root: Parts, parts: list[Parts], chosen: list[Parts
                 continue  # a test may leave classes out; training may not
             pictures = source.pictures(at, skip) if name in of_part[folder] else []
             if not pictures:
-                where = "/".join(photos.printable(n) for n in (*folder, name))
+                where = "/".join(printable(n) for n in (*folder, name))
                 raise InputError(f"the class {where} of {source.shown} has no pictures", "add some, or remove the class")
             found.files.extend((file[len(root) :], handle) for file, handle in pictures)
             found.labels.extend([label] * len(pictures))

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError, ModelError, SettingsError
-from vizcomp.images import InputFile, Photo, read_depth_map, resize_map, upright
+from vizcomp.files.find import InputFile
+from vizcomp.images import Photo, read_depth_map, resize_map, upright
 
 MAP_SUFFIXES = (".depth.png", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 

@@ -31,6 +31,9 @@ from vizcomp import codecs, datasets, images, metrics, vision, weights
 from vizcomp._version import __version__
 from vizcomp.engines import map_tasks
 from vizcomp.errors import EngineError, InputError, SettingsError, VizcompError
+from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
+from vizcomp.files.place import printable
+from vizcomp.files.write import check_output_folder
 from vizcomp.journal import Journal
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
@@ -159,7 +162,7 @@ def _read_data(
         if len({*labels}) < 2:
             warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
     else:
-        found = list(images.find_inputs([str(path)] if path is not None else [str(_samples())]))
+        found = list(find_inputs([str(path)] if path is not None else [str(_samples())]))
         chosen = _sample(np.zeros(len(found), np.int64), settings.limit, settings.seed)
         photos = _photos([found[i] for i in chosen], side, settings.max_pixels, skip)
         kept = list(photos)
@@ -200,7 +203,7 @@ def _read_data(
 
 def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
     """A data set's test part, class folders without one as a whole; None where the photos have no classes."""
-    if path.is_file() and path.suffix.lower() in images.EXTENSIONS:
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
         return None
     try:
         return datasets.read_labelled(path, part="test", size=side)
@@ -268,7 +271,7 @@ class _Kept(NamedTuple):
     original: Path | None
 
 
-def _photos(found: Sequence[images.InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
+def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
     for file in found:
         try:
             photo = images.load(file.path, max_pixels=max_pixels)
@@ -283,14 +286,14 @@ def _photos(found: Sequence[images.InputFile], side: int, max_pixels: int, skip:
                 rgb = images.thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
             whole = rgb.shape[:2] == (height, width)
             yield _Kept(
-                images.printable(file.relative),
+                printable(file.relative),
                 np.ascontiguousarray(rgb),
                 photo.source_bytes,
                 photo.jpeg is not None,
                 original if whole else None,
             )
         except VizcompError as exc:
-            skip(images.printable(file.relative), exc.message)
+            skip(printable(file.relative), exc.message)
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -514,7 +517,7 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
             yield folder
         return
     made = not shared.exists()
-    images.check_output_folder(shared)
+    check_output_folder(shared)
     try:
         with tempfile.TemporaryDirectory(prefix=".vizcomp-", dir=shared.absolute()) as folder:
             yield folder

@@ -8,58 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import fnmatch
-import functools
 import importlib
 import io
-import itertools
 import math
-import mmap
-import os
-import platform
 import re
-import secrets
-import stat
 import struct
 import threading
-import unicodedata
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from hashlib import blake2b
-from pathlib import Path, PurePath, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vizcomp import storage
-from vizcomp.errors import (
-    FormatError,
-    InputError,
-    MissingExtraError,
-    OutputError,
-    TooLargeError,
-    TruncatedError,
-    UnsupportedError,
-)
+from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.files.find import READABLE
+from vizcomp.files.place import printable
+from vizcomp.files.read import HEAD_BYTES, read_file
+from vizcomp.files.store import AnyPath
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, exif_orientation, markers
-from vizcomp.storage import AnyPath, StorePath
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
-EXTENSIONS: frozenset[str] = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".heic", ".heif", ".hif"),
-        *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
-    }
-)
-"""Lower-case suffixes that count as photos when a folder is walked."""
-
 Pixels = npt.NDArray[np.uint8]
-Report = Callable[[InputError], None]
 
 # Only these formats are ever tried, each by its magic number: a file cannot choose another of Pillow's parsers by its content.
 _PLUGINS = {
@@ -72,426 +45,10 @@ _PLUGINS = {
     "GIF": "GifImagePlugin",
     "PPM": "PpmImagePlugin",
 }
-_READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
-_HEAD_BYTES = 4096
-_STORED_WHOLE = 1 << 26  # bytes: below, looking at an object's head first costs more than it saves
+
 _STRIP_PIXELS = 1 << 18
 _MAX_JPEG_SIDE = 65_535
 _open_lock = threading.RLock()
-
-
-# --- names ----------------------------------------------------------------------------------------------------------
-
-
-def printable(path: str | os.PathLike[str] | StorePath) -> str:
-    """A path as text that is safe to print: one line, valid UTF-8, no control or text-direction characters.
-
-    Bytes that are no UTF-8 show as `\\xNN`, control characters as their Python escapes; any other name is unchanged.
-    """
-    text = path if isinstance(path, str) else str(path)
-    if text.isprintable():
-        return text
-    return "".join(_printable_character(c) for c in text)
-
-
-def _printable_character(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that surrogateescape carried through
-        return f"\\x{code - 0xDC00:02x}"
-    # Joiners and variation selectors belong to emoji and many scripts; what reorders a line does not belong in a report.
-    reorders = code in (0x200E, 0x200F, 0x061C) or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
-    if reorders or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-        return character.encode("unicode_escape").decode("ascii")
-    return character
-
-
-@dataclasses.dataclass(frozen=True)
-class InputFile:
-    """One photo to read.
-
-    Attributes:
-        path: as it is to be opened.
-        relative: path below the folder it was found under, file name included; the name alone for a single file.
-        shown: `path` for people and reports, safe to print; made from `path` where it is not given.
-    """
-
-    path: AnyPath
-    relative: PurePath
-    shown: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.shown:
-            object.__setattr__(self, "shown", printable(self.path))
-
-
-# --- finding --------------------------------------------------------------------------------------------------------
-
-
-def find_inputs(
-    inputs: Sequence[str | Path],
-    *,
-    exclude: AnyPath | None = None,
-    report: Report | None = None,
-    extensions: frozenset[str] = EXTENSIONS,
-    what: str = "photo",
-) -> Iterator[InputFile]:
-    """The photos (or other files) that files, folders and glob patterns name, each once, in the order given.
-
-    A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones are left out, linked
-    folders are followed once, and only regular files with a suffix of `extensions` count. A file that is named is taken
-    whatever its suffix. A name that exists is never read as a pattern. In a pattern, `**` stands for any number of
-    folders. The same file by two ways (a link, a relative path, its folder) comes once, by the first of them.
-
-    Args:
-        inputs: files, folders or patterns.
-        exclude: a folder (of outputs) that is not walked where it lies below an input.
-        report: is told of folders that cannot be read and links that lead nowhere; they are passed over.
-        extensions: lower-case suffixes that count when a folder is walked.
-        what: what such a file is called in messages.
-
-    Raises:
-        InputError: at once, before the first photo: an input is missing, is neither file nor folder, a pattern matches
-            nothing, or there is no photo at all.
-    """
-    if not inputs:
-        raise InputError("no input given", f"name {what}s, folders or patterns")
-    finder = _Finder(exclude, report, extensions)
-    sources = [finder.source(os.fspath(item)) for item in inputs]
-    found = itertools.chain.from_iterable(sources)
-    first = next(found, None)
-    if first is None:
-        named = ", ".join(printable(item) for item in inputs[:3]) + (" ..." if len(inputs) > 3 else "")
-        readable = _READABLE if extensions is EXTENSIONS else f"folders are searched for {' and '.join(sorted(extensions))}"
-        raise InputError(f"no {what} found in {named}", f"{readable}; other suffixes are taken where the file itself is named")
-    return itertools.chain([first], found)
-
-
-def count_inputs(inputs: Sequence[str | Path], *, exclude: AnyPath | None = None, extensions: frozenset[str] = EXTENSIONS) -> int:
-    """About how many files `find_inputs` will give, found without remembering them: one by two ways counts twice.
-
-    Raises:
-        InputError: as `find_inputs`.
-    """
-    finder = _Finder(exclude, None, extensions, remember=False)
-    return sum(1 for item in inputs for _ in finder.source(os.fspath(item)))
-
-
-class _Finder:
-    """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
-
-    def __init__(
-        self, exclude: AnyPath | None, report: Report | None, extensions: frozenset[str], *, remember: bool = True
-    ) -> None:
-        self._remember = remember
-        self._extensions = extensions
-        self._excluded = exclude
-        self._exclude = os.path.realpath(exclude) if isinstance(exclude, Path) else None
-        self._report = report
-        self._seen: set[bytes] = set()
-
-    def source(self, item: str) -> Iterator[InputFile]:
-        if "\0" in item:
-            raise InputError(f"{printable(item)} is no file name", "it holds a NUL character")
-        if storage.is_url(item):
-            place = storage.parse(item)
-            if isinstance(place, StorePath):
-                return self._stored(place)
-            item = str(place)
-        try:
-            mode = os.stat(item).st_mode
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            if any(c in item for c in "*?["):
-                return self._pattern(item)
-            hint = "it is a link that leads nowhere" if os.path.islink(item) else "check the path"
-            raise InputError(f"{printable(item) or 'the empty name'} does not exist", hint) from exc
-        except OSError as exc:
-            raise InputError(f"{printable(item)} cannot be opened: {_cause(exc)}", "check the path and its permissions") from exc
-        path = Path(item)
-        if stat.S_ISDIR(mode):
-            try:
-                os.scandir(item).close()
-            except OSError as exc:
-                raise InputError(f"the folder {printable(item)} cannot be read: {_cause(exc)}", "check its permissions") from exc
-            return self._walk(item, PurePath(), set())
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{printable(item)} is a {_kind(mode)}, not a file", "name a file, a folder or a pattern")
-        return self._file(path, PurePath(path.name), os.path.realpath(item))
-
-    def _stored(self, place: StorePath) -> Iterator[InputFile]:
-        """An object, the objects below a prefix, or those that a pattern matches."""
-        shown = printable(place)
-        try:
-            if place.key and not place.key.endswith("/") and place.exists():
-                return self._file(place, PurePosixPath(place.name), str(place))
-            if any(c in place.key for c in "*?["):
-                spelled = re.search(r"\.\w+$", place.name) is not None
-                found = ((p, r) for p, r in storage.matches(place) if spelled or p.suffix.lower() in self._extensions)
-            else:
-                exclude = self._excluded if isinstance(self._excluded, StorePath) else None
-                found = ((p, r) for p, r in storage.walk(place, exclude) if p.suffix.lower() in self._extensions)
-                if not place.is_dir():
-                    raise InputError(f"{shown} does not exist", "check the bucket and the key")
-        except OSError as exc:
-            raise _store_error(shown, exc) from exc
-        return self._listed(found, shown)
-
-    def _listed(self, found: Iterator[tuple[StorePath, PurePosixPath]], shown: str) -> Iterator[InputFile]:
-        try:
-            for place, relative in found:
-                yield from self._file(place, relative, str(place))
-        except OSError as exc:
-            raise _store_error(shown, exc) from exc
-
-    def _file(self, path: AnyPath, relative: PurePath, real: str) -> Iterator[InputFile]:
-        if not self._remember:
-            yield InputFile(path, relative)
-            return
-        key = blake2b(os.fsencode(real), digest_size=16).digest()
-        if key not in self._seen:
-            self._seen.add(key)
-            yield InputFile(path, relative)
-
-    def _walk(self, folder: str, relative: PurePath, above: set[str]) -> Iterator[InputFile]:
-        """Photos below `folder`; `above` holds the real paths of the folders entered already (links may form loops)."""
-        stack = [(folder, relative)]
-        while stack:
-            here, below = stack.pop()
-            real = os.path.realpath(here)
-            if real in above:
-                continue
-            above.add(real)
-            files, folders = self._listing(here)
-            for name in files:
-                if os.path.splitext(name)[1].lower() in self._extensions:
-                    path = os.path.join(here, name)
-                    target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
-                    yield from self._file(Path(path), below / name, target)
-            stack.extend((os.path.join(here, name), below / name) for name in reversed(folders))
-
-    def _listing(self, folder: str) -> tuple[list[str], list[str]]:
-        """Names of the regular files and of the folders in a folder, sorted; not hidden, not excluded."""
-        files: list[str] = []
-        folders: list[str] = []
-        try:
-            with os.scandir(folder or ".") as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    try:
-                        if entry.is_dir():
-                            if self._exclude is None or os.path.realpath(entry.path) != self._exclude:
-                                folders.append(entry.name)
-                        elif entry.is_file():
-                            files.append(entry.name)
-                        elif entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in self._extensions:
-                            self._tell(InputError(f"{printable(entry.path)} is a link that leads to no file", "it was left out"))
-                    except OSError as exc:
-                        self._tell(InputError(f"{printable(entry.path)} cannot be read: {_cause(exc)}", "it was left out"))
-        except OSError as exc:
-            self._tell(InputError(f"the folder {printable(folder)} cannot be read: {_cause(exc)}", "it was left out"))
-        return sorted(files), sorted(folders)
-
-    def _tell(self, problem: InputError) -> None:
-        if self._report is not None:
-            self._report(problem)
-
-    def _pattern(self, pattern: str) -> Iterator[InputFile]:
-        # The look ahead has a memory of its own: what it finds may belong to an earlier input.
-        if next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
-            raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
-        return self._matches(pattern)
-
-    def _matches(self, pattern: str) -> Iterator[InputFile]:
-        """Photos that a pattern names; below the part of it without wildcards the tree is kept."""
-        parts = Path(pattern).parts
-        fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
-        root = os.path.join(*parts[:fixed]) if fixed else ""
-        # A pattern that spells out a suffix means it; `*` alone means photos.
-        spelled = re.search(r"\.\w+$", parts[-1]) is not None
-        return self._matched(self._matching(root, PurePath(), parts[fixed:], set()), spelled)
-
-    def _matched(self, matches: Iterator[tuple[str, PurePath, bool]], spelled: bool) -> Iterator[InputFile]:
-        entered: set[str] = set()
-        for path, relative, is_folder in matches:
-            if is_folder:
-                yield from self._walk(path, relative, entered)
-            elif spelled or os.path.splitext(path)[1].lower() in self._extensions:
-                yield from self._file(Path(path), relative, os.path.realpath(path))
-
-    def _matching(
-        self, folder: str, relative: PurePath, parts: tuple[str, ...], above: set[str]
-    ) -> Iterator[tuple[str, PurePath, bool]]:
-        """(path, path below the root, whether it is a folder) of all that matches `parts` in `folder`."""
-        head, rest = parts[0], parts[1:]
-        if folder and not os.path.isdir(folder):
-            return
-        if head == "**":
-            real = os.path.realpath(folder or ".")
-            if real in above:
-                return
-            if rest and rest[0] != "**":
-                yield from self._matching(folder, relative, rest, set())
-            files, folders = self._listing(folder)
-            if not rest:
-                for name in files:
-                    yield os.path.join(folder, name), relative / name, False
-            for name in folders:
-                yield from self._matching(os.path.join(folder, name), relative / name, parts, above | {real})
-            return
-        files, folders = self._listing(folder)
-        if not any(c in head for c in "*?["):  # a plain name after a wildcard; may be hidden, since it is spelled out
-            target = os.path.join(folder, head)
-            files, folders = ([head] if os.path.isfile(target) else []), ([head] if os.path.isdir(target) else [])
-        else:
-            matcher = re.compile(fnmatch.translate(head))
-            files = [name for name in files if matcher.fullmatch(name)]
-            folders = [name for name in folders if matcher.fullmatch(name)]
-        if not rest:
-            yield from ((os.path.join(folder, name), relative / name, False) for name in files)
-            yield from ((os.path.join(folder, name), relative / name, True) for name in folders)
-        else:
-            for name in folders:
-                yield from self._matching(os.path.join(folder, name), relative / name, rest, set())
-
-
-def _store_error(shown: str, exc: OSError) -> InputError:
-    return InputError(f"{shown} cannot be read: {storage.cause(exc)}", storage.TRY)
-
-
-def _kind(mode: int) -> str:
-    for test, name in ((stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISDIR, "folder")):
-        if test(mode):
-            return name
-    return "device"
-
-
-# --- names of outputs -----------------------------------------------------------------------------------------------
-
-_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))])
-
-
-class OutputNames:
-    """Gives each input its own output path below one folder, the tree of the inputs mirrored.
-
-    The rule, applied with upper and lower case and Unicode composition ignored, so that it holds on any disk:
-
-    1. `sub/a.jpg` becomes `sub/a` + suffix.
-    2. Where the input's own folder holds more than one photo of that stem, the `.jpg` keeps `a` + suffix, and each other
-       one keeps its own suffix too: `a.png` becomes `a.png` + suffix. Of `a.jpg` and `A.JPG` the one with the
-       lower-case suffix keeps the short name, then the first by name. The folder's listing decides, not the batch, so a
-       file has the same output name alone, in another order, and in a second run.
-    3. What still clashes (files of one name from different folders) gets `-2`, `-3` ... in the order asked for.
-
-    Args:
-        output_dir: the folder of the outputs; None: each output lies beside its input.
-        suffix: of the outputs, such as ".jpg" or ".depth.png".
-        extensions: lower-case suffixes of files that are inputs of the same kind, with which rule 2 is concerned.
-    """
-
-    def __init__(self, output_dir: AnyPath | None, suffix: str = ".jpg", *, extensions: frozenset[str] = EXTENSIONS) -> None:
-        self._output_dir = output_dir
-        self._existing = storage.Existing()
-        self._suffix = suffix
-        self._extensions = extensions
-        self._claimed: dict[int, int] = {}  # hash of the output path to hash of its input: two integers a file
-        self._listings: OrderedDict[str, _Listing] = OrderedDict()
-
-    def path_for(self, file: InputFile) -> AnyPath:
-        """The output path of an input; the same again when the same input is asked for again."""
-        if self._output_dir is None:
-            folder: AnyPath = file.path.parent
-        else:
-            folder = self._output_dir.joinpath(*_safe_parts(file.relative.parts[:-1]))
-        name = _safe_part(file.relative.name)
-        stem, extension = os.path.splitext(name)
-        listing = self._listing(file.path.parent)
-        base = stem if listing.owner(stem, name) == name else stem + extension
-        asker = hash(str(file.path.absolute()))
-        for number in itertools.count(1):
-            candidate = base if number == 1 else f"{base}-{number}"
-            belongs_elsewhere = candidate != stem and listing.holds(candidate)
-            if belongs_elsewhere or listing.is_folder(candidate + self._suffix):
-                continue
-            key = hash(_folded(str(folder / (candidate + self._suffix))))
-            if self._claimed.setdefault(key, asker) == asker:
-                target = folder / (candidate + self._suffix)
-                return self._existing.marked(target) if isinstance(target, StorePath) else target
-        raise AssertionError("unreachable: the numbers do not end")
-
-    def _listing(self, folder: AnyPath) -> _Listing:
-        key = str(folder)
-        listing = self._listings.pop(key, None) or _Listing(folder, self._extensions)
-        self._listings[key] = listing
-        while len(self._listings) > 4:  # inputs come folder by folder
-            self._listings.popitem(last=False)
-        return listing
-
-
-class _Listing:
-    """The photos of one folder by folded stem, and its sub-folders."""
-
-    def __init__(self, folder: AnyPath, extensions: frozenset[str]) -> None:
-        self._names: dict[str, list[str]] = {}
-        self._folders: set[str] = set()
-        try:
-            if isinstance(folder, StorePath):
-                for place, is_dir in folder.list():
-                    self._add(place.name, is_dir, extensions)
-                return
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    is_dir = False
-                    with contextlib.suppress(OSError):  # a loop of links
-                        is_dir = entry.is_dir()
-                    self._add(entry.name, is_dir, extensions)
-        except OSError:
-            pass  # the input itself may still be readable; its name then stands alone
-
-    def _add(self, name: str, is_dir: bool, extensions: frozenset[str]) -> None:
-        stem, extension = os.path.splitext(name)
-        if name.startswith("."):
-            return
-        if is_dir:
-            self._folders.add(_folded(name))
-        elif extension.lower() in extensions:
-            self._names.setdefault(_folded(stem), []).append(name)
-
-    def owner(self, stem: str, name: str) -> str | None:
-        """Which photo of this stem takes the short name; None where each keeps its own suffix."""
-        names = self._names.get(_folded(stem), [])
-        others = [other for other in names if other != name]
-        if not others:
-            return name
-        jpegs = [other for other in {*names, name} if other.lower().endswith(".jpg")]
-        return min(jpegs, key=lambda n: (not n.endswith(".jpg"), n), default=None)
-
-    def holds(self, candidate: str) -> bool:
-        """Whether a photo has `candidate` for its stem, and so the first claim to that name."""
-        return _folded(candidate) in self._names
-
-    def is_folder(self, name: str) -> bool:
-        return _folded(name) in self._folders
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _safe_parts(parts: Sequence[str]) -> list[str]:
-    return [_safe_part(part) for part in parts if part not in ("", ".", "..", os.sep) and not PurePath(part).anchor]
-
-
-def _safe_part(part: str, *, windows: bool = os.name == "nt") -> str:
-    """One part of an output path that stays in its folder; on Windows, also no name of a device or stream."""
-    part = part.replace("/", "_").replace("\0", "_")
-    if windows:
-        part = re.sub(r'[<>:"\\|?*\x01-\x1f]', "_", part).rstrip(". ") or "_"
-        if part.split(".")[0].rstrip().lower() in _RESERVED:
-            part = f"_{part}"
-    return part if part not in ("", ".", "..") else "_"
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -644,90 +201,6 @@ def _read_photo(path: AnyPath, max_pixels: int) -> bytes:
     return read_file(path, check=_recognise, max_bytes=16 * max_pixels + (64 << 20))
 
 
-Check = Callable[[bytes, str], object]
-
-
-def read_file(path: AnyPath, *, check: Check, max_bytes: int) -> bytes:
-    """The bytes of a file, read once; nothing large that is not what is wanted is ever read.
-
-    Args:
-        path: the file.
-        check: is given the first bytes of a file that is not empty, and its name; raises where it is not wanted.
-        max_bytes: a larger file is refused before it is read.
-
-    Raises:
-        InputError: missing, not a file, no permission; TooLargeError.
-    """
-    if isinstance(path, StorePath):
-        return _stored_bytes(path, check, max_bytes)
-    with _file(path, check) as (file, size):
-        if size > max_bytes:
-            raise _too_many_bytes(path, size)
-        file.seek(0)
-        return file.read()
-
-
-def _too_many_bytes(path: AnyPath, size: int) -> TooLargeError:
-    return TooLargeError(
-        f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise the limit with --max-pixels"
-    )
-
-
-def _stored_bytes(path: StorePath, check: Check, max_bytes: int | None) -> bytes:
-    """An object of a store; one that is large shows its first bytes before the rest is fetched."""
-    name = printable(path)
-    try:
-        size = path.stat().st_size
-        if size > _STORED_WHOLE:
-            check(path.head(_HEAD_BYTES), name)
-        if max_bytes is not None and size > max_bytes:
-            raise _too_many_bytes(path, size)
-        data = path.read_bytes()
-    except FileNotFoundError as exc:
-        raise InputError(f"{name} does not exist", "check the bucket and the key") from exc
-    except OSError as exc:
-        raise _store_error(name, exc) from exc
-    except MemoryError as exc:
-        raise TooLargeError(f"{name} does not fit into memory", "make it smaller, or run fewer jobs at once") from exc
-    if data:
-        check(data[:_HEAD_BYTES], name)
-    return data
-
-
-def map_file(path: AnyPath, *, check: Check) -> bytes | mmap.mmap:
-    """The bytes of a file, mapped and not read (fetched from a store); arguments and errors as for `read_file`."""
-    if isinstance(path, StorePath):
-        return _stored_bytes(path, check, None)
-    with _file(path, check) as (file, size):
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-
-
-@contextlib.contextmanager
-def _file(path: Path, check: Check) -> Iterator[tuple[io.FileIO, int]]:
-    """A regular file that passes the check, and its size; what goes wrong with it is one of our errors."""
-    name = printable(path)
-    try:
-        # Without O_NONBLOCK the opening of a pipe with no writer would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as exc:
-        raise InputError(f"{name} does not exist", "check the path") from exc
-    except (OSError, ValueError) as exc:
-        raise InputError(f"{name} cannot be opened: {_cause(exc)}", "check the path and its permissions") from exc
-    try:
-        with open(descriptor, "rb", buffering=0) as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{name} is a {_kind(status.st_mode)}, not a file", "name a file")
-            head = file.read(_HEAD_BYTES)
-            if head:
-                check(head, name)
-            yield file, status.st_size
-    except OSError as exc:
-        raise InputError(f"{name} cannot be read: {_cause(exc)}", "check the disk and the file's permissions") from exc
-    except MemoryError as exc:
-        raise TooLargeError(f"{name} does not fit into memory", "make it smaller, or run fewer jobs at once") from exc
-
-
 def _recognise(head: bytes, name: str) -> str:
     """The format by its magic number.
 
@@ -743,7 +216,7 @@ def _recognise(head: bytes, name: str) -> str:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
-        size = min(max(struct.unpack(">I", head[:4])[0], 16), _HEAD_BYTES)
+        size = min(max(struct.unpack(">I", head[:4])[0], 16), HEAD_BYTES)
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, min(size, len(head)) - 3, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
@@ -759,8 +232,8 @@ def _recognise(head: bytes, name: str) -> str:
         return "PPM"
     for magic, what in _OTHERS:
         if head.startswith(magic):
-            raise InputError(f"{name} is {what}, which is not read", f"convert it first; {_READABLE}")
-    raise InputError(f"{name} is not an image", _READABLE)
+            raise InputError(f"{name} is {what}, which is not read", f"convert it first; {READABLE}")
+    raise InputError(f"{name} is not an image", READABLE)
 
 
 _OTHERS: tuple[tuple[bytes, str], ...] = (
@@ -889,7 +362,7 @@ def _quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, str]]:
     """An image by its header only, checked for size, and its format."""
-    kind = _recognise(data[:_HEAD_BYTES], name)
+    kind = _recognise(data[:HEAD_BYTES], name)
     if kind == "WEBP":  # its decoder takes memory for the whole picture as soon as it is opened
         _check_size(_webp_size(data), name, max_pixels)
     with _pillow(name, kind, data):
@@ -957,9 +430,6 @@ def _frames(image: Image.Image, kind: str) -> int:
     except Exception:  # a decoder on a broken later frame; if the first one is broken too, decoding says so
         return 1
     return frames
-
-
-# --- colour and depth of samples ------------------------------------------------------------------------------------
 
 
 def _to_eight_bit(
@@ -1094,9 +564,6 @@ def _array(image: Image.Image) -> Pixels:
     return pixels
 
 
-# --- metadata -------------------------------------------------------------------------------------------------------
-
-
 def _exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[str]) -> bytes | None:
     """The Exif block from `Exif\\0\\0` on; None, with a notice, where it cannot be one."""
     if kind == "TIFF":
@@ -1146,9 +613,6 @@ def _dpi(value: object) -> tuple[float, float] | None:
     if not (math.isfinite(horizontal) and math.isfinite(vertical) and horizontal > 1 and vertical > 1):
         return None  # 0 and 1 stand for "no unit" in JFIF and TIFF
     return horizontal, vertical
-
-
-# --- frames ---------------------------------------------------------------------------------------------------------
 
 
 def upright(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
@@ -1229,9 +693,6 @@ def resize_map(values: npt.NDArray[np.float32], height: int, width: int) -> npt.
     return np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32).clip(0, 1)
 
 
-# --- writing --------------------------------------------------------------------------------------------------------
-
-
 def encode_plain_jpeg(
     pixels: Pixels,
     *,
@@ -1287,218 +748,3 @@ def encode_png(pixels: Pixels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def write_atomic(
-    path: AnyPath,
-    data: bytes | Iterable[bytes],
-    *,
-    overwrite: bool = True,
-    times: tuple[int, int] | None = None,
-    below: AnyPath | None = None,
-) -> None:
-    """Write a file whole or not at all: into a hidden file beside it, then renamed. Missing folders are made.
-
-    A link at `path` is itself replaced, never followed. Whatever fails, Ctrl-C included, leaves no file behind; only a process
-    that is killed can, and `remove_leftovers` finds that. An object of a store is put whole, and keeps no times.
-
-    Args:
-        data: the content, whole or part by part.
-        overwrite: False refuses a `path` that exists, also one that appears meanwhile.
-        times: times of last access and last change, in nanoseconds.
-        below: a folder of outputs that holds `path`; no folder between the two may be a link, whoever put it there and when.
-
-    Raises:
-        OutputError: with the cause: no space, no permission, read-only, name too long, exists ...
-    """
-    name = printable(path)
-    if isinstance(path, StorePath):
-        try:
-            path.write_bytes(data if isinstance(data, bytes) else b"".join(data))
-        except OSError as exc:
-            raise OutputError(f"{name} cannot be written: {storage.cause(exc)}", storage.TRY) from exc
-        return
-    if not isinstance(below, Path):
-        below = None
-    path = Path(path)
-    temporary: str | None = None
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(_folder_of(path, below))  # a descriptor, or None where names are whole paths
-            here = (lambda part: part) if folder is not None else (lambda part: os.path.join(path.parent, part))
-            final = here(path.name)
-            if not overwrite and _lexists(final, folder):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            if _lexists(final, folder) and stat.S_ISDIR(os.stat(final, dir_fd=folder, follow_symlinks=False).st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            # A name of its own, not made from the target's: that may be as long as the file system allows.
-            temporary = here(f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
-            try:
-                for part in (data,) if isinstance(data, bytes) else data:
-                    rest = memoryview(part)
-                    while rest:
-                        rest = rest[os.write(descriptor, rest) :]
-            finally:
-                os.close(descriptor)  # may be the first to say that a quota or a network disk is full
-            if times is not None:
-                os.utime(temporary, ns=times, dir_fd=folder)
-            if overwrite:
-                os.replace(temporary, final, src_dir_fd=folder, dst_dir_fd=folder)
-            else:
-                _rename_to_new(temporary, final, folder)
-            temporary = None
-        except FileExistsError as exc:
-            # mkdir says the same of a file where a folder is needed
-            if overwrite:
-                raise OutputError(f"{name} cannot be written: {_cause(exc)}", "choose another output folder") from exc
-            raise OutputError(f"{name} exists already", "--overwrite replaces it") from exc
-        except (OSError, ValueError) as exc:
-            raise OutputError(f"{name} cannot be written: {_cause(exc)}", _what_to_try(exc)) from exc
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=folder)
-
-
-@contextlib.contextmanager
-def _folder_of(path: Path, below: Path | None) -> Iterator[int | None]:
-    """The folder that a file is to be written into, made where it is missing: a descriptor, entered from `below` part by part
-    without following a link. None (the path is used as it is) without `below`, or where the system has no such descriptors."""
-    if below is None or os.open not in os.supports_dir_fd or os.replace not in _WITH_FOLDERS:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield None
-        return
-    below.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-    folder = os.open(below, flags)
-    try:
-        for part in path.parent.relative_to(below).parts:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, dir_fd=folder)
-            if stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode):
-                raise OutputError(
-                    f"{printable(path)} cannot be written: the folder {printable(part)} is a link",
-                    "remove it, or choose another folder",
-                )
-            inner = os.open(part, flags | getattr(os, "O_NOFOLLOW", 0), dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        yield folder
-    finally:
-        os.close(folder)
-
-
-_WITH_FOLDERS = os.supports_dir_fd | ({os.replace} if os.rename in os.supports_dir_fd else set())
-
-
-def _lexists(name: str | Path, folder: int | None) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
-
-
-def _rename_to_new(temporary: str | Path, path: str | Path, folder: int | None = None) -> None:
-    """Rename, failing with FileExistsError where there is a file already; atomic where the disk knows hard links."""
-    try:
-        os.link(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
-    except FileExistsError:
-        raise
-    except OSError:
-        if _lexists(path, folder):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        os.replace(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
-    else:
-        os.unlink(temporary, dir_fd=folder)
-
-
-@functools.lru_cache(maxsize=1)
-def _leftover_prefix() -> str:
-    """Begins the names of files that are being written, and says on which machine."""
-    return f".vizcomp-{blake2b(platform.node().encode(), digest_size=4).hexdigest()}-"
-
-
-def remove_leftovers(folder: AnyPath) -> int:
-    """Remove what processes of this machine that are no more were writing in a folder when they were killed; how many files."""
-    removed = 0
-    if isinstance(folder, StorePath):
-        return removed  # an object appears whole
-    pattern = re.compile(re.escape(_leftover_prefix()) + r"(\d+)-[0-9a-f]{12}\.tmp")
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if (match := pattern.fullmatch(entry.name)) and not _runs(int(match[1])):
-                with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
-                    removed += 1
-    return removed
-
-
-def _runs(process: int) -> bool:
-    if os.name == "nt":
-        return True  # a signal would end it there, and there is no other way to ask
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
-
-
-def check_output_folder(path: AnyPath) -> None:
-    """Make the folder if it is missing, and prove by a small file that it can be written.
-
-    Raises:
-        OutputError: it is a file, or cannot be made or written.
-    """
-    if isinstance(path, StorePath):
-        path.check_writable()
-        return
-    path = Path(path)
-    name = printable(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as exc:
-        raise OutputError(f"{name} is not a folder", "choose another output folder") from exc
-    except (OSError, ValueError) as exc:
-        raise OutputError(f"the folder {name} cannot be made: {_cause(exc)}", _what_to_try(exc)) from exc
-    probe = path / f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp"
-    try:
-        write_atomic(probe, b"\n", overwrite=False)
-    except OutputError as exc:
-        cause = exc.__cause__
-        text = _cause(cause) if cause is not None else exc.message
-        raise OutputError(f"the folder {name} cannot be written: {text}", exc.hint) from exc
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(probe)
-
-
-_CAUSES = {
-    errno.ENOSPC: ("no space left on the disk", "free some space, or choose another output folder"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose another output folder"),
-    errno.EACCES: ("permission denied", "check the permissions, or choose another output folder"),
-    errno.EPERM: ("not permitted", "check the permissions, or choose another output folder"),
-    errno.EROFS: ("the disk is read-only", "choose another output folder"),
-    errno.ENAMETOOLONG: ("the name is too long", "shorten the file's name or the path of the output folder"),
-    errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another output folder"),
-    errno.EISDIR: ("there is a folder of that name", "choose another output folder"),
-    errno.EEXIST: ("a part of its path is a file, not a folder", "choose another output folder"),
-    errno.ELOOP: ("its links run in a circle", "choose another output folder"),
-    errno.EMFILE: ("too many files are open", "run fewer jobs at once"),
-    errno.EIO: ("the disk reports an error", "check the disk"),
-}
-
-
-def _cause(exc: BaseException) -> str:
-    number = getattr(exc, "errno", None)
-    if number in _CAUSES:
-        return _CAUSES[number][0]
-    return (getattr(exc, "strerror", None) or str(exc) or type(exc).__name__).lower()
-
-
-def _what_to_try(exc: BaseException) -> str:
-    return _CAUSES.get(getattr(exc, "errno", None) or 0, ("", "choose another output folder"))[1]

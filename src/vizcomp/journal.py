@@ -21,11 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from vizcomp.storage import AnyPath, StorePath, parse
-from vizcomp.weights import cache_folder
-
-State = tuple[int, int, str]
-"""Of a file: its size in bytes, its time of change in nanoseconds, and the SHA-256 of its content."""
+from vizcomp.files.place import cache_folder
+from vizcomp.files.read import FileState, file_state
+from vizcomp.files.store import AnyPath, StorePath, parse_place
 
 KEEP_DAYS = 180  # without a run that used it
 KEEP_DAYS_GONE = 14  # the same where the output folder is gone; its disk may only be unplugged
@@ -97,28 +95,6 @@ def _folder_is_gone(path: Path) -> bool:
 def _files(path: Path) -> list[Path]:
     """A journal and what SQLite keeps beside it."""
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
-
-
-def stamp(path: AnyPath) -> tuple[int, int] | None:
-    """Size and time of change, which tell whether a file was touched; None where it is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def state(path: AnyPath) -> State:
-    """The state of a file, which is read for it; of an object, for which its store is asked (it has a mark of the content).
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if isinstance(path, StorePath):
-        return path.state()
-    with path.open("rb") as file:
-        stat = os.fstat(file.fileno())
-        return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Journal:
@@ -202,11 +178,11 @@ class Journal:
         self,
         target: AnyPath | bytes,
         source: AnyPath,
-        source_state: State,
+        source_state: FileState,
         *,
         record: Mapping[str, Any],
         written: AnyPath | None = None,
-        written_state: State | None = None,
+        written_state: FileState | None = None,
         payload: bytes | None = None,
     ) -> None:
         """An output was written.
@@ -252,7 +228,7 @@ class Journal:
         if isinstance(target, StorePath) and self._key(target) == written:
             return target  # it may know from a listing what is there
         name = os.fsdecode(written)
-        return parse(name) if self._folder is None or "://" in name else self._folder / name
+        return parse_place(name) if self._folder is None or "://" in name else self._folder / name
 
     def _key(self, path: AnyPath | bytes) -> bytes:
         if isinstance(path, bytes):
@@ -283,6 +259,6 @@ def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str) -> bool:
         stat = path.stat()
         if stat.st_size != size:
             return False
-        return stat.st_mtime_ns == mtime_ns or state(path)[2] == sha256
+        return stat.st_mtime_ns == mtime_ns or file_state(path)[2] == sha256
     except OSError:
         return False

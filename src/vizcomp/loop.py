@@ -24,13 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from vizcomp import journal
 from vizcomp.engines import map_tasks
 from vizcomp.errors import VizcompError
-from vizcomp.images import InputFile, remove_leftovers
+from vizcomp.files.find import InputFile
+from vizcomp.files.read import FileState, file_stamp, file_state
+from vizcomp.files.store import AnyPath
+from vizcomp.files.write import remove_leftovers
 from vizcomp.journal import Journal
 from vizcomp.results import CodecRecord, DepthRecord, FileRecord
-from vizcomp.storage import AnyPath
 
 Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
 
@@ -98,8 +99,8 @@ class Outcome(Generic[Record]):
     written: AnyPath | None = None
     payload: bytes | None = None
     extra: Any = None
-    source_state: journal.State | None = None
-    written_state: journal.State | None = None
+    source_state: FileState | None = None
+    written_state: FileState | None = None
 
 
 # --- records --------------------------------------------------------------------------------------------------------
@@ -423,7 +424,7 @@ def _work(work: Callable[[Any], Any], seal: bool, task: Any) -> Any:
         return task
     if not seal:
         return work(task)
-    before = [journal.stamp(item.file.path) for item in task.items]
+    before = [file_stamp(item.file.path) for item in task.items]
     done = work(task)
     if not isinstance(done, list):
         return done
@@ -434,10 +435,10 @@ def _sealed(outcome: Outcome[Any], item: Item, before: tuple[int, int] | None) -
     if item.known is not None or (outcome.written is None and outcome.payload is None):
         return outcome
     with contextlib.suppress(OSError):
-        source = journal.state(item.file.path)
+        source = file_state(item.file.path)
         if source[:2] != before:
             return outcome  # changed while it was read: which of the two was read is not known
-        written = None if outcome.written is None else journal.state(outcome.written)
+        written = None if outcome.written is None else file_state(outcome.written)
         return dataclasses.replace(outcome, source_state=source, written_state=written)
     return outcome
 

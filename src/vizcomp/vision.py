@@ -27,6 +27,7 @@ from PIL import Image
 
 from vizcomp import downloads, metrics, weights
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError, WeightsMissingError, first_line
+from vizcomp.files.place import cache_folder
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -411,7 +412,7 @@ def _torchvision(spec: str, *, offline: bool) -> System:
         choice = torchvision.models.get_model_weights(name).DEFAULT
     except (ValueError, AttributeError) as exc:
         raise ModelError(f"torchvision has no model {name!r} with weights", "as torchvision:resnet18") from exc
-    folder = weights.cache_folder() / "torchvision"
+    folder = cache_folder() / "torchvision"
     file = folder / "checkpoints" / Path(choice.url).name
     by_hand = f"put {file.name} into {file.parent}"
     if not file.is_file():

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from vizcomp import downloads
 from vizcomp.downloads import Source
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
+from vizcomp.files.place import cache_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,15 +215,6 @@ PUBLISHED: tuple[WeightFile, ...] = (
 )
 
 State = Literal["bundled", "cached", "downloadable", "missing", "changed"]
-
-
-def cache_folder() -> Path:
-    """Where downloaded and added weights are: `VIZCOMP_CACHE`, or the user's cache folder. It may not exist yet."""
-    if given := os.environ.get("VIZCOMP_CACHE"):
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("vizcomp"))
 
 
 def model_folder() -> Path:

@@ -45,7 +45,8 @@ def decode(
 
     The model is found by its fingerprint in the file. A file that was cut off gives the image of its complete iterations.
     """
-    from vizcomp import codec_batch, engines, images
+    from vizcomp import codec_batch, engines
+    from vizcomp.files.find import count_inputs, find_inputs
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -53,8 +54,8 @@ def decode(
         model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
     )
     extensions = codec_batch.VZC_EXTENSIONS
-    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
-    count = lambda: images.count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
+    files = find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
+    count = lambda: count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
     with voice.progress(count) as on_record:
         run = codec_batch.run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:

@@ -43,8 +43,10 @@ def depth(
     offline: shared.Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
-    from vizcomp import batch, engines, images
+    from vizcomp import batch, engines
     from vizcomp._version import __version__
+    from vizcomp.files.find import count_inputs, find_inputs
+    from vizcomp.files.write import check_output_folder
     from vizcomp.report.tables import report_chunks
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
@@ -61,10 +63,10 @@ def depth(
         dry_run=dry_run,
         offline=offline,
     )
-    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
+    files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
-        images.check_output_folder(output)
-    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+        check_output_folder(output)
+    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         records, interrupted = batch.run_depth(
             files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
         )

@@ -79,10 +79,12 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp import batch, engines, images
+    from vizcomp import batch, engines
     from vizcomp._version import __version__
     from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
     from vizcomp.errors import OutputError
+    from vizcomp.files.find import count_inputs, find_inputs
+    from vizcomp.files.write import check_output_folder
     from vizcomp.report.djpeg import DjpegReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
@@ -111,10 +113,10 @@ def djpeg(
         tolerance=tolerance,
         offline=offline,
     )
-    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
+    files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
-        images.check_output_folder(output)
-    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+        check_output_folder(output)
+    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     report = DjpegReport(
         tool="vizcomp djpeg",

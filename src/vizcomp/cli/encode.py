@@ -70,8 +70,9 @@ def encode(
     offline: shared.Offline = False,
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
-    from vizcomp import codec_batch, engines, images
+    from vizcomp import codec_batch, engines
     from vizcomp.errors import SettingsError
+    from vizcomp.files.find import count_inputs, find_inputs
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
     where = engines.check_engine(engine, ray_address)
@@ -90,8 +91,8 @@ def encode(
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
-    files = images.find_inputs(inputs, exclude=output, report=voice.passed_over)
-    with voice.downloads(), voice.progress(lambda: images.count_inputs(inputs, exclude=output)) as on_record:
+    files = find_inputs(inputs, exclude=output, report=voice.passed_over)
+    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
             run = codec_batch.run_encode_pack(
                 files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record)

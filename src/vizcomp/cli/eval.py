@@ -62,9 +62,10 @@ def evaluate(
 
     Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
     """
-    from vizcomp import engines, evaluation, images
+    from vizcomp import engines, evaluation
     from vizcomp._version import __version__
     from vizcomp.errors import OutputError, SettingsError
+    from vizcomp.files.write import check_output_folder
     from vizcomp.report.evaluation import EvaluationReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
@@ -83,7 +84,7 @@ def evaluate(
         offline=offline,
     )
     if not dry_run:
-        images.check_output_folder(output)
+        check_output_folder(output)
     with voice.downloads(), _progress(voice) as step:
         result = evaluation.run_eval(
             settings,

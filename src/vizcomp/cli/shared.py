@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 def place(text: str) -> Any:
     """A folder that the user named: a local path, or one in object storage."""
-    from vizcomp.storage import parse
+    from vizcomp.files.store import parse_place
 
-    return parse(text)
+    return parse_place(text)
 
 
 Inputs = Annotated[
@@ -228,7 +228,7 @@ class Voice:
         if totals.images:
             table.add_row("speed", f"{totals.images_per_second:.3g} images/s, {totals.seconds:.1f} s")
         if run.pack is not None:
-            from vizcomp.images import printable
+            from vizcomp.files.place import printable
 
             table.add_row("pack", printable(run.pack))
         if dry_run:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vizcomp.cli.shared import Offline, Voice
+from vizcomp.files.place import cache_folder
 
 app = typer.Typer(help="Weight files: what is bundled, cached, downloadable.", no_args_is_help=True)
 Calibrate = Annotated[
@@ -160,7 +161,7 @@ def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", s
     from vizcomp import weights
 
     if not name:
-        print(weights.cache_folder())
+        print(cache_folder())
         return
     print(weights.added_model(name) or weights.obtain(name, offline=True))
 

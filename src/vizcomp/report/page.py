@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vizcomp.errors import OutputError
+from vizcomp.files.store import AnyPath
 from vizcomp.report.tables import plain, spelled_out
-from vizcomp.storage import AnyPath
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,7 +60,7 @@ def write_files(
     Raises:
         OutputError: the folder cannot be made, or a file cannot be written.
     """
-    from vizcomp.images import write_atomic
+    from vizcomp.files.write import write_atomic
 
     if isinstance(folder, Path):  # a store has no folders
         try:

@@ -15,15 +15,15 @@ import fnmatch
 import functools
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from vizcomp.errors import MissingExtraError, OutputError, SettingsError
+from vizcomp.files.place import store_cause
 
 SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs")}  # scheme to the package that speaks it, and our extra that brings it
-TRY = "check the bucket, the credentials and the endpoint"
+
 RETRIES = 8
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
@@ -36,7 +36,7 @@ def is_url(text: str) -> bool:
     return _URL.fullmatch(text) is not None and not os.path.lexists(text)
 
 
-def parse(text: str | os.PathLike[str]) -> AnyPath:
+def parse_place(text: str | os.PathLike[str]) -> AnyPath:
     """A place that a user named.
 
     Raises:
@@ -241,43 +241,18 @@ class StorePath:
                     raise FileNotFoundError(2, "no such bucket")
         except OSError as exc:
             raise OutputError(
-                f"{self} cannot be written: {cause(exc)}", "check the bucket, the credentials and the endpoint"
+                f"{self} cannot be written: {store_cause(exc)}", "check the bucket, the credentials and the endpoint"
             ) from exc
 
 
 AnyPath = Path | StorePath
 
 
-def same(one: AnyPath, other: AnyPath) -> bool:
+def same_place(one: AnyPath, other: AnyPath) -> bool:
     """Whether two places are one file or one object; the first exists."""
     if isinstance(one, Path) and isinstance(other, Path):
         return one.samefile(other)
     return one == other
-
-
-class Existing:
-    """What was there in the folders of outputs before a run came to them: one listing for each folder, a few kept."""
-
-    def __init__(self) -> None:
-        self._folders: OrderedDict[StorePath, dict[str, Stat]] = OrderedDict()
-
-    def marked(self, target: StorePath) -> StorePath:
-        """The target, with what is known of it.
-
-        Raises:
-            OutputError: the store does not answer.
-        """
-        folder = target.parent
-        found = self._folders.pop(folder, None)
-        if found is None:
-            try:
-                found = {place.key: place.known for place, is_dir in folder.list() if not is_dir and place.known is not None}
-            except OSError as exc:
-                raise OutputError(f"{folder} cannot be listed: {cause(exc)}", TRY) from exc
-        self._folders[folder] = found
-        while len(self._folders) > 4:  # inputs come folder by folder
-            self._folders.popitem(last=False)
-        return dataclasses.replace(target, known=found.get(target.key), existed=target.key in found)
 
 
 def walk(folder: StorePath, exclude: StorePath | None = None) -> Iterator[tuple[StorePath, PurePosixPath]]:
@@ -337,12 +312,6 @@ def _advanced(parts: Sequence[str], name: str) -> Iterator[tuple[str, ...]]:
         yield tuple(rest)
 
 
-def cause(exc: BaseException) -> str:
-    """What went wrong with a store, in one line."""
-    text = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-    return " ".join(str(text).split())[:300]
-
-
 @contextlib.contextmanager
 def _errors(place: StorePath) -> Iterator[None]:
     """Whatever a library of a store throws is an OSError, with its cause."""
@@ -351,7 +320,7 @@ def _errors(place: StorePath) -> Iterator[None]:
     except (OSError, MemoryError, MissingExtraError):
         raise
     except Exception as exc:  # botocore, aiohttp and google each have trees of their own
-        raise OSError(5, cause(exc) or type(exc).__name__, str(place)) from exc
+        raise OSError(5, store_cause(exc) or type(exc).__name__, str(place)) from exc
 
 
 def _stat(info: dict[str, Any]) -> Stat:

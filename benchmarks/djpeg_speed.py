@@ -146,9 +146,9 @@ def measure_speed(count: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from vizcomp import images
     from vizcomp.depth import Depth, open_depth
     from vizcomp.djpeg import DjpegSettings, compress
+    from vizcomp.photos.photo import load_bytes
 
     network = open_depth("compact", None, threads=1)
     default = DjpegSettings(quality=QUALITY)
@@ -161,14 +161,14 @@ def measure_speed(count: int) -> dict[str, Any]:
 
     def ours(settings: DjpegSettings, with_network: bool = False) -> Callable[[Path, bytes, Depth], None]:
         def run(path: Path, data: bytes, given: Depth) -> None:
-            photo = images.load_bytes(data, path.name)
+            photo = load_bytes(data, path.name)
             depth = network(photo, InputFile(path, Path(path.name))) if with_network else given
             compress(photo, settings, depth=depth)
 
         return run
 
     def network_alone(path: Path, data: bytes, given: Depth) -> None:
-        network(images.load_bytes(data, path.name), InputFile(path, Path(path.name)))
+        network(load_bytes(data, path.name), InputFile(path, Path(path.name)))
 
     ways: dict[str, Callable[[Path, bytes, Depth], None]] = {
         "Pillow, optimised progressive": pillow,

@@ -114,10 +114,10 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
     )
 
     def encode(path: Path, pixels: Pixels, depth: Pixels | None) -> bytes:
-        from vizcomp import images
         from vizcomp.depth import Depth
+        from vizcomp.photos.photo import load
 
-        photo = images.load(path)
+        photo = load(path)
         known: Depth | None = None
         if "depth" in settings.guides:
             if maps == "model":
@@ -136,9 +136,9 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
 @functools.lru_cache(maxsize=512)
 def text_importance(path: Path) -> Any:
     """Where the text detector looks on a photo, as `vizcomp djpeg --guide system:text` has it."""
-    from vizcomp import images
+    from vizcomp.photos.photo import load
 
-    return _text_system().importance(images.load(path).pixels)
+    return _text_system().importance(load(path).pixels)
 
 
 @functools.cache
@@ -151,9 +151,9 @@ def _text_system() -> Any:
 @functools.lru_cache(maxsize=512)
 def network_depth(path: Path) -> Any:
     """Depth of a photo by the bundled network; kept, since every setting of a sweep asks for the same."""
-    from vizcomp import images
+    from vizcomp.photos.photo import load
 
-    photo = images.load(path)
+    photo = load(path)
     return _network()(photo, InputFile(path, Path(path.name)))
 
 

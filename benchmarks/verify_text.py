@@ -23,9 +23,11 @@ from pathlib import Path
 import numpy as np
 from djpeg_text import DATA, PARTS, photos
 
-from vizcomp import batch, images, verify, vision
+from vizcomp import batch, verify, vision
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.files.find import find_inputs
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.photo import decode_jpeg, load
 
 PLAIN_QUALITIES = (5, 12, 17, 23, 30, 38, 47, 57, 67, 77, 82, 86, 90, 92, 95, 97, 100)  # as many rungs as djpeg has, and one more
 
@@ -41,14 +43,14 @@ class Kept:
 
 def plain(path: Path, system: vision.System, tolerance: float) -> Kept:
     """The same search over optimised progressive JPEG, 4:2:0."""
-    photo = images.load(path)
+    photo = load(path)
     wanted = system.answers([photo.pixels])[0]
 
     def encode(quality: float) -> bytes:
-        return images.encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
+        return encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
 
     def judge(data: bytes) -> vision.Comparison:
-        return vision.compare(wanted, system.answers([images.decode_jpeg(data)])[0], tolerance=tolerance)
+        return vision.compare(wanted, system.answers([decode_jpeg(data)])[0], tolerance=tolerance)
 
     budget = functools.partial(batch.verify_budget, photo.source_bytes)
     found = verify.smallest(PLAIN_QUALITIES, encode, judge, budget=budget)
@@ -81,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if record.output is None or not record.verified:
                 continue
             with open(record.output, "rb") as file:
-                written = images.decode_jpeg(file.read())
-            before, after = judge.answers([images.load(Path(record.input)).pixels, written])
+                written = decode_jpeg(file.read())
+            before, after = judge.answers([load(Path(record.input)).pixels, written])
             false += not vision.compare(before, after, tolerance=options.tolerance).same
             empty += not len(before.quads) if isinstance(before, vision.Boxes) else 0
         sizes = [os.path.getsize(r.output) for r in run.records if r.output is not None]

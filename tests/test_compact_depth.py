@@ -14,18 +14,10 @@ import pytest
 
 from vizcomp import weights
 from vizcomp.errors import ModelError, SettingsError, WeightsMissingError
-from vizcomp.metrics import spearman
+from vizcomp.metrics import rank_scale, spearman
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
-from vizcomp.nets.compact_onnx import (
-    STRIDE,
-    CompactDepth,
-    CompactDepthConfig,
-    pad_to_stride,
-    position_planes,
-    rank_scale,
-    scale_photo,
-    scaled_size,
-)
+from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig, position_planes
+from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
 from vizcomp.training.export import export_depth, in_groups, quantised
 
 SVT = Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"

@@ -11,15 +11,17 @@ import pytest
 from kit import jpeg_bytes
 from PIL import Image, ImageOps
 
-from vizcomp import djpeg, images, metrics
+from vizcomp import djpeg, metrics
 from vizcomp.depth import Depth
 from vizcomp.djpeg import DjpegSettings, compress, parse_fraction, parse_size
 from vizcomp.errors import InputError, SettingsError
-from vizcomp.images import Photo, load_bytes
 from vizcomp.jpeg.image import Component, JpegImage
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import exif_orientation
 from vizcomp.jpeg.write import write_jpeg
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo, decode_jpeg, load_bytes
 
 
 def photo_of(pixels: np.ndarray, **options: object) -> Photo:
@@ -43,7 +45,7 @@ def test_uniform_result_is_an_ordinary_jpeg_and_smaller_than_plain(coffee: np.nd
     assert shown.format == "JPEG"
     assert shown.size == (600, 400)
     assert metrics.psnr(photo.pixels, np.asarray(shown.convert("RGB"))) > 30
-    assert len(made.data) < len(images.encode_plain_jpeg(photo.pixels, quality=50))
+    assert len(made.data) < len(encode_plain_jpeg(photo.pixels, quality=50))
 
 
 def test_near_keeps_what_far_gives_up(coffee: np.ndarray) -> None:
@@ -53,7 +55,7 @@ def test_near_keeps_what_far_gives_up(coffee: np.ndarray) -> None:
     assert len(guided.data) < len(uniform.data)
 
     def psnr(data: bytes, part: slice) -> float:
-        return metrics.psnr(photo.pixels[:, part], images.decode_jpeg(data)[:, part])
+        return metrics.psnr(photo.pixels[:, part], decode_jpeg(data)[:, part])
 
     near, far = slice(0, 60), slice(450, 600)
     loss_near = psnr(uniform.data, near) - psnr(guided.data, near)
@@ -67,8 +69,8 @@ def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarr
     guided = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
     uniform = compress(photo, DjpegSettings(guide="uniform", target_size=round(len(guided.data) * 1.01)))
     third = slice(0, 200)
-    gain = metrics.psnr(photo.pixels[:, third], images.decode_jpeg(guided.data)[:, third]) - metrics.psnr(
-        photo.pixels[:, third], images.decode_jpeg(uniform.data)[:, third]
+    gain = metrics.psnr(photo.pixels[:, third], decode_jpeg(guided.data)[:, third]) - metrics.psnr(
+        photo.pixels[:, third], decode_jpeg(uniform.data)[:, third]
     )
     assert gain > 1
 
@@ -90,7 +92,7 @@ def test_quality_orders_size_and_fidelity(coffee: np.ndarray, table: str) -> Non
     photo = photo_of(coffee)
     made = [compress(photo, DjpegSettings(guide="uniform", table=table, quality=q)).data for q in (5, 25, 50, 75, 95)]  # type: ignore[arg-type]
     sizes = [len(data) for data in made]
-    fidelity = [metrics.psnr(photo.pixels, images.decode_jpeg(data)) for data in made]
+    fidelity = [metrics.psnr(photo.pixels, decode_jpeg(data)) for data in made]
     assert sizes == sorted(sizes)
     assert fidelity == sorted(fidelity)
 
@@ -120,7 +122,7 @@ def test_what_a_jpeg_source_keeps_is_kept_exactly(coffee: np.ndarray) -> None:
     for a, b in zip(before.components, after.components, strict=True):
         assert np.array_equal(before.tables[a.table], after.tables[b.table])
         assert np.array_equal(a.coefficients[: a.real_rows, : a.real_cols], b.coefficients[: b.real_rows, : b.real_cols])
-    assert np.array_equal(images.decode_jpeg(made.data), photo.pixels)
+    assert np.array_equal(decode_jpeg(made.data), photo.pixels)
     assert len(made.data) < photo.source_bytes
 
 
@@ -149,7 +151,7 @@ def test_odd_sizes(shape: tuple[int, int], channels: int) -> None:
     for photo in (photo_of(pixels), load_bytes(_png(pixels), "made.png")):
         depth = Depth(np.full((4, 5), 0.5, np.float32), np.ones((4, 5), np.float32))
         made = compress(photo, DjpegSettings(guide="depth+detail", quality=90), depth=depth)
-        assert images.decode_jpeg(made.data).shape == photo.pixels.shape
+        assert decode_jpeg(made.data).shape == photo.pixels.shape
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -192,7 +194,7 @@ def test_depth_is_given_as_displayed(coffee: np.ndarray) -> None:
     photo = load_bytes(jpeg_bytes(np.ascontiguousarray(turned), exif=_exif(6)), "turned.jpg")
     straight = compress(photo_of(coffee), DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
     made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
-    assert np.allclose(images.upright(made.importance, 6), straight.importance, atol=0.02)
+    assert np.allclose(upright(made.importance, 6), straight.importance, atol=0.02)
 
 
 @pytest.mark.parametrize("metadata", ["none", "essential"])
@@ -201,7 +203,7 @@ def test_lettering_is_looked_for_as_displayed(coffee: np.ndarray, metadata: str)
     photo = load_bytes(jpeg_bytes(turned, exif=_exif(6)), "turned.jpg")
     straight = compress(photo_of(coffee[:304]), DjpegSettings(guide="text"))
     made = compress(photo, DjpegSettings(guide="text", metadata=metadata))  # type: ignore[arg-type]
-    found = made.importance if metadata == "none" else images.upright(made.importance, 6)
+    found = made.importance if metadata == "none" else upright(made.importance, 6)
     assert found.shape == straight.importance.shape
     assert np.abs(found - straight.importance).mean() < 0.05 < straight.importance.std()
 
@@ -227,8 +229,8 @@ def test_mask_keeps_what_is_bright(coffee: np.ndarray) -> None:
     mask[:, :30] = 1
     photo = photo_of(coffee)
     made = compress(photo, DjpegSettings(guide="mask", strength=1), mask=mask)
-    shown = images.decode_jpeg(made.data)
-    uniform = images.decode_jpeg(compress(photo, DjpegSettings(guide="uniform")).data)
+    shown = decode_jpeg(made.data)
+    uniform = decode_jpeg(compress(photo, DjpegSettings(guide="uniform")).data)
     assert np.array_equal(shown[:, :280], uniform[:, :280])
     assert not np.array_equal(shown[:, 320:], uniform[:, 320:])
 
@@ -311,7 +313,7 @@ def test_places_are_given_as_displayed(coffee: np.ndarray) -> None:
     places = np.zeros(coffee.shape[:2], np.float32)
     places[:, :96] = 1
     data = djpeg.Prepared(photo, DjpegSettings(guide="uniform")).mended(20, 1.0, 95, places)
-    shown = images.upright(decoded(data), 6)
+    shown = upright(decoded(data), 6)
     assert metrics.psnr(coffee[:, :80], shown[:, :80]) > metrics.psnr(coffee[:, 200:], shown[:, 200:]) + 6
 
 
@@ -333,7 +335,7 @@ def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
     )
     photo = load_bytes(write_jpeg(image), "odd.jpg")
     made = compress(photo, DjpegSettings(guide="detail", metadata="none"))
-    assert images.decode_jpeg(made.data).shape == photo.pixels.shape
+    assert decode_jpeg(made.data).shape == photo.pixels.shape
 
 
 def turned(pixels: np.ndarray, order: str, kind: int, number: int) -> bytes:

@@ -13,9 +13,10 @@ import pytest
 from kit import jpeg_bytes, picture
 from PIL import Image
 
-from vizcomp import codecs, evaluation, images, vision
+from vizcomp import codecs, evaluation, vision
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
+from vizcomp.photos.encode import encode_png
 from vizcomp.results import EvalPoint
 
 
@@ -224,7 +225,7 @@ class Finder:
 
 def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
-        (tmp_path / f"{name}.png").write_bytes(images.encode_png(np.full((48, 48, 3), level, np.uint8)))
+        (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
     monkeypatch.setattr(vision, "open_system", lambda name, offline=False: Finder())
     evaluation._system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
@@ -239,7 +240,7 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 
 
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "middle.png").write_bytes(images.encode_png(np.full((48, 48, 3), 100, np.uint8)))
+    (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
     monkeypatch.setattr(vision, "open_system", lambda name, offline=False: Finder())
     evaluation._system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)

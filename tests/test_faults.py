@@ -22,11 +22,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import batch, engines, images, loop
+from vizcomp import batch, engines, loop
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
+from vizcomp.photos.photo import Photo
 from vizcomp.results import FileRecord
 
 UNIFORM = DjpegSettings(guide="uniform")
@@ -298,7 +299,7 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
         photo(source / f"{i}.png", i)
     compressing = batch.compress
 
-    def broken(shown: images.Photo, *arguments: Any, **options: Any) -> Any:
+    def broken(shown: Photo, *arguments: Any, **options: Any) -> Any:
         if len(calls) == 1:
             calls.append("broken")
             raise ZeroDivisionError("oh")

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp import batch, codec_batch, images, neural, vision
+from vizcomp import batch, codec_batch, neural, vision
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.files.find import find_inputs
 from vizcomp.neural import VzcPack
+from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import FileRecord
 from vizcomp.vzc import packs
 from vizcomp.vzc.packs import PackReader, PackWriter
@@ -190,8 +191,8 @@ def test_a_profile_of_another_colour_space(tmp_path: Path, space: str, mode: str
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
     record = compressed(tmp_path, jpeg(mode, icc_profile=profile))
     assert record.status in ("ok", "kept")
-    photo = images.load(tmp_path / "in" / "it.jpg")
-    assert images.to_srgb(photo)[0].shape[:2] == (64, 64)
+    photo = load(tmp_path / "in" / "it.jpg")
+    assert to_srgb(photo)[0].shape[:2] == (64, 64)
 
 
 def test_exif_as_large_as_a_segment_can_be_and_larger(tmp_path: Path) -> None:

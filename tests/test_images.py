@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vizcomp import images
 from vizcomp.errors import InputError, OutputError, UnsupportedError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.names import OutputNames, _safe_part
 from vizcomp.files.place import printable
 from vizcomp.files.write import _rename_to_new, check_output_folder, write_atomic
+from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
+from vizcomp.photos.frame import resize_map, stored, thumbnail, upright
+from vizcomp.photos.photo import decode_jpeg, load, load_bytes, read_depth_map
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -171,7 +173,7 @@ def test_pipes_are_skipped_in_folders_and_refused_by_name(tmp_path: Path) -> Non
             find_inputs([tmp_path / name])
         assert word in caught.value.message + caught.value.hint
     with pytest.raises(InputError, match="pipe"):  # must not wait for a writer
-        images.load(tmp_path / "pipe.jpg")
+        load(tmp_path / "pipe.jpg")
 
 
 def test_an_unreadable_folder_is_told_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +214,7 @@ def test_any_name_is_found_read_named_and_written(tmp_path: Path, name: bytes) -
     found.shown.encode()  # valid UTF-8
     assert found.shown.splitlines() == [found.shown]
     assert "\x1b" not in found.shown
-    photo = images.load(found.path)
+    photo = load(found.path)
     target = OutputNames(tmp_path / "out").path_for(found)
     assert photo.jpeg is not None
     write_atomic(target, photo.jpeg)
@@ -220,7 +222,7 @@ def test_any_name_is_found_read_named_and_written(tmp_path: Path, name: bytes) -
     assert target.read_bytes() == path.read_bytes()
     path.write_bytes(b"broken")
     with pytest.raises(InputError) as caught:
-        images.load(path)
+        load(path)
     caught.value.message.encode()
     assert "\n" not in caught.value.message
 
@@ -332,13 +334,13 @@ def test_upright_is_what_pillow_shows(kind: str, orientation: int) -> None:
     exif[0x010F] = "maker"
     buffer = io.BytesIO()
     Image.fromarray(smooth(16, 32)).save(buffer, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
-    photo = images.load_bytes(buffer.getvalue(), "photo")
+    photo = load_bytes(buffer.getvalue(), "photo")
     with Image.open(io.BytesIO(buffer.getvalue())) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     kept = 1 if kind == "TIFF" else orientation  # Pillow turns a TIFF as it decodes
     assert photo.orientation == kept
     assert photo.pixels.shape == ((32, 16, 3) if kind == "TIFF" and orientation >= 5 else (16, 32, 3))
-    np.testing.assert_array_equal(images.upright(photo.pixels, photo.orientation), expected)
+    np.testing.assert_array_equal(upright(photo.pixels, photo.orientation), expected)
     assert photo.exif is not None
     assert photo.exif.startswith(b"Exif\0\0")
     again = Image.Exif()
@@ -352,10 +354,10 @@ def test_upright_is_what_pillow_shows(kind: str, orientation: int) -> None:
 def test_stored_undoes_upright(height: int, width: int, channels: int | None, orientation: int) -> None:
     shape = (height, width) if channels is None else (height, width, channels)
     array = np.arange(np.prod(shape)).reshape(shape)
-    there = images.upright(array, orientation)
+    there = upright(array, orientation)
     assert there.shape[:2] == ((width, height) if 5 <= orientation <= 8 else (height, width))
-    np.testing.assert_array_equal(images.stored(there, orientation), array)
-    np.testing.assert_array_equal(images.upright(images.stored(array, orientation), orientation), array)
+    np.testing.assert_array_equal(stored(there, orientation), array)
+    np.testing.assert_array_equal(upright(stored(array, orientation), orientation), array)
 
 
 # --- reading what is ordinary
@@ -369,7 +371,7 @@ def test_a_jpeg_is_read_with_its_bytes_and_metadata(tmp_path: Path) -> None:
     exif[0x0112] = 6
     path = tmp_path / "a.jpg"
     Image.fromarray(smooth()).save(path, quality=95, icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>", dpi=(300, 300))
-    photo = images.load(path)
+    photo = load(path)
     assert (photo.format, photo.jpeg, photo.source_bytes) == ("JPEG", path.read_bytes(), path.stat().st_size)
     assert (photo.icc, photo.xmp, photo.dpi, photo.orientation) == (icc, b"<x:xmpmeta/>", (300.0, 300.0), 6)
     assert photo.exif == exif.tobytes()
@@ -382,38 +384,38 @@ def test_a_jpeg_is_read_with_its_bytes_and_metadata(tmp_path: Path) -> None:
 def test_a_large_jpeg_is_put_together_from_strips() -> None:
     pixels = np.tile(smooth(64, 64), (29, 40, 1))[:1801]  # more than two strips, the last one short
     for source in (pixels, pixels[:, :, 0]):
-        data = images.encode_plain_jpeg(source, quality=90)
+        data = encode_plain_jpeg(source, quality=90)
         expected = np.asarray(Image.open(io.BytesIO(data)))
-        np.testing.assert_array_equal(images.load_bytes(data, "large").pixels, expected)
-        np.testing.assert_array_equal(images.decode_jpeg(data), expected)
+        np.testing.assert_array_equal(load_bytes(data, "large").pixels, expected)
+        np.testing.assert_array_equal(decode_jpeg(data), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 9)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_small_and_thin_photos_go_round(size: tuple[int, int], channels: int) -> None:
     pixels = noise(*size, channels)
-    data = images.encode_plain_jpeg(pixels, quality=50)
-    assert images.load_bytes(data, "thin").pixels.shape == pixels.shape
-    assert images.decode_jpeg(data).shape == pixels.shape
-    assert max(images.thumbnail(pixels, long_side=64).shape[:2]) <= 64
+    data = encode_plain_jpeg(pixels, quality=50)
+    assert load_bytes(data, "thin").pixels.shape == pixels.shape
+    assert decode_jpeg(data).shape == pixels.shape
+    assert max(thumbnail(pixels, long_side=64).shape[:2]) <= 64
 
 
 def test_load_takes_no_lasting_setting_of_pillow() -> None:
     before = Image.MAX_IMAGE_PIXELS
-    images.load(SAMPLES / "chelsea.png")
+    load(SAMPLES / "chelsea.png")
     assert before == Image.MAX_IMAGE_PIXELS
     assert warnings.filters[0][0] == "error"
 
 
 def test_threads_may_load_at_once() -> None:
     paths = sorted(p for p in SAMPLES.iterdir() if p.suffix in EXTENSIONS)
-    expected = {p: images.load(p).pixels.sum() for p in paths}
+    expected = {p: load(p).pixels.sum() for p in paths}
     wrong: list[object] = []
 
     def work() -> None:
         for path in paths:
             try:
-                if images.load(path).pixels.sum() != expected[path]:
+                if load(path).pixels.sum() != expected[path]:
                     wrong.append(path)
             except VizcompError as exc:
                 wrong.append(exc)
@@ -433,7 +435,7 @@ def test_every_sample_is_listed_with_its_source_and_loads() -> None:
     assert sum(p.stat().st_size for p in paths) < 1_500_000
     sources = (SAMPLES / "SOURCES.md").read_text()
     for path in paths:
-        photo = images.load(path)
+        photo = load(path)
         assert f"`{path.name}`" in sources
         assert f"{photo.pixels.shape[1]} x {photo.pixels.shape[0]}" in sources
 
@@ -445,10 +447,8 @@ def test_plain_jpeg_is_pillows_own() -> None:
     pixels = smooth()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=50)
-    assert images.encode_plain_jpeg(pixels, quality=50) == buffer.getvalue()
-    full = images.encode_plain_jpeg(
-        pixels[::-1], quality=90, subsampling="4:4:4", optimize=True, progressive=True, exif=b"Exif\0\0II"
-    )
+    assert encode_plain_jpeg(pixels, quality=50) == buffer.getvalue()
+    full = encode_plain_jpeg(pixels[::-1], quality=90, subsampling="4:4:4", optimize=True, progressive=True, exif=b"Exif\0\0II")
     with Image.open(io.BytesIO(full)) as image:
         assert image.info["progressive"]
         assert image.info["exif"] == b"Exif\0\0II"
@@ -457,37 +457,37 @@ def test_plain_jpeg_is_pillows_own() -> None:
 
 def test_what_no_jpeg_can_hold_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="65536"):
-        images.encode_plain_jpeg(np.zeros((1, 65536), np.uint8), quality=50)
+        encode_plain_jpeg(np.zeros((1, 65536), np.uint8), quality=50)
     with pytest.raises(UnsupportedError, match="metadata"):
-        images.encode_plain_jpeg(smooth(), quality=50, exif=b"Exif\0\0" + bytes(70000))
+        encode_plain_jpeg(smooth(), quality=50, exif=b"Exif\0\0" + bytes(70000))
 
 
 def test_thumbnails_keep_the_shape_and_never_grow() -> None:
-    assert images.thumbnail(smooth(100, 200), long_side=50).shape == (25, 50, 3)
-    assert images.thumbnail(noise(100, 20, 1), long_side=50).shape == (50, 10)
+    assert thumbnail(smooth(100, 200), long_side=50).shape == (25, 50, 3)
+    assert thumbnail(noise(100, 20, 1), long_side=50).shape == (50, 10)
     small = smooth()
-    np.testing.assert_array_equal(images.thumbnail(small, long_side=50), small)
-    assert abs(float(images.thumbnail(smooth(100, 200), long_side=50).mean()) - smooth(100, 200).mean()) < 1
+    np.testing.assert_array_equal(thumbnail(small, long_side=50), small)
+    assert abs(float(thumbnail(smooth(100, 200), long_side=50).mean()) - smooth(100, 200).mean()) < 1
 
 
 def test_resize_map_keeps_range_and_slope() -> None:
     ramp = np.tile(np.linspace(0, 1, 30, dtype=np.float32), (20, 1))
-    large = images.resize_map(ramp, 77, 100)
+    large = resize_map(ramp, 77, 100)
     assert (large.shape, large.dtype) == ((77, 100), np.float32)
     assert large.min() >= 0
     assert large.max() <= 1
     assert (np.diff(large, axis=1) >= -1e-6).all()
     np.testing.assert_allclose(large.mean(), ramp.mean(), atol=1e-3)
-    np.testing.assert_array_equal(images.resize_map(ramp, 20, 30), ramp)
+    np.testing.assert_array_equal(resize_map(ramp, 20, 30), ramp)
 
 
 def test_a_depth_map_goes_round_in_16_bits(tmp_path: Path) -> None:
     depth = np.random.default_rng(0).random((20, 30), dtype=np.float32)
-    write_atomic(tmp_path / "d.png", images.encode_depth_png16(depth))
-    back = images.read_depth_map(tmp_path / "d.png")
+    write_atomic(tmp_path / "d.png", encode_depth_png16(depth))
+    back = read_depth_map(tmp_path / "d.png")
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, depth, atol=0.51 / 65535)
-    edge = images.encode_depth_png16(np.array([[np.nan, -1, 2, 0.5]], np.float32))
+    edge = encode_depth_png16(np.array([[np.nan, -1, 2, 0.5]], np.float32))
     assert np.asarray(Image.open(io.BytesIO(edge))).tolist() == [[0, 0, 65535, 32768]]
 
 
@@ -495,24 +495,24 @@ def test_depth_maps_of_other_kinds(tmp_path: Path) -> None:
     grey = noise(channels=1)
     expected = grey / np.float32(255)
     Image.fromarray(grey).save(tmp_path / "8.png")
-    np.testing.assert_allclose(images.read_depth_map(tmp_path / "8.png"), expected)
+    np.testing.assert_allclose(read_depth_map(tmp_path / "8.png"), expected)
     Image.fromarray(np.stack([grey] * 3, axis=-1)).save(tmp_path / "rgb.png")
-    np.testing.assert_allclose(images.read_depth_map(tmp_path / "rgb.png"), expected, atol=0.01)
+    np.testing.assert_allclose(read_depth_map(tmp_path / "rgb.png"), expected, atol=0.01)
     Image.fromarray(np.dstack([grey] * 3 + [np.zeros_like(grey)])).save(tmp_path / "rgba.png")
-    np.testing.assert_allclose(images.read_depth_map(tmp_path / "rgba.png"), expected, atol=0.01)
+    np.testing.assert_allclose(read_depth_map(tmp_path / "rgba.png"), expected, atol=0.01)
     Image.fromarray(grey).convert("P").save(tmp_path / "p.png")
-    np.testing.assert_allclose(images.read_depth_map(tmp_path / "p.png"), expected, atol=0.01)
+    np.testing.assert_allclose(read_depth_map(tmp_path / "p.png"), expected, atol=0.01)
     metres = grey.astype(np.float32) * 3 - 7
     metres[0, 0] = np.nan
     Image.fromarray(metres).save(tmp_path / "f.tif")
     low, high = np.nanmin(metres), np.nanmax(metres)
     scaled = (np.nan_to_num(metres, nan=low) - low) / (high - low)
-    np.testing.assert_allclose(images.read_depth_map(tmp_path / "f.tif"), scaled, atol=1e-6)
+    np.testing.assert_allclose(read_depth_map(tmp_path / "f.tif"), scaled, atol=1e-6)
     Image.fromarray(np.full((3, 3), 9, np.float32)).save(tmp_path / "flat.tif")
-    assert images.read_depth_map(tmp_path / "flat.tif").tolist() == [[0] * 3] * 3
+    assert read_depth_map(tmp_path / "flat.tif").tolist() == [[0] * 3] * 3
     (tmp_path / "no.png").write_text("no map")
     with pytest.raises(InputError, match=r"no\.png"):
-        images.read_depth_map(tmp_path / "no.png")
+        read_depth_map(tmp_path / "no.png")
 
 
 # --- writing

@@ -31,6 +31,9 @@ from vizcomp.errors import (
     UnsupportedError,
     VizcompError,
 )
+from vizcomp.photos import photo as photos_photo
+from vizcomp.photos.decoders import dots_per_inch
+from vizcomp.photos.photo import Photo, _orientation, load_bytes
 
 WIDTH, HEIGHT = 48, 32
 
@@ -55,8 +58,8 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def read(data: bytes) -> images.Photo:
-    photo = images.load_bytes(data, "odd")
+def read(data: bytes) -> Photo:
+    photo = load_bytes(data, "odd")
     assert photo.pixels.dtype == np.uint8
     assert photo.pixels.ndim == 2 or photo.pixels.shape[2] == 3
     assert photo.source_bytes == len(data)
@@ -146,10 +149,10 @@ def test_heic_is_read_where_pillow_heif_is_installed() -> None:
     assert abs(float(photo.pixels.mean()) - smooth().mean()) < 3
     assert opened == Image.OPEN  # no opener stays behind in Pillow
     with pytest.raises(TooLargeError):
-        images.load_bytes(buffer.getvalue(), "odd", max_pixels=100)
+        load_bytes(buffer.getvalue(), "odd", max_pixels=100)
     for part in (0.1, 0.5, 0.9):
         with pytest.raises(TruncatedError):
-            images.load_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * part)], "odd")
+            load_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * part)], "odd")
 
 
 def test_heic_without_pillow_heif_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_heic_without_pillow_heif_names_the_extra(monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "a.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(MissingExtraError) as caught:
-        images.load(path)
+        photos_photo.load(path)
     assert "vizcomp[heif]" in caught.value.hint
 
 
@@ -459,13 +462,13 @@ def test_broken_exif_costs_nothing_but_itself(exif: bytes) -> None:
 @settings(max_examples=100, deadline=None)
 def test_no_exif_block_breaks_the_reading_of_its_orientation(exif: bytes) -> None:
     for body in (exif, b"II*\0" + exif, b"MM\0*\0\0\0\x08" + exif):
-        assert 1 <= images._orientation(body) <= 8
+        assert 1 <= _orientation(body) <= 8
 
 
 def test_resolution() -> None:
     assert read(encoded(Image.fromarray(smooth()), "JPEG", dpi=(72, 72))).dpi == (72.0, 72.0)
     assert read(encoded(Image.fromarray(smooth()), "JPEG")).dpi is None
-    assert images._dpi((0, 0)) is images._dpi(None) is images._dpi((float("nan"), 2)) is images._dpi("ab") is None
+    assert dots_per_inch((0, 0)) is dots_per_inch(None) is dots_per_inch((float("nan"), 2)) is dots_per_inch("ab") is None
 
 
 # --- what cannot be read
@@ -484,23 +487,23 @@ def test_files_that_are_no_photos(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(InputError, match=words) as caught:
-            images.load(path)
+            photos_photo.load(path)
         assert name in caught.value.message
         assert caught.value.hint
     with pytest.raises(InputError, match="does not exist"):
-        images.load(tmp_path / "gone.jpg")
+        photos_photo.load(tmp_path / "gone.jpg")
     with pytest.raises(InputError, match="folder"):
-        images.load(tmp_path)
+        photos_photo.load(tmp_path)
     with pytest.raises(InputError):
-        images.load(tmp_path / "empty.jpg" / "a.jpg")
+        photos_photo.load(tmp_path / "empty.jpg" / "a.jpg")
     with pytest.raises(InputError):
-        images.load(tmp_path / "a\0b.jpg")
+        photos_photo.load(tmp_path / "a\0b.jpg")
 
 
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "really-a.jpg"
     path.write_bytes(encoded(Image.fromarray(smooth()), "PNG"))
-    photo = images.load(path)
+    photo = photos_photo.load(path)
     assert (photo.format, photo.jpeg) == ("PNG", None)
 
 
@@ -509,11 +512,11 @@ def test_a_huge_file_that_is_no_image_is_not_read(tmp_path: Path) -> None:
     with open(path, "wb") as file:
         file.truncate(1 << 40)  # a hole: takes no disk
     with pytest.raises(InputError, match="not an image"):
-        images.load(path)
+        photos_photo.load(path)
     with open(path, "r+b") as file:
         file.write(b"\xff\xd8\xff\xe0")
     with pytest.raises(TooLargeError, match="bytes"):
-        images.load(path)
+        photos_photo.load(path)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
@@ -523,7 +526,7 @@ def test_a_photo_that_is_cut_off(kind: str, part: float) -> None:
     data = encoded(source, "JPEG", progressive=True) if kind == "progressive" else encoded(source, kind)
     assert read(data).pixels.shape == (100, 120, 3)
     with pytest.raises(TruncatedError, match="cut off") as caught:
-        images.load_bytes(data[: int(len(data) * part)], "half.jpg")
+        load_bytes(data[: int(len(data) * part)], "half.jpg")
     assert "half.jpg" in caught.value.message
     assert caught.value.hint
     assert caught.value.__cause__ is not None or kind in ("GIF", "WEBP")
@@ -566,16 +569,16 @@ BOMBS = {
 def test_a_bomb_is_refused_by_its_header(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(TooLargeError, match="pixels") as caught:
-        images.load_bytes(BOMBS[name], "bomb")
+        load_bytes(BOMBS[name], "bomb")
     assert "bomb" in caught.value.message
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
 
 
 def test_the_limit_is_the_callers() -> None:
     data = encoded(Image.fromarray(smooth()), "PNG")
-    assert images.load_bytes(data, "odd", max_pixels=WIDTH * HEIGHT).pixels.shape == (HEIGHT, WIDTH, 3)
+    assert load_bytes(data, "odd", max_pixels=WIDTH * HEIGHT).pixels.shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(TooLargeError, match=f"{WIDTH} x {HEIGHT}"):
-        images.load_bytes(data, "odd", max_pixels=WIDTH * HEIGHT - 1)
+        load_bytes(data, "odd", max_pixels=WIDTH * HEIGHT - 1)
 
 
 def test_a_photo_above_pillows_own_limit_is_read_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -613,7 +616,7 @@ def special_jpeg(marker: int, bits: int = 8) -> bytes:
 )
 def test_jpegs_of_rare_kinds_are_refused_by_name(marker: int, bits: int, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
-        images.load_bytes(special_jpeg(marker, bits), "rare.jpg")
+        load_bytes(special_jpeg(marker, bits), "rare.jpg")
 
 
 @pytest.mark.skipif(shutil.which("jpegtran") is None, reason="needs jpegtran to make one")
@@ -641,7 +644,7 @@ def test_flipped_bytes_end_in_a_photo_or_in_one_of_our_errors(kind: str) -> None
         cut = bytes(data[: generator.integers(1, len(data) + 1)]) if generator.random() < 0.3 else bytes(data)
         error: VizcompError | None = None
         try:
-            photo = images.load_bytes(cut, "flipped", max_pixels=1_000_000)
+            photo = load_bytes(cut, "flipped", max_pixels=1_000_000)
         except VizcompError as exc:
             error = exc
         if error is not None:
@@ -661,7 +664,7 @@ def test_memory_running_out_is_our_error(monkeypatch: pytest.MonkeyPatch) -> Non
     data = encoded(Image.fromarray(smooth()), "BMP")
     monkeypatch.setattr("PIL.BmpImagePlugin.BmpImageFile.load", load)
     with pytest.raises(TooLargeError, match="memory"):
-        images.load_bytes(data, "odd")
+        load_bytes(data, "odd")
 
 
 def test_formats_outside_the_list_never_reach_pillow(tmp_path: Path) -> None:

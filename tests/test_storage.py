@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch, images
+from vizcomp import batch
 from vizcomp.cli import app
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
@@ -24,6 +24,7 @@ from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.names import OutputNames
 from vizcomp.files.store import StorePath, _advanced, _system, is_url, parse_place
 from vizcomp.files.write import check_output_folder, write_atomic
+from vizcomp.photos.photo import load
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_a_store_that_refuses_all_writes_costs_records_and_leaves_nothing(
         with pytest.raises(OutputError, match="cannot be written"):
             write_atomic(names.path_for(file), b"data")
         with pytest.raises(InputError):
-            images.load(file.path)
+            load(file.path)
     faults.share = 0.0
     faults.kinds = ("500", "503", "slow", "cut", "lost")
     assert real is not None

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from vizcomp import djpeg, images
+from vizcomp import djpeg
 from vizcomp.errors import ModelError
 from vizcomp.nets.text_regions_onnx import LONG_SIDE, TextRegions
+from vizcomp.photos.photo import load
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,13 @@ def test_the_text_guide_keeps_lettering(tmp_path: Path) -> None:
     texture[80:150, 60:260] = 0
     source = np.clip(sign + texture, 0, 255).astype(np.uint8)
     Image.fromarray(source).save(tmp_path / "sign.png")
-    photo = images.load(tmp_path / "sign.png")
+    photo = load(tmp_path / "sign.png")
     guided = djpeg.compress(photo, djpeg.DjpegSettings(guide="text", strength=1.0))
     plain = djpeg.compress(photo, djpeg.DjpegSettings(guide="uniform", target_size=len(guided.data)))
 
     def error(data: bytes) -> float:
         (tmp_path / "result.jpg").write_bytes(data)
-        difference = images.load(tmp_path / "result.jpg").pixels.astype(float) - source
+        difference = load(tmp_path / "result.jpg").pixels.astype(float) - source
         return float((difference[88:136, 72:256] ** 2).mean())
 
     assert error(guided.data) < 0.8 * error(plain.data)
@@ -77,8 +78,8 @@ def test_turned_photos_are_looked_at_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be shown turned by a quarter clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
     settings = djpeg.DjpegSettings(guide="text")
-    straight = djpeg.compress(images.load(tmp_path / "a.png"), settings).importance
-    turned = djpeg.compress(images.load(tmp_path / "b.png"), settings).importance
+    straight = djpeg.compress(load(tmp_path / "a.png"), settings).importance
+    turned = djpeg.compress(load(tmp_path / "b.png"), settings).importance
     np.testing.assert_allclose(np.rot90(straight), turned, atol=0.02)
 
 

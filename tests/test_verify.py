@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp import batch, codec_batch, engines, images, verify, vision
+from vizcomp import batch, codec_batch, engines, verify, vision
+from vizcomp.photos.photo import load
 from vizcomp.vision import Boxes, Classes, Comparison
 
 Run = Callable[..., tuple[int, str]]
@@ -293,7 +294,7 @@ def rows(path: Path) -> dict[str, dict[str, object]]:
 
 
 def seen(path: Path) -> np.ndarray:
-    pixels = images.load(path).pixels
+    pixels = load(path).pixels
     return np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval
     from vizcomp.files.find import find_inputs
-    from vizcomp.images import Photo, load
     from vizcomp.neural import NeuralCodec, VzcPack, decode
+    from vizcomp.photos.photo import Photo, load
     from vizcomp.vision import compare, open_system
 
 _HOMES = {

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import guide, images, metrics, verify, vision
+from vizcomp import guide, metrics, verify, vision
 from vizcomp._version import __version__
 from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
 from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
@@ -33,6 +33,11 @@ from vizcomp.jpeg.segments import essential_segments
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.nets.sessions import return_memory
+from vizcomp.photos import frame
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
+from vizcomp.photos.frame import resize_map, upright
+from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes, to_srgb
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
 
 # rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
@@ -73,7 +78,7 @@ class BatchSettings:
     depth_flip: bool = False
     depth_maps: str | None = None
     masks: str | None = None
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
     resume: bool = False
     dry_run: bool = False
@@ -302,9 +307,9 @@ def system_by_name(name: str, offline: bool) -> vision.System:
     return vision.open_system(name, offline=offline)
 
 
-def _seen(photo: images.Photo) -> Pixels:
+def _seen(photo: Photo) -> Pixels:
     """A photo as a vision system gets it: upright, sRGB, uint8 (H, W, 3)."""
-    pixels = images.upright(images.to_srgb(photo)[0], photo.orientation)
+    pixels = upright(to_srgb(photo)[0], photo.orientation)
     return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
 
 
@@ -321,7 +326,7 @@ def system_errors(name: str) -> Iterator[None]:
 
 
 def _verified(
-    prepared: Prepared, photo: images.Photo, name: str, batch: BatchSettings
+    prepared: Prepared, photo: Photo, name: str, batch: BatchSettings
 ) -> tuple[verify.Found[tuple[float, float]], tuple[str, ...]]:
     """The smallest file on which the system answers the same, and notices; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
@@ -332,7 +337,7 @@ def _verified(
     del seen
 
     def judge(data: bytes) -> vision.Comparison:
-        result = images.load_bytes(data, name, max_pixels=batch.max_pixels)
+        result = load_bytes(data, name, max_pixels=batch.max_pixels)
         with system_errors(batch.verify):
             return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance, where=True)
 
@@ -391,7 +396,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     source = _depth_source(batch) if _needs_depth(settings) else None  # opened before a large photo takes its memory
-    photo = images.load(file.path, max_pixels=batch.max_pixels)
+    photo = load(file.path, max_pixels=batch.max_pixels)
     depth = source(photo, file) if source is not None else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
@@ -416,7 +421,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
-    plain = images.encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
+    plain = encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if kept:
@@ -433,8 +438,8 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     else:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        with images.jpeg_pixels(data) as shown:
-            original = photo.pixels if shown.shape == photo.pixels.shape else images.upright(photo.pixels, photo.orientation)
+        with jpeg_pixels(data) as shown:
+            original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
             decibel = metrics.psnr(original, shown)
             psnr = decibel if np.isfinite(decibel) else None
             ms_ssim = metrics.ms_ssim(original, shown)
@@ -467,7 +472,7 @@ def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
     return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
 
 
-def _can_be_kept_without_metadata(photo: images.Photo) -> bool:
+def _can_be_kept_without_metadata(photo: Photo) -> bool:
     if photo.jpeg is not None:
         return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
     return not (photo.icc or photo.exif or photo.xmp)
@@ -503,9 +508,9 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
     assert target is not None
     if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or item.replace)) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
-    photo = images.load(file.path, max_pixels=batch.max_pixels)
+    photo = load(file.path, max_pixels=batch.max_pixels)
     depth = _depth_source(batch)(photo, file)
-    pixels = images.upright(photo.pixels, photo.orientation)
+    pixels = upright(photo.pixels, photo.orientation)
     height, width = pixels.shape[:2]
     if not batch.dry_run:
         if task.metric:
@@ -516,11 +521,11 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
             values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
         else:
             values = depth.nearness
-        full = images.resize_map(values, height, width)
-        write_atomic(target, images.encode_depth_png16(full), below=item.root)
+        full = resize_map(values, height, width)
+        write_atomic(target, encode_depth_png16(full), below=item.root)
         if task.preview:
-            beside = side_by_side(images.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
-            shown = images.encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
+            beside = side_by_side(frame.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
+            shown = encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
             write_atomic(_preview_of(target), shown, below=item.root)
     return DepthRecord(
         input=file.shown,
@@ -538,26 +543,26 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
     items = []
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
-            photo = images.load(file.path, max_pixels=batch.max_pixels)
+            photo = load(file.path, max_pixels=batch.max_pixels)
             depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
             small = [_small(photo)]
             del photo
             data = output.read_bytes()
-            result = images.load_bytes(data, record.input, max_pixels=batch.max_pixels)
+            result = load_bytes(data, record.input, max_pixels=batch.max_pixels)
         except (VizcompError, OSError):
             continue  # gone or changed since it was compressed: the report does without its picture
         # small enough: the very file is shown
         same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
         small.append(data if same else _small(result))
         del result
-        coloured = None if depth is None else images.encode_plain_jpeg(colourise(depth.nearness), quality=85)
+        coloured = None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)
         items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
     return items
 
 
-def _small(photo: images.Photo) -> bytes:
-    thumbnail = images.thumbnail(photo.pixels, long_side=GALLERY_LONG_SIDE)
-    return images.encode_plain_jpeg(images.upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
+def _small(photo: Photo) -> bytes:
+    thumbnail = frame.thumbnail(photo.pixels, long_side=GALLERY_LONG_SIDE)
+    return encode_plain_jpeg(upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
 
 
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import images, neural, verify, vision
+from vizcomp import neural, verify, vision
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, in_worker
@@ -35,6 +35,10 @@ from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.encode import encode_png
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
@@ -72,7 +76,7 @@ class EncodeSettings:
     iterations: int | None = None
     bpp: float | None = None
     search: int | None = None
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
     resume: bool = False
     dry_run: bool = False
@@ -411,9 +415,9 @@ def _read_photo(item: _Image, settings: EncodeSettings) -> CodecRecord:
     replace = settings.overwrite or settings.dry_run or item.replace or item.company
     if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
         return _skipped(item, why)
-    photo = images.load(item.file.path, max_pixels=settings.max_pixels)
-    pixels, notices = images.to_srgb(photo)
-    item.pixels = np.ascontiguousarray(images.upright(pixels, photo.orientation))
+    photo = load(item.file.path, max_pixels=settings.max_pixels)
+    pixels, notices = to_srgb(photo)
+    item.pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
     height, width = item.pixels.shape[:2]
     return dataclasses.replace(item.record, width=width, height=height, pixels=width * height, notices=(*photo.notices, *notices))
 
@@ -698,7 +702,7 @@ class DecodeSettings:
 
     model: str | None = None
     iterations: int | None = None
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False
     resume: bool = False
     dry_run: bool = False
@@ -990,7 +994,7 @@ def _write_png(item: _Image, settings: DecodeSettings) -> CodecRecord:
     if (alpha := header.item(TAG_ALPHA)) is not None:
         colours = pixels if pixels.ndim == 3 else pixels[..., None]
         pixels = np.concatenate([colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2)
-    data = images.encode_png(pixels)
+    data = encode_png(pixels)
     record = dataclasses.replace(
         item.record,
         output=item.write(data, settings),
@@ -1152,7 +1156,7 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
         state: FileState | None = None
         try:
             image = made[at] if made else pixels_of([each.number])[0]
-            data = images.encode_png(image)
+            data = encode_png(image)
             if not settings.dry_run:
                 write_atomic(each.path, data, below=root)
                 with contextlib.suppress(OSError):

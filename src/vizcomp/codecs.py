@@ -21,12 +21,14 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
-from vizcomp import depth, images, neural
+from vizcomp import depth, neural
 from vizcomp._version import __version__
 from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.photo import load, load_bytes
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackWriter
@@ -187,7 +189,7 @@ class PillowCodec:
             for series, better in zip(self.series, (False, True), strict=True):
 
                 def encode(source: Pixels, quality: int = quality, better: bool = better) -> bytes:
-                    return images.encode_plain_jpeg(source, quality=quality, optimize=better, progressive=better)
+                    return encode_plain_jpeg(source, quality=quality, optimize=better, progressive=better)
 
                 yield _one_by_one(sources, setting, encode, _opened, scan_bytes, series)
 
@@ -254,7 +256,7 @@ class DjpegCodec:
             original = originals[index] if originals else None
             buffer = io.BytesIO()
             Image.fromarray(source).save(buffer, "PPM")
-            photo = images.load_bytes(buffer.getvalue(), "image") if original is None else images.load(original)
+            photo = load_bytes(buffer.getvalue(), "image") if original is None else load(original)
             prepared.append((photo, self._source(photo, InputFile(Path("image"), PurePath("image"))) if self._source else None))
         looking = time.perf_counter() - started
         for quality in DJPEG_QUALITIES:

@@ -25,7 +25,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import images as photos
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -38,6 +37,8 @@ from vizcomp.errors import (
 )
 from vizcomp.files.find import EXTENSIONS, find_inputs
 from vizcomp.files.place import printable
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import load_bytes
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -1091,8 +1092,8 @@ def _small_picture(data: bytes) -> Pixels | None:
 
 def _upright_rgb(data: bytes) -> Pixels:
     """Any picture as displayed: uint8 (H, W, 3), C-contiguous. Errors as `images.load_bytes`."""
-    photo = photos.load_bytes(data, "the file")
-    pixels = photos.upright(photo.pixels, photo.orientation)
+    photo = load_bytes(data, "the file")
+    pixels = upright(photo.pixels, photo.orientation)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels)

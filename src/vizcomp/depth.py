@@ -16,7 +16,8 @@ from PIL import Image
 
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.files.find import InputFile
-from vizcomp.images import Photo, read_depth_map, resize_map, upright
+from vizcomp.photos.frame import resize_map, upright
+from vizcomp.photos.photo import Photo, read_depth_map
 
 MAP_SUFFIXES = (".depth.png", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from vizcomp import guide
 from vizcomp.depth import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
-from vizcomp.images import Photo, stored, upright
 from vizcomp.jpeg.image import Component, JpegImage, RealComponent, RealImage
 from vizcomp.jpeg.quantise import quantise
 from vizcomp.jpeg.read import read_jpeg
@@ -31,6 +30,8 @@ from vizcomp.jpeg.segments import essential_segments, metadata_segments
 from vizcomp.jpeg.transform import consume, from_pixels
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.nets.sessions import return_memory
+from vizcomp.photos.frame import stored, upright
+from vizcomp.photos.photo import Photo
 
 if TYPE_CHECKING:
     from vizcomp.nets.text_regions_onnx import TextRegions

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import codecs, datasets, images, metrics, vision, weights
+from vizcomp import codecs, datasets, metrics, vision, weights
 from vizcomp._version import __version__
 from vizcomp.engines import map_tasks
 from vizcomp.errors import EngineError, InputError, SettingsError, VizcompError
@@ -35,6 +35,10 @@ from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.place import printable
 from vizcomp.files.write import check_output_folder
 from vizcomp.journal import Journal
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.encode import encode_plain_jpeg, encode_png
+from vizcomp.photos.frame import thumbnail, upright
+from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 Pixels = npt.NDArray[np.uint8]
@@ -78,7 +82,7 @@ class EvalSettings:
     baselines: tuple[str, ...] = ("jpeg", "webp", "avif")
     limit: int = 0
     seed: int = 0
-    max_pixels: int = images.DEFAULT_MAX_PIXELS
+    max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
 
     def __post_init__(self) -> None:
@@ -274,8 +278,8 @@ class _Kept(NamedTuple):
 def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
     for file in found:
         try:
-            photo = images.load(file.path, max_pixels=max_pixels)
-            pixels = images.upright(images.to_srgb(photo)[0], photo.orientation)
+            photo = load(file.path, max_pixels=max_pixels)
+            pixels = upright(to_srgb(photo)[0], photo.orientation)
             rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
             height, width = rgb.shape[:2]
             there = file.path if isinstance(file.path, Path) else None
@@ -283,7 +287,7 @@ def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callab
             if side:
                 rgb = vision.fitted(np.ascontiguousarray(rgb), side, side)
             elif height * width > MAX_PIXELS:
-                rgb = images.thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
+                rgb = thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
             whole = rgb.shape[:2] == (height, width)
             yield _Kept(
                 printable(file.relative),
@@ -1061,5 +1065,5 @@ def name_is_photo(codec: str) -> bool:
 def _picture(pixels: Pixels) -> bytes:
     """Small images as PNG, exactly; photos as a small JPEG."""
     if max(pixels.shape[:2]) <= 128:
-        return images.encode_png(pixels)
-    return images.encode_plain_jpeg(images.thumbnail(pixels, long_side=640), quality=85)
+        return encode_png(pixels)
+    return encode_plain_jpeg(thumbnail(pixels, long_side=640), quality=85)

@@ -46,9 +46,6 @@ class Pictured(Protocol):
         """Some rows and columns."""
 
 
-# --- images -------------------------------------------------------------------------------------------------------
-
-
 def psnr(a: ByteImage, b: Pictured) -> float:
     """Peak signal-to-noise ratio of two images in dB, over all samples: 10 log10(255^2 / MSE).
 
@@ -289,9 +286,6 @@ def _blur(image: FloatImage) -> FloatImage:
     return result
 
 
-# --- boxes --------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxScore:
     """How well the boxes of one system answer those of another, pooled over images.
@@ -450,9 +444,6 @@ def _clip(points: list[tuple[float, float]], start: tuple[float, float], end: tu
     return kept
 
 
-# --- correlation and rate -----------------------------------------------------------------------------------------
-
-
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Rank correlation: Spearman, "The proof and measurement of association between two things", 1904. Equal values
     share the mean of their ranks, and the ranks' product-moment correlation is returned.
@@ -573,3 +564,22 @@ def _pchip_integral(x: FloatArray, y: FloatArray, low: float, high: float) -> fl
         for at, sign in ((end - x[i], 1.0), (start - x[i], -1.0)):
             total += sign * at * (y[i] + at * (slopes[i] / 2 + at * (square / 3 + at * cube / 4)))
     return float(total)
+
+
+def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h, w) to float32 (h, w).
+
+    An array without differences becomes 0.5 throughout.
+    """
+    flat = values.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    if ordered[-1] - ordered[0] <= 1e-6:
+        return np.full(values.shape, 0.5, np.float32)
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    group = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    last = np.append(first[1:], len(flat)) - 1
+    ranks = np.empty(len(flat), np.float32)
+    ranks[order] = ((first + last) / (2.0 * (len(flat) - 1)))[group]
+    return ranks.reshape(values.shape)

@@ -28,7 +28,7 @@ from vizcomp import weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError, first_line
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
-from vizcomp.images import DEFAULT_MAX_PIXELS
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackReader

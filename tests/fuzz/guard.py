@@ -116,10 +116,11 @@ def photos() -> list[bytes]:
 
 
 def read_photo(data: bytes, dice: random.Random) -> str:
-    from vizcomp import images
+    from vizcomp.photos.frame import upright
+    from vizcomp.photos.photo import load_bytes, to_srgb
 
-    photo = images.load_bytes(data, "it", max_pixels=1_000_000)
-    images.upright(images.to_srgb(photo)[0], photo.orientation)
+    photo = load_bytes(data, "it", max_pixels=1_000_000)
+    upright(to_srgb(photo)[0], photo.orientation)
     return "read"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vizcomp import images
+from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.report.evaluation import MAX_EXAMPLES, EvaluationReport
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
@@ -51,7 +51,7 @@ def a_point(codec: str, step: int, *, ours: bool = False, **changes: Any) -> Eva
 
 def an_example(index: int, side: int = 32) -> EvalExample:
     picture = np.random.default_rng(index).integers(0, 255, (side, side, 3), np.uint8)
-    data = images.encode_png(picture) if side < 100 else images.encode_plain_jpeg(picture, quality=90)
+    data = encode_png(picture) if side < 100 else encode_plain_jpeg(picture, quality=90)
     quad = [(0.1, 0.1), (0.5, 0.1), (0.5, 0.4), (0.1, 0.4)]
     return EvalExample(
         name=f"{index}{HOSTILE}",

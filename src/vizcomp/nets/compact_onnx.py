@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
+from vizcomp.metrics import rank_scale
 from vizcomp.nets.sessions import open_network, return_memory
+from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo
 
 NAME = "vizcomp-compact-depth"
-STRIDE = 16
-"""The encoder halves four times: both sides of its input must be multiples of this."""
+
 POSITION_STRIDE = 4
 """Pixels of the input for each cell of a map."""
 
@@ -101,38 +102,6 @@ class DepthPrediction:
     confidence: npt.NDArray[np.float32]
 
 
-def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """Height and width of a photo scaled to a long side, aspect kept, each at least 1."""
-    scale = long_side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
-    """A photo scaled to a long side: uint8 (H, W, 3) or (H, W) to uint8 (h, w, 3).
-
-    Photos of more than 16 times that size are first thinned, to at least 8 pixels on a side for each
-    pixel of the result. Then the mean of whole squares is taken, which is fast, and the rest is filtered
-    bilinearly.
-    """
-    from PIL import Image
-
-    height, width = scaled_size(image.shape[0], image.shape[1], long_side)
-    thin = min(image.shape[0] // (8 * height), image.shape[1] // (8 * width))
-    if thin > 1:
-        image = image[::thin, ::thin]
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    factor = min(picture.width // (2 * width), picture.height // (2 * height))
-    if factor > 1:
-        picture = picture.reduce(factor)
-    return np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-
-
-def pad_to_stride(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Repeats the last row and column until both sides are multiples of `STRIDE`: uint8 (h, w, 3) to (h', w', 3)."""
-    height, width = image.shape[:2]
-    return np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")
-
-
 def position_planes(height: int, width: int) -> npt.NDArray[np.float32]:
     """Vertical and horizontal position of each 4x4 cell, -1 and 1 at the edges of the *unpadded* photo.
 
@@ -204,22 +173,3 @@ class CompactDepth:
                 f"{self._path}: the network's answer is not finite", "its weights are damaged; train or fetch it again"
             )
         return DepthPrediction(rank_scale(nearness), np.clip(confidence, 0.0, 1.0).astype(np.float32))
-
-
-def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h, w) to float32 (h, w).
-
-    An array without differences becomes 0.5 throughout.
-    """
-    flat = values.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    ordered = flat[order]
-    if ordered[-1] - ordered[0] <= 1e-6:
-        return np.full(values.shape, 0.5, np.float32)
-    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    group = np.cumsum(starts) - 1
-    first = np.flatnonzero(starts)
-    last = np.append(first[1:], len(flat)) - 1
-    ranks = np.empty(len(flat), np.float32)
-    ranks[order] = ((first + last) / (2.0 * (len(flat) - 1)))[group]
-    return ranks.reshape(values.shape)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import SettingsError, TrainingError, first_line
-from vizcomp.metrics import ByteImage
-from vizcomp.nets.compact_onnx import STRIDE, CompactDepthConfig, rank_scale, scale_photo
+from vizcomp.metrics import ByteImage, rank_scale
+from vizcomp.nets.compact_onnx import CompactDepthConfig
+from vizcomp.photos.frame import STRIDE, scale_photo
 from vizcomp.training.settings import check_choices, check_ranges
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

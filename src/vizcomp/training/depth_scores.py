@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from vizcomp.metrics import ByteImage, spearman
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, ensemble_moments
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig, pad_to_stride, position_planes
+from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig, position_planes
+from vizcomp.photos.frame import pad_to_stride
 from vizcomp.training.depth_data import DepthData
 
 PRIOR_CELLS = (24, 32)  # rows and columns of the mean map

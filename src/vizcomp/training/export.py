@@ -21,7 +21,8 @@ from torch import nn
 from vizcomp.errors import ModelError, first_line
 from vizcomp.nets import compact_onnx, text_regions_onnx
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, STRIDE, CompactDepthConfig
+from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig
+from vizcomp.photos.frame import STRIDE
 
 
 def export_depth(

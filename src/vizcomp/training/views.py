@@ -7,7 +7,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, STRIDE
+from vizcomp.nets.compact_onnx import POSITION_STRIDE
+from vizcomp.photos.frame import STRIDE
 from vizcomp.training.depth_data import DepthData, DepthTrainSettings
 
 SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))  # shares of the long side; the first is 4:3

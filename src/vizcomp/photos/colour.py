@@ -1,0 +1,147 @@
+"""Samples of any kind as 8 bits; colours as sRGB."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.errors import UnsupportedError
+from vizcomp.photos.decoders import Pixels, quiet_pillow
+
+_STRIP_PIXELS = 1 << 18
+
+
+def to_eight_bit(
+    image: Image.Image, data: bytes, name: str, kind: str, icc: bytes | None, notices: list[str]
+) -> tuple[Pixels, bytes | None]:
+    """Pixels as uint8 RGB or grey, and the ICC profile if it still describes them; adds to `notices`."""
+    mode = image.mode
+    if mode in ("L", "RGB") and "transparency" not in image.info:
+        if sample_bits(image, data, kind) == 16:
+            notices.append("16 bits a sample reduced to 8")
+        pixels = as_array(image)
+    elif mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        notices.append("16 bits a sample reduced to 8")
+        pixels = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int) and (values == clear).any():
+            pixels[values == clear] = 255
+            notices.append("transparency flattened on white")
+    elif mode in ("I", "F"):
+        pixels = wide_grey(image, data, name, kind, notices)
+    elif mode == "1":
+        pixels = as_array(image.convert("L"))
+    elif mode == "CMYK":
+        return as_array(_from_cmyk(image, icc, notices)), None
+    elif mode in ("LAB", "YCbCr", "HSV"):
+        pixels, icc = as_array(image.convert("RGB")), None
+        if mode == "LAB":
+            notices.append("LAB converted to sRGB")
+    else:
+        if mode in ("LA", "RGBA") and sample_bits(image, data, kind) == 16:
+            notices.append("16 bits a sample reduced to 8")
+        with quiet_pillow():
+            pixels = as_array(_flattened(image, notices))
+    if icc is not None and icc[16:20] != (b"GRAY" if pixels.ndim == 2 else b"RGB "):
+        notices.append("ICC profile left out: it does not fit the colours")
+        icc = None
+    return pixels, icc
+
+
+def _flattened(image: Image.Image, notices: list[str]) -> Image.Image:
+    """Without palette and transparency, on white: mode L or RGB."""
+    grey = image.mode in ("L", "LA", "La", "1")
+    if image.mode in ("RGBa", "La"):  # colours multiplied by their alpha already
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    elif image.mode in ("PA",) or "transparency" in image.info:
+        image = image.convert("LA" if grey else "RGBA")
+    if image.mode not in ("RGBA", "LA"):
+        return image.convert("L" if grey else "RGB")
+    alpha = image.getchannel("A")
+    opaque = image.convert("L" if grey else "RGB")
+    if alpha.getextrema() == (255, 255):
+        return opaque
+    notices.append("transparency flattened on white")
+    white = Image.new(opaque.mode, image.size, "white")
+    white.paste(opaque, mask=alpha)
+    return white
+
+
+def _from_cmyk(image: Image.Image, icc: bytes | None, notices: list[str]) -> Image.Image:
+    """CMYK to sRGB: by the photo's own profile if it has a usable one, else by the plain formula."""
+    if icc is not None and icc[16:20] == b"CMYK":
+        from PIL import ImageCms
+
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+                ImageCms.createProfile("sRGB"),
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            converted = None  # a broken profile: the plain formula still gives a picture
+        if converted is not None:
+            notices.append("CMYK converted to sRGB by its ICC profile")
+            return converted
+    notices.append("CMYK converted to RGB without a usable ICC profile: colours are approximate")
+    return image.convert("RGB")
+
+
+def wide_grey(image: Image.Image, data: bytes, name: str, kind: str, notices: list[str]) -> Pixels:
+    """Grey of 32-bit integers or floats to uint8."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "I" and low >= 0 and high <= 65535 and sample_bits(image, data, kind) == 16:
+        notices.append("16 bits a sample reduced to 8")
+        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if image.mode == "F" and low >= 0 and high <= 1:
+        notices.append("float samples 0..1 reduced to 8 bits")
+        return np.asarray(np.rint(values * 255), np.uint8)
+    level, (low, high) = stretched(values, name)
+    notices.append(f"samples from {low:g} to {high:g} stretched to 8 bits")
+    return np.rint(level * 255).astype(np.uint8)
+
+
+def stretched(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    """Values by their own range: float32 in 0..1, and that range. Not-a-number counts as the least."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        raise UnsupportedError(f"{name} holds no finite value", "export it again with 8 or 16 bits a sample")
+    low, high = float(finite.min()), float(finite.max())
+    if not high > low:
+        return np.zeros(values.shape, np.float32), (low, high)
+    clean = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return ((clean - low) / (high - low)).astype(np.float32), (low, high)
+
+
+def sample_bits(image: Image.Image, data: bytes, kind: str) -> int:
+    """Bits of a stored sample where the format has more than 8 in use; else 8."""
+    if kind == "PNG" and len(data) > 24:
+        return data[24]
+    if kind == "PPM":
+        return 16 if image.mode == "I" else 8
+    if kind == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(258, (8,))
+        return int(bits[0] if isinstance(bits, tuple) else bits)
+    return 8
+
+
+def as_array(image: Image.Image) -> Pixels:
+    """Pixels of an L or RGB image as a new array; in strips, so that no second whole copy is made beside it."""
+    width, height = image.size
+    if width * height <= _STRIP_PIXELS * 2:
+        return np.array(image, dtype=np.uint8)
+    pixels = np.empty((height, width) if image.mode == "L" else (height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels

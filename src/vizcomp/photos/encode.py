@@ -1,0 +1,72 @@
+"""Pixels as PNG, as 16-bit PNG of depth, and as a plain JPEG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.errors import UnsupportedError
+from vizcomp.photos.decoders import Pixels
+
+_MAX_JPEG_SIDE = 65_535
+
+
+def encode_plain_jpeg(
+    pixels: Pixels,
+    *,
+    quality: int,
+    subsampling: str = "4:2:0",
+    optimize: bool = False,
+    progressive: bool = False,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+) -> bytes:
+    """An ordinary JPEG by Pillow (libjpeg-turbo): what results are compared with.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB or (H, W) grey.
+        quality: 1..100, the scale of the Independent JPEG Group.
+        subsampling: "4:4:4", "4:2:2" or "4:2:0"; grey has none.
+        icc, exif: metadata to carry, as in `Photo`.
+
+    Raises:
+        UnsupportedError: a side longer than the 65,535 pixels that a JPEG can hold.
+    """
+    height, width = pixels.shape[:2]
+    if max(height, width) > _MAX_JPEG_SIDE:
+        raise UnsupportedError(f"{width} x {height} pixels do not fit into a JPEG", "no side may be longer than 65535 pixels")
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    options: dict[str, Any] = {"quality": quality, "optimize": optimize, "progressive": progressive}
+    if image.mode == "RGB":
+        options["subsampling"] = subsampling
+    if icc:
+        options["icc_profile"] = icc
+    if exif:
+        options["exif"] = exif
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "JPEG", **options)
+    except (ValueError, OSError) as exc:  # metadata that no JPEG segment can hold
+        if not (icc or exif):
+            raise
+        raise UnsupportedError("the metadata do not fit into a JPEG", "leave the metadata out") from exc
+    return buffer.getvalue()
+
+
+def encode_depth_png16(depth: npt.NDArray[np.float32]) -> bytes:
+    """A depth map as a 16-bit grey PNG: float (h, w) in 0..1 to 0..65535; not-a-number as 0."""
+    levels = np.rint(np.nan_to_num(np.asarray(depth, np.float32), nan=0.0).clip(0, 1) * np.float32(65535)).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG of 8-bit pixels: uint8 (H, W, 3) RGB or (H, W) grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

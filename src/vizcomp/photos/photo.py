@@ -1,0 +1,230 @@
+"""A photo read from a file or from bytes, with what its file says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.files.place import printable
+from vizcomp.files.read import read_file
+from vizcomp.files.store import AnyPath
+from vizcomp.jpeg.segments import EXIF, exif_orientation
+from vizcomp.photos.colour import as_array, sample_bits, stretched, to_eight_bit
+from vizcomp.photos.decoders import (
+    DEFAULT_MAX_PIXELS,
+    Pixels,
+    _has_arithmetic,
+    count_frames,
+    decode_image,
+    dots_per_inch,
+    exif_of,
+    opened,
+    pillow_errors,
+    recognise,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo in memory, in its stored frame.
+
+    Attributes:
+        pixels: uint8 (H, W, 3) RGB or (H, W) grey; EXIF orientation not applied, transparency flattened on white.
+        orientation: EXIF orientation, 1..8; 1 where there is none or a broken one.
+        icc: ICC profile that describes `pixels`, or None (then sRGB).
+        exif: Exif block as in a JPEG APP1 segment, from `Exif\\0\\0` on, or None.
+        xmp: XMP packet without any header, or None.
+        format: "JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF" or "PPM".
+        source_bytes: size of the file.
+        jpeg: the file's own bytes where it is a JPEG, else None.
+        dpi: horizontal and vertical resolution, or None.
+        notices: what a user should know about how the photo was read.
+    """
+
+    pixels: Pixels
+    orientation: int
+    icc: bytes | None
+    exif: bytes | None
+    xmp: bytes | None
+    format: str
+    source_bytes: int
+    jpeg: bytes | None
+    dpi: tuple[float, float] | None = None
+    notices: tuple[str, ...] = ()
+
+
+def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+    """Read a photo; the file is opened and read once.
+
+    Args:
+        path: the file.
+        max_pixels: a larger picture is refused by its header, before memory is taken.
+
+    Raises:
+        InputError: missing, unreadable, empty, not a file, or not an image that we read.
+        FormatError: an image, but broken; `TruncatedError` cut off, `TooLargeError` over the limit,
+            `UnsupportedError` of a kind we do not read.
+        MissingExtraError: a HEIC without pillow-heif.
+    """
+    return load_bytes(_read_photo(path, max_pixels), printable(path), max_pixels=max_pixels)
+
+
+def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
+    """Read a photo from memory; `name` stands in messages. Limits and errors as `load`."""
+    with opened(data, name, max_pixels) as (image, kind):
+        frames = count_frames(image, kind)
+        decode_image(image, data, name, kind)
+        notices: list[str] = []
+        if frames > 1:
+            notices.append(
+                f"first of {frames} pages" if kind == "TIFF"
+                else f"main picture of {frames}" if kind in ("JPEG", "HEIF")
+                else f"first of {frames} frames"
+            )  # fmt: skip
+        with pillow_errors(name, kind, data):
+            info = dict(image.info)
+            exif = exif_of(image, info, kind, notices)
+            icc = info.get("icc_profile")
+            pixels, icc = to_eight_bit(image, data, name, kind, icc if isinstance(icc, bytes) and icc else None, notices)
+    xmp = info.get("xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode("utf-8", "replace")
+    return Photo(
+        pixels=pixels,
+        orientation=_orientation(exif),
+        icc=icc,
+        exif=exif,
+        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+        format=kind,
+        source_bytes=len(data),
+        jpeg=data if kind == "JPEG" else None,
+        dpi=dots_per_inch(info.get("dpi")),
+        notices=tuple(notices),
+    )
+
+
+def decode_jpeg(data: bytes) -> Pixels:
+    """Pixels of a JPEG that we wrote: uint8 (H, W, 3) RGB or (H, W) grey, stored frame; any size.
+
+    Raises:
+        FormatError: the bytes are no whole JPEG.
+    """
+    with opened(data, "the JPEG", None) as (image, kind):
+        decode_image(image, data, "the JPEG", kind)
+        with pillow_errors("the JPEG", kind, data):
+            return as_array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+
+class JpegPixels:
+    """A decoded picture that gives its pixels part by part, so that no array of them all is made.
+
+    Attributes:
+        shape: (H, W, 3), or (H, W) where it is grey.
+        dtype: uint8.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image if image.mode in ("L", "RGB") else image.convert("RGB")
+        self.shape: tuple[int, ...] = (image.height, image.width, 3)[: 2 if image.mode == "L" else 3]
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> Pixels:
+        """Some rows and columns, in steps of 1, as a new array."""
+        top, bottom, _ = part[0].indices(self.shape[0])
+        left, right, _ = part[1].indices(self.shape[1])
+        return np.asarray(self._image.crop((left, top, right, bottom)))
+
+
+@contextlib.contextmanager
+def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
+    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as `decode_jpeg`."""
+    with opened(data, "the JPEG", None) as (image, kind):
+        decode_image(image, data, "the JPEG", kind)
+        yield JpegPixels(image)
+
+
+def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.float32]:
+    """A ready-made depth map: float32 (h, w) in 0..1, bright = near, in the file's stored frame.
+
+    8-bit and 16-bit grey by their full range, colour by its luma (BT.601), transparency ignored; 32-bit integer and
+    float maps by their own least and largest value (all 0 where they are equal; not-a-number counts as far).
+
+    Raises:
+        InputError, FormatError, MissingExtraError: as `load`.
+    """
+    data = _read_photo(Path(path), max_pixels)
+    name = printable(path)
+    with opened(data, name, max_pixels) as (image, kind):
+        decode_image(image, data, name, kind)
+        with pillow_errors(name, kind, data):
+            if image.mode.startswith("I;16"):
+                return np.asarray(image).astype(np.float32) / np.float32(65535)
+            if image.mode in ("I", "F"):
+                values = np.asarray(image)
+                if image.mode == "I" and sample_bits(image, data, kind) == 16 and values.min() >= 0 and values.max() <= 65535:
+                    return values.astype(np.float32) / np.float32(65535)
+                return stretched(values, name)[0]
+            if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+                image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
+            return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+
+
+def _read_photo(path: AnyPath, max_pixels: int) -> bytes:
+    return read_file(path, check=recognise, max_bytes=16 * max_pixels + (64 << 20))
+
+
+def _special_frame(marker: int, header: bytes) -> str | None:
+    if header and header[0] != 8:
+        return f"a {header[0]}-bit JPEG"
+    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "a lossless JPEG"
+    if marker in (0xC5, 0xC6, 0xCD, 0xCE):
+        return "a hierarchical JPEG"
+    return "an arithmetic-coded JPEG" if marker in (0xC9, 0xCA) and not _has_arithmetic() else None
+
+
+def _orientation(exif: bytes | None) -> int:
+    return exif_orientation((exif or b"").removeprefix(EXIF))
+
+
+def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
+    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
+
+    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels that have no profile, or one
+    of sRGB by its name, are returned as they are.
+    """
+    if photo.icc is None:
+        return photo.pixels, ()
+    from PIL import ImageCms
+
+    grey = photo.pixels.ndim == 2
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
+        name = ImageCms.getProfileDescription(profile).strip()
+        if not grey and "srgb" in name.lower():
+            return photo.pixels, ()
+        converted = ImageCms.profileToProfile(
+            Image.fromarray(photo.pixels),
+            profile,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if converted is None:
+            raise ValueError
+        pixels = as_array(converted)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return photo.pixels, ("ICC profile left out: it cannot be used",)
+    return (np.ascontiguousarray(pixels[..., 1]) if grey else pixels), (
+        f"converted to sRGB from {printable(name) or 'its ICC profile'}",
+    )

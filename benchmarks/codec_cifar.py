@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vizcomp import datasets
+from vizcomp.datasets.photos import split
+from vizcomp.datasets.read import read_labelled
 from vizcomp.nets import classifiers
 from vizcomp.neural import NeuralCodec, Search
 from vizcomp.vzc import coding
@@ -69,8 +70,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    data = datasets.read_labelled(args.data, part="train" if args.part == "held" else "test")
-    chosen = datasets.split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
+    data = read_labelled(args.data, part="train" if args.part == "held" else "test")
+    chosen = split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
     # evenly over the classes: the data are sorted by class
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(args.images, len(chosen))).astype(int)]
     images, labels = data.images[chosen], data.labels[chosen]

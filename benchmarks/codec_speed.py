@@ -25,7 +25,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from vizcomp import datasets
+from vizcomp.datasets.read import read_labelled
 from vizcomp.neural import NeuralCodec, _to_tensor
 
 MEMORY = """
@@ -157,7 +157,7 @@ def main() -> None:
     )
 
     if args.small:
-        labelled = datasets.read_labelled(args.small, part="train")
+        labelled = read_labelled(args.small, part="train")
         small = labelled.images[:: len(labelled.images) // 1000][:1000]
         codec = NeuralCodec.load(args.cifar_model)
         files = codec.encode_many(small, search=0)

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vizcomp import datasets
+from vizcomp.datasets.photos import split
+from vizcomp.datasets.read import read_labelled
 from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings
 from vizcomp.training.loop import train
 from vizcomp.training.settings import SAVED, build, read_recipe
@@ -42,8 +43,8 @@ class Run:
 
 def thinned(data: Path, share: float, held: float, seed: int, folder: Path) -> Path:
     """Class folders with a share of what a training on all learns from, and none of what that holds back."""
-    found = datasets.read_labelled(data, part="train")
-    train, _ = datasets.split(found.labels, held, seed)
+    found = read_labelled(data, part="train")
+    train, _ = split(found.labels, held, seed)
     kept = np.random.default_rng(seed).permutation(train)[: round(share * len(train))]
     for index in kept:
         target = folder / found.classes[found.labels[index]] / Path(found.names[index]).name
@@ -56,8 +57,8 @@ def accuracy_on_held(model: Path, data: Path, held: float, seed: int) -> float:
     """Of a trained classifier, on the pictures that a training on all of the data holds back."""
     from vizcomp.nets import classifiers
 
-    found = datasets.read_labelled(data, part="train")
-    _, chosen = datasets.split(found.labels, held, seed)
+    found = read_labelled(data, part="train")
+    _, chosen = split(found.labels, held, seed)
     classifier = classifiers.load_folded(str(model))
     images = torch.from_numpy(found.images[chosen]).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
@@ -77,7 +78,7 @@ def trained(values: dict[str, Any], data: Path, epochs: int, share: float, folde
         settings = dataclasses.replace(full, data=str(given), epochs=round(epochs / share), validation=0.0)
     resume = (folder / "run" / SAVED).exists()
     result = train(ClassifierTask, settings, folder / "run", resume=resume)
-    pictures = len(datasets.read_labelled(given, part="train")) * (1 - settings.validation)
+    pictures = len(read_labelled(given, part="train")) * (1 - settings.validation)
     run = Run(
         pictures=round(pictures),
         views=result.steps * settings.batch,

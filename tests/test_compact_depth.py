@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vizcomp import weights
 from vizcomp.errors import ModelError, SettingsError, WeightsMissingError
 from vizcomp.metrics import rank_scale, spearman
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
 from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig, position_planes
 from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
 from vizcomp.training.export import export_depth, in_groups, quantised
+from vizcomp.weights import table
 
 SVT = Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"
 SMALL = CompactDepthConfig(channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1))
@@ -340,8 +340,8 @@ def test_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_bundled_file_is_the_one_in_the_table() -> None:
-    (row,) = [r for r in weights.BUNDLED if r.id == "compact-depth"]
-    path = weights.bundled_path(row.file)
+    (row,) = [r for r in table.BUNDLED if r.id == "compact-depth"]
+    path = table.bundled_path(row.file)
     assert path.stat().st_size <= 3_000_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
     assert (Path(__file__).resolve().parents[1] / row.card).is_file()
@@ -352,7 +352,7 @@ def test_the_bundled_file_is_the_one_in_the_table() -> None:
 
 def test_a_missing_bundled_file_says_so() -> None:
     with pytest.raises(WeightsMissingError) as caught:
-        weights.bundled_path("no_such.onnx")
+        table.bundled_path("no_such.onnx")
     assert caught.value.exit_code == 3
 
 

@@ -17,8 +17,10 @@ import pytest
 from kit import jpeg_bytes
 from PIL import Image
 
-from vizcomp import datasets, weights
-from vizcomp.datasets import find_photos, read_labelled, read_photos, split
+from vizcomp.datasets import labelled, pickles
+from vizcomp.datasets.cifar import fill_with_cifar10
+from vizcomp.datasets.photos import find_photos, read_photos, split
+from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -277,7 +279,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path: Path, what: str) -> Non
 
 
 def test_too_many_steps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_MAX_OPCODES", 1000)
+    monkeypatch.setattr(pickles, "_MAX_OPCODES", 1000)
     folder = write(tmp_path, cifar10_python() | {"test_batch": b"\x80\x02" + b"}" * 2000 + b"."})
     with pytest.raises(FormatError, match="1000 steps"):
         read_labelled(folder, part="test")
@@ -350,7 +352,7 @@ def test_broken_binary_batches(tmp_path: Path, data: bytes, words: str) -> None:
 
 
 def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_MAX_FILE", 10_000)
+    monkeypatch.setattr(labelled, "MAX_FILE", 10_000)
     with pytest.raises(TooLargeError):
         read_labelled(write(tmp_path / "a", cifar10_python()))
     (tmp_path / "b.tgz").write_bytes(tar(cifar10_python()))
@@ -508,7 +510,7 @@ def test_the_quick_way_and_the_careful_way_agree(tmp_path: Path, monkeypatch: py
     progressive = jpeg_bytes(d, progressive=True, subsampling="4:2:0")
     files = {"a/1.jpg": jpeg_bytes(a), "a/2.png": png(b), "a/3.jpg": jpeg_bytes(c[..., 0]), "a/4.jpg": progressive}
     quick = read_labelled(write(tmp_path, files)).images
-    monkeypatch.setattr(datasets, "_SMALL", 0)
+    monkeypatch.setattr(labelled, "_SMALL", 0)
     np.testing.assert_array_equal(read_labelled(tmp_path).images, quick)
 
 
@@ -613,7 +615,7 @@ def test_headers_that_lie(tmp_path: Path, blocks: bytes) -> None:
 
 def test_a_picture_beyond_the_limit_is_skipped(make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(animals() | {"cat/large.png": bytes(9000)})
-    monkeypatch.setattr(datasets, "_MAX_FILE", 8000)
+    monkeypatch.setattr(labelled, "MAX_FILE", 8000)
     ((name, reason),) = read_labelled(path).skipped
     assert name.endswith("cat/large.png")
     assert "9000 bytes" in reason
@@ -863,13 +865,13 @@ def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data" / "cifar"
     with pytest.raises(WeightsMissingError, match="not to be used"):
-        weights.fill_with_cifar10(folder, offline=True)
+        fill_with_cifar10(folder, offline=True)
     assert not folder.exists()
     (tmp_path / "cache").mkdir(exist_ok=True)
     (tmp_path / "cache" / "cifar-10-python.tar.gz").write_bytes(b"the archive")
-    assert weights.fill_with_cifar10(folder, offline=True)
+    assert fill_with_cifar10(folder, offline=True)
     assert [p.name for p in folder.iterdir()] == ["cifar-10-python.tar.gz"]
-    assert not weights.fill_with_cifar10(folder, offline=True), "what holds something stays as it is"
+    assert not fill_with_cifar10(folder, offline=True), "what holds something stays as it is"
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):
-        weights.fill_with_cifar10(tmp_path / "file" / "below", offline=True)
+        fill_with_cifar10(tmp_path / "file" / "below", offline=True)

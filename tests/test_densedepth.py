@@ -279,9 +279,9 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
     from PIL import Image
     from typer.testing import CliRunner
 
-    from vizcomp import weights
     from vizcomp.cli import app
     from vizcomp.errors import SettingsError, WeightsMissingError
+    from vizcomp.weights import cache
 
     def run(*arguments: str) -> Any:
         return CliRunner().invoke(app, list(arguments))
@@ -308,5 +308,5 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
     added = run("weights", "add", "nyu", model)  # one's own training has another size than the published file
     assert added.exit_code == 0
     assert "not the published file" in added.output
-    assert weights.recorded("nyu")["source"] == "added by hand, of another size"
+    assert cache.recorded("nyu")["source"] == "added by hand, of another size"
     assert run("depth", str(photo), "-o", str(tmp_path / "y"), "--model", "nyu", "--offline", "-j", "1").exit_code == 0

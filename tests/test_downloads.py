@@ -26,11 +26,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vizcomp import downloads, weights
-from vizcomp import weights as vizcomp_weights
+from vizcomp import downloads
 from vizcomp.cli import app
-from vizcomp.downloads import Source, fetch
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, VizcompError, WeightsMissingError
+from vizcomp.weights import cache as weights_cache
+from vizcomp.weights import download, table
+from vizcomp.weights.download import TRIES, Fetched, fetch, watched
+from vizcomp.weights.transfer import OnBytes, _asked_wait
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -65,8 +67,8 @@ class Server:
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         self.address = f"http://127.0.0.1:{self.http.server_port}"
 
-    def source(self, path: str, member: str = "", words: str = "") -> Source:
-        return Source(self.address + path, member, words)
+    def source(self, path: str, member: str = "", words: str = "") -> table.Source:
+        return table.Source(self.address + path, member, words)
 
     def ranges(self, path: str) -> list[str]:
         return [r for p, r in self.asked if p == path]
@@ -149,7 +151,7 @@ def stall(at: int) -> Callable[[Any], None]:
     return answer
 
 
-def get(sources: list[Source], path: Path, **more: Any) -> downloads.Fetched:
+def get(sources: list[table.Source], path: Path, **more: Any) -> Fetched:
     return fetch(sources, path, **{"timeout": 0.4, "pause": 0.01, **more})
 
 
@@ -162,7 +164,7 @@ class Watcher:
         self.told: list[str] = []
 
     @contextlib.contextmanager
-    def source(self, file: str, source: Source) -> Iterator[downloads.OnBytes]:
+    def source(self, file: str, source: table.Source) -> Iterator[OnBytes]:
         self.told.append("from /" + source.url.rpartition("/")[2])
         yield lambda have, total: self.told.append(f"{have} of {total}")
 
@@ -177,7 +179,7 @@ def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
     server.answers["/f"] = serving()
     path = tmp_path / "deep" / "file"
     watcher = Watcher()
-    with downloads.watched(watcher):
+    with watched(watcher):
         got = get([server.source("/none"), server.source("/f", words="2019")], path, size=len(CONTENT), sha256=SHA)
     assert path.read_bytes() == CONTENT
     assert (got.sha256, got.source and got.source.words) == (SHA, "2019")
@@ -185,7 +187,7 @@ def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
     assert watcher.told[-2:] == [f"{len(CONTENT)} of {len(CONTENT)}", f"file {SHA}"]
     assert leftovers(path) == ["file"]
     again = get([server.source("/f")], path)
-    assert again == downloads.Fetched(None, SHA)
+    assert again == Fetched(None, SHA)
     assert len(server.asked) == 2
 
 
@@ -243,12 +245,12 @@ def test_tries_end(server: Server, tmp_path: Path) -> None:
     server.answers["/f"] = status(503)
     with pytest.raises(WeightsMissingError, match=r"503.*4 tries"):
         get([server.source("/f")], tmp_path / "file")
-    assert len(server.asked) == downloads.TRIES
+    assert len(server.asked) == TRIES
 
 
 def test_tries_begin_anew_where_more_has_come(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs up after every few bytes gives the whole file in the end."""
-    monkeypatch.setattr(downloads, "FURTHER", 30_000)
+    monkeypatch.setattr(download, "PROGRESS", 30_000)
 
     def answer(handler: Any) -> None:
         start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
@@ -263,8 +265,8 @@ def test_tries_begin_anew_where_more_has_come(server: Server, tmp_path: Path, mo
     server.answers["/f"] = answer
     get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert len(server.asked) == 8 > downloads.TRIES
-    monkeypatch.setattr(downloads, "FURTHER", 200_000)
+    assert len(server.asked) == 8 > TRIES
+    monkeypatch.setattr(download, "PROGRESS", 200_000)
     with pytest.raises(WeightsMissingError, match="too early"):
         get([server.source("/f")], tmp_path / "other", size=len(CONTENT))
 
@@ -305,14 +307,14 @@ def test_what_is_not_http_is_said_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
-            for _ in range(downloads.TRIES):
+            for _ in range(TRIES):
                 with listening.accept()[0] as client:
                     client.recv(10_000)
                     client.sendall(b"\0\1 hello\r\n\r\n")
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(WeightsMissingError, match="no answer of a web server"):
-            get([Source(f"http://127.0.0.1:{listening.getsockname()[1]}/f")], tmp_path / "file")
+            get([table.Source(f"http://127.0.0.1:{listening.getsockname()[1]}/f")], tmp_path / "file")
 
 
 def test_a_name_that_nobody_knows_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +326,7 @@ def test_a_name_that_nobody_knows_is_asked_for_once(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(WeightsMissingError, match=r"no such server is known.*\n.*no such server is known"):
-        get([Source("https://a.invalid/f"), Source("https://b.invalid/f")], tmp_path / "file")
+        get([table.Source("https://a.invalid/f"), table.Source("https://b.invalid/f")], tmp_path / "file")
     assert asked == ["a.invalid", "b.invalid"]
 
 
@@ -357,7 +359,7 @@ def test_more_than_was_said_is_cut(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
 
     def answer(handler: Any) -> None:
         handler.send_response(200)
@@ -386,12 +388,12 @@ def test_a_transfer_said_to_be_compressed(server: Server, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("words", "low", "high"), [("7", 7, 7), ("soon", 0, 0), ("", 0, 0), ("-3", 0, 0)])
 def test_what_a_server_asks_to_wait(words: str, low: float, high: float) -> None:
-    assert low <= downloads._asked_wait(words) <= high
+    assert low <= _asked_wait(words) <= high
 
 
 def test_a_wait_until_a_date() -> None:
-    assert 25 < downloads._asked_wait(email.utils.formatdate(time.time() + 30, usegmt=True)) <= 30
-    assert downloads._asked_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert 25 < _asked_wait(email.utils.formatdate(time.time() + 30, usegmt=True)) <= 30
+    assert _asked_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
@@ -399,7 +401,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(WeightsMissingError, match="refused"):
-        get([Source(f"http://127.0.0.1:{port}/f"), Source("ftp://127.0.0.1/f")], tmp_path / "file")
+        get([table.Source(f"http://127.0.0.1:{port}/f"), table.Source("ftp://127.0.0.1/f")], tmp_path / "file")
 
 
 def test_no_room_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +415,7 @@ def test_a_proxy_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest
     server.answers["http://files.invalid/f"] = serving()
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
-    get([Source("http://files.invalid/f")], tmp_path / "file", sha256=SHA)
+    get([table.Source("http://files.invalid/f")], tmp_path / "file", sha256=SHA)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -421,7 +423,7 @@ def test_a_proxy_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_next_mirror_goes_on_where_a_checksum_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
     get([server.source("/none"), server.source("/a"), server.source("/b")], tmp_path / "file", md5=MD5)
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -429,7 +431,7 @@ def test_the_next_mirror_goes_on_where_a_checksum_tells(server: Server, tmp_path
 
 
 def test_the_next_mirror_begins_anew_where_none_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(download, "TRIES", 1)
     server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
     get([server.source("/a"), server.source("/b")], tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
@@ -584,35 +586,35 @@ def cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VIZCOMP_OFFLINE", raising=False)
     server.answers["/f"] = serving()
-    row = weights.WeightFile(
+    row = table.WeightFile(
         id="one",
         what="a file",
         file="one.bin",
         licence="MIT",
         sources=(server.source("/gone"), server.source("/f", words="2021")),
     )
-    sized = weights.WeightFile(id="two", what="another", file="two.bin", licence="MIT", sources=row.sources, size=5, md5=MD5)
-    monkeypatch.setattr(vizcomp_weights, "PUBLISHED", (row, sized))
+    sized = table.WeightFile(id="two", what="another", file="two.bin", licence="MIT", sources=row.sources, size=5, md5=MD5)
+    monkeypatch.setattr(table, "PUBLISHED", (row, sized))
     return tmp_path / "cache"
 
 
 def test_what_came_first_is_compared_ever_after(server: Server, cache: Path) -> None:
-    assert weights.state(weights.find("one")) == "downloadable"
-    path = weights.obtain("one")
+    assert weights_cache.state(table.find("one")) == "downloadable"
+    path = weights_cache.obtain("one")
     assert path.read_bytes() == CONTENT
-    assert weights.recorded("one")["sha256"] == SHA
-    assert weights.recorded("one")["words"] == "2021"
+    assert weights_cache.recorded("one")["sha256"] == SHA
+    assert weights_cache.recorded("one")["words"] == "2021"
     asked = len(server.asked)
-    assert weights.obtain("one", offline=True) == path
+    assert weights_cache.obtain("one", offline=True) == path
     os.utime(path)  # touched, the same: recorded anew
-    assert weights.state(weights.find("one")) == "cached"
+    assert weights_cache.state(table.find("one")) == "cached"
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(ModelError, match="not the file that was recorded"):
-        weights.obtain("one")
+        weights_cache.obtain("one")
     assert len(server.asked) == asked
-    assert weights.clear("one") == len(CONTENT)
-    assert weights.recorded("one") == {}
-    assert weights.obtain("one").read_bytes() == CONTENT
+    assert weights_cache.clear("one") == len(CONTENT)
+    assert weights_cache.recorded("one") == {}
+    assert weights_cache.obtain("one").read_bytes() == CONTENT
 
 
 def test_offline_opens_no_socket(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -621,45 +623,45 @@ def test_offline_opens_no_socket(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "socket", forbidden)
     with pytest.raises(WeightsMissingError, match="not to be used") as caught:
-        weights.obtain("one", offline=True)
+        weights_cache.obtain("one", offline=True)
     assert "weights add one one.bin" in caught.value.hint
     monkeypatch.setenv("VIZCOMP_OFFLINE", "1")
     with pytest.raises(WeightsMissingError, match="not to be used"):
-        weights.obtain("one")
+        weights_cache.obtain("one")
 
 
 def test_add_checks_and_copies(cache: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.bin"
     mine.write_bytes(CONTENT)
-    assert weights.add("one", mine).read_bytes() == CONTENT
-    assert weights.recorded("one")["source"] == "added by hand"
-    assert weights.obtain("one", offline=True).is_file()
+    assert weights_cache.add("one", mine).read_bytes() == CONTENT
+    assert weights_cache.recorded("one")["source"] == "added by hand"
+    assert weights_cache.obtain("one", offline=True).is_file()
     with pytest.raises(InputError, match="307,200 bytes; two has 5"):
-        weights.add("two", mine)
+        weights_cache.add("two", mine)
     mine.write_bytes(b"12345")
     with pytest.raises(InputError, match="checksum"):
-        weights.add("two", mine)
+        weights_cache.add("two", mine)
     with pytest.raises(InputError, match="not there"):
-        weights.add("one", tmp_path / "absent")
+        weights_cache.add("one", tmp_path / "absent")
     for name in ("cifar", "unknown", "../up"):
         with pytest.raises(SettingsError):
-            weights.add(name, mine)
+            weights_cache.add(name, mine)
 
 
 def test_a_model_of_ones_own_gets_a_name(cache: Path, tmp_path: Path) -> None:
-    own = weights.bundled_path("watcher.safetensors")
-    target = weights.add("my-eyes", own)
-    assert weights.added() == [target]
-    assert weights.added_model("my-eyes") == target
+    own = table.bundled_path("watcher.safetensors")
+    target = weights_cache.add("my-eyes", own)
+    assert weights_cache.added() == [target]
+    assert weights_cache.added_model("my-eyes") == target
     fake = tmp_path / "fake.safetensors"
     fake.write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be read as weights"):
-        weights.add("fake", fake)
+        weights_cache.add("fake", fake)
     from vizcomp.nets import classifiers
 
     assert classifiers.load("my-eyes").classes == classifiers.load("watcher").classes
-    assert weights.clear("my-eyes") == own.stat().st_size
-    assert weights.added_model("my-eyes") is None
+    assert weights_cache.clear("my-eyes") == own.stat().st_size
+    assert weights_cache.added_model("my-eyes") is None
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
@@ -667,7 +669,7 @@ def test_a_cache_that_cannot_be_written(cache: Path, tmp_path: Path) -> None:
     cache.mkdir()
     cache.chmod(0o500)
     with pytest.raises(WeightsMissingError, match="cannot be written"):
-        weights.obtain("one")
+        weights_cache.obtain("one")
 
 
 RECORDER = """
@@ -682,7 +684,7 @@ def test_two_processes_record_what_each_has(cache: Path) -> None:
     cache.mkdir()
     both = [subprocess.Popen([sys.executable, "-c", RECORDER, name]) for name in "ab"]
     assert [one.wait(timeout=120) for one in both] == [0, 0]
-    assert len(weights._records()) == 80
+    assert len(weights_cache._records()) == 80
 
 
 def test_a_cache_that_is_a_file(cache: Path, tmp_path: Path) -> None:
@@ -690,16 +692,16 @@ def test_a_cache_that_is_a_file(cache: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.bin"
     mine.write_bytes(CONTENT)
     with pytest.raises(WeightsMissingError, match="cannot be written"):
-        weights.obtain("one")
+        weights_cache.obtain("one")
     with pytest.raises(OutputError):
-        weights.add("one", mine)
+        weights_cache.add("one", mine)
 
 
 def test_published_rows_say_what_a_user_must_know() -> None:
-    ids = [row.id for row in weights.rows()]
+    ids = [row.id for row in table.rows()]
     assert len(set(ids)) == len(ids)
     assert {"nyu", "inception-v3", "cifar10"} <= set(ids)
-    for row in weights.PUBLISHED:
+    for row in table.PUBLISHED:
         assert row.licence
         assert row.sources
         assert all(s.url.startswith("https://") for s in row.sources)
@@ -730,7 +732,7 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
     assert run("path").stdout.strip() == str(cache)
     assert run("path", "one").stdout.strip() == str(cache / "one.bin")
     good = run("verify")
-    assert (good.exit_code, good.stdout.count(": ok")) == (0, len(weights.BUNDLED) + 1)
+    assert (good.exit_code, good.stdout.count(": ok")) == (0, len(table.BUNDLED) + 1)
     (cache / "one.bin").write_bytes(b"other")
     bad = run("verify")
     assert bad.exit_code == 1

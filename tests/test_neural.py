@@ -10,13 +10,14 @@ import pytest
 import torch
 from kit import tiny_codec
 
-from vizcomp import neural, weights
+from vizcomp import neural
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError
 from vizcomp.neural import NeuralCodec, VzcPack
 from vizcomp.training.codec import save_codec
 from vizcomp.vzc import coding, fitting
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackWriter
+from vizcomp.weights import cache, table
 
 
 @pytest.fixture(scope="module")
@@ -244,12 +245,12 @@ def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path,
 
 def test_a_replaced_model_says_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
-    for fingerprint, (name, commit) in weights.FORMER.items():
+    for fingerprint, (name, commit) in table.FORMER.items():
         with pytest.raises(WeightsMissingError, match=fingerprint) as missing:
             neural.find_model(bytes.fromhex(fingerprint))
         assert f"git show {commit[:12]}:src/vizcomp/bundled/{name}.safetensors" in missing.value.hint
         assert f"weights add {name}-{fingerprint}" in missing.value.hint
-    assert weights.FORMER, "models were replaced"
+    assert table.FORMER, "models were replaced"
 
 
 def test_models_are_found_by_fingerprint(
@@ -260,8 +261,8 @@ def test_models_are_found_by_fingerprint(
     with pytest.raises(WeightsMissingError, match="ec339cdb") as missing:
         neural.find_model(small.fingerprint, [any_model])
     assert missing.value.exit_code == 3
-    assert str(weights.model_folder()) in missing.value.hint
-    folder = weights.model_folder()
+    assert str(cache.model_folder()) in missing.value.hint
+    folder = cache.model_folder()
     folder.mkdir(parents=True)
     (folder / "a-damaged.safetensors").write_bytes(b"not a model")
     (folder / "b-mine.safetensors").write_bytes(small_model.read_bytes())
@@ -431,7 +432,7 @@ def test_packs_that_cannot_be_opened(tmp_path: Path, pack_file: Path, small_mode
 
 @pytest.mark.parametrize("name", neural.MODELS)
 def test_the_bundled_models(name: str, cat: np.ndarray) -> None:
-    path = weights.bundled_path(f"{name}.safetensors")
+    path = table.bundled_path(f"{name}.safetensors")
     codec = NeuralCodec.load(name)
     assert neural.saved_fingerprint(path) == codec.fingerprint
     image = cat[:32, :32] if codec.native else cat[:160, :208]

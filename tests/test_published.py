@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import vision, weights
+from vizcomp import vision
 from vizcomp.cli import app
 from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.inception import Inception
+from vizcomp.weights import cache as weights_cache
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def test_the_published_state_dict_loads_by_name(tmp_path: Path, state: dict[str,
     network = Inception()
     network.load_state_dict(state)
     for year, deviation in (("2021", (0.2471, 0.2435, 0.2616)), ("2019", (0.2023, 0.1994, 0.2010))):
-        weights.note("inception-v3", words=year)
+        weights_cache.note("inception-v3", words=year)
         scaled = torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - torch.tensor((0.4914, 0.4822, 0.4465)).view(1, 3, 1, 1)
         with torch.inference_mode():
             wanted = network.eval()(scaled / torch.tensor(deviation).view(1, 3, 1, 1)).softmax(1)[0].numpy()
@@ -209,7 +210,7 @@ def test_images_to_calibrate_on(tmp_path: Path) -> None:
 def test_the_normalisation_is_chosen_on_data_and_kept(
     tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights.add("inception-v3", published(tmp_path, state))
+    weights_cache.add("inception-v3", published(tmp_path, state))
 
     def by_brightness(path: Path, year: str) -> Any:
         def classifier(batch: Any) -> Any:
@@ -227,6 +228,6 @@ def test_the_normalisation_is_chosen_on_data_and_kept(
         assert figures[year] == 1.0
         assert figures[other] < 1
         assert classifiers.year_of("inception-v3") == year
-    weights.note("inception-v3", words="2021")
+    weights_cache.note("inception-v3", words="2021")
     assert classifiers.calibrate("inception-v3", images, np.full(12, 99)) == {"2019": 0, "2021": 0}
     assert classifiers.year_of("inception-v3") == "2021"  # alike: as it was

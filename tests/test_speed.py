@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import weights
+from vizcomp.weights import table
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def _guide() -> str:
-    return "depth+detail" if weights.bundled_path("compact_depth.onnx").is_file() else "detail"
+    return "depth+detail" if table.bundled_path("compact_depth.onnx").is_file() else "detail"
 
 
 @pytest.mark.parametrize(("name", "options"), [("a.jpg", {"subsampling": 2}), ("b.jpg", {"subsampling": 0}), ("c.png", {})])

@@ -84,13 +84,13 @@ def test_turned_photos_are_looked_at_upright(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
-    from vizcomp import weights
+    from vizcomp.weights import table
 
-    (tmp_path / "broken.onnx").write_bytes(weights.bundled_path("text_regions.onnx").read_bytes()[:5000])
+    (tmp_path / "broken.onnx").write_bytes(table.bundled_path("text_regions.onnx").read_bytes()[:5000])
     for path, words in (
         (tmp_path / "none.onnx", "No such file"),
         (tmp_path / "broken.onnx", "is not an ONNX file that can be read"),
-        (weights.bundled_path("compact_depth.onnx"), "is an ONNX file, but no network for text regions"),
+        (table.bundled_path("compact_depth.onnx"), "is an ONNX file, but no network for text regions"),
     ):
         with pytest.raises(ModelError, match=words):
             TextRegions(path)

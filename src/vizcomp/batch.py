@@ -32,13 +32,13 @@ from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
-from vizcomp.nets.sessions import return_memory
 from vizcomp.photos import frame
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
 from vizcomp.photos.frame import resize_map, upright
 from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes, to_srgb
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.weights.sessions import return_memory
 
 # rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
 # guide are tried as well.

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vizcomp import neural, weights
+from vizcomp import neural
 from vizcomp.errors import FormatError, ModelError
 from vizcomp.files.place import printable
 from vizcomp.files.read import map_file
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
 from vizcomp.vzc.packs import BLOCK, PackReader
+from vizcomp.weights import cache, table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -232,9 +233,9 @@ def _model_here(wanted: bytes, given: Sequence[Path]) -> str | None:
             return printable(path)
     for name in neural.MODELS:
         with contextlib.suppress(ModelError):
-            if neural.saved_fingerprint(weights.bundled_path(f"{name}.safetensors")) == wanted:
+            if neural.saved_fingerprint(table.bundled_path(f"{name}.safetensors")) == wanted:
                 return name
-    for path in sorted(weights.model_folder().glob("*.safetensors")):
+    for path in sorted(cache.model_folder().glob("*.safetensors")):
         with contextlib.suppress(ModelError):
             if neural.saved_fingerprint(path) == wanted:
                 return printable(path)

@@ -153,10 +153,10 @@ def open_depth(
         return MapFolder(Path(maps))
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
-        from vizcomp import weights
         from vizcomp.nets import densedepth
+        from vizcomp.weights import cache
 
-        file = weights.obtain("nyu", offline=offline, check=densedepth.check_file) if model == "nyu" else path
+        file = cache.obtain("nyu", offline=offline, check=densedepth.check_file) if model == "nyu" else path
         return DenseNetworkDepth(file, size=size, flip=flip, threads=threads)
     if size != "auto" or flip:
         raise SettingsError(f"the depth model {model} takes neither a size nor a flip", "they are of nyu and other .h5 files")

@@ -29,9 +29,9 @@ from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments, metadata_segments
 from vizcomp.jpeg.transform import consume, from_pixels
 from vizcomp.jpeg.write import write_jpeg
-from vizcomp.nets.sessions import return_memory
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo
+from vizcomp.weights.sessions import return_memory
 
 if TYPE_CHECKING:
     from vizcomp.nets.text_regions_onnx import TextRegions

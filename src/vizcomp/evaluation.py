@@ -27,8 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import codecs, datasets, metrics, vision, weights
+from vizcomp import codecs, metrics, vision
 from vizcomp._version import __version__
+from vizcomp.datasets.cifar import cifar10_archive
+from vizcomp.datasets.labelled import LabelledImages
+from vizcomp.datasets.read import read_labelled
 from vizcomp.engines import map_tasks
 from vizcomp.errors import EngineError, InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
@@ -205,15 +208,15 @@ def _read_data(
     return _Data(folder, shapes, starts, names, labels, classes, about, warnings, originals)
 
 
-def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
+def _labelled(path: Path, side: int) -> LabelledImages | None:
     """A data set's test part, class folders without one as a whole; None where the photos have no classes."""
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
         return None
     try:
-        return datasets.read_labelled(path, part="test", size=side)
+        return read_labelled(path, part="test", size=side)
     except VizcompError as exc:
         try:
-            return datasets.read_labelled(path, part="all", size=side)
+            return read_labelled(path, part="all", size=side)
         except VizcompError:
             if path.is_dir():
                 return None
@@ -223,14 +226,14 @@ def _labelled(path: Path, side: int) -> datasets.LabelledImages | None:
 def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
     """Where the data are: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
     if settings.data == "cifar10" and not Path(settings.data).exists():
-        return weights.cifar10(offline=settings.offline), [], "CIFAR-10, test part"
+        return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
     if settings.data:
         path = Path(settings.data)
         if not path.exists():
             raise InputError(f"{settings.data} is not there", "give --data a folder or an archive, or omit it")
         return path, [], ""
     try:
-        return weights.cifar10(offline=settings.offline), [], "CIFAR-10, test part"
+        return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
     except VizcompError as exc:
         why = (
             f"CIFAR-10 could not be had ({exc.message}), so this is measured on the few sample photos that come with vizcomp, "

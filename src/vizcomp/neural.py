@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import weights
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError, first_line
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
@@ -32,6 +31,7 @@ from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackReader
+from vizcomp.weights import cache, table
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +122,7 @@ class NeuralCodec:
         """
         from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 
-        path = (
-            weights.bundled_path(f"{name}.safetensors") if str(name) in MODELS else weights.added_model(str(name)) or Path(name)
-        )
+        path = table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
         words, tensors = _read(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
@@ -602,7 +600,7 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
         codec = _loaded(str(name))
         if codec.fingerprint == wanted:
             return codec
-    others: list[str] = [*MODELS, *(str(p) for p in sorted(weights.model_folder().glob("*.safetensors")))]
+    others: list[str] = [*MODELS, *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors")))]
     for other in others:
         try:
             codec = _loaded(other)
@@ -612,8 +610,8 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
             return codec
     raise WeightsMissingError(
         f"the model {wanted.hex()} that wrote this file is not here",
-        weights.where_former(wanted.hex())
-        or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {weights.model_folder()})",
+        table.where_former(wanted.hex())
+        or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
     )
 
 

@@ -25,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vizcomp import downloads, metrics, weights
+from vizcomp import metrics
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError, WeightsMissingError, first_line
 from vizcomp.files.place import cache_folder
+from vizcomp.weights import cache, table
+from vizcomp.weights.download import fetch
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
@@ -225,7 +227,7 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """
     if spec == "text":
         return TextSystem()
-    if spec in OURS or spec.lower().endswith(".safetensors") or weights.added_model(spec):
+    if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
         return TorchClassifier.ours(spec, offline=offline)
     if spec.startswith("torchvision:"):
         return _torchvision(spec, offline=offline)
@@ -416,13 +418,13 @@ def _torchvision(spec: str, *, offline: bool) -> System:
     file = folder / "checkpoints" / Path(choice.url).name
     by_hand = f"put {file.name} into {file.parent}"
     if not file.is_file():
-        if weights.is_offline(offline):
+        if cache.is_offline(offline):
             raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without --offline, or {by_hand}")
         # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
         # nor locks, and says little where it fails
         digits = file.stem.rpartition("-")[2]
         known = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
-        downloads.fetch((downloads.Source(choice.url),), file, sha256=known, by_hand=by_hand)
+        fetch((table.Source(choice.url),), file, sha256=known, by_hand=by_hand)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:
@@ -645,7 +647,7 @@ class OnnxSystem:
     kind: Literal["classes", "boxes"]
 
     def __init__(self, path: Path, words: OnnxWords | None = None) -> None:
-        from vizcomp.nets.sessions import open_session
+        from vizcomp.weights.sessions import open_session
 
         self.name = str(path)
         if not path.is_file():

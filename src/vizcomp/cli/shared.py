@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vizcomp.codec_batch import CodecRun
-    from vizcomp.downloads import OnBytes, Source
+    from vizcomp.weights import table as weights_table
+    from vizcomp.weights.transfer import OnBytes
 
 
 def place(text: str) -> Any:
@@ -238,9 +239,9 @@ class Voice:
 
 def downloads_on(console: Console, *, quiet: bool) -> contextlib.AbstractContextManager[None]:
     """As `Voice.downloads`, on another console."""
-    from vizcomp import downloads
+    from vizcomp.weights.download import watched
 
-    return contextlib.nullcontext() if quiet else downloads.watched(_DownloadsShown(console))
+    return contextlib.nullcontext() if quiet else watched(_DownloadsShown(console))
 
 
 class _DownloadsShown:
@@ -248,7 +249,7 @@ class _DownloadsShown:
         self._console = console
 
     @contextlib.contextmanager
-    def source(self, file: str, source: Source) -> Iterator[OnBytes]:
+    def source(self, file: str, source: weights_table.Source) -> Iterator[OnBytes]:
         from rich import progress as bar
 
         self._console.print(f"{file}: fetching it from {source}", markup=False)

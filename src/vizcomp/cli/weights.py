@@ -28,12 +28,13 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As
 @app.command("list")
 def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False) -> None:
     """Every file: where it stands, how large it is, its fingerprint and its licence."""
-    from vizcomp import weights
+    from vizcomp.weights import cache
+    from vizcomp.weights import table as weights_table
 
-    found = [_about(row) for row in weights.rows()]
+    found = [_about(row) for row in weights_table.rows()]
     found += [
         {"id": p.stem, "what": "a model of yours", "state": "added", "bytes": p.stat().st_size, "path": str(p)}
-        for p in weights.added()
+        for p in cache.added()
     ]
     if as_json:
         print(json.dumps(found, indent=1))
@@ -56,11 +57,11 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
 
 
 def _about(row: Any) -> dict[str, Any]:
-    from vizcomp import weights
+    from vizcomp.weights import cache
 
-    state = weights.state(row)
-    known = weights.recorded(row.id)
-    path = weights.place(row) if state not in ("downloadable", "missing") else None
+    state = cache.state(row)
+    known = cache.recorded(row.id)
+    path = cache.place(row) if state not in ("downloadable", "missing") else None
     return {
         "id": row.id,
         "what": row.what,
@@ -80,30 +81,32 @@ def _about(row: Any) -> dict[str, Any]:
 @app.command()
 def pull(names: Names = None, calibrate: Calibrate = None, offline: Offline = False) -> None:
     """Download published files into the cache; what is there already stays."""
-    from vizcomp import weights
     from vizcomp.errors import SettingsError
+    from vizcomp.weights import cache
+    from vizcomp.weights import table as weights_table
 
     if not names:
-        raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights.PUBLISHED)}")
+        raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights_table.PUBLISHED)}")
     _no_calibration(calibrate, names)
     voice = Voice(quiet=False, verbose=False)
-    for name in [weights.find(n).id for n in names]:
+    for name in [weights_table.find(n).id for n in names]:
         with voice.downloads():
-            there = weights.place(weights.find(name)).is_file()
-            path = weights.obtain(name, offline=offline, check=_check_of(name))
+            there = cache.place(weights_table.find(name)).is_file()
+            path = cache.obtain(name, offline=offline, check=_check_of(name))
         print(path)
         _tell(name, calibrate, fingerprint=there)  # a download says it itself
 
 
 def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> None:
     """What is known of a file that has come."""
-    from vizcomp import weights
+    from vizcomp.weights import cache
+    from vizcomp.weights import table as weights_table
 
     voice = Voice(quiet=False, verbose=False)
-    if fingerprint and (digest := weights.recorded(name).get("sha256")):
+    if fingerprint and (digest := cache.recorded(name).get("sha256")):
         voice.say(f"{name}: sha256 {digest}")
-    if str(weights.recorded(name).get("source", "")).endswith("of another size"):
-        voice.say(f"{name}: not the published file, which has {weights.find(name).size:,} bytes")
+    if str(cache.recorded(name).get("source", "")).endswith("of another size"):
+        voice.say(f"{name}: not the published file, which has {weights_table.find(name).size:,} bytes")
     if name != "inception-v3":
         return
     from vizcomp.nets import classifiers
@@ -115,7 +118,7 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
         voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
         if max(figures.values()) < classifiers.LEAST_CALIBRATED:
             voice.warn("neither is near the published 94%: these are other weights, or other data than CIFAR-10")
-    known = weights.recorded(name).get("words")
+    known = cache.recorded(name).get("words")
     voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if known else " assumed; --calibrate DATA chooses it"))
 
 
@@ -126,10 +129,10 @@ def add(
     calibrate: Calibrate = None,
 ) -> None:
     """Copy a file of your own into the cache: a published one whose links are dead, or a model you trained."""
-    from vizcomp import weights
+    from vizcomp.weights import cache
 
     _no_calibration(calibrate, [name])
-    print(weights.add(name, file, check=_check_of(name)))
+    print(cache.add(name, file, check=_check_of(name)))
     _tell(name, calibrate)
 
 
@@ -158,23 +161,24 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
 @app.command()
 def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "") -> None:
     """Where a file is; without a name, the cache folder. Nothing is downloaded."""
-    from vizcomp import weights
+    from vizcomp.weights import cache
 
     if not name:
         print(cache_folder())
         return
-    print(weights.added_model(name) or weights.obtain(name, offline=True))
+    print(cache.added_model(name) or cache.obtain(name, offline=True))
 
 
 @app.command()
 def verify(names: Names = None) -> None:
     """Compute the checksums of what is here; exit code 1 if a file is not what it was."""
-    from vizcomp import weights
+    from vizcomp.weights import cache
+    from vizcomp.weights import table as weights_table
 
-    chosen = [weights.find(n) for n in names] if names else list(weights.rows())
+    chosen = [weights_table.find(n) for n in names] if names else list(weights_table.rows())
     wrong = False
     for row in chosen:
-        state = weights.state(row, thorough=True)
+        state = cache.state(row, thorough=True)
         if state == "downloadable" and not names:
             continue
         wrong |= state in ("changed", "missing", "downloadable")
@@ -189,12 +193,13 @@ def clear(
     everything: Annotated[bool, typer.Option("--all", help="All published files; models of yours stay.")] = False,
 ) -> None:
     """Remove files from the cache."""
-    from vizcomp import weights
     from vizcomp.errors import SettingsError
+    from vizcomp.weights import cache
+    from vizcomp.weights import table as weights_table
 
     if not names and not everything:
         raise SettingsError("nothing to clear", "name what is to go, or say --all")
-    for name in names or [row.id for row in weights.PUBLISHED]:
-        freed = weights.clear(name)
+    for name in names or [row.id for row in weights_table.PUBLISHED]:
+        freed = cache.clear(name)
         if freed or names:
             print(f"{name}: {freed / 1e6:,.1f} MB freed")

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from vizcomp import weights
 from vizcomp.errors import InputError, ModelError, SettingsError, first_line
 from vizcomp.nets.inception import PRESETS, Inception, InceptionConfig, fold
 from vizcomp.nets.watcher import Watcher, WatcherConfig
 from vizcomp.nets.whitened import Whitened, WhitenedConfig
+from vizcomp.weights import cache, table
 
 ARCHITECTURES = ("inception", "inception-full", "watcher", "whitened")
 Network = Inception | Watcher | Whitened
@@ -149,10 +149,10 @@ def file_of(name: str | Path, *, offline: bool = False) -> Path:
         WeightsMissingError: a published one that could not be had.
     """
     if str(name) in BUNDLED:
-        return weights.bundled_path(f"{name}.safetensors")
+        return table.bundled_path(f"{name}.safetensors")
     if str(name) in PUBLISHED:
-        return weights.obtain(str(name), offline=offline, check=check_published)
-    return weights.added_model(str(name)) or Path(name)
+        return cache.obtain(str(name), offline=offline, check=check_published)
+    return cache.added_model(str(name)) or Path(name)
 
 
 def load_published(path: Path, year: str) -> Classifier:
@@ -223,7 +223,7 @@ def check_published(path: Path) -> None:
 
 def year_of(name: str) -> str:
     """The normalisation that is kept with the cached copy of a published classifier; that of 2021 where nobody knows."""
-    known = str(weights.recorded(name).get("words", ""))
+    known = str(cache.recorded(name).get("words", ""))
     return known if known in DEVIATIONS else "2021"
 
 
@@ -237,7 +237,7 @@ def calibrate(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
     Returns:
         Accuracy of each year.
     """
-    path = weights.obtain(name, offline=True)
+    path = cache.obtain(name, offline=True)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     figures = {}
     for year in DEVIATIONS:
@@ -246,7 +246,7 @@ def calibrate(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
             answers = torch.cat([classifier(part).argmax(1) for part in torch.split(batch, 50)]).numpy()
         figures[year] = float((answers == labels).mean())
     before = year_of(name)
-    weights.note(name, words=max(figures, key=lambda year: (figures[year], year == before)))  # alike: as it was
+    cache.note(name, words=max(figures, key=lambda year: (figures[year], year == before)))  # alike: as it was
     return figures
 
 
@@ -259,12 +259,12 @@ def calibration_images(path: Path, most: int = 1000) -> tuple[npt.NDArray[np.uin
     Raises:
         InputError: nothing there, or classes that CIFAR-10 does not have.
     """
-    from vizcomp import datasets
+    from vizcomp.datasets.read import read_labelled
 
     try:
-        data = datasets.read_labelled(path, part="test", size=32)
+        data = read_labelled(path, part="test", size=32)
     except InputError:
-        data = datasets.read_labelled(path, part="all", size=32)
+        data = read_labelled(path, part="all", size=32)
     if strange := [c for c in data.classes if c not in CIFAR_CLASSES]:
         raise InputError(
             f"{path} has the class {strange[0]}, which CIFAR-10 does not have", f"its classes are {', '.join(CIFAR_CLASSES)}"

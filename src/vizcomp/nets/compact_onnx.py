@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.metrics import rank_scale
-from vizcomp.nets.sessions import open_network, return_memory
 from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo
+from vizcomp.weights.sessions import open_network, return_memory
 
 NAME = "vizcomp-compact-depth"
 

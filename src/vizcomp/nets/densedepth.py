@@ -50,7 +50,7 @@ class DenseDepth:
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        from vizcomp.downloads import digest
+        from vizcomp.weights.transfer import digest
 
         config, arrays = _read(path)
         _check_layers(config, path)

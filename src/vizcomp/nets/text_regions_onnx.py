@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.nets.sessions import open_network
 from vizcomp.photos.frame import pad_to_stride, scale_photo
+from vizcomp.weights.sessions import open_network
 
 NAME = "vizcomp-text-regions"
 BLOCK = 8

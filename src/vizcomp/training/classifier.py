@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from vizcomp import datasets
+from vizcomp.datasets.photos import split
+from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
@@ -145,9 +146,9 @@ class ClassifierTask(loop.Task):
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
         processes.check_batch(s.batch, least=2)
-        self.data = datasets.read_labelled(Path(s.data), part="train")
+        self.data = read_labelled(Path(s.data), part="train")
         self.skipped = self.data.skipped
-        train, held = datasets.split(self.data.labels, s.validation, s.seed)
+        train, held = split(self.data.labels, s.validation, s.seed)
         if len(train) < s.batch:
             raise TrainingError(
                 f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller batch"

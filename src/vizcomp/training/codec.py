@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vizcomp import datasets
+from vizcomp.datasets.photos import find_photos, read_photos, split
+from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import ModelError, SettingsError, TrainingError, first_line
 from vizcomp.metrics import ms_ssim
 from vizcomp.nets import classifiers, inception
@@ -243,8 +244,8 @@ class CodecTask(loop.Task):
         device = self.processes.device
         self.skipped: list[tuple[str, str]] = []
         if self.config.native:
-            data = datasets.read_labelled(Path(s.data), part="train", size=self.config.native)
-            train, held = datasets.split(data.labels, s.validation, s.seed)
+            data = read_labelled(Path(s.data), part="train", size=self.config.native)
+            train, held = split(data.labels, s.validation, s.seed)
             if len(train) < s.batch:
                 raise TrainingError(
                     f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller batch"
@@ -254,9 +255,9 @@ class CodecTask(loop.Task):
             self.train, self.held = torch.from_numpy(train), torch.from_numpy(held)
             self.source, self.skipped = data.source, list(data.skipped)
             return
-        paths = datasets.find_photos([Path(path) for path in split_list(s.data)])
-        photos = datasets.read_photos(paths, min_side=s.crop, on_skip=lambda *skip: self.skipped.append(skip))
-        train, held = datasets.split(len(photos), min(s.validation, 20 / max(1, len(photos))), s.seed)
+        paths = find_photos([Path(path) for path in split_list(s.data)])
+        photos = read_photos(paths, min_side=s.crop, on_skip=lambda *skip: self.skipped.append(skip))
+        train, held = split(len(photos), min(s.validation, 20 / max(1, len(photos))), s.seed)
         self.photos = [torch.from_numpy(photos[i]).permute(2, 0, 1) for i in train]
         self.held_photos = [photos[i] for i in held]
         self.source = f"{len(photos)} photos"

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from vizcomp import datasets
+from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.nets.compact_onnx import position_planes
@@ -91,7 +91,7 @@ class DepthTask(loop.Task):
 
     def _pretraining(self) -> _Part:
         s = self.settings
-        pictures = datasets.read_labelled(Path(s.pretrain))
+        pictures = read_labelled(Path(s.pretrain))
         if len(pictures.classes) < 2:
             raise TrainingError(f"{s.pretrain} holds pictures of one class", "two or more classes are needed")
         self.images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2)

@@ -124,17 +124,17 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
     Raises:
         SettingsError: no data, or a path that does not exist.
     """
-    from vizcomp import weights
+    from vizcomp.datasets.cifar import cifar10_archive, fill_with_cifar10
 
     if values.get("data") == "cifar10" and not Path("cifar10").exists():
-        values["data"] = str(weights.cifar10(offline=offline))
+        values["data"] = str(cifar10_archive(offline=offline))
     if not values.get("data"):
         raise SettingsError("no training data given", "add --data PATH")
     data = str(values["data"])
     if download:
         if kind == "depth":
             raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
-        weights.fill_with_cifar10(Path(data), offline=offline)
+        fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
         if not Path(path).exists():
             raise SettingsError(f"{path} does not exist", "give --data a folder or an archive that is there")

@@ -53,9 +53,9 @@ def open_network(path: Path | None, bundled: str, name: str, *, what: str, hint:
         ModelError: the file is missing, damaged, or no such network.
         WeightsMissingError: the package was installed without it.
     """
-    from vizcomp import weights
+    from vizcomp.weights import table
 
-    path = weights.bundled_path(bundled) if path is None else path
+    path = table.bundled_path(bundled) if path is None else path
     try:
         data = path.read_bytes()
     except OSError as exc:

@@ -1,0 +1,1 @@
+"""Labelled pictures and photos to learn from."""

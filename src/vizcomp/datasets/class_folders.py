@@ -1,0 +1,135 @@
+"""Labelled pictures in folders, one for each class."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from vizcomp.datasets.archive import DataSource, Parts
+from vizcomp.datasets.labelled import FORMS_READ, LabelledImages, OnSkip, Part, Unreadable, read_picture
+from vizcomp.errors import InputError, TooLargeError, VizcompError
+from vizcomp.files.place import printable
+
+
+def read_classes(source: DataSource, part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
+    skipped: list[tuple[str, str]] = []
+
+    def skip(name: str, reason: str) -> None:
+        skipped.append((printable(name), reason))
+        if on_skip is not None:
+            on_skip(*skipped[-1])
+
+    root = _root(source)
+    parts = _parts(source, root)
+    chosen = _chosen(source, parts, part)
+    listed = _listed(source, root, parts, chosen, skip)
+    try:
+        images = np.empty((len(listed.files), size, size, 3), np.uint8)
+    except MemoryError as exc:
+        raise TooLargeError(f"{len(listed.files)} images of side {size} do not fit into memory", "use a smaller size") from exc
+    good = np.zeros(len(images), bool)
+    for k in source.in_reading_order([handle for _, handle in listed.files]):
+        try:
+            images[k] = read_picture(_content(source, listed.files[k][1]), size)
+        except Unreadable as exc:
+            skip("/".join(listed.files[k][0]), exc.reason)
+        else:
+            good[k] = True
+    labels = np.asarray(listed.labels, np.int64)
+    for label in sorted({*listed.labels} - {*labels[good].tolist()}):
+        bad = int((labels == label).sum())
+        raise InputError(
+            f"the class {printable(listed.classes[label])} of {source.shown} has no readable picture ({bad} skipped)",
+            f"the last one: {skipped[-1][1]}",
+        )
+    names = ["/".join(map(printable, at)) for at, _ in listed.files]
+    source_words = "class folders" + ("" if chosen == [()] else ", " + " and ".join(f"{p[0]}/" for p in chosen))
+    return LabelledImages(
+        images=images if good.all() else images[good],
+        labels=labels[good],
+        classes=tuple(map(printable, listed.classes)),
+        names=tuple(name for name, is_good in zip(names, good.tolist(), strict=True) if is_good),
+        skipped=tuple(skipped),
+        source=source_words + ("" if source.is_folder else ", in an archive"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listed:
+    """Pictures by class before they are read: path below the data's own folder, and what the source's `read` takes."""
+
+    classes: list[str]
+    files: list[tuple[Parts, Any]]
+    labels: list[int]
+
+
+def _listed(source: DataSource, root: Parts, parts: list[Parts], chosen: list[Parts], skip: OnSkip) -> _Listed:
+    """The pictures of the chosen parts. Classes are those of all parts, so that each has one number in all of them."""
+    of_part = {folder: source.folders((*root, *folder)) for folder in parts}
+    classes = sorted(set().union(*of_part.values()))
+    if not classes:
+        alone = "its pictures lie in one folder; each class needs one of its own"
+        raise InputError(f"{source.shown} holds no classes", alone if source.has_pictures(root) else FORMS_READ)
+    found = _Listed(classes, [], [])
+    for folder in chosen:
+        for label, name in enumerate(classes):
+            at = (*root, *folder, name)
+            if name not in of_part[folder] and folder != _TRAIN:
+                continue  # a test may leave classes out; training may not
+            pictures = source.pictures(at, skip) if name in of_part[folder] else []
+            if not pictures:
+                where = "/".join(printable(n) for n in (*folder, name))
+                raise InputError(f"the class {where} of {source.shown} has no pictures", "add some, or remove the class")
+            found.files.extend((file[len(root) :], handle) for file, handle in pictures)
+            found.labels.extend([label] * len(pictures))
+    return found
+
+
+_TRAIN: Parts = ("train",)
+_TESTS: tuple[Parts, ...] = (("test",), ("val",), ("valid",), ("validation",))
+
+
+def _root(source: DataSource) -> Parts:
+    """The folder that holds classes or parts: archives, and many folders, have one more around it."""
+    at: Parts = ()
+    for _ in range(4):
+        folders = source.folders(at)
+        if len(folders) != 1 or (folders[0],) in (_TRAIN, *_TESTS) or source.has_pictures(at):
+            break
+        inner = (*at, folders[0])
+        if source.has_pictures(inner) or not source.folders(inner):
+            break  # a class, though the only one
+        at = inner
+    return at
+
+
+def _parts(source: DataSource, root: Parts) -> list[Parts]:
+    """The folders of train, test and so on; only the root itself, (), where the classes are not in parts."""
+    names = source.folders(root)
+
+    def holds_classes(part: Parts) -> bool:  # `train` may be a class among others, with pictures of trains
+        at = (*root, *part)
+        return part[0] in names and bool(source.folders(at)) and not source.has_pictures(at)
+
+    found = [part for part in (_TRAIN, *_TESTS) if holds_classes(part)]
+    return found if _TRAIN in found or (found and len(found) == len(names)) else [()]
+
+
+def _chosen(source: DataSource, parts: list[Parts], part: Part) -> list[Parts]:
+    if part == "all" or (part == "train" and parts == [()]):
+        return parts
+    chosen = [p for p in parts if (p == _TRAIN if part == "train" else p in _TESTS)][:1]
+    if not chosen:
+        raise InputError(f"{source.shown} has no {part} part", f"name a folder with {part}/ in it, or use all of this one")
+    return chosen
+
+
+def _content(source: DataSource, handle: Any) -> bytes:
+    try:
+        return source.read(handle)
+    except VizcompError as exc:
+        if source.is_folder or isinstance(exc, TooLargeError):
+            raise Unreadable(exc.message) from exc
+        raise  # an archive that breaks has no more pictures

@@ -1,0 +1,110 @@
+"""Labelled pictures in Parquet tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vizcomp.datasets.labelled import MAX_MEMBERS, LabelledImages, OnSkip, Part, Pixels, Unreadable, is_hidden, read_picture
+from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, first_line
+from vizcomp.files.place import printable
+
+_SPLITS = {"train": "train", **dict.fromkeys(("test", "val", "valid", "validation"), "test")}
+_LABEL_COLUMNS = ("label", "fine_label", "labels")
+_MAX_GROUP = 1 << 30  # bytes of one row group when unpacked; the whole of CIFAR-10 has 120 MB
+_ROWS = 1000  # read at a time
+
+
+def find_tables(path: Path) -> list[Path]:
+    """The Parquet files that `path` names or holds, two folders down at most, by name."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    found = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
+    hidden = [file for file in found if any(map(is_hidden, file.relative_to(path).parts))]
+    return sorted(set(found) - set(hidden))
+
+
+def read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
+    """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with the names of the classes in
+    the schema's metadata, as the `datasets` library writes them."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise MissingExtraError("pyarrow, which reads Parquet files,", "parquet") from exc
+    of_split: dict[str, list[Path]] = {"train": [], "test": []}
+    for table in tables:
+        of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
+    chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
+    if not chosen:
+        raise InputError(f"{printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
+    classes: tuple[str, ...] = ()
+    kept: list[Pixels] = []
+    labels: list[int] = []
+    names: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    for file in chosen:
+        shown = printable(file.name)
+        try:
+            with pyarrow.parquet.ParquetFile(file) as table:
+                picture, label, found = _columns(table, shown)
+                if classes and found and found != classes:
+                    raise FormatError(f"{shown} has other classes than the file before it", "keep one data set in a folder")
+                classes = classes or found
+                count = 0
+                for rows in table.iter_batches(_ROWS, columns=[picture, label]):
+                    for cell, number in zip(rows.column(picture), rows.column(label).to_pylist(), strict=True):
+                        data = cell["bytes"].as_py() if pyarrow.types.is_struct(cell.type) else cell.as_py()
+                        name = f"{shown}/{count:05d}"
+                        count += 1
+                        try:
+                            if not data or type(number) is not int:
+                                raise Unreadable("no picture, or no label")
+                            kept.append(read_picture(data, size))
+                        except Unreadable as exc:
+                            skipped.append((name, exc.reason))
+                            if on_skip is not None:
+                                on_skip(*skipped[-1])
+                            continue
+                        labels.append(number)
+                        names.append(name)
+        except (pyarrow.ArrowException, OSError) as exc:
+            raise FormatError(f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again") from exc
+    if not kept:
+        raise InputError(f"{printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
+    low, high = min(labels), max(labels)
+    if low < 0 or high >= (len(classes) or 100_000):
+        raise FormatError(f"{printable(path)} has the label {low if low < 0 else high}, which names no class")
+    return LabelledImages(
+        images=np.stack(kept),
+        labels=np.asarray(labels, np.int64),
+        classes=classes or tuple(map(str, range(high + 1))),
+        names=tuple(names),
+        skipped=tuple(skipped),
+        source="Parquet files",
+    )
+
+
+def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
+    """Names of the columns of pictures and of labels, and of the classes where the file says them; sizes checked."""
+    about, schema = table.metadata, table.schema_arrow
+    largest = max((about.row_group(k).total_byte_size for k in range(about.num_row_groups)), default=0)
+    if about.num_rows > MAX_MEMBERS or largest > _MAX_GROUP:
+        raise TooLargeError(f"{shown} holds more than a file may: {about.num_rows} rows, {largest} bytes in one group")
+    picture = next((name for name in ("img", "image") if name in schema.names), "")
+    label = next((name for name in _LABEL_COLUMNS if name in schema.names), "")
+    kinds = (str(schema.field(picture).type) if picture else "", str(schema.field(label).type) if label else "")
+    if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(("int", "uint")):
+        raise FormatError(
+            f"{shown} has the columns {', '.join(map(printable, schema.names[:8]))}",
+            "pictures are looked for in img or image (bytes), classes in label or fine_label (whole numbers)",
+        )
+    try:
+        listed = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return picture, label, ()
+    good = isinstance(listed, list) and all(isinstance(name, str) for name in listed) and len(set(listed)) == len(listed)
+    return picture, label, tuple(map(printable, listed)) if good else ()

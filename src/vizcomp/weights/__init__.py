@@ -1,0 +1,1 @@
+"""Model files: their table, the cache, the downloads."""

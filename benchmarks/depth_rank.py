@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vizcomp.depth.compact import CompactDepth
 from vizcomp.metrics import rank_scale, spearman
 from vizcomp.nets.compact_depth import ensemble_moments
-from vizcomp.nets.compact_onnx import CompactDepth
 
 HELD_EVERY = 5
 KEY = "confidence against the photo's rank correlation"

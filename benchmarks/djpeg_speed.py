@@ -146,7 +146,8 @@ def measure_speed(count: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from vizcomp.depth import Depth, open_depth
+    from vizcomp.depth.maps import Depth
+    from vizcomp.depth.sources import open_depth
     from vizcomp.djpeg import DjpegSettings, compress
     from vizcomp.photos.photo import load_bytes
 

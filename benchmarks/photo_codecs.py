@@ -114,7 +114,7 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
     )
 
     def encode(path: Path, pixels: Pixels, depth: Pixels | None) -> bytes:
-        from vizcomp.depth import Depth
+        from vizcomp.depth.maps import Depth
         from vizcomp.photos.photo import load
 
         photo = load(path)
@@ -159,7 +159,7 @@ def network_depth(path: Path) -> Any:
 
 @functools.cache
 def _network() -> Any:
-    from vizcomp.depth import open_depth
+    from vizcomp.depth.sources import open_depth
 
     return open_depth("compact", None, threads=1)
 

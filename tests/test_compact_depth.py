@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vizcomp.depth.compact import CompactDepth, CompactDepthConfig, position_planes
 from vizcomp.errors import ModelError, SettingsError, WeightsMissingError
 from vizcomp.metrics import rank_scale, spearman
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
-from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig, position_planes
 from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
 from vizcomp.training.export import export_depth, in_groups, quantised
 from vizcomp.weights import table

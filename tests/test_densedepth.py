@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
+from vizcomp.depth.densedepth import MOST, DenseDepth, check_file, working_size
 from vizcomp.errors import ModelError
-from vizcomp.nets import densedepth
 
 # Run in a process of its own: tf-keras and Keras 3 share TensorFlow's global state.
 WRITER = """
@@ -81,7 +81,7 @@ def legacy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(path: Path) -> None:
-    network = densedepth.DenseDepth(path)
+    network = DenseDepth(path)
     with np.load(path.with_name("answers.npz")) as answers:
         assert network.parameters == int(answers["parameters"])
         for height in (64, 96):
@@ -102,11 +102,11 @@ def test_a_legacy_file_gives_what_tf_keras_gives(legacy: Path) -> None:
 def test_the_published_architecture(tmp_path: Path, width: int, kind: str, parameters: float) -> None:
     path = written(tmp_path, "DenseNet169", width, kind)
     compare(path)
-    assert densedepth.DenseDepth(path).parameters == pytest.approx(parameters, rel=0.01)
+    assert DenseDepth(path).parameters == pytest.approx(parameters, rel=0.01)
 
 
 def test_any_size_and_flip(legacy: Path) -> None:
-    network = densedepth.DenseDepth(legacy)
+    network = DenseDepth(legacy)
     image = np.random.default_rng(1).integers(0, 255, (1, 45, 71, 3), np.uint8)
     found = network(image)
     assert found.shape == (1, 23, 36)
@@ -131,16 +131,16 @@ def test_torch_loads_after_it(legacy: Path) -> None:
 
 @pytest.mark.parametrize(("size", "wanted"), [("auto", (480, 640)), ("full", (1200, 1600)), ("320x240", (240, 320))])
 def test_working_sizes(size: str, wanted: tuple[int, int]) -> None:
-    assert densedepth.working_size(1200, 1600, size) == wanted
+    assert working_size(1200, 1600, size) == wanted
 
 
 def test_small_photos_are_not_enlarged_and_large_ones_are_bounded() -> None:
-    assert densedepth.working_size(100, 50, "auto") == (100, 50)
-    height, width = densedepth.working_size(8000, 6000, "full")
-    assert height * width <= 1.001 * densedepth.MOST
+    assert working_size(100, 50, "auto") == (100, 50)
+    height, width = working_size(8000, 6000, "full")
+    assert height * width <= 1.001 * MOST
     for size in ("", "x", "640", "640x", "10x10", "9000x100", "2000x2000"):
         with pytest.raises(ValueError, match="size"):
-            densedepth.working_size(10, 10, size)
+            working_size(10, 10, size)
 
 
 def changed(legacy: Path, folder: Path, change: Callable[[Any, dict[str, Any]], None]) -> Path:
@@ -200,7 +200,7 @@ def nested(file: Any, config: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [registered, of_keras_3, nested])
 def test_other_forms_of_the_same_network(legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None]) -> None:
     path = changed(legacy, tmp_path, change)
-    densedepth.check_file(path)
+    check_file(path)
     path.with_name("answers.npz").write_bytes(legacy.with_name("answers.npz").read_bytes())
     compare(path)
 
@@ -262,7 +262,7 @@ def sequential(_file: Any, config: dict[str, Any]) -> None:
 )
 def test_other_files_are_refused(legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None], why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        densedepth.DenseDepth(changed(legacy, tmp_path, change))
+        DenseDepth(changed(legacy, tmp_path, change))
 
 
 def test_no_hdf5_and_cut_off(legacy: Path, tmp_path: Path) -> None:
@@ -270,9 +270,9 @@ def test_no_hdf5_and_cut_off(legacy: Path, tmp_path: Path) -> None:
     for content, why in ((b"", "not HDF5"), (b"<html>", "begin with b'<html>'"), (legacy.read_bytes()[:400_000], "cut off")):
         path.write_bytes(content)
         with pytest.raises(ModelError, match=why):
-            densedepth.DenseDepth(path)
+            DenseDepth(path)
     with pytest.raises(ModelError, match="No such file"):
-        densedepth.DenseDepth(tmp_path / "absent.h5")
+        DenseDepth(tmp_path / "absent.h5")
 
 
 def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

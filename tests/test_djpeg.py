@@ -12,7 +12,7 @@ from kit import jpeg_bytes
 from PIL import Image, ImageOps
 
 from vizcomp import djpeg, metrics
-from vizcomp.depth import Depth
+from vizcomp.depth.maps import Depth
 from vizcomp.djpeg import DjpegSettings, compress, parse_fraction, parse_size
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.jpeg.image import Component, JpegImage

@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from vizcomp import batch, engines, loop
+from vizcomp import batch as vizcomp_batch
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile, find_inputs
@@ -307,7 +308,7 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
         return compressing(shown, *arguments, **options)
 
     calls: list[str] = []
-    monkeypatch.setattr(batch, "compress", broken)
+    monkeypatch.setattr(vizcomp_batch, "compress", broken)
     records = run(source, tmp_path / "out")
     assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
     error = records["1.png"].error or ""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from vizcomp.depth.maps import read_depth_map
 from vizcomp.errors import InputError, OutputError, UnsupportedError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.names import OutputNames, _safe_part
@@ -23,7 +24,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.write import _rename_to_new, check_output_folder, write_atomic
 from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
 from vizcomp.photos.frame import resize_map, stored, thumbnail, upright
-from vizcomp.photos.photo import decode_jpeg, load, load_bytes, read_depth_map
+from vizcomp.photos.photo import decode_jpeg, load, load_bytes
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

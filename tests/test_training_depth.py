@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError
 from vizcomp.metrics import spearman
-from vizcomp.nets.compact_onnx import CompactDepth, CompactDepthConfig
 from vizcomp.training.depth import SCORE, DepthTask
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
 from vizcomp.training.depth_scores import depth_loss, mean_map

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from vizcomp._version import __version__
 
 if TYPE_CHECKING:
-    from vizcomp.depth import Depth, open_depth
+    from vizcomp.depth.maps import Depth
+    from vizcomp.depth.sources import open_depth
     from vizcomp.djpeg import Compressed, DjpegSettings, compress
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from vizcomp import guide, metrics, verify, vision
 from vizcomp._version import __version__
-from vizcomp.depth import DepthSource, MapFolder, colourise, open_depth, side_by_side
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise, side_by_side
+from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
@@ -49,7 +50,6 @@ VERIFY_RUNGS = (
 # (file size as a share of the source from which this holds, number of trials allowed)
 VERIFY_TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 GALLERY_SIZE = 8
-GALLERY_LONG_SIDE = 1024
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
-from vizcomp import depth, neural
+from vizcomp import neural
 from vizcomp._version import __version__
+from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import DjpegSettings, compress
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
@@ -247,7 +248,7 @@ class DjpegCodec:
         self._settings = DjpegSettings(**values)
         if "mask" in self._settings.guides:
             raise SettingsError(f"{spec}: masks are not at hand in eval", "use depth, detail or uniform")
-        self._source = depth.open_depth("compact", None) if "depth" in self._settings.guides else None
+        self._source = open_depth("compact", None) if "depth" in self._settings.guides else None
 
     def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
         prepared: list[Any] = []

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import guide
-from vizcomp.depth import Depth
+from vizcomp.depth.maps import Depth
 from vizcomp.errors import InputError, SettingsError, UnsupportedError
 from vizcomp.jpeg.image import Component, JpegImage, RealComponent, RealImage
 from vizcomp.jpeg.quantise import quantise

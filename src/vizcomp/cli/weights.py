@@ -139,9 +139,9 @@ def add(
 def _check_of(name: str) -> Callable[[Path], None] | None:
     """What tells whether a file is that of a published network."""
     if name == "nyu":
-        from vizcomp.nets import densedepth
+        from vizcomp.depth.densedepth import check_file
 
-        return densedepth.check_file
+        return check_file
     if name == "inception-v3":
         from vizcomp.nets import classifiers
 

@@ -30,8 +30,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vizcomp.depth.compact import POSITION_STRIDE, CompactDepthConfig
 from vizcomp.errors import ModelError
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig
 from vizcomp.photos.frame import STRIDE
 
 SPREAD_FLOOR = 1e-3  # added to the members' spread before its logarithm

@@ -6,18 +6,16 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
 from vizcomp.jpeg.segments import EXIF, exif_orientation
-from vizcomp.photos.colour import as_array, sample_bits, stretched, to_eight_bit
+from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
     Pixels,
@@ -74,7 +72,7 @@ def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
             `UnsupportedError` of a kind we do not read.
         MissingExtraError: a HEIC without pillow-heif.
     """
-    return load_bytes(_read_photo(path, max_pixels), printable(path), max_pixels=max_pixels)
+    return load_bytes(read_photo(path, max_pixels), printable(path), max_pixels=max_pixels)
 
 
 def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -152,33 +150,7 @@ def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
         yield JpegPixels(image)
 
 
-def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.float32]:
-    """A ready-made depth map: float32 (h, w) in 0..1, bright = near, in the file's stored frame.
-
-    8-bit and 16-bit grey by their full range, colour by its luma (BT.601), transparency ignored; 32-bit integer and
-    float maps by their own least and largest value (all 0 where they are equal; not-a-number counts as far).
-
-    Raises:
-        InputError, FormatError, MissingExtraError: as `load`.
-    """
-    data = _read_photo(Path(path), max_pixels)
-    name = printable(path)
-    with opened(data, name, max_pixels) as (image, kind):
-        decode_image(image, data, name, kind)
-        with pillow_errors(name, kind, data):
-            if image.mode.startswith("I;16"):
-                return np.asarray(image).astype(np.float32) / np.float32(65535)
-            if image.mode in ("I", "F"):
-                values = np.asarray(image)
-                if image.mode == "I" and sample_bits(image, data, kind) == 16 and values.min() >= 0 and values.max() <= 65535:
-                    return values.astype(np.float32) / np.float32(65535)
-                return stretched(values, name)[0]
-            if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
-                image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
-            return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
-
-
-def _read_photo(path: AnyPath, max_pixels: int) -> bytes:
+def read_photo(path: AnyPath, max_pixels: int) -> bytes:
     return read_file(path, check=recognise, max_bytes=16 * max_pixels + (64 << 20))
 
 

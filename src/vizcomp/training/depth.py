@@ -27,9 +27,9 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from vizcomp.datasets.read import read_labelled
+from vizcomp.depth.compact import position_planes
 from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.nets.compact_depth import CompactDepthNet
-from vizcomp.nets.compact_onnx import position_planes
 from vizcomp.training import loop
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
 from vizcomp.training.depth_scores import calibrate, depth_loss, mean_map, member_maps, rank_correlations

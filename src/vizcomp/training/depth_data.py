@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vizcomp.depth.compact import CompactDepthConfig
 from vizcomp.errors import SettingsError, TrainingError, first_line
 from vizcomp.metrics import ByteImage, rank_scale
-from vizcomp.nets.compact_onnx import CompactDepthConfig
 from vizcomp.photos.frame import STRIDE, scale_photo
 from vizcomp.training.settings import check_choices, check_ranges
 

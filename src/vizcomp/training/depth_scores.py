@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from vizcomp.depth.compact import POSITION_STRIDE, CompactDepthConfig, position_planes
 from vizcomp.metrics import ByteImage, spearman
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, ensemble_moments
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig, position_planes
 from vizcomp.photos.frame import pad_to_stride
 from vizcomp.training.depth_data import DepthData
 

@@ -18,10 +18,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from vizcomp.depth.compact import NAME, POSITION_STRIDE, CompactDepthConfig
 from vizcomp.errors import ModelError, first_line
-from vizcomp.nets import compact_onnx, text_regions_onnx
+from vizcomp.nets import text_regions_onnx
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
-from vizcomp.nets.compact_onnx import POSITION_STRIDE, CompactDepthConfig
 from vizcomp.photos.frame import STRIDE
 
 
@@ -68,7 +68,7 @@ def export_depth(
     model = _traced(CompactDepthEnsemble(config, members, prior), (image, position), axes)
     if small:
         _pack(model.graph, config)
-    properties = {"name": compact_onnx.NAME, "config": json.dumps(config.to_dict()), **(metadata or {})}
+    properties = {"name": NAME, "config": json.dumps(config.to_dict()), **(metadata or {})}
     _write(model, path, properties)
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from vizcomp.nets.compact_onnx import POSITION_STRIDE
+from vizcomp.depth.compact import POSITION_STRIDE
 from vizcomp.photos.frame import STRIDE
 from vizcomp.training.depth_data import DepthData, DepthTrainSettings
 

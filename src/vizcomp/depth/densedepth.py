@@ -171,9 +171,6 @@ def _silent() -> Iterator[None]:
         os.close(nothing)
 
 
-# --- the file -------------------------------------------------------------------------------------------------------
-
-
 def check_file(path: Path) -> None:
     """Whether a file is one of DenseDepth, as far as can be told without TensorFlow: its form and its layers.
 
@@ -258,9 +255,6 @@ def _flat(model: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
 
 def _kind(layer: dict[str, Any]) -> str:
     return str(layer["class_name"]).rpartition(">")[2]  # a class that was registered has its package before it
-
-
-# --- the graph ------------------------------------------------------------------------------------------------------
 
 
 def _pair(value: Any) -> Any:

@@ -1,0 +1,102 @@
+"""Names and files of depth networks and map folders to depth sources."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vizcomp.depth.maps import Depth, DepthSource, MapFolder
+from vizcomp.errors import ModelError, SettingsError
+from vizcomp.files.find import InputFile
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo
+
+
+class NetworkDepth:
+    """Depth from a compact network run by ONNX Runtime: the bundled one, or one that `vizcomp train --kind depth` made."""
+
+    def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
+        from vizcomp.depth.compact import CompactDepth
+
+        self._network = CompactDepth(path, threads=threads)
+        self.name = f"compact {self._network.fingerprint[:12]}"
+
+    def __call__(self, photo: Photo, file: InputFile) -> Depth:
+        prediction = self._network(upright(photo.pixels, photo.orientation))
+        return Depth(prediction.depth, prediction.confidence)
+
+
+class DenseNetworkDepth:
+    """Depth from DenseDepth, the published network of the study of 2020 or a user's own training of it.
+
+    Args:
+        size: at which a photo goes through: "auto", "full" or "WIDTHxHEIGHT"; see `nets.densedepth.working_size`.
+        flip: take the mean with the mirrored photo's answer, which takes twice as long.
+    """
+
+    def __init__(self, path: Path, *, size: str = "auto", flip: bool = False, threads: int = 1) -> None:
+        from vizcomp.depth.densedepth import DenseDepth, working_size
+
+        try:
+            working_size(480, 640, size)
+        except ValueError as exc:
+            raise SettingsError(str(exc), "use auto, full, or as 640x480") from exc
+        self._network = DenseDepth(path, threads=threads)
+        self._size, self._flip = size, flip
+        self.name = f"densedepth {self._network.fingerprint[:12]}"
+
+    def __call__(self, photo: Photo, file: InputFile) -> Depth:
+        from vizcomp.depth.densedepth import working_size
+
+        pixels = upright(photo.pixels, photo.orientation)
+        rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+        height, width = working_size(rgb.shape[0], rgb.shape[1], self._size)
+        if (height, width) != rgb.shape[:2]:
+            rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+        metres = self._network(np.ascontiguousarray(rgb)[None], flip=self._flip)[0]
+        near, far = float(metres.min()), float(metres.max())
+        nearness = (far - metres) / (far - near) if far > near else np.full_like(metres, 0.5)
+        return Depth(nearness, metres=metres)
+
+
+def open_depth(
+    model: str, maps: str | None, *, threads: int = 1, size: str = "auto", flip: bool = False, offline: bool = False
+) -> DepthSource:
+    """The source of depth that the settings name.
+
+    Args:
+        model: "compact", the path of an .onnx file made by `vizcomp train --kind depth`, "nyu" (DenseDepth's published
+            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth.
+        maps: folder of ready-made maps; takes precedence over the model.
+        size, flip: as `DenseNetworkDepth`; for its networks only.
+        offline: never touch the network.
+
+    Raises:
+        ModelError: no such model, or a damaged one.
+        WeightsMissingError: the published weights could not be had.
+        SettingsError: `size` or `flip` with another model, or no size.
+        InputError: the folder of maps is missing.
+    """
+    if maps is not None:
+        return MapFolder(Path(maps))
+    path = Path(model)
+    if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
+        from vizcomp.depth.densedepth import check_file
+        from vizcomp.weights import cache
+
+        file = cache.obtain("nyu", offline=offline, check=check_file) if model == "nyu" else path
+        return DenseNetworkDepth(file, size=size, flip=flip, threads=threads)
+    if size != "auto" or flip:
+        raise SettingsError(f"the depth model {model} takes neither a size nor a flip", "they are of nyu and other .h5 files")
+    if model == "compact":
+        return NetworkDepth(threads=threads)
+    if path.suffix == ".onnx" or os.sep in model:
+        if not path.is_file():
+            raise ModelError(f"no depth model at {model}", "train one with: vizcomp train --kind depth")
+        return NetworkDepth(path, threads=threads)
+    raise ModelError(
+        f"unknown depth model {model!r}", "use compact, nyu, or the path of a model.onnx or of an .h5 file of DenseDepth"
+    )

@@ -35,6 +35,7 @@ from PIL import Image
 from textdet import TextSystem, default_cache
 
 from vizcomp import metrics
+from vizcomp.vision.boxes import box_score, match_boxes
 
 DATA = Path(os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"))
 PARTS = ("choose", "report", "all")
@@ -121,7 +122,7 @@ def score_photo(path: Path, codec: Codec, words: bool, cache: Path) -> PhotoScor
         result = np.asarray(image.convert("RGB"))
     system = text_system(cache)
     truth, answer = system(source, words=words), system(result, words=words)
-    pairs = metrics.match_boxes(truth.boxes, answer.boxes)
+    pairs = match_boxes(truth.boxes, answer.boxes)
     readings = kept = 0
     if words and truth.texts is not None and answer.texts is not None:
         readings = sum(1 for text in truth.texts if text)
@@ -204,7 +205,7 @@ def summarise(scores: Sequence[PhotoScore], words: bool) -> dict[str, Any]:
     return {
         "photos": len(scores),
         "bytes": float(np.mean([s.bytes for s in scores])),
-        "f1": metrics.box_score(int(matched), int(reference), int(found)).f1,
+        "f1": box_score(int(matched), int(reference), int(found)).f1,
         "words": float(kept / readings) if words and readings else None,
         "psnr": float(np.mean([s.psnr for s in scores])),
         "ms_ssim": float(np.mean([s.ms_ssim for s in scores])),

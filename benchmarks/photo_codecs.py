@@ -143,7 +143,7 @@ def text_importance(path: Path) -> Any:
 
 @functools.cache
 def _text_system() -> Any:
-    from vizcomp.vision import open_system
+    from vizcomp.vision.systems import open_system
 
     return open_system("text")
 

@@ -23,11 +23,15 @@ from pathlib import Path
 import numpy as np
 from djpeg_text import DATA, PARTS, photos
 
-from vizcomp import batch, verify, vision
+from vizcomp import batch
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.files.find import find_inputs
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import decode_jpeg, load
+from vizcomp.vision import verify
+from vizcomp.vision.answers import Boxes, Comparison, compare
+from vizcomp.vision.system import System
+from vizcomp.vision.systems import open_system
 
 PLAIN_QUALITIES = (5, 12, 17, 23, 30, 38, 47, 57, 67, 77, 82, 86, 90, 92, 95, 97, 100)  # as many rungs as djpeg has, and one more
 
@@ -41,7 +45,7 @@ class Kept:
     trials: int
 
 
-def plain(path: Path, system: vision.System, tolerance: float) -> Kept:
+def plain(path: Path, system: System, tolerance: float) -> Kept:
     """The same search over optimised progressive JPEG, 4:2:0."""
     photo = load(path)
     wanted = system.answers([photo.pixels])[0]
@@ -49,8 +53,8 @@ def plain(path: Path, system: vision.System, tolerance: float) -> Kept:
     def encode(quality: float) -> bytes:
         return encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
 
-    def judge(data: bytes) -> vision.Comparison:
-        return vision.compare(wanted, system.answers([decode_jpeg(data)])[0], tolerance=tolerance)
+    def judge(data: bytes) -> Comparison:
+        return compare(wanted, system.answers([decode_jpeg(data)])[0], tolerance=tolerance)
 
     budget = functools.partial(batch.verify_budget, photo.source_bytes)
     found = verify.smallest(PLAIN_QUALITIES, encode, judge, budget=budget)
@@ -77,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = Path(folder)
         files = find_inputs([str(p) for p in paths])
         run = batch.run_djpeg(files, out, settings, common, jobs=options.jobs)
-        judge = vision.open_system("text")
+        judge = open_system("text")
         false = empty = 0
         for record in run.records:
             if record.output is None or not record.verified:
@@ -85,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with open(record.output, "rb") as file:
                 written = decode_jpeg(file.read())
             before, after = judge.answers([load(Path(record.input)).pixels, written])
-            false += not vision.compare(before, after, tolerance=options.tolerance).same
-            empty += not len(before.quads) if isinstance(before, vision.Boxes) else 0
+            false += not compare(before, after, tolerance=options.tolerance).same
+            empty += not len(before.quads) if isinstance(before, Boxes) else 0
         sizes = [os.path.getsize(r.output) for r in run.records if r.output is not None]
     others = [plain(p, judge, options.tolerance) for p in paths]
     verified = sum(bool(r.verified) for r in run.records)

@@ -751,7 +751,7 @@ def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path
     import torch
     import torchvision
 
-    from vizcomp import vision
+    from vizcomp.vision.systems import open_system
 
     out = io.BytesIO()
     torch.save(torchvision.models.squeezenet1_1().state_dict(), out)
@@ -772,12 +772,12 @@ def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path
     monkeypatch.setattr(torchvision.models, "get_model", model)
     at(wrong)
     with pytest.raises(WeightsMissingError, match="checksum differs"):
-        vision.open_system("torchvision:squeezenet1_1")
+        open_system("torchvision:squeezenet1_1")
     at(right)
     with pytest.raises(WeightsMissingError, match="not in the cache"):
-        vision.open_system("torchvision:squeezenet1_1", offline=True)
-    found = vision.open_system("torchvision:squeezenet1_1")
+        open_system("torchvision:squeezenet1_1", offline=True)
+    found = open_system("torchvision:squeezenet1_1")
     assert found.fingerprint == hashlib.sha256(body).hexdigest()[:12]
     asked = len(server.asked)
-    vision.open_system("torchvision:squeezenet1_1")
+    open_system("torchvision:squeezenet1_1")
     assert len(server.asked) == asked

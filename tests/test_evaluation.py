@@ -13,11 +13,15 @@ import pytest
 from kit import jpeg_bytes, picture
 from PIL import Image
 
-from vizcomp import codecs, evaluation, vision
+from vizcomp import codecs, evaluation
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
 from vizcomp.photos.encode import encode_png
 from vizcomp.results import EvalPoint
+from vizcomp.vision import systems
+from vizcomp.vision.answers import Boxes
+from vizcomp.vision.system import corners_to_quads
+from vizcomp.vision.systems import open_system
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
     assert result.data["images"] == 12
     assert result.data["labels"]
     assert [c["unseen"] for c in result.classifiers] == [False, True]
-    system = vision.open_system("watcher")
+    system = open_system("watcher")
     sources = [picture(10 * at + i) for at in range(2) for i in range(6)]
     names = ["cat"] * 6 + ["ship"] * 6
     right = [system.classes[a.best] == n for a, n in zip(system.answers(sources), names, strict=True)]  # type: ignore[union-attr]
@@ -215,8 +219,8 @@ class Finder:
         for one in pictures:
             if one.mean() < 5:
                 raise RuntimeError("too dark")
-            quads = vision._quads(np.array([[0.0, 0, 10, 10]])) if one.mean() > 120 else np.zeros((0, 4, 2))
-            found.append(vision.Boxes(quads, (), one.shape[1::-1]))
+            quads = corners_to_quads(np.array([[0.0, 0, 10, 10]])) if one.mean() > 120 else np.zeros((0, 4, 2))
+            found.append(Boxes(quads, (), one.shape[1::-1]))
         return found
 
     def importance(self, one: Any) -> Any:
@@ -226,7 +230,7 @@ class Finder:
 def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
-    monkeypatch.setattr(vision, "open_system", lambda name, offline=False: Finder())
+    monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
     evaluation._system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
     evaluation._system.cache_clear()
@@ -241,7 +245,7 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
-    monkeypatch.setattr(vision, "open_system", lambda name, offline=False: Finder())
+    monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
     evaluation._system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
     evaluation._system.cache_clear()

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp import batch, codec_batch, neural, vision
+from vizcomp import batch, codec_batch, neural
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.files.find import find_inputs
 from vizcomp.neural import VzcPack
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import FileRecord
+from vizcomp.vision.systems import open_system
 from vizcomp.vzc import packs
 from vizcomp.vzc.packs import PackReader, PackWriter
 
@@ -133,13 +134,13 @@ def test_found_a_classifier_whose_configuration_is_none(tmp_path: Path, changes:
     whole = tmp_path / "whole.safetensors"
     save(whole, "watcher", build("watcher", guard.TINY_WATCHER), ("a", "b"), {"name": "tiny"})
     with pytest.raises(ModelError, match="configuration"):
-        vision.open_system(str(with_words(tmp_path / "odd.safetensors", whole, **changes)))
+        open_system(str(with_words(tmp_path / "odd.safetensors", whole, **changes)))
 
 
 @pytest.mark.parametrize("name", ["names-no-text.onnx", "empty-answer.onnx"])
 def test_found_onnx_models_whose_names_are_no_text_or_whose_answer_is_empty(name: str) -> None:
     with pytest.raises(ModelError):
-        vision.open_system(str(HERE / "fuzz" / "found" / name))
+        open_system(str(HERE / "fuzz" / "found" / name))
 
 
 def test_an_onnx_model_that_wants_all_memory_for_its_input(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_an_onnx_model_that_wants_all_memory_for_its_input(tmp_path: Path) -> No
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 1_000_000
     (tmp_path / "it.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="more than 8192"):
-        vision.open_system(str(tmp_path / "it.onnx"))
+        open_system(str(tmp_path / "it.onnx"))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])
@@ -161,7 +162,7 @@ def test_models_cut_short(tmp_path: Path, any_model: Path, part: float) -> None:
     with pytest.raises(ModelError):
         neural.NeuralCodec.load(tmp_path / "cut.safetensors")
     with pytest.raises(ModelError):
-        vision.open_system(str(tmp_path / "cut.onnx"))
+        open_system(str(tmp_path / "cut.onnx"))
 
 
 # --- photos -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vizcomp import metrics
+from vizcomp.vision.boxes import box_f1, box_score, match_boxes, polygon_iou
 
 
 def noisy(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -178,13 +179,13 @@ def test_iou_of_boxes_worked_out_by_hand():
     square = [(0, 0), (2, 0), (2, 2), (0, 2)]
     shifted = [(1, 1), (3, 1), (3, 3), (1, 3)]
     diamond = [(1, 0), (2, 1), (1, 2), (0, 1)]
-    assert metrics.polygon_iou(square, square) == pytest.approx(1.0)
-    assert metrics.polygon_iou(square, shifted) == pytest.approx(1 / 7)
-    assert metrics.polygon_iou(square, diamond) == pytest.approx(0.5)
-    assert metrics.polygon_iou(square[::-1], diamond) == pytest.approx(0.5)
-    assert metrics.polygon_iou(square, [(5, 5), (6, 5), (6, 6), (5, 6)]) == 0.0
-    assert metrics.polygon_iou(square, [(0, 0), (2, 0), (2, 0), (0, 0)]) == 0.0
-    assert metrics.polygon_iou(square, [(2, 0), (4, 0), (4, 2), (2, 2)]) == 0.0
+    assert polygon_iou(square, square) == pytest.approx(1.0)
+    assert polygon_iou(square, shifted) == pytest.approx(1 / 7)
+    assert polygon_iou(square, diamond) == pytest.approx(0.5)
+    assert polygon_iou(square[::-1], diamond) == pytest.approx(0.5)
+    assert polygon_iou(square, [(5, 5), (6, 5), (6, 6), (5, 6)]) == 0.0
+    assert polygon_iou(square, [(0, 0), (2, 0), (2, 0), (0, 0)]) == 0.0
+    assert polygon_iou(square, [(2, 0), (4, 0), (4, 2), (2, 2)]) == 0.0
 
 
 def test_iou_of_two_squares_one_turned_by_45_degrees_is_that_of_the_octagon():
@@ -192,7 +193,7 @@ def test_iou_of_two_squares_one_turned_by_45_degrees_is_that_of_the_octagon():
     square = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     turned = [(0, -half), (half, 0), (0, half), (-half, 0)]
     octagon = 8 * (math.sqrt(2) - 1)
-    assert metrics.polygon_iou(square, turned) == pytest.approx(octagon / (8 - octagon))
+    assert polygon_iou(square, turned) == pytest.approx(octagon / (8 - octagon))
 
 
 corner = st.integers(0, 30)
@@ -207,40 +208,40 @@ def test_iou_of_axis_aligned_boxes_agrees_with_counted_cells(pair):
         grid[y : y + h, x : x + w] = True
         boxes.append([(x, y), (x + w, y), (x + w, y + h), (x, y + h)])
     expected = (grids[0] & grids[1]).sum() / (grids[0] | grids[1]).sum()
-    assert metrics.polygon_iou(boxes[0], boxes[1]) == pytest.approx(expected, abs=1e-9)
-    assert metrics.polygon_iou(boxes[1], boxes[0]) == pytest.approx(expected, abs=1e-9)
+    assert polygon_iou(boxes[0], boxes[1]) == pytest.approx(expected, abs=1e-9)
+    assert polygon_iou(boxes[1], boxes[0]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_matching_is_one_to_one_and_takes_the_largest_overlap_first():
     reference = [[0, 0, 10, 10], [20, 0, 30, 10]]
     found = [[0, 0, 10, 8], [0, 0, 10, 10], [26, 0, 36, 10]]
-    assert metrics.match_boxes(reference, found) == [(0, 1, pytest.approx(1.0))]
-    assert metrics.match_boxes(reference, found, iou=0.2) == [(0, 1, pytest.approx(1.0)), (1, 2, pytest.approx(0.25))]
-    assert metrics.match_boxes(found, reference, iou=0.2) == [(1, 0, pytest.approx(1.0)), (2, 1, pytest.approx(0.25))]
+    assert match_boxes(reference, found) == [(0, 1, pytest.approx(1.0))]
+    assert match_boxes(reference, found, iou=0.2) == [(0, 1, pytest.approx(1.0)), (1, 2, pytest.approx(0.25))]
+    assert match_boxes(found, reference, iou=0.2) == [(1, 0, pytest.approx(1.0)), (2, 1, pytest.approx(0.25))]
 
 
 def test_kinds_of_boxes_mix_and_may_be_empty():
     quads = np.array([[(0, 0), (4, 0), (4, 2), (0, 2)]], float)
-    assert metrics.match_boxes(quads, [[0, 0, 4, 2]]) == [(0, 0, pytest.approx(1.0))]
-    assert metrics.match_boxes([], quads) == []
-    assert metrics.match_boxes(quads, np.zeros((0, 4, 2))) == []
+    assert match_boxes(quads, [[0, 0, 4, 2]]) == [(0, 0, pytest.approx(1.0))]
+    assert match_boxes([], quads) == []
+    assert match_boxes(quads, np.zeros((0, 4, 2))) == []
     with pytest.raises(ValueError, match="boxes must be"):
-        metrics.match_boxes(np.zeros((2, 5)), quads)
+        match_boxes(np.zeros((2, 5)), quads)
     with pytest.raises(ValueError, match="iou"):
-        metrics.match_boxes(quads, quads, iou=0.0)
+        match_boxes(quads, quads, iou=0.0)
 
 
 def test_f1_is_pooled_over_images():
     one, two = [[0, 0, 10, 10]], [[0, 0, 10, 10], [50, 50, 60, 60]]
-    score = metrics.box_f1([one, two, []], [one, [[50, 50, 60, 60]], one])
+    score = box_f1([one, two, []], [one, [[50, 50, 60, 60]], one])
     assert (score.matched, score.reference, score.found) == (2, 3, 3)
     assert score.f1 == pytest.approx(2 / 3)
-    assert metrics.box_f1([[]], [[]]).f1 == 1.0
-    assert metrics.box_f1([one], [[]]).f1 == 0.0
+    assert box_f1([[]], [[]]).f1 == 1.0
+    assert box_f1([one], [[]]).f1 == 0.0
     with pytest.raises(ValueError, match="images"):
-        metrics.box_f1([one], [])
+        box_f1([one], [])
     with pytest.raises(ValueError, match="matched"):
-        metrics.box_score(3, 2, 5)
+        box_score(3, 2, 5)
 
 
 def turned_box(rng: np.random.Generator) -> np.ndarray:
@@ -273,7 +274,7 @@ def test_box_score_agrees_with_a_slow_plain_computation():
             i, j = np.unravel_index(table.argmax(), table.shape)
             table[i, :] = table[:, j] = 0
             matched += 1
-    score = metrics.box_f1(reference, found)
+    score = box_f1(reference, found)
     count_a, count_b = sum(map(len, reference)), sum(map(len, found))
     assert 60 < matched < count_a
     assert (score.matched, score.reference, score.found) == (matched, count_a, count_b)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import vision
 from vizcomp.cli import app
 from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError
 from vizcomp.nets import classifiers
 from vizcomp.nets.inception import Inception
+from vizcomp.vision.systems import open_system
 from vizcomp.weights import cache as weights_cache
 
 
@@ -40,7 +40,7 @@ def published(folder: Path, state: dict[str, Any]) -> Path:
 
 def test_the_published_state_dict_loads_by_name(tmp_path: Path, state: dict[str, Any]) -> None:
     with pytest.raises(WeightsMissingError, match="not in the cache"):
-        vision.open_system("inception-v3")
+        open_system("inception-v3")
     added = CliRunner().invoke(app, ["weights", "add", "inception-v3", str(published(tmp_path, state))])
     assert added.exit_code == 0
     assert "normalisation of 2021 assumed" in " ".join(added.output.split())
@@ -52,7 +52,7 @@ def test_the_published_state_dict_loads_by_name(tmp_path: Path, state: dict[str,
         scaled = torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - torch.tensor((0.4914, 0.4822, 0.4465)).view(1, 3, 1, 1)
         with torch.inference_mode():
             wanted = network.eval()(scaled / torch.tensor(deviation).view(1, 3, 1, 1)).softmax(1)[0].numpy()
-        system = vision.open_system("inception-v3")
+        system = open_system("inception-v3")
         assert system.classes == classifiers.CIFAR_CLASSES
         answer = system.answers([image])[0]
         np.testing.assert_allclose(answer.probabilities, wanted, atol=1e-5)  # type: ignore[union-attr]

@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp import batch, codec_batch, engines, verify, vision
+from vizcomp import batch, codec_batch, engines
 from vizcomp.photos.photo import load
-from vizcomp.vision import Boxes, Classes, Comparison
+from vizcomp.vision import systems as vision_systems
+from vizcomp.vision import verify
+from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, compare
+from vizcomp.vision.system import System
+from vizcomp.vision.systems import open_system
 
 Run = Callable[..., tuple[int, str]]
 
@@ -29,8 +33,8 @@ class Contrast:
     def __init__(self, step: float = 0.5) -> None:
         self.step = step
 
-    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
-        found: list[vision.Answer] = []
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        found: list[Answer] = []
         for image in images:
             detail = np.abs(np.diff(image.astype(np.float32), axis=0)).mean()
             probabilities = np.zeros(1000, np.float32)
@@ -48,7 +52,7 @@ class Never(Contrast):
     def __init__(self) -> None:
         self.calls = 0
 
-    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
         self.calls += 1
         return [Boxes(np.zeros((self.calls, 4, 2)))] * len(images)
 
@@ -56,7 +60,7 @@ class Never(Contrast):
 class Throws(Contrast):
     """Fails on bright pictures."""
 
-    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
         if any(i.mean() > 200 for i in images):
             raise ValueError("too bright\nto see")
         return super().answers(images)
@@ -67,11 +71,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     """Runs a command in this process with systems of these tests by name."""
     systems = {"contrast": Contrast, "never": Never, "throws": Throws, "coarse": lambda: Contrast(1000.0)}
 
-    def opened(name: str, *, offline: bool = False) -> vision.System:
+    def opened(name: str, *, offline: bool = False) -> System:
         return systems[name]() if name in systems else real(name, offline=offline)
 
-    real = vision.open_system
-    monkeypatch.setattr(vision, "open_system", opened)
+    real = open_system
+    monkeypatch.setattr(vision_systems, "open_system", opened)
     monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
@@ -140,7 +144,7 @@ def square(at: int) -> np.ndarray:
     return np.array([[at, 0], [at + 10, 0], [at + 10, 10], [at, 10]], np.float64)[None]
 
 
-def searched(needs: list[int], rest_needs: int) -> tuple[verify.Found, verify.Found]:
+def searched(needs: list[int], rest_needs: int) -> tuple[verify.Verified, verify.Verified]:
     """Without and with mending. Each place needs a rung of its own, the rest another; the bytes say what is given to whom."""
     made: list[tuple[int, list[int]]] = []
 
@@ -159,7 +163,7 @@ def searched(needs: list[int], rest_needs: int) -> tuple[verify.Found, verify.Fo
         rest, fine, mended = json.loads(data)[:3]
         missed = [i for i, need in enumerate(needs) if (fine if i in mended else rest) < need]
         same = not missed and rest >= rest_needs
-        where = np.concatenate([vision.NOWHERE, *(square(100 * i) for i in missed)])
+        where = np.concatenate([NOWHERE, *(square(100 * i) for i in missed)])
         return Comparison(float(same), same, unlike=where)
 
     plain = verify.smallest(range(17), encode, judge)
@@ -231,7 +235,7 @@ class Spots:
     def __init__(self, source: np.ndarray) -> None:
         self.source = source
 
-    def answers(self, images: Sequence[np.ndarray]) -> list[vision.Answer]:
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
         found = []
         for image in images:
             seen = []
@@ -252,8 +256,10 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     source = seen(tmp_path / "a.jpg")
-    real = vision.open_system
-    monkeypatch.setattr(vision, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
+    real = open_system
+    monkeypatch.setattr(
+        vision_systems, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name)
+    )
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
     monkeypatch.setattr(verify, "smallest", lambda *a, mend, **k: searched(*a, **k))
@@ -271,10 +277,10 @@ def test_a_photo_without_detections_is_named(
     run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
-    real = vision.open_system
+    real = open_system
     nothing = Spots(255 - np.tile(np.arange(400, dtype=np.uint8)[:, None, None], (1, 600, 3)) % 2 * 255)
     assert not len(nothing.answers([seen(tmp_path / "a.jpg")])[0].quads)  # type: ignore[union-attr]
-    monkeypatch.setattr(vision, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
+    monkeypatch.setattr(vision_systems, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
     for name in ("spots", "contrast"):
         run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", "--verify", name, "-j", 1)
         row = rows(tmp_path / name)["a.jpg"]
@@ -308,7 +314,7 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: P
         assert row["verify_score"] == 1.0
         assert 1 <= int(str(row["verify_trials"])) <= verify.TRIALS + 1
         before, after = system.answers([seen(sources / name), seen(Path(str(row["output"])))])
-        assert vision.compare(before, after).same
+        assert compare(before, after).same
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
     for name, row in rows(tmp_path / "loose").items():
         assert row["quality"] == batch.VERIFY_RUNGS[0][0]
@@ -402,6 +408,6 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
     for row in json.loads(out[: out.rindex("}") + 1])["files"]:
         decoded = codec.decode(Path(row["output"]).read_bytes()).image
         decoded = np.repeat(decoded[..., None], 3, 2) if decoded.ndim == 2 else decoded
-        same = vision.compare(*system.answers([seen(Path(row["input"])), decoded])).same
+        same = compare(*system.answers([seen(Path(row["input"])), decoded])).same
         assert row["verified"] is same
         assert row["output_bytes"] == Path(row["output"]).stat().st_size

@@ -12,9 +12,13 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from vizcomp import vision
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError
-from vizcomp.vision import Boxes, Classes, OnnxSystem, OnnxWords, compare
+from vizcomp.vision.answers import NOWHERE, Boxes, Classes, compare, together
+from vizcomp.vision.onnx_systems import OnnxOptions, OnnxSystem
+from vizcomp.vision.system import boxes_importance, corners_to_quads, fitted, surroundings
+from vizcomp.vision.systems import GROUP, open_system
+from vizcomp.vision.text_system import LOSS_PER_DOUBLING, MAX_LOSS, lettering_worth
+from vizcomp.vision.torch_systems import TorchClassifier
 
 
 def classes(*probabilities: float) -> Classes:
@@ -22,7 +26,7 @@ def classes(*probabilities: float) -> Classes:
 
 
 def boxes(*corners: tuple[float, float, float, float], labels: tuple[str, ...] = ()) -> Boxes:
-    return Boxes(vision._quads(np.array(corners, float).reshape(-1, 4)), labels, (100, 100))
+    return Boxes(corners_to_quads(np.array(corners, float).reshape(-1, 4)), labels, (100, 100))
 
 
 def test_classes_are_the_same_while_the_best_stays_the_best() -> None:
@@ -54,19 +58,19 @@ def test_where_two_answers_differ() -> None:
     found = compare(before, others, where=True)
     assert found.unlike is not None
     assert found.unlike[:, 0].tolist() == [[50, 50], [20, 20], [50, 50]]  # the cat, then what stands in its place and another
-    places = vision.together(vision.NOWHERE, found.unlike)
+    places = together(NOWHERE, found.unlike)
     assert places[:, 0].tolist() == [[50, 50], [20, 20]]
-    assert len(vision.together(places, found.unlike)) == 2
+    assert len(together(places, found.unlike)) == 2
     same = compare(before, before, where=True).unlike
     assert same is not None
     assert not len(same)
     assert compare(before, others).unlike is None
-    assert not len(vision.together(vision.NOWHERE, compare(classes(1, 0), classes(0, 1), where=True).unlike))
-    around = vision.surroundings(places[:1], 100, 120)
+    assert not len(together(NOWHERE, compare(classes(1, 0), classes(0, 1), where=True).unlike))
+    around = surroundings(places[:1], 100, 120)
     assert around.shape == (100, 120)
     assert around[50:60, 50:80].min() == around[55 - 25, 65] == 1  # 16 pixels, half the height and the margin
     assert around[0, 0] == around[99, 119] == 0
-    assert not vision.surroundings(vision.NOWHERE, 8, 8).any()
+    assert not surroundings(NOWHERE, 8, 8).any()
 
 
 def test_boxes_of_other_labels_do_not_match() -> None:
@@ -86,7 +90,7 @@ def test_answers_of_two_kinds_cannot_be_compared() -> None:
 def test_bundled_classifiers_answer_and_say_where_they_look() -> None:
     images = [np.full((40, 60, 3), 200, np.uint8), np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)]
     for name in ("inception", "watcher"):
-        system = vision.open_system(name)
+        system = open_system(name)
         answers = system.answers(images)
         assert len(system.classes) == 10
         for answer in answers:
@@ -105,8 +109,8 @@ def test_in_a_hurry_the_best_class_is_the_same(monkeypatch: pytest.MonkeyPatch) 
     noise = np.random.default_rng(1).integers(0, 255, (70, 8, 8, 3), np.uint8)
     images = [image.repeat(4, 0).repeat(4, 1) for image in noise]
     for name in ("inception", "watcher"):
-        system = vision.open_system(name)
-        assert isinstance(system, vision.TorchClassifier)
+        system = open_system(name)
+        assert isinstance(system, TorchClassifier)
         calm = system.answers(images)
         for able in (False, True):
             monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able, raising=False)
@@ -121,12 +125,12 @@ def test_in_a_hurry_the_best_class_is_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_importance_of_boxes_has_a_margin() -> None:
-    found = vision.boxes_importance(boxes((40, 40, 60, 50)).quads, 100, 100)
+    found = boxes_importance(boxes((40, 40, 60, 50)).quads, 100, 100)
     assert found.shape == (100, 100)
     assert (found[32:58, 32:68] == 1).all()
     assert (np.diff(found[57:66, 50]) < 0).all(), "it falls beyond the margin"
     assert found[:20].sum() == found[70:].sum() == 0
-    edge = vision.boxes_importance(boxes((-20, -20, 5, 5), (200, 200, 300, 300)).quads, 100, 100)
+    edge = boxes_importance(boxes((-20, -20, 5, 5), (200, 200, 300, 300)).quads, 100, 100)
     assert edge[0, 0] == 1
     assert edge[50:].sum() == 0
 
@@ -134,33 +138,33 @@ def test_importance_of_boxes_has_a_margin() -> None:
 def test_large_lettering_is_worth_less() -> None:
     tall = (5, 20, 40, 80, 160, 320)
     quads = np.concatenate([boxes((0, 0, 600, side)).quads for side in tall])
-    worth = vision.lettering_worth(quads, 480, 640)
+    worth = lettering_worth(quads, 480, 640)
     assert worth[:2].tolist() == [1, 1]
     assert (np.diff(worth[1:]) < 0).all()
-    assert np.allclose(np.diff(worth[2:]), -vision.LESS_LARGE)
-    assert vision.lettering_worth(100 * quads, 480, 640).min() == 1 - vision.MOST_LESS
-    assert np.allclose(vision.lettering_worth(2 * quads, 4000, 3000), vision.lettering_worth(quads, 1500, 2000))
-    assert (vision.lettering_worth(2 * quads, 960, 1280) >= vision.lettering_worth(2 * quads, 480, 640)).all()
-    assert vision.lettering_worth(quads[:0], 480, 640).shape == (0,)
-    found = vision.boxes_importance(boxes((0, 0, 20, 20), (60, 60, 90, 90)).quads, 100, 100, np.array([1.0, 0.5]))
+    assert np.allclose(np.diff(worth[2:]), -LOSS_PER_DOUBLING)
+    assert lettering_worth(100 * quads, 480, 640).min() == 1 - MAX_LOSS
+    assert np.allclose(lettering_worth(2 * quads, 4000, 3000), lettering_worth(quads, 1500, 2000))
+    assert (lettering_worth(2 * quads, 960, 1280) >= lettering_worth(2 * quads, 480, 640)).all()
+    assert lettering_worth(quads[:0], 480, 640).shape == (0,)
+    found = boxes_importance(boxes((0, 0, 20, 20), (60, 60, 90, 90)).quads, 100, 100, np.array([1.0, 0.5]))
     assert (found[5, 5], found[75, 75]) == (1, 0.5)
 
 
 @pytest.mark.parametrize("shape", [(64, 32), (32, 64), (7, 200), (1, 1), (32, 32)])
 def test_fitting_covers_and_cuts(shape: tuple[int, int]) -> None:
-    assert vision.fitted(np.zeros((*shape, 3), np.uint8), 32, 32).shape == (32, 32, 3)
+    assert fitted(np.zeros((*shape, 3), np.uint8), 32, 32).shape == (32, 32, 3)
 
 
 def test_unknown_systems_are_refused() -> None:
     for name in ("nothing", "no/such.onnx", "no/such.safetensors", "photo"):
         with pytest.raises(ModelError):
-            vision.open_system(name)
+            open_system(name)
 
 
 def test_text_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
     with pytest.raises(MissingExtraError, match="rapidocr") as caught:
-        vision.open_system("text")
+        open_system("text")
     assert "vizcomp[text]" in caught.value.hint
 
 
@@ -176,16 +180,16 @@ class Plugged:
 
 def test_systems_join_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        importlib.metadata.EntryPoint("good", f"{__name__}:Plugged", vision.GROUP),
-        importlib.metadata.EntryPoint("bad", f"{__name__}:boxes", vision.GROUP),
-        importlib.metadata.EntryPoint("gone", "no_such_module:x", vision.GROUP),
+        importlib.metadata.EntryPoint("good", f"{__name__}:Plugged", GROUP),
+        importlib.metadata.EntryPoint("bad", f"{__name__}:boxes", GROUP),
+        importlib.metadata.EntryPoint("gone", "no_such_module:x", GROUP),
     ]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == vision.GROUP else [])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == GROUP else [])
     monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
-    assert vision.open_system("good").classes == ("a", "b")
+    assert open_system("good").classes == ("a", "b")
     for name in ("bad", "gone"):
         with pytest.raises(ModelError):
-            vision.open_system(name)
+            open_system(name)
 
 
 # --- ONNX -----------------------------------------------------------------------------------------------------------
@@ -232,7 +236,7 @@ def test_the_words_beside_an_onnx_model_are_obeyed(tmp_path: Path) -> None:
     path = classifier(tmp_path / "m.onnx")
     words = {"order": "BGR", "range": 255, "mean": [0, 0, 0], "std": [255, 255, 255], "classes": ["blue", "green", "red"]}
     (tmp_path / "m.json").write_text(json.dumps(words))
-    system = vision.open_system(str(path))
+    system = open_system(str(path))
     assert system.answers([coloured(255, 0, 0)])[0].words().startswith("red")
 
 
@@ -254,7 +258,7 @@ def test_wrong_words_beside_a_model_are_refused(tmp_path: Path, words: str) -> N
     path = classifier(tmp_path / "m.onnx")
     (tmp_path / "m.json").write_text(words)
     with pytest.raises(ModelError):
-        vision.open_system(str(path))
+        open_system(str(path))
 
 
 def test_models_that_take_no_image_are_refused(tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_models_that_take_no_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
-    system = OnnxSystem(classifier(tmp_path / "m.onnx"), OnnxWords(std=(1e-45, 1.0, 1.0)))
+    system = OnnxSystem(classifier(tmp_path / "m.onnx"), OnnxOptions(std=(1e-45, 1.0, 1.0)))
     with pytest.raises(VizcompError):
         system.answers([coloured(255, 0, 0)])
 
@@ -296,7 +300,7 @@ def detector(path: Path) -> Path:
 
 
 def test_an_onnx_detector_answers_in_the_pixels_of_the_image(tmp_path: Path) -> None:
-    system = OnnxSystem(detector(tmp_path / "d.onnx"), OnnxWords(classes=("cat", "dog")))
+    system = OnnxSystem(detector(tmp_path / "d.onnx"), OnnxOptions(classes=("cat", "dog")))
     assert system.kind == "boxes"
     answer = system.answers([np.zeros((40, 20, 3), np.uint8)])[0]
     assert isinstance(answer, Boxes)

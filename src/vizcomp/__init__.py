@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from vizcomp.files.find import find_inputs
     from vizcomp.neural import NeuralCodec, VzcPack, decode
     from vizcomp.photos.photo import Photo, load
-    from vizcomp.vision import compare, open_system
+    from vizcomp.vision.answers import compare
+    from vizcomp.vision.systems import open_system
 
 _HOMES = {
     "Compressed": "djpeg",

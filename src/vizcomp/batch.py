@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import guide, metrics, verify, vision
+from vizcomp import guide, metrics
 from vizcomp._version import __version__
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise, side_by_side
 from vizcomp.depth.sources import open_depth
@@ -39,6 +39,10 @@ from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
 from vizcomp.photos.frame import resize_map, upright
 from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes, to_srgb
 from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.vision import verify as vision_verify
+from vizcomp.vision.answers import Comparison, Quads, compare, is_empty
+from vizcomp.vision.system import System, surroundings
+from vizcomp.vision.systems import open_system
 from vizcomp.weights.sessions import return_memory
 
 # rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
@@ -302,9 +306,9 @@ def _systems_of(settings: DjpegSettings) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def system_by_name(name: str, offline: bool) -> vision.System:
+def system_by_name(name: str, offline: bool) -> System:
     """A system opened once for each process."""
-    return vision.open_system(name, offline=offline)
+    return open_system(name, offline=offline)
 
 
 def _seen(photo: Photo) -> Pixels:
@@ -327,7 +331,7 @@ def system_errors(name: str) -> Iterator[None]:
 
 def _verified(
     prepared: Prepared, photo: Photo, name: str, batch: BatchSettings
-) -> tuple[verify.Found[tuple[float, float]], tuple[str, ...]]:
+) -> tuple[vision_verify.Verified[tuple[float, float]], tuple[str, ...]]:
     """The smallest file on which the system answers the same, and notices; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
     seen = _seen(photo)
@@ -336,22 +340,22 @@ def _verified(
     height, width = seen.shape[:2]
     del seen
 
-    def judge(data: bytes) -> vision.Comparison:
+    def judge(data: bytes) -> Comparison:
         result = load_bytes(data, name, max_pixels=batch.max_pixels)
         with system_errors(batch.verify):
-            return vision.compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance, where=True)
+            return compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance, where=True)
 
-    def mend(rest: tuple[float, float], fine: tuple[float, float], places: vision.Quads) -> bytes:
-        return prepared.mended(*rest, fine[0], vision.surroundings(places, height, width))
+    def mend(rest: tuple[float, float], fine: tuple[float, float], places: Quads) -> bytes:
+        return prepared.mended(*rest, fine[0], surroundings(places, height, width))
 
-    found = verify.smallest(
+    found = vision_verify.smallest(
         VERIFY_RUNGS,
         lambda rung: prepared.at(*rung),
         judge,
         mend=mend,
         budget=functools.partial(verify_budget, photo.source_bytes),
     )
-    if vision.is_empty(wanted):
+    if is_empty(wanted):
         return found, (f"{batch.verify} finds nothing on the source, so nothing holds the quality up",)
     return found, ()
 
@@ -403,7 +407,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     for name in _systems_of(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(_seen(photo))
-    found: verify.Found[tuple[float, float]] | None = None
+    found: vision_verify.Verified[tuple[float, float]] | None = None
     if batch.verify:
         prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
         found, notices = _verified(prepared, photo, file.shown, batch)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import neural, verify, vision
+from vizcomp import neural
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, in_worker
@@ -40,6 +40,8 @@ from vizcomp.photos.encode import encode_png
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import CodecRecord, CodecStatus, CodecTotals
+from vizcomp.vision import verify as vision_verify
+from vizcomp.vision.answers import Answer, Comparison, compare
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_ITERATIONS, TAG_ALPHA, check_name
@@ -152,7 +154,7 @@ class _Image:
     stored: vzc.Vzc | None = None
     data: bytes = b""
     entry: PackEntry | None = None
-    found: verify.Found[int] | None = None
+    found: vision_verify.Verified[int] | None = None
     written: bool = False
 
     @property
@@ -467,11 +469,11 @@ def _encode(group: list[_Image], task: EncodeTask) -> None:
         item.data = data if item.found is None else item.found.data
 
 
-def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> verify.Found[int]:
+def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> vision_verify.Verified[int]:
     """The fewest iterations of a file on which the system answers as on the source; each verdict is on the decoded file."""
     system = system_by_name(settings.verify, settings.offline)
 
-    def answer(image: Pixels) -> vision.Answer:
+    def answer(image: Pixels) -> Answer:
         with system_errors(settings.verify):
             return system.answers([np.ascontiguousarray(_rgb(image))])[0]
 
@@ -483,10 +485,10 @@ def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeS
         chunks = list(file.chunks)[:count]
         return vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=header.grey)
 
-    def judge(written: bytes) -> vision.Comparison:
-        return vision.compare(wanted, answer(codec.decode(written).image), tolerance=settings.tolerance)
+    def judge(written: bytes) -> Comparison:
+        return compare(wanted, answer(codec.decode(written).image), tolerance=settings.tolerance)
 
-    return verify.smallest(range(1, len(file.chunks) + 1), shortened, judge)
+    return vision_verify.smallest(range(1, len(file.chunks) + 1), shortened, judge)
 
 
 def _rgb(image: Pixels) -> Pixels:

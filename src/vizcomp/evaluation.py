@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import codecs, metrics, vision
+from vizcomp import codecs, metrics
 from vizcomp._version import __version__
 from vizcomp.datasets.cifar import cifar10_archive
 from vizcomp.datasets.labelled import LabelledImages
@@ -43,6 +43,11 @@ from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.photos.frame import thumbnail, upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import EvalExample, EvalPoint, EvalResult
+from vizcomp.vision.answers import Answer, Boxes, Classes, Comparison, compare, is_empty
+from vizcomp.vision.boxes import box_score
+from vizcomp.vision.system import System, fitted
+from vizcomp.vision.systems import open_system
+from vizcomp.vision.torch_systems import TorchClassifier
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -143,9 +148,7 @@ def _mapped(folder: str) -> Pixels:
     return np.memmap(Path(folder) / "pixels", np.uint8, "r")
 
 
-def _read_data(
-    settings: EvalSettings, folder: str, side: int, first: vision.System, on_skip: Callable[[str, str], None]
-) -> _Data:
+def _read_data(settings: EvalSettings, folder: str, side: int, first: System, on_skip: Callable[[str, str], None]) -> _Data:
     """The images that are evaluated; `side` cuts all of them to squares of this size, 0 leaves photos as they are."""
     path, warnings, name = _where(settings) if side or settings.data else (None, [_SAMPLES_SAID], _SAMPLES_NAME)
     labelled = None
@@ -288,7 +291,7 @@ def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callab
             there = file.path if isinstance(file.path, Path) else None
             original = there if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
             if side:
-                rgb = vision.fitted(np.ascontiguousarray(rgb), side, side)
+                rgb = fitted(np.ascontiguousarray(rgb), side, side)
             elif height * width > MAX_PIXELS:
                 rgb = thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
             whole = rgb.shape[:2] == (height, width)
@@ -315,7 +318,7 @@ class _Task:
     codec: str
     systems: tuple[str, ...]
     offline: bool
-    reference: tuple[tuple[vision.Answer | None, ...], ...] = ()  # for each system, for each image
+    reference: tuple[tuple[Answer | None, ...], ...] = ()  # for each system, for each image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,14 +332,14 @@ class _Row:
     ms_ssim: float
     best: tuple[int, ...]  # class, -1 for boxes
     within5: tuple[bool, ...]
-    comparisons: tuple[vision.Comparison | None, ...]  # None where the system failed
+    comparisons: tuple[Comparison | None, ...]  # None where the system failed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Done:
     """What came of a task."""
 
-    answers: tuple[tuple[vision.Answer | None, ...], ...] = ()
+    answers: tuple[tuple[Answer | None, ...], ...] = ()
     points: tuple[tuple[str, str, tuple[_Row, ...], float, float], ...] = ()  # series, setting, rows, seconds
     errors: tuple[str, ...] = ()
     failed: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
@@ -370,15 +373,15 @@ class _Done:
 
 def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *answers: Sequence[Any]) -> _Row:
     best, within5, comparisons = answers
-    compared = tuple(c and vision.Comparison(*c) for c in comparisons)
+    compared = tuple(c and Comparison(*c) for c in comparisons)
     return _Row(index, size, payload, psnr, ms_ssim, tuple(best), tuple(within5), compared)
 
 
 @functools.lru_cache(maxsize=8)
-def _system(name: str, offline: bool) -> vision.System:
+def _system(name: str, offline: bool) -> System:
     _one_thread()
-    system = vision.open_system(name, offline=offline)
-    if isinstance(system, vision.TorchClassifier) and not name.startswith("torchvision:"):
+    system = open_system(name, offline=offline)
+    if isinstance(system, TorchClassifier) and not name.startswith("torchvision:"):
         system.hurry()
     return system
 
@@ -436,29 +439,27 @@ def _work(task: _Task) -> _Done:
 
 
 def _judged(
-    source: Pixels, result: Pixels, answers: Sequence[vision.Answer | None], reference: Sequence[vision.Answer | None]
+    source: Pixels, result: Pixels, answers: Sequence[Answer | None], reference: Sequence[Answer | None]
 ) -> tuple[Any, ...]:
     best, within, comparisons = [], [], []
     for answer, before in zip(answers, reference, strict=True):
-        best.append(answer.best if isinstance(answer, vision.Classes) else -1)
-        if isinstance(answer, vision.Classes) and isinstance(before, vision.Classes):
+        best.append(answer.best if isinstance(answer, Classes) else -1)
+        if isinstance(answer, Classes) and isinstance(before, Classes):
             within.append(before.best in np.argsort(-answer.probabilities, kind="stable")[:5])
         else:
             within.append(False)
-        comparisons.append(None if answer is None or before is None else vision.compare(before, answer))
+        comparisons.append(None if answer is None or before is None else compare(before, answer))
     return metrics.psnr(source, result), metrics.ms_ssim(source, result), tuple(best), tuple(within), tuple(comparisons)
 
 
-def _answers(
-    system: vision.System, pictures: Sequence[Pixels], errors: list[str], task: _Task
-) -> tuple[vision.Answer | None, ...]:
+def _answers(system: System, pictures: Sequence[Pixels], errors: list[str], task: _Task) -> tuple[Answer | None, ...]:
     """The answers; where a system throws on a batch each image is tried alone, and None is for those it cannot take."""
     if not pictures:
         return ()
     try:
         return tuple(system.answers(pictures))
     except Exception:  # a user's own model may throw anything
-        found: list[vision.Answer | None] = []
+        found: list[Answer | None] = []
         for picture in pictures:
             try:
                 found += system.answers([picture])
@@ -534,7 +535,7 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
                 shared.rmdir()
 
 
-def _named_codecs(settings: EvalSettings, systems: Sequence[vision.System]) -> tuple[list[str], int]:
+def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[list[str], int]:
     """Codecs and baselines, and the side to which all images are cut: that of the first system or codec that has one."""
     side = systems[0].native
     ours = settings.codecs or (("cifar",) if side == 32 else ("djpeg",))
@@ -549,7 +550,7 @@ def _named_codecs(settings: EvalSettings, systems: Sequence[vision.System]) -> t
     return named, side
 
 
-def _check_labels(data: _Data, systems: Sequence[vision.System]) -> None:
+def _check_labels(data: _Data, systems: Sequence[System]) -> None:
     """Labels are of use where the first system's classes are theirs; otherwise agreement is what there is."""
     if data.labels is None:
         return
@@ -564,7 +565,7 @@ def _check_labels(data: _Data, systems: Sequence[vision.System]) -> None:
 def _evaluated(
     settings: EvalSettings,
     data: _Data,
-    systems: Sequence[vision.System],
+    systems: Sequence[System],
     opened: dict[str, codecs.Codec],
     jobs: int,
     engine: str,
@@ -582,7 +583,7 @@ def _evaluated(
         on_progress(Progress(done, total, what))
 
     errors: list[str] = []
-    answers: list[list[vision.Answer | None]] = [[] for _ in systems]
+    answers: list[list[Answer | None]] = [[] for _ in systems]
     tasks = [_Task(data, chunk, "", names, settings.offline) for chunk in chunks]
     for found in _mapped_tasks(tasks, jobs, engine):
         if found.unread:
@@ -668,7 +669,7 @@ def _chunk_size(data: _Data) -> int:
     return CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE
 
 
-def _keys(work: Sequence[_Task], data: _Data, opened: dict[str, codecs.Codec], systems: Sequence[vision.System]) -> list[bytes]:
+def _keys(work: Sequence[_Task], data: _Data, opened: dict[str, codecs.Codec], systems: Sequence[System]) -> list[bytes]:
     """For each task all that decides what comes of it, as one hash."""
     looking = [[s.name, s.kind, s.fingerprint] for s in systems]
     common = [__version__, len(data), _versions(), looking]
@@ -704,28 +705,26 @@ class _Sum:
     failed: int = 0
 
 
-def _empty(answer: vision.Answer | None) -> bool:
-    return answer is None or vision.is_empty(answer)
+def _empty(answer: Answer | None) -> bool:
+    return answer is None or is_empty(answer)
 
 
-def _numbers(system: vision.System, data: _Data) -> list[int] | None:
+def _numbers(system: System, data: _Data) -> list[int] | None:
     """For each of the data's classes its number in the system's answers; None where labels say nothing about it."""
     if data.labels is None or system.kind != "classes" or not set(data.classes) <= set(system.classes):
         return None
     return [system.classes.index(name) for name in data.classes]
 
 
-def _source_accuracy(system: vision.System, answers: Sequence[vision.Answer | None], data: _Data) -> float | None:
+def _source_accuracy(system: System, answers: Sequence[Answer | None], data: _Data) -> float | None:
     numbers = _numbers(system, data)
     if numbers is None or data.labels is None:
         return None
-    right = [isinstance(a, vision.Classes) and a.best == numbers[label] for a, label in zip(answers, data.labels, strict=True)]
+    right = [isinstance(a, Classes) and a.best == numbers[label] for a, label in zip(answers, data.labels, strict=True)]
     return sum(right) / len(right)
 
 
-def _point(
-    series: str, setting: str, ours: bool, one: _Sum, data: _Data, systems: Sequence[vision.System], seed: int
-) -> EvalPoint:
+def _point(series: str, setting: str, ours: bool, one: _Sum, data: _Data, systems: Sequence[System], seed: int) -> EvalPoint:
     rows = one.rows
     count = len(rows)
     accuracy: dict[str, float | None] = {}
@@ -742,7 +741,7 @@ def _point(
             continue
         if system.kind == "boxes":
             counts = np.array([(c.matched, c.reference, c.found) for c in compared], float)
-            score = metrics.box_score(*(int(x) for x in counts.sum(0)))
+            score = box_score(*(int(x) for x in counts.sum(0)))
             agreement[system.name], recall[system.name], precision[system.name] = score.f1, score.recall, score.precision
             interval[system.name] = _bootstrap_f1(counts, seed)
             continue
@@ -807,7 +806,7 @@ def _value(point: EvalPoint, measure: str) -> float | None:
     return (point.accuracy if kind == "accuracy" else point.agreement).get(name)
 
 
-def _measures(points: Sequence[EvalPoint], systems: Sequence[vision.System]) -> list[str]:
+def _measures(points: Sequence[EvalPoint], systems: Sequence[System]) -> list[str]:
     """For each system its accuracy, or its agreement where there is none."""
     return [f"{'accuracy' if any(p.accuracy.get(s.name) is not None for p in points) else 'agreement'}:{s.name}" for s in systems]
 
@@ -819,7 +818,7 @@ def _curves(points: Sequence[EvalPoint]) -> dict[str, list[EvalPoint]]:
     return found
 
 
-def _bd_rates(points: Sequence[EvalPoint], systems: Sequence[vision.System]) -> list[dict[str, Any]]:
+def _bd_rates(points: Sequence[EvalPoint], systems: Sequence[System]) -> list[dict[str, Any]]:
     """Each of our curves against each baseline, by each measure."""
     curves = _curves(points)
     rows = []
@@ -869,7 +868,7 @@ def bytes_at(points: Sequence[EvalPoint], measure: str, level: float) -> float |
     return None
 
 
-def _top(measure: str, systems: Sequence[vision.System], data: _Data, answers: Sequence[Sequence[vision.Answer | None]]) -> float:
+def _top(measure: str, systems: Sequence[System], data: _Data, answers: Sequence[Sequence[Answer | None]]) -> float:
     """What the sources themselves reach: their accuracy, or 1 for agreement."""
     kind, _, name = measure.partition(":")
     if kind != "accuracy":
@@ -880,9 +879,9 @@ def _top(measure: str, systems: Sequence[vision.System], data: _Data, answers: S
 
 def _equal(
     points: Sequence[EvalPoint],
-    systems: Sequence[vision.System],
+    systems: Sequence[System],
     data: _Data,
-    answers: Sequence[Sequence[vision.Answer | None]],
+    answers: Sequence[Sequence[Answer | None]],
 ) -> list[dict[str, Any]]:
     curves = _curves(points)
     rows = []
@@ -914,9 +913,9 @@ def _percent(value: float) -> str:
 def _headline(
     points: Sequence[EvalPoint],
     equal: Sequence[dict[str, Any]],
-    systems: Sequence[vision.System],
+    systems: Sequence[System],
     data: _Data,
-    answers: Sequence[Sequence[vision.Answer | None]],
+    answers: Sequence[Sequence[Answer | None]],
 ) -> str:
     """One sentence: our first codec's cheapest good point, for every system, beside what the best baseline needs for the same."""
     curves = _curves(points)
@@ -956,8 +955,8 @@ def _warnings(
     points: Sequence[EvalPoint],
     errors: Sequence[str],
     data: _Data,
-    answers: Sequence[Sequence[vision.Answer | None]],
-    systems: Sequence[vision.System],
+    answers: Sequence[Sequence[Answer | None]],
+    systems: Sequence[System],
 ) -> list[str]:
     warnings = []
     for system, found in zip(systems, answers, strict=True):
@@ -979,7 +978,7 @@ def _warnings(
     return warnings
 
 
-def _reference_points(data: _Data, systems: Sequence[vision.System]) -> list[dict[str, Any]]:
+def _reference_points(data: _Data, systems: Sequence[System]) -> list[dict[str, Any]]:
     """The original study's published points, where the data are CIFAR-10 and the first system a classifier of it."""
     if data.labels is None or "airplane" not in data.classes or len(data.classes) != 10 or systems[0].kind != "classes":
         return []
@@ -1002,8 +1001,8 @@ def _versions() -> dict[str, str]:
 def _gallery(
     sums: Sequence[tuple[str, EvalPoint, _Sum]],
     data: _Data,
-    systems: Sequence[vision.System],
-    answers: Sequence[Sequence[vision.Answer | None]],
+    systems: Sequence[System],
+    answers: Sequence[Sequence[Answer | None]],
 ) -> list[EvalExample]:
     """The images on which our first codec's middle setting lost most for the systems, worst first."""
     mine = [(name, point, one) for name, point, one in sums if point.ours]
@@ -1034,8 +1033,8 @@ def _gallery(
             before, after = found[row.index], _answers(system, [result], [], _NO_TASK)[0]
             if before is None or after is None:
                 continue
-            words[system.name] = before.words(), after.words(), vision.compare(before, after).same
-            if isinstance(before, vision.Boxes) and isinstance(after, vision.Boxes):
+            words[system.name] = before.words(), after.words(), compare(before, after).same
+            if isinstance(before, Boxes) and isinstance(after, Boxes):
                 scale = np.array([source.shape[1], source.shape[0]], float)
                 boxes[system.name] = tuple(
                     [[(float(x), float(y)) for x, y in q / scale] for q in b.quads] for b in (before, after)

@@ -183,13 +183,14 @@ def make_safetensors(files: list[bytes], dice: random.Random) -> bytes:
 
 
 def read_safetensors(data: bytes, dice: random.Random) -> str:
-    from vizcomp import neural, vision
+    from vizcomp import neural
+    from vizcomp.vision.systems import open_system
 
     def opening(path: Path) -> None:
         if dice.random() < 0.5:
             neural.NeuralCodec.load(path)
         else:
-            vision.open_system(str(path))
+            open_system(str(path))
 
     return opened(".safetensors", data, opening)
 
@@ -233,10 +234,10 @@ def onnx_files() -> list[bytes]:
 def read_onnx(data: bytes, dice: random.Random) -> str:
     import numpy as np
 
-    from vizcomp import vision
+    from vizcomp.vision.systems import open_system
 
     def opening(path: Path) -> None:
-        vision.open_system(str(path)).answers([np.zeros((8, 8, 3), np.uint8)])
+        open_system(str(path)).answers([np.zeros((8, 8, 3), np.uint8)])
 
     return opened(".onnx", data, opening)
 

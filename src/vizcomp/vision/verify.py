@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from vizcomp.vision import NOWHERE, Comparison, Quads, together
+from vizcomp.vision.answers import NOWHERE, Comparison, Quads, together
 
 Rung = TypeVar("Rung")
 
@@ -31,7 +31,7 @@ LAST = 2  # how many rungs are among the last
 
 
 @dataclasses.dataclass(frozen=True)
-class Found(Generic[Rung]):
+class Verified(Generic[Rung]):
     """What a search came to.
 
     Attributes:
@@ -61,7 +61,7 @@ def smallest(
     *,
     mend: Callable[[Rung, Rung, Quads], bytes] | None = None,
     budget: Callable[[int], int] = lambda size: TRIALS,
-) -> Found[Rung]:
+) -> Verified[Rung]:
     """Search the ladder by halves, then look for smaller files than that of the smallest rung that passed.
 
     Args:
@@ -77,12 +77,12 @@ def smallest(
     """
     if not rungs:
         raise ValueError("no rungs")
-    tried: dict[int, Found[Rung]] = {}
+    tried: dict[int, Verified[Rung]] = {}
 
     def passes(at: int) -> bool:
         if at not in tried:
             data = encode(rungs[at])
-            tried[at] = Found(rungs[at], data, judge(data), 0)
+            tried[at] = Verified(rungs[at], data, judge(data), 0)
         return tried[at].verified
 
     low, high = -1, len(rungs)  # every rung up to `low` that was asked failed; `high` passed, or is beyond the ladder
@@ -117,12 +117,12 @@ def _few(places: Quads | None) -> Quads | None:
 def _mended(
     rungs: Sequence[Rung],
     high: int,
-    tried: dict[int, Found[Rung]],
+    tried: dict[int, Verified[Rung]],
     places: Quads,
     mend: Callable[[Rung, Rung, Quads], bytes],
     judge: Callable[[bytes], Comparison],
     budget: Callable[[int], int],
-) -> Found[Rung]:
+) -> Verified[Rung]:
     """Files whose places have the rung `high`, that passed, and lower ones elsewhere; what a failure lacks joins the places."""
     made = len(tried)
     best = tried[high]
@@ -139,7 +139,7 @@ def _mended(
             queue = queue or [rest - 1]
             continue
         made += 1
-        one = Found(rungs[rest], data, judge(data), 0, len(places))
+        one = Verified(rungs[rest], data, judge(data), 0, len(places))
         if one.verified:
             best = one
             queue = [rest - 2, rest - 1] if near_top else [rest - 1]

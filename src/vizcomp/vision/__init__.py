@@ -1,0 +1,1 @@
+"""Who looks, and what "the same answer" means."""

@@ -1,0 +1,139 @@
+"""Answers of vision systems, classes or boxes, and their comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.errors import SettingsError
+from vizcomp.vision.boxes import match_boxes
+
+Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[np.float32]
+Quads = npt.NDArray[np.float64]  # (N, 4, 2), corners x, y in pixels
+
+NOWHERE: Quads = np.empty((0, 4, 2))
+
+SAME_PLACE = 0.3  # IoU from which two boxes are one place
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classes:
+    """What a classifier answers.
+
+    Attributes:
+        probabilities: float32 (C,), sum 1.
+        names: of the classes, or () where the model does not say.
+    """
+
+    probabilities: Array
+    names: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> int:
+        """Index of the most probable class."""
+        return int(self.probabilities.argmax())
+
+    def words(self) -> str:
+        """For people: "cat 93%"."""
+        name = self.names[self.best] if self.names else f"class {self.best}"
+        return f"{name} {100 * float(self.probabilities[self.best]):.0f}%"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Boxes:
+    """What a detector answers.
+
+    Attributes:
+        quads: float64 (N, 4, 2), corners x, y in pixels.
+        labels: of each box, or () where there is one kind only.
+        size: width and height of the image.
+    """
+
+    quads: npt.NDArray[np.float64]
+    labels: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+
+    def words(self) -> str:
+        """For people: "3 boxes" or "2 person, 1 dog"."""
+        if not self.labels:
+            return f"{len(self.quads)} box{'' if len(self.quads) == 1 else 'es'}"
+        counts = {label: self.labels.count(label) for label in dict.fromkeys(self.labels)}
+        return ", ".join(f"{count} {label}" for label, count in counts.items())
+
+
+Answer = Classes | Boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """How an answer stands to the answer on the source.
+
+    Attributes:
+        score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5.
+        same: the verdict.
+        matched, reference, found: boxes; 0 for classes.
+        unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; None where nobody asked for
+            them, or for classes.
+    """
+
+    score: float
+    same: bool
+    matched: int = 0
+    reference: int = 0
+    found: int = 0
+    unlike: Quads | None = dataclasses.field(default=None, compare=False, repr=False)
+
+
+def is_empty(answer: Answer) -> bool:
+    """Whether a detector found nothing; a classifier always says something."""
+    return isinstance(answer, Boxes) and not len(answer.quads)
+
+
+def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
+    """Whether `found`, the answer on a result, is the same as `reference`, the answer on its source.
+
+    Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
+    the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
+    1 - `tolerance`; none against none is the same.
+
+    Args:
+        where: say too which boxes have no partner.
+
+    Raises:
+        SettingsError: answers of different kinds, or of different classes.
+    """
+    if isinstance(reference, Classes) and isinstance(found, Classes):
+        p, q = reference.probabilities, found.probabilities
+        if p.shape != q.shape:
+            raise SettingsError("answers over different classes cannot be compared")
+        same = float(q[reference.best]) >= (1 - tolerance) * float(q.max())
+        return Comparison(float(np.minimum(p, q).sum().clip(0, 1)), bool(same))
+    if isinstance(reference, Boxes) and isinstance(found, Boxes):
+        mine, theirs = _matched(reference, found)
+        count = len(reference.quads) + len(found.quads)
+        score = 2 * len(mine) / count if count else 1.0
+        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
+        same = score >= 1 - tolerance - 1e-12
+        return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
+    raise SettingsError("a classifier's answer cannot be compared with a detector's")
+
+
+def _matched(reference: Boxes, found: Boxes) -> tuple[list[int], list[int]]:
+    """The boxes that have a partner of the same label, by index in each of the answers."""
+    pairs = []
+    for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
+        mine = [i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label]
+        theirs = [i for i in range(len(found.quads)) if label is None or found.labels[i] == label]
+        pairs += [(mine[i], theirs[j]) for i, j, _ in match_boxes(reference.quads[mine], found.quads[theirs])]
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+def together(places: Quads, others: Quads | None) -> Quads:
+    """Some places, and those of the others that overlap none of them."""
+    for quad in NOWHERE if others is None else others:
+        if not match_boxes(places, quad[None], SAME_PLACE):
+            places = np.concatenate([places, quad[None]])
+    return places

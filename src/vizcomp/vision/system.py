@@ -1,0 +1,128 @@
+"""What a vision system owes; helpers that all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.errors import InputError
+from vizcomp.vision.answers import Answer, Array, Boxes, Pixels, Quads
+
+HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
+
+BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
+
+AROUND = 16  # pixels around a box that is to be found again
+
+FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
+LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
+
+
+def surroundings(quads: Quads, height: int, width: int) -> Array:
+    """`boxes_importance` of boxes that are larger by `AROUND` pixels and half their shorter side, all around."""
+    corners = np.stack([quads.min(1), quads.max(1)], 1)  # (N, 2, 2)
+    margin = AROUND + 0.5 * (corners[:, 1] - corners[:, 0]).min(1, keepdims=True)  # (N, 1)
+    return boxes_importance(np.stack([corners[:, 0] - margin, corners[:, 1] + margin], 1), height, width)
+
+
+@runtime_checkable
+class System(Protocol):
+    """What looks at images.
+
+    Attributes:
+        name: by which it was asked for.
+        kind: "classes" or "boxes".
+        fingerprint: names the weights and the version, for a report; 12 hexadecimal digits or a version.
+        classes: names of the classes; () where unknown or none.
+        native: side of the images that it is made for, 0 for any.
+    """
+
+    name: str
+    kind: Literal["classes", "boxes"]
+    fingerprint: str
+    classes: tuple[str, ...]
+    native: int
+
+    def answers(self, images: Sequence[Pixels]) -> list[Answer]:
+        """The answers on uint8 (H, W, 3) RGB images of any sizes, in their order."""
+        ...
+
+    def importance(self, image: Pixels) -> Array:
+        """Where the system looks: float32 (h, w) in 0..1 over the whole image, at any resolution."""
+        ...
+
+
+def file_fingerprint(path: Path) -> str:
+    """The first 12 hexadecimal digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def fitted(image: Pixels, height: int, width: int) -> Pixels:
+    """An image at the size a network wants: scaled until it covers it, then cut in its middle. uint8 (H, W, 3)."""
+    if image.shape[:2] == (height, width):
+        return image
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
+    scaled = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.asarray(scaled.crop((left, top, left + width, top + height)))
+
+
+def boxes_importance(
+    quads: npt.NDArray[np.float64], height: int, width: int, worth: npt.NDArray[np.float64] | None = None
+) -> Array:
+    """1, or what the box is worth, inside each box and a margin around it, falling to 0 over `FALLOFF`: float32 (height, width).
+
+    Quadrilaterals by their bounds. A detector looks at the surroundings of what it finds: with a hard edge in the place of the
+    fall it found fewer boxes again at equal bytes.
+    """
+    found = np.zeros((height, width), np.float32)
+    fall = max(8.0, FALLOFF * max(height, width))
+    for quad, most in zip(quads, np.ones(len(quads)) if worth is None else worth, strict=True):
+        (left, top), (right, bottom) = quad.min(0), quad.max(0)
+        margin = max(8.0, BOX_MARGIN * min(right - left, bottom - top))
+        reach = margin + fall
+        rows = np.arange(max(0, int(top - reach)), min(height, int(np.ceil(bottom + reach))))
+        cols = np.arange(max(0, int(left - reach)), min(width, int(np.ceil(right + reach))))
+        if not len(rows) or not len(cols):
+            continue
+        down = np.maximum(0, np.maximum(top - margin - rows, rows + 1 - bottom - margin))
+        across = np.maximum(0, np.maximum(left - margin - cols, cols + 1 - right - margin))
+        near = 1 - np.hypot(down[:, None], across[None]) / fall
+        place = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
+        found[place] = np.maximum(found[place], most * near.clip(0, 1))
+    return found
+
+
+def softmax(logits: npt.NDArray[Any]) -> Array:
+    shifted = logits.astype(np.float64) - logits.max()
+    powers = np.exp(shifted)
+    return np.asarray(powers / powers.sum(), np.float32)
+
+
+def checked(answer: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    if not np.isfinite(answer).all():
+        raise InputError(f"{name} answers with numbers that are not finite", "check the model and its normalisation")
+    return answer
+
+
+def corners_to_quads(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, 4) left, top, right, bottom to (N, 4, 2)."""
+    x0, y0, x1, y1 = corners.reshape(-1, 4).T
+    return np.stack([np.stack([x0, y0], 1), np.stack([x1, y0], 1), np.stack([x1, y1], 1), np.stack([x0, y1], 1)], 1)
+
+
+def boxes_answer_importance(
+    system: System, image: Pixels, worth: Callable[[Quads, int, int], npt.NDArray[np.float64]] | None = None
+) -> Array:
+    answer = system.answers([image])[0]
+    assert isinstance(answer, Boxes)
+    height, width = image.shape[:2]
+    return boxes_importance(answer.quads, height, width, worth and worth(answer.quads, height, width))

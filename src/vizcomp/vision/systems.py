@@ -1,0 +1,69 @@
+"""The systems that look: what they answer, and what "the same answer" means. The one place that knows.
+
+    system = open_system("text")                     # or inception, watcher, torchvision:NAME, PATH.onnx, PATH.safetensors
+    before, after = system.answers([source, result])
+    compare(before, after).same
+
+An answer is `Classes` (probabilities of classes) or `Boxes` (places, perhaps with labels). Two answers compare to a score in 0..1
+and to a verdict under a tolerance. A further system joins by an entry point of the group `vizcomp.systems`: a name, and a
+callable without arguments that gives a `System`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from vizcomp.errors import ModelError, VizcompError
+from vizcomp.vision.onnx_systems import OnnxSystem
+from vizcomp.vision.system import HINT, System
+from vizcomp.vision.text_system import TextSystem
+from vizcomp.vision.torch_systems import TorchClassifier, torchvision_system
+from vizcomp.weights import cache
+
+GROUP = "vizcomp.systems"
+OURS = ("inception", "watcher", "inception-v3")
+NAMES = (*OURS, "text")
+
+
+def open_system(spec: str, *, offline: bool = False) -> System:
+    """A system by name.
+
+    Args:
+        spec: inception, watcher, inception-v3, text, torchvision:NAME, the path of an .onnx or .safetensors file, a model that
+            `weights add` named, or an entry point's name.
+        offline: never touch the network.
+
+    Raises:
+        ModelError: unknown, damaged, or of no use here.
+        WeightsMissingError: official weights that are not in the cache and could not be had.
+        MissingExtraError: an optional package is missing.
+    """
+    if spec == "text":
+        return TextSystem()
+    if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
+        return TorchClassifier.ours(spec, offline=offline)
+    if spec.startswith("torchvision:"):
+        return torchvision_system(spec, offline=offline)
+    if spec.lower().endswith(".onnx"):
+        return OnnxSystem(Path(spec))
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.name == spec:
+            return _plugged(point)
+    raise ModelError(f"unknown vision system {spec!r}", HINT)
+
+
+def _plugged(point: importlib.metadata.EntryPoint) -> System:
+    try:
+        system = point.load()()
+    except VizcompError:
+        raise
+    except Exception as exc:
+        raise ModelError(
+            f"the vision system {point.name} of {point.value} cannot be loaded: {exc}", "update its package"
+        ) from exc
+    if not isinstance(system, System):
+        raise ModelError(
+            f"{point.value} gives no vision system", "it needs name, kind, answers and importance: see docs/vision.md"
+        )
+    return system

@@ -1,0 +1,199 @@
+"""Classifiers of vizcomp and models of torchvision as vision systems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vizcomp.errors import ModelError, WeightsMissingError, first_line
+from vizcomp.files.place import cache_folder
+from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Pixels
+from vizcomp.vision.system import (
+    LEAST_SCORE,
+    System,
+    boxes_answer_importance,
+    checked,
+    corners_to_quads,
+    file_fingerprint,
+    fitted,
+    softmax,
+)
+from vizcomp.weights import cache, table
+from vizcomp.weights.download import fetch
+
+BATCH, BATCH_SMALL = 64, 1024  # images that are made ready together: of any size, and 32x32 ones
+
+
+class TorchClassifier:
+    """A classifier in torch: ours, or one of torchvision.
+
+    Args:
+        module: takes what `prepare` made, stacked, and gives logits (N, C).
+        prepare: uint8 (H, W, 3) to a float tensor (3, h, w).
+        camera: the module whose output, float (N, c, h, w), says where it looks (Selvaraju et al. 2017, Grad-CAM).
+    """
+
+    kind: Literal["classes", "boxes"] = "classes"
+
+    def __init__(
+        self,
+        name: str,
+        module: Any,
+        prepare: Callable[[Pixels], Any],
+        classes: tuple[str, ...],
+        fingerprint: str,
+        camera: Any,
+        native: int = 0,
+    ) -> None:
+        self.name, self.classes, self.fingerprint, self.native = name, classes, fingerprint, native
+        self._module, self._prepare, self._camera = module, prepare, camera
+        self._mixed = False
+
+    @classmethod
+    def ours(cls, spec: str, *, offline: bool = False) -> TorchClassifier:
+        """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of `vizcomp train --kind classifier`."""
+        import torch
+
+        from vizcomp.nets import classifiers
+
+        module = classifiers.load_folded(spec, offline=offline)
+        path = classifiers.file_of(spec, offline=True)
+
+        def prepare(image: Pixels) -> torch.Tensor:
+            return torch.from_numpy(fitted(image, 32, 32).copy()).permute(2, 0, 1).float().div_(255)
+
+        blocks = [m for _, m in module.network.named_children() if not isinstance(m, torch.nn.Linear)]
+        return cls(spec, module, prepare, module.classes, file_fingerprint(path), blocks[-1], 32)
+
+    def hurry(self) -> None:
+        """From now on multiply in bfloat16 where the processor has instructions for that: about twice as fast.
+
+        The best class stays what it is in float32: where it leads by little the image is answered again in float32. Other
+        probabilities differ by up to about 0.01.
+        """
+        from vizcomp.nets import classifiers
+
+        self._mixed = classifiers.multiplies_bfloat16()
+
+    def answers(self, images: Sequence[Pixels]) -> list[Answer]:
+        import torch
+
+        from vizcomp.nets import classifiers
+
+        found = [np.zeros((0, len(self.classes)), np.float32)]
+        with torch.inference_mode():
+            step = BATCH_SMALL if self.native else BATCH
+            for start in range(0, len(images), step):
+                views = torch.stack([self._prepare(image) for image in images[start : start + step]])
+                found.append(classifiers.logits_of(self._module, views, mixed=self._mixed).numpy())
+        logits = checked(np.concatenate(found[1:] or found), self.name)
+        return [Classes(softmax(row), self.classes) for row in logits]
+
+    def importance(self, image: Pixels) -> Array:
+        import torch
+
+        kept: list[torch.Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            output = output.detach().requires_grad_(True)
+            kept.append(output)
+            return output
+
+        handle = self._camera.register_forward_hook(keep)
+        try:
+            with torch.enable_grad():
+                logits = self._module(self._prepare(image)[None])
+                logits[0, int(logits.argmax())].backward()
+        finally:
+            handle.remove()
+        seen, slope = kept[0].detach()[0], kept[0].grad
+        if slope is None or seen.ndim != 3:
+            return np.ones((1, 1), np.float32)
+        heat = (slope[0].mean((1, 2), keepdim=True) * seen).sum(0).clamp_min(0)
+        largest = float(heat.max())
+        if not largest > 0:
+            return np.ones((1, 1), np.float32)  # nothing stands out: nothing may be given up
+        return np.asarray((heat / largest).numpy(), np.float32)
+
+
+def torchvision_system(spec: str, *, offline: bool) -> System:
+    """Any classifier or detector of torchvision with its official weights, kept in our cache."""
+    try:
+        import torch
+        import torchvision
+    except ImportError as exc:
+        raise ModelError("torchvision is not installed", "pip install torchvision") from exc
+    name = spec.removeprefix("torchvision:")
+    try:
+        choice = torchvision.models.get_model_weights(name).DEFAULT
+    except (ValueError, AttributeError) as exc:
+        raise ModelError(f"torchvision has no model {name!r} with weights", "as torchvision:resnet18") from exc
+    folder = cache_folder() / "torchvision"
+    file = folder / "checkpoints" / Path(choice.url).name
+    by_hand = f"put {file.name} into {file.parent}"
+    if not file.is_file():
+        if cache.is_offline(offline):
+            raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without --offline, or {by_hand}")
+        # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
+        # nor locks, and says little where it fails
+        digits = file.stem.rpartition("-")[2]
+        known = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
+        fetch((table.Source(choice.url),), file, sha256=known, by_hand=by_hand)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(folder))
+    try:
+        module = torchvision.models.get_model(name, weights=choice, progress=False).eval().requires_grad_(False)
+    except (OSError, RuntimeError) as exc:
+        why = first_line(exc)
+        raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
+    finally:
+        torch.hub.set_dir(before)
+    preset = choice.transforms()
+    names = tuple(str(n) for n in choice.meta.get("categories", ()))
+    fingerprint = file_fingerprint(file) if file.is_file() else torchvision.__version__
+
+    def prepare(image: Pixels) -> Any:
+        return preset(torch.from_numpy(image.copy()).permute(2, 0, 1))
+
+    if "num_params" in choice.meta and "box_map" in str(choice.meta.get("_metrics", "")):
+        return TorchDetector(spec, module, prepare, names, fingerprint)
+    convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
+    if not convolutions:
+        return TorchClassifier(spec, module, prepare, names, fingerprint, module)
+    return TorchClassifier(spec, module, prepare, names, fingerprint, convolutions[-1])
+
+
+class TorchDetector:
+    """A detector with torchvision's manner: a list of images in, dicts of boxes, labels and scores out."""
+
+    kind: Literal["classes", "boxes"] = "boxes"
+    native = 0
+
+    def __init__(
+        self, name: str, module: Any, prepare: Callable[[Pixels], Any], classes: tuple[str, ...], fingerprint: str
+    ) -> None:
+        self.name, self.classes, self.fingerprint = name, classes, fingerprint
+        self._module, self._prepare = module, prepare
+
+    def answers(self, images: Sequence[Pixels]) -> list[Answer]:
+        import torch
+
+        found: list[Answer] = []
+        for image in images:
+            with torch.inference_mode():
+                one = self._module([self._prepare(image)])[0]
+            keep = one["scores"] >= LEAST_SCORE
+            quads = corners_to_quads(checked(one["boxes"][keep].numpy().astype(np.float64), self.name))
+            labels = tuple(self._label(int(i)) for i in one["labels"][keep])
+            found.append(Boxes(quads, labels, (image.shape[1], image.shape[0])))
+        return found
+
+    def _label(self, index: int) -> str:
+        return self.classes[index] if index < len(self.classes) else f"class {index}"
+
+    def importance(self, image: Pixels) -> Array:
+        return boxes_answer_importance(self, image)

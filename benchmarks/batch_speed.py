@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 
 from vizcomp import batch
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import EXTENSIONS, find_inputs
 
 NO_JOURNAL = "run_djpeg uniform, no journal"

@@ -148,7 +148,8 @@ def measure_speed(count: int) -> dict[str, Any]:
 
     from vizcomp.depth.maps import Depth
     from vizcomp.depth.sources import open_depth
-    from vizcomp.djpeg import DjpegSettings, compress
+    from vizcomp.djpeg.compress import compress
+    from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.photos.photo import load_bytes
 
     network = open_depth("compact", None, threads=1)

@@ -104,7 +104,8 @@ def _study() -> Codec:
 
 
 def _djpeg(maps: str = "model", **options: str) -> Codec:
-    from vizcomp.djpeg import DjpegSettings, compress
+    from vizcomp.djpeg.compress import compress
+    from vizcomp.djpeg.settings import DjpegSettings
 
     if maps not in ("model", "given", "reversed", "flat"):
         raise ValueError(f"unknown maps {maps!r}")

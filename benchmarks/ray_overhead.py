@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vizcomp import batch
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from djpeg_text import DATA, PARTS, photos
 
 from vizcomp import batch
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import decode_jpeg, load

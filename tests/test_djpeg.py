@@ -11,9 +11,11 @@ import pytest
 from kit import jpeg_bytes
 from PIL import Image, ImageOps
 
-from vizcomp import djpeg, metrics
+from vizcomp import metrics
+from vizcomp.cli.values import parse_fraction, parse_size
 from vizcomp.depth.maps import Depth
-from vizcomp.djpeg import DjpegSettings, compress, parse_fraction, parse_size
+from vizcomp.djpeg.compress import Prepared, compress
+from vizcomp.djpeg.settings import METADATA, TABLES, DjpegSettings
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.jpeg.image import Component, JpegImage
 from vizcomp.jpeg.read import read_jpeg
@@ -87,7 +89,7 @@ def test_more_strength_never_costs_bytes(coffee: np.ndarray) -> None:
     assert sizes[-1] < sizes[0]
 
 
-@pytest.mark.parametrize("table", djpeg.TABLES)
+@pytest.mark.parametrize("table", TABLES)
 def test_quality_orders_size_and_fidelity(coffee: np.ndarray, table: str) -> None:
     photo = photo_of(coffee)
     made = [compress(photo, DjpegSettings(guide="uniform", table=table, quality=q)).data for q in (5, 25, 50, 75, 95)]  # type: ignore[arg-type]
@@ -168,7 +170,7 @@ def _exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("metadata", djpeg.METADATA)
+@pytest.mark.parametrize("metadata", METADATA)
 def test_orientation_looks_the_same_in_every_viewer(coffee: np.ndarray, orientation: int, metadata: str) -> None:
     from PIL import ImageOps
 
@@ -291,7 +293,7 @@ def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:
 def test_places_are_finer_than_the_rest(coffee: np.ndarray, guide: str, stored: dict[str, int] | None) -> None:
     source = _png(coffee) if stored is None else jpeg_bytes(coffee, **stored)
     photo = load_bytes(source, "a")
-    prepared = djpeg.Prepared(photo, DjpegSettings(guide=guide, strength=1))
+    prepared = Prepared(photo, DjpegSettings(guide=guide, strength=1))
     places = np.zeros(coffee.shape[:2], np.float32)
     places[96:160, 128:256] = 1
     inside, outside = (slice(104, 152), slice(136, 248)), (slice(176, 400), slice(16, 304))
@@ -302,7 +304,7 @@ def test_places_are_finer_than_the_rest(coffee: np.ndarray, guide: str, stored: 
     assert 24 < metrics.psnr(photo.pixels[outside], found[outside]) < metrics.psnr(photo.pixels[outside], high[outside]) - 5
     assert metrics.psnr(photo.pixels[inside], low[inside]) < metrics.psnr(photo.pixels[inside], found[inside]) - 5
     everywhere = prepared.mended(40, 1.0, 80, np.ones_like(places))
-    assert metrics.psnr(decoded(everywhere), decoded(djpeg.Prepared(photo, DjpegSettings(guide="uniform")).at(80))) > 50
+    assert metrics.psnr(decoded(everywhere), decoded(Prepared(photo, DjpegSettings(guide="uniform")).at(80))) > 50
     nowhere = prepared.mended(60, 1.0, 60, np.zeros_like(places))
     assert metrics.psnr(decoded(nowhere), decoded(prepared.at(60))) > 45
 
@@ -312,7 +314,7 @@ def test_places_are_given_as_displayed(coffee: np.ndarray) -> None:
     photo = load_bytes(jpeg_bytes(np.ascontiguousarray(turned), quality=97, exif=_exif(6)), "a")
     places = np.zeros(coffee.shape[:2], np.float32)
     places[:, :96] = 1
-    data = djpeg.Prepared(photo, DjpegSettings(guide="uniform")).mended(20, 1.0, 95, places)
+    data = Prepared(photo, DjpegSettings(guide="uniform")).mended(20, 1.0, 95, places)
     shown = upright(decoded(data), 6)
     assert metrics.psnr(coffee[:, :80], shown[:, :80]) > metrics.psnr(coffee[:, 200:], shown[:, 200:]) + 6
 

@@ -24,7 +24,8 @@ from PIL import Image
 
 from vizcomp import batch, engines, loop
 from vizcomp import batch as vizcomp_batch
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
@@ -298,7 +299,7 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
     source = tmp_path / "in"
     for i in range(3):
         photo(source / f"{i}.png", i)
-    compressing = batch.compress
+    compressing = compress
 
     def broken(shown: Photo, *arguments: Any, **options: Any) -> Any:
         if len(calls) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vizcomp import guide
+from vizcomp.djpeg import guide
 
 
 def flat(rows: int, cols: int) -> np.ndarray:

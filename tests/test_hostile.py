@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from vizcomp import batch, codec_batch, neural
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.files.find import find_inputs
 from vizcomp.neural import VzcPack

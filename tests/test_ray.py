@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from vizcomp import batch, codec_batch, engines, evaluation, ray_engine
 from vizcomp.cli import app
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import EngineError, MissingExtraError, SettingsError
 from vizcomp.files.find import find_inputs
 from vizcomp.files.store import StorePath, _system

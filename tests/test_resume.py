@@ -22,7 +22,7 @@ from kit import contents
 from PIL import Image
 
 from vizcomp import batch, codec_batch, neural
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
 from vizcomp.files.find import find_inputs
 from vizcomp.files.read import file_state

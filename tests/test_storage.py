@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from vizcomp import batch
 from vizcomp.cli import app
-from vizcomp.djpeg import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
 from vizcomp.files import store
 from vizcomp.files.find import InputFile, find_inputs

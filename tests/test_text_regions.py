@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from vizcomp import djpeg
+from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.text_regions import LONG_SIDE, TextRegions
 from vizcomp.errors import ModelError
-from vizcomp.nets.text_regions_onnx import LONG_SIDE, TextRegions
 from vizcomp.photos.photo import load
 
 
@@ -60,8 +61,8 @@ def test_the_text_guide_keeps_lettering(tmp_path: Path) -> None:
     source = np.clip(sign + texture, 0, 255).astype(np.uint8)
     Image.fromarray(source).save(tmp_path / "sign.png")
     photo = load(tmp_path / "sign.png")
-    guided = djpeg.compress(photo, djpeg.DjpegSettings(guide="text", strength=1.0))
-    plain = djpeg.compress(photo, djpeg.DjpegSettings(guide="uniform", target_size=len(guided.data)))
+    guided = compress(photo, DjpegSettings(guide="text", strength=1.0))
+    plain = compress(photo, DjpegSettings(guide="uniform", target_size=len(guided.data)))
 
     def error(data: bytes) -> float:
         (tmp_path / "result.jpg").write_bytes(data)
@@ -77,9 +78,9 @@ def test_turned_photos_are_looked_at_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by a quarter clockwise
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
-    settings = djpeg.DjpegSettings(guide="text")
-    straight = djpeg.compress(load(tmp_path / "a.png"), settings).importance
-    turned = djpeg.compress(load(tmp_path / "b.png"), settings).importance
+    settings = DjpegSettings(guide="text")
+    straight = compress(load(tmp_path / "a.png"), settings).importance
+    turned = compress(load(tmp_path / "b.png"), settings).importance
     np.testing.assert_allclose(np.rot90(straight), turned, atol=0.02)
 
 

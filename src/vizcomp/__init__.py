@@ -19,7 +19,8 @@ from vizcomp._version import __version__
 if TYPE_CHECKING:
     from vizcomp.depth.maps import Depth
     from vizcomp.depth.sources import open_depth
-    from vizcomp.djpeg import Compressed, DjpegSettings, compress
+    from vizcomp.djpeg.compress import Compressed, compress
+    from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval
     from vizcomp.files.find import find_inputs

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import guide, metrics
+from vizcomp import metrics
 from vizcomp._version import __version__
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise, side_by_side
 from vizcomp.depth.sources import open_depth
-from vizcomp.djpeg import LARGE, Compressed, DjpegSettings, Prepared, compress
+from vizcomp.djpeg import guide
+from vizcomp.djpeg.compress import LARGE, Compressed, Prepared, compress
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames

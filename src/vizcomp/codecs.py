@@ -24,7 +24,8 @@ from PIL import Image, features
 from vizcomp import neural
 from vizcomp._version import __version__
 from vizcomp.depth.sources import open_depth
-from vizcomp.djpeg import DjpegSettings, compress
+from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end

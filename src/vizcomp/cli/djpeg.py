@@ -81,7 +81,8 @@ def djpeg(
     """
     from vizcomp import batch, engines
     from vizcomp._version import __version__
-    from vizcomp.djpeg import DjpegSettings, parse_fraction, parse_size
+    from vizcomp.cli.values import parse_fraction, parse_size
+    from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.errors import OutputError
     from vizcomp.files.find import count_inputs, find_inputs
     from vizcomp.files.write import check_output_folder

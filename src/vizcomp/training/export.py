@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from vizcomp.depth.compact import NAME, POSITION_STRIDE, CompactDepthConfig
+from vizcomp.djpeg import text_regions
 from vizcomp.errors import ModelError, first_line
-from vizcomp.nets import text_regions_onnx
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
 from vizcomp.photos.frame import STRIDE
 
@@ -96,7 +96,7 @@ def export_text_regions(network: nn.Module, path: Path, *, metadata: dict[str, s
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
     axes = {"image": {1: "height", 2: "width"}, "logits": {1: "rows", 2: "columns"}}
     model = _traced(_TextRegionsOfPixels(network), (image,), axes)
-    _write(model, path, {"name": text_regions_onnx.NAME, **(metadata or {})})
+    _write(model, path, {"name": text_regions.NAME, **(metadata or {})})
 
 
 def _traced(network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]) -> Any:

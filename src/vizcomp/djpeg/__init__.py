@@ -1,0 +1,1 @@
+"""d-JPEG: guides decide how much of each block a JPEG keeps."""

@@ -1,0 +1,246 @@
+"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens.
+
+    source ── DCT coefficients (a JPEG's own, or of the pixels) ──┐
+    depth, detail, mask ── importance for each 8x8 block ─────────┼── rounding and rate decisions ── progressive JPEG
+    quality, strength, table ── one step for each frequency ──────┘
+
+A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own. What each block can have
+is its own price of a bit in the rate-distortion decision over its coefficients: the nearest are rounded as the quality says,
+farther ones give up, or lower, the coefficients that buy least for their bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vizcomp.depth.maps import Depth
+from vizcomp.djpeg import guide
+from vizcomp.djpeg.encoder import Array, Encoder
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.source import Source
+from vizcomp.errors import InputError
+from vizcomp.photos.frame import stored, upright
+from vizcomp.photos.photo import Photo
+from vizcomp.weights.sessions import return_memory
+
+if TYPE_CHECKING:
+    from vizcomp.djpeg.text_regions import TextRegions
+
+
+LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
+TARGET_TOLERANCE = 0.02
+SMALLEST_QUALITY = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Compressed:
+    """A finished d-JPEG.
+
+    Attributes:
+        data: the file's bytes.
+        quality: the quality that was used: the asked one, or the one that met the target size.
+        importance: float32 (R, C), one value for each luma block in the file's own frame.
+        notices: what a user should know.
+    """
+
+    data: bytes
+    quality: float
+    importance: Array
+    notices: tuple[str, ...] = ()
+
+
+def compress(
+    photo: Photo,
+    settings: DjpegSettings,
+    *,
+    depth: Depth | None = None,
+    mask: Array | None = None,
+    looked: Mapping[str, Array] | None = None,
+) -> Compressed:
+    """Compress one photo.
+
+    Args:
+        photo: from `vizcomp.images.load`.
+        settings: what is asked.
+        depth: the photo's depth as displayed; needed where the guide names depth.
+        mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
+        looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as displayed
+            (`System.importance` of `vizcomp.vision`).
+
+    Raises:
+        InputError: the guide needs a map that is not given, or the target size cannot be reached.
+    """
+    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+    encoder, source, importance = prepared.encoder, prepared.source, prepared.importance
+    if settings.target_size is not None:
+        data, quality, notices = _meet_target(encoder, settings.target_size)
+    else:
+        data, quality, notices = encoder.encode(settings.quality, last=True), settings.quality, ()
+    return Compressed(data, quality, importance, (*source.notices, *notices))
+
+
+class Prepared:
+    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`."""
+
+    def __init__(
+        self,
+        photo: Photo,
+        settings: DjpegSettings,
+        *,
+        depth: Depth | None = None,
+        mask: Array | None = None,
+        looked: Mapping[str, Array] | None = None,
+    ) -> None:
+        # before the coefficients are there: the network's memory and theirs need not be had at once
+        logits = None
+        if "text" in settings.guides and settings.strength > 0:
+            logits = _text_regions()(upright(photo.pixels, photo.orientation))
+        if photo.pixels.size >= LARGE:
+            return_memory()  # what decoding took and the networks, a third of the peak
+        self.source = Source.of(photo, settings)
+        self.importance = _importance(self.source, logits, settings, depth, mask, looked or {})
+        self.encoder = Encoder(self.source, self.importance, settings)
+
+    def at(self, quality: float, share: float = 1.0) -> bytes:
+        """The file at a quality, the guides' price `share` (0..1) of what the strength says.
+
+        At quality 100 without the guides, so that a JPEG source keeps every one of its integers.
+        """
+        return self.encoder.encode(quality, guided=quality < 100, obey=share)
+
+    def mended(self, quality: float, share: float, fine: float, places: Array) -> bytes:
+        """The file at a quality, with a finer one in some places.
+
+        Args:
+            quality, share: as in `at`, of most of the picture.
+            fine: the quality in the places, where the guides have no say.
+            places: float32 (h, w) in 0..1 over the photo as displayed; 1: `fine`, 0: `quality`.
+        """
+        height, width = self.source.image.height, self.source.image.width
+        kept = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
+        return self.encoder.encode(fine, obey=share, rest=quality, kept=kept)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.source.notices
+
+
+def _importance(
+    source: Source,
+    logits: Array | None,
+    settings: DjpegSettings,
+    depth: Depth | None,
+    mask: Array | None,
+    looked: Mapping[str, Array],
+) -> Array:
+    """The guides' importance maps, combined, in the file's own frame; `logits` of the text network, as displayed."""
+    luma = source.image.components[0]
+    height, width = source.image.height, source.image.width
+    rows, cols = guide.grid_shape(height, width)
+    if settings.strength == 0 or settings.guides == ("uniform",):
+        return np.ones((rows, cols), np.float32)
+    maps: list[Array] = []
+    text: Array | None = None
+    for name in settings.guides:
+        if name == "depth":
+            if depth is None:
+                raise InputError("the depth guide needs a depth map", "use --guide uniform or detail, or give --depth-maps")
+            nearness = stored(depth.nearness, source.orientation)
+            confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
+            maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
+        elif name == "detail":
+            maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
+        elif name == "text":
+            assert logits is not None
+            text = guide.text_importance(stored(logits, source.orientation), luma.ac_norm()[:rows, :cols], size=(height, width))
+        elif name == "mask":
+            if mask is None:
+                raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
+            maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
+        elif name.startswith(guide.SYSTEM):
+            if name not in looked:
+                raise InputError(f"the guide {name} needs where the system looked", "give it as looked")
+            maps.append(guide.mask_importance(stored(looked[name], source.orientation), size=(height, width)))
+    return guide.combine(maps, text=text)
+
+
+@functools.lru_cache(maxsize=1)
+def _text_regions() -> TextRegions:
+    """The bundled network, opened once in a process; one thread, as all of a worker."""
+    from vizcomp.djpeg.text_regions import TextRegions
+
+    return TextRegions()
+
+
+def _meet_target(encoder: Encoder, target: int) -> tuple[bytes, float, tuple[str, ...]]:
+    """The best file of at most `target` bytes, and of at least 98% of it where the photo has that much to say.
+
+    Steps are whole numbers, so the size as a function of quality goes in jumps; between two jumps the price of a bit
+    is raised until the finer steps fit.
+    """
+    floor = target * (1 - TARGET_TOLERANCE)
+    best, best_quality = encoder.encode(100), 100.0
+    if len(best) <= target:
+        return best, best_quality, ("smaller than the target size at the highest quality",) if len(best) < floor else ()
+    low, high = SMALLEST_QUALITY, 100.0  # the file fits at `low`, not at `high`
+    best, best_quality = encoder.encode(low), low
+    if len(best) > target:
+        return (*_squeeze(encoder, low, target), ())
+    for _ in range(12):
+        if len(best) >= floor:
+            return best, best_quality, ()
+        middle = (low * high) ** 0.5 if low < 20 else (low + high) / 2
+        data = encoder.encode(middle)
+        if len(data) <= target:
+            low, best, best_quality = middle, data, middle
+        else:
+            high = middle
+        if high - low < 0.05:
+            break
+    finer, quality = _squeeze(encoder, high, target)
+    return (finer, quality, ()) if len(finer) >= len(best) else (best, best_quality, ())
+
+
+def _squeeze(encoder: Encoder, quality: float, target: int) -> tuple[bytes, float]:
+    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest that fits.
+
+    Coefficients of a source that was a JPEG lie on a lattice, so many of them give way at the very same price. Where the
+    size jumps over the target for that reason, only a share of the blocks, the least important first, pays the higher price.
+    """
+    low, high = 0.0, 0.125  # the file is too large at `low`
+    while len(data := encoder.encode(quality, high)) > target:
+        low, high = high, high * 4
+        if high > 1e4:
+            raise InputError(
+                f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
+                "give a larger --target-size, or resize the photo",
+            )
+    data, low, high = _bisect(lambda price: encoder.encode(quality, price), high, low, data, target, steps=12)
+    if len(data) < target * (1 - TARGET_TOLERANCE):
+        data = _bisect(lambda share: encoder.encode(quality, low, high, share), 1.0, 0.0, data, target, steps=12)[0]
+    return data, quality
+
+
+def _bisect(
+    encode: Callable[[float], bytes], fits: float, too_large: float, data: bytes, target: int, *, steps: int
+) -> tuple[bytes, float, float]:
+    """Halve the way between a setting that fits and one that is too large, until within the tolerance of the target.
+
+    Returns:
+        The largest file that fits, and the last settings that were too large and that fitted.
+    """
+    for _ in range(steps):
+        if len(data) >= target * (1 - TARGET_TOLERANCE):
+            break
+        middle = (fits + too_large) / 2
+        made = encode(middle)
+        if len(made) <= target:
+            fits, data = middle, max(data, made, key=len)
+        else:
+            too_large = middle
+    return data, too_large, fits

@@ -1,0 +1,139 @@
+"""What is asked of a d-JPEG, and its quantisation tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.djpeg import guide as djpeg_guide
+from vizcomp.errors import SettingsError
+
+TABLES = ("machine", "photo")
+METADATA = ("none", "essential", "all")
+
+# Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
+# machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
+MACHINE_LUMA = 35.0
+MACHINE_CHROMA = 23.0
+# photo: ITU-T T.81 (1992), annex K, tables K.1 and K.2.
+PHOTO_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+PHOTO_CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+
+KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DjpegSettings:
+    """What a user asks of d-JPEG.
+
+    Attributes:
+        quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
+        strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
+        guide: names joined by "+": depth, detail, mask, text, system:NAME; or uniform.
+        table: "machine" (one step for almost all frequencies: what a detector or a reader needs) or "photo" (the
+            standard's tables, made for the eye).
+        target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
+        min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
+        metadata: "none", "essential" (ICC profile and orientation) or "all".
+
+    Raises:
+        SettingsError: a value is out of its range.
+    """
+
+    quality: float = 50.0
+    strength: float = 0.25
+    guide: str = "depth+text"
+    table: Literal["machine", "photo"] = "machine"
+    target_size: int | None = None
+    min_saving: float = 0.0
+    metadata: Literal["none", "essential", "all"] = "essential"
+
+    def __post_init__(self) -> None:
+        _in_range("quality", self.quality, 1, 100)
+        _in_range("strength", self.strength, 0, 1)
+        _in_range("min-saving", self.min_saving, 0, 1)
+        try:
+            djpeg_guide.parse(self.guide)
+        except ValueError as exc:
+            raise SettingsError(
+                f"--guide {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
+            ) from exc
+        if self.table not in TABLES:
+            raise SettingsError(f"unknown table {self.table!r}", "use machine or photo")
+        if self.metadata not in METADATA:
+            raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
+        if self.target_size is not None and self.target_size < 1:
+            raise SettingsError("the target size must be at least one byte", "write it as 20kB, 1.5MB or a number of bytes")
+
+    @property
+    def guides(self) -> tuple[str, ...]:
+        """The guides by name."""
+        return djpeg_guide.parse(self.guide)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DjpegSettings:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise SettingsError(f"--{name} {value} is out of range", f"it goes from {low} to {high}")
+
+
+def mean_step(table: npt.NDArray[np.uint16]) -> float:
+    """The mean over the ten lowest frequencies, which most bits go to."""
+    return float(table.reshape(8, 8)[np.add.outer(np.arange(8), np.arange(8)) < 4].mean())
+
+
+def quantisation_tables(
+    name: str, quality: float, *, scale: float = 1.0
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
+
+    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`.
+    """
+    scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
+    if name == "machine":
+        bases = (np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA))
+    else:
+        bases = (np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel())
+    luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
+    return luma, chroma
+
+
+def respect_source(wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None) -> npt.NDArray[np.uint16]:
+    """Steps that do not spend bits on what the source has already lost.
+
+    A step finer than the source's buys nothing, and one only a little coarser costs a second rounding on another lattice
+    for few bits: in both cases the source's own step stays, and the integers on it are kept exactly.
+    """
+    if source is None:
+        return wanted
+    return np.where(wanted < KEEP_STEP_RATIO * source, np.minimum(source, 255), wanted).astype(np.uint16)

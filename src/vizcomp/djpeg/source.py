@@ -1,0 +1,62 @@
+"""A photo as real-valued coefficients, with what is needed to write it back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import UnsupportedError
+from vizcomp.jpeg.image import JpegImage, RealImage
+from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.segments import essential_segments, metadata_segments
+from vizcomp.jpeg.transform import consume, from_pixels
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo
+
+
+def _luma_is_finest(jpeg: JpegImage) -> bool:
+    """Chroma sampled finer than luma is legal and odd; the block grids here are all counted in luma's."""
+    luma = jpeg.components[0]
+    return all(luma.h % c.h == 0 and luma.v % c.v == 0 for c in jpeg.components)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The photo as real-valued coefficients, and what is needed to write it back."""
+
+    image: RealImage
+    tables: tuple[npt.NDArray[np.uint16] | None, ...]  # the steps that each component already lies on, if any
+    segments: list[tuple[int, bytes]]
+    orientation: int  # between the file's frame and the displayed one
+    notices: tuple[str, ...]
+
+    @classmethod
+    def of(cls, photo: Photo, settings: DjpegSettings) -> Source:
+        """Read as coefficients where the photo is a JPEG in YCbCr or grey; from the pixels otherwise."""
+        turn = settings.metadata == "none" and photo.orientation != 1  # without the tag the pixels themselves must be turned
+        notices: tuple[str, ...] = ("turned upright, since the orientation tag is dropped",) if turn else ()
+        if photo.jpeg is not None and not turn:
+            try:
+                jpeg = read_jpeg(photo.jpeg)
+            except UnsupportedError as exc:  # Pillow could read it: go by its pixels
+                notices = (f"read as pixels: {exc.message}",)
+            else:
+                if jpeg.colour in ("grey", "ycbcr") and _luma_is_finest(jpeg):
+                    image, tables = _from_jpeg(jpeg)
+                    segments = essential_segments(jpeg.segments, settings.metadata)
+                    return cls(image, tables, segments, photo.orientation, notices)
+        pixels = upright(photo.pixels, photo.orientation) if turn else photo.pixels
+        image = from_pixels(pixels, subsampling="4:2:0")
+        segments = essential_segments(metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata)
+        return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
+
+
+def _from_jpeg(jpeg: JpegImage) -> tuple[RealImage, tuple[npt.NDArray[np.uint16] | None, ...]]:
+    tables: list[npt.NDArray[np.uint16] | None] = [jpeg.tables[c.table] for c in jpeg.components]
+    real, halved = consume(jpeg)
+    if halved:
+        tables[1:] = [None, None]
+    return real, tuple(tables)

@@ -21,7 +21,8 @@ from PIL import Image
 from vizcomp.datasets.photos import split
 from vizcomp.datasets.read import read_labelled
 from vizcomp.nets import classifiers
-from vizcomp.neural import NeuralCodec, Search
+from vizcomp.neural.analysis import Search
+from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vzc import coding
 from vizcomp.vzc.packs import PackWriter
 

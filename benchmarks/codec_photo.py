@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from vizcomp.metrics import ms_ssim, psnr
-from vizcomp.neural import NeuralCodec
+from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 

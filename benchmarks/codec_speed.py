@@ -26,7 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vizcomp.datasets.read import read_labelled
-from vizcomp.neural import NeuralCodec, _to_tensor
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.tensors import to_tensor
 
 MEMORY = """
 import resource, sys
@@ -141,7 +142,7 @@ def main() -> None:
 
     with Image.open(args.photo) as image:
         photo = np.asarray(image.convert("RGB").resize((768, 512)))
-    x = _to_tensor(photo[None])
+    x = to_tensor(photo[None])
     codec = NeuralCodec.load(args.photo_model)
     theirs, ours = published_times(x, args.rounds), our_times(codec, x, args.rounds)
     print("768x512, the network, an iteration          encode    decode")
@@ -165,7 +166,7 @@ def main() -> None:
         decode = median(lambda: [codec.decode(f) for f in files], args.rounds)
         payloads = codec.payloads(small, search=0)
         batch = median(lambda: codec.decode_payloads(payloads, 32, 32, 1), args.rounds)
-        x = _to_tensor(small[:100])
+        x = to_tensor(small[:100])
         theirs, ours = published_times(x, args.rounds), our_times(codec, x, args.rounds)
         print("32x32, the network, an iteration of 100     encode    decode")
         print(f"  times faster than the published        {theirs[0] / ours[0]:8.1f}  {theirs[1] / ours[1]:8.1f}")

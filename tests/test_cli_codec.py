@@ -17,10 +17,12 @@ import pytest
 from kit import command, jpeg_bytes, tree
 from PIL import Image
 
-from vizcomp import codec_batch, engines, neural
+from vizcomp import codec_batch, engines
 from vizcomp.files.find import find_inputs
 from vizcomp.loop import Outcome
-from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.neural import find
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.packs import VzcPack
 from vizcomp.results import CodecRecord
 from vizcomp.vzc import image as vzc
 
@@ -49,7 +51,7 @@ def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(neural, "_cache", {})
+    monkeypatch.setattr(find, "_cache", {})
     monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
 
     def run(*arguments: object, code: int = 0) -> Done:

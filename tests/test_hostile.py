@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp import batch, codec_batch, neural
+from vizcomp import batch, codec_batch
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.files.find import find_inputs
-from vizcomp.neural import VzcPack
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.packs import VzcPack
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.results import FileRecord
 from vizcomp.vision.systems import open_system
@@ -121,7 +122,7 @@ def with_words(path: Path, source: Path, **changes: Any) -> Path:
 def test_found_a_codec_whose_configuration_is_none(tmp_path: Path, any_model: Path, network: object) -> None:
     path = with_words(tmp_path / "odd.safetensors", any_model, network=network)
     with pytest.raises(VizcompError):
-        neural.NeuralCodec.load(path)
+        NeuralCodec.load(path)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_models_cut_short(tmp_path: Path, any_model: Path, part: float) -> None:
         data = guard.onnx_files()[0] if source is None else source.read_bytes()
         (tmp_path / name).write_bytes(data[: int(len(data) * part)])
     with pytest.raises(ModelError):
-        neural.NeuralCodec.load(tmp_path / "cut.safetensors")
+        NeuralCodec.load(tmp_path / "cut.safetensors")
     with pytest.raises(ModelError):
         open_system(str(tmp_path / "cut.onnx"))
 

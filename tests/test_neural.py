@@ -10,9 +10,13 @@ import pytest
 import torch
 from kit import tiny_codec
 
-from vizcomp import neural
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError
-from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.neural import codec as neural_codec
+from vizcomp.neural import find, models
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.find import find_model
+from vizcomp.neural.models import MODELS, saved_fingerprint
+from vizcomp.neural.packs import VzcPack
 from vizcomp.training.codec import save_codec
 from vizcomp.vzc import coding, fitting
 from vizcomp.vzc import image as vzc
@@ -103,8 +107,8 @@ def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) ->
 def test_tiles_leave_no_seams(codec: NeuralCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = codec.codes(cat)
     shown = codec.image(whole, 300, 451)
-    monkeypatch.setattr(neural, "TILE", 64)
-    monkeypatch.setattr(neural, "REACH", 32)
+    monkeypatch.setattr(neural_codec, "TILE", 64)
+    monkeypatch.setattr(neural_codec, "REACH", 32)
     tiled = codec.image(whole, 300, 451).astype(int)
     assert np.abs(tiled - shown).max() <= 1
     assert (tiled != shown).mean() < 0.001
@@ -225,20 +229,20 @@ def test_images_that_the_classifier_would_mistake_are_mended(tmp_path: Path, pat
 
 def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec) -> None:
     assert small.fingerprint.hex() == "ec339cdb"
-    assert neural.saved_fingerprint(small_model) == small.fingerprint
-    assert neural.saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
+    assert saved_fingerprint(small_model) == small.fingerprint
+    assert saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
     network, rng = small._network, np.random.default_rng(0)
     codes = [[rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)] for _ in range(40)]
     context = fitting.fit(codes, adaptive=False)
     save_codec(tmp_path / "context.safetensors", network, {}, {f"context.{k}": v for k, v in context.to_arrays().items()})
     other = NeuralCodec.load(tmp_path / "context.safetensors")
     assert other.fingerprint != small.fingerprint
-    assert neural.saved_fingerprint(tmp_path / "context.safetensors") == other.fingerprint
+    assert saved_fingerprint(tmp_path / "context.safetensors") == other.fingerprint
     changed = NeuralCodec.load(small_model)
     for name, value in changed._network.state_dict().items():
         before = value.clone()
         value.flatten()[0] += 0.5
-        same = neural.fingerprint(changed._network, changed.context) == small.fingerprint
+        same = models.fingerprint(changed._network, changed.context) == small.fingerprint
         assert same == (not name.startswith(("entrances.", "decoder.", "exit."))), name
         value.copy_(before)
 
@@ -247,7 +251,7 @@ def test_a_replaced_model_says_where_it_is(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
     for fingerprint, (name, commit) in table.FORMER.items():
         with pytest.raises(WeightsMissingError, match=fingerprint) as missing:
-            neural.find_model(bytes.fromhex(fingerprint))
+            find_model(bytes.fromhex(fingerprint))
         assert f"git show {commit[:12]}:src/vizcomp/bundled/{name}.safetensors" in missing.value.hint
         assert f"weights add {name}-{fingerprint}" in missing.value.hint
     assert table.FORMER, "models were replaced"
@@ -257,21 +261,21 @@ def test_models_are_found_by_fingerprint(
     tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
-    monkeypatch.setattr(neural, "_cache", {})
+    monkeypatch.setattr(find, "_cache", {})
     with pytest.raises(WeightsMissingError, match="ec339cdb") as missing:
-        neural.find_model(small.fingerprint, [any_model])
+        find_model(small.fingerprint, [any_model])
     assert missing.value.exit_code == 3
     assert str(cache.model_folder()) in missing.value.hint
     folder = cache.model_folder()
     folder.mkdir(parents=True)
     (folder / "a-damaged.safetensors").write_bytes(b"not a model")
     (folder / "b-mine.safetensors").write_bytes(small_model.read_bytes())
-    assert neural.find_model(small.fingerprint).name == str(folder / "b-mine.safetensors")
-    assert neural.find_model(small.fingerprint, [any_model, small_model]).name == str(small_model), "given ones come first"
+    assert find_model(small.fingerprint).name == str(folder / "b-mine.safetensors")
+    assert find_model(small.fingerprint, [any_model, small_model]).name == str(small_model), "given ones come first"
     with pytest.raises(ModelError, match="a-damaged"):
-        neural.find_model(small.fingerprint, [folder / "a-damaged.safetensors"])
+        find_model(small.fingerprint, [folder / "a-damaged.safetensors"])
     data = small.encode(np.zeros((32, 32, 3), np.uint8), search=0)
-    assert neural.decode(data).image.shape == (32, 32, 3)
+    assert find.decode(data).image.shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("what", ["nothing there", "not safetensors", "another kind", "missing weights", "wrong shapes"])
@@ -300,7 +304,7 @@ def test_files_that_are_no_codec(tmp_path: Path, small_model: Path, what: str) -
     assert str(path) in error.value.message
     if what not in ("missing weights", "wrong shapes"):
         with pytest.raises(ModelError):
-            neural.saved_fingerprint(path)
+            saved_fingerprint(path)
 
 
 def test_what_is_refused(small: NeuralCodec, codec: NeuralCodec, cat: np.ndarray) -> None:
@@ -430,15 +434,15 @@ def test_packs_that_cannot_be_opened(tmp_path: Path, pack_file: Path, small_mode
 # --- the bundled models ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", neural.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_bundled_models(name: str, cat: np.ndarray) -> None:
     path = table.bundled_path(f"{name}.safetensors")
     codec = NeuralCodec.load(name)
-    assert neural.saved_fingerprint(path) == codec.fingerprint
+    assert saved_fingerprint(path) == codec.fingerprint
     image = cat[:32, :32] if codec.native else cat[:160, :208]
     data = codec.encode(image, iterations=min(4, codec.iterations), search=0)
     errors = [
-        float(((neural.decode(data, iterations=n).image.astype(float) - image) ** 2).mean())
+        float(((find.decode(data, iterations=n).image.astype(float) - image) ** 2).mean())
         for n in range(1, vzc.read_header(data).iterations + 1)
     ]
     assert errors[-1] < image.astype(float).var()

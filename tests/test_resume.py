@@ -21,7 +21,7 @@ import pytest
 from kit import contents
 from PIL import Image
 
-from vizcomp import batch, codec_batch, neural
+from vizcomp import batch, codec_batch
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
 from vizcomp.files.find import find_inputs
@@ -29,6 +29,7 @@ from vizcomp.files.read import file_state
 from vizcomp.files.store import StorePath
 from vizcomp.files.write import _leftover_prefix
 from vizcomp.journal import Journal, place, prune
+from vizcomp.neural import codec
 
 
 @pytest.fixture(autouse=True)
@@ -345,7 +346,7 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
 
 
 def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neural, "BATCH", 4)
+    monkeypatch.setattr(codec, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = codec_batch.EncodeSettings(model=str(small_model))
     codec_batch.run_encode_pack(find_inputs([str(source)]), pack, settings, jobs=1)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from vizcomp.errors import ModelError, SettingsError, TrainingError
 from vizcomp.nets import classifiers
-from vizcomp.neural import NeuralCodec
+from vizcomp.neural.codec import NeuralCodec
 from vizcomp.training import codec, loop, processes
 from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings
 from vizcomp.training.codec import CodecTask, CodecTrainSettings, load_weights, save_codec

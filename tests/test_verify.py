@@ -384,7 +384,7 @@ def test_what_is_wrong_is_said_before_the_first_photo(
 
 
 def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.ndarray, any_model: Path) -> None:
-    from vizcomp.neural import NeuralCodec
+    from vizcomp.neural.codec import NeuralCodec
 
     folder = tmp_path / "in"
     folder.mkdir()

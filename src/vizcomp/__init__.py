@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation import EvalSettings, run_eval
     from vizcomp.files.find import find_inputs
-    from vizcomp.neural import NeuralCodec, VzcPack, decode
+    from vizcomp.neural.codec import NeuralCodec
+    from vizcomp.neural.find import decode
+    from vizcomp.neural.packs import VzcPack
     from vizcomp.photos.photo import Photo, load
     from vizcomp.vision.answers import compare
     from vizcomp.vision.systems import open_system

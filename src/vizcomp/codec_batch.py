@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp import neural
 from vizcomp._version import __version__
 from vizcomp.batch import one_line, open_log, reason_to_skip, size_of, system_by_name, system_errors
 from vizcomp.engines import available_cores, in_worker
@@ -34,7 +33,10 @@ from vizcomp.files.read import FileState, file_state, map_file, read_file
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
-from vizcomp.neural import NeuralCodec, VzcPack
+from vizcomp.neural.codec import BATCH, NeuralCodec
+from vizcomp.neural.find import find_model
+from vizcomp.neural.models import MODELS, saved_fingerprint
+from vizcomp.neural.packs import VzcPack
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.encode import encode_png
 from vizcomp.photos.frame import upright
@@ -717,7 +719,7 @@ class DecodeSettings:
     @property
     def models(self) -> tuple[str, ...]:
         """As `neural.find_model` wants it; the bundled ones it tries by itself."""
-        return () if self.model is None or self.model in neural.MODELS else (self.model,)
+        return () if self.model is None or self.model in MODELS else (self.model,)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""
@@ -832,7 +834,7 @@ def run_decode(
         VizcompError: what no file can do without is wrong: the model that was given, the folder.
     """
     # a wrong path ends the command, not each of its files
-    identities = [neural.saved_fingerprint(Path(model)).hex() for model in settings.models]
+    identities = [saved_fingerprint(Path(model)).hex() for model in settings.models]
     files, target, folder = _targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
     plans: collections.deque[_Plan] = collections.deque()
@@ -950,7 +952,7 @@ def _read_vzc(item: _Image, settings: DecodeSettings) -> CodecRecord:
 
 def _found(wanted: bytes, task: DecodeTask) -> NeuralCodec:
     _limit_threads(task.jobs)
-    return neural.find_model(wanted, task.settings.models)
+    return find_model(wanted, task.settings.models)
 
 
 def _decode_together(group: list[_Image], task: DecodeTask) -> None:
@@ -1051,7 +1053,7 @@ def _planned(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> _Plan
         if each.known is not None:
             done = _with_one_more(done, each.known["width"], each.known["height"], each.known["iterations"], each.known["bytes"])
     # The images of a batch stay together in every run, as `_Image.company` says.
-    batches = [tuple(targets[a : a + neural.BATCH]) for a in range(0, len(targets), neural.BATCH)]
+    batches = [tuple(targets[a : a + BATCH]) for a in range(0, len(targets), BATCH)]
     batches = [batch for batch in batches if not all(each.known for each in batch)]
     tasks = tuple(PackTask(item, batch, settings, jobs) for batch in batches or [()])  # one at least, to bring the record
     return _Plan(file, folder, len(reader), broken, tasks, done, source_state)

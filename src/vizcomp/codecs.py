@@ -21,7 +21,6 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
-from vizcomp import neural
 from vizcomp._version import __version__
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg.compress import compress
@@ -29,6 +28,8 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
+from vizcomp.neural.codec import TILE, NeuralCodec
+from vizcomp.neural.models import MODELS
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import load, load_bytes
 from vizcomp.vzc import coding
@@ -38,7 +39,7 @@ from vizcomp.vzc.packs import PackWriter
 Pixels = npt.NDArray[np.uint8]
 
 BASELINES = ("jpeg", "webp", "avif", "jxl")
-CODECS = ("djpeg", *neural.MODELS)
+CODECS = ("djpeg", *MODELS)
 # Wide enough to reach from unusable to nearly lossless, on 32x32 images as on photos; JPEG XL takes a distance.
 QUALITIES = {"jpeg": (5, 10, 20, 35, 50, 70, 90), "webp": (1, 10, 25, 50, 75, 90), "avif": (10, 25, 40, 55, 70, 85)}
 QUALITIES["jxl"] = (10, 25, 40, 60, 75, 90)
@@ -117,7 +118,7 @@ def open_codec(spec: str) -> Codec:
         return PillowCodec(name)
     if name == "djpeg":
         return DjpegCodec(spec, options)
-    if name in neural.MODELS or name.lower().endswith(".safetensors"):
+    if name in MODELS or name.lower().endswith(".safetensors"):
         return Recurrent(spec, name, options)
     raise SettingsError(f"unknown codec {spec!r}", f"use {', '.join((*CODECS, *BASELINES))}, or a model.safetensors")
 
@@ -290,7 +291,7 @@ class Recurrent:
         if text is not None and not text.isdecimal():
             raise SettingsError(f"{spec}: search={text} is no number", "use search=24")
         self._search = None if text is None else int(text)
-        self._codec = neural.NeuralCodec.load(name)
+        self._codec = NeuralCodec.load(name)
         self.fingerprint = self._codec.fingerprint.hex()
         self.native = self._codec.native
         self.series: tuple[str, ...] = (self.name, f"{self.name} in a pack") if self.native else (self.name,)
@@ -336,7 +337,7 @@ class Recurrent:
 
     def _codes(self, sources: list[Pixels]) -> list[npt.NDArray[np.uint8]]:
         codec = self._codec
-        if max(sources[0].shape[:2]) <= neural.TILE:
+        if max(sources[0].shape[:2]) <= TILE:
             return codec.codes_many(np.stack(sources), iterations=codec.iterations, search=self._search)
         each = [codec.codes(source, iterations=codec.iterations, search=self._search) for source in sources]
         return [np.stack(planes) for planes in zip(*each, strict=True)]

@@ -183,12 +183,12 @@ def make_safetensors(files: list[bytes], dice: random.Random) -> bytes:
 
 
 def read_safetensors(data: bytes, dice: random.Random) -> str:
-    from vizcomp import neural
+    from vizcomp.neural.codec import NeuralCodec
     from vizcomp.vision.systems import open_system
 
     def opening(path: Path) -> None:
         if dice.random() < 0.5:
-            neural.NeuralCodec.load(path)
+            NeuralCodec.load(path)
         else:
             open_system(str(path))
 

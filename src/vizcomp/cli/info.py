@@ -10,7 +10,7 @@ import typer
 from vizcomp.cli import shared
 
 if TYPE_CHECKING:
-    from vizcomp.contents import ImageContents, PackContents
+    from vizcomp.neural.contents import ImageContents, PackContents
 
 
 def info(
@@ -27,7 +27,7 @@ def info(
 
     No model is needed, and none is loaded.
     """
-    from vizcomp.contents import ImageContents, contents
+    from vizcomp.neural.contents import ImageContents, contents
 
     found = contents(file, models=() if model is None else (model,))
     if json:

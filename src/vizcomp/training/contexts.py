@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.nets.recurrent import RecurrentCodec
-from vizcomp.neural import CONTEXT_PREFIX, NeuralCodec
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.models import CONTEXT_PREFIX
 from vizcomp.vzc import coding, fitting
 
 SIDE = 256  # photos are coded in parts of this side: as much context as a large image has nearly everywhere

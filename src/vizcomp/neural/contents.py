@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vizcomp import neural
 from vizcomp.errors import FormatError, ModelError
 from vizcomp.files.place import printable
 from vizcomp.files.read import map_file
+from vizcomp.neural.models import MODELS, saved_fingerprint
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
 from vizcomp.vzc.packs import BLOCK, PackReader
@@ -229,14 +229,14 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
 def _model_here(wanted: bytes, given: Sequence[Path]) -> str | None:
     """Name or path of the codec with a fingerprint. A given file that is none is an error; another is passed over."""
     for path in given:
-        if neural.saved_fingerprint(path) == wanted:
+        if saved_fingerprint(path) == wanted:
             return printable(path)
-    for name in neural.MODELS:
+    for name in MODELS:
         with contextlib.suppress(ModelError):
-            if neural.saved_fingerprint(table.bundled_path(f"{name}.safetensors")) == wanted:
+            if saved_fingerprint(table.bundled_path(f"{name}.safetensors")) == wanted:
                 return name
     for path in sorted(cache.model_folder().glob("*.safetensors")):
         with contextlib.suppress(ModelError):
-            if neural.saved_fingerprint(path) == wanted:
+            if saved_fingerprint(path) == wanted:
                 return printable(path)
     return None

@@ -155,9 +155,6 @@ def picked(state: CodecState, which: torch.Tensor) -> CodecState:
     return state._replace(encoder=(), decoder=tuple(some(s) for s in state.decoder), image=state.image[which])
 
 
-# --- cells ---------------------------------------------------------------------------------------------------------
-
-
 def _to_cells(x: torch.Tensor, fill: float) -> torch.Tensor:
     """(N, bits, rows, columns) to (N, cells, bits * CELL * CELL), cells row by row, beyond the border `fill`."""
     rows, columns = (math.ceil(side / CELL) for side in x.shape[2:])

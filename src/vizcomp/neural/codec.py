@@ -14,23 +14,32 @@ seams; the encoder's overlap by what matters, so that near the border of a tile 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, WeightsMissingError, first_line
-from vizcomp.files.read import map_file
-from vizcomp.files.store import StorePath
+from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
+from vizcomp.neural.analysis import MEND, MEND_TASK, ROUND, Search, candidate_count
+from vizcomp.neural.models import CONTEXT_PREFIX, MODEL_HINT, MODELS, fingerprint, read_model
+from vizcomp.neural.tensors import (
+    Bits,
+    Pixels,
+    as_shown,
+    bit_limit,
+    check_image,
+    cut,
+    is_grey,
+    put_state,
+    tiles,
+    to_pixels,
+    to_tensor,
+)
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
-from vizcomp.vzc.packs import PackReader
 from vizcomp.weights import cache, table
 
 if TYPE_CHECKING:
@@ -38,33 +47,10 @@ if TYPE_CHECKING:
 
     from vizcomp.nets.recurrent import CodecState, RecurrentConfig
 
-Pixels = npt.NDArray[np.uint8]
-Bits = npt.NDArray[np.uint8]
 
-MODELS = ("photo", "cifar")
-CONTEXT_PREFIX = "context."
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
 BATCH = 256  # small images that go through together
-ROUND = 8  # candidates decoded together when an answer is restored,
-MEND = 64  # at most this many candidates an image
-MEND_TASK = 0.5  # weight of the divergence there: the answer first
-MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
-    """The objective of the search at encode time, to be minimised: error + task * divergence + rate * bits.
-
-    Attributes:
-        task: weight of the divergence of the classifier's answer, in nats.
-        rate: weight of a bit.
-        least: smallest probability that a bit is tried the other way.
-    """
-
-    task: float = 2.0
-    rate: float = 0.0005
-    least: float = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +109,7 @@ class NeuralCodec:
         from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 
         path = table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
-        words, tensors = _read(path)
+        words, tensors = read_model(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
         try:
@@ -193,7 +179,7 @@ class NeuralCodec:
 
     def codes(self, image: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
         """The bits of an image: uint8 (bits[t], rows, columns) of zeros and ones for each iteration."""
-        _check_image(image)
+        check_image(image)
         many = self._many(iterations)
         height, width = image.shape[:2]
         self._check_size(height, width)
@@ -203,9 +189,9 @@ class NeuralCodec:
         block = self.config.block
         rows, columns = -(-height // block), -(-width // block)
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
-        for inner, outer in _tiles(rows, columns, TILE // block, -(-REACH // block)):
-            part = _cut(image, outer, block)
-            found = self._analyse(part[None], many, _candidates(search))
+        for inner, outer in tiles(rows, columns, TILE // block, -(-REACH // block)):
+            part = cut(image, outer, block)
+            found = self._analyse(part[None], many, candidate_count(search))
             at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
             for plane, own in zip(codes, found, strict=True):
                 plane[:, inner[0], inner[1]] = own[0][:, at[0], at[1]]
@@ -217,14 +203,14 @@ class NeuralCodec:
             raise ValueError(f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
-        candidates, mend = _candidates(search), 0 if search == 0 else MEND
+        candidates, mend = candidate_count(search), 0 if search == 0 else MEND
         block = self.config.block
         height, width = images.shape[1:3]
         whole = (slice(0, -(-height // block)), slice(0, -(-width // block)))
         step = max(1, min(BATCH, (1 << 21) // (height * width)))
         parts = []
         for start in range(0, len(images), step):
-            padded = np.stack([_cut(image, whole, block) for image in images[start : start + step]])
+            padded = np.stack([cut(image, whole, block) for image in images[start : start + step]])
             parts.append(self._analyse(padded, many, candidates, mend))
         if not parts:
             return [np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8) for c in self.config.bits[:many]]
@@ -234,10 +220,10 @@ class NeuralCodec:
         """Bits of images whose sides are multiples of the block."""
         import torch
 
-        from vizcomp.nets.search import picked
+        from vizcomp.neural.search import picked
 
         with torch.no_grad():
-            source = _to_tensor(images)
+            source = to_tensor(images)
             given = wanted = None
             if self.words.get("classifier"):
                 wanted = self._answers(source)
@@ -252,12 +238,12 @@ class NeuralCodec:
                     bits = self._searched(values, source, state, wanted, codes, candidates)
                 after = self._network.synthesise(bits * 2.0 - 1.0, state)
                 if mend and wanted is not None:
-                    lost = torch.nonzero(self._answers(_as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
+                    lost = torch.nonzero(self._answers(as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
                     if len(lost):
                         few = picked(state, lost)
                         earlier = [plane[lost.numpy()] for plane in codes]
                         bits[lost] = self._mended(bits[lost], values[lost], source[lost], few, wanted[lost], earlier, mend)
-                        _put(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
+                        put_state(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
                 state = after._replace(encoder=encoder)
                 codes.append(bits.numpy().astype(np.uint8))
         return codes
@@ -280,7 +266,7 @@ class NeuralCodec:
         """
         import torch
 
-        from vizcomp.nets import search
+        from vizcomp.neural.search import picked, squared
 
         result, base = own.clone(), own.clone()
         score = torch.full((len(values),), torch.inf)
@@ -292,10 +278,10 @@ class NeuralCodec:
             trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
             which = todo.repeat_interleave(ROUND)
             flat = trial.flatten(0, 1)
-            image = _as_shown(self._network.synthesise(flat * 2.0 - 1.0, search.picked(state, which)).image)
+            image = as_shown(self._network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image)
             earlier = [plane[which.numpy()] for plane in before]
             scores, same = self._cost(image, flat, wanted[which], earlier, MEND_TASK)
-            scores = (scores + search.squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
+            scores = (scores + squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
             same = same.view(-1, ROUND)
             least, which = torch.where(same, scores, torch.inf).min(1)
             hit = least < torch.inf
@@ -319,24 +305,23 @@ class NeuralCodec:
         candidates: int,
     ) -> torch.Tensor:
         """Bits near the encoder's own that decode to something better, by rounds of `nets.search`: bool as `values`."""
-        from vizcomp.nets import search
+        from vizcomp.neural import search as neural_search
+        from vizcomp.neural.search import JOINT, SINGLES, improved, squared
 
         def cost(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
             answers = None if wanted is None else wanted[which]
             earlier = [plane[which.numpy()] for plane in before]
-            return self._cost(_as_shown(image), trial, answers, earlier, self.search.task)[0]
+            return self._cost(as_shown(image), trial, answers, earlier, self.search.task)[0]
 
         # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
         judged = cost if self.native else None
         structural = dict(self.words.get("settings") or {}).get("reconstruction") == "ms-ssim"
-        error = search.structural if structural else search.squared
+        error = neural_search.structural if structural else squared
         best = values > 0
         while candidates > 0:
-            singles = min(search.SINGLES, candidates)
-            joint = search.JOINT[: candidates - singles]
-            best = search.improved(
-                self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged
-            )
+            singles = min(SINGLES, candidates)
+            joint = JOINT[: candidates - singles]
+            best = improved(self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged)
             candidates -= singles + len(joint)
         return best
 
@@ -420,10 +405,10 @@ class NeuralCodec:
         grid = -(-header.height // block), -(-header.width // block)
         codes: list[Bits] = []
         for t in range(many):
-            codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=_bit_limit(max_pixels, self.config))
+            codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=bit_limit(max_pixels, self.config))
         image = self.image(codes, header.height, header.width)
         if header.grey:
-            image = _grey(image)
+            image = is_grey(image)
         return Decoded(image, header, many, file.complete, file.problem)
 
     def decode_many(self, files: Sequence[vzc.Vzc], *, iterations: int | None = None) -> list[Pixels]:
@@ -452,7 +437,7 @@ class NeuralCodec:
         for t in range(many):
             codes += coding.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
         return [
-            [_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
+            [is_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
             for images in self.images_between(codes, first)
         ]
 
@@ -463,7 +448,7 @@ class NeuralCodec:
         block = self.config.block
         rows, columns = codes[0].shape[1:]
         out = np.empty((height, width, 3), np.uint8)
-        for inner, outer in _tiles(rows, columns, TILE // block, self._decoder_reach(len(codes))):
+        for inner, outer in tiles(rows, columns, TILE // block, self._decoder_reach(len(codes))):
             part = self.images([c[None, :, outer[0], outer[1]] for c in codes])[0]
             top, left = (inner[0].start - outer[0].start) * block, (inner[1].start - outer[1].start) * block
             target = out[inner[0].start * block : inner[0].stop * block, inner[1].start * block : inner[1].stop * block]
@@ -486,7 +471,7 @@ class NeuralCodec:
                 planes = [torch.from_numpy(c[start : start + step]).float() * 2 - 1 for c in codes]
                 for t, image in enumerate(self._network.decode_each(planes), 1):
                     if t >= first:
-                        made[t - first][start : start + step] = _to_pixels(image)
+                        made[t - first][start : start + step] = to_pixels(image)
         return made
 
     def decode_payloads(
@@ -531,307 +516,3 @@ class NeuralCodec:
                 f"model {self.name} is for images of {self.native}x{self.native}, not {width}x{height}",
                 "use --model photo for images of any size",
             )
-
-
-# --- finding models ------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework) as file:
-            words = json.loads((file.metadata() or {}).get("vizcomp", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (OSError, SafetensorError, ValueError) as exc:
-        raise ModelError(f"{path} cannot be read as a model: {exc}", MODEL_HINT) from exc
-    if not isinstance(words, dict):
-        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-    return words, tensors
-
-
-def fingerprint(network: Any, context: coding.ContextModel) -> bytes:
-    """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half precision) and context model.
-
-    Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
-    """
-    arrays = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    return _fingerprint(network.config.to_dict(), arrays, context)
-
-
-def saved_fingerprint(path: Path) -> bytes:
-    """`fingerprint` of a codec in a .safetensors file, without torch.
-
-    Raises:
-        ModelError: damaged, or no codec of vizcomp.
-    """
-    words, arrays = _read(path, "np")
-    if words.get("kind") != "codec":
-        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-    tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
-    try:
-        config = words["network"]
-        context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
-        return _fingerprint(config, arrays, context)
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc
-
-
-def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: coding.ContextModel) -> bytes:
-    digest = hashlib.sha256()
-    known = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
-    digest.update(json.dumps({k: config[k] for k in known}, sort_keys=True).encode())
-    for name, value in sorted(arrays.items()):
-        if name.startswith(("entrances.", "decoder.", "exit.")):
-            half = value.astype("<f2" if value.ndim >= 2 else "<f4")
-            digest.update(f"{name} {half.shape}".encode() + half.tobytes())
-    digest.update(context.fingerprint_bytes())
-    return digest.digest()[:4]
-
-
-def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
-    """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache folder.
-
-    Raises:
-        WeightsMissingError: none has it.
-        ModelError: a given file is no codec.
-    """
-    for name in given:
-        codec = _loaded(str(name))
-        if codec.fingerprint == wanted:
-            return codec
-    others: list[str] = [*MODELS, *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors")))]
-    for other in others:
-        try:
-            codec = _loaded(other)
-        except ModelError:  # a damaged file in the cache must not hide the others
-            continue
-        if codec.fingerprint == wanted:
-            return codec
-    raise WeightsMissingError(
-        f"the model {wanted.hex()} that wrote this file is not here",
-        table.where_former(wanted.hex())
-        or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
-    )
-
-
-_cache: dict[str, NeuralCodec] = {}
-
-
-def _loaded(name: str) -> NeuralCodec:
-    """Models that were opened stay open: a batch decodes many files of one model."""
-    if name not in _cache:
-        _cache[name] = NeuralCodec.load(name)
-    return _cache[name]
-
-
-def decode(
-    data: bytes,
-    *,
-    models: Sequence[str | Path] = (),
-    iterations: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    allow_truncated: bool = False,
-) -> Decoded:
-    """The image of a .vzc file; the model is found by the fingerprint in the file. See `NeuralCodec.decode`.
-
-    Raises:
-        WeightsMissingError: the model is not here.
-    """
-    header = vzc.read_header(data, max_pixels=max_pixels)
-    codec = find_model(header.model, models)
-    return codec.decode(data, iterations=iterations, max_pixels=max_pixels, allow_truncated=allow_truncated)
-
-
-# --- packs ---------------------------------------------------------------------------------------------------------
-
-
-class VzcPack:
-    """A pack of images, read from a file or from bytes, decoded when asked for.
-
-    Args:
-        source: path of a .vzc pack, or its bytes.
-        model: a codec's name or path; None: found by the pack's fingerprint.
-        max_pixels: limit for each image.
-
-    `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
-    """
-
-    def __init__(
-        self, source: str | Path | bytes | StorePath, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
-    ) -> None:
-        self._source, self._model, self._max_pixels = source, model, max_pixels
-        self._open()
-
-    def _open(self) -> None:
-        if isinstance(self._source, bytes):
-            data: Any = self._source
-        elif isinstance(self._source, StorePath):
-            data = map_file(self._source, check=lambda head, name: vzc.kind(head))
-        else:
-            try:
-                data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
-            except OSError as exc:
-                raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
-        self.reader = PackReader(data, max_pixels=self._max_pixels)
-        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [])
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "_source": self._source,
-            "_model": self._model,
-            "_max_pixels": self._max_pixels,
-        }  # data loaders send packs to workers
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; empty where the pack has no labels."""
-        return tuple(self.reader.classes)
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, key: int | str) -> Pixels:
-        index = self.reader.index_of(key) if isinstance(key, str) else range(len(self))[key]
-        return self.batch([index])[0]
-
-    def __iter__(self) -> Iterator[Pixels]:
-        for start in range(0, len(self), BATCH):
-            yield from self.batch(range(start, min(len(self), start + BATCH)))
-
-    def batch(self, indices: Sequence[int], *, iterations: int | None = None) -> list[Pixels]:
-        """The images with these numbers, decoded together where they are of one size; of at most so many iterations.
-
-        Raises:
-            FormatError: the block of one of them is damaged.
-        """
-        entries = [self.reader.entry(i) for i in indices]
-        groups: dict[tuple[int, int, int], list[int]] = {}
-        for at, entry in enumerate(entries):
-            groups.setdefault((entry.height, entry.width, entry.iterations), []).append(at)
-        out: list[Pixels] = [np.empty(0, np.uint8)] * len(entries)
-        for (height, width, many), members in groups.items():
-            payloads = [entries[at].payload for at in members]
-            images = self.codec.decode_payloads(payloads, height, width, many, stop=iterations)
-            for at, image in zip(members, images, strict=True):
-                out[at] = _grey(image) if entries[at].grey else image
-        return out
-
-    def label(self, index: int) -> int | None:
-        """The number of an image's class, None where it has none."""
-        return self.reader.label(index)
-
-    def dataset(self, transform: Callable[[Any], Any] | None = None) -> Any:
-        """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes something else of the
-        uint8 array; label -1 where there is none. A `DataLoader` fetches whole batches, which are decoded together.
-        """
-        import torch
-        from torch.utils.data import Dataset
-
-        pack = self
-
-        class PackDataset(Dataset):  # type: ignore[type-arg]
-            def __len__(self) -> int:
-                return len(pack)
-
-            def __getitem__(self, index: int) -> tuple[Any, int]:
-                return self.__getitems__([index])[0]
-
-            def __getitems__(self, indices: list[int]) -> list[tuple[Any, int]]:
-                images = pack.batch(indices)
-                labels = [pack.label(i) for i in indices]
-                return [(self._made(im), -1 if la is None else la) for im, la in zip(images, labels, strict=True)]
-
-            @staticmethod
-            def _made(image: Pixels) -> Any:
-                if transform is not None:
-                    return transform(image)
-                rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
-                return torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float() / 255
-
-        return PackDataset()
-
-
-# --- arrays --------------------------------------------------------------------------------------------------------
-
-
-def _check_image(image: Pixels) -> None:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
-        raise ValueError(f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
-
-
-def _candidates(search: int | None) -> int:
-    """How many to try in each iteration of every image."""
-    if search is not None and search < 0:
-        raise SettingsError(f"a search of {search} candidates is not possible", "use 0 or more")
-    return search or 0
-
-
-def _bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
-    """More bits than an image of `max_pixels` can have, long thin ones included."""
-    return max(coding.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
-
-
-def _cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:
-    """A part of an image, given in positions, as RGB; what is outside repeats the image's edge."""
-    height, width = image.shape[:2]
-    bottom, right = at[0].stop * block, at[1].stop * block
-    part = image[at[0].start * block : min(bottom, height), at[1].start * block : min(right, width)]
-    if part.ndim == 2:
-        part = np.repeat(part[..., None], 3, 2)
-    return np.pad(part, ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge")
-
-
-def _tiles(rows: int, columns: int, side: int, reach: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Tiles in positions: the inside of each, and the inside with its overlap."""
-
-    def cuts(length: int) -> list[tuple[slice, slice]]:
-        return [
-            (slice(a, min(a + side, length)), slice(max(0, a - reach), min(a + side + reach, length)))
-            for a in range(0, length, side)
-        ]
-
-    for y, wide_y in cuts(rows):
-        for x, wide_x in cuts(columns):
-            yield (y, x), (wide_y, wide_x)
-
-
-def _to_tensor(images: Pixels) -> torch.Tensor:
-    import torch
-
-    # channels last in memory, as the images are: the convolutions are quicker for it
-    images = np.require(images, requirements=["C", "W"])  # torch warns of arrays that cannot be written, as Pillow gives them
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
-def _as_shown(images: torch.Tensor) -> torch.Tensor:
-    """What a decoder writes, in whole levels, on the network's scale of -1..1."""
-    return _levels(images).div_(127.5).sub_(1)
-
-
-def _levels(images: torch.Tensor) -> torch.Tensor:
-    return images.clamp(-1, 1).add(1).mul_(127.5).round_()
-
-
-def _put(state: CodecState, which: torch.Tensor, part: CodecState) -> None:
-    """Writes the decoder's state of some images into that of all, the inverse of `search.picked`."""
-    state.image[which] = part.image
-    for whole, some in zip(state.decoder, part.decoder, strict=True):
-        if whole is not None and some is not None:
-            whole[0][which], whole[1][which] = some
-
-
-def _to_pixels(images: torch.Tensor) -> Pixels:
-    import torch
-
-    scaled = _levels(images).to(torch.uint8)
-    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
-
-
-def _grey(image: Pixels) -> Pixels:
-    grey: Pixels = np.rint(image.mean(2)).astype(np.uint8)
-    return grey

@@ -1,0 +1,1 @@
+"""The recurrent codec: an image to .vzc and back."""

@@ -25,7 +25,9 @@ from typing import Any
 
 from PIL import Image
 
-from vizcomp import batch
+from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.journal import Journal
+from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import EXTENSIONS, find_inputs
 
@@ -63,12 +65,12 @@ def command(source: Path, output: Path, *options: str) -> None:
 
 
 def library(source: Path, output: Path, journal: Any) -> None:
-    batch.Journal, kept = journal or batch.Journal, batch.Journal
+    Journal, kept = journal or Journal, Journal
     try:
         found = find_inputs([str(source)])
-        batch.run_djpeg(found, output, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+        run_djpeg(found, output, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     finally:
-        batch.Journal = kept
+        Journal = kept
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vizcomp import batch
+from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 
@@ -46,11 +47,11 @@ def run(engine: str, source: Path, output: Path, jobs: int) -> dict[str, float]:
     stamps: list[float] = []
     started = time.perf_counter()
     files = find_inputs([str(source)])
-    batch.run_djpeg(
+    run_djpeg(
         files,
         output,
         DjpegSettings(),
-        batch.BatchSettings(),
+        BatchSettings(),
         jobs=jobs,
         engine=engine,
         on_record=lambda record: stamps.append(time.perf_counter()),

@@ -17,13 +17,18 @@ import pytest
 from kit import command, jpeg_bytes, tree
 from PIL import Image
 
-from vizcomp import codec_batch, engines
+from vizcomp.batch import encode, groups, local_engine
+from vizcomp.batch.encode import EncodeTask, encode_some
+from vizcomp.batch.encode_pack import run_encode_pack
+from vizcomp.batch.groups import worker_codec
+from vizcomp.batch.items import Outcome
+from vizcomp.batch.packs import _pack
+from vizcomp.batch.records import CodecRecord
+from vizcomp.batch.settings import EncodeSettings
 from vizcomp.files.find import find_inputs
-from vizcomp.loop import Outcome
 from vizcomp.neural import find
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.packs import VzcPack
-from vizcomp.results import CodecRecord
 from vizcomp.vzc import image as vzc
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
@@ -52,11 +57,11 @@ def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(find, "_cache", {})
-    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
+    monkeypatch.setattr(local_engine, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
 
     def run(*arguments: object, code: int = 0) -> Done:
-        codec_batch._codec.cache_clear()
-        codec_batch._pack.cache_clear()
+        worker_codec.cache_clear()
+        _pack.cache_clear()
         ended = command(*arguments)
         done = Done(*capfd.readouterr())
         assert ended == code, done.err
@@ -296,29 +301,29 @@ def test_packs_that_are_refused(vizcomp: Command, classes: Path, tmp_path: Path,
 def test_interrupted_packs_do_not_pass_for_whole(
     classes: Path, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec_batch, "GROUP", 8)
-    work = codec_batch.encode_some
+    monkeypatch.setattr(groups, "GROUP", 8)
+    work = encode_some
     calls: list[int] = []
 
-    def interrupted(task: codec_batch.EncodeTask) -> list[Outcome[CodecRecord]]:
+    def interrupted(task: EncodeTask) -> list[Outcome[CodecRecord]]:
         calls.append(1)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
         return work(task)
 
-    monkeypatch.setattr(codec_batch, "encode_some", interrupted)
+    monkeypatch.setattr(encode, "encode_some", interrupted)
     files = find_inputs([classes])
-    settings = codec_batch.EncodeSettings(model=str(small_model), search=0)
-    run = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", settings, jobs=1)
+    settings = EncodeSettings(model=str(small_model), search=0)
+    run = run_encode_pack(files, tmp_path / "set.vzc", settings, jobs=1)
     assert run.exit_code == 130
     assert not (tmp_path / "set.vzc").exists()
     assert run.pack == tmp_path / "set.partial.vzc"
     assert len(VzcPack(run.pack, model=small_model)) == 16  # what was in hand is finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.setattr(codec_batch, "encode_some", work)
-    whole = codec_batch.run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
+    monkeypatch.setattr(encode, "encode_some", work)
+    whole = run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
     files = find_inputs([classes])
-    resumed = codec_batch.run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), jobs=1)
+    resumed = run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), jobs=1)
     assert (tmp_path / "set.vzc").read_bytes() == (tmp_path / "whole.vzc").read_bytes()
     assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]  # those 16 were not coded again
     assert (resumed.exit_code, whole.exit_code) == (0, 0)

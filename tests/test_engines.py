@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from vizcomp import engines
+from vizcomp.batch.engines import map_tasks
 from vizcomp.errors import SettingsError
 
 
@@ -37,20 +37,20 @@ def crashed(task: int) -> int:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
-    assert list(engines.map_tasks(slow_square, range(40), on_crash=crashed, jobs=jobs)) == [n * n for n in range(40)]
+    assert list(map_tasks(slow_square, range(40), on_crash=crashed, jobs=jobs)) == [n * n for n in range(40)]
 
 
 def test_few_tasks_start_no_worker() -> None:
-    assert set(engines.map_tasks(process_id, range(3), on_crash=crashed, jobs=2)) == {os.getpid()}
+    assert set(map_tasks(process_id, range(3), on_crash=crashed, jobs=2)) == {os.getpid()}
 
 
 def test_workers_are_limited_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert set(engines.map_tasks(thread_limit, range(14), on_crash=crashed, jobs=2)) == {"1"}  # type: ignore[comparison-overlap]
+    assert set(map_tasks(thread_limit, range(14), on_crash=crashed, jobs=2)) == {"1"}  # type: ignore[comparison-overlap]
 
 
 def test_a_worker_that_dies_costs_one_task() -> None:
-    results = list(engines.map_tasks(dies_on_seven, range(30), on_crash=crashed, jobs=2))
+    results = list(map_tasks(dies_on_seven, range(30), on_crash=crashed, jobs=2))
     assert results == [-7 if n == 7 else n for n in range(30)]
 
 
@@ -63,7 +63,7 @@ def test_tasks_are_consumed_as_workers_become_free() -> None:
             taken += 1
             yield n
 
-    results = engines.map_tasks(slow_square, tasks(), on_crash=crashed, jobs=2)  # type: ignore[arg-type]
+    results = map_tasks(slow_square, tasks(), on_crash=crashed, jobs=2)  # type: ignore[arg-type]
     assert next(results) == 0
     assert taken < 100
     results.close()  # type: ignore[attr-defined]
@@ -71,4 +71,4 @@ def test_tasks_are_consumed_as_workers_become_free() -> None:
 
 def test_unknown_engine() -> None:
     with pytest.raises(SettingsError, match="spark"):
-        list(engines.map_tasks(slow_square, [1], on_crash=crashed, engine="spark"))
+        list(map_tasks(slow_square, [1], on_crash=crashed, engine="spark"))

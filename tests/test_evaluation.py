@@ -13,11 +13,16 @@ import pytest
 from kit import jpeg_bytes, picture
 from PIL import Image
 
-from vizcomp import codecs, evaluation
 from vizcomp.errors import InputError, ModelError, SettingsError
-from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
+from vizcomp.evaluation import data as evaluation_data
+from vizcomp.evaluation import tasks
+from vizcomp.evaluation.codecs import QUALITIES, open_codec, scan_bytes
+from vizcomp.evaluation.data import _sample
+from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _bootstrap_mean, bytes_at
+from vizcomp.evaluation.results import EvalPoint, EvalSettings, Progress
+from vizcomp.evaluation.run import run_eval
+from vizcomp.evaluation.tasks import work_on_chunk, worker_system
 from vizcomp.photos.encode import encode_png
-from vizcomp.results import EvalPoint
 from vizcomp.vision import systems
 from vizcomp.vision.answers import Boxes
 from vizcomp.vision.system import corners_to_quads
@@ -40,7 +45,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("spec", ["jpeg", "webp", "avif", "djpeg:guide=uniform", "djpeg", "cifar"])
 def test_codecs_give_files_and_what_they_decode_to(spec: str) -> None:
-    codec = codecs.open_codec(spec)
+    codec = open_codec(spec)
     sources = [picture(i) for i in range(3)]
     sweeps = list(codec.sweep(sources, 3))
     assert {s.series or codec.name for s in sweeps} == set(codec.series)
@@ -58,8 +63,8 @@ def test_codecs_give_files_and_what_they_decode_to(spec: str) -> None:
 
 def test_plain_jpeg_is_pillows_own_to_the_byte() -> None:
     source = picture(0, 48, 64)
-    sweep = next(iter(codecs.open_codec("jpeg").sweep([source], 1)))
-    data = jpeg_bytes(source, quality=codecs.QUALITIES["jpeg"][0], subsampling="4:2:0")
+    sweep = next(iter(open_codec("jpeg").sweep([source], 1)))
+    data = jpeg_bytes(source, quality=QUALITIES["jpeg"][0], subsampling="4:2:0")
     assert sweep.sizes == [len(data)]
     assert np.array_equal(sweep.results[0], np.asarray(Image.open(io.BytesIO(data))))
 
@@ -67,7 +72,7 @@ def test_plain_jpeg_is_pillows_own_to_the_byte() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_scan_bytes_are_what_is_left_without_headers(progressive: bool) -> None:
     data = jpeg_bytes(picture(3, 64, 64), progressive=progressive, quality=30)
-    inside = codecs.scan_bytes(data)
+    inside = scan_bytes(data)
     assert 0 < inside < len(data)
     headers, at = 4, 2  # the first and the last marker have no length
     while data[at : at + 2] != b"\xff\xd9":
@@ -79,11 +84,11 @@ def test_scan_bytes_are_what_is_left_without_headers(progressive: bool) -> None:
     assert at + 2 == len(data)
     assert inside == len(data) - headers
     for cut in (b"", data[:3], data[:-20]):
-        assert codecs.scan_bytes(cut) <= len(cut)
+        assert scan_bytes(cut) <= len(cut)
 
 
 def test_recurrent_codec_shares_a_pack_among_its_images() -> None:
-    codec = codecs.open_codec("cifar")
+    codec = open_codec("cifar")
     sources = [picture(i) for i in range(4)]
     alone, packed = (next(s for s in codec.sweep(sources, 1000) if (s.series or codec.name) == name) for name in codec.series)
     for size, load, file in zip(packed.sizes, packed.payloads, alone.sizes, strict=True):
@@ -99,11 +104,11 @@ def test_recurrent_codec_shares_a_pack_among_its_images() -> None:
 )
 def test_unknown_codecs_and_options_are_refused(spec: str) -> None:
     with pytest.raises(SettingsError):
-        codecs.open_codec(spec)
+        open_codec(spec)
 
 
 def test_one_image_that_fails_is_that_images_error() -> None:
-    sweep = next(iter(codecs.open_codec("webp").sweep([picture(0), np.zeros((1, 17000, 3), np.uint8)], 2)))
+    sweep = next(iter(open_codec("webp").sweep([picture(0), np.zeros((1, 17000, 3), np.uint8)], 2)))
     assert sweep.results[0] is not None
     assert sweep.results[1] is None
     assert [index for index, _ in sweep.errors] == [1]
@@ -121,7 +126,7 @@ def timeless(result: Any) -> dict[str, Any]:
 
 def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: Path) -> None:
     settings = EvalSettings(classifiers=("inception", "watcher"), data=str(classes), baselines=("jpeg", "webp"))
-    told: list[evaluation.Progress] = []
+    told: list[Progress] = []
     result = run_eval(settings, jobs=1, on_progress=told.append)
     assert [(p.done, p.total) for p in told] == [(i + 1, 4) for i in range(4)]
     assert result.data["images"] == 12
@@ -150,7 +155,7 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
 
 
 def test_parallel_and_serial_agree(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "CHUNK_SMALL", 1)
+    monkeypatch.setattr(evaluation_data, "CHUNK_SMALL", 1)
     settings = EvalSettings(data=str(classes), baselines=("jpeg",), limit=4)
     serial, parallel = run_eval(settings, jobs=1), run_eval(settings, jobs=2)
     assert timeless(serial) == timeless(parallel)
@@ -158,23 +163,23 @@ def test_parallel_and_serial_agree(classes: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_a_stopped_evaluation_finished_is_taken_over(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "CHUNK_SMALL", 5)
+    monkeypatch.setattr(evaluation_data, "CHUNK_SMALL", 5)
     settings = EvalSettings(
         classifiers=("watcher",), data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
     )
     calm = run_eval(settings, jobs=1)
-    working, worked = evaluation._work, []
+    working, worked = work_on_chunk, []
 
     def counted(task: Any) -> Any:
         if task.codec:
             worked.append((task.codec, task.chosen[0]))
         return working(task)
 
-    def stop_in_the_middle(progress: evaluation.Progress) -> None:
+    def stop_in_the_middle(progress: Progress) -> None:
         if progress.what == "jpeg":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "_work", counted)
+    monkeypatch.setattr(tasks, "work_on_chunk", counted)
     stopped = run_eval(settings, jobs=1, output=tmp_path, on_progress=stop_in_the_middle)
     assert stopped.interrupted
     assert {p.codec for p in stopped.points} == {"djpeg:guide=uniform"}
@@ -231,9 +236,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
     monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
-    evaluation._system.cache_clear()
+    worker_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    evaluation._system.cache_clear()
+    worker_system.cache_clear()
     assert result.classifiers[0]["without_answer"] == 2
     assert any("too dark" in w for w in result.warnings)
     assert any("finds nothing" in w for w in result.warnings)
@@ -246,9 +251,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
     monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
-    evaluation._system.cache_clear()
+    worker_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    evaluation._system.cache_clear()
+    worker_system.cache_clear()
     assert "finder finds nothing on any source" in result.headline
     assert "F1" not in result.headline
 
@@ -281,11 +286,11 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 
 def test_samples_are_even_over_the_classes() -> None:
     labels = np.array([0] * 50 + [1] * 5 + [2] * 20)
-    chosen = evaluation._sample(labels, 15, 3)
+    chosen = _sample(labels, 15, 3)
     assert [int((labels[chosen] == c).sum()) for c in range(3)] == [5, 5, 5]
-    assert chosen == evaluation._sample(labels, 15, 3)
-    assert chosen != evaluation._sample(labels, 15, 4)
-    assert evaluation._sample(labels, 0, 0) == list(range(75))
+    assert chosen == _sample(labels, 15, 3)
+    assert chosen != _sample(labels, 15, 4)
+    assert _sample(labels, 0, 0) == list(range(75))
 
 
 # --- what is made of the points -------------------------------------------------------------------------------------
@@ -328,10 +333,10 @@ def test_bd_rate_says_why_there_is_none() -> None:
     few = [point(2.0**i, i / 10) for i in range(5)]
     many = [point(2.0**i, i / 10) for i in range(6)]
     high = [point(2.0**i, 2 + i / 10) for i in range(6)]
-    assert "5 points" in evaluation._bd_rate(few, many, "ms_ssim")["why"]
-    assert evaluation._bd_rate(many, high, "ms_ssim")["why"] == "no overlap"
+    assert "5 points" in _bd_rate(few, many, "ms_ssim")["why"]
+    assert _bd_rate(many, high, "ms_ssim")["why"] == "no overlap"
     half = [dataclasses.replace(p, bytes_per_image=p.bytes_per_image / 2) for p in many]
-    found = evaluation._bd_rate(many, half, "ms_ssim")
+    found = _bd_rate(many, half, "ms_ssim")
     assert found["bd_rate"] == pytest.approx(-0.5)
     assert found["overlap"] == [0, 0.5]
 
@@ -346,15 +351,15 @@ def test_bd_rate_agrees_with_the_bjontegaard_package() -> None:
         [p.bytes_per_image for p in a], [p.ms_ssim for p in a], [p.bytes_per_image for p in b], [p.ms_ssim for p in b],
         method="pchip", require_matching_points=False, min_overlap=0,
     )  # fmt: skip
-    assert 100 * evaluation._bd_rate(a, b, "ms_ssim")["bd_rate"] == pytest.approx(theirs, abs=0.1)
+    assert 100 * _bd_rate(a, b, "ms_ssim")["bd_rate"] == pytest.approx(theirs, abs=0.1)
 
 
 def test_intervals_hold_the_mean_and_shrink_with_more_images() -> None:
     few, many = np.array([1.0] * 8 + [0.0] * 2), np.array(([1.0] * 8 + [0.0] * 2) * 100)
-    (low, high), (lower, upper) = evaluation._bootstrap_mean(few, 0), evaluation._bootstrap_mean(many, 0)
+    (low, high), (lower, upper) = _bootstrap_mean(few, 0), _bootstrap_mean(many, 0)
     assert low < 0.8 < high
     assert lower < 0.8 < upper
     assert upper - lower < (high - low) / 5
     counts = np.array([[1, 1, 1], [0, 1, 1], [2, 2, 2], [1, 2, 1]] * 10, float)
-    low, high = evaluation._bootstrap_f1(counts, 0)
+    low, high = _bootstrap_f1(counts, 0)
     assert low < 2 * 4 / 11 < high

@@ -22,15 +22,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp import batch, engines, loop
-from vizcomp import batch as vizcomp_batch
+from vizcomp.batch import djpeg
+from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.engines import map_tasks
+from vizcomp.batch.items import Item, Outcome
+from vizcomp.batch.log import Log
+from vizcomp.batch.loop import run_batch
+from vizcomp.batch.record_list import Records
+from vizcomp.batch.records import FileRecord
+from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
-from vizcomp.results import FileRecord
 
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
@@ -51,7 +57,7 @@ def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
 def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
     tell = None if told is None else lambda problem: told.append(problem.message)
     files = find_inputs([str(source)], exclude=output, report=tell)
-    found = batch.run_djpeg(files, output, UNIFORM, batch.BatchSettings(**settings), jobs=1)
+    found = run_djpeg(files, output, UNIFORM, BatchSettings(**settings), jobs=1)
     return {Path(record.input).name: record for record in found.records}
 
 
@@ -172,7 +178,7 @@ def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
         photo(source / f"{i}.png", i)
     files = list(find_inputs([str(source)]))
     (source / "2.png").unlink()
-    found = batch.run_djpeg(files, tmp_path / "out", UNIFORM, batch.BatchSettings(), jobs=1)
+    found = run_djpeg(files, tmp_path / "out", UNIFORM, BatchSettings(), jobs=1)
     assert [r.status for r in found.records] == ["ok", "ok", "failed", "ok"]
     assert "does not exist" in (found.records[2].error or "")
     assert found.totals.failed == 1
@@ -309,7 +315,7 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
         return compressing(shown, *arguments, **options)
 
     calls: list[str] = []
-    monkeypatch.setattr(vizcomp_batch, "compress", broken)
+    monkeypatch.setattr(djpeg, "compress", broken)
     records = run(source, tmp_path / "out")
     assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
     error = records["1.png"].error or ""
@@ -339,7 +345,7 @@ def lost(task: tuple[int, str]) -> tuple[int, str]:
 @posix
 def test_a_crash_costs_one_task_with_one_job_too() -> None:
     tasks = [(0, ""), (1, "segfault"), (2, ""), (3, "killed")]
-    found = list(engines.map_tasks(dies_on, tasks, on_crash=lost, jobs=1, isolate=True))
+    found = list(map_tasks(dies_on, tasks, on_crash=lost, jobs=1, isolate=True))
     assert found == [(n, "lost" if how else "done") for n, how in tasks]
 
 
@@ -347,34 +353,34 @@ def test_a_crash_costs_one_task_with_one_job_too() -> None:
 class Group:
     """Some inputs that travel together, as `encode` groups small files."""
 
-    items: tuple[loop.Item, ...]
+    items: tuple[Item, ...]
 
     def again(self) -> Group:
         return self
 
 
-def dies_on_one(task: Group) -> list[loop.Outcome[FileRecord]]:
+def dies_on_one(task: Group) -> list[Outcome[FileRecord]]:
     if any("deadly" in item.file.shown for item in task.items):
         os.kill(os.getpid(), signal.SIGKILL)
-    return [loop.Outcome(FileRecord(input=item.file.shown, output=None, status="ok")) for item in task.items]
+    return [Outcome(FileRecord(input=item.file.shown, output=None, status="ok")) for item in task.items]
 
 
-def lost_group(task: Group) -> list[loop.Outcome[FileRecord]]:
-    return [loop.Outcome(FileRecord(input=item.file.shown, output=None, status="failed")) for item in task.items]
+def lost_group(task: Group) -> list[Outcome[FileRecord]]:
+    return [Outcome(FileRecord(input=item.file.shown, output=None, status="failed")) for item in task.items]
 
 
 @posix
 def test_a_crash_in_a_group_costs_one_input_and_not_the_group() -> None:
     names = ["a.png", "b.png", "deadly.png", "c.png", "d.png"]
-    items = [loop.Item(InputFile(Path(name), Path(name)), None) for name in names]
-    records = loop.Records(FileRecord)
-    interrupted = loop.run_batch(
+    items = [Item(InputFile(Path(name), Path(name)), None) for name in names]
+    records = Records(FileRecord)
+    interrupted = run_batch(
         iter(items),
         records,
         tasks=lambda taken: (Group(tuple(part)) for part in iter(lambda: list(itertools.islice(taken, 4)), [])),
         work=dies_on_one,
         on_crash=lost_group,
-        log=loop.Log(None),
+        log=Log(None),
         jobs=2,
         isolate=True,
     )
@@ -384,7 +390,7 @@ def test_a_crash_in_a_group_costs_one_input_and_not_the_group() -> None:
 
 def parent_of_workers() -> None:
     """A run in a process of its own, for a test that kills it."""
-    list(engines.map_tasks(sleeps, range(40), on_crash=lambda task: task, jobs=2))
+    list(map_tasks(sleeps, range(40), on_crash=lambda task: task, jobs=2))
 
 
 def sleeps(task: int) -> int:
@@ -419,7 +425,7 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
 @pytest.mark.parametrize("count", [0, 5, 11, 1200])
 def test_records_on_disk_are_the_records(count: int) -> None:
     made = [FileRecord(input=f"{i}\\udc80é", output=None, status="ok", psnr=i / 7, notices=("a", "b")) for i in range(count)]
-    kept = loop.Records(FileRecord, made, in_memory=10)
+    kept = Records(FileRecord, made, in_memory=10)
     assert kept == made
     assert len(kept) == count
     assert list(kept) == list(kept) == made
@@ -433,7 +439,7 @@ def test_records_on_disk_are_the_records(count: int) -> None:
 
 
 def test_records_take_no_memory_however_many() -> None:
-    kept = loop.Records(FileRecord, in_memory=100)
+    kept = Records(FileRecord, in_memory=100)
     tracemalloc.start()
     for i in range(3000):
         kept.append(FileRecord(input=f"photos/{i:07}.jpg", output=f"out/{i:07}.jpg", status="ok", psnr=i / 7))

@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp import batch, codec_batch
+from vizcomp.batch.decode import run_decode
+from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.encode_pack import run_encode_pack
+from vizcomp.batch.records import FileRecord
+from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, ModelError, VizcompError
 from vizcomp.files.find import find_inputs
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.packs import VzcPack
 from vizcomp.photos.photo import load, to_srgb
-from vizcomp.results import FileRecord
 from vizcomp.vision.systems import open_system
 from vizcomp.vzc import packs
 from vizcomp.vzc.packs import PackReader, PackWriter
@@ -174,9 +177,7 @@ def compressed(tmp_path: Path, data: bytes, name: str = "it.jpg") -> FileRecord:
     path = tmp_path / "in" / name
     path.write_bytes(data)
     files = find_inputs([str(path)])
-    return batch.run_djpeg(
-        files, tmp_path / "out", DjpegSettings(guide="uniform"), batch.BatchSettings(overwrite=True), jobs=1
-    ).records[0]
+    return run_djpeg(files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(overwrite=True), jobs=1).records[0]
 
 
 def jpeg(mode: str = "RGB", side: int = 64, **options: Any) -> bytes:
@@ -266,12 +267,12 @@ def test_a_pack_never_writes_through_a_link(tmp_path: Path, small_model: Path) -
         folder.mkdir(parents=True)
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(source / "a.png")
     pack = tmp_path / "set.vzc"
-    settings = codec_batch.EncodeSettings(model=str(small_model))
-    codec_batch.run_encode_pack(find_inputs([str(tmp_path / "in")]), pack, settings, jobs=1)
+    settings = EncodeSettings(model=str(small_model))
+    run_encode_pack(find_inputs([str(tmp_path / "in")]), pack, settings, jobs=1)
     assert len(VzcPack(pack, model=small_model)) == 1
     (output / "set" / "cat").symlink_to(elsewhere)
-    chosen = codec_batch.DecodeSettings(model=str(small_model))
-    run = codec_batch.run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
+    chosen = DecodeSettings(model=str(small_model))
+    run = run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
     assert run.records[0].status == "failed"
     assert "is a link" in (run.records[0].error or "")
     assert list(elsewhere.iterdir()) == []

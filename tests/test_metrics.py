@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vizcomp import metrics
+from vizcomp.evaluation.bd_rate import bd_rate
 from vizcomp.vision.boxes import box_f1, box_score, match_boxes, polygon_iou
 
 
@@ -303,9 +304,9 @@ def test_spearman_at_the_edges():
 
 def test_bd_rate_of_a_curve_with_its_rates_scaled():
     rate, quality = [100, 200, 400, 900, 1500], [30, 33, 35.5, 38, 39]
-    assert metrics.bd_rate(rate, quality, rate, quality) == pytest.approx(0.0)
-    assert metrics.bd_rate(rate, quality, [0.6 * r for r in rate], quality) == pytest.approx(-0.4)
-    assert metrics.bd_rate(rate[::-1], quality[::-1], [2 * r for r in rate], quality) == pytest.approx(1.0)
+    assert bd_rate(rate, quality, rate, quality) == pytest.approx(0.0)
+    assert bd_rate(rate, quality, [0.6 * r for r in rate], quality) == pytest.approx(-0.4)
+    assert bd_rate(rate[::-1], quality[::-1], [2 * r for r in rate], quality) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
@@ -326,13 +327,13 @@ def test_bd_rate_agrees_with_scipys_interpolation(count):
         else:
             integrals.append(interpolate.PchipInterpolator(quality, np.log(rate)).integrate(low, high))
     expected = math.expm1((integrals[1] - integrals[0]) / (high - low))
-    assert metrics.bd_rate(rate_a, quality_a, rate_b, quality_b) == pytest.approx(expected, rel=1e-9)
+    assert bd_rate(rate_a, quality_a, rate_b, quality_b) == pytest.approx(expected, rel=1e-9)
 
 
 def test_bd_rate_merges_equal_qualities_and_refuses_what_is_no_curve():
-    merged = metrics.bd_rate([100, 400, 800], [1, 2, 3], [100, 200, 800, 800], [1, 2, 2, 3])
+    merged = bd_rate([100, 400, 800], [1, 2, 3], [100, 200, 800, 800], [1, 2, 2, 3])
     assert merged == pytest.approx(0.0)
-    assert math.isnan(metrics.bd_rate([1, 2], [1, 2], [1, 2], [3, 4]))
+    assert math.isnan(bd_rate([1, 2], [1, 2], [1, 2], [3, 4]))
     for rate, quality in (([1, 2], [5, 5]), ([0, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, math.inf], [1, 2])):
         with pytest.raises(ValueError, match="rate curve"):
-            metrics.bd_rate([1, 2], [1, 2], rate, quality)
+            bd_rate([1, 2], [1, 2], rate, quality)

@@ -22,10 +22,17 @@ from kit import contents
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch, codec_batch, engines, evaluation, ray_engine
+from vizcomp.batch import ray_engine
+from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.encode import run_encode
+from vizcomp.batch.engines import check_engine, map_tasks
+from vizcomp.batch.ray_engine import AHEAD, MAX_BATCH
+from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.cli import app
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import EngineError, MissingExtraError, SettingsError
+from vizcomp.evaluation.results import EvalSettings
+from vizcomp.evaluation.run import run_eval
 from vizcomp.files.find import find_inputs
 from vizcomp.files.store import StorePath, _system
 
@@ -33,13 +40,13 @@ from vizcomp.files.store import StorePath, _system
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError) as error:
-        list(engines.map_tasks(ray_tasks.square, [1], on_crash=abs, engine="ray"))
+        list(map_tasks(ray_tasks.square, [1], on_crash=abs, engine="ray"))
     assert error.value.hint == "pip install 'vizcomp[ray]'"
 
 
 def test_an_address_without_ray() -> None:
     with pytest.raises(SettingsError, match="--engine ray"):
-        engines.check_engine("local", "1.2.3.4:6379")
+        check_engine("local", "1.2.3.4:6379")
     found = CliRunner().invoke(app, ["djpeg", "x", "-o", "y", "--ray-address", "h:1"])
     assert isinstance(found.exception, SettingsError)
 
@@ -88,7 +95,7 @@ def cluster() -> Iterator[Any]:
 
 
 def go(function: Any, tasks: Any, **more: Any) -> list[Any]:
-    return list(engines.map_tasks(function, tasks, on_crash=lambda task: -task, engine="ray", **more))
+    return list(map_tasks(function, tasks, on_crash=lambda task: -task, engine="ray", **more))
 
 
 def test_results_in_order_workers_that_stay_and_few_in_hand(cluster: Any) -> None:
@@ -100,9 +107,9 @@ def test_results_in_order_workers_that_stay_and_few_in_hand(cluster: Any) -> Non
             taken += 1
             yield number
 
-    results = engines.map_tasks(ray_tasks.square, tasks(), on_crash=abs, engine="ray")
+    results = map_tasks(ray_tasks.square, tasks(), on_crash=abs, engine="ray")
     assert next(results) == 0
-    assert taken <= 2 * ray_engine.AHEAD * ray_engine.MAX_BATCH
+    assert taken <= 2 * AHEAD * MAX_BATCH
     assert list(results) == [n * n for n in range(1, 3000)]
     about = set(go(ray_tasks.process, range(80)))
     assert len(about) == 2  # processes that stay, and keep their models
@@ -130,7 +137,7 @@ def test_stop_gives_what_is_in_hand(cluster: Any) -> None:
             yield number
 
     results = []
-    for result in engines.map_tasks(ray_tasks.square, tasks(), on_crash=abs, engine="ray", stop=stop):
+    for result in map_tasks(ray_tasks.square, tasks(), on_crash=abs, engine="ray", stop=stop):
         results.append(result)
         if len(results) == 20:
             stop.set()
@@ -157,11 +164,11 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
     for engine in ("local", "ray"):
         out = tmp_path / engine
         files = find_inputs([str(source)])
-        run = batch.run_djpeg(files, out / "jpeg", DjpegSettings(), batch.BatchSettings(), jobs=2, engine=engine)
-        codec = codec_batch.run_encode(
+        run = run_djpeg(files, out / "jpeg", DjpegSettings(), BatchSettings(), jobs=2, engine=engine)
+        codec = run_encode(
             find_inputs([str(source)]),
             out / "vzc",
-            codec_batch.EncodeSettings(model=str(any_model)),
+            EncodeSettings(model=str(any_model)),
             jobs=2,
             engine=engine,
         )
@@ -174,13 +181,13 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
 def test_eval_is_that_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
     source = photos(tmp_path / "in", 20)
     Image.open(source / "000.bmp").save(source / "000.jpg", quality=90)  # goes by its coefficients
-    settings = evaluation.EvalSettings(
+    settings = EvalSettings(
         classifiers=("watcher",), data=str(source), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
     )
     found = {}
     for engine in ("local", "ray"):
         out = tmp_path / engine
-        result = evaluation.run_eval(settings, jobs=2, engine=engine, output=out)
+        result = run_eval(settings, jobs=2, engine=engine, output=out)
         points = [{**p.to_dict(), "encode_seconds": 0, "decode_seconds": 0} for p in result.points]
         found[engine] = (result.headline, result.data, points, result.warnings)
         assert not out.exists() or list(out.iterdir()) == []  # the images lay there, hidden
@@ -199,7 +206,7 @@ def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
         for address in ("127.0.0.1:1", "nonsense", f"127.0.0.1:{port}"):
             started = time.monotonic()
             with pytest.raises(EngineError):
-                list(engines.map_tasks(ray_tasks.square, [1], on_crash=abs, engine=f"ray:{address}"))
+                list(map_tasks(ray_tasks.square, [1], on_crash=abs, engine=f"ray:{address}"))
             assert time.monotonic() - started < 20
 
 
@@ -223,7 +230,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
 
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
-    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     out = tmp_path / "out"
     out.mkdir()
@@ -236,11 +243,11 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
             killed.set()
             three_nodes.remove_node(victim, allow_graceful=False)
 
-    run = batch.run_djpeg(
+    run = run_djpeg(
         find_inputs([str(source)]),
         out,
         DjpegSettings(guide="uniform"),
-        batch.BatchSettings(),
+        BatchSettings(),
         engine="ray",
         on_record=kill,
     )
@@ -258,9 +265,7 @@ def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     nodes = [node for node in three_nodes.list_all_nodes() if not node.head]
     results = []
-    for result in engines.map_tasks(
-        ray_tasks.counted, [(str(tmp_path), n) for n in range(120)], on_crash=lambda task: -1, engine="ray"
-    ):
+    for result in map_tasks(ray_tasks.counted, [(str(tmp_path), n) for n in range(120)], on_crash=lambda task: -1, engine="ray"):
         results.append(result)
         if len(results) in (10, 40):
             three_nodes.remove_node(nodes.pop(), allow_graceful=False)
@@ -270,7 +275,7 @@ def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path
 @pytest.mark.slow
 def test_a_worker_that_dies_once_is_forgiven(cluster_of_one: Any, tmp_path: Path) -> None:
     tasks = [(str(tmp_path), n) for n in range(20)]
-    assert list(engines.map_tasks(ray_tasks.dies_once, tasks, on_crash=lambda t: -1, engine="ray")) == list(range(20))
+    assert list(map_tasks(ray_tasks.dies_once, tasks, on_crash=lambda t: -1, engine="ray")) == list(range(20))
 
 
 @pytest.fixture
@@ -306,7 +311,7 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     rest = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
-    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
@@ -329,7 +334,7 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
     for path in source.iterdir():
         StorePath("s3", "ray", f"in/{path.name}").write_bytes(path.read_bytes())
     calm = tmp_path / "calm"
-    batch.run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     ray.shutdown()
     cluster = start(3)  # its nodes take the environment
     try:
@@ -343,7 +348,7 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
 
         out = StorePath("s3", "ray", "out/")
         files = find_inputs(["s3://ray/in"])
-        run = batch.run_djpeg(files, out, DjpegSettings(guide="uniform"), batch.BatchSettings(), engine="ray", on_record=kill)
+        run = run_djpeg(files, out, DjpegSettings(guide="uniform"), BatchSettings(), engine="ray", on_record=kill)
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5
         assert [r.status for r in run.records] == ["ok"] * 40

@@ -21,14 +21,21 @@ import pytest
 from kit import contents
 from PIL import Image
 
-from vizcomp import batch, codec_batch
+from vizcomp.batch import groups
+from vizcomp.batch.decode import VZC_EXTENSIONS, run_decode
+from vizcomp.batch.depth import run_depth
+from vizcomp.batch.djpeg import BatchRun, run_djpeg
+from vizcomp.batch.encode import run_encode
+from vizcomp.batch.encode_pack import run_encode_pack
+from vizcomp.batch.groups import CodecRun
+from vizcomp.batch.journal import Journal, place, prune
+from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
 from vizcomp.files.find import find_inputs
 from vizcomp.files.read import file_state
 from vizcomp.files.store import StorePath
 from vizcomp.files.write import _leftover_prefix
-from vizcomp.journal import Journal, place, prune
 from vizcomp.neural import codec
 
 
@@ -46,17 +53,17 @@ def photos(folder: Path, count: int, side: int = 64) -> Path:
     return folder
 
 
-def run(folder: Path, output: Path, quality: float = 50, **settings: Any) -> batch.BatchRun:
+def run(folder: Path, output: Path, quality: float = 50, **settings: Any) -> BatchRun:
     files = find_inputs([str(folder)], exclude=output)
     chosen = DjpegSettings(quality=quality, guide="uniform")
-    return batch.run_djpeg(files, output, chosen, batch.BatchSettings(**settings), jobs=1)
+    return run_djpeg(files, output, chosen, BatchSettings(**settings), jobs=1)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jpg"))}
 
 
-def done_again(run: batch.BatchRun, output: Path, before: dict[str, int]) -> list[str]:
+def done_again(run: BatchRun, output: Path, before: dict[str, int]) -> list[str]:
     return [r.input for r in run.records if r.output and Path(r.output).stat().st_mtime_ns != before[Path(r.output).name]]
 
 
@@ -105,10 +112,10 @@ def test_kept_sources_are_known_again(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "out"
     files = lambda: find_inputs([str(source)], exclude=output)  # noqa: E731
     settings = DjpegSettings(guide="uniform", min_saving=0.999)
-    first = batch.run_djpeg(files(), output, settings, batch.BatchSettings(), jobs=1)
+    first = run_djpeg(files(), output, settings, BatchSettings(), jobs=1)
     assert {r.status for r in first.records} == {"kept"}
     before = times(output)
-    again = batch.run_djpeg(files(), output, settings, batch.BatchSettings(resume=True), jobs=1)
+    again = run_djpeg(files(), output, settings, BatchSettings(resume=True), jobs=1)
     assert again.records == first.records
     assert done_again(again, output, before) == []
 
@@ -117,7 +124,7 @@ def test_maps_of_depth_resume_too(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "maps"
 
     def depth(**settings: Any) -> Any:
-        return batch.run_depth(find_inputs([str(source)]), output, batch.BatchSettings(**settings), jobs=1)[0]
+        return run_depth(find_inputs([str(source)]), output, BatchSettings(**settings), jobs=1)[0]
 
     first, before = depth(), times(output)
     assert depth(resume=True) == first
@@ -198,7 +205,7 @@ def test_old_rows_of_outputs_beside_their_inputs_are_removed(tmp_path: Path) -> 
 
 def test_resume_and_overwrite_contradict() -> None:
     with pytest.raises(SettingsError):
-        batch.BatchSettings(resume=True, overwrite=True)
+        BatchSettings(resume=True, overwrite=True)
 
 
 def command(source: Path, output: Path) -> list[str]:
@@ -308,13 +315,13 @@ def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
     killed_at_random_moments(run, tmp_path, moments=20)
 
 
-def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> codec_batch.CodecRun:
+def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> CodecRun:
     files = find_inputs([str(source)], exclude=output)
-    return codec_batch.run_encode(files, output, codec_batch.EncodeSettings(model=str(model), **settings), jobs=1)
+    return run_encode(files, output, EncodeSettings(model=str(model), **settings), jobs=1)
 
 
 def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_batch, "GROUP", 4)
+    monkeypatch.setattr(groups, "GROUP", 4)
     source, output = photos(tmp_path / "in", 10, 32), tmp_path / "out"
     first = codes_of(source, output, any_model)
     wanted, before = whole_tree(output), times(output)
@@ -331,10 +338,10 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
     assert {r.iterations for r in other.records} == {1}
     assert [r.status for r in codes_of(source, output, any_model).records] == ["skipped"] * 10
 
-    def pixels(**settings: Any) -> codec_batch.CodecRun:
-        chosen = codec_batch.DecodeSettings(model=str(any_model), **settings)
-        files = find_inputs([str(output)], extensions=codec_batch.VZC_EXTENSIONS)
-        return codec_batch.run_decode(files, tmp_path / "png", chosen, jobs=1)
+    def pixels(**settings: Any) -> CodecRun:
+        chosen = DecodeSettings(model=str(any_model), **settings)
+        files = find_inputs([str(output)], extensions=VZC_EXTENSIONS)
+        return run_decode(files, tmp_path / "png", chosen, jobs=1)
 
     first = pixels()
     wanted, before = whole_tree(tmp_path / "png"), times(tmp_path / "png")
@@ -348,12 +355,12 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
 def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
-    settings = codec_batch.EncodeSettings(model=str(small_model))
-    codec_batch.run_encode_pack(find_inputs([str(source)]), pack, settings, jobs=1)
+    settings = EncodeSettings(model=str(small_model))
+    run_encode_pack(find_inputs([str(source)]), pack, settings, jobs=1)
 
-    def unpack(**more: Any) -> codec_batch.CodecRun:
-        chosen = codec_batch.DecodeSettings(model=str(small_model), **more)
-        return codec_batch.run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
+    def unpack(**more: Any) -> CodecRun:
+        chosen = DecodeSettings(model=str(small_model), **more)
+        return run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
 
     first = unpack()
     wanted = whole_tree(output)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vizcomp import batch
+from vizcomp.batch.djpeg import BatchRun, run_djpeg
+from vizcomp.batch.settings import BatchSettings
 from vizcomp.cli import app
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
@@ -141,10 +142,10 @@ def keys(place: StorePath) -> dict[str, bytes]:
     return found
 
 
-def compress(bucket: StorePath, **settings: Any) -> batch.BatchRun:
+def compress(bucket: StorePath, **settings: Any) -> BatchRun:
     target = bucket / "out"
     files = find_inputs([str(bucket / "in")], exclude=target)
-    return batch.run_djpeg(files, target, DjpegSettings(guide="uniform"), batch.BatchSettings(**settings), jobs=1)
+    return run_djpeg(files, target, DjpegSettings(guide="uniform"), BatchSettings(**settings), jobs=1)
 
 
 def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, bytes]:
@@ -152,7 +153,7 @@ def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, byte
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(each)
     out = tmp_path / "out"
-    batch.run_djpeg(find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     return {f"out/{p.relative_to(out)}": p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
@@ -202,7 +203,7 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
     assert {f.path.key for f in found if isinstance(f.path, StorePath)} == set(odd)
     assert all("\t" not in f.shown for f in found)
     out = tmp_path / "out"
-    run = batch.run_djpeg(iter(found), out, DjpegSettings(guide="uniform"), batch.BatchSettings(), jobs=1)
+    run = run_djpeg(iter(found), out, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
     assert [r.status for r in run.records] == ["ok"] * len(odd)
     written = [p.relative_to(tmp_path) for p in tmp_path.rglob("*.jpg")]
     assert len(written) == len(odd)

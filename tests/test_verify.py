@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp import batch, codec_batch, engines
+from vizcomp.batch import local_engine
+from vizcomp.batch.djpeg import VERIFY_RUNGS, verify_budget
+from vizcomp.batch.groups import worker_codec
+from vizcomp.batch.judges import system_by_name
 from vizcomp.photos.photo import load
 from vizcomp.vision import systems as vision_systems
 from vizcomp.vision import verify
@@ -76,12 +79,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 
     real = open_system
     monkeypatch.setattr(vision_systems, "open_system", opened)
-    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
+    monkeypatch.setattr(local_engine, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: object, code: int = 0) -> tuple[int, str]:
-        batch.system_by_name.cache_clear()
-        codec_batch._codec.cache_clear()
+        system_by_name.cache_clear()
+        worker_codec.cache_clear()
         ended = command(*arguments)
         out, err = capfd.readouterr()
         assert ended == code, err
@@ -89,7 +92,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return ended, out + err
 
     yield called
-    batch.system_by_name.cache_clear()
+    system_by_name.cache_clear()
 
 
 def verdicts(good: Sequence[bool]) -> Callable[[bytes], Comparison]:
@@ -137,7 +140,7 @@ def test_a_costly_file_is_worth_more_trials() -> None:
     assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
     more = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12)
     assert (more.rung, more.trials) == (90, 12)
-    assert batch.verify_budget(1000, 999) > batch.verify_budget(1000, 100) > batch.verify_budget(1000, 0) >= 4
+    assert verify_budget(1000, 999) > verify_budget(1000, 100) > verify_budget(1000, 0) >= 4
 
 
 def square(at: int) -> np.ndarray:
@@ -317,7 +320,7 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: P
         assert compare(before, after).same
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
     for name, row in rows(tmp_path / "loose").items():
-        assert row["quality"] == batch.VERIFY_RUNGS[0][0]
+        assert row["quality"] == VERIFY_RUNGS[0][0]
         assert int(str(row["output_bytes"])) < int(str(rows(tmp_path / "out")[name]["output_bytes"]))
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from vizcomp.djpeg.compress import Compressed, compress
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.errors import VizcompError
-    from vizcomp.evaluation import EvalSettings, run_eval
+    from vizcomp.evaluation.results import EvalSettings
+    from vizcomp.evaluation.run import run_eval
     from vizcomp.files.find import find_inputs
     from vizcomp.neural.codec import NeuralCodec
     from vizcomp.neural.find import decode

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.errors import OutputError
 from vizcomp.report import page as pages
 from vizcomp.report import tables
 from vizcomp.report.djpeg import DjpegReport
-from vizcomp.results import FileRecord, GalleryItem, Totals
 
 SETTINGS = {"quality": 50, "strength": 0.5, "target_size": None, "keep_dates": False, "depth_model": "compact"}
 HOSTILE = [

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vizcomp.evaluation.results import EvalExample, EvalPoint, EvalResult
 from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.report.evaluation import MAX_EXAMPLES, EvaluationReport
-from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 HOSTILE = '<script>alert("x")</script>&{{title}}\u202e\x00'
 

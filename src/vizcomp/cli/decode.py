@@ -45,19 +45,21 @@ def decode(
 
     The model is found by its fingerprint in the file. A file that was cut off gives the image of its complete iterations.
     """
-    from vizcomp import codec_batch, engines
+    from vizcomp.batch.decode import VZC_EXTENSIONS, run_decode
+    from vizcomp.batch.engines import check_engine
+    from vizcomp.batch.settings import DecodeSettings
     from vizcomp.files.find import count_inputs, find_inputs
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    where = engines.check_engine(engine, ray_address)
-    settings = codec_batch.DecodeSettings(
+    where = check_engine(engine, ray_address)
+    settings = DecodeSettings(
         model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
     )
-    extensions = codec_batch.VZC_EXTENSIONS
+    extensions = VZC_EXTENSIONS
     files = find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
     count = lambda: count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
     with voice.progress(count) as on_record:
-        run = codec_batch.run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
+        run = run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
         shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)

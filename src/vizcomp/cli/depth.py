@@ -43,17 +43,19 @@ def depth(
     offline: shared.Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
-    from vizcomp import batch, engines
     from vizcomp._version import __version__
+    from vizcomp.batch.depth import run_depth
+    from vizcomp.batch.engines import check_engine
+    from vizcomp.batch.settings import BatchSettings
     from vizcomp.files.find import count_inputs, find_inputs
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.tables import report_chunks
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    where = engines.check_engine(engine, ray_address)
+    where = check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
         raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
-    common = batch.BatchSettings(
+    common = BatchSettings(
         depth_model=model,
         depth_size=size,
         depth_flip=flip,
@@ -67,7 +69,7 @@ def depth(
     if not dry_run:
         check_output_folder(output)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        records, interrupted = batch.run_depth(
+        records, interrupted = run_depth(
             files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
         )
     failed = sum(r.status == "failed" for r in records)

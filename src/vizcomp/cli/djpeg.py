@@ -79,8 +79,10 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp import batch, engines
     from vizcomp._version import __version__
+    from vizcomp.batch.djpeg import gallery, run_djpeg
+    from vizcomp.batch.engines import check_engine
+    from vizcomp.batch.settings import BatchSettings
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.errors import OutputError
@@ -89,7 +91,7 @@ def djpeg(
     from vizcomp.report.djpeg import DjpegReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    where = engines.check_engine(engine, ray_address)
+    where = check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
         strength=strength,
@@ -99,7 +101,7 @@ def djpeg(
         min_saving=parse_fraction(min_saving),
         metadata=metadata,  # type: ignore[arg-type]
     )
-    common = batch.BatchSettings(
+    common = BatchSettings(
         depth_model=depth_model,
         depth_size=size,
         depth_flip=flip,
@@ -118,7 +120,7 @@ def djpeg(
     if not dry_run:
         check_output_folder(output)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        run = batch.run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
+        run = run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
@@ -132,7 +134,7 @@ def djpeg(
     written, lost = "", None
     if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
         try:
-            written = str(report.write(output, batch.gallery(run, settings, common)).html)
+            written = str(report.write(output, gallery(run, settings, common)).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
     if json:

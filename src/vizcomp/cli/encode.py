@@ -70,13 +70,16 @@ def encode(
     offline: shared.Offline = False,
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
-    from vizcomp import codec_batch, engines
+    from vizcomp.batch.encode import run_encode
+    from vizcomp.batch.encode_pack import run_encode_pack
+    from vizcomp.batch.engines import check_engine
+    from vizcomp.batch.settings import EncodeSettings
     from vizcomp.errors import SettingsError
     from vizcomp.files.find import count_inputs, find_inputs
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    where = engines.check_engine(engine, ray_address)
-    settings = codec_batch.EncodeSettings(
+    where = check_engine(engine, ray_address)
+    settings = EncodeSettings(
         model=model,
         iterations=iterations,
         bpp=bpp,
@@ -94,11 +97,9 @@ def encode(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
-            run = codec_batch.run_encode_pack(
-                files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record)
-            )
+            run = run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record))
         else:
-            run = codec_batch.run_encode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
+            run = run_encode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
         shared.print_codec_report(
             "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}

@@ -12,7 +12,7 @@ import typer
 from vizcomp.cli import shared
 
 if TYPE_CHECKING:
-    from vizcomp.results import EvalResult
+    from vizcomp.evaluation.results import EvalResult
 
 
 def evaluate(
@@ -62,18 +62,20 @@ def evaluate(
 
     Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
     """
-    from vizcomp import engines, evaluation
     from vizcomp._version import __version__
+    from vizcomp.batch.engines import check_engine
     from vizcomp.errors import OutputError, SettingsError
+    from vizcomp.evaluation.results import EvalSettings
+    from vizcomp.evaluation.run import run_eval
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.evaluation import EvaluationReport
 
     voice = shared.Voice(quiet=quiet, verbose=verbose)
-    where = engines.check_engine(engine, ray_address)
+    where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
     baselines = ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
-    settings = evaluation.EvalSettings(
+    settings = EvalSettings(
         classifiers=tuple(classifier or (["text"] if task == "text" else ["inception"])),
         data="" if data is None else str(data),
         codecs=tuple(codec or ()),
@@ -86,7 +88,7 @@ def evaluate(
     if not dry_run:
         check_output_folder(output)
     with voice.downloads(), _progress(voice) as step:
-        result = evaluation.run_eval(
+        result = run_eval(
             settings,
             jobs=jobs,
             engine=where,

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
 from vizcomp.errors import VizcompError
-from vizcomp.results import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vizcomp.codec_batch import CodecRun
+    from vizcomp.batch.groups import CodecRun
     from vizcomp.weights import table as weights_table
     from vizcomp.weights.transfer import OnBytes
 

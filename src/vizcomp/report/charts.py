@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vizcomp.evaluation.results import EvalPoint, EvalResult
 from vizcomp.report.page import percent, size
-from vizcomp.results import EvalPoint, EvalResult
 
 WIDTH, HEIGHT = 560, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, WIDTH - 14, 16, HEIGHT - 46  # the edges of the plot

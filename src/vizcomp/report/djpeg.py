@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.files.store import AnyPath
 from vizcomp.report import page, plots, tables
-from vizcomp.results import FileRecord, GalleryItem, Totals
 
 MAX_NOTE_CHARACTERS = 240
 """Longer errors and notices are cut in the page's table, not in the JSON and the CSV."""

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vizcomp.evaluation.results import EvalExample, EvalPoint, EvalResult
 from vizcomp.files.store import AnyPath
 from vizcomp.report import page, tables
 from vizcomp.report.charts import FRAME, by_codec, charts
-from vizcomp.results import EvalExample, EvalPoint, EvalResult
 
 MAX_EXAMPLES = 24
 """Images of the gallery, at most."""

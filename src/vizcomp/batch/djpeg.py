@@ -1,50 +1,44 @@
-"""A folder through a verb: one task and one record for each input, in input order, whatever happens to any of them.
-
-What is common to all batch commands is in `loop`; this is what `djpeg` and `depth` do with an input. Nothing here knows how tasks
-are run (`engines`) nor how records are shown (`report`, `cli`).
-"""
+"""What `djpeg` does with a photo."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from vizcomp import metrics
 from vizcomp._version import __version__
-from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise, side_by_side
-from vizcomp.depth.sources import open_depth
+from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
+from vizcomp.batch.judges import check_guides, depth_source, displayed, guide_systems, needs_depth, system_by_name, system_errors
+from vizcomp.batch.log import open_log
+from vizcomp.batch.loop import run_batch
+from vizcomp.batch.record_list import Records
+from vizcomp.batch.records import FileRecord, GalleryItem, Totals
+from vizcomp.batch.settings import BatchSettings
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, MapFolder, colourise
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Compressed, Prepared, compress
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import InputError, SettingsError, VizcompError
+from vizcomp.errors import VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames
 from vizcomp.files.place import printable
-from vizcomp.files.store import AnyPath, same_place
+from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
-from vizcomp.journal import Journal
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments
 from vizcomp.jpeg.write import write_jpeg
-from vizcomp.loop import CRASH, Item, Log, Outcome, Records, attempt, replacing, run_batch
 from vizcomp.photos import frame
-from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
-from vizcomp.photos.frame import resize_map, upright
-from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes, to_srgb
-from vizcomp.results import DepthRecord, FileRecord, GalleryItem, Totals
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes
 from vizcomp.vision import verify as vision_verify
 from vizcomp.vision.answers import Comparison, Quads, compare, is_empty
-from vizcomp.vision.system import System, surroundings
-from vizcomp.vision.systems import open_system
+from vizcomp.vision.system import surroundings
 from vizcomp.weights.sessions import return_memory
 
 # rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
@@ -57,56 +51,6 @@ VERIFY_RUNGS = (
 VERIFY_TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 GALLERY_SIZE = 8
 
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchSettings:
-    """What every file of a batch shares beside the verb's own settings.
-
-    Attributes:
-        depth_model: as `depth.open_depth`.
-        depth_size, depth_flip: for DenseDepth's networks; as `depth.open_depth`.
-        depth_maps: folder of ready-made depth maps by file stem, or None.
-        masks: folder of masks by file stem, or None.
-        max_pixels: larger photos are refused before memory is taken.
-        overwrite: replace outputs that exist; otherwise such an input is skipped.
-        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
-        dry_run: do all the work, write nothing.
-        keep_dates: outputs take the source's times of access and change.
-        verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
-        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
-        offline: never touch the network.
-    """
-
-    depth_model: str = "compact"
-    depth_size: str = "auto"
-    depth_flip: bool = False
-    depth_maps: str | None = None
-    masks: str | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
-    keep_dates: bool = False
-    verify: str = ""
-    tolerance: float = 0.0
-    offline: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
-        if self.resume and self.overwrite:
-            raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
-
-    def what_decides(self) -> dict[str, Any]:
-        """The settings on which the content of an output depends."""
-        return {k: v for k, v in self.to_dict().items() if k not in ("overwrite", "resume", "dry_run", "offline", "max_pixels")}
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as a dict of JSON types."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class DjpegTask:
@@ -117,20 +61,6 @@ class DjpegTask:
     batch: BatchSettings
 
     def again(self) -> DjpegTask:
-        """As `loop.Task`."""
-        return dataclasses.replace(self, items=replacing(self.items))
-
-
-@dataclasses.dataclass(frozen=True)
-class DepthTask:
-    """One input of `depth`: all that a worker needs."""
-
-    items: tuple[Item, ...]
-    preview: bool
-    batch: BatchSettings
-    metric: bool = False
-
-    def again(self) -> DepthTask:
         """As `loop.Task`."""
         return dataclasses.replace(self, items=replacing(self.items))
 
@@ -172,7 +102,7 @@ def run_djpeg(
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
-    identities = _check_guides(settings, batch)
+    identities = check_guides(settings, batch)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -203,140 +133,12 @@ def run_djpeg(
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
-def run_depth(
-    files: Iterable[InputFile],
-    output: AnyPath,
-    batch: BatchSettings,
-    *,
-    preview: bool = False,
-    metric: bool = False,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: Callable[[DepthRecord], None] = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
-) -> tuple[Records[DepthRecord], bool]:
-    """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
-
-    With `metric` a level of the picture is a millimetre, large = far, in place of nearness. `isolate` as for `run_djpeg`.
-
-    Raises:
-        VizcompError: the depth model is missing.
-    """
-    names = OutputNames(output, ".depth.png")
-    identity = _depth_source(dataclasses.replace(batch, depth_maps=None)).name
-    decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
-    records = Records(DepthRecord)
-
-    def taken(log: Log, file: InputFile) -> Item:
-        item = log.item(file, target := names.path_for(file))
-        missing = preview and item.known is not None and not _preview_of(target).exists()
-        return dataclasses.replace(item, known=None, replace=True) if missing else item
-
-    with open_log(output, {**decides, "version": __version__}, batch) as log:
-        interrupted = run_batch(
-            (taken(log, file) for file in files),
-            records,
-            tasks=lambda items: (DepthTask((item,), preview, batch, metric) for item in items),
-            work=depth_one,
-            on_crash=_depth_crashed,
-            log=log,
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
-        )
-    return records, interrupted
-
-
-class WhatIsThere(Protocol):
-    """What settings say about outputs that exist."""
-
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def resume(self) -> bool: ...
-    @property
-    def dry_run(self) -> bool: ...
-
-
-@contextlib.contextmanager
-def open_log(folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
-    """The log of a run into a folder (None: beside its inputs); a dry run has none.
-
-    Args:
-        decides: all that decides what an output holds.
-    """
-    kept = None if settings.dry_run else Journal(folder, decides)
-    log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
-    if settings.resume:
-        log.sweep()
-    try:
-        yield log
-    finally:
-        log.close()
-
-
-def _check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
-    """Fail before the first file where every file would fail; who guides and judges, with fingerprints."""
-    found = []
-    if "mask" in settings.guides and batch.masks is None:
-        raise InputError(
-            "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
-        )
-    if _needs_depth(settings):
-        found.append(_depth_source(batch).name)
-    if batch.verify and settings.target_size is not None:
-        raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
-    for name in sorted({*_systems_of(settings), *filter(None, [batch.verify])}):
-        found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
-    if batch.masks is not None:
-        MapFolder(Path(batch.masks), what="mask")
-    return found
-
-
-def _needs_depth(settings: DjpegSettings) -> bool:
-    return "depth" in settings.guides and settings.strength > 0
-
-
-def _systems_of(settings: DjpegSettings) -> list[str]:
-    """Names of the systems that guide."""
-    if settings.strength == 0:
-        return []
-    return [name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)]
-
-
-@functools.lru_cache(maxsize=4)
-def system_by_name(name: str, offline: bool) -> System:
-    """A system opened once for each process."""
-    return open_system(name, offline=offline)
-
-
-def _seen(photo: Photo) -> Pixels:
-    """A photo as a vision system gets it: upright, sRGB, uint8 (H, W, 3)."""
-    pixels = upright(to_srgb(photo)[0], photo.orientation)
-    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
-
-
-@contextlib.contextmanager
-def system_errors(name: str) -> Iterator[None]:
-    """A user's own model may throw anything: on one photo that is this photo's error."""
-    try:
-        yield
-    except (VizcompError, MemoryError):
-        raise
-    except Exception as exc:
-        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or omit it") from exc
-
-
 def _verified(
     prepared: Prepared, photo: Photo, name: str, batch: BatchSettings
 ) -> tuple[vision_verify.Verified[tuple[float, float]], tuple[str, ...]]:
     """The smallest file on which the system answers the same, and notices; each verdict is on the bytes that would be written."""
     system = system_by_name(batch.verify, batch.offline)
-    seen = _seen(photo)
+    seen = displayed(photo)
     with system_errors(batch.verify):
         wanted = system.answers([seen])[0]
     height, width = seen.shape[:2]
@@ -345,7 +147,7 @@ def _verified(
     def judge(data: bytes) -> Comparison:
         result = load_bytes(data, name, max_pixels=batch.max_pixels)
         with system_errors(batch.verify):
-            return compare(wanted, system.answers([_seen(result)])[0], tolerance=batch.tolerance, where=True)
+            return compare(wanted, system.answers([displayed(result)])[0], tolerance=batch.tolerance, where=True)
 
     def mend(rest: tuple[float, float], fine: tuple[float, float], places: Quads) -> bytes:
         return prepared.mended(*rest, fine[0], surroundings(places, height, width))
@@ -365,16 +167,6 @@ def _verified(
 def verify_budget(source: int, size: int) -> int:
     """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the more there is to gain."""
     return next(trials for share, trials in VERIFY_TRIALS if size >= share * source)
-
-
-def _depth_source(batch: BatchSettings) -> DepthSource:
-    """One network for each process, loaded on the first photo."""
-    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_size, batch.depth_flip, batch.offline)
-
-
-@functools.lru_cache(maxsize=2)
-def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: bool) -> DepthSource:
-    return open_depth(model, maps, size=size, flip=flip, offline=offline)
 
 
 def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
@@ -401,14 +193,14 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     replace = batch.overwrite or batch.dry_run or item.replace
     if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
-    source = _depth_source(batch) if _needs_depth(settings) else None  # opened before a large photo takes its memory
+    source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     depth = source(photo, file) if source is not None else None
     mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
-    for name in _systems_of(settings):
+    for name in guide_systems(settings):
         with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(_seen(photo))
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
     found: vision_verify.Verified[tuple[float, float]] | None = None
     if batch.verify:
         prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
@@ -490,67 +282,13 @@ def _without_metadata(jpeg: bytes) -> bytes:
     return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))
 
 
-def depth_one(task: DepthTask) -> list[Outcome[DepthRecord]]:
-    """Write the depth map of one photo: one outcome, whatever happens."""
-    (item,) = task.items
-    record = attempt(lambda: _depth(item, task), lambda exc: _depth_failed(item, one_line(exc)))
-    return [Outcome(record, item.target if record.output is not None else None)]
-
-
-def _depth_crashed(task: DepthTask) -> list[Outcome[DepthRecord]]:
-    return [Outcome(_depth_failed(item, CRASH)) for item in task.items]
-
-
-def _depth_failed(item: Item, error: str) -> DepthRecord:
-    return DepthRecord(input=item.file.shown, output=None, status="failed", error=error)
-
-
-def _preview_of(target: AnyPath) -> AnyPath:
-    return target.with_name(target.name.removesuffix(".png") + ".jpg")
-
-
-def _depth(item: Item, task: DepthTask) -> DepthRecord:
-    file, target, batch = item.file, item.target, task.batch
-    assert target is not None
-    if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or item.replace)) is not None:
-        return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
-    photo = load(file.path, max_pixels=batch.max_pixels)
-    depth = _depth_source(batch)(photo, file)
-    pixels = upright(photo.pixels, photo.orientation)
-    height, width = pixels.shape[:2]
-    if not batch.dry_run:
-        if task.metric:
-            if depth.metres is None:
-                raise SettingsError(
-                    f"the depth model {batch.depth_model} knows no distances", "omit --metric, or use --model nyu"
-                )
-            values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
-        else:
-            values = depth.nearness
-        full = resize_map(values, height, width)
-        write_atomic(target, encode_depth_png16(full), below=item.root)
-        if task.preview:
-            beside = side_by_side(frame.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
-            shown = encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
-            write_atomic(_preview_of(target), shown, below=item.root)
-    return DepthRecord(
-        input=file.shown,
-        output=None if batch.dry_run else printable(target),
-        status="ok",
-        width=width,
-        height=height,
-        confidence=None if depth.confidence is None else float(depth.confidence.mean()),
-        notices=photo.notices,
-    )
-
-
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
     """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth map as small JPEGs."""
     items = []
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
             photo = load(file.path, max_pixels=batch.max_pixels)
-            depth = _depth_source(batch)(photo, file) if _needs_depth(settings) else None
+            depth = depth_source(batch)(photo, file) if needs_depth(settings) else None
             small = [_small(photo)]
             del photo
             data = output.read_bytes()
@@ -595,33 +333,6 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         seconds=seconds,
         megapixels_per_second=pixels / 1e6 / seconds if seconds > 0 else 0.0,
     )
-
-
-def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | None:
-    """Why an input is not done, where its output exists already; None where it is to be done.
-
-    Raises:
-        InputError: the output would replace its own source.
-    """
-    if not target.exists():
-        return None
-    if same_place(target, file.path):
-        raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
-    return None if replace else "output exists; --overwrite replaces it"
-
-
-def one_line(error: VizcompError) -> str:
-    """What is wrong and what to try, in one line for a record."""
-    text = f"{error.message}; {error.hint}" if error.hint else error.message
-    return " ".join(text.split())
-
-
-def size_of(path: AnyPath) -> int:
-    """Bytes of a file; 0 where it cannot be read."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _times(path: AnyPath) -> tuple[int, int]:

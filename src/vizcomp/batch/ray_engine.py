@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vizcomp._version import __version__
-from vizcomp.engines import IN_WORKER, available_cores
+from vizcomp.batch.local_engine import IN_WORKER, available_cores
 from vizcomp.errors import EngineError, MissingExtraError
 
 IN_FLIGHT = 2  # batches for each actor: one at work, one that waits, so that none is idle while a result travels

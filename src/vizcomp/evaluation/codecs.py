@@ -157,9 +157,6 @@ def _one_by_one(sources: Sequence[Pixels], setting: str, encode: Any, decode: An
     return Sweep(setting, sizes, payloads, results, encoding, decoding, tuple(errors), series)
 
 
-# --- what everybody has ---------------------------------------------------------------------------------------------
-
-
 class PillowCodec:
     """JPEG, WebP, AVIF or JPEG XL by Pillow. JPEG gives two curves: plain, and optimised progressive."""
 
@@ -224,9 +221,6 @@ def scan_bytes(jpeg: bytes) -> int:
             if marker.code == SOS:
                 total += scan_end(jpeg, marker.end) - marker.end
     return total
-
-
-# --- ours -----------------------------------------------------------------------------------------------------------
 
 
 class DjpegCodec:

@@ -1,14 +1,9 @@
-"""Engines: map a function over tasks, by name. One rule for all: results come back in the order of the tasks.
-
-`local` runs worker processes on this machine, each limited to one thread, or the calling process itself where one job is
-enough. `ray` runs actors on a Ray cluster (`ray_engine`). A further engine joins as one more branch of `map_tasks`.
-"""
+"""Tasks over worker processes of this machine, results in order."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
 import os
 import signal
 import threading
@@ -17,30 +12,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from vizcomp.errors import SettingsError
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-ENGINES = ("local", "ray")
 IN_WORKER = "VIZCOMP_WORKER"  # in the environment of a worker that Ray started
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 IN_HAND_PER_JOB = 4  # tasks handed out ahead: enough to keep workers busy, few enough to keep memory flat
 TASKS_TO_ISOLATE = 2  # a crash on the only task takes nothing else down
 TASKS_WORTH_A_WORKER = 6  # starting a worker costs about as much as this many photos
-
-
-def check_engine(name: str, address: str = "") -> str:
-    """The name of an engine with its address, as `map_tasks` takes it.
-
-    Raises:
-        SettingsError: no such engine, or one that has no address.
-    """
-    if name not in ENGINES:
-        raise SettingsError(f"unknown engine {name!r}", f"use {' or '.join(ENGINES)}")
-    if address and name != "ray":
-        raise SettingsError("--ray-address goes with --engine ray", "add --engine ray, or omit it")
-    return f"{name}:{address}" if address else name
 
 
 def in_worker() -> bool:
@@ -55,61 +34,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def map_tasks(
-    function: Callable[[Task], Result],
-    tasks: Iterable[Task],
-    *,
-    on_crash: Callable[[Task], Result],
-    again: Callable[[Task], Task] = lambda task: task,
-    engine: str = "local",
-    jobs: int = 0,
-    isolate: bool = False,
-    stop: threading.Event | None = None,
-    on_death: Callable[[], None] = lambda: None,
-) -> Iterator[Result]:
-    """Apply `function` to each task; yield the results in the order of the tasks.
-
-    Args:
-        function: at module top, so that it can be sent to another process; it turns its own errors into results.
-        tasks: consumed as workers become free, so a million of them never sit in memory.
-        on_crash: the result of a task whose worker process died twice (killed for memory, say).
-        again: what a task becomes when it is tried once more, since the worker that had it was lost.
-        engine: one of `ENGINES`; "ray:ADDRESS" for a Ray cluster that runs already.
-        jobs: worker processes; 0 = one for each core.
-        isolate: do not work in the calling process, which a crash would take down, where there are `TASKS_TO_ISOLATE` or more.
-        stop: once it is set nothing more is begun: the results of what is in hand come, in order, and then no more.
-        on_death: called when a worker died.
-
-    Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still gives the results of what is in
-    hand, and is then raised again.
-    """
-    name, _, address = engine.partition(":")
-    check_engine(name, address)
-    stop = stop or threading.Event()
-    if name == "ray":
-        from vizcomp.ray_engine import map_ray
-
-        yield from map_ray(
-            function, tasks, on_crash=on_crash, again=again, jobs=jobs, address=address, stop=stop, on_death=on_death
-        )
-        return
-    jobs = jobs or available_cores()
-    stream = iter(tasks)
-    first = list(itertools.islice(stream, jobs * TASKS_WORTH_A_WORKER))
-    jobs = min(jobs, -(-len(first) // TASKS_WORTH_A_WORKER))
-    several = len(first) >= TASKS_TO_ISOLATE
-    stream = itertools.chain(first, stream)
-    del first  # only the chain holds them now, and lets go of each
-    if jobs <= 1 and not (isolate and several):
-        for task in stream:
-            if stop.is_set():
-                return
-            yield function(task)
-        return
-    yield from _map_processes(function, stream, on_crash, again, max(1, jobs), stop, on_death)
-
-
-def _map_processes(
+def map_processes(
     function: Callable[[Task], Result],
     stream: Iterator[Task],
     on_crash: Callable[[Task], Result],

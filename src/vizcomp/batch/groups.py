@@ -1,0 +1,250 @@
+"""Small images that travel and are coded together; their records and totals."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.batch.items import Item, Outcome, attempt, one_line, size_of
+from vizcomp.batch.local_engine import available_cores, in_worker
+from vizcomp.batch.record_list import Records
+from vizcomp.batch.records import CodecRecord, CodecTotals
+from vizcomp.batch.settings import DecodeSettings, EncodeSettings
+from vizcomp.errors import OutputError, VizcompError
+from vizcomp.files.find import InputFile
+from vizcomp.files.names import OutputNames
+from vizcomp.files.place import printable
+from vizcomp.files.store import AnyPath
+from vizcomp.files.write import check_output_folder, write_atomic
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.vision import verify as vision_verify
+from vizcomp.vzc import image as vzc
+from vizcomp.vzc.packs import PackEntry
+
+Pixels = npt.NDArray[np.uint8]
+OnRecord = Callable[[CodecRecord], None]
+
+GROUP = 64  # small files that travel together
+SMALL_FILE = 16_384  # bytes: above, a file travels alone
+SMALL_SIDE = 64  # pixels: above, an image of a group is coded alone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecRun:
+    """A finished or interrupted run.
+
+    Attributes:
+        records: one for each input, in their order.
+        pack: the pack that was written, if one was.
+    """
+
+    records: Records[CodecRecord]
+    totals: CodecTotals
+    interrupted: bool = False
+    pack: AnyPath | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As the contract has it; 3 where nothing could be done for want of a model."""
+        if self.interrupted:
+            return 130
+        if not self.totals.failed and not self.totals.partial:
+            return 0
+        if self.totals.images:
+            return 1
+        wrong = (r for r in self.records if r.status in ("failed", "partial"))
+        return 3 if all(r.error_type == "WeightsMissingError" for r in wrong) else 1
+
+
+@dataclasses.dataclass(eq=False)
+class GroupImage:
+    """One input on its way through a worker.
+
+    `company`: an earlier run finished this image. It is encoded again, but not written, so that its batch stays the same:
+    a network's sums depend in the last digits on the batch.
+    """
+
+    file: InputFile
+    target: AnyPath | None
+    record: CodecRecord
+    root: AnyPath | None = None
+    replace: bool = False
+    company: bool = False
+    pixels: Pixels | None = None
+    stored: vzc.Vzc | None = None
+    data: bytes = b""
+    entry: PackEntry | None = None
+    found: vision_verify.Verified[int] | None = None
+    written: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.record.status == "ok"
+
+    def step(self, work: Callable[[GroupImage], CodecRecord]) -> None:
+        """One step of the work: its record replaces the last, the time is added."""
+        before = self.record
+        after = attempt(lambda: within_memory(work, self), lambda exc: failed_record(self.file, exc, before.source_bytes))
+        self.record = dataclasses.replace(after, seconds=before.seconds + after.seconds)
+
+    def write(self, data: bytes, settings: EncodeSettings | DecodeSettings) -> str | None:
+        """Write its file where it has one of its own; what the record says of it."""
+        if self.target is None or settings.dry_run or self.company:
+            return None
+        write_atomic(self.target, data, below=self.root)
+        self.written = True
+        return printable(self.target)
+
+    def outcome(self) -> Outcome[CodecRecord]:
+        """Its result. Only a whole one can be reused."""
+        return Outcome(
+            self.record,
+            written=self.target if self.written and self.open else None,
+            payload=bytes([self.entry.grey]) + self.entry.payload if self.entry is not None and self.open else None,
+            extra=self.entry if self.open else None,
+        )
+
+
+def _image(item: Item) -> GroupImage:
+    file = item.file
+    record = CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path))
+    return GroupImage(file, item.target, record, item.root, item.replace, item.known is not None)
+
+
+def failed_record(file: InputFile, error: VizcompError, source_bytes: int = 0) -> CodecRecord:
+    return CodecRecord(
+        input=file.shown,
+        output=None,
+        status="failed",
+        error=one_line(error),
+        error_type=type(error).__name__,
+        images=0,
+        source_bytes=source_bytes or size_of(file.path),
+    )
+
+
+def skipped_record(item: GroupImage, why: str) -> CodecRecord:
+    return dataclasses.replace(item.record, status="skipped", error=why, images=0)
+
+
+def within_memory(work: Callable[[Any], Any], on: Any) -> Any:
+    """`work(on)`; torch says by a RuntimeError of its own that memory ran out."""
+    try:
+        return work(on)
+    except RuntimeError as exc:
+        if "allocate" in str(exc):
+            raise MemoryError from exc
+        raise
+
+
+def limit_threads(jobs: int) -> None:
+    """Workers share the cores: more threads than one each would only get in each other's way."""
+    import torch
+
+    if in_worker():
+        torch.set_num_threads(1)
+    elif jobs:
+        torch.set_num_threads(min(jobs, available_cores()))
+
+
+@functools.lru_cache(maxsize=1)
+def worker_codec(model: str, jobs: int) -> NeuralCodec:
+    """One codec for each process, loaded on the first image."""
+    limit_threads(jobs)
+    return NeuralCodec.load(model)
+
+
+def grouped(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
+    """Neighbouring small files together, any other alone, in their order."""
+    waiting: list[Item] = []
+    for item in items:
+        if size_of(item.file.path) > SMALL_FILE:
+            if waiting:
+                yield tuple(waiting)
+            waiting = []
+            yield (item,)
+            continue
+        waiting.append(item)
+        if len(waiting) == GROUP:
+            yield tuple(waiting)
+            waiting = []
+    if waiting:
+        yield tuple(waiting)
+
+
+def images_of(items: Sequence[Item]) -> list[GroupImage]:
+    """The images of a task; of those that need no work, only those that may have been coded with others."""
+    alone = len(items) == 1 or all(item.known is not None for item in items)
+    return [
+        image
+        for item, image in ((item, _image(item)) for item in items)
+        if item.known is None or not (alone or max(item.known["width"], item.known["height"]) > SMALL_SIDE)
+    ]
+
+
+def outcomes_of(items: Sequence[Item], coded: Sequence[GroupImage]) -> list[Outcome[CodecRecord]]:
+    """One for each item; for what was known the loop has the record."""
+    found = {id(image.file): image for image in coded}
+    known = Outcome(CodecRecord(input="", output=None, status="skipped"))
+    return [known if item.known is not None else found[id(item.file)].outcome() for item in items]
+
+
+def output_targets(
+    files: Iterable[InputFile], output: AnyPath | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
+) -> tuple[Iterator[InputFile], Callable[[InputFile], AnyPath], AnyPath | None]:
+    """Where outputs go: beside the inputs (None), below a folder, or, for one input, into the very file that `output` names.
+
+    The inputs, what gives each its output, and the folder.
+    """
+    files = iter(files)
+    if output is None or output.suffix.lower() != suffix or output.is_dir():
+        if output is not None and not dry_run:
+            check_output_folder(output)
+        return files, OutputNames(output, suffix, extensions=extensions).path_for, output
+    first = list(itertools.islice(files, 2))
+    if len(first) > 1:
+        raise OutputError(f"{printable(output)} is one file, but the inputs are several", "name a folder with -o")
+    if not dry_run:
+        check_output_folder(output.parent)
+    the_file = output
+    return iter(first), lambda _: the_file, output.parent
+
+
+def codec_totals(
+    records: Iterable[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None
+) -> CodecTotals:
+    files = partial = skipped = failed = coded = pixels = source = output = 0
+    for record in records:  # once: they may be on disk
+        files += 1
+        partial += record.status == "partial"
+        skipped += record.status == "skipped"
+        failed += record.status == "failed"
+        if record.images:
+            coded += record.images
+            pixels += record.pixels
+            source += record.source_bytes
+            output += record.output_bytes
+    output = output if pack_bytes is None else pack_bytes
+    return CodecTotals(
+        files=files,
+        partial=partial,
+        skipped=skipped,
+        failed=failed,
+        images=coded,
+        pixels=pixels,
+        source_bytes=source,
+        output_bytes=output,
+        bpp=8 * (output if vzc_is_output else source) / pixels if pixels else None,
+        seconds=seconds,
+        images_per_second=coded / seconds if seconds > 0 else 0.0,
+    )
+
+
+def rgb(image: Pixels) -> Pixels:
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)

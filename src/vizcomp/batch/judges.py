@@ -1,0 +1,87 @@
+"""Vision systems, depth sources and guides, opened once a process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.batch.settings import BatchSettings
+from vizcomp.depth.maps import DepthSource, MapFolder
+from vizcomp.depth.sources import open_depth
+from vizcomp.djpeg import guide
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import InputError, SettingsError, VizcompError
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.vision.system import System
+from vizcomp.vision.systems import open_system
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
+    """Fail before the first file where every file would fail; who guides and judges, with fingerprints."""
+    found = []
+    if "mask" in settings.guides and batch.masks is None:
+        raise InputError(
+            "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
+        )
+    if needs_depth(settings):
+        found.append(depth_source(batch).name)
+    if batch.verify and settings.target_size is not None:
+        raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
+    for name in sorted({*guide_systems(settings), *filter(None, [batch.verify])}):
+        found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
+    if batch.masks is not None:
+        MapFolder(Path(batch.masks), what="mask")
+    return found
+
+
+def needs_depth(settings: DjpegSettings) -> bool:
+    return "depth" in settings.guides and settings.strength > 0
+
+
+def guide_systems(settings: DjpegSettings) -> list[str]:
+    """Names of the systems that guide."""
+    if settings.strength == 0:
+        return []
+    return [name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)]
+
+
+@functools.lru_cache(maxsize=4)
+def system_by_name(name: str, offline: bool) -> System:
+    """A system opened once for each process."""
+    return open_system(name, offline=offline)
+
+
+def displayed(photo: Photo) -> Pixels:
+    """A photo as a vision system gets it: upright, sRGB, uint8 (H, W, 3)."""
+    pixels = upright(to_srgb(photo)[0], photo.orientation)
+    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+
+
+@contextlib.contextmanager
+def system_errors(name: str) -> Iterator[None]:
+    """A user's own model may throw anything: on one photo that is this photo's error."""
+    try:
+        yield
+    except (VizcompError, MemoryError):
+        raise
+    except Exception as exc:
+        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
+        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or omit it") from exc
+
+
+def depth_source(batch: BatchSettings) -> DepthSource:
+    """One network for each process, loaded on the first photo."""
+    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_size, batch.depth_flip, batch.offline)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: bool) -> DepthSource:
+    return open_depth(model, maps, size=size, flip=flip, offline=offline)

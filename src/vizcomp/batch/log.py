@@ -1,0 +1,104 @@
+"""What an earlier run finished, and what this one begins and ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vizcomp.batch.items import Item, Outcome
+from vizcomp.batch.journal import Journal
+from vizcomp.batch.settings import WhatIsThere
+from vizcomp.files.find import InputFile
+from vizcomp.files.store import AnyPath
+from vizcomp.files.write import remove_leftovers
+
+
+@contextlib.contextmanager
+def open_log(folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
+    """The log of a run into a folder (None: beside its inputs); a dry run has none.
+
+    Args:
+        decides: all that decides what an output holds.
+    """
+    kept = None if settings.dry_run else Journal(folder, decides)
+    log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
+    if settings.resume:
+        log.sweep()
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+class Log:
+    """Which inputs need not be done, and which are done now; does nothing where no journal is kept.
+
+    Args:
+        kept: the journal, or None.
+        root: the folder of all outputs; None where they are beside their inputs.
+        resume: skip what an earlier run finished.
+        overwrite: replace existing outputs, whoever wrote them.
+    """
+
+    def __init__(
+        self, kept: Journal | None, root: AnyPath | None = None, *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        self.journal = kept
+        self._root = root
+        self._resume = resume
+        self._overwrite = overwrite
+
+    def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"") -> Item:
+        """An input as it starts on its way: known from an earlier run, or begun now."""
+        if self.journal is None:
+            return Item(file, target, self._root, key=key)
+        name = target if target is not None else key
+        ours = False
+        if self._resume:
+            if (found := self.journal.finished(file.path, name)) is not None:
+                record, payload = found
+                return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
+            ours = self.journal.begun(name)
+        fresh = target is not None and not target.exists()
+        if target is not None and (ours or self._overwrite or fresh):
+            self.journal.begin(target)
+        return Item(file, target, self._root, ours, fresh, key=key)
+
+    def settle(self, item: Item, outcome: Outcome[Any]) -> None:
+        """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""
+        if self.journal is None or item.known is not None:
+            return
+        name = item.target if item.target is not None else item.key
+        if outcome.source_state is not None and (outcome.written_state is not None or outcome.payload is not None):
+            self.journal.finish(
+                name,
+                item.file.path,
+                outcome.source_state,
+                written=outcome.written,
+                written_state=outcome.written_state,
+                record=outcome.record.to_dict(),
+                payload=outcome.payload,
+            )
+        elif item.target is not None and outcome.record.status in ("failed", "skipped"):
+            self.journal.abandon(item.target)
+
+    def give_up(self, item: Item) -> None:
+        """An input that was taken and then not begun."""
+        if self.journal is not None and item.known is None and item.target is not None and not item.replace:
+            self.journal.abandon(item.target)
+
+    def sweep(self) -> None:
+        """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""
+        if self.journal is None:
+            return
+        base: AnyPath = self._root if self._root is not None else Path()
+        folders = {(base / str(target)).parent for target in self.journal.unfinished()}
+        for folder in folders | ({self._root} if self._root is not None else set()):
+            remove_leftovers(folder)
+
+    def close(self) -> None:
+        """The run is over."""
+        if self.journal is not None:
+            self.journal.close()

@@ -1,0 +1,115 @@
+"""The records of a run: a few in memory, many in a temporary file."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar, overload
+
+from vizcomp.batch.records import CodecRecord, DepthRecord, FileRecord
+
+Record = TypeVar("Record", FileRecord, DepthRecord, CodecRecord)
+
+IN_MEMORY = 2048  # records; a longer run keeps them in a temporary file
+
+READ_TOGETHER = 256  # records read from the temporary file at a time
+
+
+class Records(Sequence[Record]):
+    """The records of a run in input order. A few are a list; many are in a temporary file without a name, 8 bytes each in memory.
+
+    Args:
+        kind: their class.
+        in_memory: so many are kept as a list.
+    """
+
+    def __init__(self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY) -> None:
+        self._kind: type[Record] = kind
+        self._in_memory = in_memory
+        self._list: list[Record] = []
+        self._file: Any = None
+        self._starts = array.array("q", [0])
+        self._unwritten: list[bytes] = []
+        for record in records:
+            self.append(record)
+
+    def append(self, record: Record) -> None:
+        """One more record, at the end."""
+        if self._file is None:
+            self._list.append(record)
+            if len(self._list) > self._in_memory:
+                self._spill()
+            return
+        self._store(record)
+
+    def _spill(self) -> None:
+        try:
+            self._file = tempfile.TemporaryFile(prefix="vizcomp-")  # noqa: SIM115  # lives as long as the records
+        except OSError:  # no room for temporary files: memory it is
+            self._in_memory *= 2
+            return
+        records, self._list = self._list, []
+        for record in records:
+            self._store(record)
+
+    def _store(self, record: Record) -> None:
+        line = json.dumps(record.to_dict(), separators=(",", ":")).encode() + b"\n"
+        self._unwritten.append(line)
+        self._starts.append(self._starts[-1] + len(line))
+        if len(self._unwritten) >= READ_TOGETHER:
+            with contextlib.suppress(OSError):  # a full disk: tried again with the next one
+                self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._unwritten)
+        start = self._starts[len(self._starts) - 1 - len(self._unwritten)]
+        self._file.seek(start)
+        self._file.write(data)
+        self._file.flush()
+        self._unwritten = []
+
+    def __len__(self) -> int:
+        return len(self._list) if self._file is None else len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if self._file is None:
+            return self._list[index]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        return next(self._read(number, number + 1))
+
+    def __iter__(self) -> Iterator[Record]:
+        if self._file is None:
+            yield from self._list
+            return
+        count = len(self)
+        for first in range(0, count, READ_TOGETHER):
+            yield from self._read(first, min(first + READ_TOGETHER, count))
+
+    def _read(self, first: int, last: int) -> Iterator[Record]:
+        stored = len(self) - len(self._unwritten)
+        lines: list[bytes] = []
+        if first < stored:
+            self._file.seek(self._starts[first])
+            lines += self._file.read(self._starts[min(last, stored)] - self._starts[first]).splitlines()
+        lines += self._unwritten[max(0, first - stored) : max(0, last - stored)]
+        for line in lines:
+            yield self._kind.from_dict(json.loads(line))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} {self._kind.__name__}s>"

@@ -1,0 +1,156 @@
+"""Settings of a run, and which of them decide an output."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+from vizcomp._version import __version__
+from vizcomp.errors import SettingsError
+from vizcomp.neural.models import MODELS
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """What every file of a batch shares beside the verb's own settings.
+
+    Attributes:
+        depth_model: as `depth.open_depth`.
+        depth_size, depth_flip: for DenseDepth's networks; as `depth.open_depth`.
+        depth_maps: folder of ready-made depth maps by file stem, or None.
+        masks: folder of masks by file stem, or None.
+        max_pixels: larger photos are refused before memory is taken.
+        overwrite: replace outputs that exist; otherwise such an input is skipped.
+        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
+        dry_run: do all the work, write nothing.
+        keep_dates: outputs take the source's times of access and change.
+        verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
+        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        offline: never touch the network.
+    """
+
+    depth_model: str = "compact"
+    depth_size: str = "auto"
+    depth_flip: bool = False
+    depth_maps: str | None = None
+    masks: str | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    resume: bool = False
+    dry_run: bool = False
+    keep_dates: bool = False
+    verify: str = ""
+    tolerance: float = 0.0
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= 1:
+            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+        if self.resume and self.overwrite:
+            raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
+
+    def what_decides(self) -> dict[str, Any]:
+        """The settings on which the content of an output depends."""
+        return {k: v for k, v in self.to_dict().items() if k not in ("overwrite", "resume", "dry_run", "offline", "max_pixels")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+
+class WhatIsThere(Protocol):
+    """What settings say about outputs that exist."""
+
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def dry_run(self) -> bool: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeSettings:
+    """What every input of `encode` shares.
+
+    Attributes:
+        model: a bundled codec's name, or the path of one.
+        iterations, bpp, search: as in `NeuralCodec.encode`; in a pack, `bpp` is of the payload.
+        max_pixels: larger photos are refused before memory is taken.
+        overwrite: replace outputs that exist; otherwise such an input is skipped.
+        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
+        dry_run: do all the work, write nothing.
+        verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
+            the settings above allow; "" for none.
+        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        offline: never touch the network.
+    """
+
+    model: str = "photo"
+    iterations: int | None = None
+    bpp: float | None = None
+    search: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    resume: bool = False
+    dry_run: bool = False
+    verify: str = ""
+    tolerance: float = 0.0
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance <= 1:
+            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+        if self.bpp is not None and not 0 < self.bpp < math.inf:
+            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
+        _check_resume(self.resume, self.overwrite)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+
+def _check_resume(resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
+
+
+def deciding_settings(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:
+    """All on which the content of an output depends."""
+    leave = ("overwrite", "resume", "dry_run", "offline", "max_pixels")
+    return {"verb": verb, **{k: v for k, v in settings.to_dict().items() if k not in leave}, **more, "version": __version__}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """What every input of `decode` shares.
+
+    Attributes:
+        model: a codec to look at first, before the bundled ones and those in the cache; a name or a path.
+        iterations: stop after so many; None: all there are.
+        max_pixels: a larger image is refused by its header.
+        overwrite, resume, dry_run: as in `EncodeSettings`.
+    """
+
+    model: str | None = None
+    iterations: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    overwrite: bool = False
+    resume: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise SettingsError(f"{self.iterations} iterations cannot be decoded", "use 1 or more")
+        _check_resume(self.resume, self.overwrite)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """As `neural.find_model` wants it; the bundled ones it tries by itself."""
+        return () if self.model is None or self.model in MODELS else (self.model,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,224 @@
+"""Images of an evaluation, in one flat file on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.datasets.cifar import cifar10_archive
+from vizcomp.datasets.labelled import LabelledImages
+from vizcomp.datasets.read import read_labelled
+from vizcomp.errors import InputError, VizcompError
+from vizcomp.evaluation.results import EvalSettings
+from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
+from vizcomp.files.place import printable
+from vizcomp.photos.frame import thumbnail, upright
+from vizcomp.photos.photo import load, to_srgb
+from vizcomp.vision.system import System, fitted
+
+Pixels = npt.NDArray[np.uint8]
+
+CHUNK_SMALL, CHUNK_LARGE = 500, 8  # images that one task takes: 32x32 ones, and photos
+SMALL_SIDE = 64
+MAX_PIXELS = 4_000_000  # larger photos are made smaller: every codec and system sees each of them dozens of times
+
+LARGE_SIDE = 224  # of labelled images for systems of any size
+
+
+@dataclasses.dataclass(eq=False)
+class EvalData:
+    """Images on disk in one flat file, and what is known of them."""
+
+    folder: str
+    shapes: list[tuple[int, int]]
+    starts: list[int]
+    names: list[str]
+    labels: list[int] | None
+    classes: tuple[str, ...]
+    about: dict[str, Any]
+    warnings: list[str]
+    originals: list[Path | None]  # the JPEG file that an image is, pixel for pixel, if it is one
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Pixels:
+        flat = mapped_pixels(self.folder)
+        height, width = self.shapes[index]
+        start = self.starts[index]
+        return np.array(flat[start : start + 3 * height * width]).reshape(height, width, 3)
+
+
+@functools.lru_cache(maxsize=2)
+def mapped_pixels(folder: str) -> Pixels:
+    return np.memmap(Path(folder) / "pixels", np.uint8, "r")
+
+
+def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_skip: Callable[[str, str], None]) -> EvalData:
+    """The images that are evaluated; `side` cuts all of them to squares of this size, 0 leaves photos as they are."""
+    path, warnings, name = _where(settings) if side or settings.data else (None, [_SAMPLES_SAID], _SAMPLES_NAME)
+    labelled = None
+    if path is not None and first.kind == "classes":
+        labelled = _labelled(path, side or LARGE_SIDE)
+    skipped: list[tuple[str, str]] = []
+
+    def skip(what: str, why: str) -> None:
+        skipped.append((what, why))
+        on_skip(what, why)
+
+    if labelled is not None:
+        for what, why in labelled.skipped:
+            skip(what, why)
+        chosen = _sample(labelled.labels, settings.limit, settings.seed)
+        originals: list[Path | None] = [None] * len(chosen)
+        arrays: Iterator[Pixels] = (labelled.images[i] for i in chosen)
+        names, labels = [labelled.names[i] for i in chosen], [int(labelled.labels[i]) for i in chosen]
+        classes, source = labelled.classes, labelled.source
+        sizes, jpeg = None, sum(n.lower().endswith((".jpg", ".jpeg")) for n in names)
+        if len({*labels}) < 2:
+            warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
+    else:
+        found = list(find_inputs([str(path)] if path is not None else [str(_samples())]))
+        chosen = _sample(np.zeros(len(found), np.int64), settings.limit, settings.seed)
+        photos = _photos([found[i] for i in chosen], side, settings.max_pixels, skip)
+        kept = list(photos)
+        if not kept:
+            raise InputError(f"none of {len(chosen)} photos can be read", "give a folder of photos, or class folders")
+        arrays, names = (k.pixels for k in kept), [k.name for k in kept]
+        labels, classes, source = None, (), f"{len(kept)} photos"
+        sizes, jpeg, originals = [k.size for k in kept], sum(k.jpeg for k in kept), [k.original for k in kept]
+    with (Path(folder) / "pixels").open("wb") as file:
+        shapes, starts, at = [], [], 0
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).tobytes())
+            shapes.append((array.shape[0], array.shape[1]))
+            starts.append(at)
+            at += array.size
+    same = len(set(shapes)) == 1
+    about = {
+        "name": name or source,
+        "path": "" if path is None else str(path),
+        "images": len(names),
+        "labels": labels is not None,
+        "classes": list(classes),
+        "skipped": len(skipped),
+        "source_bytes_per_image": None if sizes is None or side else sum(sizes) / len(sizes),
+        "width": shapes[0][1] if same else 0,
+        "height": shapes[0][0] if same else 0,
+        "jpeg_sources": jpeg,
+    }
+    if skipped:
+        warnings.append(f"{len(skipped)} images could not be read and are left out, such as {skipped[0][0]}: {skipped[0][1]}.")
+    if jpeg:
+        warnings.append(
+            f"{jpeg:,} of {len(names):,} sources are JPEG themselves: what that cost is in them already, and figures differ from "
+            f"those of lossless sources."
+        )
+    return EvalData(folder, shapes, starts, names, labels, classes, about, warnings, originals)
+
+
+def _labelled(path: Path, side: int) -> LabelledImages | None:
+    """A data set's test part, class folders without one as a whole; None where the photos have no classes."""
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        return None
+    try:
+        return read_labelled(path, part="test", size=side)
+    except VizcompError as exc:
+        try:
+            return read_labelled(path, part="all", size=side)
+        except VizcompError:
+            if path.is_dir():
+                return None
+            raise exc from None
+
+
+def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
+    """Where the data are: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
+    if settings.data == "cifar10" and not Path(settings.data).exists():
+        return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
+    if settings.data:
+        path = Path(settings.data)
+        if not path.exists():
+            raise InputError(f"{settings.data} is not there", "give --data a folder or an archive, or omit it")
+        return path, [], ""
+    try:
+        return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
+    except VizcompError as exc:
+        why = (
+            f"CIFAR-10 could not be had ({exc.message}), so this is measured on the few sample photos that come with vizcomp, "
+            "cut to the classifier's size: agreement with its answer on the source stands in for accuracy, and so few photos "
+            "prove little. Give --data, or run once with the network."
+        )
+        return None, [why], _SAMPLES_NAME
+
+
+_SAMPLES_NAME = "the sample photos that come with vizcomp"
+_SAMPLES_SAID = (
+    "Without --data this is measured on the few sample photos that come with vizcomp, which prove little. "
+    "Give --data with your own."
+)
+
+
+def _samples() -> Path:
+    return Path(str(package_files("vizcomp").joinpath("bundled", "samples")))
+
+
+def _sample(labels: npt.NDArray[Any], limit: int, seed: int) -> list[int]:
+    """Indices of at most `limit` images, evenly over the classes, drawn by a seed, in their order."""
+    count = len(labels)
+    if not limit or limit >= count:
+        return list(range(count))
+    generator = np.random.default_rng(seed)
+    turns = np.empty(count)  # an image's turn within its class; those of the earliest turns are taken
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        turns[generator.permutation(members)] = np.arange(len(members))
+    order = np.lexsort((generator.random(count), turns))
+    return sorted(int(i) for i in order[:limit])
+
+
+class _Kept(NamedTuple):
+    """A photo that could be read."""
+
+    name: str
+    pixels: Pixels
+    size: int
+    jpeg: bool
+    original: Path | None
+
+
+def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
+    for file in found:
+        try:
+            photo = load(file.path, max_pixels=max_pixels)
+            pixels = upright(to_srgb(photo)[0], photo.orientation)
+            rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+            height, width = rgb.shape[:2]
+            there = file.path if isinstance(file.path, Path) else None
+            original = there if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
+            if side:
+                rgb = fitted(np.ascontiguousarray(rgb), side, side)
+            elif height * width > MAX_PIXELS:
+                rgb = thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
+            whole = rgb.shape[:2] == (height, width)
+            yield _Kept(
+                printable(file.relative),
+                np.ascontiguousarray(rgb),
+                photo.source_bytes,
+                photo.jpeg is not None,
+                original if whole else None,
+            )
+        except VizcompError as exc:
+            skip(printable(file.relative), exc.message)
+
+
+def chunk_size(data: EvalData) -> int:
+    return CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE

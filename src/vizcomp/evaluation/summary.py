@@ -1,0 +1,193 @@
+"""Headline, warnings, examples and versions for the report."""
+
+from __future__ import annotations
+
+import collections
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vizcomp.evaluation.data import EvalData, Pixels, chunk_size
+from vizcomp.evaluation.points import PointSum, bytes_at, no_answer, point_measures, point_value, rate_curves, top_value
+from vizcomp.evaluation.results import EvalExample, EvalPoint
+from vizcomp.evaluation.tasks import ImageResult, system_answers, worker_codec
+from vizcomp.photos.encode import encode_plain_jpeg, encode_png
+from vizcomp.photos.frame import thumbnail
+from vizcomp.vision.answers import Answer, Boxes, compare
+from vizcomp.vision.system import System
+
+GALLERY = 24
+
+SAME_ENOUGH = 0.95  # the headline's point: the fewest bytes that keep this share
+
+# The original study of 2020: its own evaluation log (47.1% at 128 bits) and report (that code lay in a 410-byte archive).
+STUDY = (
+    {"name": "study 2020, code alone", "bytes": 16.0, "value": 0.471, "source": "its evaluation log: 128 bits an image"},
+    {"name": "study 2020, file as stored", "bytes": 410.0, "value": 0.471, "source": "its report: .npz archives of 410 bytes"},
+)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def headline_of(
+    points: Sequence[EvalPoint],
+    equal: Sequence[dict[str, Any]],
+    systems: Sequence[System],
+    data: EvalData,
+    answers: Sequence[Sequence[Answer | None]],
+) -> str:
+    """One sentence: our first codec's cheapest good point, for every system, beside what the best baseline needs for the same."""
+    curves = rate_curves(points)
+    mine = next((c for c, some in curves.items() if some[0].ours), None)
+    others = {c: some for c, some in curves.items() if not some[0].ours}
+    if mine is None:
+        return "No codec of vizcomp was measured." if points else "Nothing was measured."
+    measures = point_measures(points, systems)
+    top = top_value(measures[0], systems, data, answers)
+    able = [p for p in curves[mine] if (point_value(p, measures[0]) or 0) >= SAME_ENOUGH * top]
+    point = (
+        min(able, key=lambda p: p.bytes_per_image) if able else max(curves[mine], key=lambda p: point_value(p, measures[0]) or 0)
+    )
+    parts = []
+    for at, (system, measure) in enumerate(zip(systems, measures, strict=True)):
+        value = point_value(point, measure)
+        if value is None:
+            continue
+        who = f"Unseen {system.name}" if at else system.name
+        if measure.startswith("accuracy"):
+            top = top_value(measure, systems, data, answers)
+            says = f"{who} is right on {_percent(value)} ({_percent(top)} of the sources)"
+        elif system.kind == "boxes" and all(no_answer(a) for a in answers[at]):
+            parts.append(f"{who} finds nothing on any source, so there is nothing to keep")
+            continue
+        elif system.kind == "boxes":
+            says = f"{who} finds its boxes again with an F1 of {value:.3f}"
+        else:
+            says = f"{who} answers {_percent(value)} as on the source"
+        needs = {c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None}
+        best = min(needs, key=lambda c: needs[c]) if needs else ""
+        against = f"; {best} needs {needs[best]:,.0f} bytes for that" if best else "; no baseline reaches that" if others else ""
+        parts.append(says + against)
+    quality = f", at a PSNR of {point.psnr:.1f} dB" if point.psnr is not None else ""
+    return f"{mine} in {point.bytes_per_image:,.0f} bytes an image{quality}: {'. '.join(parts)}."
+
+
+def warnings_of(
+    points: Sequence[EvalPoint],
+    errors: Sequence[str],
+    data: EvalData,
+    answers: Sequence[Sequence[Answer | None]],
+    systems: Sequence[System],
+) -> list[str]:
+    warnings = []
+    for system, found in zip(systems, answers, strict=True):
+        if empty := sum(no_answer(a) for a in found):
+            warnings.append(
+                f"{system.name} finds nothing on {empty:,} of {len(found):,} sources: "
+                "a result there is the same if it finds nothing too."
+            )
+    if errors:
+        counts = collections.Counter(errors)
+        first, many = counts.most_common(1)[0]
+        more = f" ({many} times)" if many > 1 else ""
+        warnings.append(f"{len(errors):,} times something failed and was left out, most often: {first}{more}.")
+    if data.labels is None:
+        warnings.append("The images have no labels: agreement with each system's own answer on the source replaces accuracy.")
+    source = data.about["source_bytes_per_image"]
+    if source and points and all(p.bytes_per_image >= source for p in points):
+        warnings.append(f"No setting gives files smaller than the sources ({source:,.0f} bytes an image).")
+    return warnings
+
+
+def study_points(data: EvalData, systems: Sequence[System]) -> list[dict[str, Any]]:
+    """The original study's published points, where the data are CIFAR-10 and the first system a classifier of it."""
+    if data.labels is None or "airplane" not in data.classes or len(data.classes) != 10 or systems[0].kind != "classes":
+        return []
+    return [{**row, "measure": f"accuracy:{systems[0].name}"} for row in STUDY]
+
+
+def package_versions() -> dict[str, str]:
+    found = {}
+    for name in ("vizcomp", "torch", "numpy", "pillow", "onnxruntime", "torchvision", "rapidocr"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def example_gallery(
+    sums: Sequence[tuple[str, EvalPoint, PointSum]],
+    data: EvalData,
+    systems: Sequence[System],
+    answers: Sequence[Sequence[Answer | None]],
+) -> list[EvalExample]:
+    """The images on which our first codec's middle setting lost most for the systems, worst first."""
+    mine = [(name, point, one) for name, point, one in sums if point.ours]
+    if not mine:
+        return []
+    curve = sorted((x for x in mine if x[1].codec == mine[0][1].codec), key=lambda x: x[1].bytes_per_image)
+    name, point, one = curve[len(curve) // 2] if name_is_photo(curve[0][0]) else curve[0]
+
+    def score(row: ImageResult) -> float:
+        found = [c.score for c in row.comparisons if c is not None]
+        return sum(found) / len(found) if found else 0.0
+
+    worst = sorted(one.rows, key=lambda r: (score(r), r.index))[:GALLERY]
+    codec = worker_codec(name)
+    results: list[Pixels | None] = []
+    step = chunk_size(data)
+    for some in (worst[i : i + step] for i in range(0, len(worst), step)):
+        sweeps = codec.sweep([data.image(r.index) for r in some], len(data), [data.originals[r.index] for r in some])
+        results += next(s for s in sweeps if (s.series or codec.name, s.setting) == (point.codec, point.setting)).results
+    examples = []
+    for row, result in zip(worst, results, strict=True):
+        source = data.image(row.index)
+        if result is None:
+            continue
+        words: dict[str, tuple[str, str, bool]] = {}
+        boxes: dict[str, Any] = {}
+        for system, found in zip(systems, answers, strict=True):
+            before, after = found[row.index], system_answers(system, [result], [], _NO_TASK)[0]
+            if before is None or after is None:
+                continue
+            words[system.name] = before.words(), after.words(), compare(before, after).same
+            if isinstance(before, Boxes) and isinstance(after, Boxes):
+                scale = np.array([source.shape[1], source.shape[0]], float)
+                boxes[system.name] = tuple(
+                    [[(float(x), float(y)) for x, y in q / scale] for q in b.quads] for b in (before, after)
+                )
+        examples.append(
+            EvalExample(
+                name=data.names[row.index],
+                codec=point.codec,
+                setting=point.setting,
+                result_bytes=round(row.size),
+                source_bytes=round(data.about["source_bytes_per_image"] or 0),
+                source=_picture(source),
+                result=_picture(result),
+                answers=words,
+                boxes=boxes,
+                score=score(row),
+            )
+        )
+    return examples
+
+
+_NO_TASK: Any = None
+
+
+def name_is_photo(codec: str) -> bool:
+    """Whether a codec's middle setting is its usual one; of a codec of few bytes it is the first."""
+    return not codec.startswith("cifar")
+
+
+def _picture(pixels: Pixels) -> bytes:
+    """Small images as PNG, exactly; photos as a small JPEG."""
+    if max(pixels.shape[:2]) <= 128:
+        return encode_png(pixels)
+    return encode_plain_jpeg(thumbnail(pixels, long_side=640), quality=85)

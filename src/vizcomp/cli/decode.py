@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import (
+    DryRun,
+    Engine,
+    Jobs,
+    Json,
+    MaxPixels,
+    Offline,
+    Overwrite,
+    Quiet,
+    RayAddress,
+    Resume,
+    Verbose,
+    place,
+)
+from vizcomp.cli.voice import Voice, print_codec_report
 
 
 def decode(
@@ -20,7 +34,7 @@ def decode(
             "--output",
             "-o",
             metavar="DIR",
-            parser=shared.place,
+            parser=place,
             help="Folder for the results, the inputs' tree mirrored; without it beside each file.",
         ),
     ] = None,
@@ -29,17 +43,17 @@ def decode(
         str | None,
         typer.Option("--model", metavar="PATH", help="The model.safetensors that wrote the files, where it is not bundled."),
     ] = None,
-    max_pixels: shared.MaxPixels = 200_000_000,
-    jobs: shared.Jobs = 0,
-    engine: shared.Engine = "local",
-    ray_address: shared.RayAddress = "",
-    overwrite: shared.Overwrite = False,
-    resume: shared.Resume = False,
-    dry_run: shared.DryRun = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-    offline: shared.Offline = False,
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
 ) -> None:
     """Decode .vzc files, each to NAME.png; a pack to a folder NAME with its images.
 
@@ -50,7 +64,7 @@ def decode(
     from vizcomp.batch.settings import DecodeSettings
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
     settings = DecodeSettings(
         model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
@@ -61,6 +75,6 @@ def decode(
     with voice.progress(count) as on_record:
         run = run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
-        shared.print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
+        print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)
     raise typer.Exit(run.exit_code)

@@ -6,13 +6,30 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import (
+    DepthFlip,
+    DepthSize,
+    DryRun,
+    Engine,
+    Inputs,
+    Jobs,
+    Json,
+    MaxPixels,
+    Offline,
+    Output,
+    Overwrite,
+    Quiet,
+    RayAddress,
+    Resume,
+    Verbose,
+)
+from vizcomp.cli.voice import Voice, print_parts
 from vizcomp.errors import SettingsError
 
 
 def depth(
-    inputs: shared.Inputs,
-    output: shared.Output,
+    inputs: Inputs,
+    output: Output,
     model: Annotated[
         str,
         typer.Option(
@@ -22,25 +39,25 @@ def depth(
             help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
         ),
     ] = "compact",
-    size: shared.DepthSize = "auto",
-    flip: shared.DepthFlip = False,
+    size: DepthSize = "auto",
+    flip: DepthFlip = False,
     metric: Annotated[
         bool, typer.Option("--metric", help="Millimetres, large = far, where the model knows distances (nyu).")
     ] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write NAME.depth.jpg: photo and coloured map side by side.")
     ] = False,
-    max_pixels: shared.MaxPixels = 200_000_000,
-    jobs: shared.Jobs = 0,
-    engine: shared.Engine = "local",
-    ray_address: shared.RayAddress = "",
-    overwrite: shared.Overwrite = False,
-    resume: shared.Resume = False,
-    dry_run: shared.DryRun = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-    offline: shared.Offline = False,
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
     from vizcomp._version import __version__
@@ -51,7 +68,7 @@ def depth(
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.tables import report_chunks
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
         raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
@@ -80,7 +97,7 @@ def depth(
             "version": __version__,
             "settings": {**common.to_dict(), "preview": preview, "metric": metric},
         }
-        shared.print_parts(report_chunks(report, (r.to_dict() for r in records)))
+        print_parts(report_chunks(report, (r.to_dict() for r in records)))
     voice.say(
         f"{len(records) - failed - skipped} depth maps"
         + ("" if dry_run else f" in {output}")

@@ -7,12 +7,30 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import (
+    DepthFlip,
+    DepthModel,
+    DepthSize,
+    DryRun,
+    Engine,
+    Inputs,
+    Jobs,
+    Json,
+    MaxPixels,
+    Offline,
+    Output,
+    Overwrite,
+    Quiet,
+    RayAddress,
+    Resume,
+    Verbose,
+)
+from vizcomp.cli.voice import Voice, command_line, print_parts
 
 
 def djpeg(
-    inputs: shared.Inputs,
-    output: shared.Output,
+    inputs: Inputs,
+    output: Output,
     quality: Annotated[
         float, typer.Option("--quality", "-q", min=1, max=100, help="Quality of the most important regions.")
     ] = 50,
@@ -29,9 +47,9 @@ def djpeg(
             "--table", metavar="machine|photo", help="machine: one step for all frequencies; photo: the standard's, for eyes."
         ),
     ] = "machine",
-    depth_model: shared.DepthModel = "compact",
-    size: shared.DepthSize = "auto",
-    flip: shared.DepthFlip = False,
+    depth_model: DepthModel = "compact",
+    size: DepthSize = "auto",
+    flip: DepthFlip = False,
     depth_maps: Annotated[
         Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem, bright = near.")
     ] = None,
@@ -63,17 +81,17 @@ def djpeg(
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
     keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
-    max_pixels: shared.MaxPixels = 200_000_000,
-    jobs: shared.Jobs = 0,
-    engine: shared.Engine = "local",
-    ray_address: shared.RayAddress = "",
-    overwrite: shared.Overwrite = False,
-    resume: shared.Resume = False,
-    dry_run: shared.DryRun = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-    offline: shared.Offline = False,
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
 ) -> None:
     """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
 
@@ -90,7 +108,7 @@ def djpeg(
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.djpeg import DjpegReport
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
@@ -124,7 +142,7 @@ def djpeg(
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
-        command=shared.command_line(),
+        command=command_line(),
         settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs},
         totals=run.totals,
         files=run.records,
@@ -138,7 +156,7 @@ def djpeg(
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
     if json:
-        shared.print_parts(report.json_chunks())
+        print_parts(report.json_chunks())
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
     voice.verified(verify, run.records)
     if all_skipped:

@@ -7,18 +7,33 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import (
+    DryRun,
+    Engine,
+    Inputs,
+    Jobs,
+    Json,
+    MaxPixels,
+    Offline,
+    Overwrite,
+    Quiet,
+    RayAddress,
+    Resume,
+    Verbose,
+    place,
+)
+from vizcomp.cli.voice import Voice, print_codec_report
 
 
 def encode(
-    inputs: shared.Inputs,
+    inputs: Inputs,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="DIR",
-            parser=shared.place,
+            parser=place,
             help="Folder for the results, the inputs' tree mirrored; without it beside each photo.",
         ),
     ] = None,
@@ -57,17 +72,17 @@ def encode(
     ] = 0.0,
     pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
-    max_pixels: shared.MaxPixels = 200_000_000,
-    jobs: shared.Jobs = 0,
-    engine: shared.Engine = "local",
-    ray_address: shared.RayAddress = "",
-    overwrite: shared.Overwrite = False,
-    resume: shared.Resume = False,
-    dry_run: shared.DryRun = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-    offline: shared.Offline = False,
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
     from vizcomp.batch.encode import run_encode
@@ -77,7 +92,7 @@ def encode(
     from vizcomp.errors import SettingsError
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
     settings = EncodeSettings(
         model=model,
@@ -101,9 +116,7 @@ def encode(
         else:
             run = run_encode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
     if json:
-        shared.print_codec_report(
-            "vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs}
-        )
+        print_codec_report("vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)
     voice.verified(verify, run.records)
     raise typer.Exit(run.exit_code)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import DryRun, Engine, Jobs, Json, MaxPixels, Offline, Quiet, RayAddress, Verbose
+from vizcomp.cli.voice import Voice, command_line, print_parts
 
 if TYPE_CHECKING:
     from vizcomp.evaluation.results import EvalResult
@@ -45,18 +46,18 @@ def evaluate(
     limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N images, drawn by --seed; 0 = all.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw and of the intervals.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")] = Path("vizcomp-report"),
-    max_pixels: shared.MaxPixels = 200_000_000,
-    jobs: shared.Jobs = 0,
-    engine: shared.Engine = "local",
-    ray_address: shared.RayAddress = "",
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
     resume: Annotated[
         bool, typer.Option("--resume", help="Take over what a stopped evaluation into the same folder finished; do the rest.")
     ] = False,
-    dry_run: shared.DryRun = False,
-    json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-    offline: shared.Offline = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
 ) -> None:
     """Rate against accuracy: what codecs cost, and what a vision system still sees.
 
@@ -70,7 +71,7 @@ def evaluate(
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.evaluation import EvaluationReport
 
-    voice = shared.Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
@@ -101,7 +102,7 @@ def evaluate(
     report = EvaluationReport(
         tool="vizcomp eval",
         version=__version__,
-        command=shared.command_line(),
+        command=command_line(),
         settings={**settings.to_dict(), "task": task, "jobs": jobs},
         result=result,
     )
@@ -112,7 +113,7 @@ def evaluate(
         except OutputError as exc:  # a full disk, say: what was found is still printed
             lost = exc
     if json:
-        shared.print_parts([report.json()])
+        print_parts([report.json()])
     _summary(voice, result, written)
     if result.interrupted:
         voice.warn("interrupted: the report holds the codecs that were finished; the same command with --resume goes on")
@@ -123,7 +124,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _progress(voice: shared.Voice) -> Iterator[Callable[[int, int, str], None]]:
+def _progress(voice: Voice) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on a terminal; otherwise a line whenever another codec begins."""
     if voice.quiet or not voice.console.is_terminal:
         last = ""
@@ -144,7 +145,7 @@ def _progress(voice: shared.Voice) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: shown.update(task, completed=done, total=total, description=what)
 
 
-def _summary(voice: shared.Voice, result: EvalResult, report: str) -> None:
+def _summary(voice: Voice, result: EvalResult, report: str) -> None:
     """The headline and a table of the points."""
     for warning in result.warnings:
         voice.warn(f"note: {warning}")

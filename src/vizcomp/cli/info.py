@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import Json
 
 if TYPE_CHECKING:
     from vizcomp.neural.contents import ImageContents, PackContents
@@ -21,7 +21,7 @@ def info(
             "--model", metavar="PATH", help="A model.safetensors to look at, beside those that are bundled or in the cache."
         ),
     ] = None,
-    json: shared.Json = False,
+    json: Json = False,
 ) -> None:
     """Say what a .vzc file holds: header, model, bits by iteration, checks; of a pack, its images, classes and sizes.
 

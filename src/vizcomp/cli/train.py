@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vizcomp.cli import shared
+from vizcomp.cli.options import Offline, Quiet
+from vizcomp.cli.voice import downloads_on
 
 if TYPE_CHECKING:
     from vizcomp.training import loop
@@ -52,9 +53,9 @@ def train(
     download: Annotated[
         bool, typer.Option("--download", help="Fill the folder of --data with CIFAR-10 where it is empty or not there.")
     ] = False,
-    offline: shared.Offline = False,
+    offline: Offline = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
-    quiet: shared.Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train the recurrent codec, a classifier, or the small depth network.
 
@@ -73,7 +74,7 @@ def train(
     if offline:  # in the environment, for the classifiers of a training and the processes of --devices
         os.environ["VIZCOMP_OFFLINE"] = "1"
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-    with shared.downloads_on(console, quiet=quiet):
+    with downloads_on(console, quiet=quiet):
         settings.find_data(kind, values, download=download, offline=offline)
     checked: Any = settings.build(cls, values)
     if devices > 1:
@@ -83,7 +84,7 @@ def train(
     from vizcomp.training import loop
 
     torch.set_num_threads(threads)
-    with shared.downloads_on(console, quiet=quiet), console.status("reading the data") as status:
+    with downloads_on(console, quiet=quiet), console.status("reading the data") as status:
 
         def on_progress(progress: loop.Progress) -> None:
             line = _progress_line(progress)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vizcomp.cli.shared import Offline, Voice
+from vizcomp.cli.options import Offline
+from vizcomp.cli.voice import Voice
 from vizcomp.files.place import cache_folder
 
 app = typer.Typer(help="Weight files: what is bundled, cached, downloadable.", no_args_is_help=True)

@@ -1,0 +1,63 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def place(text: str) -> Any:
+    """A folder that the user named: a local path, or one in object storage."""
+    from vizcomp.files.store import parse_place
+
+    return parse_place(text)
+
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", parser=place, help="Folder for the results; the inputs' tree is mirrored. s3://... too."
+    ),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Where the work is done: this machine, or a Ray cluster.")
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="The cluster of --engine ray: HOST:PORT, ray://HOST:PORT or auto; else RAY_ADDRESS, else one on this machine.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core (of the cluster).")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Skip inputs that an earlier run finished with the same content and settings.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", envvar="VIZCOMP_OFFLINE", help="Never touch the network (the bundled models need none).")
+]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, metavar="N", help="Refuse photos of more pixels than this.")]
+DepthModel = Annotated[
+    str,
+    typer.Option(
+        "--depth-model",
+        metavar="NAME|PATH",
+        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
+    ),
+]
+DepthSize = Annotated[
+    str, typer.Option("--size", metavar="SIZE", help="DenseDepth: auto (as it was trained), full, or as 640x480.")
+]
+DepthFlip = Annotated[bool, typer.Option("--flip", help="DenseDepth: mean with the mirrored photo's depth; twice the time.")]

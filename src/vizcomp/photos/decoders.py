@@ -21,7 +21,7 @@ from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeE
 from vizcomp.files.find import READABLE
 from vizcomp.files.read import HEAD_BYTES
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, markers
-from vizcomp.photos.photo import _special_frame
+from vizcomp.photos.decoders import _has_arithmetic
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
@@ -308,3 +308,13 @@ def dots_per_inch(value: object) -> tuple[float, float] | None:
     if not (math.isfinite(horizontal) and math.isfinite(vertical) and horizontal > 1 and vertical > 1):
         return None  # 0 and 1 stand for "no unit" in JFIF and TIFF
     return horizontal, vertical
+
+
+def _special_frame(marker: int, header: bytes) -> str | None:
+    if header and header[0] != 8:
+        return f"a {header[0]}-bit JPEG"
+    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "a lossless JPEG"
+    if marker in (0xC5, 0xC6, 0xCD, 0xCE):
+        return "a hierarchical JPEG"
+    return "an arithmetic-coded JPEG" if marker in (0xC9, 0xCA) and not _has_arithmetic() else None

@@ -19,7 +19,6 @@ from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
     Pixels,
-    _has_arithmetic,
     count_frames,
     decode_image,
     dots_per_inch,
@@ -152,16 +151,6 @@ def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
 
 def read_photo(path: AnyPath, max_pixels: int) -> bytes:
     return read_file(path, check=recognise, max_bytes=16 * max_pixels + (64 << 20))
-
-
-def _special_frame(marker: int, header: bytes) -> str | None:
-    if header and header[0] != 8:
-        return f"a {header[0]}-bit JPEG"
-    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
-        return "a lossless JPEG"
-    if marker in (0xC5, 0xC6, 0xCD, 0xCE):
-        return "a hierarchical JPEG"
-    return "an arithmetic-coded JPEG" if marker in (0xC9, 0xCA) and not _has_arithmetic() else None
 
 
 def _orientation(exif: bytes | None) -> int:

@@ -25,8 +25,9 @@ from typing import Any
 
 from PIL import Image
 
+from vizcomp.batch import log
 from vizcomp.batch.djpeg import run_djpeg
-from vizcomp.batch.journal import Journal
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import EXTENSIONS, find_inputs
@@ -65,12 +66,12 @@ def command(source: Path, output: Path, *options: str) -> None:
 
 
 def library(source: Path, output: Path, journal: Any) -> None:
-    Journal, kept = journal or Journal, Journal
+    log.Journal, kept = journal or log.Journal, log.Journal
     try:
         found = find_inputs([str(source)])
-        run_djpeg(found, output, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+        run_djpeg(found, output, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
     finally:
-        Journal = kept
+        log.Journal = kept
 
 
 def main() -> None:

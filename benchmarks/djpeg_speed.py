@@ -72,7 +72,7 @@ def measure_memory(scratch: Path) -> dict[str, Any]:
     """Peak memory in megabytes of the whole command at 24 megapixels, report and gallery included, and of Pillow's decode."""
     big = scratch / "big"
     subprocess.run([sys.executable, "-c", _ENLARGE, str(_street(1)[0]), str(big)], check=True, env=ENVIRONMENT)
-    commands = {"import vizcomp.batch": [sys.executable, "-c", "import vizcomp.batch"]}
+    commands = {"import vizcomp.batch.djpeg": [sys.executable, "-c", "import vizcomp.batch.djpeg"]}
     for kind in (".jpg", "-444.jpg", ".png"):
         photo = f"{big}{kind}"
         commands[f"Pillow's decode, {kind}"] = [

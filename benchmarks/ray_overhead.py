@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vizcomp.batch.djpeg import run_djpeg
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
@@ -52,9 +53,7 @@ def run(engine: str, source: Path, output: Path, jobs: int) -> dict[str, float]:
         output,
         DjpegSettings(),
         BatchSettings(),
-        jobs=jobs,
-        engine=engine,
-        on_record=lambda record: stamps.append(time.perf_counter()),
+        options=RunOptions(jobs=jobs, engine=engine, on_record=lambda record: stamps.append(time.perf_counter())),
     )
     whole = time.perf_counter() - started
     skip = len(stamps) // 10  # the first tenth is the start

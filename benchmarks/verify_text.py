@@ -24,6 +24,7 @@ import numpy as np
 from djpeg_text import DATA, PARTS, photos
 
 from vizcomp.batch.djpeg import run_djpeg, verify_budget
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         files = find_inputs([str(p) for p in paths])
-        run = run_djpeg(files, out, settings, common, jobs=options.jobs)
+        run = run_djpeg(files, out, settings, common, options=RunOptions(jobs=options.jobs))
         judge = open_system("text")
         false = empty = 0
         for record in run.records:

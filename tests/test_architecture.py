@@ -1,8 +1,9 @@
-"""The house of docs/architecture.md: imports go down only, and the light commands load nothing heavy."""
+"""The house of docs/architecture.md: rooms in one order, and the light commands load nothing heavy."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,161 +14,146 @@ import vizcomp
 
 PACKAGE = Path(vizcomp.__file__).parent
 
-# Module (or package) to floor, as docs/architecture.md draws them.
-FLOORS = {
-    "_version": 0,
-    "errors": 0,
-    "results": 0,
-    "_native": 0,
-    "metrics": 1,
-    "jpeg": 1,
-    "guide": 1,
-    "vzc": 1,
-    "images": 2,
-    "storage": 2,
-    "datasets": 2,
-    "weights": 2,
-    "downloads": 2,
-    "journal": 2,
-    "nets": 3,
-    "depth": 4,
-    "djpeg": 4,
-    "vision": 4,
-    "verify": 4,
-    "neural": 4,
-    "training": 4,
-    "codecs": 5,
-    "evaluation": 5,
-    "engines": 5,
-    "ray_engine": 5,
-    "loop": 5,
-    "batch": 5,
-    "codec_batch": 5,
-    "contents": 5,
-    "report": 5,
-    "cli": 6,
-    "__init__": 6,
-    "__main__": 6,
-}
-SAME_FLOOR = {
-    ("djpeg", "depth"),
-    ("loop", "engines"),
-    ("batch", "loop"),
-    ("codec_batch", "loop"),
-    ("codec_batch", "batch"),
-    ("codec_batch", "engines"),
-    ("verify", "vision"),
-    ("evaluation", "codecs"),
-    ("evaluation", "engines"),
-    ("report", "report"),
-    ("cli", "cli"),
-    ("datasets", "images"),
-    ("images", "storage"),
-    ("journal", "storage"),
-    ("engines", "ray_engine"),
-    ("ray_engine", "engines"),
-    ("weights", "downloads"),
-    ("journal", "weights"),
-    ("training", "neural"),
-    ("training", "training"),
-    ("nets", "nets"),
-    ("__main__", "cli"),
-    ("vzc", "vzc"),
-    ("jpeg", "jpeg"),
-}
-TOP_LEVEL = {  # third-party packages that a module may import at its top
-    "metrics": {"numpy"},
-    "jpeg": {"numpy"},
-    "guide": {"numpy"},
-    "vzc": {"numpy"},
-    "datasets": {"numpy"},
-    "images": {"numpy", "PIL"},
-    "nets": {"numpy"},
-    "depth": {"numpy", "PIL"},
-    "djpeg": {"numpy"},
-    "neural": {"numpy"},
-    "training": {"numpy", "PIL", "onnx", "safetensors"},
-    "vision": {"numpy", "PIL"},
-    "codecs": {"numpy", "PIL"},
-    "evaluation": {"numpy"},
-    "batch": {"numpy"},
-    "codec_batch": {"numpy"},
-    "report": set(),
-    "cli": {"typer"},
-}
-TORCH_AT_TOP = {  # files that no light command imports
-    "nets/classifiers.py",
-    "nets/compact_depth.py",
-    "nets/inception.py",
-    "nets/recurrent.py",
-    "nets/search.py",
-    "nets/ssim.py",
-    "nets/text_regions.py",
-    "nets/watcher.py",
-    "nets/whitened.py",
-    "training/classifier.py",
-    "training/codec.py",
-    "training/contexts.py",
-    "training/depth.py",
-    "training/depth_scores.py",
-    "training/export.py",
-    "training/losses.py",
-    "training/loop.py",
-    "training/processes.py",
-    "training/views.py",
-}
+# A room imports only from rooms that stand before it.
+ORDER = (
+    "errors",
+    "metrics",
+    "jpeg",
+    "vzc",
+    "files",
+    "photos",
+    "weights",
+    "datasets",
+    "depth",
+    "nets",
+    "vision",
+    "djpeg",
+    "neural",
+    "batch",
+    "evaluation",
+    "report",
+    "training",
+    "cli",
+)
+GROUND = ("_version", "_native")  # below all rooms
+ROOF = ("__init__", "__main__")  # above all rooms
+TORCH = {"nets", "training", "neural/codec", "neural/analysis", "neural/search", "neural/tensors"}
+NO_ARRAYS = {"_version", "errors", "batch/engines", "report", "cli", "__init__", "__main__"}
+LONGEST_FILE, LONGEST_FUNCTION = 500, 80
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+NAMES = {path: path.relative_to(PACKAGE).with_suffix("").as_posix() for path in SOURCES}
+FILES = set(NAMES.values())
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in SOURCES}
+each_file = pytest.mark.parametrize("path", SOURCES, ids=lambda path: NAMES[path])
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room(file: str) -> str:
+    return file.split("/")[0]
 
 
-def imported(tree: ast.AST) -> list[str]:
-    names = []
-    for node in ast.walk(tree):
+def imports(path: Path) -> list[tuple[str, str]]:
+    """(file, name) of all that a file imports from vizcomp, at any depth; the name is "" for a whole file."""
+    pairs = []
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            pairs += [(alias.name.replace(".", "/"), "") for alias in node.names if alias.name.startswith("vizcomp")]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            module = node.module or ""
-            names += [f"{module}.{alias.name}" for alias in node.names] if module == "vizcomp" else [module]
-    return names
+            if (node.module or "").split(".")[0] == "vizcomp":
+                base = (node.module or "").replace(".", "/")
+                pairs += [(base, alias.name) for alias in node.names]
+    found = []
+    for base, name in pairs:
+        inside = base.removeprefix("vizcomp").strip("/")
+        whole = f"{inside}/{name}".strip("/") if name else inside
+        if whole in FILES or whole in GROUND:
+            found.append((whole, ""))
+        elif f"{whole}/__init__" in FILES:
+            raise AssertionError(f"{NAMES[path]} imports the room {whole}, not a file of it")
+        elif inside in FILES:
+            found.append((inside, name))
+        else:
+            assert inside == "", f"{NAMES[path]} imports {whole}, which is nowhere"
+            found.append(("__init__", name))
+    return found
 
 
-def test_every_module_has_a_floor() -> None:
-    assert {room(path) for path in SOURCES} <= set(FLOORS)
+def test_every_file_is_in_a_room_and_every_room_is_there() -> None:
+    rooms = {room(name) for name in FILES}
+    assert rooms == {*ORDER, "_version", *ROOF}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_go_down(path: Path) -> None:
-    here = room(path)
-    for name in imported(ast.parse(path.read_text())):
-        if not name.startswith("vizcomp."):
-            continue
-        there = name.split(".")[1]
-        if there == "__version__":
-            continue
-        assert there in FLOORS, f"{path.name} imports {name}, which has no floor"
-        assert FLOORS[there] < FLOORS[here] or (here, there) in SAME_FLOOR, f"{here} must not import {there}"
+@each_file
+def test_a_room_imports_from_rooms_before_it(path: Path) -> None:
+    order = (*GROUND, *ORDER, *ROOF)
+    here = room(NAMES[path])
+    for file, _ in imports(path):
+        there = room(file)
+        assert there == here or order.index(there) < order.index(here), f"{NAMES[path]} must not import {file}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {NAMES[path]: {file for file, _ in imports(path)} for path in SOURCES}
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+@each_file
+def test_no_private_name_crosses_files(path: Path) -> None:
+    """Neither imported nor read as an attribute of a module."""
+    modules = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vizcomp"):
+            for alias in node.names:
+                dunder = alias.name in GROUND or alias.name == "__version__"
+                assert dunder or not alias.name.startswith("_"), f"{NAMES[path]} imports {alias.name}"
+                if f"{node.module}.{alias.name}".removeprefix("vizcomp.").replace(".", "/") in FILES:
+                    modules.add(alias.asname or alias.name)
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert not node.attr.startswith("_"), f"{NAMES[path]} reads {node.value.id}.{node.attr}"
+
+
+@each_file
 def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    for node in top:
-        for name in imported(node):
-            package = name.split(".")[0]
-            if package != "vizcomp" and package not in sys.stdlib_module_names:
-                allowed = TOP_LEVEL.get(room(path), set())
-                if str(path.relative_to(PACKAGE)) in TORCH_AT_TOP:
-                    allowed = allowed | {"torch"}
-                assert package in allowed, f"{path.name} imports {package} at its top"
+    name = NAMES[path]
+    light = name in NO_ARRAYS or room(name) in NO_ARRAYS
+    allowed = set() if light else {"numpy", "PIL"}
+    if room(name) in TORCH or name in TORCH:
+        allowed |= {"torch"}
+    if room(name) == "cli":
+        allowed |= {"typer"}
+    for node in TREES[path].body:
+        if isinstance(node, ast.Import):
+            packages = {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            packages = {(node.module or "").split(".")[0]}
+        else:
+            continue
+        heavy = packages - {"vizcomp"} - set(sys.stdlib_module_names)
+        assert heavy <= allowed, f"{name} imports {heavy - allowed} at its top"
+
+
+@each_file
+def test_files_and_functions_are_short(path: Path) -> None:
+    lines = len(path.read_text("utf-8").splitlines())
+    assert lines <= LONGEST_FILE, f"{NAMES[path]} has {lines} lines"
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            start = node.body[0].lineno if room(NAMES[path]) == "cli" else node.lineno  # a command's options are its signature
+            length = (node.end_lineno or start) - start + 1
+            assert length <= LONGEST_FUNCTION, f"{NAMES[path]}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if (PACKAGE / name).is_dir()])
+def test_a_room_says_what_it_holds_and_no_more(name: str) -> None:
+    tree = TREES[PACKAGE / name / "__init__.py"]
+    assert ast.get_docstring(tree)
+    if name != "cli":  # there the commands are put together
+        assert len(tree.body) == 1
 
 
 RUN_MAIN = "\ntry:\n    from vizcomp.cli import main; main()\nexcept SystemExit: pass"
-HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray fsspec scipy matplotlib numpy PIL requests"
+HEAVY = "torch torchvision tensorflow keras onnx onnxruntime ray fsspec scipy matplotlib jinja2 numpy PIL requests"
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ import pytest
 from kit import command, jpeg_bytes, tree
 from PIL import Image
 
-from vizcomp.batch import encode, groups, local_engine
+from vizcomp.batch import encode_pack, engines, groups
 from vizcomp.batch.encode import EncodeTask, encode_some
 from vizcomp.batch.encode_pack import run_encode_pack
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.items import Outcome
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.packs import _pack
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings
@@ -57,7 +58,7 @@ def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(find, "_cache", {})
-    monkeypatch.setattr(local_engine, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 10**9)  # a worker would load torch once more
 
     def run(*arguments: object, code: int = 0) -> Done:
         worker_codec.cache_clear()
@@ -311,19 +312,19 @@ def test_interrupted_packs_do_not_pass_for_whole(
             signal.raise_signal(signal.SIGINT)
         return work(task)
 
-    monkeypatch.setattr(encode, "encode_some", interrupted)
+    monkeypatch.setattr(encode_pack, "encode_some", interrupted)
     files = find_inputs([classes])
     settings = EncodeSettings(model=str(small_model), search=0)
-    run = run_encode_pack(files, tmp_path / "set.vzc", settings, jobs=1)
+    run = run_encode_pack(files, tmp_path / "set.vzc", settings, options=RunOptions(jobs=1))
     assert run.exit_code == 130
     assert not (tmp_path / "set.vzc").exists()
     assert run.pack == tmp_path / "set.partial.vzc"
     assert len(VzcPack(run.pack, model=small_model)) == 16  # what was in hand is finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.setattr(encode, "encode_some", work)
-    whole = run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, jobs=1)
+    monkeypatch.setattr(encode_pack, "encode_some", work)
+    whole = run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, options=RunOptions(jobs=1))
     files = find_inputs([classes])
-    resumed = run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), jobs=1)
+    resumed = run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), options=RunOptions(jobs=1))
     assert (tmp_path / "set.vzc").read_bytes() == (tmp_path / "whole.vzc").read_bytes()
     assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]  # those 16 were not coded again
     assert (resumed.exit_code, whole.exit_code) == (0, 0)

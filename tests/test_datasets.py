@@ -17,7 +17,7 @@ import pytest
 from kit import jpeg_bytes
 from PIL import Image
 
-from vizcomp.datasets import labelled, pickles
+from vizcomp.datasets import archive, labelled, pickles
 from vizcomp.datasets.cifar import fill_with_cifar10
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.datasets.read import read_labelled
@@ -352,7 +352,7 @@ def test_broken_binary_batches(tmp_path: Path, data: bytes, words: str) -> None:
 
 
 def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled, "MAX_FILE", 10_000)
+    monkeypatch.setattr(archive, "MAX_FILE", 10_000)
     with pytest.raises(TooLargeError):
         read_labelled(write(tmp_path / "a", cifar10_python()))
     (tmp_path / "b.tgz").write_bytes(tar(cifar10_python()))
@@ -615,7 +615,7 @@ def test_headers_that_lie(tmp_path: Path, blocks: bytes) -> None:
 
 def test_a_picture_beyond_the_limit_is_skipped(make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(animals() | {"cat/large.png": bytes(9000)})
-    monkeypatch.setattr(labelled, "MAX_FILE", 8000)
+    monkeypatch.setattr(archive, "MAX_FILE", 8000)
     ((name, reason),) = read_labelled(path).skipped
     assert name.endswith("cat/large.png")
     assert "9000 bytes" in reason

@@ -122,7 +122,7 @@ def test_any_size_and_flip(legacy: Path) -> None:
 def test_torch_loads_after_it(legacy: Path) -> None:
     """TensorFlow and the Triton that torch brings hold an LLVM each, and in the wrong order the process is aborted."""
     script = (
-        "import pathlib, sys; from vizcomp.nets.densedepth import DenseDepth; "
+        "import pathlib, sys; from vizcomp.depth.densedepth import DenseDepth; "
         "DenseDepth(pathlib.Path(sys.argv[1])); import torch._dynamo"
     )
     done = subprocess.run([sys.executable, "-c", script, str(legacy)], capture_output=True, text=True, timeout=300)

@@ -26,11 +26,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vizcomp import downloads
 from vizcomp.cli import app
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, VizcompError, WeightsMissingError
 from vizcomp.weights import cache as weights_cache
-from vizcomp.weights import download, table
+from vizcomp.weights import download, table, transfer
 from vizcomp.weights.download import TRIES, Fetched, fetch, watched
 from vizcomp.weights.transfer import OnBytes, _asked_wait
 
@@ -406,7 +405,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 def test_no_room_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.answers["/f"] = serving()
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10}))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10}))
     with pytest.raises(WeightsMissingError, match="free"):
         get([server.source("/f")], tmp_path / "file")
 
@@ -453,7 +452,8 @@ def test_every_source_has_its_line(server: Server, tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from vizcomp.downloads import Source, fetch
+from vizcomp.weights.download import fetch
+from vizcomp.weights.table import Source
 got = fetch([Source(sys.argv[1])], Path(sys.argv[2]), sha256=sys.argv[3], timeout=20)
 print("fetched" if got.source else "there")
 """
@@ -674,9 +674,9 @@ def test_a_cache_that_cannot_be_written(cache: Path, tmp_path: Path) -> None:
 
 RECORDER = """
 import sys
-from vizcomp import weights
+from vizcomp.weights import cache
 for i in range(40):
-    weights._change_records(lambda known: known | {f"{sys.argv[1]}{i}": {}})
+    cache._change_records(lambda known: known | {f"{sys.argv[1]}{i}": {}})
 """
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import data as evaluation_data
-from vizcomp.evaluation import tasks
+from vizcomp.evaluation import run, tasks
 from vizcomp.evaluation.codecs import QUALITIES, open_codec, scan_bytes
 from vizcomp.evaluation.data import _sample
 from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _bootstrap_mean, bytes_at
@@ -23,7 +23,6 @@ from vizcomp.evaluation.results import EvalPoint, EvalSettings, Progress
 from vizcomp.evaluation.run import run_eval
 from vizcomp.evaluation.tasks import work_on_chunk, worker_system
 from vizcomp.photos.encode import encode_png
-from vizcomp.vision import systems
 from vizcomp.vision.answers import Boxes
 from vizcomp.vision.system import corners_to_quads
 from vizcomp.vision.systems import open_system
@@ -179,7 +178,7 @@ def test_what_a_stopped_evaluation_finished_is_taken_over(classes: Path, tmp_pat
         if progress.what == "jpeg":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(tasks, "work_on_chunk", counted)
+    monkeypatch.setattr(run, "work_on_chunk", counted)
     stopped = run_eval(settings, jobs=1, output=tmp_path, on_progress=stop_in_the_middle)
     assert stopped.interrupted
     assert {p.codec for p in stopped.points} == {"djpeg:guide=uniform"}
@@ -235,7 +234,7 @@ class Finder:
 def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
-    monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
+    monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
     worker_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
     worker_system.cache_clear()
@@ -250,7 +249,7 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
-    monkeypatch.setattr(systems, "open_system", lambda name, offline=False: Finder())
+    monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
     worker_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
     worker_system.cache_clear()

@@ -27,7 +27,7 @@ from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.engines import map_tasks
 from vizcomp.batch.items import Item, Outcome
 from vizcomp.batch.log import Log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
@@ -57,7 +57,7 @@ def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
 def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
     tell = None if told is None else lambda problem: told.append(problem.message)
     files = find_inputs([str(source)], exclude=output, report=tell)
-    found = run_djpeg(files, output, UNIFORM, BatchSettings(**settings), jobs=1)
+    found = run_djpeg(files, output, UNIFORM, BatchSettings(**settings), options=RunOptions(jobs=1))
     return {Path(record.input).name: record for record in found.records}
 
 
@@ -178,7 +178,7 @@ def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
         photo(source / f"{i}.png", i)
     files = list(find_inputs([str(source)]))
     (source / "2.png").unlink()
-    found = run_djpeg(files, tmp_path / "out", UNIFORM, BatchSettings(), jobs=1)
+    found = run_djpeg(files, tmp_path / "out", UNIFORM, BatchSettings(), options=RunOptions(jobs=1))
     assert [r.status for r in found.records] == ["ok", "ok", "failed", "ok"]
     assert "does not exist" in (found.records[2].error or "")
     assert found.totals.failed == 1
@@ -319,7 +319,7 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
     records = run(source, tmp_path / "out")
     assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
     error = records["1.png"].error or ""
-    assert "unexpected ZeroDivisionError at batch.py:" in error
+    assert "unexpected ZeroDivisionError at djpeg.py:" in error
     assert "defect" in error
 
 
@@ -373,17 +373,13 @@ def lost_group(task: Group) -> list[Outcome[FileRecord]]:
 def test_a_crash_in_a_group_costs_one_input_and_not_the_group() -> None:
     names = ["a.png", "b.png", "deadly.png", "c.png", "d.png"]
     items = [Item(InputFile(Path(name), Path(name)), None) for name in names]
-    records = Records(FileRecord)
-    interrupted = run_batch(
-        iter(items),
-        records,
+    verb = Verb(
+        record=FileRecord,
         tasks=lambda taken: (Group(tuple(part)) for part in iter(lambda: list(itertools.islice(taken, 4)), [])),
         work=dies_on_one,
         on_crash=lost_group,
-        log=Log(None),
-        jobs=2,
-        isolate=True,
     )
+    records, interrupted = run_batch(iter(items), verb, Log(None), RunOptions(jobs=2, isolate=True))
     assert not interrupted
     assert [(r.input, r.status) for r in records] == [(name, "failed" if "deadly" in name else "ok") for name in names]
 

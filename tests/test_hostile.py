@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from vizcomp.batch.decode import run_decode
 from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.encode_pack import run_encode_pack
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.djpeg.settings import DjpegSettings
@@ -177,7 +178,9 @@ def compressed(tmp_path: Path, data: bytes, name: str = "it.jpg") -> FileRecord:
     path = tmp_path / "in" / name
     path.write_bytes(data)
     files = find_inputs([str(path)])
-    return run_djpeg(files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(overwrite=True), jobs=1).records[0]
+    return run_djpeg(
+        files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(overwrite=True), options=RunOptions(jobs=1)
+    ).records[0]
 
 
 def jpeg(mode: str = "RGB", side: int = 64, **options: Any) -> bytes:
@@ -268,11 +271,11 @@ def test_a_pack_never_writes_through_a_link(tmp_path: Path, small_model: Path) -
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(source / "a.png")
     pack = tmp_path / "set.vzc"
     settings = EncodeSettings(model=str(small_model))
-    run_encode_pack(find_inputs([str(tmp_path / "in")]), pack, settings, jobs=1)
+    run_encode_pack(find_inputs([str(tmp_path / "in")]), pack, settings, options=RunOptions(jobs=1))
     assert len(VzcPack(pack, model=small_model)) == 1
     (output / "set" / "cat").symlink_to(elsewhere)
     chosen = DecodeSettings(model=str(small_model))
-    run = run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
+    run = run_decode(find_inputs([str(pack)]), output, chosen, options=RunOptions(jobs=1))
     assert run.records[0].status == "failed"
     assert "is a link" in (run.records[0].error or "")
     assert list(elsewhere.iterdir()) == []

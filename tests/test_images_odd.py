@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from vizcomp import images
+import vizcomp
 from vizcomp.errors import (
     FormatError,
     InputError,
@@ -670,13 +670,13 @@ def test_memory_running_out_is_our_error(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_formats_outside_the_list_never_reach_pillow(tmp_path: Path) -> None:
     """An EPS renamed to .jpg must not start Ghostscript, and importing the module loads no plugin for it."""
     script = (
-        "import sys, vizcomp.images as i\n"
+        "import sys, vizcomp.photos.photo as i\n"
         f"i.load_bytes(open({str(tmp_path / 'a.webp')!r}, 'rb').read(), 'a')\n"
         "print(sorted(m for m in sys.modules if m.endswith('ImagePlugin')))\n"
         "print([m for m in ('torch', 'scipy', 'onnxruntime', 'matplotlib', 'cv2') if m in sys.modules])\n"
     )
     (tmp_path / "a.webp").write_bytes(encoded(Image.fromarray(smooth()), "WEBP"))
-    environment = {**os.environ, "PYTHONPATH": str(Path(images.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(vizcomp.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     plugins, heavy = done.stdout.splitlines()
     assert "WebPImagePlugin" in plugins

@@ -186,11 +186,11 @@ def test_nothing_is_searched_unless_asked(small: NeuralCodec, patches: np.ndarra
 
 def test_a_codec_that_is_told_the_classifier_s_answer(tmp_path: Path, patches: np.ndarray) -> None:
     codec = NeuralCodec.load(tiny_codec(tmp_path / "given.safetensors", native=32, given=10))
-    codec._classifier = lambda x: x.flatten(1)[:, :10] * 5
+    codec._analyser.classifier = lambda x: x.flatten(1)[:, :10] * 5
     plain, found = codec.encode_many(patches, search=0), codec.encode_many(patches, search=12)
     assert plain != found
     assert found == codec.encode_many(patches, search=12)
-    codec._classifier = None  # a decoder needs none
+    codec._analyser.classifier = None  # a decoder needs none
     assert codec.decode(found[0]).image.shape == (32, 32, 3)
 
 
@@ -208,10 +208,10 @@ def test_images_that_the_classifier_would_mistake_are_mended(tmp_path: Path, pat
     middle = quarters(shown(plain[:1])).mean(0)
     weights = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 10)).astype(np.float32))
     codec.words["classifier"] = "stand-in"
-    codec._classifier = lambda x: ((quarters(x) - middle).sign() + 50 * (quarters(x) - middle)) @ weights
+    codec._analyser.classifier = lambda x: ((quarters(x) - middle).sign() + 50 * (quarters(x) - middle)) @ weights
 
     def seen(images: torch.Tensor) -> np.ndarray:
-        return codec._classifier(images).argmax(1).numpy()
+        return codec._analyser.classifier(images).argmax(1).numpy()
 
     wanted = seen(torch.from_numpy(patches).permute(0, 3, 1, 2) / 255)
     plain, mended = codec.codes_many(patches, search=0), codec.codes_many(patches)

@@ -26,6 +26,7 @@ from vizcomp.batch import ray_engine
 from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.encode import run_encode
 from vizcomp.batch.engines import check_engine, map_tasks
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.ray_engine import AHEAD, MAX_BATCH
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.cli import app
@@ -164,13 +165,12 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
     for engine in ("local", "ray"):
         out = tmp_path / engine
         files = find_inputs([str(source)])
-        run = run_djpeg(files, out / "jpeg", DjpegSettings(), BatchSettings(), jobs=2, engine=engine)
+        run = run_djpeg(files, out / "jpeg", DjpegSettings(), BatchSettings(), options=RunOptions(jobs=2, engine=engine))
         codec = run_encode(
             find_inputs([str(source)]),
             out / "vzc",
             EncodeSettings(model=str(any_model)),
-            jobs=2,
-            engine=engine,
+            options=RunOptions(jobs=2, engine=engine),
         )
         assert [r.status for r in run.records].count("failed") == 1
         found[engine] = (contents(out), without_times(run.records, out), without_times(codec.records, out))
@@ -230,7 +230,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
 
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     out = tmp_path / "out"
     out.mkdir()
@@ -248,8 +248,7 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
         out,
         DjpegSettings(guide="uniform"),
         BatchSettings(),
-        engine="ray",
-        on_record=kill,
+        options=RunOptions(engine="ray", on_record=kill),
     )
     assert killed.is_set()
     assert [r.status for r in run.records] == ["ok"] * 59 + ["skipped"]
@@ -311,7 +310,7 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     rest = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
     assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
@@ -334,7 +333,7 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
     for path in source.iterdir():
         StorePath("s3", "ray", f"in/{path.name}").write_bytes(path.read_bytes())
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
     ray.shutdown()
     cluster = start(3)  # its nodes take the environment
     try:
@@ -348,7 +347,9 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
 
         out = StorePath("s3", "ray", "out/")
         files = find_inputs(["s3://ray/in"])
-        run = run_djpeg(files, out, DjpegSettings(guide="uniform"), BatchSettings(), engine="ray", on_record=kill)
+        run = run_djpeg(
+            files, out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(engine="ray", on_record=kill)
+        )
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5
         assert [r.status for r in run.records] == ["ok"] * 40

@@ -29,6 +29,7 @@ from vizcomp.batch.encode import run_encode
 from vizcomp.batch.encode_pack import run_encode_pack
 from vizcomp.batch.groups import CodecRun
 from vizcomp.batch.journal import Journal, place, prune
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
@@ -56,7 +57,7 @@ def photos(folder: Path, count: int, side: int = 64) -> Path:
 def run(folder: Path, output: Path, quality: float = 50, **settings: Any) -> BatchRun:
     files = find_inputs([str(folder)], exclude=output)
     chosen = DjpegSettings(quality=quality, guide="uniform")
-    return run_djpeg(files, output, chosen, BatchSettings(**settings), jobs=1)
+    return run_djpeg(files, output, chosen, BatchSettings(**settings), options=RunOptions(jobs=1))
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -112,10 +113,10 @@ def test_kept_sources_are_known_again(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "out"
     files = lambda: find_inputs([str(source)], exclude=output)  # noqa: E731
     settings = DjpegSettings(guide="uniform", min_saving=0.999)
-    first = run_djpeg(files(), output, settings, BatchSettings(), jobs=1)
+    first = run_djpeg(files(), output, settings, BatchSettings(), options=RunOptions(jobs=1))
     assert {r.status for r in first.records} == {"kept"}
     before = times(output)
-    again = run_djpeg(files(), output, settings, BatchSettings(resume=True), jobs=1)
+    again = run_djpeg(files(), output, settings, BatchSettings(resume=True), options=RunOptions(jobs=1))
     assert again.records == first.records
     assert done_again(again, output, before) == []
 
@@ -124,7 +125,7 @@ def test_maps_of_depth_resume_too(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "maps"
 
     def depth(**settings: Any) -> Any:
-        return run_depth(find_inputs([str(source)]), output, BatchSettings(**settings), jobs=1)[0]
+        return run_depth(find_inputs([str(source)]), output, BatchSettings(**settings), options=RunOptions(jobs=1))[0]
 
     first, before = depth(), times(output)
     assert depth(resume=True) == first
@@ -317,7 +318,7 @@ def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
 
 def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> CodecRun:
     files = find_inputs([str(source)], exclude=output)
-    return run_encode(files, output, EncodeSettings(model=str(model), **settings), jobs=1)
+    return run_encode(files, output, EncodeSettings(model=str(model), **settings), options=RunOptions(jobs=1))
 
 
 def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
     def pixels(**settings: Any) -> CodecRun:
         chosen = DecodeSettings(model=str(any_model), **settings)
         files = find_inputs([str(output)], extensions=VZC_EXTENSIONS)
-        return run_decode(files, tmp_path / "png", chosen, jobs=1)
+        return run_decode(files, tmp_path / "png", chosen, options=RunOptions(jobs=1))
 
     first = pixels()
     wanted, before = whole_tree(tmp_path / "png"), times(tmp_path / "png")
@@ -356,11 +357,11 @@ def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monk
     monkeypatch.setattr(codec, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = EncodeSettings(model=str(small_model))
-    run_encode_pack(find_inputs([str(source)]), pack, settings, jobs=1)
+    run_encode_pack(find_inputs([str(source)]), pack, settings, options=RunOptions(jobs=1))
 
     def unpack(**more: Any) -> CodecRun:
         chosen = DecodeSettings(model=str(small_model), **more)
-        return run_decode(find_inputs([str(pack)]), output, chosen, jobs=1)
+        return run_decode(find_inputs([str(pack)]), output, chosen, options=RunOptions(jobs=1))
 
     first = unpack()
     wanted = whole_tree(output)

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vizcomp.batch.djpeg import BatchRun, run_djpeg
+from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.cli import app
 from vizcomp.djpeg.settings import DjpegSettings
@@ -145,7 +146,7 @@ def keys(place: StorePath) -> dict[str, bytes]:
 def compress(bucket: StorePath, **settings: Any) -> BatchRun:
     target = bucket / "out"
     files = find_inputs([str(bucket / "in")], exclude=target)
-    return run_djpeg(files, target, DjpegSettings(guide="uniform"), BatchSettings(**settings), jobs=1)
+    return run_djpeg(files, target, DjpegSettings(guide="uniform"), BatchSettings(**settings), options=RunOptions(jobs=1))
 
 
 def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, bytes]:
@@ -153,7 +154,9 @@ def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, byte
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(each)
     out = tmp_path / "out"
-    run_djpeg(find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+    run_djpeg(
+        find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1)
+    )
     return {f"out/{p.relative_to(out)}": p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
@@ -203,7 +206,7 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
     assert {f.path.key for f in found if isinstance(f.path, StorePath)} == set(odd)
     assert all("\t" not in f.shown for f in found)
     out = tmp_path / "out"
-    run = run_djpeg(iter(found), out, DjpegSettings(guide="uniform"), BatchSettings(), jobs=1)
+    run = run_djpeg(iter(found), out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
     assert [r.status for r in run.records] == ["ok"] * len(odd)
     written = [p.relative_to(tmp_path) for p in tmp_path.rglob("*.jpg")]
     assert len(written) == len(odd)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
 
-from vizcomp.batch import local_engine
+from vizcomp.batch import engines, judges
 from vizcomp.batch.djpeg import VERIFY_RUNGS, verify_budget
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import system_by_name
+from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
-from vizcomp.vision import systems as vision_systems
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, compare
 from vizcomp.vision.system import System
@@ -78,8 +78,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return systems[name]() if name in systems else real(name, offline=offline)
 
     real = open_system
-    monkeypatch.setattr(vision_systems, "open_system", opened)
-    monkeypatch.setattr(local_engine, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
+    for module in (judges, tasks):
+        monkeypatch.setattr(module, "open_system", opened)
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: object, code: int = 0) -> tuple[int, str]:
@@ -259,10 +260,8 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     source = seen(tmp_path / "a.jpg")
-    real = open_system
-    monkeypatch.setattr(
-        vision_systems, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name)
-    )
+    real = judges.open_system
+    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
     monkeypatch.setattr(verify, "smallest", lambda *a, mend, **k: searched(*a, **k))
@@ -280,10 +279,10 @@ def test_a_photo_without_detections_is_named(
     run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
-    real = open_system
+    real = judges.open_system
     nothing = Spots(255 - np.tile(np.arange(400, dtype=np.uint8)[:, None, None], (1, 600, 3)) % 2 * 255)
     assert not len(nothing.answers([seen(tmp_path / "a.jpg")])[0].quads)  # type: ignore[union-attr]
-    monkeypatch.setattr(vision_systems, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
+    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
     for name in ("spots", "contrast"):
         run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", "--verify", name, "-j", 1)
         row = rows(tmp_path / name)["a.jpg"]

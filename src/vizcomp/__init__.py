@@ -33,22 +33,22 @@ if TYPE_CHECKING:
     from vizcomp.vision.systems import open_system
 
 _HOMES = {
-    "Compressed": "djpeg",
-    "Depth": "depth",
-    "DjpegSettings": "djpeg",
-    "EvalSettings": "evaluation",
-    "NeuralCodec": "neural",
-    "Photo": "images",
+    "Compressed": "djpeg.compress",
+    "Depth": "depth.maps",
+    "DjpegSettings": "djpeg.settings",
+    "EvalSettings": "evaluation.results",
+    "NeuralCodec": "neural.codec",
+    "Photo": "photos.photo",
     "VizcompError": "errors",
-    "VzcPack": "neural",
-    "compare": "vision",
-    "compress": "djpeg",
-    "decode": "neural",
-    "find_inputs": "images",
-    "load": "images",
-    "open_depth": "depth",
-    "open_system": "vision",
-    "run_eval": "evaluation",
+    "VzcPack": "neural.packs",
+    "compare": "vision.answers",
+    "compress": "djpeg.compress",
+    "decode": "neural.find",
+    "find_inputs": "files.find",
+    "load": "photos.photo",
+    "open_depth": "depth.sources",
+    "open_system": "vision.systems",
+    "run_eval": "evaluation.run",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from vizcomp.batch.groups import (
     SMALL_SIDE,
     CodecRun,
     GroupImage,
-    OnRecord,
     codec_totals,
     failed_record,
     grouped,
@@ -28,9 +27,8 @@ from vizcomp.batch.groups import (
 )
 from vizcomp.batch.items import CRASH, Item, Outcome, reason_to_skip, replacing
 from vizcomp.batch.log import Log, open_log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import PackPart, PackPlan, PackTask, decode_pack, pack_record, planned_pack
-from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import DecodeSettings, deciding_settings
 from vizcomp.errors import VizcompError
@@ -65,12 +63,7 @@ def run_decode(
     files: Iterable[InputFile],
     output: AnyPath | None,
     settings: DecodeSettings,
-    *,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: OnRecord = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
 ) -> CodecRun:
     """Write NAME.png for each .vzc file, beside it or below `output`; for a pack, a folder NAME with its images.
 
@@ -78,7 +71,6 @@ def run_decode(
 
     Args:
         output: a folder; for one file also one that ends in .png; None: beside each file.
-        isolate: as for `batch.run_djpeg`.
 
     Raises:
         VizcompError: what no file can do without is wrong: the model that was given, the folder.
@@ -88,22 +80,15 @@ def run_decode(
     files, target, folder = output_targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
     plans: collections.deque[PackPlan] = collections.deque()
-    records = Records(CodecRecord)
     with open_log(folder, deciding_settings("decode", settings, identities=identities), settings) as log:
-        interrupted = run_batch(
-            (log.item(file, target(file)) for file in files),
-            records,
-            tasks=lambda items: _decode_tasks(items, settings, jobs, plans, log),
+        verb = Verb(
+            record=CodecRecord,
+            tasks=lambda items: _decode_tasks(items, settings, options.jobs, plans, log),
             work=decode_some,
             on_crash=_decode_crashed,
-            log=log,
             whole=lambda results: _with_packs_whole(results, plans, settings, log),
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
         )
+        records, interrupted = run_batch((log.item(file, target(file)) for file in files), verb, log, options)
     totals = codec_totals(records, time.perf_counter() - started, vzc_is_output=False)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing
 from vizcomp.batch.judges import depth_source
 from vizcomp.batch.log import Log, open_log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import DepthRecord
 from vizcomp.batch.settings import BatchSettings
@@ -46,18 +46,14 @@ def run_depth(
     files: Iterable[InputFile],
     output: AnyPath,
     batch: BatchSettings,
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     *,
     preview: bool = False,
     metric: bool = False,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: Callable[[DepthRecord], None] = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
 ) -> tuple[Records[DepthRecord], bool]:
     """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
 
-    With `metric` a level of the picture is a millimetre, large = far, in place of nearness. `isolate` as for `run_djpeg`.
+    With `metric` a level of the picture is a millimetre, large = far, in place of nearness.
 
     Raises:
         VizcompError: the depth model is missing.
@@ -65,7 +61,6 @@ def run_depth(
     names = OutputNames(output, ".depth.png")
     identity = depth_source(dataclasses.replace(batch, depth_maps=None)).name
     decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
-    records = Records(DepthRecord)
 
     def taken(log: Log, file: InputFile) -> Item:
         item = log.item(file, target := names.path_for(file))
@@ -73,19 +68,13 @@ def run_depth(
         return dataclasses.replace(item, known=None, replace=True) if missing else item
 
     with open_log(output, {**decides, "version": __version__}, batch) as log:
-        interrupted = run_batch(
-            (taken(log, file) for file in files),
-            records,
+        verb = Verb(
+            record=DepthRecord,
             tasks=lambda items: (DepthTask((item,), preview, batch, metric) for item in items),
             work=depth_one,
             on_crash=_depth_crashed,
-            log=log,
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
         )
+        records, interrupted = run_batch((taken(log, file) for file in files), verb, log, options)
     return records, interrupted
 
 

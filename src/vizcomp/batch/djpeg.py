@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
 from vizcomp.batch.judges import check_guides, depth_source, displayed, guide_systems, needs_depth, system_by_name, system_errors
 from vizcomp.batch.log import open_log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.batch.settings import BatchSettings
@@ -84,20 +84,11 @@ def run_djpeg(
     output: AnyPath,
     settings: DjpegSettings,
     batch: BatchSettings,
-    *,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: Callable[[FileRecord], None] = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
 ) -> BatchRun:
     """Compress photos into a folder.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
-
-    Args:
-        isolate: decode photos in worker processes only, so that a decoder that crashes costs one photo; `jobs=1` works in the
-            calling process otherwise.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
@@ -114,22 +105,15 @@ def run_djpeg(
             del worst[GALLERY_SIZE:]
 
     started = time.perf_counter()
-    records = Records(FileRecord)
     with open_log(output, decides, batch) as log:
-        interrupted = run_batch(
-            (log.item(file, names.path_for(file)) for file in files),
-            records,
+        verb = Verb(
+            record=FileRecord,
             tasks=lambda items: (DjpegTask((item,), settings, batch) for item in items),
             work=djpeg_one,
             on_crash=_djpeg_crashed,
-            log=log,
             on_outcome=keep_worst,
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
         )
+        records, interrupted = run_batch((log.item(file, names.path_for(file)) for file in files), verb, log, options)
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 

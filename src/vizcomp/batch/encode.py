@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from vizcomp.batch.groups import (
     SMALL_SIDE,
     CodecRun,
     GroupImage,
-    OnRecord,
     Pixels,
     codec_totals,
     failed_record,
@@ -28,9 +27,8 @@ from vizcomp.batch.groups import (
 from vizcomp.batch.items import CRASH, Item, Outcome, reason_to_skip, replacing
 from vizcomp.batch.judges import system_by_name, system_errors
 from vizcomp.batch.log import open_log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import MAX_PACKED_PIXELS
-from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings, deciding_settings
 from vizcomp.errors import InputError, SettingsError, VizcompError
@@ -63,12 +61,7 @@ def run_encode(
     files: Iterable[InputFile],
     output: AnyPath | None,
     settings: EncodeSettings,
-    *,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: OnRecord = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
 ) -> CodecRun:
     """Write NAME.vzc for each photo, beside it or below `output`.
 
@@ -76,29 +69,21 @@ def run_encode(
 
     Args:
         output: a folder; for one photo also a file that ends in .vzc; None: beside each photo.
-        isolate: as for `batch.run_djpeg`.
 
     Raises:
         VizcompError: what no file can do without is wrong: the model, a setting, the folder.
     """
-    decides = deciding_settings("encode", settings, identities=check_encoder(settings, jobs)[1])
+    decides = deciding_settings("encode", settings, identities=check_encoder(settings, options.jobs)[1])
     files, target, folder = output_targets(files, output, ".vzc", extensions=EXTENSIONS, dry_run=settings.dry_run)
     started = time.perf_counter()
-    records = Records(CodecRecord)
     with open_log(folder, decides, settings) as log:
-        interrupted = run_batch(
-            (log.item(file, target(file)) for file in files),
-            records,
-            tasks=lambda items: (EncodeTask(group, settings, jobs) for group in grouped(items)),
+        verb = Verb(
+            record=CodecRecord,
+            tasks=lambda items: (EncodeTask(group, settings, options.jobs) for group in grouped(items)),
             work=encode_some,
             on_crash=encode_crashed,
-            log=log,
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
         )
+        records, interrupted = run_batch((log.item(file, target(file)) for file in files), verb, log, options)
     totals = codec_totals(records, time.perf_counter() - started, vzc_is_output=True)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 

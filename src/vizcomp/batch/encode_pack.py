@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from vizcomp.batch.encode import EncodeTask, check_encoder, encode_crashed, encode_some
-from vizcomp.batch.groups import CodecRun, OnRecord, codec_totals, failed_record, grouped
+from vizcomp.batch.groups import CodecRun, codec_totals, failed_record, grouped
 from vizcomp.batch.items import Item, Outcome
-from vizcomp.batch.log import open_log
-from vizcomp.batch.loop import run_batch
+from vizcomp.batch.log import Log, open_log
+from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings, deciding_settings
@@ -30,13 +30,9 @@ def run_encode_pack(
     files: Iterable[InputFile],
     output: AnyPath,
     settings: EncodeSettings,
+    options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     *,
     names: bool = True,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-    on_record: OnRecord = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
 ) -> CodecRun:
     """Write photos into one pack. An image in a folder below its input has that folder for a class.
 
@@ -45,7 +41,6 @@ def run_encode_pack(
     Args:
         output: the pack.
         names: keep the photos' paths below their input.
-        isolate: as for `batch.run_djpeg`.
 
     With `resume`, images that an earlier run coded are taken from the journal, also where it was killed before it wrote the pack.
 
@@ -57,64 +52,68 @@ def run_encode_pack(
         raise OutputError(f"{printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
     if settings.verify:
         raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or omit --verify")
-    codec, identities = check_encoder(settings, jobs)
+    codec, identities = check_encoder(settings, options.jobs)
     decides = deciding_settings("encode --pack", settings, identities=identities)
-    whole_pack = os.fsencode(output.name) + b"\0"
+    key = os.fsencode(output.name) + b"\0"
     with open_log(output.parent, decides, settings) as log:
-        ours = settings.resume and log.journal is not None and log.journal.begun(whole_pack)
-        if output.exists() and not (settings.overwrite or settings.dry_run or ours):
-            raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
-        if not settings.dry_run:
-            check_output_folder(output.parent)
-        if log.journal is not None:
-            log.journal.begin(whole_pack)
+        _begin_pack(output, settings, log, key)
         listed = list(files)  # the classes must be known before the first image is added
-        classes = sorted({c for file in listed if (c := _class_of(file)) is not None})
-        number = {name: i for i, name in enumerate(classes)}
-        writer = PackWriter(model=codec.fingerprint, classes=classes)
-        taken: set[str] = set()
-
-        def into_the_pack(item: Item, outcome: Outcome[CodecRecord]) -> Outcome[CodecRecord] | None:
-            entry, record = outcome.extra, outcome.record
-            if item.known is not None and outcome.payload is not None:
-                grey, payload = outcome.payload[:1] == b"\1", outcome.payload[1:]
-                entry = PackEntry(
-                    payload=payload, width=record.width, height=record.height, grey=grey, iterations=record.iterations
-                )
-            if entry is None:
-                return None
-            name, notice = _packed_name(item.file, taken) if names else (None, "")
-            label = number.get(_class_of(item.file) or "")
-            record = _added(writer, item.file, record, dataclasses.replace(entry, name=name, label=label))
-            return Outcome(dataclasses.replace(record, notices=(*record.notices, notice)) if notice else record)
-
+        filling = _Filling(codec.fingerprint, listed, names)
         started = time.perf_counter()
-        records = Records(CodecRecord)
-        interrupted = run_batch(
-            (log.item(file, None, whole_pack + os.fsencode(str(file.path.absolute()))) for file in listed),
-            records,
-            tasks=lambda items: (EncodeTask(group, settings, jobs) for group in grouped(items)),
+        verb = Verb(
+            record=CodecRecord,
+            tasks=lambda items: (EncodeTask(group, settings, options.jobs) for group in grouped(items)),
             work=encode_some,
             on_crash=encode_crashed,
-            log=log,
-            on_outcome=into_the_pack,
-            on_record=on_record,
-            on_interrupt=on_interrupt,
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
+            on_outcome=filling.add,
         )
+        items = (log.item(file, None, key + os.fsencode(str(file.path.absolute()))) for file in listed)
+        records, interrupted = run_batch(items, verb, log, options)
     written: AnyPath | None = None
-    data = writer.finish()
-    if len(writer) and not settings.dry_run:
+    data, count = filling.writer.finish(), len(filling.writer)
+    if count and not settings.dry_run:
         written = output.with_name(f"{output.stem}.partial{output.suffix}") if interrupted else output
         write_atomic(written, data)
         shown = printable(written)
         packed = (dataclasses.replace(r, output=shown) if r.images else r for r in records)
         records = Records(CodecRecord, packed)
-    size = len(data) if len(writer) else 0
+    size = len(data) if count else 0
     totals = codec_totals(records, time.perf_counter() - started, vzc_is_output=True, pack_bytes=size)
     return CodecRun(records=records, totals=totals, interrupted=interrupted, pack=written)
+
+
+def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes) -> None:
+    """The pack may be written: nothing else lies there, or it may be replaced."""
+    ours = settings.resume and log.journal is not None and log.journal.begun(key)
+    if output.exists() and not (settings.overwrite or settings.dry_run or ours):
+        raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
+    if not settings.dry_run:
+        check_output_folder(output.parent)
+    if log.journal is not None:
+        log.journal.begin(key)
+
+
+class _Filling:
+    """A pack as its images come."""
+
+    def __init__(self, model: bytes, files: Sequence[InputFile], names: bool) -> None:
+        classes = sorted({c for file in files if (c := _class_of(file)) is not None})
+        self.writer = PackWriter(model=model, classes=classes)
+        self._number = {name: i for i, name in enumerate(classes)}
+        self._taken: set[str] | None = set() if names else None
+
+    def add(self, item: Item, outcome: Outcome[CodecRecord]) -> Outcome[CodecRecord] | None:
+        """An image that was coded now, or by an earlier run; None where there is none."""
+        entry, record = outcome.extra, outcome.record
+        if item.known is not None and outcome.payload is not None:
+            grey, payload = outcome.payload[:1] == b"\1", outcome.payload[1:]
+            entry = PackEntry(payload=payload, width=record.width, height=record.height, grey=grey, iterations=record.iterations)
+        if entry is None:
+            return None
+        name, notice = (None, "") if self._taken is None else _packed_name(item.file, self._taken)
+        label = self._number.get(_class_of(item.file) or "")
+        record = _added(self.writer, item.file, record, dataclasses.replace(entry, name=name, label=label))
+        return Outcome(dataclasses.replace(record, notices=(*record.notices, notice)) if notice else record)
 
 
 def _added(writer: PackWriter, file: InputFile, record: CodecRecord, entry: PackEntry) -> CodecRecord:

@@ -17,7 +17,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic
 
 from vizcomp.batch.engines import map_tasks
 from vizcomp.batch.items import Item, Outcome, Task
@@ -30,37 +30,56 @@ from vizcomp.files.write import remove_leftovers
 KNOWN_TOGETHER = 256  # inputs that need no work go through the engine as one
 
 
-def run_batch(
-    items: Iterable[Item],
-    records: Records[Record],
-    *,
-    tasks: Callable[[Iterator[Item]], Iterable[Task]],
-    work: Callable[[Any], Any],
-    on_crash: Callable[[Any], Any],
-    log: Log,
-    whole: Callable[[Iterator[Any]], Iterator[Outcome[Record]]] | None = None,
-    on_outcome: Callable[[Item, Outcome[Record]], Outcome[Record] | None] = lambda item, outcome: None,
-    on_record: Callable[[Record], None] = lambda record: None,
-    on_interrupt: Callable[[], None] = lambda: None,
-    jobs: int = 0,
-    engine: str = "local",
-    isolate: bool = False,
-) -> bool:
-    """Take items through a verb; append one record for each to `records`, in their order. Returns whether Ctrl-C ended it early.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out; nothing here decides what an output holds.
+
+    Attributes:
+        jobs: worker processes; 0 = one for each core.
+        engine: as `engines.map_tasks` takes it.
+        isolate: work in other processes even where one job is enough, so that a decoder that crashes costs one photo.
+        on_record: is called with each record, in the order of the inputs.
+        on_interrupt: is called after the first Ctrl-C.
+    """
+
+    jobs: int = 0
+    engine: str = "local"
+    isolate: bool = False
+    on_record: Callable[[Any], None] = lambda record: None
+    on_interrupt: Callable[[], None] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verb(Generic[Record]):
+    """What a command does with its inputs.
+
+    Attributes:
+        record: the class of its records.
+        tasks: puts neighbouring items together; each item into one task (or, for a pack, into several that follow each
+            other), and keeps their order.
+        work: at module top; in a worker, a task to its list of outcomes.
+        on_crash: the same where the worker died twice. Items that travelled together are tried apart first.
+        whole: makes outcomes of the results of `work` where these are no lists of them; one for each item, in order.
+        on_outcome: is called with each; may return another in its place.
+    """
+
+    record: type[Record]
+    tasks: Callable[[Iterator[Item]], Iterable[Task]]
+    work: Callable[[Any], Any]
+    on_crash: Callable[[Any], Any]
+    whole: Callable[[Iterator[Any]], Iterator[Outcome[Record]]] = itertools.chain.from_iterable
+    on_outcome: Callable[[Item, Outcome[Record]], Outcome[Record] | None] = lambda item, outcome: None
+
+
+def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunOptions) -> tuple[Records[Record], bool]:
+    """Take items through a verb. Returns one record for each, in their order, and whether Ctrl-C ended the run early.
 
     Ctrl-C once: nothing more is begun, what is in hand is finished. Twice: it ends at once. (In another thread than the main one
     nothing listens for it.)
 
-    Args:
-        items: consumed as workers become free.
-        tasks: puts neighbouring items together; each item into one task (or, for a pack, into several that follow each other),
-            and keeps their order.
-        work: at module top; in a worker, a task to its list of outcomes.
-        on_crash: the same where the worker died twice. Items that travelled together are tried apart first.
-        whole: what makes outcomes of the results of `work`, where these are no lists of them; one for each item, in order.
-        on_outcome: is called with each; may return another in its place.
-        isolate: work in another process even where one job is enough, since a decoder might crash.
+    `items` are consumed as workers become free.
     """
+    records = Records(verb.record)
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
     left: set[AnyPath] = set()
@@ -69,7 +88,7 @@ def run_batch(
         """A worker did, and the others were ended with it: they may have been writing."""
         left.update(item.target.parent for item in in_hand if item.target is not None)
 
-    with _stopped_by_interrupt(on_interrupt) as stop:
+    with _stopped_by_interrupt(options.on_interrupt) as stop:
 
         def taken() -> Iterator[Item]:
             nonlocal all_taken
@@ -80,41 +99,41 @@ def run_batch(
                     return
             all_taken = True
 
-        function = functools.partial(_work, work, log.journal is not None)
+        function = functools.partial(_work, verb.work, log.journal is not None)
         results = map_tasks(
             function,
-            _known_together(tasks(taken())),
-            on_crash=functools.partial(_crashed, on_crash, function),
+            _known_together(verb.tasks(taken())),
+            on_crash=functools.partial(_crashed, verb.on_crash, function),
             again=lambda task: task if isinstance(task, _Known) else task.again(),
-            jobs=jobs,
-            engine=engine,
-            isolate=isolate,
+            jobs=options.jobs,
+            engine=options.engine,
+            isolate=options.isolate,
             stop=stop,
             on_death=died,
         )
-        outcomes = _outcomes(results, whole or itertools.chain.from_iterable)
+        outcomes = _outcomes(results, verb.whole)
         interrupted = False
         try:
             for outcome in outcomes:
                 item = in_hand.popleft()
                 if outcome is None or item.known is not None:
-                    outcome = _known_outcome(item, records)
+                    outcome = _known_outcome(item, verb.record)
                 log.settle(item, outcome)
-                outcome = on_outcome(item, outcome) or outcome
+                outcome = verb.on_outcome(item, outcome) or outcome
                 records.append(outcome.record)
-                on_record(outcome.record)
+                options.on_record(outcome.record)
         except KeyboardInterrupt:
             interrupted = True
         for item in in_hand:
             log.give_up(item)
         for folder in left:
             remove_leftovers(folder)
-        return interrupted or (stop.is_set() and not (all_taken and not in_hand))
+        return records, interrupted or (stop.is_set() and not (all_taken and not in_hand))
 
 
-def _known_outcome(item: Item, records: Records[Record]) -> Outcome[Record]:
+def _known_outcome(item: Item, kind: type[Record]) -> Outcome[Record]:
     assert item.known is not None
-    return Outcome(records._kind.from_dict(dict(item.known)), payload=item.payload)
+    return Outcome(kind.from_dict(dict(item.known)), payload=item.payload)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def decode(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
     count = lambda: count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
     with voice.progress(count) as on_record:
-        run = run_decode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
+        run = run_decode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
         print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)

@@ -87,7 +87,7 @@ def depth(
         check_output_folder(output)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         records, interrupted = run_depth(
-            files, output, common, preview=preview, metric=metric, jobs=jobs, engine=where, **voice.calls(on_record)
+            files, output, common, voice.options(on_record, jobs=jobs, engine=where), preview=preview, metric=metric
         )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)

@@ -138,7 +138,7 @@ def djpeg(
     if not dry_run:
         check_output_folder(output)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        run = run_djpeg(files, output, settings, common, jobs=jobs, engine=where, **voice.calls(on_record))
+        run = run_djpeg(files, output, settings, common, voice.options(on_record, jobs=jobs, engine=where))
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,

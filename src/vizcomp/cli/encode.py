@@ -112,9 +112,9 @@ def encode(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
-            run = run_encode_pack(files, output, settings, names=not no_names, jobs=jobs, engine=where, **voice.calls(on_record))
+            run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
         else:
-            run = run_encode(files, output, settings, jobs=jobs, engine=where, **voice.calls(on_record))
+            run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
         print_codec_report("vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)

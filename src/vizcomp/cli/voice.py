@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from vizcomp.batch.groups import CodecRun
+    from vizcomp.batch.loop import RunOptions
     from vizcomp.weights import table as weights_table
     from vizcomp.weights.transfer import OnBytes
 
@@ -52,9 +53,11 @@ class Voice:
         """Says what is downloaded, as long as the context lasts: a bar on a terminal, otherwise a line for each source."""
         return downloads_on(self.console, quiet=self.quiet)
 
-    def calls(self, on_record: Callable[[Record], None]) -> dict[str, Any]:
-        """Keyword arguments of a run: its callbacks, and `isolate=True`."""
-        return {"on_record": on_record, "on_interrupt": self.interrupted, "isolate": True}
+    def options(self, on_record: Callable[[Record], None], *, jobs: int, engine: str) -> RunOptions:
+        """Options of a run: its callbacks, and that a crash must not take this process down."""
+        from vizcomp.batch.loop import RunOptions
+
+        return RunOptions(jobs=jobs, engine=engine, isolate=True, on_record=on_record, on_interrupt=self.interrupted)
 
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""

@@ -65,12 +65,12 @@ def compress(
     """Compress one photo.
 
     Args:
-        photo: from `vizcomp.images.load`.
+        photo: from `vizcomp.load`.
         settings: what is asked.
         depth: the photo's depth as displayed; needed where the guide names depth.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
         looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as displayed
-            (`System.importance` of `vizcomp.vision`).
+            (`System.importance` of `vizcomp.vision.system`).
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.

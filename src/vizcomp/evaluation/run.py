@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from vizcomp._version import __version__
 from vizcomp.batch.engines import map_tasks
@@ -122,95 +125,144 @@ def _evaluated(
     jobs: int,
     engine: str,
     on_progress: Callable[[Progress], None],
-    kept: Journal | None,
+    journal: Journal | None,
 ) -> EvalResult:
     step = chunk_size(data)
     chunks = [tuple(range(i, min(i + step, len(data)))) for i in range(0, len(data), step)]
-    total, done = len(chunks) * (1 + len(opened)), 0
-    names = tuple(s.name for s in systems)
+    count = itertools.count(1)
+    total = len(chunks) * (1 + len(opened))
+    asked = _Asked(
+        settings,
+        data,
+        systems,
+        opened,
+        chunks,
+        lambda tasks: _mapped_tasks(tasks, jobs, engine),
+        lambda what: on_progress(Progress(next(count), total, what)),
+    )
+    answers, errors = _answers_on_sources(asked)
+    sums, complete, more_errors, interrupted = _sums(asked, answers, journal)
+    return _described(asked, answers, sums, complete, [*errors, *more_errors], interrupted)
 
-    def tell(what: str) -> None:
-        nonlocal done
-        done += 1
-        on_progress(Progress(done, total, what))
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What an evaluation is of, and how its chunks of images are worked on."""
+
+    settings: EvalSettings
+    data: EvalData
+    systems: Sequence[System]
+    codecs: dict[str, Codec]
+    chunks: list[tuple[int, ...]]
+    results: Callable[[Sequence[ChunkTask]], Iterator[ChunkResult]]
+    tell: Callable[[str], None]
+
+    def task(self, chunk: tuple[int, ...], codec: str, answers: tuple[Any, ...] = ()) -> ChunkTask:
+        names = tuple(system.name for system in self.systems)
+        return ChunkTask(self.data, chunk, codec, names, self.settings.offline, answers)
+
+
+def _readable(result: ChunkResult) -> ChunkResult:
+    if result.unread:
+        raise EngineError(f"a worker cannot read the images: {result.unread}", _SHARED_FOLDER)
+    return result
+
+
+def _answers_on_sources(asked: _Asked) -> tuple[list[list[Answer | None]], list[str]]:
+    """Each system's answers on the sources, and errors."""
     errors: list[str] = []
-    answers: list[list[Answer | None]] = [[] for _ in systems]
-    tasks = [ChunkTask(data, chunk, "", names, settings.offline) for chunk in chunks]
-    for found in _mapped_tasks(tasks, jobs, engine):
-        if found.unread:
-            raise EngineError(f"a worker cannot read the images: {found.unread}", _SHARED_FOLDER)
-        if not found.answers:
-            raise VizcompError(found.errors[0] if found.errors else "the systems gave no answer", "try fewer --jobs")
-        for mine, some in zip(answers, found.answers, strict=True):
-            mine += some
-        errors += found.errors
-        tell("sources")
+    answers: list[list[Answer | None]] = [[] for _ in asked.systems]
+    for result in map(_readable, asked.results([asked.task(chunk, "") for chunk in asked.chunks])):
+        if not result.answers:
+            raise VizcompError(result.errors[0] if result.errors else "the systems gave no answer", "try fewer --jobs")
+        for all_answers, some in zip(answers, result.answers, strict=True):
+            all_answers += some
+        errors += result.errors
+        asked.tell("sources")
+    return answers, errors
+
+
+def _sums(
+    asked: _Asked, answers: list[list[Answer | None]], journal: Journal | None
+) -> tuple[dict[tuple[str, str, str], PointSum], set[str], list[str], bool]:
+    """(codec, series, setting) to its sum; the codecs that were finished; errors; whether Ctrl-C ended it early."""
     work = [
-        ChunkTask(data, chunk, name, names, settings.offline, tuple(tuple(a[i] for i in chunk) for a in answers))
-        for name in opened
-        for chunk in chunks
+        asked.task(chunk, name, tuple(tuple(a[i] for i in chunk) for a in answers))
+        for name in asked.codecs
+        for chunk in asked.chunks
     ]
-    keys = [] if kept is None else _keys(work, data, opened, systems)
-    known: list[ChunkResult | None] = [None] * len(work)
-    if kept is not None:
-        found_before = (kept.remembered(key) for key in keys)
-        known = [None if stored is None else ChunkResult.from_bytes(stored) for stored in found_before]
-    collected: dict[tuple[str, str, str], PointSum] = {}
-    complete: collections.Counter[str] = collections.Counter()
+    keys = [] if journal is None else _keys(work, asked.data, asked.codecs, asked.systems)
+    earlier: list[ChunkResult | None] = [None] * len(work)
+    if journal is not None:
+        stored = (journal.remembered(key) for key in keys)
+        earlier = [None if data is None else ChunkResult.from_bytes(data) for data in stored]
+    sums: dict[tuple[str, str, str], PointSum] = {}
+    finished_chunks: collections.Counter[str] = collections.Counter()
+    errors: list[str] = []
     interrupted = False
     try:
-        fresh = _mapped_tasks([task for task, before in zip(work, known, strict=True) if before is None], jobs, engine)
+        fresh = asked.results([task for task, before in zip(work, earlier, strict=True) if before is None])
         for number, task in enumerate(work):
-            done_now = known[number] or next(fresh, None)
-            if done_now is None:
+            result = earlier[number] or next(fresh, None)
+            if result is None:
                 break
-            if done_now.unread:
-                raise EngineError(f"a worker cannot read the images: {done_now.unread}", _SHARED_FOLDER)
-            if kept is not None and known[number] is None and done_now.points:
-                kept.remember(keys[number], done_now.to_bytes())
-            errors += done_now.errors
-            complete[task.codec] += 1
-            for series, setting, rows, encoding, decoding in done_now.points:
-                one = collected.setdefault((task.codec, series, setting), PointSum())
+            _readable(result)
+            if journal is not None and earlier[number] is None and result.points:
+                journal.remember(keys[number], result.to_bytes())
+            errors += result.errors
+            finished_chunks[task.codec] += 1
+            for series, setting, rows, encoding, decoding in result.points:
+                one = sums.setdefault((task.codec, series, setting), PointSum())
                 one.rows += rows
                 one.encoding += encoding
                 one.decoding += decoding
-                one.failed += done_now.failed[series, setting]
-            tell(task.codec)
+                one.failed += result.failed[series, setting]
+            asked.tell(task.codec)
     except KeyboardInterrupt:
         interrupted = True
-    finished = {name for name in opened if complete[name] == len(chunks)}
-    points, sums = [], []
-    for (name, series, setting), one in collected.items():
+    finished = {name for name in asked.codecs if finished_chunks[name] == len(asked.chunks)}
+    return sums, finished, errors, interrupted
+
+
+def _described(
+    asked: _Asked,
+    answers: list[list[Answer | None]],
+    sums: dict[tuple[str, str, str], PointSum],
+    finished: set[str],
+    errors: list[str],
+    interrupted: bool,
+) -> EvalResult:
+    """The result: points of the finished codecs, and what follows from them."""
+    data, systems, opened = asked.data, asked.systems, asked.codecs
+    points, shown = [], []
+    for (name, series, setting), one in sums.items():
         if name in finished and one.rows:
-            points.append(summed_point(series, setting, opened[name].ours, one, data, systems, settings.seed))
-            sums.append((name, points[-1], one))
+            points.append(summed_point(series, setting, opened[name].ours, one, data, systems, asked.settings.seed))
+            shown.append((name, points[-1], one))
     order = {series: i for i, series in enumerate(s for c in opened.values() for s in c.series)}
     points.sort(key=lambda p: (order.get(p.codec, 0), p.bytes_per_image))
-    warnings = [*data.warnings, *warnings_of(points, errors, data, answers, systems)]
-    bd_rates, equal = evaluation_points.bd_rates(points, systems), bytes_at_levels(points, systems, data, answers)
+    equal = bytes_at_levels(points, systems, data, answers)
     classifiers = [
         {
-            "name": s.name,
-            "kind": s.kind,
+            "name": system.name,
+            "kind": system.kind,
             "unseen": i > 0,
-            "fingerprint": s.fingerprint,
-            "without_answer": sum(no_answer(a) for a in found),
+            "fingerprint": system.fingerprint,
+            "without_answer": sum(no_answer(a) for a in some),
         }
-        for i, (s, found) in enumerate(zip(systems, answers, strict=True))
+        for i, (system, some) in enumerate(zip(systems, answers, strict=True))
     ]
     return EvalResult(
         headline=headline_of(points, equal, systems, data, answers),
-        warnings=tuple(warnings),
+        warnings=(*data.warnings, *warnings_of(points, errors, data, answers, systems)),
         data=data.about,
         classifiers=classifiers,
         source_accuracy={s.name: accuracy_on_sources(s, a, data) for s, a in zip(systems, answers, strict=True)},
         points=points,
-        bd_rate=bd_rates,
+        bd_rate=evaluation_points.bd_rates(points, systems),
         equal=equal,
         reference_points=study_points(data, systems),
-        gallery=example_gallery(sums, data, systems, answers),
+        gallery=example_gallery(shown, data, systems, answers),
         codecs=[{"name": n, "ours": c.ours, "version": c.version, "fingerprint": c.fingerprint} for n, c in opened.items()],
         versions=package_versions(),
         interrupted=interrupted,

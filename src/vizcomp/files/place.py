@@ -9,13 +9,13 @@ import unicodedata
 from pathlib import Path
 
 from vizcomp.errors import InputError
-from vizcomp.files.store import StorePath
 
 
-def printable(path: str | os.PathLike[str] | StorePath) -> str:
+def printable(path: object) -> str:
     """A path as text that is safe to print: one line, valid UTF-8, no control or text-direction characters.
 
-    Bytes that are no UTF-8 show as `\\xNN`, control characters as their Python escapes; any other name is unchanged.
+    `path` is a string, a path or a place in a store. Bytes that are no UTF-8 show as `\\xNN`, control characters as their
+    Python escapes; any other name is unchanged.
     """
     text = path if isinstance(path, str) else str(path)
     if text.isprintable():

@@ -22,20 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
-from vizcomp.neural.analysis import MEND, MEND_TASK, ROUND, Search, candidate_count
+from vizcomp.neural.analysis import MEND, Analyser, Search, candidate_count
 from vizcomp.neural.models import CONTEXT_PREFIX, MODEL_HINT, MODELS, fingerprint, read_model
 from vizcomp.neural.tensors import (
     Bits,
     Pixels,
-    as_shown,
     bit_limit,
     check_image,
     cut,
-    is_grey,
-    put_state,
     tiles,
+    to_grey,
     to_pixels,
-    to_tensor,
 )
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vzc import coding
@@ -43,9 +40,7 @@ from vizcomp.vzc import image as vzc
 from vizcomp.weights import cache, table
 
 if TYPE_CHECKING:
-    import torch
-
-    from vizcomp.nets.recurrent import CodecState, RecurrentConfig
+    from vizcomp.nets.recurrent import RecurrentConfig
 
 
 TILE = 768  # side of a tile in pixels, without its overlap
@@ -85,7 +80,6 @@ class NeuralCodec:
 
     def __init__(self, network: Any, context: coding.ContextModel, words: dict[str, Any], name: str) -> None:
         self._network = network
-        self._classifier: Any = None
         self.context = context
         self.words = words
         self.name = name
@@ -93,10 +87,19 @@ class NeuralCodec:
         self.iterations: int = self.config.iterations
         self.default_iterations = min(self.iterations, int(words.get("default_iterations", self.iterations)))
         self.native: int = self.config.native
-        self.search = Search(**words.get("search", {}))
         self.fingerprint = fingerprint(self._network, context)
+        self._analyser = Analyser(network, context, words)
         if tuple(context.channels) != tuple(self.config.bits):
             raise ModelError(f"{name}: the context model is of another codec", "train or fetch the model again")
+
+    @property
+    def search(self) -> Search:
+        """The objective of the search at encode time."""
+        return self._analyser.search
+
+    @search.setter
+    def search(self, search: Search) -> None:
+        self._analyser.search = search
 
     @classmethod
     def load(cls, name: str | Path = "photo") -> NeuralCodec:
@@ -191,7 +194,7 @@ class NeuralCodec:
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
         for inner, outer in tiles(rows, columns, TILE // block, -(-REACH // block)):
             part = cut(image, outer, block)
-            found = self._analyse(part[None], many, candidate_count(search))
+            found = self._analyser.bits(part[None], many, candidate_count(search))
             at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
             for plane, own in zip(codes, found, strict=True):
                 plane[:, inner[0], inner[1]] = own[0][:, at[0], at[1]]
@@ -211,164 +214,10 @@ class NeuralCodec:
         parts = []
         for start in range(0, len(images), step):
             padded = np.stack([cut(image, whole, block) for image in images[start : start + step]])
-            parts.append(self._analyse(padded, many, candidates, mend))
+            parts.append(self._analyser.bits(padded, many, candidates, mend))
         if not parts:
             return [np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8) for c in self.config.bits[:many]]
         return [np.concatenate(planes) for planes in zip(*parts, strict=True)]
-
-    def _analyse(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
-        """Bits of images whose sides are multiples of the block."""
-        import torch
-
-        from vizcomp.neural.search import picked
-
-        with torch.no_grad():
-            source = to_tensor(images)
-            given = wanted = None
-            if self.words.get("classifier"):
-                wanted = self._answers(source)
-            if self.config.given and wanted is not None:
-                given = torch.log_softmax(wanted, 1).clamp_min(-10)
-            state = self._network.start((len(images), *source.shape[-2:]))
-            codes: list[Bits] = []
-            for _ in range(many):
-                values, encoder = self._network.analyse(source, state, given)
-                bits = values > 0
-                if candidates:
-                    bits = self._searched(values, source, state, wanted, codes, candidates)
-                after = self._network.synthesise(bits * 2.0 - 1.0, state)
-                if mend and wanted is not None:
-                    lost = torch.nonzero(self._answers(as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
-                    if len(lost):
-                        few = picked(state, lost)
-                        earlier = [plane[lost.numpy()] for plane in codes]
-                        bits[lost] = self._mended(bits[lost], values[lost], source[lost], few, wanted[lost], earlier, mend)
-                        put_state(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
-                state = after._replace(encoder=encoder)
-                codes.append(bits.numpy().astype(np.uint8))
-        return codes
-
-    def _mended(
-        self,
-        own: torch.Tensor,
-        values: torch.Tensor,
-        source: torch.Tensor,
-        state: CodecState,
-        wanted: torch.Tensor,
-        before: list[Bits],
-        candidates: int,
-    ) -> torch.Tensor:
-        """Bits near `own` that decode to an image with the wanted answer, where that is found: bool as `values`.
-
-        Rounds of a few candidates each, the best so far with some bits turned, the more likely the less sure the encoder was of
-        them. An image is done once a round has a candidate with the answer; without one its own bits stay. The random
-        numbers are the same for every image, whatever else is in the batch.
-        """
-        import torch
-
-        from vizcomp.neural.search import picked, squared
-
-        result, base = own.clone(), own.clone()
-        score = torch.full((len(values),), torch.inf)
-        todo = torch.arange(len(values))
-        generator = torch.Generator().manual_seed(0)
-        turn = ((1 - values.abs()) / 2).clamp_min(self.search.least)
-        for _ in range(0, candidates, ROUND):
-            draws = torch.rand(1, ROUND, *values.shape[1:], generator=generator)
-            trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
-            which = todo.repeat_interleave(ROUND)
-            flat = trial.flatten(0, 1)
-            image = as_shown(self._network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image)
-            earlier = [plane[which.numpy()] for plane in before]
-            scores, same = self._cost(image, flat, wanted[which], earlier, MEND_TASK)
-            scores = (scores + squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
-            same = same.view(-1, ROUND)
-            least, which = torch.where(same, scores, torch.inf).min(1)
-            hit = least < torch.inf
-            result[todo[hit]] = trial[hit, which[hit]]
-            nearest, which = scores.min(1)
-            better = ~hit & (nearest < score[todo])
-            base[todo[better]] = trial[better, which[better]]
-            score[todo[better]] = nearest[better]
-            todo = todo[~hit]
-            if not len(todo):
-                break
-        return result
-
-    def _searched(
-        self,
-        values: torch.Tensor,
-        source: torch.Tensor,
-        state: CodecState,
-        wanted: torch.Tensor | None,
-        before: list[Bits],
-        candidates: int,
-    ) -> torch.Tensor:
-        """Bits near the encoder's own that decode to something better, by rounds of `nets.search`: bool as `values`."""
-        from vizcomp.neural import search as neural_search
-        from vizcomp.neural.search import JOINT, SINGLES, improved, squared
-
-        def cost(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-            answers = None if wanted is None else wanted[which]
-            earlier = [plane[which.numpy()] for plane in before]
-            return self._cost(as_shown(image), trial, answers, earlier, self.search.task)[0]
-
-        # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
-        judged = cost if self.native else None
-        structural = dict(self.words.get("settings") or {}).get("reconstruction") == "ms-ssim"
-        error = neural_search.structural if structural else squared
-        best = values > 0
-        while candidates > 0:
-            singles = min(SINGLES, candidates)
-            joint = JOINT[: candidates - singles]
-            best = improved(self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged)
-            candidates -= singles + len(joint)
-        return best
-
-    def _cost(
-        self, image: torch.Tensor, bits: torch.Tensor, wanted: torch.Tensor | None, before: list[Bits], task: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What counts for N candidates beside their error, and whether the classifier's answer is the wanted one.
-
-        Args:
-            image: what they decode to, (N, 3, H, W), as it is shown.
-            bits: bool (N, bits, rows, columns).
-            wanted: the classifier's logits on the sources, (N, classes).
-            before: the bits of each iteration before, N of each.
-            task: weight of the divergence.
-
-        Returns:
-            float32 and bool (N,).
-        """
-        import torch
-        from torch.nn import functional as F
-
-        total, same = torch.zeros(len(image)), torch.ones(len(image), dtype=torch.bool)
-        if wanted is not None and task:
-            found = F.softmax(self._answers(image), 1)
-            same = found.argmax(1) == wanted.argmax(1)
-            if not self._mirrors():
-                # the mean over the image and its mirror image: less of what only this classifier sees in only this image
-                found = (found + F.softmax(self._answers(image.flip(-1)), 1)) / 2
-            target = F.log_softmax(wanted, 1)
-            total = total + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
-        if self.search.rate:
-            cost = coding.cost_bits_batch(self.context, bits.numpy().astype(np.uint8), before)
-            total = total + self.search.rate * torch.from_numpy(cost).float()
-        return total, same
-
-    def _answers(self, image: torch.Tensor) -> torch.Tensor:
-        """The classifier's logits; in bfloat16 where the processor is quicker at it, with the best class of float32."""
-        from vizcomp.nets import classifiers
-
-        if self._classifier is None:
-            self._classifier = classifiers.load_folded(self.words["classifier"])
-        return classifiers.logits_of(self._classifier, image / 2 + 0.5, mixed=classifiers.multiplies_bfloat16())
-
-    def _mirrors(self) -> bool:
-        """Whether the classifier takes the mean over the mirror image by itself."""
-        config = getattr(getattr(self._classifier, "network", None), "config", None)
-        return bool(getattr(config, "mirror", False))
 
     # decoding
 
@@ -408,7 +257,7 @@ class NeuralCodec:
             codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=bit_limit(max_pixels, self.config))
         image = self.image(codes, header.height, header.width)
         if header.grey:
-            image = is_grey(image)
+            image = to_grey(image)
         return Decoded(image, header, many, file.complete, file.problem)
 
     def decode_many(self, files: Sequence[vzc.Vzc], *, iterations: int | None = None) -> list[Pixels]:
@@ -437,7 +286,7 @@ class NeuralCodec:
         for t in range(many):
             codes += coding.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
         return [
-            [is_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
+            [to_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
             for images in self.images_between(codes, first)
         ]
 

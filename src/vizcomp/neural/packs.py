@@ -13,7 +13,7 @@ from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
 from vizcomp.neural.codec import BATCH
 from vizcomp.neural.find import find_model
-from vizcomp.neural.tensors import Pixels, is_grey
+from vizcomp.neural.tensors import Pixels, to_grey
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackReader
@@ -91,7 +91,7 @@ class VzcPack:
             payloads = [entries[at].payload for at in members]
             images = self.codec.decode_payloads(payloads, height, width, many, stop=iterations)
             for at, image in zip(members, images, strict=True):
-                out[at] = is_grey(image) if entries[at].grey else image
+                out[at] = to_grey(image) if entries[at].grey else image
         return out
 
     def label(self, index: int) -> int | None:

@@ -86,6 +86,6 @@ def to_pixels(images: torch.Tensor) -> Pixels:
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
 
 
-def is_grey(image: Pixels) -> Pixels:
+def to_grey(image: Pixels) -> Pixels:
     grey: Pixels = np.rint(image.mean(2)).astype(np.uint8)
     return grey

@@ -21,7 +21,6 @@ from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeE
 from vizcomp.files.find import READABLE
 from vizcomp.files.read import HEAD_BYTES
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, markers
-from vizcomp.photos.decoders import _has_arithmetic
 
 DEFAULT_MAX_PIXELS = 200_000_000
 

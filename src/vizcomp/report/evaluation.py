@@ -99,6 +99,7 @@ class EvaluationReport:
     def html(self) -> str:
         """The page as text: one file with its style, script, charts and pictures inside."""
         result = self.result
+        levels = _levels(result)
         claim, _, rest = result.headline.partition(": ")
         return page.render(
             "evaluation.html.j2",
@@ -108,12 +109,14 @@ class EvaluationReport:
             rest=rest[:1].upper() + rest[1:],
             stats=_stats(result),
             codecs=list(by_codec(result)),
+            systems=_systems(result),
+            labelled={name for name, share in result.source_accuracy.items() if share is not None},
             charts=charts(result),
             frame=FRAME,
             gallery=_gallery(result),
-            levels=_levels(result),
-            points=_points(result),
-            bd_rates=_bd_rates(result),
+            levels=levels,
+            compared={codec for sizes in levels.values() for codec in sizes},
+            points=result.points[: page.MAX_TABLE_ROWS],
             settings=page.setting_rows(self.settings),
             origins=_origins(result),
         )
@@ -152,86 +155,14 @@ def _stats(result: EvalResult) -> list[tuple[str, str, str]]:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A cell of a table: its text, and an interval beside it; `best` is shown bold."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The header and the rows of a table; the first cell of a row is its header."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-def _points(result: EvalResult) -> Table:
-    header = ["Codec", "Setting", "Bytes", "Bits a pixel"]
-    names = _systems(result)
-    labelled = {name for name in names if result.source_accuracy.get(name) is not None}
-    for name in names:
-        header += [f"{name}, right"] if name in labelled else []
-        header.append(f"{name}, as before")
-    header += ["PSNR, dB", "MS\u2011SSIM", "Encode, ms", "Decode, ms"]
-    points = result.points[: page.MAX_TABLE_ROWS]
-    return Table(header, [_point_row(point, names, labelled) for point in points])
-
-
-def _point_row(point: EvalPoint, names: Sequence[str], labelled: set[str]) -> list[Cell]:
-    row = [Cell(point.codec), Cell(point.setting)]
-    row += [Cell(page.number(point.bytes_per_image, 1)), Cell(page.number(point.bpp, 3))]
-    for name in names:
-        ends = point.interval.get(name)
-        interval = "" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
-        agreement = page.percent(point.agreement.get(name))
-        if name in labelled:  # the interval is that of the accuracy
-            row += [Cell(page.percent(point.accuracy.get(name)), interval), Cell(agreement)]
-        else:
-            row.append(Cell(agreement, interval))
-    row += [Cell(page.number(point.psnr, 2)), Cell(page.number(point.ms_ssim, 4))]
-    times = (point.encode_seconds, point.decode_seconds)
-    return row + [Cell(page.number(1000 * seconds, 1)) for seconds in times]
-
-
-def _levels(result: EvalResult) -> Table:
-    """Bytes at equal accuracy: a row for each measure and level, a column for each codec."""
+def _levels(result: EvalResult) -> dict[tuple[str, float], dict[str, float | None]]:
+    """Bytes at equal accuracy: for each measure and level the bytes of each codec."""
     levels: dict[tuple[str, float], dict[str, float | None]] = {}
     for comparison in result.equal:
         sizes = levels.setdefault((comparison["measure"], comparison["level"]), {})
         sizes[comparison["codec"]] = comparison["bytes"]
         sizes[comparison["anchor"]] = comparison["anchor_bytes"]
-    compared = {codec for sizes in levels.values() for codec in sizes}
-    codecs = [codec for codec in by_codec(result) if codec in compared]
-    rows = []
-    for (measure, level), sizes in levels.items():
-        least = min((size for size in sizes.values() if size is not None), default=None)
-        row = [Cell(_measure(measure)), Cell(page.percent(level))]
-        for codec in codecs:
-            size = sizes.get(codec)
-            row.append(Cell(page.number(size, 1), best=size is not None and size == least))
-        rows.append(row)
-    return Table(["Measure", "Level", *codecs], rows)
-
-
-def _bd_rates(result: EvalResult) -> Table:
-    rows = []
-    for row in result.bd_rate:
-        rate, overlap = row["bd_rate"], row["overlap"]
-        sign = "" if not rate else "+" if rate > 0 else "−"
-        shown = row["why"] if rate is None else f"{sign}{100 * abs(rate):.1f}%"
-        span = page.DASH if overlap is None else f"{overlap[0]:.4g} to {overlap[1]:.4g}"
-        texts = (row["codec"], row["anchor"], _measure(row["measure"]), shown, span)
-        rows.append([Cell(text) for text in texts])
-    return Table(["Codec", "Against", "Measure", "BD-rate", "Overlap"], rows)
-
-
-def _measure(measure: str) -> str:
-    kind, _, name = measure.partition(":")
-    return {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}.get(kind, f"{kind} of {name}")
+    return levels
 
 
 def _origins(result: EvalResult) -> list[tuple[str, str]]:
@@ -247,42 +178,13 @@ def _origins(result: EvalResult) -> list[tuple[str, str]]:
 # --- the gallery ----------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One image of the gallery.
-
-    Attributes:
-        small: so few pixels that each is shown as a square.
-        sizes: bytes of the result, and of the source where they are known.
-        boxes: those of all systems on the source, and on the result.
-    """
-
-    example: EvalExample
-    small: bool
-    sizes: str
-    boxes: tuple[Sequence[Any], Sequence[Any]]
-
-
-def _gallery(result: EvalResult) -> list[Picture]:
+def _gallery(result: EvalResult) -> list[EvalExample]:
     """The first images, as many as have room in the page."""
-    pictures: list[Picture] = []
+    examples: list[EvalExample] = []
     room = MAX_PICTURE_BYTES
     for example in result.gallery[:MAX_EXAMPLES]:
         room -= 4 * (len(example.source) + len(example.result)) // 3  # in base64
         if room < 0:
             break
-        sides = page.dimensions(example.source)
-        before = f" of {page.size(example.source_bytes)}" if example.source_bytes else ""
-        pairs = example.boxes.values()
-        pictures.append(
-            Picture(
-                example=example,
-                small=sides is not None and sides[0] < 200,
-                sizes=page.size(example.result_bytes) + before,
-                boxes=(
-                    [quad for source, _ in pairs for quad in source],
-                    [quad for _, result_boxes in pairs for quad in result_boxes],
-                ),
-            )
-        )
-    return pictures
+        examples.append(example)
+    return examples

@@ -3,12 +3,14 @@
     bytes ── read_jpeg ──> JpegImage ── consume ──┐
     pixels ── from_pixels ────────────────────────> RealImage ── quantise ──> JpegImage ── write_jpeg ──> bytes
 
-Markers are read and written in this package; entropy-coded data and the loops over blocks are in `vizcomp._native`.
-All input is hostile: sizes are checked before memory is taken, and every error of the data is a `FormatError`.
+Markers are read and written in this package; entropy-coded data and the loops over blocks are in
+`vizcomp._native`. All input is hostile: sizes are checked before memory is taken, and every error
+of the data is a `FormatError`.
 Why this is our own code: docs/decisions/0001-jpeg-coefficients.md.
 
-A block holds 64 values in natural order (row by row, not zigzag). A component's blocks are padded to whole MCUs, as in
-the stream. The blocks that hold samples of the picture are the first `real_rows` x `real_cols`.
+A block holds 64 values in natural order (row by row, not zigzag). A component's blocks are padded
+to whole MCUs, as in the stream. The blocks that hold samples of the picture are the first
+`real_rows` x `real_cols`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ ZIGZAG = np.array(
 )
 """Natural index of each zigzag position (T.81, figure 5)."""
 
-BAND = 32  # block rows worked on at a time; even, so that a band of padded rows holds a real one to mirror
+# Block rows worked on at a time; even, so that a band of padded rows holds a real one to mirror.
+BAND = 32
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Component:
         h, v: sampling factors, 1..4.
         table: key of its quantisation table in `JpegImage.tables`.
         coefficients: int16 (block_rows, block_cols, 64), natural order.
-        real_rows, real_cols: blocks that hold samples; set by the image that the component belongs to.
+        real_rows, real_cols: blocks that hold samples; set by the image of the component.
     """
 
     id: int
@@ -88,7 +91,8 @@ class RealComponent:
     """One component's real-valued coefficients: as `Component`, but for `values`.
 
     Attributes:
-        values: float32 (block_rows, block_cols, 64), or int16 to be multiplied by `unit`: half the memory.
+        values: float32 (block_rows, block_cols, 64), or int16 to be multiplied by `unit`: half the
+            memory.
         unit: float32 (64,) where `values` are integers, else None.
     """
 
@@ -117,7 +121,9 @@ class RealComponent:
 
 @dataclass
 class RealImage:
-    """A picture as real-valued DCT coefficients, scaled as in JPEG: a flat block of value v has the DC 8 (v - 128).
+    """A picture as real-valued DCT coefficients.
+
+    They are scaled as in JPEG: a flat block of value v has the DC 8 (v - 128).
 
     Attributes: as of `JpegImage`.
     """

@@ -12,7 +12,7 @@ from vizcomp.errors import SettingsError
 from vizcomp.jpeg.image import BAND, real_values
 
 STANDARD_CODE_LENGTHS: npt.NDArray[np.uint8] = np.frombuffer(_native.standard_lengths(), np.uint8)
-"""uint8 (256,): code lengths of the typical luminance AC table (T.81, table K.5) by symbol; 0 = not in the table."""
+"""uint8 (256,): lengths of the typical luminance AC code (T.81, table K.5); 0 = no code."""
 
 
 def quantise(
@@ -26,18 +26,18 @@ def quantise(
     mcu: tuple[int, int] | None = None,
     reuse: bool = False,
 ) -> npt.NDArray[np.int16]:
-    """Round coefficients to multiples of their steps, each block with its own dead zone and its own price of a bit.
+    """Round coefficients to multiples of their steps, with a dead zone and a price for each block.
 
-    AC: q = floor(|x| / t + 1 - dead_zone), with the sign of x, at most 1023; 0.5 is plain rounding. DC: plain
-    rounding, unless `mcu` is given.
-    Where `rate_weight` is positive, the block's non-zero coefficients may then become one smaller or zero, such that
+    AC: q = floor(|x| / t + 1 - dead_zone), with the sign of x, at most 1023; 0.5 is plain rounding.
+    DC: plain rounding, unless `mcu` is given. Where `rate_weight` is positive, the block's non-zero
+    coefficients may then become one smaller or zero, such that
 
         sum ((x - q t) / t)^2  +  rate_weight * bits
 
-    is least over all those choices. `bits` counts run-length codes of `STANDARD_CODE_LENGTHS`, the values' own bits,
-    runs of 16 zeros and the end of the block. This is a shortest path, found by dynamic programming (Crouse &
-    Ramchandran, "Joint thresholding and quantizer selection for transform image coding", IEEE Trans. Image
-    Processing 6(2), 1997).
+    is least over all those choices. `bits` counts run-length codes of `STANDARD_CODE_LENGTHS`, the
+    values' own bits, runs of 16 zeros and the end of the block. This is a shortest path, found by
+    dynamic programming (Crouse & Ramchandran, "Joint thresholding and quantizer selection for
+    transform image coding", IEEE Trans. Image Processing 6(2), 1997).
 
     Args:
         values: float32 (R, C, 64), natural order; or int16, to be multiplied by `unit`.
@@ -45,11 +45,11 @@ def quantise(
         unit: (64,) what one of `values` is worth; default 1.
         dead_zone: scalar or (R, C), from 0 to 2.
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
-        exact: bool (64,): frequencies whose values lie on the table's lattice already; they are kept as they are or
-            dropped.
-        mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the DC value too may
-            then differ from the nearest, by two steps at most, such that the same sum is least along the scan, whose
-            differences are what DC costs.
+        exact: bool (64,): frequencies whose values lie on the table's lattice already; they are
+            kept as they are or dropped.
+        mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the
+            DC value too may then differ from the nearest, by two steps at most, such that the same
+            sum is least along the scan, whose differences are what DC costs.
         reuse: put the result into the memory of `values`, which are lost.
 
     Returns:
@@ -93,7 +93,7 @@ def quantise(
 
 
 def _memory(values: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """An array like `values` in their memory. What is written of a band never reaches the values of the next one."""
+    """int16 in the memory of `values`: a band written never reaches the values of the next."""
     if not values.flags.c_contiguous:
         return np.empty(values.shape, np.int16)
     return values.reshape(-1).view(np.int16)[: values.size].reshape(values.shape)

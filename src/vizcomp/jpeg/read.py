@@ -29,7 +29,7 @@ from vizcomp.jpeg.segments import (
 )
 
 MAX_PIXELS = 200_000_000
-MAX_SCANS = 200  # an honest progressive file has about ten; each scan of a bomb costs a pass over all blocks
+MAX_SCANS = 200  # an honest file has about ten; each scan of a bomb costs a pass over all blocks
 
 _REFUSED = {
     0xC3: "lossless coding",
@@ -53,8 +53,9 @@ _OTHER_HINT = "convert it to an ordinary JPEG or PNG with the program that made 
 def read_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> JpegImage:
     """Read a JPEG's quantised coefficients, exactly.
 
-    Baseline, extended sequential with 8 bits, and progressive; any sampling; 1, 3 or 4 components; restart markers.
-    What follows the end of the picture is ignored. A missing end marker is no error if nothing else is missing.
+    Baseline, extended sequential with 8 bits, and progressive; any sampling; 1, 3 or 4 components;
+    restart markers. What follows the end of the picture is ignored. A missing end marker is no
+    error if nothing else is missing.
 
     Args:
         data: the file.
@@ -63,7 +64,8 @@ def read_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> JpegImage:
     Raises:
         FormatError: markers, tables or codes are broken.
         TruncatedError: the data end before the picture does.
-        UnsupportedError: arithmetic coding, 12 bits, lossless, hierarchical, two components, height in a DNL segment.
+        UnsupportedError: arithmetic coding, 12 bits, lossless, hierarchical, two components, height
+            in a DNL segment.
         TooLargeError: more than `max_pixels`.
     """
     return _Reader(data, max_pixels).read()
@@ -84,7 +86,8 @@ class _State:
     """A component while it is read.
 
     Attributes:
-        bits_left: int8 (64,) by zigzag position: bits that refinement scans still have to bring; -1: no scan yet.
+        bits_left: int8 (64,) by zigzag position: bits that refinement scans still have to bring;
+            -1: no scan yet.
     """
 
     frame: HeaderComponent
@@ -103,7 +106,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Band:
-    """What a scan codes: zigzag positions ss..se, from bit ah (0: none yet) down to bit al (T.81, B.2.3)."""
+    """What a scan codes: zigzag positions ss..se, from bit ah (0: none yet) to al (T.81, B.2.3)."""
 
     ss: int
     se: int
@@ -239,7 +242,8 @@ class _Reader:
             (ceil_div(ceil_div(self._height * c.v, v_max), 8), ceil_div(ceil_div(self._width * c.h, h_max), 8))
             for c in self._frame
         ]
-        # Each block takes a bit at the very least; those beside the picture are coded in interleaved scans only.
+        # Each block takes a bit at the very least.
+        # Those beside the picture are coded in interleaved scans only.
         stored = rows * cols * sum(c.h * c.v for c in self._frame)
         if stored > 64 * len(self._data) and sum(down * across for down, across in real) > 8 * len(self._data):
             raise TruncatedError("the file is too short for the size that it declares", BROKEN_HINT)
@@ -321,7 +325,7 @@ class _Reader:
             raise FormatError(reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT)
 
     def _colour(self) -> Colour:
-        """As decoders have agreed on: JFIF means YCbCr; then Adobe's transform; then the components' numbers."""
+        """As decoders agree: JFIF means YCbCr; then Adobe's transform; then components' numbers."""
         ids = tuple(c.id for c in self._frame)
         adobe = next((s[1][11] for s in self._segments if is_adobe(s)), None)
         if len(ids) == 1:
@@ -338,7 +342,7 @@ class _Reader:
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
         for s in self._states:
-            assert s.table is not None  # set by the component's first scan, and every component had one
+            assert s.table is not None  # set by the component's first scan
             key = s.frame.table
             while key in tables and not np.array_equal(tables[key], s.table):
                 key += 1  # the slot was used again between scans
@@ -373,7 +377,7 @@ def _frame_components(fields: bytes) -> tuple[HeaderComponent, ...]:
 
 
 def _check_progression(states: Sequence[_State], band: _Band) -> None:
-    """T.81 G.1.1.1: a band is sent once and then refined bit by bit. So the work that a file can ask for is bounded."""
+    """A band is sent once, then refined by bits (T.81 G.1.1.1). This bounds a file's work."""
     ss, se, ah, al = band.ss, band.se, band.ah, band.al
     if ss > se or se > 63 or (ss == 0 and se != 0) or (ss > 0 and len(states) > 1) or al > 13 or (ah and ah != al + 1):
         raise FormatError("a progressive scan has an impossible band", BROKEN_HINT)

@@ -22,7 +22,8 @@ _JFXX, _MPF, _ADOBE = b"JFXX\0", b"MPF\0", b"Adobe"
 BROKEN_HINT = "the file is damaged; get it again from its source"
 
 _ORIENTATION = 0x0112
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither a stuffed byte, nor a restart, nor fill
+# Neither a stuffed byte, nor a restart, nor fill.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 # --- markers --------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def markers(data: bytes) -> Iterator[Marker]:
 
 
 def scan_end(data: bytes, start: int) -> int:
-    """Index of the marker that ends the entropy-coded data from `start` on; the data's length if there is none."""
+    """Index of the marker that ends the scan data from `start` on; else the data's length."""
     match = _SCAN_END.search(data, start)
     return match.start() if match else len(data)
 
@@ -138,10 +139,10 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
 
     Args:
         segments: of the source.
-        keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density, and the
-            orientation, in an EXIF segment that holds nothing else. "all": everything but thumbnails in JFIF and
-            indexes of further pictures (MPF), which are not written. An orientation is written as one SHORT, which
-            all readers take.
+        keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density,
+            and the orientation, in an EXIF segment that holds nothing else. "all": everything but
+            thumbnails in JFIF and indexes of further pictures (MPF), which are not written. An
+            orientation is written as one SHORT, which all readers take.
 
     Malformed EXIF counts as none.
     """
@@ -153,7 +154,7 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
         marker, payload = segment
         exif = marker == APP1 and payload.startswith(EXIF)
         if is_adobe(segment):
-            if keep == "all" or payload[11] != 1:  # 1 says YCbCr, as does the JFIF segment that is always written
+            if keep == "all" or payload[11] != 1:  # 1: YCbCr, as JFIF says already
                 result.append(segment)
         elif keep == "none" or (marker == APP0 and payload.startswith(_JFXX)):
             continue
@@ -175,22 +176,22 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
 
 
 def orientation(segments: Sequence[Segment]) -> int:
-    """EXIF orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
+    """Orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
     return exif_orientation(next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b""))
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """Orientation, 1..8, of an EXIF block from its byte order on; 1 where there is none or it is malformed.
+    """Orientation, 1..8, of an EXIF block without its header; 1 where it is broken or has none.
 
-    BYTE, SHORT and LONG count, as cameras write all three; of several values the first does. Read by hand, since a
-    broken block must cost nothing but itself.
+    BYTE, SHORT and LONG count, as cameras write all three; of several values the first does. Read
+    by hand, since a broken block must cost nothing but itself.
     """
     entry = _orientation_entry(tiff)
     return entry[2] if entry else 1
 
 
 def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:
-    """Byte order, offset and number of entries of an EXIF block's first directory; None if there cannot be one."""
+    """Byte order, offset and number of entries of the first directory; None if there is none."""
     order: Literal["<", ">"]
     if tiff[:4] == b"II*\0":
         order = "<"
@@ -207,7 +208,7 @@ def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:
 
 
 def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
-    """Byte order, place of the orientation's entry in the first directory, and its value 2..8; None if it says nothing."""
+    """Byte order, index of the orientation's entry, and its value 2..8; else None."""
     directory = exif_directory(tiff)
     if directory is None:
         return None
@@ -230,7 +231,7 @@ def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
 
 
 def _orientation_alone(segment: Segment) -> list[Segment]:
-    """An EXIF segment with the orientation of `segment` and nothing else; none where the photo is upright."""
+    """An EXIF segment with the orientation of `segment` alone; none where the photo is upright."""
     value = orientation([segment])
     if value == 1:
         return []
@@ -238,7 +239,7 @@ def _orientation_alone(segment: Segment) -> list[Segment]:
 
 
 def _plain_orientation(payload: bytes) -> bytes:
-    """An EXIF segment whose orientation is one SHORT, the only form that all readers take; else as it was."""
+    """The EXIF segment with its orientation as one SHORT, the only form that all readers take."""
     tiff = payload[len(EXIF) :]
     entry = _orientation_entry(tiff)
     if entry is None:

@@ -18,8 +18,8 @@ _SUBSAMPLING = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1)}
 def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0") -> RealImage:
     """The DCT coefficients of a picture, before any quantisation.
 
-    YCbCr as JFIF has it (ITU-T T.871: BT.601, full range), not rounded; chroma by the mean of each group of pixels;
-    the last row and column repeated to whole MCUs.
+    YCbCr as JFIF has it (ITU-T T.871: BT.601, full range), not rounded; chroma by the mean of each
+    group of pixels; the last row and column repeated to whole MCUs.
 
     Args:
         pixels: uint8 (H, W, 3) RGB, or (H, W) grey; sides of 1..65535.
@@ -48,9 +48,10 @@ def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", 
 
 
 def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
-    """The real values of a JPEG's integers, coefficient times step; 4:4:4, 4:2:2 and 4:4:0 become 4:2:0.
+    """The real values of a JPEG's integers: coefficient times step. Finer chroma becomes 4:2:0.
 
-    The mean of neighbouring pixels is a linear map, so it is one matrix on the 16 coefficients of two blocks.
+    Finer chroma is that of 4:4:4, 4:2:2 and 4:4:0. The mean of neighbouring pixels is a linear map,
+    so it is one matrix on the 16 coefficients of two blocks.
     Little memory is taken: integers stay integers, or are dropped once read.
 
     Args:
@@ -91,7 +92,7 @@ def _can_halve(components: Sequence[Component]) -> bool:
 def _in_bands(
     blocks: npt.NDArray[np.int16], unit: npt.NDArray[np.float32], rows: int, cols: int, down: int, across: int
 ) -> npt.NDArray[np.float32]:
-    """Real blocks (R, C, 64) as (rows, cols, 64), padded or cut; `down` x `across` (1 or 2) neighbours become their mean."""
+    """Real blocks, padded or cut, to the means of `down` x `across` each: (rows, cols, 64)."""
     result = np.empty((rows, cols, 64), np.float32)
     for top in range(0, rows, BAND):
         count = min(BAND, rows - top)
@@ -106,7 +107,7 @@ def _in_bands(
 
 
 def _pad_blocks(values: npt.NDArray[np.float32], rows: int, cols: int) -> npt.NDArray[np.float32]:
-    """More blocks below and to the right: the last ones mirrored, so that no edge arises that the picture has not."""
+    """Pad with the last blocks, mirrored, so that no edge arises that the picture has not."""
     values = values[:rows, :cols]
     down, right = rows - values.shape[0], cols - values.shape[1]
     odd = np.where(np.arange(64) // 8 % 2, -1, 1).astype(np.float32)
@@ -119,10 +120,10 @@ def _pad_blocks(values: npt.NDArray[np.float32], rows: int, cols: int) -> npt.ND
 
 
 def _halve_blocks(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
-    """Two neighbouring blocks to the one of their pixels' pairwise means; (R, C, 64) with an even side along `axis`."""
+    """Neighbours along `axis`, an even side, to the block of their pixels' pairwise means."""
     dct = _dct_matrix(8)
     pairs = np.repeat(np.eye(8), 2, axis=1) / 2  # (8, 16)
-    both = dct @ pairs @ np.kron(np.eye(2), dct.T)  # (8, 16): coefficients of two blocks to those of their mean
+    both = dct @ pairs @ np.kron(np.eye(2), dct.T)  # (8, 16): two blocks to their mean
     first, second = both[:, :8].astype(np.float32), both[:, 8:].astype(np.float32)
     rows, cols = values.shape[:2]
     if axis == 0:

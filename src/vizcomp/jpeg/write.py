@@ -20,9 +20,10 @@ _PLAIN_JFIF = JFIF + b"\1\1\0\0\1\0\1\0\0"
 def write_jpeg(image: JpegImage, *, progressive: bool = True, optimise: bool = True) -> bytes:
     """Write coefficients as a JPEG file that decodes to exactly these integers.
 
-    Huffman tables are optimal for each scan (T.81 K.2). Progressive scan scripts are chosen by counting the bits of
-    several: with and without successive approximation, with one to three bands, for each component alone. Blocks
-    beside the picture get the cheapest code, not the values given. `JFIF` is added where the colour is grey or YCbCr.
+    Huffman tables are optimal for each scan (T.81 K.2). Progressive scan scripts are chosen by
+    counting the bits of several: with and without successive approximation, with one to three
+    bands, for each component alone. Blocks beside the picture get the cheapest code, not the values
+    given. `JFIF` is added where the colour is grey or YCbCr.
 
     Args:
         image: what to write; tables hold 1..65535.
@@ -114,7 +115,7 @@ def _slots(image: JpegImage) -> tuple[list[int], list[npt.NDArray[np.uint16]]]:
 
 
 def _colour_segments(image: JpegImage) -> list[Segment]:
-    """The image's segments, with those that tell decoders the colour put right: JFIF first, Adobe where it is needed."""
+    """The image's segments; those that tell decoders the colour (JFIF, Adobe) are put right."""
     others = [s for s in image.segments if not is_jfif(s)]
     adobe = [s[1][11] for s in others if is_adobe(s)]
     contradicted = any(transform != _TRANSFORMS.get(image.colour) for transform in adobe)
@@ -129,8 +130,8 @@ def _colour_segments(image: JpegImage) -> list[Segment]:
 
 
 def _needs_adobe(image: JpegImage, contradicted: bool) -> bool:
-    """Whether decoders need Adobe's segment to tell the colour. `contradicted`: the source had one that said another."""
+    """Whether Adobe's segment must tell the colour. `contradicted`: the source's said another."""
     if image.colour == "rgb":
         return tuple(c.id for c in image.components) != tuple(b"RGB")
-    # Without Adobe's segment CMYK follows from the count alone, and with it decoders take the values for inverted.
+    # CMYK follows from the count alone; with Adobe's segment decoders take the values for inverted.
     return image.colour == "ycck" or contradicted

@@ -68,10 +68,11 @@ def imports(path: Path) -> list[tuple[str, str]]:
         whole = f"{inside}/{name}".strip("/") if name else inside
         if whole in FILES or whole in GROUND:
             found.append((whole, ""))
-        elif f"{whole}/__init__" in FILES:
-            raise AssertionError(f"{NAMES[path]} imports the room {whole}, not a file of it")
         elif inside in FILES:
             found.append((inside, name))
+        elif f"{inside}/__init__" in FILES and inside:
+            assert inside == "cli", f"{NAMES[path]} imports {whole}, which is nowhere"
+            found.append(("cli/__init__", name))
         else:
             assert inside == "", f"{NAMES[path]} imports {whole}, which is nowhere"
             found.append(("__init__", name))
@@ -120,6 +121,8 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
     allowed = set() if light else {"numpy", "PIL"}
     if room(name) in TORCH or name in TORCH:
         allowed |= {"torch"}
+    if room(name) == "training":  # what writes model files; nothing light imports it
+        allowed |= {"onnx", "safetensors"}
     if room(name) == "cli":
         allowed |= {"typer"}
     for node in TREES[path].body:

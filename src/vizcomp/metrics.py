@@ -1,4 +1,4 @@
-"""Measures of images, boxes and rates, each defined once: PSNR, MS-SSIM, bits per pixel, box F1, rank correlation, BD-rate.
+"""Measures of images, each defined once: PSNR, MS-SSIM, bits per pixel; and rank correlation.
 
 Arrays in, numbers out; nothing here opens a file. Images are uint8 arrays, (H, W) grey or (H, W, 3) RGB. Arguments
 that break what is written below are a caller's mistake and raise `ValueError`.

@@ -1,4 +1,4 @@
-"""Options and printing that the batch commands share."""
+"""What a command says, and where: progress, notices, summaries."""
 
 from __future__ import annotations
 

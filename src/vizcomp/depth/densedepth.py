@@ -1,9 +1,11 @@
-"""DenseDepth (Alhashim and Wonka, "High quality monocular depth estimation via transfer learning", 2018, arXiv 1812.11941).
+"""DenseDepth's files, run: the only file that names TensorFlow.
+
+Alhashim and Wonka, "High quality monocular depth estimation via transfer learning", 2018, arXiv 1812.11941.
 
 A DenseNet encoder and a decoder that doubles its resolution four times, so the answer has half the size of the input. Files are
 legacy Keras HDF5: `model_config` says which layers there are and how they hang together, weights lie under the layers' names. The
 graph is built anew, in today's Keras, from the few kinds of layers that such a network is made of; nothing in a file is executed,
-and a file with any other layer is refused. This is the only module that names TensorFlow.
+and a file with any other layer is refused.
 """
 
 from __future__ import annotations

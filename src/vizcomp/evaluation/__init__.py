@@ -1,1 +1,1 @@
-"""Rate against accuracy."""
+"""Rate against accuracy: what codecs cost, and what vision systems still see."""

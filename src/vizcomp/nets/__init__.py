@@ -1,0 +1,1 @@
+"""Networks as torch modules, and files of weights of classifiers."""

@@ -1,4 +1,4 @@
-"""The systems that look: what they answer, and what "the same answer" means. The one place that knows.
+"""Names of vision systems, and files of models, to the systems.
 
     system = open_system("text")                     # or inception, watcher, torchvision:NAME, PATH.onnx, PATH.safetensors
     before, after = system.answers([source, result])

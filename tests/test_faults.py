@@ -28,6 +28,8 @@ from vizcomp.errors import OutputError
 from vizcomp.images import InputFile
 from vizcomp.results import FileRecord
 
+pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
+
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
 
@@ -396,6 +398,7 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
     running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, start_new_session=True)
     assert running.stdout is not None
     running.stdout.readline()
+    running.stdout.close()
     running.kill()
     running.wait()
     until = time.monotonic() + 15

@@ -20,6 +20,7 @@ import os
 import signal
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
@@ -135,6 +136,7 @@ class Records(Sequence[Record]):
     def _spill(self) -> None:
         try:
             self._file = tempfile.TemporaryFile(prefix="vizcomp-")  # noqa: SIM115  # lives as long as the records
+            weakref.finalize(self, self._file.close)
         except OSError:  # no room for temporary files: memory it is
             self._in_memory *= 2
             return

@@ -18,10 +18,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a scri
 _own_cache: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def pytest_configure() -> None:
+# Two workers with a pool of threads each would fight for the cores; worker processes take these over.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Journals and downloads of the tests do not go into the user's cache; before any test module copies the environment."""
     _own_cache.append(tempfile.TemporaryDirectory(prefix="vizcomp-tests-"))
     os.environ["VIZCOMP_CACHE"] = _own_cache[-1].name
+    if getattr(config.option, "numprocesses", None):
+        for name in THREADS:
+            os.environ.setdefault(name, "1")
 
 
 def pytest_unconfigure() -> None:

@@ -50,6 +50,12 @@ def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
     return plane.astype(np.uint8)
 
 
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file."""
+    with Image.open(path) as image:
+        return image.size
+
+
 def tree(folder: Path) -> set[str]:
     """The paths of all files below a folder."""
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}

@@ -10,28 +10,55 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from kit import jpeg_bytes, tree
+from kit import command, jpeg_bytes, size_of, tree
 from PIL import Image
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 
 
-def vizcomp(*arguments: object, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vizcomp", *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, **options
-    )  # type: ignore[call-overload]
-    assert done.returncode == code, done.stderr
+class Done(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+def checked(ended: int, code: int, done: Done) -> Done:
+    assert ended == code, done.stderr
     assert "Traceback" not in done.stderr
-    return done  # type: ignore[no-any-return]
+    return done
+
+
+@pytest.fixture
+def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process."""
+    for name, value in (("NO_COLOR", "1"), ("COLUMNS", "200")):
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: object, code: int = 0) -> Done:
+        ended = command(*arguments)
+        return checked(ended, code, Done(*capfd.readouterr()))
+
+    return run
+
+
+def process(*arguments: object, code: int = 0) -> Done:
+    """Runs a command in a process of its own, as a shell does, with pipes for what it says."""
+    line = [sys.executable, "-m", "vizcomp", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT)
+    return checked(done.returncode, code, Done(done.stdout, done.stderr))
 
 
 def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = vizcomp("djpeg", folder, "-o", out)
+    done = process("djpeg", folder, "-o", out)
     assert tree(out) == {"a/coffee.jpg", "cat.jpg", "cat.png.jpg", "grey.jpg", "report.html", "report.json", "report.csv"}
     report = json.loads((out / "report.json").read_text())
     assert report["totals"]["files"] == 4
@@ -40,9 +67,10 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
         assert row["status"] == "ok"
         assert row["output_bytes"] == Path(row["output"]).stat().st_size
         assert row["source_bytes"] == Path(row["input"]).stat().st_size
-        assert (row["width"], row["height"]) == Image.open(row["output"]).size
+        assert (row["width"], row["height"]) == size_of(row["output"])
         plain = io.BytesIO()
-        Image.open(row["input"]).save(plain, "JPEG", quality=50, subsampling="4:2:0")
+        with Image.open(row["input"]) as source:
+            source.save(plain, "JPEG", quality=50, subsampling="4:2:0")
         assert row["plain_jpeg_bytes"] == len(plain.getvalue())
         assert row["psnr"] > 25
         assert 0.9 < row["ms_ssim"] < 1
@@ -50,7 +78,7 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
     totals = report["totals"]
     assert totals["output_bytes"] == sum(r["output_bytes"] for r in report["files"])
     assert totals["saving_vs_plain_jpeg"] == pytest.approx(1 - totals["output_bytes"] / totals["plain_jpeg_bytes"])
-    assert len(list(csv.DictReader((out / "report.csv").open(newline="")))) == 4
+    assert len(list(csv.DictReader(io.StringIO((out / "report.csv").read_text(), newline="")))) == 4
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 8
     assert "smaller" in done.stderr
@@ -58,11 +86,12 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
 
 
 def test_json_alone_on_standard_output(folder: Path, tmp_path: Path) -> None:
-    done = vizcomp("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--json", "--guide", "uniform")
+    done = process("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--json", "--guide", "uniform")
     assert json.loads(done.stdout)["totals"]["files"] == 1
 
 
-def test_serial_and_parallel_runs_are_equal(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.xdist_group("whole")
+def test_serial_and_parallel_runs_are_equal(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     for n in range(12):
         (folder / f"more{n}.jpg").write_bytes((folder / "cat.jpg").read_bytes())
     for jobs in (1, 2):
@@ -82,7 +111,7 @@ def test_one_bad_file_never_stops_a_folder(folder: Path, tmp_path: Path) -> None
     (folder / "text.jpg").write_text("not a photo")
     (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
     out = tmp_path / "out"
-    done = vizcomp("djpeg", folder, "-o", out, code=1)
+    done = process("djpeg", folder, "-o", out, "--guide", "uniform", code=1)
     report = json.loads((out / "report.json").read_text())
     failed = {Path(r["input"]).name: r for r in report["files"] if r["status"] == "failed"}
     assert set(failed) == {"empty.jpg", "text.jpg", "cut.jpg"}
@@ -97,7 +126,7 @@ def test_one_bad_file_never_stops_a_folder(folder: Path, tmp_path: Path) -> None
     assert not [n for n in tree(out) if n.startswith(".")]
 
 
-def test_existing_results_are_skipped_unless_told(folder: Path, tmp_path: Path) -> None:
+def test_existing_results_are_skipped_unless_told(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("djpeg", folder / "cat.jpg", "-o", out, "--guide", "uniform")
     vizcomp(*arguments)
@@ -111,14 +140,14 @@ def test_existing_results_are_skipped_unless_told(folder: Path, tmp_path: Path) 
     assert (out / "cat.jpg").read_bytes() != b"mine"
 
 
-def test_a_source_is_never_replaced_by_its_output(folder: Path) -> None:
+def test_a_source_is_never_replaced_by_its_output(vizcomp: Command, folder: Path) -> None:
     before = (folder / "cat.jpg").read_bytes()
     done = vizcomp("djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=1)
     assert (folder / "cat.jpg").read_bytes() == before
     assert "own output" in done.stderr
 
 
-def test_output_inside_the_input_is_not_walked(folder: Path) -> None:
+def test_output_inside_the_input_is_not_walked(vizcomp: Command, folder: Path) -> None:
     out = folder / "small"
     vizcomp("djpeg", folder, "-o", out, "--guide", "uniform")
     first = tree(out)
@@ -126,13 +155,13 @@ def test_output_inside_the_input_is_not_walked(folder: Path) -> None:
     assert tree(out) == first
 
 
-def test_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
-    done = vizcomp("djpeg", folder, "-o", tmp_path / "out", "--dry-run", "--json")
+def test_dry_run_writes_nothing(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
+    done = vizcomp("djpeg", folder, "-o", tmp_path / "out", "--dry-run", "--json", "--guide", "uniform")
     assert not (tmp_path / "out").exists()
     assert json.loads(done.stdout)["totals"]["output_bytes"] > 0
 
 
-def test_min_saving_keeps_the_source(folder: Path, tmp_path: Path) -> None:
+def test_min_saving_keeps_the_source(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     vizcomp("djpeg", folder, "-o", out, "--guide", "uniform", "--min-saving", "99.9%")
     assert (out / "cat.jpg").read_bytes() == (folder / "cat.jpg").read_bytes()
@@ -142,7 +171,7 @@ def test_min_saving_keeps_the_source(folder: Path, tmp_path: Path) -> None:
     assert all(r["output_bytes"] == r["source_bytes"] for r in rows)
 
 
-def test_no_metadata_means_none_even_where_the_source_is_kept(tmp_path: Path, cat: np.ndarray) -> None:
+def test_no_metadata_means_none_even_where_the_source_is_kept(vizcomp: Command, tmp_path: Path, cat: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     small = Image.fromarray(cat[:64, :64])
@@ -155,24 +184,25 @@ def test_no_metadata_means_none_even_where_the_source_is_kept(tmp_path: Path, ca
     rows = json.loads((out / "report.json").read_text())["files"]
     assert len(rows) == 3
     for row in rows:
-        assert not Image.open(row["output"]).getexif()
+        with Image.open(row["output"]) as made:
+            assert not made.getexif()
     assert b"Maker" not in b"".join(p.read_bytes() for p in out.rglob("*.*g"))
 
 
-def test_target_size_for_each_photo_of_a_batch(folder: Path, tmp_path: Path) -> None:
+def test_target_size_for_each_photo_of_a_batch(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    vizcomp("djpeg", folder, "-o", out, "--target-size", "9kB")
+    vizcomp("djpeg", folder, "-o", out, "--target-size", "9kB", "--guide", "uniform")
     for row in json.loads((out / "report.json").read_text())["files"]:
         assert 0.98 * 9000 <= row["output_bytes"] <= 9000
 
 
-def test_keep_dates(folder: Path, tmp_path: Path) -> None:
+def test_keep_dates(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     os.utime(folder / "cat.jpg", ns=(10**18, 10**18))
     vizcomp("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--guide", "uniform", "--keep-dates")
     assert (tmp_path / "out" / "cat.jpg").stat().st_mtime_ns == 10**18
 
 
-def test_ready_made_maps_and_a_missing_one(folder: Path, tmp_path: Path) -> None:
+def test_ready_made_maps_and_a_missing_one(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     maps.mkdir()
     ramp = np.broadcast_to(np.linspace(0, 255, 20, dtype=np.uint8)[:, None], (20, 30))
@@ -184,7 +214,7 @@ def test_ready_made_maps_and_a_missing_one(folder: Path, tmp_path: Path) -> None
     assert "no depth map" in rows["grey.jpg"]["error"]
 
 
-def test_masks(folder: Path, tmp_path: Path) -> None:
+def test_masks(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
     for name in ("cat", "grey", "coffee"):
@@ -194,7 +224,7 @@ def test_masks(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "cat.jpg").read_bytes() == (tmp_path / "b" / "cat.jpg").read_bytes()
 
 
-def test_strange_names(tmp_path: Path, cat: np.ndarray) -> None:
+def test_strange_names(vizcomp: Command, tmp_path: Path, cat: np.ndarray) -> None:
     photos = tmp_path / "in"
     photos.mkdir()
     names = ["été 日本.jpg", "-dash.jpg", "new\nline.jpg", "quote'\".jpg", "<b>.jpg"]
@@ -204,7 +234,7 @@ def test_strange_names(tmp_path: Path, cat: np.ndarray) -> None:
     assert set(names) <= tree(tmp_path / "out")
 
 
-def test_depth_writes_sixteen_bit_maps(folder: Path, tmp_path: Path) -> None:
+def test_depth_writes_sixteen_bit_maps(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     vizcomp("depth", folder, "-o", out, "--preview")
     maps = {n for n in tree(out) if n.endswith(".png")}
@@ -213,7 +243,7 @@ def test_depth_writes_sixteen_bit_maps(folder: Path, tmp_path: Path) -> None:
     assert image.mode == "I;16"
     assert image.size == (600, 400)
     assert np.ptp(np.asarray(image).astype(int)) > 10_000
-    assert Image.open(out / "a" / "coffee.depth.jpg").size == (1200, 400)
+    assert size_of(out / "a" / "coffee.depth.jpg") == (1200, 400)
 
 
 @pytest.mark.parametrize(
@@ -234,23 +264,27 @@ def test_depth_writes_sixteen_bit_maps(folder: Path, tmp_path: Path) -> None:
         (["depth", "nowhere", "-o", "out"], 2, "nowhere"),
     ],
 )
-def test_wrong_commands_say_what_is_wrong(tmp_path: Path, cat: np.ndarray, arguments: list[str], code: int, says: str) -> None:
+def test_wrong_commands_say_what_is_wrong(
+    vizcomp: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cat: np.ndarray, arguments: list[str], code: int, says: str
+) -> None:
     (tmp_path / "cat.jpg").write_bytes(jpeg_bytes(cat))
     (tmp_path / "empty").mkdir()
-    done = vizcomp(*arguments, code=code, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = vizcomp(*arguments, code=code)
     assert says in done.stderr
     assert not (tmp_path / "out" / "cat.jpg").exists()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.xdist_group("whole")
 def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jobs: int) -> None:
     photos, out = tmp_path / "in", tmp_path / "out"
     photos.mkdir()
     data = jpeg_bytes(coffee)
     for n in range(400):
         (photos / f"{n:03}.jpg").write_bytes(data)
-    command = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", str(jobs)]
-    running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    line = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", str(jobs), "--guide", "uniform"]
+    running = subprocess.Popen(line, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while len(list(out.glob("*.jpg"))) < 5:
         assert time.monotonic() < deadline
@@ -271,8 +305,9 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jo
     assert not [n for n in tree(out) if Path(n).name.startswith(".")]
 
 
-def test_version() -> None:
-    assert vizcomp("--version").stdout.startswith("vizcomp ")
+def test_version_and_help() -> None:
+    assert process("--version").stdout.startswith("vizcomp ")
+    assert "djpeg" in process("--help").stdout
 
 
 def test_an_exception_that_says_nothing_is_named() -> None:

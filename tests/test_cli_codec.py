@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from kit import command, jpeg_bytes, tree
+from kit import command, jpeg_bytes, size_of, tree
 from PIL import Image
 
 from vizcomp.batch import encode_pack, engines, groups
@@ -100,7 +100,7 @@ def test_a_folder_there_and_back(vizcomp: Command, folder: Path, tmp_path: Path,
     for row in report["files"]:
         output = Path(row["output"])
         header = vzc.read_header(output.read_bytes())
-        assert (row["width"], row["height"]) == Image.open(row["input"]).size == (header.width, header.height)
+        assert (row["width"], row["height"]) == size_of(row["input"]) == (header.width, header.height)
         assert row["status"] == "ok"
         assert row["error"] is None
         assert row["iterations"] == 3

@@ -197,7 +197,7 @@ def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Pat
 
 def test_importing_the_module_loads_no_framework() -> None:
     code = (
-        "import sys, vizcomp.nets.compact_onnx\n"
+        "import sys, vizcomp.depth.compact\n"
         "print([m for m in ('torch', 'onnxruntime', 'onnx', 'PIL', 'scipy', 'tensorflow') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -207,7 +207,7 @@ def test_importing_the_module_loads_no_framework() -> None:
 def test_running_needs_no_torch() -> None:
     code = (
         "import sys\nsys.modules['torch'] = None\n"  # an import of torch would now fail
-        "import numpy as np\nfrom vizcomp.nets.compact_onnx import CompactDepth\n"
+        "import numpy as np\nfrom vizcomp.depth.compact import CompactDepth\n"
         "print(CompactDepth()(np.zeros((48, 64, 3), np.uint8)).depth.shape)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -383,7 +383,7 @@ def resident():
     with open('/proc/self/status') as file:
         return next(int(line.split()[1]) for line in file if line.startswith('VmRSS'))
 before = resident()
-from vizcomp.nets.compact_onnx import CompactDepth
+from vizcomp.depth.compact import CompactDepth
 network = CompactDepth()
 print((resident() - before) // 1024)
 """

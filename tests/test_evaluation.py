@@ -27,6 +27,8 @@ from vizcomp.vision.answers import Boxes
 from vizcomp.vision.system import corners_to_quads
 from vizcomp.vision.systems import open_system
 
+pytestmark = pytest.mark.xdist_group("evaluation")  # its fixtures cost more than its tests
+
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -155,7 +157,7 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
 
 def test_parallel_and_serial_agree(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_data, "CHUNK_SMALL", 1)
-    settings = EvalSettings(data=str(classes), baselines=("jpeg",), limit=4)
+    settings = EvalSettings(data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg",), limit=4)
     serial, parallel = run_eval(settings, jobs=1), run_eval(settings, jobs=2)
     assert timeless(serial) == timeless(parallel)
     assert serial.data["images"] == 4

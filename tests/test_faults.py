@@ -38,6 +38,8 @@ from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
+pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
+
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
 
@@ -402,6 +404,7 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
     running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, start_new_session=True)
     assert running.stdout is not None
     running.stdout.readline()
+    running.stdout.close()
     running.kill()
     running.wait()
     until = time.monotonic() + 15

@@ -22,6 +22,8 @@ from vizcomp.training.depth_scores import depth_loss, mean_map
 from vizcomp.training.loop import Progress, train
 from vizcomp.training.settings import build, read_recipe, read_saved
 
+pytestmark = pytest.mark.xdist_group("depth")  # its fixtures cost more than its tests
+
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
 
@@ -96,10 +98,27 @@ class Stop:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("after", [2, 4, 6])  # within the first member, between the two, within the second
-def test_a_resumed_run_ends_in_the_same_bits(data: Path, tmp_path: Path, after: int) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(DepthTask, settings(data), whole)
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(DepthTask, settings(data), folder)
+    return folder
+
+
+def test_a_run_gives_the_same_bits_again(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    torch.rand(7)
+    train(DepthTask, settings(data), tmp_path / "run")
+    for name in ("model.safetensors", "model.onnx", "metrics.jsonl"):
+        assert (undisturbed / name).read_bytes() == (tmp_path / "run" / name).read_bytes(), name
+
+
+# Of eight epochs: within the first member, between the two, within the second.
+AFTER = [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 6)), 7]
+
+
+@pytest.mark.parametrize("after", AFTER)
+def test_a_resumed_run_ends_in_the_same_bits(data: Path, undisturbed: Path, tmp_path: Path, after: int) -> None:
+    whole, parts = undisturbed, tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         train(DepthTask, settings(data), parts, on_progress=Stop(after))
     assert not (parts / "model.onnx").exists()
@@ -128,9 +147,8 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("after", [1, 2, 4, 7])  # in pretraining, at its end, within a fold, within the kept members
-def test_pretraining_and_folds_resume_to_the_same_bits(data: Path, classes: Path, tmp_path: Path, after: int) -> None:
-    chosen = settings(
+def with_folds(data: Path, classes: Path) -> DepthTrainSettings:
+    return settings(
         data,
         pretrain=str(classes),
         pretrain_epochs=2,
@@ -140,8 +158,22 @@ def test_pretraining_and_folds_resume_to_the_same_bits(data: Path, classes: Path
         folds=2,
         epochs=1,
     )
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(DepthTask, chosen, whole)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_folds(data: Path, classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "folds"
+    train(DepthTask, with_folds(data, classes), folder)
+    return folder
+
+
+@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 7])
+def test_pretraining_and_folds_resume_to_the_same_bits(
+    data: Path, classes: Path, undisturbed_folds: Path, tmp_path: Path, after: int
+) -> None:
+    """In pretraining, at its end, within a fold, within the kept members."""
+    chosen = with_folds(data, classes)
+    whole, parts = undisturbed_folds, tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         train(DepthTask, chosen, parts, on_progress=Stop(after))
     torch.rand(7)

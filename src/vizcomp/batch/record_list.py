@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
@@ -48,6 +49,7 @@ class Records(Sequence[Record]):
     def _spill(self) -> None:
         try:
             self._file = tempfile.TemporaryFile(prefix="vizcomp-")  # noqa: SIM115  # lives as long as the records
+            weakref.finalize(self, self._file.close)
         except OSError:  # no room for temporary files: memory it is
             self._in_memory *= 2
             return

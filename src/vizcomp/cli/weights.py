@@ -1,4 +1,4 @@
-"""`vizcomp weights`: what is bundled, cached, downloadable."""
+"""What is bundled, cached or downloadable: the commands of `weights`."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def text_importance(logits: npt.NDArray[np.floating], energy: npt.NDArray[np.flo
     """Importance from how much each place looks like lettering: what a text detector may look at, with few misses.
 
     Args:
-        logits: (h, w), from `nets.text_regions_onnx`; covers the whole photo, at any resolution.
+        logits: (h, w), from `djpeg.text_regions`; covers the whole photo, at any resolution.
         energy: (R, C) as `detail_importance` takes it: faint blocks hold no lettering that survives compression.
         size: height and width of the photo in pixels.
 

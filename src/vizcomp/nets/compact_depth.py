@@ -18,7 +18,7 @@ their standardised maps, plus a share of the mean map of all training photos. Th
 function of their spread, fitted on photos that no member was trained on (Lakshminarayanan et al., "Simple
 and scalable predictive uncertainty estimation using deep ensembles", 2017, use the spread in the same way).
 
-`training.depth` trains it, `training.export` writes it as an ONNX file, `compact_onnx` runs that file.
+`training.depth` trains it, `training.export` writes it as an ONNX file, `depth.compact` runs that file.
 """
 
 from __future__ import annotations

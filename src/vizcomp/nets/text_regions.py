@@ -8,7 +8,7 @@ Blocks are a depthwise 3x3 convolution and two pointwise ones around a shortcut 
 al., "A ConvNet for the 2020s", 2022, have this order). It finds no words and no boxes: in a few
 milliseconds it says where a text detector is likely to look, so that `djpeg` can keep bits there. Its
 teacher is such a detector (`recipes/text_regions.py`). `training.export` writes it as an ONNX file,
-`text_regions_onnx` runs that file.
+`djpeg.text_regions` runs that file.
 """
 
 from __future__ import annotations

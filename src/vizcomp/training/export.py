@@ -34,7 +34,7 @@ def export_depth(
     metadata: dict[str, str] | None = None,
     small: bool = True,
 ) -> None:
-    """Writes a depth network as one ONNX file, for `compact_onnx.CompactDepth`.
+    """Writes a depth network as one ONNX file, for `depth.compact.CompactDepth`.
 
     Args:
         states: the state dict of each member, `config.members` of them.
@@ -85,7 +85,7 @@ class _TextRegionsOfPixels(nn.Module):
 
 
 def export_text_regions(network: nn.Module, path: Path, *, metadata: dict[str, str] | None = None) -> None:
-    """Writes a `TextRegionsNet` as an ONNX file, for `text_regions_onnx.TextRegions`.
+    """Writes a `TextRegionsNet` as an ONNX file, for `djpeg.text_regions.TextRegions`.
 
     Its input is uint8 (1, H, W, 3) RGB, its output float32 (1, H / 8, W / 8) logits.
 

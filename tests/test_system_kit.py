@@ -1,0 +1,189 @@
+"""What commands rely on, for every kind of vision system: a new one joins the list and passes all of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kit import picture
+from test_vision import classifier, detector
+
+from vizcomp import vision
+from vizcomp.vision import Boxes, Classes, System
+
+pytestmark = pytest.mark.xdist_group("systems")  # each is opened once
+
+
+def torch_classifier(_folder: Path) -> System:
+    """As one of torchvision: any size, no names."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        camera = torch.nn.Conv2d(3, 4, 3, padding=1)
+        module = torch.nn.Sequential(camera, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 5))
+    module.eval().requires_grad_(False)
+    return vision.TorchClassifier("made", module, resized, (), "1", camera)
+
+
+def resized(image: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(vision.fitted(image, 16, 16).copy()).permute(2, 0, 1).float() / 255
+
+
+def torch_detector(_folder: Path) -> System:
+    """As one of torchvision: three boxes in shares of the picture, the last below the threshold of scores."""
+    import torch
+
+    def module(images: Any) -> Any:
+        height, width = images[0].shape[1:]
+        corners = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.4, 0.1, 0.9, 0.9], [0, 0, 1, 1]])
+        scale = torch.tensor([width, height, width, height])
+        return [{"boxes": corners * scale, "scores": torch.tensor([0.9, 0.8, 0.1]), "labels": torch.tensor([1, 7, 0])}]
+
+    def prepare(image: np.ndarray) -> Any:
+        return torch.from_numpy(image.copy()).permute(2, 0, 1)
+
+    return vision.TorchDetector("made", module, prepare, ("cat", "dog"), "1")
+
+
+def text(_folder: Path) -> System:
+    pytest.importorskip("rapidocr")
+    return vision.open_system("text")
+
+
+SYSTEMS: dict[str, Callable[[Path], System]] = {
+    "inception": lambda _: vision.open_system("inception"),
+    "watcher": lambda _: vision.open_system("watcher"),
+    "torch classifier": torch_classifier,
+    "torch detector": torch_detector,
+    "onnx classifier": lambda folder: vision.open_system(str(classifier(folder / "classifier.onnx"))),
+    "onnx detector": lambda folder: vision.OnnxSystem(detector(folder / "d.onnx"), vision.OnnxWords(classes=("cat", "dog"))),
+    "text": text,
+}
+SHAPES = [(32, 32), (48, 64), (7, 120), (64, 32), (1, 1)]
+
+
+@functools.cache
+def opened(name: str, folder: Path) -> System:
+    return SYSTEMS[name](folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("systems")
+
+
+@pytest.fixture(params=SYSTEMS)
+def system(request: pytest.FixtureRequest, folder: Path) -> System:
+    return opened(request.param, folder)
+
+
+@pytest.fixture
+def pictures(system: System) -> list[np.ndarray]:
+    """Of many sizes, three for the slow one; nobody may write into them."""
+    shapes = SHAPES[1::2] + SHAPES[-1:] if system.name == "text" else SHAPES
+    made = [picture(seed, *shape) for seed, shape in enumerate(shapes)]
+    for image in made:
+        image.setflags(write=False)
+    return made
+
+
+def assert_alike(one: vision.Answer, other: vision.Answer) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, Classes) and isinstance(other, Classes):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    if isinstance(one, Boxes) and isinstance(other, Boxes):
+        np.testing.assert_allclose(one.quads, other.quads, atol=1e-3)
+        assert (one.labels, one.size) == (other.labels, other.size)
+
+
+def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
+    theirs = {c for _, c in inspect.getmembers(vision, inspect.isclass) if hasattr(c, "importance") and c is not vision.System}
+    assert {type(opened(name, folder)) for name in SYSTEMS if name != "text"} | {vision.TextSystem} == theirs
+
+
+def test_it_says_who_it_is(system: System) -> None:
+    assert isinstance(system, System)
+    for words in (system.name, system.fingerprint):
+        assert isinstance(words, str)
+        assert words == words.strip() != ""
+    assert system.kind in ("classes", "boxes")
+    assert isinstance(system.classes, tuple)
+    assert len(set(system.classes)) == len(system.classes)
+    assert all(isinstance(name, str) and name for name in system.classes)
+    assert system.native >= 0
+
+
+def test_an_answer_for_each_picture_in_their_order(system: System, pictures: list[np.ndarray]) -> None:
+    answers = system.answers(pictures)
+    assert len(answers) == len(pictures)
+    assert system.answers([]) == []
+    for image, answer in zip(pictures, answers, strict=True):
+        assert answer.words()
+        (alone,) = system.answers([image])
+        assert_alike(answer, alone)
+    for answer, again in zip(answers[::-1], system.answers(pictures[::-1]), strict=True):
+        assert_alike(answer, again)
+
+
+def test_answers_are_well_formed(system: System, pictures: list[np.ndarray]) -> None:
+    for image, answer in zip(pictures, system.answers(pictures), strict=True):
+        assert isinstance(answer, Classes if system.kind == "classes" else Boxes)
+        if isinstance(answer, Classes):
+            assert answer.probabilities.dtype == np.float32
+            assert answer.probabilities.ndim == 1
+            assert answer.probabilities.min() >= 0
+            assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
+            assert answer.names == system.classes
+            assert not answer.names or len(answer.names) == len(answer.probabilities)
+        else:
+            assert answer.quads.dtype == np.float64
+            assert answer.quads.shape == (len(answer.quads), 4, 2)
+            assert np.isfinite(answer.quads).all()
+            assert answer.size == (image.shape[1], image.shape[0])
+            assert len(answer.labels) in ((0, len(answer.quads)) if not system.classes else (len(answer.quads),))
+
+
+def test_pictures_are_left_alone_and_answers_stay(system: System, pictures: list[np.ndarray]) -> None:
+    before = [image.copy() for image in pictures]
+    first = system.answers(pictures)
+    maps = [system.importance(image) for image in pictures]
+    for answer, again in zip(first, system.answers(pictures), strict=True):
+        assert_alike(answer, again)
+    for found, image in zip(maps, pictures, strict=True):
+        np.testing.assert_allclose(found, system.importance(image), atol=1e-5)
+    assert all(map(np.array_equal, before, pictures))
+
+
+def test_importance_is_a_map_in_0_to_1(system: System, pictures: list[np.ndarray]) -> None:
+    for image in pictures:
+        found = system.importance(image)
+        assert found.dtype == np.float32
+        assert found.ndim == 2
+        assert found.size > 0
+        assert np.isfinite(found).all()
+        assert found.min() >= 0
+        assert found.max() <= 1
+
+
+def test_an_answer_is_the_same_as_itself(system: System, pictures: list[np.ndarray]) -> None:
+    for answer in system.answers(pictures):
+        found = vision.compare(answer, answer, where=True)
+        assert found.same
+        assert found.score == pytest.approx(1)
+        assert found.unlike is None or len(found.unlike) == 0
+        assert vision.is_empty(answer) == (isinstance(answer, Boxes) and len(answer.quads) == 0)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_opened_again_has_the_same_fingerprint(name: str, folder: Path) -> None:
+    one, other = opened(name, folder), SYSTEMS[name](folder)
+    assert one is not other
+    assert (one.name, one.fingerprint, one.classes) == (other.name, other.fingerprint, other.classes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,13 @@ import pytest
 from kit import picture
 from test_vision import classifier, detector
 
-from vizcomp import vision
-from vizcomp.vision import Boxes, Classes, System
+import vizcomp.vision
+from vizcomp.vision.answers import Answer, Boxes, Classes, compare, is_empty
+from vizcomp.vision.onnx_systems import OnnxOptions, OnnxSystem
+from vizcomp.vision.system import System, fitted
+from vizcomp.vision.systems import open_system
+from vizcomp.vision.text_system import TextSystem
+from vizcomp.vision.torch_systems import TorchClassifier, TorchDetector
 
 pytestmark = pytest.mark.xdist_group("systems")  # each is opened once
 
@@ -28,13 +35,13 @@ def torch_classifier(_folder: Path) -> System:
         camera = torch.nn.Conv2d(3, 4, 3, padding=1)
         module = torch.nn.Sequential(camera, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 5))
     module.eval().requires_grad_(False)
-    return vision.TorchClassifier("made", module, resized, (), "1", camera)
+    return TorchClassifier("made", module, resized, (), "1", camera)
 
 
 def resized(image: np.ndarray) -> Any:
     import torch
 
-    return torch.from_numpy(vision.fitted(image, 16, 16).copy()).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(fitted(image, 16, 16).copy()).permute(2, 0, 1).float() / 255
 
 
 def torch_detector(_folder: Path) -> System:
@@ -50,21 +57,21 @@ def torch_detector(_folder: Path) -> System:
     def prepare(image: np.ndarray) -> Any:
         return torch.from_numpy(image.copy()).permute(2, 0, 1)
 
-    return vision.TorchDetector("made", module, prepare, ("cat", "dog"), "1")
+    return TorchDetector("made", module, prepare, ("cat", "dog"), "1")
 
 
 def text(_folder: Path) -> System:
     pytest.importorskip("rapidocr")
-    return vision.open_system("text")
+    return open_system("text")
 
 
 SYSTEMS: dict[str, Callable[[Path], System]] = {
-    "inception": lambda _: vision.open_system("inception"),
-    "watcher": lambda _: vision.open_system("watcher"),
+    "inception": lambda _: open_system("inception"),
+    "watcher": lambda _: open_system("watcher"),
     "torch classifier": torch_classifier,
     "torch detector": torch_detector,
-    "onnx classifier": lambda folder: vision.open_system(str(classifier(folder / "classifier.onnx"))),
-    "onnx detector": lambda folder: vision.OnnxSystem(detector(folder / "d.onnx"), vision.OnnxWords(classes=("cat", "dog"))),
+    "onnx classifier": lambda folder: open_system(str(classifier(folder / "classifier.onnx"))),
+    "onnx detector": lambda folder: OnnxSystem(detector(folder / "d.onnx"), OnnxOptions(classes=("cat", "dog"))),
     "text": text,
 }
 SHAPES = [(32, 32), (48, 64), (7, 120), (64, 32), (1, 1)]
@@ -95,7 +102,7 @@ def pictures(system: System) -> list[np.ndarray]:
     return made
 
 
-def assert_alike(one: vision.Answer, other: vision.Answer) -> None:
+def assert_alike(one: Answer, other: Answer) -> None:
     assert type(one) is type(other)
     if isinstance(one, Classes) and isinstance(other, Classes):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
@@ -105,8 +112,11 @@ def assert_alike(one: vision.Answer, other: vision.Answer) -> None:
 
 
 def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
-    theirs = {c for _, c in inspect.getmembers(vision, inspect.isclass) if hasattr(c, "importance") and c is not vision.System}
-    assert {type(opened(name, folder)) for name in SYSTEMS if name != "text"} | {vision.TextSystem} == theirs
+    theirs = set()
+    for file in pkgutil.iter_modules(vizcomp.vision.__path__, "vizcomp.vision."):
+        module = importlib.import_module(file.name)
+        theirs |= {c for _, c in inspect.getmembers(module, inspect.isclass) if hasattr(c, "importance") and c is not System}
+    assert {type(opened(name, folder)) for name in SYSTEMS if name != "text"} | {TextSystem} == theirs
 
 
 def test_it_says_who_it_is(system: System) -> None:
@@ -175,11 +185,11 @@ def test_importance_is_a_map_in_0_to_1(system: System, pictures: list[np.ndarray
 
 def test_an_answer_is_the_same_as_itself(system: System, pictures: list[np.ndarray]) -> None:
     for answer in system.answers(pictures):
-        found = vision.compare(answer, answer, where=True)
+        found = compare(answer, answer, where=True)
         assert found.same
         assert found.score == pytest.approx(1)
         assert found.unlike is None or len(found.unlike) == 0
-        assert vision.is_empty(answer) == (isinstance(answer, Boxes) and len(answer.quads) == 0)
+        assert is_empty(answer) == (isinstance(answer, Boxes) and len(answer.quads) == 0)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

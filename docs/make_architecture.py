@@ -32,13 +32,13 @@ def tree(order: tuple[str, ...]) -> str:
 
 
 def order() -> tuple[str, ...]:
-    """`ORDER` of tests/test_architecture.py."""
-    module = ast.parse((ROOT / "tests" / "test_architecture.py").read_text("utf-8"))
+    """`ORDER` of tests/whole/test_architecture.py."""
+    module = ast.parse((ROOT / "tests" / "whole" / "test_architecture.py").read_text("utf-8"))
     for node in module.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER":
             rooms: tuple[str, ...] = ast.literal_eval(node.value)
             return rooms
-    raise SystemExit("tests/test_architecture.py has no ORDER")
+    raise SystemExit("tests/whole/test_architecture.py has no ORDER")
 
 
 def page() -> str:

@@ -4,8 +4,8 @@
     python tests/fuzz/guard.py --trials 1000000 --seed 7 --kinds jpeg pack
 
 Each must end in a result or in a `VizcompError`. A crash, any other exception, more memory than the limit, or more seconds is a
-finding: its file is kept, and the run goes on after it. Trial N of a seed is always the same file. `tests/test_hostile.py` runs a
-part of this in each test run, and all of it where slow tests are asked for.
+finding: its file is kept, and the run goes on after it. Trial N of a seed is always the same file.
+`tests/whole/test_hostile.py` runs a part of this in each test run, and all of it where slow tests are asked for.
 """
 
 from __future__ import annotations

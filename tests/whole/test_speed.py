@@ -14,7 +14,7 @@ from PIL import Image
 
 from vizcomp.weights import table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # A small process of its own: Linux counts the memory of the process that started a command as the command's.

@@ -19,7 +19,7 @@ from test_architecture import ORDER
 import vizcomp
 from vizcomp import cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 LATER = ("chelsea.png", "rocket.jpg")  # samples for all commands of the README but the first
 PAGES = sorted(

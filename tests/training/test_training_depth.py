@@ -327,7 +327,7 @@ def test_settings_out_of_range_are_refused(change: dict) -> None:
 def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
     chosen = DepthTrainSettings(data="x", network=TINY, half=True)
     assert build(DepthTrainSettings, json.loads(json.dumps(dataclasses.asdict(chosen)))) == chosen
-    recipe = Path(__file__).resolve().parents[1] / "recipes" / "compact_depth.toml"
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "compact_depth.toml"
     values = read_recipe(recipe)
     values.pop("kind", None)
     assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"

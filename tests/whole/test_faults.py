@@ -451,7 +451,7 @@ def test_records_take_no_memory_however_many() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux has it")
 def test_memory_is_flat_over_twenty_thousand_inputs(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("batch_memory", Path(__file__).parents[1] / "benchmarks" / "batch_memory.py")
+    spec = importlib.util.spec_from_file_location("batch_memory", Path(__file__).parents[2] / "benchmarks" / "batch_memory.py")
     assert spec is not None
     assert spec.loader is not None
     memory = importlib.util.module_from_spec(spec)

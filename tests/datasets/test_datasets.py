@@ -33,7 +33,7 @@ from vizcomp.errors import (
 )
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:

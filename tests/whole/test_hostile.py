@@ -32,7 +32,7 @@ from vizcomp.vision.systems import open_system
 from vizcomp.vzc import packs
 from vizcomp.vzc.packs import PackReader, PackWriter
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def load_guard() -> ModuleType:

@@ -33,7 +33,7 @@ from vizcomp.training.views import corrupted, shifted_and_flipped
 pytestmark = pytest.mark.xdist_group("training")  # its fixtures cost more than its tests
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +401,7 @@ def test_the_kind_of_a_recipe(tmp_path: Path) -> None:
     assert read_values(None, None, None) == ("codec", {})
 
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 README_LINES = re.findall(r"`vizcomp train ([^`]*)`", (RECIPES / "README.md").read_text("utf-8"))
 
 

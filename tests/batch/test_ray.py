@@ -59,7 +59,7 @@ def start(nodes: int, **more: Any) -> Any:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    here = str(Path(__file__).parent)  # for the functions of `ray_tasks`
+    here = str(Path(__file__).parents[1])  # for the functions of `ray_tasks`
     if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
 

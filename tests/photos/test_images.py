@@ -26,7 +26,7 @@ from vizcomp.photos.encode import encode_depth_png16, encode_plain_jpeg
 from vizcomp.photos.frame import resize_map, stored, thumbnail, upright
 from vizcomp.photos.photo import decode_jpeg, load, load_bytes
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 @pytest.fixture(autouse=True)

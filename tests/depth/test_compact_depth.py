@@ -20,7 +20,7 @@ from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
 from vizcomp.training.export import export_depth, in_groups, quantised
 from vizcomp.weights import table
 
-SVT = Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"
+SVT = Path(__file__).resolve().parents[3] / "shared" / "data" / "svt"
 SMALL = CompactDepthConfig(channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1))
 
 
@@ -344,7 +344,7 @@ def test_the_bundled_file_is_the_one_in_the_table() -> None:
     path = table.bundled_path(row.file)
     assert path.stat().st_size <= 3_000_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
-    assert (Path(__file__).resolve().parents[1] / row.card).is_file()
+    assert (Path(__file__).resolve().parents[2] / row.card).is_file()
     beside = json.loads(path.with_suffix(".json").read_text("utf-8"))
     assert beside["sha256"] == row.sha256
     assert CompactDepthConfig.from_dict(beside["network"]) == CompactDepth().config

@@ -188,9 +188,9 @@ def _read_vzc(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
     return dataclasses.replace(item.record, width=header.width, height=header.height, pixels=header.width * header.height)
 
 
-def _found(wanted: bytes, task: DecodeTask) -> NeuralCodec:
+def _found(fingerprint: bytes, task: DecodeTask) -> NeuralCodec:
     limit_threads(task.jobs)
-    return find_model(wanted, task.settings.models)
+    return find_model(fingerprint, task.settings.models)
 
 
 def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:
@@ -200,14 +200,14 @@ def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:
     many = min(task.settings.iterations or MAX_ITERATIONS, stored[0].header.iterations)
     try:
         codec = _found(stored[0].header.model, task)
-        made = within_memory(lambda files: codec.decode_many(files, iterations=many), stored)
+        images = within_memory(lambda files: codec.decode_many(files, iterations=many), stored)
     except Exception:
         for item in group:
             if not item.company:
                 _decode_alone(item, task)
         return
     share = (time.perf_counter() - started) / len(group)
-    for item, image in zip(group, made, strict=True):
+    for item, image in zip(group, images, strict=True):
         item.pixels = image
         item.record = dataclasses.replace(item.record, seconds=item.record.seconds + share, iterations=many)
         item.step(lambda it: _write_png(it, task.settings))
@@ -216,11 +216,11 @@ def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:
 def _decode_alone(item: GroupImage, task: DecodeTask) -> None:
     def work(it: GroupImage) -> CodecRecord:
         codec = _found(vzc.read_header(it.data, max_pixels=task.settings.max_pixels).model, task)
-        found = codec.decode(
+        decoded = codec.decode(
             it.data, iterations=task.settings.iterations, max_pixels=task.settings.max_pixels, allow_truncated=True
         )
-        it.pixels = found.image
-        it.record = dataclasses.replace(it.record, iterations=found.iterations)
+        it.pixels = decoded.image
+        it.record = dataclasses.replace(it.record, iterations=decoded.iterations)
         return _write_png(it, task.settings)
 
     item.step(work)

@@ -187,7 +187,7 @@ def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeS
         with system_errors(settings.verify):
             return system.answers([np.ascontiguousarray(rgb(image))])[0]
 
-    wanted = answer(source)
+    reference = answer(source)
     file = vzc.unpack(data)
     header = file.header
 
@@ -196,7 +196,7 @@ def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeS
         return vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=header.grey)
 
     def judge(written: bytes) -> Comparison:
-        return compare(wanted, answer(codec.decode(written).image), tolerance=settings.tolerance)
+        return compare(reference, answer(codec.decode(written).image), tolerance=settings.tolerance)
 
     return vision_verify.smallest(range(1, len(file.chunks) + 1), shortened, judge)
 
@@ -237,9 +237,9 @@ def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSett
 def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
     """The record of an encoded image; writes its file where it has one of its own."""
     item.pixels = None
-    found = item.found
-    if found is not None and not found.verified:
-        reached = f"{settings.verify} answers otherwise up to iteration {found.rung} (score {found.verdict.score:.2f})"
+    verdict = item.found
+    if verdict is not None and not verdict.verified:
+        reached = f"{settings.verify} answers otherwise up to iteration {verdict.rung} (score {verdict.verdict.score:.2f})"
         item.record = dataclasses.replace(item.record, notices=(*item.record.notices, f"not verified: {reached}"))
     if item.entry is not None:
         size, iterations = len(item.entry.payload), item.entry.iterations
@@ -251,7 +251,7 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
         output_bytes=size,
         iterations=iterations,
         bpp=8 * size / item.record.pixels,
-        verified=None if found is None else found.verified,
-        verify_score=None if found is None else found.verdict.score,
-        verify_trials=0 if found is None else found.trials,
+        verified=None if verdict is None else verdict.verified,
+        verify_score=None if verdict is None else verdict.verdict.score,
+        verify_trials=0 if verdict is None else verdict.trials,
     )

@@ -84,8 +84,8 @@ def run_encode_pack(
 
 def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes) -> None:
     """The pack may be written: nothing else lies there, or it may be replaced."""
-    ours = settings.resume and log.journal is not None and log.journal.begun(key)
-    if output.exists() and not (settings.overwrite or settings.dry_run or ours):
+    begun = settings.resume and log.journal is not None and log.journal.begun(key)
+    if output.exists() and not (settings.overwrite or settings.dry_run or begun):
         raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
     if not settings.dry_run:
         check_output_folder(output.parent)

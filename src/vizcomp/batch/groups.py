@@ -190,9 +190,9 @@ def images_of(items: Sequence[Item]) -> list[GroupImage]:
 
 def outcomes_of(items: Sequence[Item], coded: Sequence[GroupImage]) -> list[Outcome[CodecRecord]]:
     """One for each item; for what was known the loop has the record."""
-    found = {id(image.file): image for image in coded}
-    known = Outcome(CodecRecord(input="", output=None, status="skipped"))
-    return [known if item.known is not None else found[id(item.file)].outcome() for item in items]
+    by_file = {id(image.file): image for image in coded}
+    unchanged = Outcome(CodecRecord(input="", output=None, status="skipped"))
+    return [unchanged if item.known is not None else by_file[id(item.file)].outcome() for item in items]
 
 
 def output_targets(

@@ -115,16 +115,16 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
     except VizcompError:
         return None
     log.give_up(item)  # its outputs are those of its images
-    known: list[tuple[int, str | None, str | None]] = []
+    entries: list[tuple[int, str | None, str | None]] = []
     broken = PackPart()
     for first in range(0, len(reader), BLOCK):
         block = range(first, min(first + BLOCK, len(reader)))
         try:
             for i in block:
                 label = reader.label(i)
-                known.append((i, reader.name(i), None if label is None else reader.classes[label]))
+                entries.append((i, reader.name(i), None if label is None else reader.classes[label]))
         except FormatError as exc:
-            known = [each for each in known if each[0] < first]
+            entries = [each for each in entries if each[0] < first]
             broken = dataclasses.replace(broken, lost=broken.lost + len(block), error=broken.error or exc)
     folder = path.with_name(path.name.removesuffix(".png"))
     source_state = None
@@ -132,7 +132,7 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
         with contextlib.suppress(OSError):
             source_state = file_state(file.path)
     done, targets = PackPart(), []
-    for i, name in _png_names(known, len(str(max(0, len(reader) - 1)))):
+    for i, name in _png_names(entries, len(str(max(0, len(reader) - 1)))):
         each = log.item(file, folder / name)
         targets.append(PackTarget(i, folder / name, each.replace, each.known is not None, each.fresh))
         if each.known is not None:
@@ -155,32 +155,32 @@ def _with_one_more(part: PackPart, width: int, height: int, iterations: int, siz
     )
 
 
-def _png_names(known: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:
+def _png_names(entries: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:
     """Where the images of a pack go, given as (number, name, class): all different, also where upper and lower case are one.
 
     A name keeps its folders, and gets the suffix .png: `a.jpg` becomes `a.png`, or `a.jpg.png` where the pack has an `a.png`. A
     class that is not among the folders of the name becomes one. An image without a name has its number for one.
     """
-    found: dict[int, PurePosixPath] = {}
+    paths: dict[int, PurePosixPath] = {}
     taken: set[str] = set()
 
-    def claim(number: int, *wanted: PurePosixPath) -> None:
-        numbered = (wanted[-1].with_name(f"{wanted[-1].stem}-{n}.png") for n in itertools.count(2))
-        for path in itertools.chain(wanted, numbered):
+    def claim(number: int, *candidates: PurePosixPath) -> None:
+        numbered = (candidates[-1].with_name(f"{candidates[-1].stem}-{n}.png") for n in itertools.count(2))
+        for path in itertools.chain(candidates, numbered):
             if (key := str(path).casefold()) not in taken:
                 taken.add(key)
-                found[number] = path
+                paths[number] = path
                 return
 
     for as_they_are in (True, False):
-        for number, name, label in known:
+        for number, name, label in entries:
             path = PurePosixPath(name if name is not None else f"{number:0{digits}}.png")
             if label is not None and f"/{label}/" not in f"/{path.parent}/":
                 path = label / path
             if (name is not None and path.suffix == ".png") != as_they_are:
                 continue
             claim(number, path.with_suffix(".png"), path.with_name(f"{path.name}.png"))
-    return [(number, found[number]) for number, _, _ in known]
+    return [(number, paths[number]) for number, _, _ in entries]
 
 
 @functools.lru_cache(maxsize=1)
@@ -230,21 +230,21 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
     """Images that are decoded together; where that fails, each alone."""
 
     def pixels_of(numbers: list[int]) -> list[Pixels]:
-        found: list[Pixels] = within_memory(lambda wanted: pack.batch(wanted, iterations=settings.iterations), numbers)
-        return found
+        portion: list[Pixels] = within_memory(lambda chosen: pack.batch(chosen, iterations=settings.iterations), numbers)
+        return portion
 
     if all(each.known for each in todo):
         return part
     root = item.root if item.root is not None else (item.target or item.file.path).parent
-    made: list[Pixels] = []
+    images: list[Pixels] = []
     with contextlib.suppress(FormatError, MemoryError):
-        made = pixels_of([each.number for each in todo])
+        images = pixels_of([each.number for each in todo])
     for at, each in enumerate(todo):
         if each.known:
             continue
         state: FileState | None = None
         try:
-            image = made[at] if made else pixels_of([each.number])[0]
+            image = images[at] if images else pixels_of([each.number])[0]
             data = encode_png(image)
             if not settings.dry_run:
                 write_atomic(each.path, data, below=root)

@@ -202,12 +202,12 @@ def _check_address(address: str) -> None:
         return  # the client has a limit of its own
     probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        found = subprocess.run(probe, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL)
+        probed = subprocess.run(probe, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as exc:
         raise _refused(f"what listens at {address} does not answer as a Ray cluster", "check --ray-address") from exc
-    if found.returncode != 0:
-        said = [line for line in found.stderr.splitlines() if line.strip()][-1:]
-        reason = said[0].strip() if said else f"exit code {found.returncode}"
+    if probed.returncode != 0:
+        said = [line for line in probed.stderr.splitlines() if line.strip()][-1:]
+        reason = said[0].strip() if said else f"exit code {probed.returncode}"
         raise _refused(f"no Ray cluster at {address}: {reason}", "use one version of Ray and of Python on all machines")
 
 
@@ -311,10 +311,10 @@ class _Run:
         room = min(self._batch_size, limit - (self._taken - self._next))
         if self._exhausted or room <= 0:
             return []
-        found = [_Tried(number, task) for number, task in itertools.islice(self._stream, room)]
-        self._taken += len(found)
-        self._exhausted = len(found) < room
-        return found
+        attempts = [_Tried(number, task) for number, task in itertools.islice(self._stream, room)]
+        self._taken += len(attempts)
+        self._exhausted = len(attempts) < room
+        return attempts
 
     # --- back
 

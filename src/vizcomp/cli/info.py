@@ -42,51 +42,51 @@ def info(
     raise typer.Exit(1 if found.problems else 0)
 
 
-def _print(found: ImageContents | PackContents, rows: list[tuple[str, str]]) -> None:
-    here = "not on this machine" if found.model_found is None else found.model_found
-    first = [("kind", f"{found.kind}, version {found.version} of the format"), ("model", f"{found.model} ({here})")]
-    print(found.path)
+def _print(about: ImageContents | PackContents, rows: list[tuple[str, str]]) -> None:
+    here = "not on this machine" if about.model_found is None else about.model_found
+    first = [("kind", f"{about.kind}, version {about.version} of the format"), ("model", f"{about.model} ({here})")]
+    print(about.path)
     for name, value in (*first, *rows):
         print(f"{name:<12}{value}")
-    for problem in found.problems:
+    for problem in about.problems:
         print(f"problem: {problem}")
-    if not found.problems:
+    if not about.problems:
         print("all checksums match")
 
 
-def _image_rows(found: ImageContents) -> list[tuple[str, str]]:
-    rows = [("size", f"{found.width}x{found.height}" + (", grey" if found.grey else ""))]
-    if found.metadata:
-        rows.append(("metadata", ", ".join(f"{name} {size} bytes" for name, size in found.metadata.items())))
-    rows.append(("iterations", str(len(found.iterations))))
-    cut = "" if found.file_bytes == found.expected_bytes else f" (its header says {found.expected_bytes})"
-    rows.append(("file", f"{found.file_bytes} bytes{cut}, {found.bpp:.4g} bits a pixel"))
-    rows.append(("overhead", f"{found.overhead_bytes} bytes, {found.header_bytes} of them the header"))
+def _image_rows(about: ImageContents) -> list[tuple[str, str]]:
+    rows = [("size", f"{about.width}x{about.height}" + (", grey" if about.grey else ""))]
+    if about.metadata:
+        rows.append(("metadata", ", ".join(f"{name} {size} bytes" for name, size in about.metadata.items())))
+    rows.append(("iterations", str(len(about.iterations))))
+    cut = "" if about.file_bytes == about.expected_bytes else f" (its header says {about.expected_bytes})"
+    rows.append(("file", f"{about.file_bytes} bytes{cut}, {about.bpp:.4g} bits a pixel"))
+    rows.append(("overhead", f"{about.overhead_bytes} bytes, {about.header_bytes} of them the header"))
     rows.append(("iteration", f"{'payload':>9}{'file so far':>13}{'bits a pixel':>14}  check"))
-    for number, each in enumerate(found.iterations, 1):
+    for number, each in enumerate(about.iterations, 1):
         rows.append((f"{number:>9}", f"{each.payload_bytes:>9}{each.total_bytes:>13}{each.bpp:>14.4g}  {each.check}"))
     return rows
 
 
-def _pack_rows(found: PackContents) -> list[tuple[str, str]]:
+def _pack_rows(about: PackContents) -> list[tuple[str, str]]:
     def counted(numbers: dict[str, int]) -> str:
         shown = [f"{name} ({count})" for name, count in list(numbers.items())[:12]]
         return ", ".join(shown) + (f" and {len(numbers) - 12} more" if len(numbers) > 12 else "")
 
-    unreadable = "" if found.readable == found.images else f", {found.images - found.readable} of them in damaged blocks"
-    rows = [("images", f"{found.images}{unreadable}")]
-    if found.sizes:
-        rows += [("sizes", counted(found.sizes)), ("iterations", counted(found.iterations))]
-    if found.classes:
-        rows.append(("classes", counted(found.classes)))
-    if found.unlabelled and found.classes:
-        rows.append(("no class", str(found.unlabelled)))
-    if found.grey:
-        rows.append(("grey", str(found.grey)))
-    rows.append(("names", str(found.named)))
-    rows.append(("file", f"{found.file_bytes} bytes, {found.payload_bytes} of them payload"))
-    if found.bytes_per_image is not None:
+    unreadable = "" if about.readable == about.images else f", {about.images - about.readable} of them in damaged blocks"
+    rows = [("images", f"{about.images}{unreadable}")]
+    if about.sizes:
+        rows += [("sizes", counted(about.sizes)), ("iterations", counted(about.iterations))]
+    if about.classes:
+        rows.append(("classes", counted(about.classes)))
+    if about.unlabelled and about.classes:
+        rows.append(("no class", str(about.unlabelled)))
+    if about.grey:
+        rows.append(("grey", str(about.grey)))
+    rows.append(("names", str(about.named)))
+    rows.append(("file", f"{about.file_bytes} bytes, {about.payload_bytes} of them payload"))
+    if about.bytes_per_image is not None:
         rows.append(
-            ("an image", f"{found.bytes_per_image:.4g} bytes" + ("" if found.bpp is None else f", {found.bpp:.4g} bits a pixel"))
+            ("an image", f"{about.bytes_per_image:.4g} bytes" + ("" if about.bpp is None else f", {about.bpp:.4g} bits a pixel"))
         )
     return rows

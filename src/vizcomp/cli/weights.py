@@ -32,13 +32,13 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
     from vizcomp.weights import cache
     from vizcomp.weights import table as weights_table
 
-    found = [_about(row) for row in weights_table.rows()]
-    found += [
+    rows = [_about(row) for row in weights_table.rows()]
+    rows += [
         {"id": p.stem, "what": "a model of yours", "state": "added", "bytes": p.stat().st_size, "path": str(p)}
         for p in cache.added()
     ]
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(rows, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
@@ -48,7 +48,7 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
         table.add_column(
             name, justify="right" if name == "size" else "left", overflow="fold", no_wrap=name not in ("licence", "what")
         )
-    for one in found:
+    for one in rows:
         size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
         table.add_row(one["id"], one["state"], size, str(one.get("sha256", ""))[:12], one.get("licence", ""), one["what"])
     console = Console()
@@ -61,20 +61,20 @@ def _about(row: Any) -> dict[str, Any]:
     from vizcomp.weights import cache
 
     state = cache.state(row)
-    known = cache.recorded(row.id)
+    record = cache.recorded(row.id)
     path = cache.place(row) if state not in ("downloadable", "missing") else None
     return {
         "id": row.id,
         "what": row.what,
         "state": state,
         "bytes": path.stat().st_size if path else row.size,
-        "sha256": row.sha256 or known.get("sha256", ""),
+        "sha256": row.sha256 or record.get("sha256", ""),
         "licence": row.licence,
         "paper": row.paper,
         "normalisation": row.normalisation,
         "accuracy": row.accuracy,
         "sources": [str(source) for source in row.sources],
-        "source": known.get("source", ""),
+        "source": record.get("source", ""),
         "path": str(path) if path else "",
     }
 
@@ -119,8 +119,8 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
         voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
         if max(figures.values()) < classifiers.LEAST_CALIBRATED:
             voice.warn("neither is near the published 94%: these are other weights, or other data than CIFAR-10")
-    known = cache.recorded(name).get("words")
-    voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if known else " assumed; --calibrate DATA chooses it"))
+    remark = cache.recorded(name).get("words")
+    voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if remark else " assumed; --calibrate DATA chooses it"))
 
 
 @app.command()

@@ -145,15 +145,15 @@ def _one_by_one(sources: Sequence[Pixels], setting: str, encode: Any, decode: An
             started = time.perf_counter()
             data = encode(source)
             middle = time.perf_counter()
-            found = decode(data)
+            image = decode(data)
             decoding += time.perf_counter() - middle
             encoding += middle - started
         except (VizcompError, OSError, ValueError) as exc:
             errors.append((index, " ".join(str(exc).split())))
-            data, found = None, None
+            data, image = None, None
         sizes.append(None if data is None else float(len(data)))
         payloads.append(None if data is None else float(payload(data)))
-        results.append(found)
+        results.append(image)
     return Sweep(setting, sizes, payloads, results, encoding, decoding, tuple(errors), series)
 
 
@@ -234,11 +234,11 @@ class DjpegCodec:
     def __init__(self, spec: str, options: dict[str, str]) -> None:
         self.name = spec
         self.series: tuple[str, ...] = (spec,)
-        known = {"guide": str, "strength": float, "table": str}
-        if strange := sorted(set(options) - set(known)):
-            raise SettingsError(f"{spec}: unknown option {strange[0]}", f"djpeg has {', '.join(known)}")
+        types = {"guide": str, "strength": float, "table": str}
+        if strange := sorted(set(options) - set(types)):
+            raise SettingsError(f"{spec}: unknown option {strange[0]}", f"djpeg has {', '.join(types)}")
         try:
-            values: dict[str, Any] = {key: known[key](value) for key, value in options.items()}
+            values: dict[str, Any] = {key: types[key](value) for key, value in options.items()}
         except ValueError as exc:
             raise SettingsError(f"{spec}: {exc}", "strength is a number in 0..1") from exc
         self._settings = DjpegSettings(**values)
@@ -261,11 +261,11 @@ class DjpegCodec:
             order = iter(prepared)
 
             def encode(_: Pixels, order: Any = order, settings: DjpegSettings = settings) -> bytes:
-                photo, found = next(order)
-                return compress(photo, settings, depth=found).data
+                photo, depth = next(order)
+                return compress(photo, settings, depth=depth).data
 
-            made = _one_by_one(sources, f"quality {quality}", encode, _opened, scan_bytes)
-            yield dataclasses.replace(made, encode_seconds=made.encode_seconds + looking)
+            sweep = _one_by_one(sources, f"quality {quality}", encode, _opened, scan_bytes)
+            yield dataclasses.replace(sweep, encode_seconds=sweep.encode_seconds + looking)
 
 
 class Recurrent:
@@ -317,17 +317,17 @@ class Recurrent:
         encoding = (time.perf_counter() - started) / codec.iterations
         bad = {index for index, _ in errors}
         good = [[i for i in members if i not in bad] for members in groups.values()]
-        for t, (found, seconds) in enumerate(self._decoded(files, list(filter(None, good)))):
+        for t, (images, seconds) in enumerate(self._decoded(files, list(filter(None, good)))):
             sizes = [None if i in bad else float(len(files[t][i])) for i in range(count)]
             loads = [None if i in bad else float(vzc.read_header(files[t][i]).payload_bytes) for i in range(count)]
             setting = f"{t + 1} iteration{'s' if t else ''}" + (f", search {self._search}" if self._search is not None else "")
-            yield Sweep(setting, sizes, loads, found, encoding * (t + 1), seconds, tuple(errors))
+            yield Sweep(setting, sizes, loads, images, encoding * (t + 1), seconds, tuple(errors))
             if len(self.series) > 1:
                 # what stands beside the payloads in a pack of `total` such images, shared out
                 beside = self._beside([p for i, p in enumerate(packed[t]) if i not in bad], t + 1, total)
-                own = [None if i in bad else float(len(packed[t][i])) for i in range(count)]
-                whole = [None if s is None else s + beside for s in own]
-                yield Sweep(setting, whole, own, found, encoding * (t + 1), seconds, tuple(errors), self.series[-1])
+                payloads = [None if i in bad else float(len(packed[t][i])) for i in range(count)]
+                whole = [None if s is None else s + beside for s in payloads]
+                yield Sweep(setting, whole, payloads, images, encoding * (t + 1), seconds, tuple(errors), self.series[-1])
 
     def _codes(self, sources: list[Pixels]) -> list[npt.NDArray[np.uint8]]:
         codec = self._codec
@@ -347,14 +347,14 @@ class Recurrent:
                     whole[i] = self._codec.decode(these[i]).image
                 yield whole, time.perf_counter() - started
             return
-        found: list[list[Pixels | None]] = [[None] * count for _ in files]
+        images: list[list[Pixels | None]] = [[None] * count for _ in files]
         started = time.perf_counter()
         for members in groups:
             for t, images_now in enumerate(self._prefixes([[these[i] for i in members] for these in files])):
                 for i, image in zip(members, images_now, strict=True):
-                    found[t][i] = image
+                    images[t][i] = image
         seconds = time.perf_counter() - started
-        for t, whole in enumerate(found, 1):
+        for t, whole in enumerate(images, 1):
             yield whole, seconds * t / len(files)  # each iteration takes as long as the next
 
     def _prefixes(self, files: list[list[bytes]]) -> list[list[Pixels]]:

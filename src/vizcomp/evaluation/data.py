@@ -86,15 +86,15 @@ def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_
         if len({*labels}) < 2:
             warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
     else:
-        found = list(find_inputs([str(path)] if path is not None else [str(_samples())]))
-        chosen = _sample(np.zeros(len(found), np.int64), settings.limit, settings.seed)
-        photos = _photos([found[i] for i in chosen], side, settings.max_pixels, skip)
-        kept = list(photos)
-        if not kept:
+        files = list(find_inputs([str(path)] if path is not None else [str(_samples())]))
+        chosen = _sample(np.zeros(len(files), np.int64), settings.limit, settings.seed)
+        photos = _photos([files[i] for i in chosen], side, settings.max_pixels, skip)
+        sources = list(photos)
+        if not sources:
             raise InputError(f"none of {len(chosen)} photos can be read", "give a folder of photos, or class folders")
-        arrays, names = (k.pixels for k in kept), [k.name for k in kept]
-        labels, classes, source = None, (), f"{len(kept)} photos"
-        sizes, jpeg, originals = [k.size for k in kept], sum(k.jpeg for k in kept), [k.original for k in kept]
+        arrays, names = (k.pixels for k in sources), [k.name for k in sources]
+        labels, classes, source = None, (), f"{len(sources)} photos"
+        sizes, jpeg, originals = [k.size for k in sources], sum(k.jpeg for k in sources), [k.original for k in sources]
     with (Path(folder) / "pixels").open("wb") as file:
         shapes, starts, at = [], [], 0
         for array in arrays:
@@ -195,8 +195,8 @@ class _Kept(NamedTuple):
     original: Path | None
 
 
-def _photos(found: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
-    for file in found:
+def _photos(files: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]) -> Iterator[_Kept]:
+    for file in files:
         try:
             photo = load(file.path, max_pixels=max_pixels)
             pixels = upright(to_srgb(photo)[0], photo.orientation)

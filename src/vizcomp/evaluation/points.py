@@ -141,10 +141,10 @@ def point_measures(points: Sequence[EvalPoint], systems: Sequence[System]) -> li
 
 
 def rate_curves(points: Sequence[EvalPoint]) -> dict[str, list[EvalPoint]]:
-    found: dict[str, list[EvalPoint]] = {}
+    curves: dict[str, list[EvalPoint]] = {}
     for point in points:
-        found.setdefault(point.codec, []).append(point)
-    return found
+        curves.setdefault(point.codec, []).append(point)
+    return curves
 
 
 def bd_rates(points: Sequence[EvalPoint], systems: Sequence[System]) -> list[dict[str, Any]]:
@@ -174,10 +174,10 @@ def _bd_rate(anchor: Sequence[EvalPoint], mine: Sequence[EvalPoint], measure: st
     if low >= high:
         return {**none, "why": "no overlap"}
     try:
-        found = bd_rate(rate_a, value_a, rate_b, value_b)
+        rate = bd_rate(rate_a, value_a, rate_b, value_b)
     except ValueError as exc:
         return {**none, "why": str(exc)}
-    return {"bd_rate": found, "overlap": [low, high], "why": ""} if math.isfinite(found) else {**none, "why": "no overlap"}
+    return {"bd_rate": rate, "overlap": [low, high], "why": ""} if math.isfinite(rate) else {**none, "why": "no overlap"}
 
 
 def bytes_at(points: Sequence[EvalPoint], measure: str, level: float) -> float | None:
@@ -219,14 +219,14 @@ def bytes_at_levels(
         for share in LEVELS:
             for mine in (c for c, some in curves.items() if some[0].ours):
                 for anchor in (c for c, some in curves.items() if not some[0].ours):
-                    ours, theirs = (bytes_at(curves[c], measure, share * top) for c in (mine, anchor))
-                    saving = None if ours is None or theirs is None else 1 - ours / theirs
+                    our_bytes, theirs = (bytes_at(curves[c], measure, share * top) for c in (mine, anchor))
+                    saving = None if our_bytes is None or theirs is None else 1 - our_bytes / theirs
                     rows.append(
                         {
                             "measure": measure,
                             "level": share * top,
                             "codec": mine,
-                            "bytes": ours,
+                            "bytes": our_bytes,
                             "anchor": anchor,
                             "anchor_bytes": theirs,
                             "saving": saving,

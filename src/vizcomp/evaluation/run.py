@@ -61,14 +61,14 @@ def run_eval(
     with _place_for_images(output if engine.startswith("ray") else None, dry_run) as folder:
         data = read_data(settings, folder, side, systems[0], on_skip)
         _check_labels(data, systems)
-        kept = None if output is None or dry_run else Journal(output, {})
+        journal = None if output is None or dry_run else Journal(output, {})
         try:
-            if kept is not None and not resume:
-                kept.forget()
-            return _evaluated(settings, data, systems, opened, jobs, engine, on_progress, kept)
+            if journal is not None and not resume:
+                journal.forget()
+            return _evaluated(settings, data, systems, opened, jobs, engine, on_progress, journal)
         finally:
-            if kept is not None:
-                kept.close()
+            if journal is not None:
+                journal.close()
             mapped_pixels.cache_clear()
 
 
@@ -79,13 +79,13 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
         with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
             yield folder
         return
-    made = not shared.exists()
+    new_folder = not shared.exists()
     check_output_folder(shared)
     try:
         with tempfile.TemporaryDirectory(prefix=".vizcomp-", dir=shared.absolute()) as folder:
             yield folder
     finally:
-        if made and dry_run:
+        if new_folder and dry_run:
             with contextlib.suppress(OSError):
                 shared.rmdir()
 
@@ -93,8 +93,8 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
 def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[list[str], int]:
     """Codecs and baselines, and the side to which all images are cut: that of the first system or codec that has one."""
     side = systems[0].native
-    ours = settings.codecs or (("cifar",) if side == 32 else ("djpeg",))
-    named = [*ours, *settings.baselines]
+    codecs = settings.codecs or (("cifar",) if side == 32 else ("djpeg",))
+    named = [*codecs, *settings.baselines]
     natives = {name: worker_codec(name).native for name in named}
     side = side or next((n for n in natives.values() if n), 0)
     for name, native in natives.items():
@@ -109,8 +109,8 @@ def _check_labels(data: EvalData, systems: Sequence[System]) -> None:
     """Labels are of use where the first system's classes are theirs; otherwise agreement is what there is."""
     if data.labels is None:
         return
-    known = [s for s in systems if s.kind == "classes" and s.classes]
-    fit = [s.name for s in known if set(data.classes) <= set(s.classes)]
+    classifiers = [s for s in systems if s.kind == "classes" and s.classes]
+    fit = [s.name for s in classifiers if set(data.classes) <= set(s.classes)]
     for system in systems:
         if system.kind == "classes" and system.name not in fit:
             what = "does not name its classes" if not system.classes else "knows other classes than the data"

@@ -84,10 +84,10 @@ def warnings_of(
     systems: Sequence[System],
 ) -> list[str]:
     warnings = []
-    for system, found in zip(systems, answers, strict=True):
-        if empty := sum(no_answer(a) for a in found):
+    for system, some in zip(systems, answers, strict=True):
+        if empty := sum(no_answer(a) for a in some):
             warnings.append(
-                f"{system.name} finds nothing on {empty:,} of {len(found):,} sources: "
+                f"{system.name} finds nothing on {empty:,} of {len(some):,} sources: "
                 "a result there is the same if it finds nothing too."
             )
     if errors:
@@ -111,13 +111,13 @@ def study_points(data: EvalData, systems: Sequence[System]) -> list[dict[str, An
 
 
 def package_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("vizcomp", "torch", "numpy", "pillow", "onnxruntime", "torchvision", "rapidocr"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def example_gallery(
@@ -134,8 +134,8 @@ def example_gallery(
     name, point, one = curve[len(curve) // 2] if name_is_photo(curve[0][0]) else curve[0]
 
     def score(row: ImageResult) -> float:
-        found = [c.score for c in row.comparisons if c is not None]
-        return sum(found) / len(found) if found else 0.0
+        scores = [c.score for c in row.comparisons if c is not None]
+        return sum(scores) / len(scores) if scores else 0.0
 
     worst = sorted(one.rows, key=lambda r: (score(r), r.index))[:GALLERY]
     codec = worker_codec(name)
@@ -149,13 +149,13 @@ def example_gallery(
         source = data.image(row.index)
         if result is None:
             continue
-        words: dict[str, tuple[str, str, bool]] = {}
+        texts: dict[str, tuple[str, str, bool]] = {}
         boxes: dict[str, Any] = {}
-        for system, found in zip(systems, answers, strict=True):
-            before, after = found[row.index], system_answers(system, [result], [], _NO_TASK)[0]
+        for system, scores in zip(systems, answers, strict=True):
+            before, after = scores[row.index], system_answers(system, [result], [], _NO_TASK)[0]
             if before is None or after is None:
                 continue
-            words[system.name] = before.words(), after.words(), compare(before, after).same
+            texts[system.name] = before.words(), after.words(), compare(before, after).same
             if isinstance(before, Boxes) and isinstance(after, Boxes):
                 scale = np.array([source.shape[1], source.shape[0]], float)
                 boxes[system.name] = tuple(
@@ -170,7 +170,7 @@ def example_gallery(
                 source_bytes=round(data.about["source_bytes_per_image"] or 0),
                 source=_picture(source),
                 result=_picture(result),
-                answers=words,
+                answers=texts,
                 boxes=boxes,
                 score=score(row),
             )

@@ -135,11 +135,13 @@ def work_on_chunk(task: ChunkTask) -> ChunkResult:
             for i, r in enumerate(sweep.results)
         ]
         new = [i for i, key in enumerate(keys) if key and key not in seen]
-        found = [system_answers(s, [r for i in new if (r := sweep.results[i]) is not None], errors, task) for s in systems]
+        answers_after = [
+            system_answers(s, [r for i in new if (r := sweep.results[i]) is not None], errors, task) for s in systems
+        ]
         for at, i in enumerate(new):
             result = sweep.results[i]
             assert result is not None
-            seen[keys[i]] = _judged(sources[i], result, [f[at] for f in found], [r[i] for r in task.reference])
+            seen[keys[i]] = _judged(sources[i], result, [f[at] for f in answers_after], [r[i] for r in task.reference])
         rows = tuple(
             ImageResult(task.chosen[i], float(sweep.sizes[i] or 0), float(sweep.payloads[i] or 0), *seen[key])
             for i, key in enumerate(keys)
@@ -172,14 +174,14 @@ def system_answers(system: System, pictures: Sequence[Pixels], errors: list[str]
     try:
         return tuple(system.answers(pictures))
     except Exception:  # a user's own model may throw anything
-        found: list[Answer | None] = []
+        answers: list[Answer | None] = []
         for picture in pictures:
             try:
-                found += system.answers([picture])
+                answers += system.answers([picture])
             except Exception as exc:
                 errors.append(f"{system.name} fails on an image: {' '.join(str(exc).split())[:200] or type(exc).__name__}")
-                found.append(None)
-        return tuple(found)
+                answers.append(None)
+        return tuple(answers)
 
 
 def crashed_chunk(task: ChunkTask) -> ChunkResult:

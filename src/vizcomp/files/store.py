@@ -43,17 +43,17 @@ def parse_place(text: str | os.PathLike[str]) -> AnyPath:
         SettingsError: a scheme that we do not know, no bucket, `file://` of another machine.
     """
     name = os.fspath(text)
-    found = _URL.fullmatch(name)
-    if found is None or os.path.lexists(name):
+    match = _URL.fullmatch(name)
+    if match is None or os.path.lexists(name):
         return Path(name)
-    scheme, rest = found[1].lower(), found[2]
+    scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
         if not rest.startswith("/"):
             raise SettingsError(f"{name!r} names a machine", "write file:///PATH, with three slashes")
         return Path(rest)
     if scheme not in SCHEMES:
-        known = ", ".join(f"{s}://" for s in ("file", *SCHEMES))
-        raise SettingsError(f"{scheme}:// is no storage that is known here", f"use {known} or a local path")
+        schemes = ", ".join(f"{s}://" for s in ("file", *SCHEMES))
+        raise SettingsError(f"{scheme}:// is no storage that is known here", f"use {schemes} or a local path")
     bucket, _, key = rest.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bucket):
         raise SettingsError(f"{name!r} names no bucket", f"write {scheme}://BUCKET/KEY")
@@ -148,10 +148,10 @@ class StorePath:
     def _info(self) -> dict[str, Any] | None:
         with _errors(self):
             try:
-                found: dict[str, Any] = _system(self.scheme).info(self._name if self.key else self.bucket)
+                info: dict[str, Any] = _system(self.scheme).info(self._name if self.key else self.bucket)
             except FileNotFoundError:
                 return None
-            return found
+            return info
 
     def exists(self) -> bool:
         """Whether there is such an object; the answer of the moment when its task was handed out, where that was kept."""

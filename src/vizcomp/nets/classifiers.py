@@ -172,7 +172,7 @@ def load_published(path: Path, year: str) -> Classifier:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other pickle protocols than torch's own: it reads them or refuses them
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:  # its own words advise to let the file run code
         raise ModelError(
             f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint
@@ -181,17 +181,19 @@ def load_published(path: Path, year: str) -> Classifier:
         raise ModelError(
             f"{path} cannot be read as a state dict: {(str(exc) or 'it ends too early').splitlines()[0].partition('. ')[0]}", hint
         ) from exc
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a whole checkpoint
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):  # a whole checkpoint
+        weights = weights["state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise ModelError(f"{path} holds no state dict", hint)
-    own = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
-    found = {n: v for n, v in _without_prefix(found).items() if not n.endswith("num_batches_tracked")}
+    state = {n: v for n, v in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    weights = {n: v for n, v in _without_prefix(weights).items() if not n.endswith("num_batches_tracked")}
     wrong = {
-        "missing": sorted(own.keys() - found.keys()),
-        "extra": sorted(map(str, found.keys() - own.keys())),
+        "missing": sorted(state.keys() - weights.keys()),
+        "extra": sorted(map(str, weights.keys() - state.keys())),
         "of another shape": [
-            f"{n} {tuple(found[n].shape)} for {tuple(own[n].shape)}" for n in own if n in found and found[n].shape != own[n].shape
+            f"{n} {tuple(weights[n].shape)} for {tuple(state[n].shape)}"
+            for n in state
+            if n in weights and weights[n].shape != state[n].shape
         ],
     }
     if any(wrong.values()):
@@ -201,7 +203,7 @@ def load_published(path: Path, year: str) -> Classifier:
             if names
         ]
         raise ModelError(f"{path} is not Inception v3 for CIFAR-10; {'; '.join(said)}", hint)
-    network.load_state_dict({n: v.float() for n, v in found.items()}, strict=False)
+    network.load_state_dict({n: v.float() for n, v in weights.items()}, strict=False)
     return Classifier(network, CIFAR_CLASSES, {"architecture": "inception-full"}).eval().requires_grad_(False)
 
 
@@ -223,8 +225,8 @@ def check_published(path: Path) -> None:
 
 def year_of(name: str) -> str:
     """The normalisation that is kept with the cached copy of a published classifier; that of 2021 where nobody knows."""
-    known = str(cache.recorded(name).get("words", ""))
-    return known if known in DEVIATIONS else "2021"
+    remark = str(cache.recorded(name).get("words", ""))
+    return remark if remark in DEVIATIONS else "2021"
 
 
 def calibrate(name: str, images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> dict[str, float]:

@@ -72,8 +72,8 @@ class RecurrentConfig:
     native: int = 0
 
     def __post_init__(self) -> None:
-        def refuse(words: str) -> None:
-            raise SettingsError(f"codec network: {words}")
+        def refuse(reason: str) -> None:
+            raise SettingsError(f"codec network: {reason}")
 
         if not 0.01 <= self.width <= 4:
             refuse(f"width {self.width} is not in 0.01..4")
@@ -253,10 +253,10 @@ class RecurrentCodec(nn.Module):
         self.decoder = nn.ModuleList()
         for index, (channels, up, hidden) in enumerate(config.decoder):
             last = index == len(config.decoder) - 1
-            own = n(channels, up * up)
-            self.decoder.append(ConvLSTM(outs, own, 1, hidden))
+            residual = n(channels, up * up)
+            self.decoder.append(ConvLSTM(outs, residual, 1, hidden))
             # With a last factor above 2 few channels would be left for a pixel: there the convolution comes first.
-            outs = own if last and up > 2 else own // (up * up)
+            outs = residual if last and up > 2 else residual // (up * up)
         up = config.decoder[-1][1]
         self.exit: nn.Module
         if up > 2:

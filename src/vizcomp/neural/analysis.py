@@ -78,25 +78,25 @@ class Analyser:
 
         with torch.no_grad():
             source = to_tensor(images)
-            given = wanted = None
+            told = logits = None
             if self._words.get("classifier"):
-                wanted = self._answers(source)
-            if self._network.config.given and wanted is not None:
-                given = torch.log_softmax(wanted, 1).clamp_min(-10)
+                logits = self._answers(source)
+            if self._network.config.given and logits is not None:
+                told = torch.log_softmax(logits, 1).clamp_min(-10)
             state = self._network.start((len(images), *source.shape[-2:]))
             codes: list[Bits] = []
             for _ in range(many):
-                values, encoder = self._network.analyse(source, state, given)
+                values, encoder = self._network.analyse(source, state, told)
                 bits = values > 0
                 if candidates:
-                    bits = self._searched(values, source, state, wanted, codes, candidates)
+                    bits = self._searched(values, source, state, logits, codes, candidates)
                 after = self._network.synthesise(bits * 2.0 - 1.0, state)
-                if mend and wanted is not None:
-                    lost = torch.nonzero(self._answers(as_shown(after.image)).argmax(1) != wanted.argmax(1))[:, 0]
+                if mend and logits is not None:
+                    lost = torch.nonzero(self._answers(as_shown(after.image)).argmax(1) != logits.argmax(1))[:, 0]
                     if len(lost):
                         few = picked(state, lost)
                         earlier = [plane[lost.numpy()] for plane in codes]
-                        bits[lost] = self._restored(bits[lost], values[lost], source[lost], few, wanted[lost], earlier, mend)
+                        bits[lost] = self._restored(bits[lost], values[lost], source[lost], few, logits[lost], earlier, mend)
                         put_state(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
                 state = after._replace(encoder=encoder)
                 codes.append(bits.numpy().astype(np.uint8))
@@ -104,15 +104,15 @@ class Analyser:
 
     def _restored(
         self,
-        own: torch.Tensor,
+        bits: torch.Tensor,
         values: torch.Tensor,
         source: torch.Tensor,
         state: CodecState,
-        wanted: torch.Tensor,
+        logits: torch.Tensor,
         before: list[Bits],
         candidates: int,
     ) -> torch.Tensor:
-        """Bits near `own` that decode to an image with the wanted answer, where that is found: bool as `values`.
+        """Bits near `bits` that decode to an image with the wanted answer, where that is found: bool as `values`.
 
         Rounds of a few candidates each, the best so far with some bits turned, the more likely the less sure the encoder was of
         them. An image is done once a round has a candidate with the answer; without one its own bits stay. The random
@@ -122,7 +122,7 @@ class Analyser:
 
         from vizcomp.neural.search import picked, squared
 
-        result, base = own.clone(), own.clone()
+        result, base = bits.clone(), bits.clone()
         score = torch.full((len(values),), torch.inf)
         todo = torch.arange(len(values))
         generator = torch.Generator().manual_seed(0)
@@ -134,7 +134,7 @@ class Analyser:
             flat = trial.flatten(0, 1)
             image = as_shown(self._network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image)
             earlier = [plane[which.numpy()] for plane in before]
-            scores, same = self._cost(image, flat, wanted[which], earlier, MEND_TASK)
+            scores, same = self._cost(image, flat, logits[which], earlier, MEND_TASK)
             scores = (scores + squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
             same = same.view(-1, ROUND)
             least, which = torch.where(same, scores, torch.inf).min(1)
@@ -154,7 +154,7 @@ class Analyser:
         values: torch.Tensor,
         source: torch.Tensor,
         state: CodecState,
-        wanted: torch.Tensor | None,
+        logits: torch.Tensor | None,
         before: list[Bits],
         candidates: int,
     ) -> torch.Tensor:
@@ -163,7 +163,7 @@ class Analyser:
         from vizcomp.neural.search import JOINT, SINGLES, improved, squared
 
         def cost(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-            answers = None if wanted is None else wanted[which]
+            answers = None if logits is None else logits[which]
             earlier = [plane[which.numpy()] for plane in before]
             return self._cost(as_shown(image), trial, answers, earlier, self.search.task)[0]
 
@@ -180,14 +180,14 @@ class Analyser:
         return best
 
     def _cost(
-        self, image: torch.Tensor, bits: torch.Tensor, wanted: torch.Tensor | None, before: list[Bits], task: float
+        self, image: torch.Tensor, bits: torch.Tensor, logits: torch.Tensor | None, before: list[Bits], task: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What counts for N candidates beside their error, and whether the classifier's answer is the wanted one.
 
         Args:
             image: what they decode to, (N, 3, H, W), as it is shown.
             bits: bool (N, bits, rows, columns).
-            wanted: the classifier's logits on the sources, (N, classes).
+            logits: the classifier's logits on the sources, (N, classes).
             before: the bits of each iteration before, N of each.
             task: weight of the divergence.
 
@@ -198,14 +198,14 @@ class Analyser:
         from torch.nn import functional as F
 
         total, same = torch.zeros(len(image)), torch.ones(len(image), dtype=torch.bool)
-        if wanted is not None and task:
-            found = F.softmax(self._answers(image), 1)
-            same = found.argmax(1) == wanted.argmax(1)
+        if logits is not None and task:
+            answer = F.softmax(self._answers(image), 1)
+            same = answer.argmax(1) == logits.argmax(1)
             if not self._mirrors():
                 # the mean over the image and its mirror image: less of what only this classifier sees in only this image
-                found = (found + F.softmax(self._answers(image.flip(-1)), 1)) / 2
-            target = F.log_softmax(wanted, 1)
-            total = total + task * (target.exp() * (target - found.clamp_min(1e-6).log())).sum(1)
+                answer = (answer + F.softmax(self._answers(image.flip(-1)), 1)) / 2
+            target = F.log_softmax(logits, 1)
+            total = total + task * (target.exp() * (target - answer.clamp_min(1e-6).log())).sum(1)
         if self.search.rate:
             cost = coding.cost_bits_batch(self._context, bits.numpy().astype(np.uint8), before)
             total = total + self.search.rate * torch.from_numpy(cost).float()

@@ -119,12 +119,12 @@ class NeuralCodec:
             network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
         except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: they may be anything
             raise ModelError(f"{path}: its configuration is invalid: {' '.join(str(exc).split())}", MODEL_HINT) from exc
-        own = network.state_dict()
+        state = network.state_dict()
         arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
-        if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(own):
+        if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(state):
             raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
         try:
-            network.load_state_dict({k: tensors[k].float() for k in own})
+            network.load_state_dict({k: tensors[k].float() for k in state})
         except RuntimeError as exc:
             raise ModelError(f"{path}: {first_line(exc)}", MODEL_HINT) from exc
         context = coding.ContextModel.from_arrays(arrays) if arrays else coding.ContextModel.flat(network.config.bits)
@@ -194,10 +194,10 @@ class NeuralCodec:
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
         for inner, outer in tiles(rows, columns, TILE // block, -(-REACH // block)):
             part = cut(image, outer, block)
-            found = self._analyser.bits(part[None], many, candidate_count(search))
+            planes = self._analyser.bits(part[None], many, candidate_count(search))
             at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
-            for plane, own in zip(codes, found, strict=True):
-                plane[:, inner[0], inner[1]] = own[0][:, at[0], at[1]]
+            for plane, tile in zip(codes, planes, strict=True):
+                plane[:, inner[0], inner[1]] = tile[0][:, at[0], at[1]]
         return codes
 
     def codes_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
@@ -314,14 +314,16 @@ class NeuralCodec:
 
         count, _, rows, columns = codes[0].shape
         step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
-        made = [np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8) for _ in codes[first - 1 :]]
+        images = [
+            np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8) for _ in codes[first - 1 :]
+        ]
         with torch.inference_mode():
             for start in range(0, count, step):
                 planes = [torch.from_numpy(c[start : start + step]).float() * 2 - 1 for c in codes]
                 for t, image in enumerate(self._network.decode_each(planes), 1):
                     if t >= first:
-                        made[t - first][start : start + step] = to_pixels(image)
-        return made
+                        images[t - first][start : start + step] = to_pixels(image)
+        return images
 
     def decode_payloads(
         self, payloads: Sequence[bytes], height: int, width: int, iterations: int, *, stop: int | None = None

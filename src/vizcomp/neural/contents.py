@@ -226,17 +226,17 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
     )
 
 
-def _model_here(wanted: bytes, given: Sequence[Path]) -> str | None:
+def _model_here(fingerprint: bytes, models: Sequence[Path]) -> str | None:
     """Name or path of the codec with a fingerprint. A given file that is none is an error; another is passed over."""
-    for path in given:
-        if saved_fingerprint(path) == wanted:
+    for path in models:
+        if saved_fingerprint(path) == fingerprint:
             return printable(path)
     for name in MODELS:
         with contextlib.suppress(ModelError):
-            if saved_fingerprint(table.bundled_path(f"{name}.safetensors")) == wanted:
+            if saved_fingerprint(table.bundled_path(f"{name}.safetensors")) == fingerprint:
                 return name
     for path in sorted(cache.model_folder().glob("*.safetensors")):
         with contextlib.suppress(ModelError):
-            if saved_fingerprint(path) == wanted:
+            if saved_fingerprint(path) == fingerprint:
                 return printable(path)
     return None

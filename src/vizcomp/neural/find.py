@@ -13,16 +13,16 @@ from vizcomp.vzc import image as vzc
 from vizcomp.weights import cache, table
 
 
-def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
+def find_model(fingerprint: bytes, models: Sequence[str | Path] = ()) -> NeuralCodec:
     """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache folder.
 
     Raises:
         WeightsMissingError: none has it.
         ModelError: a given file is no codec.
     """
-    for name in given:
+    for name in models:
         codec = _loaded(str(name))
-        if codec.fingerprint == wanted:
+        if codec.fingerprint == fingerprint:
             return codec
     others: list[str] = [*MODELS, *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors")))]
     for other in others:
@@ -30,11 +30,11 @@ def find_model(wanted: bytes, given: Sequence[str | Path] = ()) -> NeuralCodec:
             codec = _loaded(other)
         except ModelError:  # a damaged file in the cache must not hide the others
             continue
-        if codec.fingerprint == wanted:
+        if codec.fingerprint == fingerprint:
             return codec
     raise WeightsMissingError(
-        f"the model {wanted.hex()} that wrote this file is not here",
-        table.where_former(wanted.hex())
+        f"the model {fingerprint.hex()} that wrote this file is not here",
+        table.where_former(fingerprint.hex())
         or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
     )
 

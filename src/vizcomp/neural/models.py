@@ -59,8 +59,8 @@ def saved_fingerprint(path: Path) -> bytes:
 
 def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: coding.ContextModel) -> bytes:
     digest = hashlib.sha256()
-    known = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
-    digest.update(json.dumps({k: config[k] for k in known}, sort_keys=True).encode())
+    fields = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
+    digest.update(json.dumps({k: config[k] for k in fields}, sort_keys=True).encode())
     for name, value in sorted(arrays.items()):
         if name.startswith(("entrances.", "decoder.", "exit.")):
             half = value.astype("<f2" if value.ndim >= 2 else "<f4")

@@ -108,10 +108,10 @@ def improved(
         alone, order = alone.permute(1, 2, 0).sort(2)  # the best first
         most = most.gather(2, order)
         trials = [bits, *(_turned(bits, most[:, :, :many], alone[:, :, :many] < 0) for many in (1, *joint))]
-        found, costs = _tried(network, trials, source, state, error, cost)  # (K, N, cells), (K, N)
+        errors, costs = _tried(network, trials, source, state, error, cost)  # (K, N, cells), (K, N)
         if cost is not None:
-            found = (found.sum(2) + costs)[:, :, None].expand_as(found)
-        best = found.argmin(0)  # (N, cells); of equals the first, which is what there was
+            errors = (errors.sum(2) + costs)[:, :, None].expand_as(errors)
+        best = errors.argmin(0)  # (N, cells); of equals the first, which is what there was
         result = bits.clone()
         for k, trial in enumerate(trials[1:], 1):
             result = torch.where(_of_cells(best == k, bits), trial, result)
@@ -139,8 +139,8 @@ def _tried(
         which = torch.arange(n, device=source.device).repeat(len(part))  # the images in turn, as they stand in `part`
         flat = part.flatten(0, 1)
         image = network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image
-        own = _in_cells(error(image, source[which]), network.config.block)
-        errors.append(own.view(len(part), n, -1))
+        cells = _in_cells(error(image, source[which]), network.config.block)
+        errors.append(cells.view(len(part), n, -1))
         more = torch.zeros(len(which)) if cost is None else cost(image, flat, which)
         costs.append(more.view(len(part), n))
     return torch.cat(errors), torch.cat(costs).to(source.device)

@@ -101,8 +101,8 @@ class ContextModel:
             if name != "channels":
                 array = getattr(self, name)
                 if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != dimensions:
-                    wanted = f"{np.dtype(dtype)} in {dimensions} dimensions"
-                    raise ModelError(f"context model: {name} is not {wanted}", _BAD_MODEL)
+                    form = f"{np.dtype(dtype)} in {dimensions} dimensions"
+                    raise ModelError(f"context model: {name} is not {form}", _BAD_MODEL)
                 array = np.ascontiguousarray(array).copy()  # a model never changes, whatever becomes of the caller's array
                 array.flags.writeable = False
                 object.__setattr__(self, name, array)
@@ -136,9 +136,9 @@ class ContextModel:
             raise ModelError("context model: a reference is out of range", _BAD_MODEL)
         if (channel >= limits[iteration + 1]).any():
             raise ModelError("context model: a reference to a channel that is not there", _BAD_MODEL)
-        own = np.repeat(np.arange(slots), self.lengths.sum(1, dtype=np.int64))
+        owner = np.repeat(np.arange(slots), self.lengths.sum(1, dtype=np.int64))
         slot = np.array([-1, *self.starts])[iteration + 1] + channel
-        if not ((slot < own) | ((slot == own) & ((dy < 0) | ((dy == 0) & (dx < 0))))).all():
+        if not ((slot < owner) | ((slot == owner) & ((dy < 0) | ((dy == 0) & (dx < 0))))).all():
             raise ModelError("context model: a reference to a bit that is not coded yet", _BAD_MODEL)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -286,10 +286,10 @@ def decode_batch(
     if len(data) * end * rows * columns > max_bits:
         raise TooLargeError(f"{len(data) * end * rows * columns} bits are more than the limit of {max_bits}", _BAD_DATA)
     bits = np.zeros((len(data), end, rows, columns), np.uint8)
-    for t, known in enumerate(previous):
-        if known.dtype not in (np.uint8, np.bool_) or known.shape != (len(data), model.channels[t], rows, columns):
-            raise ValueError(f"decode: planes of iteration {t} are {known.dtype} {known.shape}")
-        bits[:, model.starts[t] : model.starts[t + 1]] = known
+    for t, plane in enumerate(previous):
+        if plane.dtype not in (np.uint8, np.bool_) or plane.shape != (len(data), model.channels[t], rows, columns):
+            raise ValueError(f"decode: planes of iteration {t} are {plane.dtype} {plane.shape}")
+        bits[:, model.starts[t] : model.starts[t + 1]] = plane
     raw = raw_bytes(model, first, last, grid)
     for i, one in enumerate(data):
         if len(one) > raw:

@@ -273,8 +273,8 @@ def fit(codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets: in
             raise ValueError(f"fit: image {i} has planes of {shapes}")
         images.append(np.concatenate(one).astype(np.uint8))
     order = np.random.default_rng(seed).permutation(len(images)).tolist()
-    kept = np.cumsum([images[i].size for i in order]) <= _MOST_BITS
-    images = [images[i] for i in order[: max(1, int(kept.sum()))]]
+    fits = np.cumsum([images[i].size for i in order]) <= _MOST_BITS
+    images = [images[i] for i in order[: max(1, int(fits.sum()))]]
     if not adaptive or len(images) < 8:
         return _assembled(channels, _fit(images, channels, sets, seed), sets)
     held, rest = images[: len(images) // 8], images[len(images) // 8 :]

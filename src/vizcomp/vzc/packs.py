@@ -396,9 +396,9 @@ class PackReader:
             FormatError: no image of a good block has it, and some blocks are damaged; or two images have the same name.
         """
         hashes, images = self._index or self._make_index()
-        wanted = hash(name)
-        for at in range(int(np.searchsorted(hashes, wanted)), len(hashes)):
-            if hashes[at] != wanted:
+        digest = hash(name)
+        for at in range(int(np.searchsorted(hashes, digest)), len(hashes)):
+            if hashes[at] != digest:
                 break
             if self.name(int(images[at])) == name:
                 return int(images[at])

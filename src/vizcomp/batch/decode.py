@@ -55,7 +55,7 @@ class DecodeTask:
     jobs: int = 0
 
     def again(self) -> DecodeTask:
-        """As `loop.Task`."""
+        """As `items.Task`."""
         return dataclasses.replace(self, items=replacing(self.items))
 
 

@@ -38,7 +38,7 @@ class DepthTask:
     metric: bool = False
 
     def again(self) -> DepthTask:
-        """As `loop.Task`."""
+        """As `items.Task`."""
         return dataclasses.replace(self, items=replacing(self.items))
 
 

@@ -53,7 +53,7 @@ class EncodeTask:
     jobs: int = 0
 
     def again(self) -> EncodeTask:
-        """As `loop.Task`."""
+        """As `items.Task`."""
         return dataclasses.replace(self, items=replacing(self.items))
 
 

@@ -94,7 +94,7 @@ class Outcome(Generic[Record]):
         written: the output that a later run may reuse; None where there is nothing to reuse.
         payload: what is to be remembered of an item that has no output of its own.
         extra: anything else that the verb's own code wants to see.
-        source_state, written_state: of the files, as `journal.state`; the loop fills them in, in the worker.
+        source_state, written_state: of the files, as `read.file_state`; the loop fills them in, in the worker.
     """
 
     record: Record

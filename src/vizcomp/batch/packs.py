@@ -55,7 +55,7 @@ class PackTask:
         return (self.item,)
 
     def again(self) -> PackTask:
-        """As `loop.Task`."""
+        """As `items.Task`."""
         return dataclasses.replace(self, targets=tuple(t._replace(replace=t.replace or t.fresh) for t in self.targets))
 
 

@@ -82,7 +82,7 @@ def read_picture(data: bytes, size: int) -> Pixels:
 def _small_picture(data: bytes) -> Pixels | None:
     """The plain case, quickly: a small JPEG or PNG without anything odd. None for all others, the broken ones too.
 
-    The checks of `images.load_bytes` cost more time than such a picture itself, 50,000 times.
+    The checks of `photo.load_bytes` cost more time than such a picture itself, 50,000 times.
     """
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
@@ -108,7 +108,7 @@ def _small_picture(data: bytes) -> Pixels | None:
 
 
 def upright_rgb(data: bytes) -> Pixels:
-    """Any picture as displayed: uint8 (H, W, 3), C-contiguous. Errors as `images.load_bytes`."""
+    """Any picture as displayed: uint8 (H, W, 3), C-contiguous. Errors as `photo.load_bytes`."""
     photo = load_bytes(data, "the file")
     pixels = upright(photo.pixels, photo.orientation)
     if pixels.ndim == 2:

@@ -33,7 +33,7 @@ class DenseNetworkDepth:
     """Depth from DenseDepth, the published network of the study of 2020 or a user's own training of it.
 
     Args:
-        size: at which a photo goes through: "auto", "full" or "WIDTHxHEIGHT"; see `nets.densedepth.working_size`.
+        size: at which a photo goes through: "auto", "full" or "WIDTHxHEIGHT"; see `densedepth.working_size`.
         flip: take the mean with the mirrored photo's answer, which takes twice as long.
     """
 

@@ -115,7 +115,7 @@ class StorePath:
         return self.key if not self.key or self.key.endswith("/") else self.key + "/"
 
     def joinpath(self, *parts: str | PurePosixPath) -> StorePath:
-        """A place below; parts are safe ones, made by `images.OutputNames`."""
+        """A place below; parts are safe ones, made by `names.OutputNames`."""
         return StorePath(self.scheme, self.bucket, self.prefix + "/".join(str(part) for part in parts))
 
     def __truediv__(self, part: str | PurePosixPath) -> StorePath:

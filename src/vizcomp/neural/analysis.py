@@ -158,7 +158,7 @@ class Analyser:
         before: list[Bits],
         candidates: int,
     ) -> torch.Tensor:
-        """Bits near the encoder's own that decode to something better, by rounds of `nets.search`: bool as `values`."""
+        """Bits near the encoder's own that decode to something better, by rounds of `neural.search`: bool as `values`."""
         from vizcomp.neural import search as neural_search
         from vizcomp.neural.search import JOINT, SINGLES, improved, squared
 

@@ -147,7 +147,7 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried in each iteration, in rounds of twelve (`nets.search`), in a photo for each square of 64
+            search: candidates tried in each iteration, in rounds of twelve (`neural.search`), in a photo for each square of 64
                 pixels. 0: none. None: none, but where the model was trained for a classifier up to `MEND` for images on which
                 that classifier's answer is another than on the source; these are tried after any other search as well.
 

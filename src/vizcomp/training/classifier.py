@@ -37,7 +37,7 @@ class ClassifierTrainSettings:
     """What a classifier's training is made of.
 
     Attributes:
-        data: see `datasets.read_labelled`.
+        data: see `datasets.read.read_labelled`.
         architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.

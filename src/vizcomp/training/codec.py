@@ -50,7 +50,7 @@ class CodecTrainSettings:
     """What a codec's training is made of.
 
     Attributes:
-        data: labelled pictures (`datasets.read_labelled`) where the network has a native size; photos otherwise, a
+        data: labelled pictures (`datasets.read.read_labelled`) where the network has a native size; photos otherwise, a
             `split_list` of folders.
         network: fields of `RecurrentConfig`; `preset` names where to start from.
         start: a codec's .safetensors to start from, of the same configuration but perhaps for the bits of an iteration: what is

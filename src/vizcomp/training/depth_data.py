@@ -27,7 +27,7 @@ class DepthTrainSettings:
 
     Attributes:
         data: folder with `photos/` and `depth/`, paired by file stem; bright = near in the maps.
-        pretrain: labelled pictures (`datasets.read_labelled`); "" for none.
+        pretrain: labelled pictures (`datasets.read.read_labelled`); "" for none.
         pretrain_epochs: passes over those pictures.
         pretrain_small: the first of these passes, which see the pictures at 48x48 only.
         pretrain_batch, pretrain_rate: of AdamW there; the rate falls to zero in a straight line.

@@ -14,8 +14,6 @@ from kit import picture
 from vizcomp import codecs, metrics, neural
 from vizcomp.codecs import Codec, Sweep
 
-pytestmark = pytest.mark.xdist_group("codecs")  # each is opened once
-
 DJPEG = ("djpeg", "djpeg:guide=uniform", "djpeg:guide=detail,table=photo")
 UNTRAINED = ("of any size", "of 32x32")  # recurrent codecs with random weights, which code all and improve nothing
 SPECS = (*codecs.BASELINES, *DJPEG, *neural.MODELS, *UNTRAINED)

@@ -16,8 +16,6 @@ import pytest
 from vizcomp.errors import ModelError
 from vizcomp.nets import densedepth
 
-pytestmark = pytest.mark.xdist_group("densedepth")  # its fixtures cost more than its tests
-
 # Run in a process of its own: tf-keras and Keras 3 share TensorFlow's global state.
 WRITER = """
 import sys, os

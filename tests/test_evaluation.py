@@ -18,8 +18,6 @@ from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.evaluation import EvalSettings, bytes_at, run_eval
 from vizcomp.results import EvalPoint
 
-pytestmark = pytest.mark.xdist_group("evaluation")  # its fixtures cost more than its tests
-
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,8 +28,6 @@ from vizcomp.errors import OutputError
 from vizcomp.images import InputFile
 from vizcomp.results import FileRecord
 
-pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
-
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
 

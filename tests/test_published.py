@@ -17,8 +17,6 @@ from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissing
 from vizcomp.nets import classifiers
 from vizcomp.nets.inception import Inception
 
-pytestmark = pytest.mark.xdist_group("published")  # its fixtures cost more than its tests
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

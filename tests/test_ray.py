@@ -27,8 +27,6 @@ from vizcomp.cli import app
 from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import EngineError, MissingExtraError, SettingsError
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
-
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -27,8 +27,6 @@ from vizcomp.errors import SettingsError
 from vizcomp.journal import Journal, place, prune, state
 from vizcomp.storage import StorePath
 
-pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,6 @@ from vizcomp.djpeg import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
 from vizcomp.storage import StorePath
 
-pytestmark = pytest.mark.xdist_group("storage")  # its fixtures cost more than its tests
-
 
 @pytest.mark.parametrize(
     ("text", "key"),

@@ -16,8 +16,6 @@ from test_vision import classifier, detector
 from vizcomp import vision
 from vizcomp.vision import Boxes, Classes, System
 
-pytestmark = pytest.mark.xdist_group("systems")  # each is opened once
-
 
 def torch_classifier(_folder: Path) -> System:
     """As one of torchvision: any size, no names."""

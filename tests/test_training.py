@@ -24,8 +24,6 @@ from vizcomp.training.classifier import ClassifierTrainSettings, corrupted, shif
 from vizcomp.training.codec import CodecTrainSettings, divergence, load_weights, ms_ssim_loss, save_codec, train_codec
 from vizcomp.training.rate import BitGuesser
 
-pytestmark = pytest.mark.xdist_group("training")  # its fixtures cost more than its tests
-
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src"), "OMP_NUM_THREADS": "1"}
 

@@ -27,8 +27,6 @@ from vizcomp.training.depth import (
 )
 from vizcomp.training.settings import read_recipe, read_saved
 
-pytestmark = pytest.mark.xdist_group("depth")  # its fixtures cost more than its tests
-
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
 

@@ -37,8 +37,6 @@ from vizcomp.evaluation.run import run_eval
 from vizcomp.files.find import find_inputs
 from vizcomp.files.store import StorePath, _system
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time
-
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -39,8 +39,6 @@ from vizcomp.files.store import StorePath
 from vizcomp.files.write import _leftover_prefix
 from vizcomp.neural import codec
 
-pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,6 @@ def test_json_alone_on_standard_output(folder: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["totals"]["files"] == 1
 
 
-@pytest.mark.xdist_group("whole")
 def test_serial_and_parallel_runs_are_equal(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     for n in range(12):
         (folder / f"more{n}.jpg").write_bytes((folder / "cat.jpg").read_bytes())
@@ -276,7 +275,6 @@ def test_wrong_commands_say_what_is_wrong(
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.xdist_group("whole")
 def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jobs: int) -> None:
     photos, out = tmp_path / "in", tmp_path / "out"
     photos.mkdir()

@@ -16,8 +16,6 @@ import pytest
 from vizcomp.depth.densedepth import MOST, DenseDepth, check_file, working_size
 from vizcomp.errors import ModelError
 
-pytestmark = pytest.mark.xdist_group("densedepth")  # its fixtures cost more than its tests
-
 # Run in a process of its own: tf-keras and Keras 3 share TensorFlow's global state.
 WRITER = """
 import sys, os

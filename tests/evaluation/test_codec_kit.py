@@ -16,8 +16,6 @@ from vizcomp.evaluation import codecs
 from vizcomp.evaluation.codecs import Codec, Sweep
 from vizcomp.neural.models import MODELS
 
-pytestmark = pytest.mark.xdist_group("codecs")  # each is opened once
-
 DJPEG = ("djpeg", "djpeg:guide=uniform", "djpeg:guide=detail,table=photo")
 UNTRAINED = ("of any size", "of 32x32")  # recurrent codecs with random weights, which code all and improve nothing
 SPECS = (*codecs.BASELINES, *DJPEG, *MODELS, *UNTRAINED)

@@ -27,8 +27,6 @@ from vizcomp.vision.answers import Boxes
 from vizcomp.vision.system import corners_to_quads
 from vizcomp.vision.systems import open_system
 
-pytestmark = pytest.mark.xdist_group("evaluation")  # its fixtures cost more than its tests
-
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -28,8 +28,6 @@ from vizcomp.files.store import StorePath, _advanced, _system, is_url, parse_pla
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.photos.photo import load
 
-pytestmark = pytest.mark.xdist_group("storage")  # its fixtures cost more than its tests
-
 
 @pytest.mark.parametrize(
     ("text", "key"),

@@ -88,7 +88,6 @@ def test_what_is_not_supported_is_named(data: bytes, word: str) -> None:
         read_jpeg(data)
 
 
-@pytest.mark.xdist_group("whole")
 def test_a_bomb_is_refused_at_once() -> None:
     start = time.perf_counter()
     with pytest.raises(TooLargeError):

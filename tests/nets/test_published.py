@@ -18,8 +18,6 @@ from vizcomp.nets.inception import Inception
 from vizcomp.vision.systems import open_system
 from vizcomp.weights import cache as weights_cache
 
-pytestmark = pytest.mark.xdist_group("published")  # its fixtures cost more than its tests
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -30,8 +30,6 @@ from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss
 from vizcomp.training.settings import build, changed, read_values
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
-pytestmark = pytest.mark.xdist_group("training")  # its fixtures cost more than its tests
-
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
 

@@ -22,8 +22,6 @@ from vizcomp.training.depth_scores import depth_loss, mean_map
 from vizcomp.training.loop import Progress, train
 from vizcomp.training.settings import build, read_recipe, read_saved
 
-pytestmark = pytest.mark.xdist_group("depth")  # its fixtures cost more than its tests
-
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
 WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
 

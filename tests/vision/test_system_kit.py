@@ -23,8 +23,6 @@ from vizcomp.vision.systems import open_system
 from vizcomp.vision.text_system import TextSystem
 from vizcomp.vision.torch_systems import TorchClassifier, TorchDetector
 
-pytestmark = pytest.mark.xdist_group("systems")  # each is opened once
-
 
 def torch_classifier(_folder: Path) -> System:
     """As one of torchvision: any size, no names."""

@@ -338,7 +338,6 @@ def test_a_pack_in_a_mapped_file(tmp_path: Path) -> None:
         mapped.close()
 
 
-@pytest.mark.xdist_group("whole")
 def test_a_large_pack_is_written_in_bounded_memory_and_read_quickly() -> None:
     class Sink(io.RawIOBase):
         size = 0
@@ -368,7 +367,6 @@ def test_a_large_pack_is_written_in_bounded_memory_and_read_quickly() -> None:
     assert time.perf_counter() - start < 2
 
 
-@pytest.mark.xdist_group("whole")
 def test_alpha_comes_back() -> None:
     plane = np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8)
     content = vzc.pack_alpha(plane)
@@ -810,7 +808,6 @@ def test_twenty_thousand_mutations_end_right_or_in_a_format_error() -> None:
     assert ends["damaged: read in part"] > 100
 
 
-@pytest.mark.xdist_group("whole")
 def test_mutations_take_little_memory() -> None:
     tracemalloc.start()
     run_fuzz(1, 1_000)

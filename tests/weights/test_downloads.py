@@ -357,7 +357,6 @@ def test_more_than_was_said_is_cut(server: Server, tmp_path: Path) -> None:
     assert leftovers(tmp_path / "file") == []
 
 
-@pytest.mark.xdist_group("whole")
 def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TRIES", 1)
 

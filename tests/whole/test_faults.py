@@ -38,8 +38,6 @@ from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
-pytestmark = pytest.mark.xdist_group("whole")  # they time and kill processes
-
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
 

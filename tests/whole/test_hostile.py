@@ -237,7 +237,6 @@ def png_bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1 << 20), 9)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.xdist_group("whole")
 def test_a_bomb_costs_itself_and_no_memory(tmp_path: Path) -> None:
     record = compressed(tmp_path, png_bomb(60_000), "bomb.png")
     assert record.status == "failed"

@@ -93,6 +93,11 @@ class Log:
         if self.journal is not None and item.known is None and item.target is not None and not item.replace:
             self.journal.abandon(item.target)
 
+    @property
+    def problem(self) -> str:
+        """Why nothing is remembered for a later run, "" where all is well."""
+        return self.journal.problem if self.journal is not None else ""
+
     def sweep(self) -> None:
         """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""
         if self.journal is None:

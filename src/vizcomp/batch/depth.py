@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 
@@ -16,9 +17,9 @@ from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import DepthRecord
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, side_by_side
-from vizcomp.errors import SettingsError
+from vizcomp.errors import OutputError, SettingsError
 from vizcomp.files.find import InputFile
-from vizcomp.files.names import OutputNames
+from vizcomp.files.names import OutputNames, is_there
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
@@ -64,7 +65,9 @@ def run_depth(
 
     def taken(log: Log, file: InputFile) -> Item:
         item = log.item(file, target := names.path_for(file))
-        missing = preview and item.known is not None and not _preview_of(target).exists()
+        missing = False
+        with contextlib.suppress(OutputError):  # what cannot be looked at is not done again
+            missing = preview and item.known is not None and not is_there(_preview_of(target))
         return dataclasses.replace(item, known=None, replace=True) if missing else item
 
     with open_log(output, {**decides, "version": __version__}, batch) as log:

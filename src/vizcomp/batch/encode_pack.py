@@ -19,6 +19,7 @@ from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings, deciding_settings
 from vizcomp.errors import InputError, OutputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
+from vizcomp.files.names import is_folder, is_there
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
@@ -48,7 +49,7 @@ def run_encode_pack(
         OutputError: `output` exists, is a folder, or cannot be written.
         VizcompError: what no file can do without is wrong: the model, or a setting.
     """
-    if output.is_dir():
+    if is_folder(output):
         raise OutputError(f"{printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
     if settings.verify:
         raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or omit --verify")
@@ -85,7 +86,7 @@ def run_encode_pack(
 def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes) -> None:
     """The pack may be written: nothing else lies there, or it may be replaced."""
     begun = settings.resume and log.journal is not None and log.journal.begun(key)
-    if output.exists() and not (settings.overwrite or settings.dry_run or begun):
+    if is_there(output) and not (settings.overwrite or settings.dry_run or begun):
         raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
     if not settings.dry_run:
         check_output_folder(output.parent)

@@ -18,7 +18,7 @@ from vizcomp.batch.records import CodecRecord, CodecTotals
 from vizcomp.batch.settings import DecodeSettings, EncodeSettings
 from vizcomp.errors import OutputError, VizcompError
 from vizcomp.files.find import InputFile
-from vizcomp.files.names import OutputNames
+from vizcomp.files.names import OutputNames, is_folder
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
@@ -203,7 +203,7 @@ def output_targets(
     The inputs, what gives each its output, and the folder.
     """
     files = iter(files)
-    if output is None or output.suffix.lower() != suffix or output.is_dir():
+    if output is None or output.suffix.lower() != suffix or is_folder(output):
         if output is not None and not dry_run:
             check_output_folder(output)
         return files, OutputNames(output, suffix, extensions=extensions).path_for, output

@@ -10,6 +10,8 @@ from typing import Any, Generic, Protocol
 from vizcomp.batch.record_list import Record
 from vizcomp.errors import InputError, VizcompError
 from vizcomp.files.find import InputFile
+from vizcomp.files.names import is_there
+from vizcomp.files.place import disk_cause
 from vizcomp.files.read import FileState
 from vizcomp.files.store import AnyPath, same_place
 
@@ -18,11 +20,16 @@ def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | 
     """Why an input is not done, where its output exists already; None where it is to be done.
 
     Raises:
-        InputError: the output would replace its own source.
+        InputError: the output would replace its own source, or that is gone.
+        OutputError: the output cannot be looked at.
     """
-    if not target.exists():
+    if not is_there(target):
         return None
-    if same_place(target, file.path):
+    try:
+        same = same_place(target, file.path)
+    except OSError as exc:
+        raise InputError(f"{file.shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions") from exc
+    if same:
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
     return None if replace else "output exists; --overwrite replaces it"
 

@@ -28,6 +28,7 @@ from vizcomp.files.store import AnyPath, StorePath, parse_place
 KEEP_DAYS = 180  # without a run that used it
 KEEP_DAYS_GONE = 14  # the same where the output folder is gone; its disk may only be unplugged
 DAY = 86_400.0
+LOCK_SECONDS = 10.0  # so long a journal that another program holds is waited for
 
 _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
@@ -104,36 +105,49 @@ class Journal:
         folder: the output folder; None where outputs are beside their inputs.
         settings: all that decides what an output holds; another value is another output.
 
-    A journal that cannot be read is begun anew, and one that cannot be written is done without: it must never stop a run.
+    A journal that is no database is begun anew. One that another program holds is waited for; what cannot be had or written is
+    done without, which `problem` says: it must never stop a run.
+
+    Attributes:
+        problem: why nothing is remembered, "" where all is well.
     """
 
     def __init__(self, folder: AnyPath | None, settings: Mapping[str, Any]) -> None:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
         self._base: sqlite3.Connection | None = None
+        self.problem = ""
         path = place(folder)
         for _ in range(2):
-            with contextlib.suppress(OSError, sqlite3.Error):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._base = sqlite3.connect(path, isolation_level=None, timeout=2.0)
-                self._base.execute("PRAGMA journal_mode=WAL")
-                # a killed process loses nothing; a power cut may cost work, not files
-                self._base.execute("PRAGMA synchronous=OFF")
-                if self._base.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-                    self._base.execute("DROP TABLE IF EXISTS outputs")
-                self._base.execute(_TABLE)
-                self._base.execute(_PARTS_TABLE)
-                self._base.execute(_FOLDER_TABLE)
-                if folder is not None:
-                    self._base.execute("INSERT OR IGNORE INTO folder VALUES (?)", (os.fsencode(str(folder.absolute())),))
-                self._base.execute(f"PRAGMA user_version={_VERSION}")
-                os.utime(path)  # it is in use
-                _prune_daily(path.parent, path)
+            try:
+                self._open(path)
                 return
-            self.close()
+            except (OSError, sqlite3.Error) as exc:
+                self.close()
+                self.problem = f"nothing is remembered for a later --resume: {path} cannot be used: {str(exc).lower()}"
+                if not _is_no_database(exc):  # a lock, a full disk: what it remembers is worth keeping
+                    return
             for part in _files(path):
                 with contextlib.suppress(OSError):
                     part.unlink()
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._base = sqlite3.connect(path, isolation_level=None, timeout=LOCK_SECONDS)
+        self._base.execute("PRAGMA journal_mode=WAL")
+        # a killed process loses nothing; a power cut may cost work, not files
+        self._base.execute("PRAGMA synchronous=OFF")
+        if self._base.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+            self._base.execute("DROP TABLE IF EXISTS outputs")
+        self._base.execute(_TABLE)
+        self._base.execute(_PARTS_TABLE)
+        self._base.execute(_FOLDER_TABLE)
+        if self._folder is not None:
+            self._base.execute("INSERT OR IGNORE INTO folder VALUES (?)", (os.fsencode(str(self._folder.absolute())),))
+        self._base.execute(f"PRAGMA user_version={_VERSION}")
+        os.utime(path)  # it is in use
+        _prune_daily(path.parent, path)
+        self.problem = ""
 
     def begun(self, target: AnyPath | bytes) -> bool:
         """Whether an earlier run began this output, so that a file there may be replaced."""
@@ -245,9 +259,15 @@ class Journal:
             return []
         try:
             return self._base.execute(statement, values).fetchall()
-        except sqlite3.Error:  # a full disk, or another run: go on without
+        except sqlite3.Error as exc:  # a full disk, or another run: go on without
+            self.problem = f"nothing more is remembered for a later --resume: {str(exc).lower()}"
             self.close()
             return []
+
+
+def _is_no_database(exc: BaseException) -> bool:
+    """Whether SQLite says of a file that it is none of its own, or is damaged."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str) -> bool:

@@ -10,7 +10,9 @@ from typing import Any
 from vizcomp.batch.items import Item, Outcome
 from vizcomp.batch.journal import Journal
 from vizcomp.batch.settings import WhatIsThere
+from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile
+from vizcomp.files.names import is_there
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import remove_leftovers
 
@@ -61,7 +63,9 @@ class Log:
                 record, payload = found
                 return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
             ours = self.journal.begun(name)
-        fresh = target is not None and not target.exists()
+        fresh = False
+        with contextlib.suppress(OutputError):  # its worker finds the same, and says it
+            fresh = target is not None and not is_there(target)
         if target is not None and (ours or self._overwrite or fresh):
             self.journal.begin(target)
         return Item(file, target, self._root, ours, fresh, key=key)
@@ -88,6 +92,11 @@ class Log:
         """An input that was taken and then not begun."""
         if self.journal is not None and item.known is None and item.target is not None and not item.replace:
             self.journal.abandon(item.target)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is remembered for a later run, "" where all is well."""
+        return self.journal.problem if self.journal is not None else ""
 
     def sweep(self) -> None:
         """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""

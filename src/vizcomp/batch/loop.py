@@ -40,6 +40,7 @@ class RunOptions:
         isolate: work in other processes even where one job is enough, so that a decoder that crashes costs one photo.
         on_record: is called with each record, in the order of the inputs.
         on_interrupt: is called after the first Ctrl-C.
+        on_notice: is told, in one line, what concerns the run as a whole.
     """
 
     jobs: int = 0
@@ -47,6 +48,7 @@ class RunOptions:
     isolate: bool = False
     on_record: Callable[[Any], None] = lambda record: None
     on_interrupt: Callable[[], None] = lambda: None
+    on_notice: Callable[[str], None] = lambda text: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,9 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
     left: set[AnyPath] = set()
+    told = log.problem
+    if told:
+        options.on_notice(told)
 
     def died() -> None:
         """A worker did, and the others were ended with it: they may have been writing."""
@@ -128,6 +133,8 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             log.give_up(item)
         for folder in left:
             remove_leftovers(folder)
+        if log.problem != told:
+            options.on_notice(log.problem)
         return records, interrupted or (stop.is_set() and not (all_taken and not in_hand))
 
 

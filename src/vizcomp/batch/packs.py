@@ -16,8 +16,9 @@ from vizcomp.batch.items import Item, one_line, size_of
 from vizcomp.batch.log import Log
 from vizcomp.batch.records import CodecRecord, CodecStatus
 from vizcomp.batch.settings import DecodeSettings
-from vizcomp.errors import FormatError, VizcompError
+from vizcomp.errors import FormatError, OutputError, VizcompError
 from vizcomp.files.find import InputFile
+from vizcomp.files.names import is_there
 from vizcomp.files.place import printable
 from vizcomp.files.read import FileState, file_state, map_file
 from vizcomp.files.store import AnyPath
@@ -190,13 +191,19 @@ def _pack(path: AnyPath, model: str | None, max_pixels: int, jobs: int) -> VzcPa
     return VzcPack(path, model=model, max_pixels=max_pixels)
 
 
+def _is_there(path: AnyPath) -> bool:
+    with contextlib.suppress(OutputError):  # found and said again where it is written
+        return is_there(path)
+    return False
+
+
 def decode_pack(task: PackTask) -> PackPart:
     started = time.perf_counter()
     settings = task.settings
     part = PackPart()
     todo: list[PackTarget] = []
     for each in task.targets:
-        if each.path.exists() and not (settings.overwrite or settings.dry_run or each.replace or each.known):
+        if _is_there(each.path) and not (settings.overwrite or settings.dry_run or each.replace or each.known):
             part = dataclasses.replace(part, skipped=part.skipped + 1)
         else:
             todo.append(each)

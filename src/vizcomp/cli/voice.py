@@ -57,7 +57,9 @@ class Voice:
         """Options of a run: its callbacks, and that a crash must not take this process down."""
         from vizcomp.batch.loop import RunOptions
 
-        return RunOptions(jobs=jobs, engine=engine, isolate=True, on_record=on_record, on_interrupt=self.interrupted)
+        return RunOptions(
+            jobs=jobs, engine=engine, isolate=True, on_record=on_record, on_interrupt=self.interrupted, on_notice=self.warn
+        )
 
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""

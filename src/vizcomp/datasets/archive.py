@@ -8,6 +8,7 @@ import dataclasses
 import gzip
 import lzma
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,12 @@ _MAX_ARCHIVE = 64 << 30  # bytes of an archive when unpacked
 
 _MAX_DEPTH = 16
 _MAX_NAME = 4096
-_HEADER_BYTES = 4 << 20  # the most that a tar header may make us read at once
+_HEADER_BYTES = 1 << 18  # what may be read for the headers of one file
+_GLOBAL_KEYS = 64  # each file's own header copies those that hold for all
+# Python before 3.11.10 takes the square of the length of each run of digits in a header
+_DIGIT_STEPS = 1 << 27
+
+_DIGITS = re.compile(rb"\d{300,}")  # a file's name has 255 bytes at most
 
 Parts = tuple[str, ...]  # names of folders from the data's own folder down
 
@@ -144,7 +150,6 @@ class _Archive:
         if handle.size > MAX_FILE:
             raise TooLargeError(f"{handle.name} has {handle.size} bytes, more than the {MAX_FILE} allowed")
         with _archive_errors(self.shown):
-            self._stream.limit = MAX_FILE
             self._stream.seek(handle.offset)
             data = self._stream.read(handle.size)
         if len(data) < handle.size:
@@ -162,15 +167,19 @@ class _Archive:
 
     def _list(self, tar: tarfile.TarFile) -> None:
         for count in range(MAX_MEMBERS + 1):
+            self._stream.begin_header()
             member = tar.next()
             if member is None:
                 break
+            if len(tar.pax_headers) > _GLOBAL_KEYS:
+                raise TooLargeError(f"{self.shown} is broken: more than {_GLOBAL_KEYS} headers for all files")
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             if member.size < 0:  # tarfile would go round in circles
                 raise FormatError(f"{self.shown} is broken: a file of {member.size} bytes")
             if count == MAX_MEMBERS or member.offset_data + member.size > _MAX_ARCHIVE:
                 raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
             self._add(member)
+        self._stream.begin_data()
         # tarfile takes a cut inside a header, or between two files, for the end.
         self._stream.seek(tar.offset)
         if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -203,20 +212,36 @@ class _Archive:
 
 
 class _Stream:
-    """An unpacked archive as tarfile wants it, which refuses to read more at once than is allowed just now.
+    """An unpacked archive as tarfile wants it, which bounds what the headers of one file may make it read and do.
 
-    tarfile reads some headers whole, whatever size they claim; a small hostile file could so fill the memory.
+    tarfile reads some headers whole, whatever size they claim, or block after block without end, and then searches them.
     """
 
     def __init__(self, file: Any, shown: str) -> None:
         self._file = file
         self._shown = shown
-        self.limit = _HEADER_BYTES
+        self._limit = _HEADER_BYTES
+        self._in_header = True
+        self._steps = _DIGIT_STEPS
+
+    def begin_header(self) -> None:
+        """What is read now are the headers of one file."""
+        self._limit, self._in_header = _HEADER_BYTES, True
+
+    def begin_data(self) -> None:
+        """What is read from now on are contents, as much at once as a file may have."""
+        self._limit, self._in_header = max(MAX_FILE, 1 << 20), False
 
     def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= self.limit:
-            raise TooLargeError(f"{self._shown} is broken: a header of {count} bytes")
-        return self._file.read(count)  # type: ignore[no-any-return]
+        if not 0 <= count <= self._limit:
+            raise TooLargeError(f"{self._shown} is broken: a header of more than {self._limit} bytes")
+        data: bytes = self._file.read(count)
+        if self._in_header:
+            self._limit -= len(data)
+            self._steps -= sum((run.end() - run.start()) ** 2 for run in _DIGITS.finditer(data))
+            if self._steps < 0:
+                raise TooLargeError(f"{self._shown} is broken: headers of nothing but digits")
+        return data
 
     def seek(self, position: int) -> int:
         if not 0 <= position <= _MAX_ARCHIVE:

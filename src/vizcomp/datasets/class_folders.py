@@ -67,7 +67,7 @@ class _Listed:
 
 def _listed(source: DataSource, root: Parts, parts: list[Parts], chosen: list[Parts], skip: OnSkip) -> _Listed:
     """The pictures of the chosen parts. Classes are those of all parts, so that each has one number in all of them."""
-    of_part = {folder: source.folders((*root, *folder)) for folder in parts}
+    of_part = {folder: set(source.folders((*root, *folder))) for folder in parts}
     classes = sorted(set().union(*of_part.values()))
     if not classes:
         alone = "its pictures lie in one folder; each class needs one of its own"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from vizcomp.datasets.labelled import MAX_MEMBERS, LabelledImages, OnSkip, Part, Pixels, Unreadable, is_hidden, read_picture
 from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, first_line
+from vizcomp.files.foreign import read_json
 from vizcomp.files.place import printable
 
 _SPLITS = {"train": "train", **dict.fromkeys(("test", "val", "valid", "validation"), "test")}
@@ -103,7 +103,7 @@ def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
             "pictures are looked for in img or image (bytes), classes in label or fine_label (whole numbers)",
         )
     try:
-        listed = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+        listed = read_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, TypeError, ValueError):
         return picture, label, ()
     good = isinstance(listed, list) and all(isinstance(name, str) for name in listed) and len(set(listed)) == len(listed)

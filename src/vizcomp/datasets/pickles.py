@@ -12,6 +12,7 @@ from vizcomp.errors import FormatError
 from vizcomp.files.place import printable
 
 _MAX_OPCODES = 4_000_000  # a published batch has 35,000, CIFAR-100's 600,000
+_MADE_ANYWAY = 1 << 16  # bytes that a pickle of any size may make out of texts
 
 
 class _PickledDtype:
@@ -21,16 +22,40 @@ class _PickledDtype:
         self.code = code
 
 
+class _Refused(Exception):
+    """A pickle asks for what no batch needs."""
+
+
+class _Budget:
+    """Bytes that may be made out of texts: a memo gives one text again and again, and each copy would take memory."""
+
+    def __init__(self, size: int) -> None:
+        self._left = 2 * size + _MADE_ANYWAY
+
+    def encoded(self, text: str) -> bytes:
+        self._spend(len(text))
+        return text.encode("latin-1")
+
+    def decoded(self, data: bytes) -> str:
+        self._spend(len(data))
+        return data.decode("latin-1")
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise _Refused("copies one text again and again")
+
+
 class PickledArray:
     """What a pickle says of an array: uint8, any shape; None until its state was read."""
 
     value: Pixels | None = None
 
-    def build(self, state: object) -> None:
+    def build(self, state: object, budget: _Budget) -> None:
         """Takes the state (version, shape, element type, whether columns come first, bytes), checked before it is used."""
         match state:
             case (int(), tuple(shape), _PickledDtype(code="u1" | "|u1" | b"u1" | b"|u1"), bool() | int() as columns, content):
-                data = content.encode("latin-1") if isinstance(content, str) else content
+                data = budget.encoded(content) if isinstance(content, str) else content
                 if all(type(n) is int and 0 <= n <= MAX_FILE for n in shape) and isinstance(data, bytes) and len(shape) <= 4:
                     count = 1
                     for n in shape:
@@ -81,14 +106,11 @@ def unpickled(data: bytes, shown: str) -> dict[Any, Any]:
     return found
 
 
-class _Refused(Exception):
-    """A pickle asks for what no batch needs."""
-
-
 def _interpreted(data: bytes) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    budget = _Budget(len(data))
 
     def since_mark() -> list[Any]:
         start = marks.pop()
@@ -131,7 +153,7 @@ def _interpreted(data: bytes) -> Any:
                 stack.append({})
             if type(stack[-1]) is not dict:
                 raise ValueError("sets an item of what is no dict")
-            stack[-1].update(zip(map(_key, items[::2]), items[1::2], strict=True))
+            stack[-1].update(zip((_key(key, budget) for key in items[::2]), items[1::2], strict=True))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             wanted = arg if name == "GLOBAL" else " ".join((stack.pop(-2), stack.pop()))
             if wanted not in (*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE):
@@ -139,11 +161,11 @@ def _interpreted(data: bytes) -> Any:
             stack.append(_Global(wanted))
         elif name == "REDUCE":
             args = stack.pop()
-            stack.append(_made(stack.pop(), args))
+            stack.append(_made(stack.pop(), args, budget))
         elif name == "BUILD":
             state, target = stack.pop(), stack[-1]
             if isinstance(target, PickledArray):
-                target.build(state)
+                target.build(state, budget)
             elif not isinstance(target, _PickledDtype):
                 raise _Refused("sets the state of an object")
         elif name == "STOP":
@@ -153,15 +175,15 @@ def _interpreted(data: bytes) -> Any:
     return stack.pop()
 
 
-def _key(key: object) -> str | int:
+def _key(key: object, budget: _Budget) -> str | int:
     if isinstance(key, bytes):
-        return key.decode("latin-1")
+        return budget.decoded(key)
     if isinstance(key, str | int):
         return key
     raise ValueError("a key that is neither text nor number")  # hashing a deeply nested one would overflow the stack
 
 
-def _made(function: object, args: object) -> object:
+def _made(function: object, args: object, budget: _Budget) -> object:
     """The few calls in a batch, as data."""
     match function, args:
         case _Global(), (_Global(), *_) if function in _RECONSTRUCT and args[0] == _NDARRAY:  # type: ignore[index]
@@ -169,5 +191,5 @@ def _made(function: object, args: object) -> object:
         case _Global(), (str() | bytes() as code, *_) if function == _DTYPE:
             return _PickledDtype(code)
         case _Global(), (str() as text, "latin1" | "latin-1") if function == _ENCODE:
-            return text.encode("latin-1")
+            return budget.encoded(text)
     raise _Refused("makes an object")

@@ -6,7 +6,6 @@ The network itself is in `compact_depth`; this file needs ONNX Runtime and no to
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
+from vizcomp.files.foreign import read_object
 from vizcomp.metrics import rank_scale
 from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo
 from vizcomp.weights.sessions import open_network, return_memory
 
 NAME = "vizcomp-compact-depth"
+
+# every level in every channel, edges and ramps
+_TRIED = np.stack([np.add.outer(np.arange(64) * k, np.arange(64) * 4).astype(np.uint8) for k in (1, 5, 63)], axis=2)
 
 POSITION_STRIDE = 4
 """Pixels of the input for each cell of a map."""
@@ -136,6 +139,7 @@ class CompactDepth:
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
         hint = "use the bundled network, or the model.onnx that vizcomp train --kind depth wrote"
         what = "depth network"
+        bundled = path is None
         self._session, metadata, self.fingerprint, path = open_network(
             path, "compact_depth.onnx", NAME, what=what, hint=hint, threads=threads
         )
@@ -144,9 +148,11 @@ class CompactDepth:
         if {i.name: i.type for i in self._session.get_inputs()} != {"image": "tensor(uint8)", "position": "tensor(float)"}:
             raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
         try:
-            self.config = CompactDepthConfig.from_dict(json.loads(metadata.get("config", "null") or "null"))
+            self.config = CompactDepthConfig.from_dict(read_object(metadata.get("config", "")))
         except (SettingsError, ValueError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path}: the network's configuration cannot be read", hint) from exc
+        if not bundled:  # its weights are tried, since what is not finite in them spoils every answer
+            self(_TRIED)
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> DepthPrediction:
         """Depth and confidence of a photo.

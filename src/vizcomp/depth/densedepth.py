@@ -11,7 +11,6 @@ and a file with any other layer is refused.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError
+from vizcomp.files.foreign import read_object
 
 Array = npt.NDArray[np.float32]
 
@@ -201,7 +201,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
             words = file.attrs.get("model_config")
             if words is None:
                 raise ModelError(f"{path} has no model_config: expected a whole model, found weights or other data", HINT)
-            config = json.loads(words)
+            config = read_object(words)
             group = file["model_weights"]
             arrays = {}
             for name in _names(group, "layer_names"):
@@ -472,6 +472,8 @@ def _fill(made: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]],
         found = [a.shape for a in values]
         if wanted != found:
             raise ModelError(f"{path}: the layer {name[:60]} has weights of {found}: expected {wanted}", HINT)
+        if not all(np.isfinite(value).all() for value in values):
+            raise ModelError(f"{path}: the layer {name[:60]} has weights that are not finite", "get it again")
         if wanted:
             layer.set_weights(values)
 

@@ -10,11 +10,11 @@ import re
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from vizcomp.errors import OutputError
 from vizcomp.files.find import EXTENSIONS, InputFile
-from vizcomp.files.place import STORE_HINT, store_cause
+from vizcomp.files.place import STORE_HINT, disk_cause, disk_hint, printable, store_cause
 from vizcomp.files.store import AnyPath, Stat, StorePath
 
 _RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))])
@@ -65,7 +65,10 @@ class OutputNames:
             key = hash(folded(str(folder / (candidate + self._suffix))))
             if self._claimed.setdefault(key, asker) == asker:
                 target = folder / (candidate + self._suffix)
-                return self._existing.marked(target) if isinstance(target, StorePath) else target
+                if isinstance(target, StorePath):
+                    with contextlib.suppress(OutputError):  # said when it is looked at, for this input alone
+                        return self._existing.marked(target)
+                return target
         raise AssertionError("unreachable: the numbers do not end")
 
     def _listing(self, folder: AnyPath) -> _Listing:
@@ -121,6 +124,30 @@ class _Listing:
 
     def is_folder(self, name: str) -> bool:
         return folded(name) in self._folders
+
+
+def is_there(target: AnyPath) -> bool:
+    """Whether there is something where an output goes.
+
+    Raises:
+        OutputError: that cannot be told: the name is too long, a folder cannot be entered, a store does not answer.
+    """
+    try:
+        return target.exists()
+    except (OSError, ValueError) as exc:
+        shown = printable(target)
+        if isinstance(target, StorePath):
+            raise OutputError(f"{shown} cannot be looked at: {store_cause(exc)}", STORE_HINT) from exc
+        raise OutputError(f"{shown} cannot be written: {disk_cause(exc)}", disk_hint(exc)) from exc
+
+
+def is_folder(place: AnyPath) -> bool:
+    """Whether a folder is there.
+
+    Raises:
+        OutputError: as `is_there`.
+    """
+    return is_there(place) and place.is_dir() if isinstance(place, Path) else place.is_dir()
 
 
 def folded(name: str) -> str:

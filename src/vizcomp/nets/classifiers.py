@@ -22,6 +22,7 @@ from vizcomp.nets.inception import PRESETS, Inception, InceptionConfig, fold
 from vizcomp.nets.watcher import Watcher, WatcherConfig
 from vizcomp.nets.whitened import Whitened, WhitenedConfig
 from vizcomp.weights import cache, table
+from vizcomp.weights.tensors import read_tensors
 
 ARCHITECTURES = ("inception", "inception-full", "watcher", "whitened")
 Network = Inception | Watcher | Whitened
@@ -203,7 +204,10 @@ def load_published(path: Path, year: str) -> Classifier:
             if names
         ]
         raise ModelError(f"{path} is not Inception v3 for CIFAR-10; {'; '.join(said)}", hint)
-    network.load_state_dict({n: v.float() for n, v in weights.items()}, strict=False)
+    weights = {n: v.float() for n, v in weights.items()}
+    if damaged := next((n for n, v in weights.items() if not bool(v.isfinite().all())), ""):
+        raise ModelError(f"{path}: {damaged!r} holds what is not a finite number", "its weights are damaged; get it again")
+    network.load_state_dict(weights, strict=False)
     return Classifier(network, CIFAR_CLASSES, {"architecture": "inception-full"}).eval().requires_grad_(False)
 
 
@@ -289,32 +293,27 @@ def load(name: str | Path, *, offline: bool = False) -> Classifier:
         ModelError: no such file, damaged, or no classifier of vizcomp.
         WeightsMissingError: a published one that could not be had.
     """
-    from safetensors import SafetensorError, safe_open
-
     if str(name) in PUBLISHED:
         return load_published(file_of(name, offline=offline), year_of(str(name)))
     hint = f"use {' or '.join(BUNDLED)}, or a model.safetensors that vizcomp train --kind classifier wrote"
     path = file_of(name)
-    try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get("vizcomp", "{}"))
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (OSError, SafetensorError, ValueError) as exc:
-        raise ModelError(f"{path} cannot be read as weights: {exc}", hint) from exc
-    if not isinstance(about, dict) or about.get("kind") != "classifier":
+    about, tensors = read_tensors(path, "pt", hint, what="weights")
+    if about.get("kind") != "classifier":
         raise ModelError(f"{path} holds no classifier of vizcomp", hint)
+    tensors = {n: v.float() for n, v in tensors.items()}
     try:
-        network = build(str(about.get("architecture")), dict(about.get("network", {})))
-        classifier = Classifier(network, tuple(map(str, about.get("classes", ()))), about)
-    except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: anything may stand there
-        raise ModelError(f"{path}: its configuration is invalid: {' '.join(str(exc).split())}", hint) from exc
-    missing = {n for n in network.state_dict() if not n.endswith("num_batches_tracked")}
-    if set(tensors) != missing:
-        raise ModelError(f"{path}: the weights do not fit the architecture they name", hint)
-    try:
+        architecture, config = str(about.get("architecture")), dict(about.get("network", {}))
+        with torch.device("meta"):  # a network that the words claim and the file does not hold takes no memory
+            own = build(architecture, config).state_dict()
+        shapes = {n: v.shape for n, v in own.items() if not n.endswith("num_batches_tracked")}
+        if {n: v.shape for n, v in tensors.items()} != shapes:
+            raise ModelError(f"{path}: the weights do not fit the architecture they name", hint)
+        network = build(architecture, config)
         network.load_state_dict(tensors, strict=False)
-    except RuntimeError as exc:
-        raise ModelError(f"{path}: {first_line(exc)}", hint) from exc
+        classifier = Classifier(network, tuple(map(str, about.get("classes", ()))), about)
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
+        # the words are the file's: anything may stand there
+        raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", hint) from exc
     return classifier.eval().requires_grad_(False)
 
 

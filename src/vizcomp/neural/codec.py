@@ -109,26 +109,29 @@ class NeuralCodec:
             ModelError: no such file, damaged, or no codec of vizcomp.
             WeightsMissingError: a bundled file is missing.
         """
+        import torch
+
         from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
 
         path = table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
         words, tensors = read_model(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
+        weights = {k: v.float() for k, v in tensors.items() if not k.startswith(CONTEXT_PREFIX)}
         try:
-            network = RecurrentCodec(RecurrentConfig.from_dict(dict(words.get("network", {}))))
-        except (TypeError, ValueError, RuntimeError, LookupError) as exc:  # the words are the file's: they may be anything
-            raise ModelError(f"{path}: its configuration is invalid: {' '.join(str(exc).split())}", MODEL_HINT) from exc
-        state = network.state_dict()
-        arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
-        if {k for k in tensors if not k.startswith(CONTEXT_PREFIX)} != set(state):
-            raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
-        try:
-            network.load_state_dict({k: tensors[k].float() for k in state})
-        except RuntimeError as exc:
-            raise ModelError(f"{path}: {first_line(exc)}", MODEL_HINT) from exc
-        context = coding.ContextModel.from_arrays(arrays) if arrays else coding.ContextModel.flat(network.config.bits)
-        return cls(network.eval().requires_grad_(False), context, words, str(name))
+            config = RecurrentConfig.from_dict(dict(words.get("network", {})))
+            with torch.device("meta"):  # a network that the words claim and the file does not hold takes no memory
+                shapes = {k: v.shape for k, v in RecurrentCodec(config).state_dict().items()}
+            if {k: v.shape for k, v in weights.items()} != shapes:
+                raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
+            network = RecurrentCodec(config)
+            network.load_state_dict(weights)
+            arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
+            context = coding.ContextModel.from_arrays(arrays) if arrays else coding.ContextModel.flat(network.config.bits)
+            return cls(network.eval().requires_grad_(False), context, words, str(name))
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
+            # the words are the file's: they may be anything
+            raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", MODEL_HINT) from exc
 
     # encoding
 

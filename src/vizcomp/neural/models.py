@@ -9,6 +9,7 @@ from typing import Any
 
 from vizcomp.errors import ModelError
 from vizcomp.vzc import coding
+from vizcomp.weights.tensors import read_tensors
 
 MODELS = ("photo", "cifar")
 CONTEXT_PREFIX = "context."
@@ -17,17 +18,7 @@ MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp tr
 
 
 def read_model(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework) as file:
-            words = json.loads((file.metadata() or {}).get("vizcomp", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (OSError, SafetensorError, ValueError) as exc:
-        raise ModelError(f"{path} cannot be read as a model: {exc}", MODEL_HINT) from exc
-    if not isinstance(words, dict):
-        raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-    return words, tensors
+    return read_tensors(path, framework, MODEL_HINT)
 
 
 def fingerprint(network: Any, context: coding.ContextModel) -> bytes:
@@ -53,7 +44,7 @@ def saved_fingerprint(path: Path) -> bytes:
         config = words["network"]
         context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
         return _fingerprint(config, arrays, context)
-    except (KeyError, TypeError, AttributeError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc
 
 

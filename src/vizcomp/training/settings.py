@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vizcomp.errors import SettingsError
+from vizcomp.files.foreign import read_object_file
 
 KINDS = ("codec", "classifier", "depth")
 SAVED = "settings.json"
@@ -43,11 +44,9 @@ def read_saved(folder: Path) -> dict[str, Any]:
         SettingsError: there is no run in the folder.
     """
     try:
-        values = json.loads((folder / SAVED).read_text("utf-8"))
+        values = read_object_file(folder / SAVED)
     except (OSError, ValueError) as exc:
         raise SettingsError(f"nothing to resume in {folder}", "omit --resume to start a run") from exc
-    if not isinstance(values, dict):
-        raise SettingsError(f"{folder / SAVED} holds no settings", "start the run again in another folder")
     return values
 
 

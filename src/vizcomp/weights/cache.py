@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
+from vizcomp.files.foreign import read_object_file
 from vizcomp.files.place import cache_folder
 from vizcomp.weights import table
 from vizcomp.weights.download import fetch, locked
+from vizcomp.weights.tensors import read_tensors
 from vizcomp.weights.transfer import Check, digest
 
 State = Literal["bundled", "cached", "downloadable", "missing", "changed"]
@@ -74,8 +76,7 @@ def obtain(name: str, *, offline: bool = False, check: Check | None = None) -> P
 
 def recorded(name: str) -> dict[str, Any]:
     """What is known of a cached file: sha256, bytes, mtime_ns, source, words; empty if nothing is."""
-    found = _records().get(name, {})
-    return found if isinstance(found, dict) else {}
+    return {key: value for key, value in _records().get(name, {}).items() if isinstance(value, str | int)}
 
 
 def state(row: table.WeightFile, *, thorough: bool = False) -> State:
@@ -185,23 +186,21 @@ def clear(name: str) -> int:
 
 
 def _check_own(file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
+    hint = "give a model.safetensors of vizcomp train"
     try:
-        with safe_open(str(file), "numpy") as opened:
-            about = json.loads((opened.metadata() or {}).get("vizcomp", "{}"))
-    except (OSError, SafetensorError, ValueError) as exc:
-        raise InputError(f"{file} cannot be read as weights: {exc}", "give a model.safetensors of vizcomp train") from exc
-    if not isinstance(about, dict) or about.get("kind") not in ("codec", "classifier"):
-        raise InputError(f"{file} holds no model of vizcomp", "give a model.safetensors of vizcomp train")
+        about, _tensors = read_tensors(file, "np", hint, what="weights")
+    except ModelError as exc:
+        raise InputError(exc.message, exc.hint) from exc
+    if about.get("kind") not in ("codec", "classifier"):
+        raise InputError(f"{file} holds no model of vizcomp", hint)
 
 
-def _records() -> dict[str, Any]:
+def _records() -> dict[str, dict[str, Any]]:
+    """By id. Whatever else stands in the file counts as nothing: it is written anew with the next record."""
     try:
-        found = json.loads((cache_folder() / "records.json").read_text("utf-8"))
+        return {k: v for k, v in read_object_file(cache_folder() / "records.json").items() if isinstance(v, dict)}
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _record(name: str, path: Path, sha256: str, source: str, words: str) -> None:

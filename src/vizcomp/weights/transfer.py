@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from vizcomp.errors import VizcompError
+from vizcomp.files.foreign import read_object_file
 from vizcomp.weights import table
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _resumable(job: Job, source: table.Source) -> tuple[int, dict[str, str]]:
     """Bytes that need not come again, and the headers that ask for the rest."""
     try:
         have = job.part.stat().st_size
-        note = json.loads(job.note.read_text("utf-8"))
+        note = read_object_file(job.note)
         url, tag = str(note["url"]), str(note["tag"])
     except (OSError, ValueError, KeyError, TypeError):
         job.discard()

@@ -28,6 +28,8 @@ from vizcomp.photos.decoders import (
     recognise,
 )
 
+_ROUNDING = 4  # levels by which profiles of sRGB differ among each other
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photo:
@@ -160,8 +162,8 @@ def _orientation(exif: bytes | None) -> int:
 def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
 
-    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels that have no profile, or one
-    of sRGB by its name, are returned as they are.
+    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels
+    that have no profile, or one that is called sRGB and is, are returned as they are.
     """
     if photo.icc is None:
         return photo.pixels, ()
@@ -171,16 +173,17 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
         name = ImageCms.getProfileDescription(profile).strip()
-        if not grey and "srgb" in name.lower():
-            return photo.pixels, ()
-        converted = ImageCms.profileToProfile(
-            Image.fromarray(photo.pixels),
+        transform = ImageCms.buildTransform(
             profile,
             ImageCms.createProfile("sRGB"),
+            "L" if grey else "RGB",
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
+        if not grey and "srgb" in name.lower() and _changes_nothing(transform):
+            return photo.pixels, ()
+        converted = ImageCms.applyTransform(Image.fromarray(photo.pixels), transform)
         if converted is None:
             raise ValueError
         pixels = as_array(converted)
@@ -189,3 +192,13 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     return (np.ascontiguousarray(pixels[..., 1]) if grey else pixels), (
         f"converted to sRGB from {printable(name) or 'its ICC profile'}",
     )
+
+
+def _changes_nothing(transform: Any) -> bool:
+    """Whether a transform to sRGB leaves 512 colours as they are, but for rounding."""
+    from PIL import ImageCms
+
+    steps = np.linspace(0, 255, 8).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(8, 64, 3)
+    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
+    return bool(np.abs(changed.astype(int) - colours).max() <= _ROUNDING)

@@ -11,7 +11,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import UnsupportedError
 from vizcomp.jpeg.image import JpegImage, RealImage
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, metadata_segments
+from vizcomp.jpeg.segments import essential_segments, metadata_segments, what_does_not_fit
 from vizcomp.jpeg.transform import consume, from_pixels
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo
@@ -50,7 +50,9 @@ class Source:
                     return cls(image, tables, segments, photo.orientation, notices)
         pixels = upright(photo.pixels, photo.orientation) if turn else photo.pixels
         image = from_pixels(pixels, subsampling="4:2:0")
-        segments = essential_segments(metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata)
+        blocks = {"icc": photo.icc, "exif": photo.exif, "xmp": photo.xmp}
+        notices += what_does_not_fit(settings.metadata, **blocks)
+        segments = essential_segments(metadata_segments(**blocks, dpi=photo.dpi), settings.metadata)
         return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
 
 

@@ -325,9 +325,9 @@ class _Reader:
             raise FormatError(reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT)
 
     def _colour(self) -> Colour:
-        """As decoders agree: JFIF means YCbCr; then Adobe's transform; then components' numbers."""
+        """As decoders agree: JFIF means YCbCr; then Adobe's last transform; then the numbers."""
         ids = tuple(c.id for c in self._frame)
-        adobe = next((s[1][11] for s in self._segments if is_adobe(s)), None)
+        adobe = next((s[1][11] for s in reversed(self._segments) if is_adobe(s)), None)
         if len(ids) == 1:
             return "grey"
         if len(ids) == 4:

@@ -14,7 +14,7 @@ from PIL import Image
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
-from vizcomp.jpeg.segments import EXIF, exif_orientation
+from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
@@ -89,6 +89,8 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
                 else f"first of {frames} frames"
             )  # fmt: skip
         with pillow_errors(name, kind, data):
+            if kind == "JPEG":
+                notices += [f"its {what} is not in the result" for what in companions(data)]
             info = dict(image.info)
             exif = exif_of(image, info, kind, notices)
             icc = info.get("icc_profile")

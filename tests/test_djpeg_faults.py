@@ -18,8 +18,11 @@ from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import DamagedError, UnsupportedError
 from vizcomp.files.find import find_inputs
+from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import markers
+from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.photo import load_bytes
 
 
@@ -172,3 +175,73 @@ def test_photos_without_companions_say_nothing() -> None:
         data, notices = made(jpeg_bytes(smooth(), xmp=packet), metadata="all")
         assert notices == ()
         assert packet in data
+
+
+# --- refused although whole -----------------------------------------------------------------------
+
+
+def renumbered(data: bytes, numbers: tuple[int, int, int]) -> bytes:
+    """Other component numbers in the frame and in the scan of a baseline JPEG."""
+    made = bytearray(data)
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for i, number in enumerate(numbers):
+        made[frame + 10 + 3 * i] = made[scan + 5 + 2 * i] = number
+    return bytes(made)
+
+
+def odd_sources() -> dict[str, bytes]:
+    plain = jpeg_bytes(smooth(), quality=90)
+    table = plain.index(b"\xff\xdb")
+    return {
+        "equal component numbers": renumbered(plain, (1, 1, 1)),
+        "two equal component numbers": renumbered(plain, (1, 2, 2)),
+        "a step of 0": plain[: table + 60] + b"\0" + plain[table + 61 :],
+        "a broken table that no scan uses": plain[:2] + b"\xff\xc4\0\x13\x03" + b"\xff" * 16 + plain[2:],
+    }
+
+
+@pytest.mark.parametrize("name", odd_sources())
+def test_what_the_usual_library_reads_in_silence_is_read_by_its_pixels(name: str) -> None:
+    source = odd_sources()[name]
+    try:
+        expected = shown(source)
+    except (OSError, SyntaxError):
+        pytest.skip("the library refuses it")
+    data, notices = made(source, quality=95)
+    assert decibel(expected, shown(data)) > 28
+    assert any(n.startswith("read as pixels: ") for n in notices)
+
+
+def test_damage_is_no_photo_although_the_usual_library_shows_something() -> None:
+    plain = jpeg_bytes(smooth(), restart_marker_blocks=4)
+    at = plain.index(b"\xff\xd1", plain.index(b"\xff\xda"))
+    with pytest.raises(DamagedError):
+        made(plain[:at] + b"\xff\xd5" + plain[at + 2 :])
+
+
+def test_the_limit_of_pixels_is_the_callers_for_coefficients_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizcomp.jpeg.read.MAX_PIXELS", 1000)
+    photo = load_bytes(jpeg_bytes(smooth()), "large", max_pixels=100_000)
+    result = compress(photo, DjpegSettings(guide="uniform"))
+    assert result.notices == ()
+
+
+@pytest.mark.parametrize("side", [65_501, 65_520, 65_535])
+def test_sides_that_no_reader_of_jpeg_takes_are_refused_plainly(side: int) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((2, side), np.uint8)).save(out, "PNG")
+    with pytest.raises(UnsupportedError) as told:
+        made(out.getvalue())
+    assert "65500" in told.value.hint
+
+
+@pytest.mark.parametrize("factors", [0x11, 0x12, 0x21, 0x22])
+def test_equal_sampling_of_all_is_4_4_4_by_any_factors(factors: int) -> None:
+    """Four blocks across and down: whole units by any factors, interleaved anew below."""
+    plain = read_jpeg(jpeg_bytes(smooth(64, 64), subsampling=0, quality=80))
+    for c in plain.components:
+        c.h, c.v = factors >> 4, factors & 15
+    source = write_jpeg(plain, progressive=False)
+    frame = read_jpeg(made(source)[0])
+    assert [(c.h, c.v) for c in frame.components] == [(2, 2), (1, 1), (1, 1)]
+    assert decibel(shown(source), shown(made(source, quality=90)[0])) > 30

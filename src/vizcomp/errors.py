@@ -5,6 +5,7 @@
     ├── OutputError                 an output cannot be written: no permission, no space, would overwrite
     ├── FormatError                 bytes break the format they claim to be
     │   ├── TruncatedError          the data end before the format says so
+    │   ├── DamagedError            coded samples that a decoder can only guess at
     │   ├── UnsupportedError        a valid stream that uses a feature we do not read
     │   └── TooLargeError           a size beyond the stated limit, refused before memory is taken
     ├── ModelError                  a model is unknown, or its weights do not match
@@ -58,6 +59,10 @@ class FormatError(VizcompError):
 
 class TruncatedError(FormatError):
     """The data end before the format says so."""
+
+
+class DamagedError(FormatError):
+    """Coded samples that a decoder can only guess at, with a warning if it gives any."""
 
 
 class UnsupportedError(FormatError):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jpeg_kit import assert_same, blank, photo, pillow
 from PIL import Image
 
-from vizcomp.errors import FormatError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.errors import DamagedError, FormatError, TooLargeError, TruncatedError, UnsupportedError
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.write import write_jpeg
 
@@ -110,7 +110,7 @@ def test_broken_files_are_format_errors(name: str) -> None:
     data = pillow(photo(40, 40))
     at = {b: data.index(b) for b in (b"\xff\xc4", b"\xff\xdb", b"\xff\xc0", b"\xff\xda")}
     if name == "no huffman":
-        data = data.replace(b"\xff\xc4", b"\xff\xef")
+        data = pillow(photo(40, 40), progressive=True).replace(b"\xff\xc4", b"\xff\xef")
     elif name == "no quantisation":
         data = data.replace(b"\xff\xdb", b"\xff\xef")
     elif name == "bad code":
@@ -154,13 +154,35 @@ def test_flipped_bytes_never_do_worse_than_a_format_error(data: st.DataObject) -
     assert_same(image, read_jpeg(written))
 
 
-def test_bytes_left_over_before_a_restart_marker_are_damage() -> None:
-    """libjpeg only warns here, and the picture is wrong up to the marker: a damaged file must not pass as a good one."""
-    rng = np.random.default_rng(5)
-    out = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(out, "JPEG", restart_marker_blocks=2)
-    data = out.getvalue()
-    where = data.index(b"\xff\xd0", data.index(b"\xff\xda"))
-    read_jpeg(data)
-    with pytest.raises(FormatError, match="restart"):
-        read_jpeg(data[:where] + b"\x12\x34" + data[where:])
+def with_restarts() -> tuple[bytes, int]:
+    """A JPEG and the place of its first restart marker."""
+    pixels = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = pillow(pixels, restart_marker_blocks=2)
+    return data, data.index(b"\xff\xd0", data.index(b"\xff\xda"))
+
+
+@pytest.mark.parametrize("left", [b"\x12", b"\x12\x34"])
+def test_a_byte_or_two_before_a_restart_marker_are_passed_over(left: bytes) -> None:
+    """All samples of the interval are there; libjpeg shows the whole picture with a warning."""
+    data, where = with_restarts()
+    image = read_jpeg(data[:where] + left + data[where:])
+    assert_same(image, read_jpeg(data))
+    assert len(image.notices) == 1
+    assert read_jpeg(data).notices == ()
+
+
+@pytest.mark.parametrize("left", [b"\x12\x34\x56", bytes(200)])
+def test_more_bytes_before_a_restart_marker_are_damage(left: bytes) -> None:
+    """The interval was read wrongly: a damaged file must not pass as a good one."""
+    data, where = with_restarts()
+    with pytest.raises(DamagedError, match="restart"):
+        read_jpeg(data[:where] + left + data[where:])
+
+
+def test_the_standards_huffman_tables_may_be_missing() -> None:
+    for options in ({}, {"mode": "L"}):
+        data = pillow(photo(40, 40), **options)
+        bare = data
+        while (at := bare.find(b"\xff\xc4")) > 0:
+            bare = bare[:at] + bare[at + 2 + int.from_bytes(bare[at + 2 : at + 4], "big") :]
+        assert_same(read_jpeg(bare), read_jpeg(data))

@@ -23,14 +23,14 @@ from vizcomp.depth.maps import GALLERY_LONG_SIDE, MapFolder, colourise
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Compressed, Prepared, compress
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import VizcompError
+from vizcomp.errors import FormatError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments
+from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
@@ -207,12 +207,16 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if kept:
+        if settings.metadata == "all":  # the whole file: nothing that it carries is lost
+            notices = tuple(n for n in notices if not n.endswith("is not in the result"))
+        elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
+            notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
         if photo.jpeg is None:
             data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
             if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
-            data = _without_metadata(photo.jpeg) if settings.metadata == "none" else photo.jpeg
+            data = _kept_jpeg(photo.jpeg, settings.metadata)
         if len(made.data) >= photo.source_bytes:
             notices = (*notices, "source kept: compressing would not make it smaller")
         elif found is None or found.verified:
@@ -260,9 +264,16 @@ def _can_be_kept_without_metadata(photo: Photo) -> bool:
     return not (photo.icc or photo.exif or photo.xmp)
 
 
-def _without_metadata(jpeg: bytes) -> bytes:
-    """The same coefficients with no metadata: for a user who asked for none even a kept source must not carry any."""
-    image = read_jpeg(jpeg)
+def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:
+    """The same picture with no more metadata than the user asked for, since a kept source is an output too."""
+    if metadata == "all":
+        return jpeg
+    if metadata == "essential":
+        return with_metadata(jpeg, "essential")
+    try:
+        image = read_jpeg(jpeg)
+    except FormatError:  # of a kind that only pixels tell
+        return with_metadata(jpeg, "none")
     return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))
 
 

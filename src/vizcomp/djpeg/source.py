@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import UnsupportedError
+from vizcomp.errors import DamagedError, FormatError, TruncatedError
 from vizcomp.jpeg.image import JpegImage, RealImage
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, metadata_segments
+from vizcomp.jpeg.segments import essential_segments, metadata_segments, what_does_not_fit
 from vizcomp.jpeg.transform import consume, from_pixels
+from vizcomp.photos.encode import check_jpeg_sides
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo
 
@@ -36,21 +37,28 @@ class Source:
     @classmethod
     def of(cls, photo: Photo, settings: DjpegSettings) -> Source:
         """Read as coefficients where the photo is a JPEG in YCbCr or grey; from the pixels otherwise."""
+        height, width = photo.pixels.shape[:2]
+        check_jpeg_sides(height, width)
         turn = settings.metadata == "none" and photo.orientation != 1  # without the tag the pixels themselves must be turned
         notices: tuple[str, ...] = ("turned upright, since the orientation tag is dropped",) if turn else ()
         if photo.jpeg is not None and not turn:
             try:
-                jpeg = read_jpeg(photo.jpeg)
-            except UnsupportedError as exc:  # Pillow could read it: go by its pixels
+                jpeg = read_jpeg(photo.jpeg, max_pixels=height * width)  # no more than was allowed
+            except (DamagedError, TruncatedError):
+                raise
+            except FormatError as exc:  # Pillow could read it: go by its pixels
                 notices = (f"read as pixels: {exc.message}",)
             else:
+                notices = jpeg.notices
                 if jpeg.colour in ("grey", "ycbcr") and _luma_is_finest(jpeg):
                     image, tables = _from_jpeg(jpeg)
                     segments = essential_segments(jpeg.segments, settings.metadata)
                     return cls(image, tables, segments, photo.orientation, notices)
         pixels = upright(photo.pixels, photo.orientation) if turn else photo.pixels
         image = from_pixels(pixels, subsampling="4:2:0")
-        segments = essential_segments(metadata_segments(icc=photo.icc, exif=photo.exif, xmp=photo.xmp), settings.metadata)
+        blocks = {"icc": photo.icc, "exif": photo.exif, "xmp": photo.xmp}
+        notices += what_does_not_fit(settings.metadata, **blocks)
+        segments = essential_segments(metadata_segments(**blocks, dpi=photo.dpi), settings.metadata)
         return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
 
 

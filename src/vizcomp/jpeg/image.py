@@ -71,6 +71,7 @@ class JpegImage:
         segments: APPn and COM segments in order: (marker's low byte, payload).
         progressive: how the source was coded; `write_jpeg` has its own switch.
         restart_interval: of the source, in MCUs; 0 = none. It is not written.
+        notices: what a user should know about how the file was read.
     """
 
     width: int
@@ -81,6 +82,7 @@ class JpegImage:
     segments: list[Segment] = field(default_factory=list)
     progressive: bool = False
     restart_interval: int = 0
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         set_real_sizes(self.width, self.height, self.components)

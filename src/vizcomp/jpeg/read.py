@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import _native
-from vizcomp.errors import FormatError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.errors import DamagedError, FormatError, TooLargeError, TruncatedError, UnsupportedError
 from vizcomp.jpeg.image import ZIGZAG, Colour, Component, JpegImage, Segment, ceil_div
 from vizcomp.jpeg.segments import (
     BROKEN_HINT,
@@ -27,6 +27,7 @@ from vizcomp.jpeg.segments import (
     is_jfif,
     markers,
 )
+from vizcomp.jpeg.standard import STANDARD_CODES
 
 MAX_PIXELS = 200_000_000
 MAX_SCANS = 200  # an honest file has about ten; each scan of a bomb costs a pass over all blocks
@@ -47,6 +48,8 @@ _REFUSED = {
     0xDE: "hierarchical coding",
     0xDF: "hierarchical coding",
 }
+_LEFT_OVER = 8  # a status of `_native.decode_scan` beside those that end in an error
+_LEFT_OVER_NOTICE = "a byte or two before a restart marker belong to no block: passed over"
 _OTHER_HINT = "convert it to an ordinary JPEG or PNG with the program that made it"
 
 
@@ -55,14 +58,16 @@ def read_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> JpegImage:
 
     Baseline, extended sequential with 8 bits, and progressive; any sampling; 1, 3 or 4 components;
     restart markers. What follows the end of the picture is ignored. A missing end marker is no
-    error if nothing else is missing.
+    error if nothing else is missing. A sequential file may leave out the standard's own Huffman
+    tables, as Motion JPEG does.
 
     Args:
         data: the file.
         max_pixels: limit of width times height.
 
     Raises:
-        FormatError: markers, tables or codes are broken.
+        FormatError: markers, tables or headers are broken.
+        DamagedError: the coded data are, so that decoders guess what they show.
         TruncatedError: the data end before the picture does.
         UnsupportedError: arithmetic coding, 12 bits, lossless, hierarchical, two components, height
             in a DNL segment.
@@ -129,6 +134,7 @@ class _Reader:
         self._progressive = False
         self._restart = 0
         self._scans = 0
+        self._notices: dict[str, None] = {}
         self._states: list[_State] = []
         if len(self._data) < 4:
             raise TruncatedError("the file is too short to be a JPEG", BROKEN_HINT)
@@ -223,9 +229,10 @@ class _Reader:
     def _code(self, klass: int, slot: int) -> object:
         key = (klass, slot)
         if key not in self._built:
-            if key not in self._codes:
+            codes = self._codes.get(key) or (None if self._progressive else STANDARD_CODES.get(key))
+            if codes is None:
                 raise FormatError("a scan uses a Huffman table that is missing", BROKEN_HINT)
-            table = _native.huffman_table(*self._codes[key])
+            table = _native.huffman_table(*codes)
             if table is None:
                 raise FormatError("a Huffman table is no prefix code", BROKEN_HINT)
             self._built[key] = table
@@ -315,19 +322,22 @@ class _Reader:
         if status == 1:
             if end + 1 >= len(self._data) or self._data[end + 1] == EOI:
                 raise TruncatedError("the file ends inside a scan", BROKEN_HINT)
-            raise FormatError("a marker interrupts a scan", BROKEN_HINT)
+            raise DamagedError("a marker interrupts a scan", BROKEN_HINT)
+        if status == _LEFT_OVER:
+            self._notices[_LEFT_OVER_NOTICE] = None
+            return
         reasons = {
             2: "a scan holds a bit pattern that is no Huffman code",
             3: "a scan holds an impossible coefficient",
             4: "a restart marker is missing or out of order",
         }
         if status:
-            raise FormatError(reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT)
+            raise DamagedError(reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT)
 
     def _colour(self) -> Colour:
-        """As decoders agree: JFIF means YCbCr; then Adobe's transform; then components' numbers."""
+        """As decoders agree: JFIF means YCbCr; then Adobe's last transform; then the numbers."""
         ids = tuple(c.id for c in self._frame)
-        adobe = next((s[1][11] for s in self._segments if is_adobe(s)), None)
+        adobe = next((s[1][11] for s in reversed(self._segments) if is_adobe(s)), None)
         if len(ids) == 1:
             return "grey"
         if len(ids) == 4:
@@ -357,6 +367,7 @@ class _Reader:
             list(self._segments),
             self._progressive,
             self._restart,
+            tuple(self._notices),
         )
 
 
@@ -383,4 +394,4 @@ def _check_progression(states: Sequence[_State], band: _Band) -> None:
         raise FormatError("a progressive scan has an impossible band", BROKEN_HINT)
     for s in states:
         if (s.bits_left[ss : se + 1] != (ah if ah else -1)).any():
-            raise FormatError("progressive scans come in an impossible order", BROKEN_HINT)
+            raise DamagedError("progressive scans come in an impossible order", BROKEN_HINT)

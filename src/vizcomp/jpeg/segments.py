@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,14 @@ MAX_PAYLOAD = 65533
 # How the payloads of APPn segments begin.
 JFIF, EXIF, ICC, XMP = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
 _JFXX, _MPF, _ADOBE = b"JFXX\0", b"MPF\0", b"Adobe"
+_ISO_GAIN_MAP, _LONG_XMP = b"urn:iso:std:iso:ts:21496", b"http://ns.adobe.com/xmp/extension/\0"
 
 BROKEN_HINT = "the file is damaged; get it again from its source"
 
 _ORIENTATION = 0x0112
+_GAIN_MAP = re.compile(rb"hdr-?gain-?map|hdrgm:|GainMap", re.IGNORECASE)
+_VIDEO = re.compile(rb"""(?:MotionPhoto|MicroVideo)\s*(?:=\s*["']|>)\s*1|video/(?:mp4|quicktime)""")
+_TRAILING_VIDEO = re.compile(rb"ftyp(?:mp4|iso|qt  |3gp|avc1|heic|mif1)|MotionPhoto_Data")
 # Neither a stuffed byte, nor a restart, nor fill.
 _SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -111,19 +116,29 @@ def adobe_segment(transform: int) -> Segment:
     return APP14, _ADOBE + b"\0\x64\0\0\0\0" + bytes([transform])
 
 
-def metadata_segments(*, icc: bytes | None = None, exif: bytes | None = None, xmp: bytes | None = None) -> list[Segment]:
+def metadata_segments(
+    *,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> list[Segment]:
     """Metadata of another format as JPEG segments; what does not fit into segments is left out.
 
     Args:
         icc: a colour profile, split as ICC.1 annex B says; at most 255 parts.
-        exif: a TIFF structure, with or without its "Exif" header; at most 65527 bytes.
+        exif: a TIFF structure, with or without its "Exif" header. Of more than 65527 bytes the
+            orientation alone is written.
         xmp: a packet; at most 65504 bytes.
+        dpi: pixels an inch, across and down.
     """
     segments: list[Segment] = []
+    density = [round(value) for value in dpi or (0, 0)]
+    if all(1 <= value <= 65535 for value in density):
+        segments.append((APP0, JFIF + struct.pack(">BBBHHBB", 1, 1, 1, *density, 0, 0)))
     if exif:
-        body = exif if exif.startswith(EXIF) else EXIF + exif
-        if len(body) <= MAX_PAYLOAD:
-            segments.append((APP1, body))
+        whole = (APP1, exif if exif.startswith(EXIF) else EXIF + exif)
+        segments += [whole] if len(whole[1]) <= MAX_PAYLOAD else _orientation_alone(whole)
     if xmp and len(XMP) + len(xmp) <= MAX_PAYLOAD:
         segments.append((APP1, XMP + xmp))
     if icc:
@@ -134,6 +149,45 @@ def metadata_segments(*, icc: bytes | None = None, exif: bytes | None = None, xm
     return segments
 
 
+def what_does_not_fit(
+    keep: Literal["none", "essential", "all"], *, icc: bytes | None, exif: bytes | None, xmp: bytes | None
+) -> tuple[str, ...]:
+    """Notices of what `metadata_segments` leaves out although it was to be kept."""
+    large = []
+    if keep == "all" and len((exif or b"").removeprefix(EXIF)) > MAX_PAYLOAD - len(EXIF):
+        large.append("EXIF data")
+    if keep == "all" and len(xmp or b"") > MAX_PAYLOAD - len(XMP):
+        large.append("XMP data")
+    if keep != "none" and len(icc or b"") > 255 * (MAX_PAYLOAD - len(ICC) - 2):
+        large.append("ICC profile")
+    return tuple(f"{what} left out: too large for a JPEG" for what in large)
+
+
+def companions(data: bytes) -> tuple[str, ...]:
+    """What a JPEG carries or promises beside its picture: a gain map, a video."""
+    gain_map, video = False, _TRAILING_VIDEO.search(data) is not None
+    with contextlib.suppress(FormatError):  # decoders may still show the picture
+        for marker in markers(data):
+            if marker.code == SOS:
+                break
+            if marker.code in (APP1, APP2):
+                gain_map |= marker.payload.startswith(_ISO_GAIN_MAP)
+                xmp = marker.payload.startswith((XMP, _LONG_XMP))
+                gain_map |= xmp and _GAIN_MAP.search(marker.payload) is not None
+                video |= xmp and _VIDEO.search(marker.payload) is not None
+    names = (("gain map (Ultra HDR)", gain_map), ("video of the motion photo", video))
+    return tuple(name for name, there in names if there)
+
+
+def _promises(marker: int, payload: bytes) -> bool:
+    """Whether a segment speaks of pictures or videos that follow the main picture."""
+    if marker == APP2:
+        return payload.startswith((_MPF, _ISO_GAIN_MAP))
+    if marker != APP1 or not payload.startswith((XMP, _LONG_XMP)):
+        return False
+    return bool(_GAIN_MAP.search(payload) or _VIDEO.search(payload))
+
+
 def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essential", "all"]) -> list[Segment]:
     """The segments that a rewritten file should carry.
 
@@ -141,8 +195,9 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
         segments: of the source.
         keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density,
             and the orientation, in an EXIF segment that holds nothing else. "all": everything but
-            thumbnails in JFIF and indexes of further pictures (MPF), which are not written. An
-            orientation is written as one SHORT, which all readers take.
+            thumbnails in JFIF and what promises further pictures or videos (MPF, gain maps, motion
+            photos), which are not written. An orientation is written as one SHORT, which all
+            readers take.
 
     Malformed EXIF counts as none.
     """
@@ -167,9 +222,36 @@ def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essen
             if exif and not exif_seen:
                 result += _orientation_alone(segment)
             exif_seen |= exif
-        elif not (marker == APP2 and payload.startswith(_MPF)):
+        elif not _promises(marker, payload):
             result.append((marker, _plain_orientation(payload)) if exif else segment)
     return result
+
+
+def with_metadata(data: bytes, keep: Literal["none", "essential"]) -> bytes:
+    """A JPEG file with its picture byte for byte and less metadata; nothing follows its end.
+
+    Args:
+        data: a whole JPEG.
+        keep: as in `essential_segments`; Adobe's segments always stay, since they tell the colour.
+
+    Raises:
+        FormatError: as `markers`.
+    """
+    segments: list[Segment] = []
+    rest: list[bytes] = []
+    for marker in markers(data):
+        segment = (marker.code, marker.payload)
+        if 0xE0 <= marker.code <= 0xEF or marker.code == COM:
+            segments.append(segment)
+        elif marker.code == EOI:
+            rest.append(b"\xff\xd9")
+        else:
+            end = scan_end(data, marker.end) if marker.code == SOS else marker.end
+            rest.append(data[marker.end - len(marker.payload) - 4 : end])
+    chosen = [s for s in essential_segments(segments, keep) if not is_adobe(s)]
+    chosen += [s for s in segments if is_adobe(s)]
+    heads = (bytes([0xFF, m]) + struct.pack(">H", len(p) + 2) + p for m, p in chosen)
+    return b"".join([data[:2], *heads, *rest])
 
 
 # --- orientation ----------------------------------------------------------------------------------
@@ -188,6 +270,15 @@ def exif_orientation(tiff: bytes) -> int:
     """
     entry = _orientation_entry(tiff)
     return entry[2] if entry else 1
+
+
+def has_more_than_orientation(exif: bytes | None) -> bool:
+    """Whether an EXIF block, with or without its header, tells anything else of a photo."""
+    tiff = (exif or b"").removeprefix(EXIF)
+    directory = exif_directory(tiff)
+    if directory is None:
+        return bool(tiff)
+    return directory[2] > (1 if _orientation_entry(tiff) else 0)
 
 
 def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:

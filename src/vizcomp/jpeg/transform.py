@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -60,6 +61,7 @@ def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
     Returns:
         The picture, and whether its chroma was halved.
     """
+    _reduce_sampling(jpeg.components)
     halved = _can_halve(jpeg.components)
     first = jpeg.components[0]
     rows, cols = ceil_div(jpeg.height, 16), ceil_div(jpeg.width, 16)
@@ -80,6 +82,13 @@ def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
         c.coefficients = np.empty((0, 0, 64), np.int16)
     components = [by_index[index] for index in range(len(by_index))]
     return RealImage(jpeg.width, jpeg.height, components, jpeg.colour, list(jpeg.segments)), halved
+
+
+def _reduce_sampling(components: Sequence[Component]) -> None:
+    """Sampling factors without a common divisor: 2x1 three times is 4:4:4, as 1x1 is."""
+    h, v = math.gcd(*(c.h for c in components)), math.gcd(*(c.v for c in components))
+    for c in components:
+        c.h, c.v = c.h // h, c.v // v
 
 
 def _can_halve(components: Sequence[Component]) -> bool:

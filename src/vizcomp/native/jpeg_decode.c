@@ -317,20 +317,24 @@ typedef struct {
     int32_t eobrun;
     int32_t to_restart;
     int next_restart;
+    int left_over;
 } decoder;
 
 static int restart(decoder *d)
 {
     const uint8_t *marker = next_marker(d->r.at, d->r.end, 1), *p;
+    int whole;
 
     if (marker == d->r.end || marker[1] == 0xD9)
         return VZ_SHORT;
-    /* Whole bytes left over mean that this interval was read wrongly: what has been decoded of it is not the picture. */
+    /* Some encoders leave a byte or two. More of them mean that this interval was read wrongly: what has been decoded of
+     * it is not the picture. */
+    whole = (d->r.left - d->r.padding) / 8;
     for (p = d->r.at; p < marker; p++)
-        if (*p != 0xFF)
-            return VZ_BAD_RESTART;
-    if (d->r.left - d->r.padding >= 8)
+        whole += *p != 0xFF;
+    if (whole > 2)
         return VZ_BAD_RESTART;
+    d->left_over |= whole > 0;
     if (marker[1] != 0xD0 + d->next_restart)
         return VZ_BAD_RESTART;
     d->next_restart = (d->next_restart + 1) & 7;
@@ -414,5 +418,5 @@ int vz_decode_scan(const uint8_t *data, size_t size, size_t *position, const vz_
         }
     }
     *position = (size_t)(next_marker(d.r.at, d.r.end, 0) - data);
-    return status;
+    return status || !d.left_over ? status : VZ_LEFT_OVER;
 }

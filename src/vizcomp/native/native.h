@@ -18,6 +18,7 @@ enum {
     VZ_BAD_TABLE = 5,    /* a Huffman table that is no prefix code */
     VZ_NO_MEMORY = 6,
     VZ_BAD_ARGUMENT = 7, /* the caller's sizes do not fit together */
+    VZ_LEFT_OVER = 8,    /* no error: all is decoded, but for a byte or two before a restart marker */
     VZ_RANGE = 8         /* a coefficient too large to be written in an 8-bit JPEG */
 };
 

@@ -20,14 +20,19 @@ def to_eight_bit(
 ) -> tuple[Pixels, bytes | None]:
     """Pixels as uint8 RGB or grey, and the ICC profile if it still describes them; adds to `notices`."""
     mode = image.mode
-    if mode in ("L", "RGB") and "transparency" not in image.info:
+    if kind == "PNG" and mode in ("1", "L", "RGB") and "transparency" in image.info:
+        pixels = _one_colour_clear(image, data, notices)
+    elif mode in ("L", "RGB") and "transparency" not in image.info:
         if sample_bits(image, data, kind) == 16:
             notices.append("16 bits a sample reduced to 8")
         pixels = as_array(image)
     elif mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        notices.append("16 bits a sample reduced to 8")
-        pixels = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        values = grey_samples(image, kind).astype(np.uint32)
+        bits = sample_bits(image, data, kind)
+        bits = bits if 8 < bits < 16 else 16
+        notices.append(f"{bits} bits a sample reduced to 8")
+        most = (1 << bits) - 1
+        pixels = ((values * 255 + most // 2) // most).astype(np.uint8)
         clear = image.info.get("transparency")
         if isinstance(clear, int) and (values == clear).any():
             pixels[values == clear] = 255
@@ -51,6 +56,37 @@ def to_eight_bit(
         notices.append("ICC profile left out: it does not fit the colours")
         icc = None
     return pixels, icc
+
+
+def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> Pixels:
+    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey.
+
+    The chunk has the file's own depth, while Pillow's pixels have 8 bits.
+    """
+    clear, bits = image.info["transparency"], sample_bits(image, data, "PNG")
+    pixels = as_array(image.convert("L") if image.mode == "1" else image)
+    if bits == 16:
+        notices.append("16 bits a sample reduced to 8")
+    if isinstance(clear, tuple):
+        high = np.array([value >> 8 if bits == 16 else value for value in clear], np.uint16)
+        where = (pixels == high).all(-1)
+        if bits == 16 and where.any():
+            low = np.array([value & 255 for value in clear], np.uint16)
+            where &= (_low_bytes(data) == low).all(-1)
+    else:
+        where = pixels == (255 if bits == 1 and clear else clear * 255 // ((1 << bits) - 1))
+    if where.any():
+        pixels[where] = 255
+        notices.append("transparency flattened on white")
+    return pixels
+
+
+def _low_bytes(data: bytes) -> Pixels:
+    """The lower bytes of a PNG's 16-bit RGB samples, which Pillow's pixels lack."""
+    with quiet_pillow(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]  # type: ignore[attr-defined]
+        image.load()
+        return np.asarray(image)
 
 
 def _flattened(image: Image.Image, notices: list[str]) -> Image.Image:
@@ -97,7 +133,7 @@ def _from_cmyk(image: Image.Image, icc: bytes | None, notices: list[str]) -> Ima
 
 def wide_grey(image: Image.Image, data: bytes, name: str, kind: str, notices: list[str]) -> Pixels:
     """Grey of 32-bit integers or floats to uint8."""
-    values = np.asarray(image)
+    values = grey_samples(image, kind)
     low, high = values.min(), values.max()
     if image.mode == "I" and low >= 0 and high <= 65535 and sample_bits(image, data, kind) == 16:
         notices.append("16 bits a sample reduced to 8")
@@ -108,6 +144,33 @@ def wide_grey(image: Image.Image, data: bytes, name: str, kind: str, notices: li
     level, (low, high) = stretched(values, name)
     notices.append(f"samples from {low:g} to {high:g} stretched to 8 bits")
     return np.rint(level * 255).astype(np.uint8)
+
+
+def grey_samples(image: Image.Image, kind: str) -> npt.NDArray[Any]:
+    """Samples of a grey picture of more than 8 bits, large = bright.
+
+    Pillow knows neither unsigned 32-bit samples nor, above 8 bits, a TIFF that counts from white.
+    """
+    values = np.asarray(image)
+    if kind != "TIFF":
+        return values
+    tags = getattr(image, "tag_v2", {})
+    bits, layout = first_of(tags.get(258, 8)), first_of(tags.get(339, 1))
+    if image.mode == "I" and bits == 32 and layout == 1:
+        values = values.view(np.uint32)
+    if tags.get(262) != 0:
+        return values
+    if image.mode == "F":
+        low, high = values.min(), values.max()
+        return 1 - values if low >= 0 and high <= 1 else -values
+    if layout == 1:
+        return ((1 << bits) - 1 - values.astype(np.int64)).astype(values.dtype)
+    return -values.astype(np.int64)
+
+
+def first_of(value: Any) -> int:
+    """A TIFF tag's value, or the first of several."""
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def stretched(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
@@ -129,8 +192,7 @@ def sample_bits(image: Image.Image, data: bytes, kind: str) -> int:
     if kind == "PPM":
         return 16 if image.mode == "I" else 8
     if kind == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))
-        return int(bits[0] if isinstance(bits, tuple) else bits)
+        return first_of(getattr(image, "tag_v2", {}).get(258, 8))
     return 8
 
 

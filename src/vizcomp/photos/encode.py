@@ -12,7 +12,17 @@ from PIL import Image
 from vizcomp.errors import UnsupportedError
 from vizcomp.photos.decoders import Pixels
 
-_MAX_JPEG_SIDE = 65_535
+_MAX_JPEG_SIDE = 65_500  # of libjpeg, and so of almost every reader; the format itself has 65,535
+
+
+def check_jpeg_sides(height: int, width: int) -> None:
+    """Refuse what readers of JPEG refuse.
+
+    Raises:
+        UnsupportedError: a side above 65500 pixels.
+    """
+    if max(height, width) > _MAX_JPEG_SIDE:
+        raise UnsupportedError(f"{width} x {height} pixels do not fit into a JPEG", "no side above 65500 pixels is possible")
 
 
 def encode_plain_jpeg(
@@ -34,11 +44,9 @@ def encode_plain_jpeg(
         icc, exif: metadata to carry, as in `Photo`.
 
     Raises:
-        UnsupportedError: a side longer than the 65,535 pixels that a JPEG can hold.
+        UnsupportedError: as `check_jpeg_sides`.
     """
-    height, width = pixels.shape[:2]
-    if max(height, width) > _MAX_JPEG_SIDE:
-        raise UnsupportedError(f"{width} x {height} pixels do not fit into a JPEG", "no side may be longer than 65535 pixels")
+    check_jpeg_sides(*pixels.shape[:2])
     image = Image.fromarray(np.ascontiguousarray(pixels))
     options: dict[str, Any] = {"quality": quality, "optimize": optimize, "progressive": progressive}
     if image.mode == "RGB":

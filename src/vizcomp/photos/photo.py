@@ -14,7 +14,7 @@ from PIL import Image
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
-from vizcomp.jpeg.segments import EXIF, exif_orientation
+from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
@@ -27,6 +27,8 @@ from vizcomp.photos.decoders import (
     pillow_errors,
     recognise,
 )
+
+_ROUNDING = 4  # levels by which profiles of sRGB differ among each other
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +89,8 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
                 else f"first of {frames} frames"
             )  # fmt: skip
         with pillow_errors(name, kind, data):
+            if kind == "JPEG":
+                notices += [f"its {what} is not in the result" for what in companions(data)]
             info = dict(image.info)
             exif = exif_of(image, info, kind, notices)
             icc = info.get("icc_profile")
@@ -160,8 +164,8 @@ def _orientation(exif: bytes | None) -> int:
 def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
 
-    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels that have no profile, or one
-    of sRGB by its name, are returned as they are.
+    For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels
+    that have no profile, or one that is called sRGB and is, are returned as they are.
     """
     if photo.icc is None:
         return photo.pixels, ()
@@ -171,16 +175,17 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
         name = ImageCms.getProfileDescription(profile).strip()
-        if not grey and "srgb" in name.lower():
-            return photo.pixels, ()
-        converted = ImageCms.profileToProfile(
-            Image.fromarray(photo.pixels),
+        transform = ImageCms.buildTransform(
             profile,
             ImageCms.createProfile("sRGB"),
+            "L" if grey else "RGB",
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
+        if not grey and "srgb" in name.lower() and _changes_nothing(transform):
+            return photo.pixels, ()
+        converted = ImageCms.applyTransform(Image.fromarray(photo.pixels), transform)
         if converted is None:
             raise ValueError
         pixels = as_array(converted)
@@ -189,3 +194,13 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     return (np.ascontiguousarray(pixels[..., 1]) if grey else pixels), (
         f"converted to sRGB from {printable(name) or 'its ICC profile'}",
     )
+
+
+def _changes_nothing(transform: Any) -> bool:
+    """Whether a transform to sRGB leaves 512 colours as they are, but for rounding."""
+    from PIL import ImageCms
+
+    steps = np.linspace(0, 255, 8).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(8, 64, 3)
+    changed = np.asarray(ImageCms.applyTransform(Image.fromarray(colours), transform))
+    return bool(np.abs(changed.astype(int) - colours).max() <= _ROUNDING)

@@ -1,0 +1,148 @@
+"""Kinds of pictures that were once read wrongly in silence, or refused although they are whole."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from vizcomp.errors import UnsupportedError
+from vizcomp.photos.photo import load_bytes, to_srgb
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def ramp(height: int = 24, width: int = 32) -> np.ndarray:
+    """float 0..1, brighter to the right and below."""
+    y, x = np.mgrid[:height, :width]
+    return (x / (width - 1) + y / (height - 1)) / 2
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(header: tuple[int, int, int, int], rows: bytes, *extra: bytes) -> bytes:
+    """A PNG by hand: (width, height, bits, colour type), filtered rows, chunks before the pixels."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)) + b"".join(extra)
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(samples: np.ndarray, photometric: int, order: str = "<", bits: int = 0) -> bytes:
+    """A grey TIFF by hand, one strip, without compression."""
+    kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
+    bits = bits or samples.dtype.itemsize * 8
+    if bits == 12:
+        pairs = samples.reshape(-1, 2).astype(np.uint32)
+        whole = pairs[:, 0] << 12 | pairs[:, 1]
+        body = np.stack([whole >> 16, whole >> 8 & 255, whole & 255], -1).astype(np.uint8).tobytes()
+    else:
+        body = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    height, width = samples.shape
+    values = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
+    values |= {278: height, 279: len(body), 339: kind}
+    pad = body + b"\0" * (len(body) % 2)
+    directory = struct.pack(order + "H", len(values))
+    for tag, value in sorted(values.items()):
+        directory += struct.pack(order + "HHII", tag, 4, 1, value)
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    return magic + struct.pack(order + "I", 8 + len(pad)) + pad + directory + bytes(4)
+
+
+# --- grey of many bits ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "order"), [("u1", "<"), ("u1", ">"), ("u2", "<"), ("f4", "<"), ("f4", ">")])
+def test_a_tiff_that_counts_from_white_is_no_negative(kind: str, order: str) -> None:
+    most = 1.0 if kind == "f4" else float(2 ** (8 * int(kind[1])) - 1)
+    stored = ((1 - ramp()) * most).round(0 if most > 1 else 6).astype(kind)
+    pixels = load_bytes(tiff(stored, 0, order), "white.tif").pixels
+    assert np.abs(pixels - ramp() * 255).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "order"), [("u2", ">"), ("u4", "<"), ("u4", ">")])
+def test_a_tiff_that_counts_from_white_may_be_refused(kind: str, order: str) -> None:
+    with pytest.raises(UnsupportedError):
+        load_bytes(tiff(np.zeros((8, 8), kind), 0, order), "white.tif")
+
+
+def test_unsigned_32_bits_keep_their_order_above_2_to_31() -> None:
+    stored = (ramp() * (2**32 - 1)).astype(np.uint32)
+    photo = load_bytes(tiff(stored, 1), "wide.tif")
+    assert np.abs(photo.pixels - ramp() * 255).max() <= 1
+    assert not any("-" in notice for notice in photo.notices)
+    signed = load_bytes(tiff((ramp() * 1000 - 500).astype(np.int32), 1), "signed.tif")
+    assert np.abs(signed.pixels - ramp() * 255).max() <= 1
+
+
+def test_twelve_bits_are_scaled_by_their_own_range() -> None:
+    stored = (ramp() * 4095).round().astype(np.uint16)
+    photo = load_bytes(tiff(stored, 1, bits=12), "twelve.tif")
+    assert np.abs(photo.pixels - ramp() * 255).max() <= 1
+    assert photo.notices == ("12 bits a sample reduced to 8",)
+
+
+# --- one transparent colour -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("share", [0, 1 / 3, 1])
+def test_a_transparent_grey_of_any_depth_is_white(bits: int, share: float) -> None:
+    most = 2**bits - 1
+    if bits == 1 and share == 1 / 3:
+        share = 0.0
+    clear, other = round(most * share), round(most * (1 - share))
+    half = 8  # left half transparent
+    levels = [clear] * half + [other] * half
+    row = int("".join(f"{level:0{bits}b}" for level in levels), 2).to_bytes(2 * half * bits // 8, "big")
+    data = png((2 * half, 4, bits, 0), (b"\0" + row) * 4, chunk(b"tRNS", struct.pack(">H", clear)))
+    photo = load_bytes(data, "grey.png")
+    assert photo.pixels[:, :half].tolist() == [[255] * half] * 4
+    assert np.abs(photo.pixels[:, half:].astype(int) - other * 255 / most).max() <= 1
+    assert "transparency flattened on white" in photo.notices
+
+
+def test_a_transparent_colour_of_16_bits_is_compared_whole() -> None:
+    colours = np.array([[[4660, 22136, 39612], [4661, 22136, 39612], [0, 0, 0]]], ">u2")
+    body = b"\0" + colours.tobytes()
+    data = png((3, 1, 16, 2), body, chunk(b"tRNS", struct.pack(">3H", 4660, 22136, 39612)))
+    photo = load_bytes(data, "colour.png")
+    assert photo.pixels.tolist() == [[[255] * 3, [4660 >> 8, 22136 >> 8, 39612 >> 8], [0] * 3]]
+    assert set(photo.notices) == {"16 bits a sample reduced to 8", "transparency flattened on white"}
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+
+def linear_profile(name: str) -> bytes:
+    """An ICC profile of sRGB's primaries with a gamma of 1, under any name."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = struct.unpack_from(">I", made, 128)[0]
+    for at in range(132, 132 + 12 * count, 12):
+        tag, offset, _ = struct.unpack_from(">4sII", made, at)
+        if tag in (b"rTRC", b"gTRC", b"bTRC"):
+            made[offset : offset + 16] = b"curv" + bytes(8) + bytes(4)  # no entries: the identity
+        if tag == b"desc":
+            text = name.encode("utf-16-be")
+            size = struct.unpack_from(">I", made, offset + 20)[0]
+            made[offset + 28 : offset + 28 + size] = text[:size].ljust(size, b"\0")
+    return bytes(made)
+
+
+def test_a_profile_is_taken_by_what_it_does_and_not_by_its_name() -> None:
+    grey = np.full((8, 8, 3), 71, np.uint8)
+    data = saved(Image.fromarray(grey), "PNG", icc_profile=linear_profile("linear sRGB"))
+    pixels, notices = to_srgb(load_bytes(data, "linear.png"))
+    assert abs(int(pixels.mean()) - 144) <= 2  # 71 of 255 in linear light
+    assert notices
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = load_bytes(saved(Image.fromarray(grey), "PNG", icc_profile=own), "srgb.png")
+    assert to_srgb(photo) == (photo.pixels, ())

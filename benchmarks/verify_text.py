@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 from djpeg_text import DATA, PARTS, photos
 
-from vizcomp.batch.djpeg import run_djpeg, verify_budget
+from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.verdicts import trials_worth
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 from vizcomp.photos.encode import encode_plain_jpeg
@@ -58,7 +59,7 @@ def plain(path: Path, system: System, tolerance: float) -> Kept:
     def judge(data: bytes) -> Comparison:
         return compare(wanted, system.answers([decode_jpeg(data)])[0], tolerance=tolerance)
 
-    budget = functools.partial(verify_budget, photo.source_bytes)
+    budget = functools.partial(trials_worth, photo.source_bytes)
     found = verify.smallest(PLAIN_QUALITIES, encode, judge, budget=budget)
     if not found.verified or len(found.data) >= photo.source_bytes:
         return Kept(path.read_bytes(), True, found.trials)
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     paths = photos(options.part, options.limit, options.data)
     settings = DjpegSettings(guide=options.guide, strength=options.strength)
-    common = BatchSettings(verify="text", tolerance=options.tolerance)
+    common = BatchSettings(verify=("text",), tolerance=options.tolerance)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         files = find_inputs([str(p) for p in paths])

@@ -64,6 +64,9 @@ def totals(files: list[FileRecord]) -> Totals:
         saving_vs_plain_jpeg=1 - output / plain if plain else 0.0,
         seconds=2.5,
         megapixels_per_second=12.34,
+        verified=sum(one.verify_state == "verified" for one in done),
+        nothing_to_verify=sum(one.verify_state == "nothing" for one in done),
+        not_reached=sum(one.verify_state == "not_reached" for one in done),
     )
 
 
@@ -328,12 +331,15 @@ def test_larger_is_said_honestly(tmp_path: Path) -> None:
 
 def test_verified_photos_are_counted(tmp_path: Path) -> None:
     files = [
-        record(name="a.png", verified=True, verify_trials=5),
-        record(name="b.png", verified=False, verify_trials=8),
+        record(name="a.png", verified=True, verify_state="verified", verify_trials=5),
+        record(name="b.png", verified=False, verify_state="not_reached", verify_trials=8),
+        record(name="n.png", verified=False, verify_state="nothing"),
         record(name="c.png"),
     ]
+    text = page_of(write(tmp_path / "n", files)).text.replace("\n", "")
+    assert "Nothing to verify1no answer on the source" in text
     assert "1 of 2seen as the source is, 6.5 trials each" in page_of(write(tmp_path / "a", files)).text.replace("\n", "")
-    assert "seen as the source is" not in page_of(write(tmp_path / "b", files[2:])).text
+    assert "seen as the source is" not in page_of(write(tmp_path / "b", files[3:])).text
 
 
 def test_empty_batch(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from kit import command, jpeg_bytes
 from PIL import Image
 
 from vizcomp.batch import engines, judges
-from vizcomp.batch.djpeg import VERIFY_RUNGS, verify_budget
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import system_by_name
+from vizcomp.batch.settings import MIN_QUALITY
+from vizcomp.batch.verdicts import RUNGS, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
@@ -141,7 +142,7 @@ def test_a_costly_file_is_worth_more_trials() -> None:
     assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
     more = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12)
     assert (more.rung, more.trials) == (90, 12)
-    assert verify_budget(1000, 999) > verify_budget(1000, 100) > verify_budget(1000, 0) >= 4
+    assert trials_worth(1000, 999) > trials_worth(1000, 100) > trials_worth(1000, 0) >= 4
 
 
 def square(at: int) -> np.ndarray:
@@ -286,8 +287,54 @@ def test_a_photo_without_detections_is_named(
     for name in ("spots", "contrast"):
         run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", "--verify", name, "-j", 1)
         row = rows(tmp_path / name)["a.jpg"]
-        assert row["verified"] is True
-        assert any("finds nothing on the source" in n for n in row["notices"]) == (name == "spots")  # type: ignore[attr-defined]
+        empty = name == "spots"
+        assert row["verified"] is not empty
+        assert row["verify_state"] == ("nothing" if empty else "verified")
+        assert any("finds nothing on the source" in n for n in row["notices"]) == empty  # type: ignore[attr-defined]
+        totals = json.loads((tmp_path / name / "report.json").read_text("utf-8"))["totals"]
+        assert (totals["verified"], totals["nothing_to_verify"], totals["not_reached"]) == (not empty, empty, 0)
+    run("djpeg", "a.jpg", "-o", "plain", "--guide", "uniform", "-j", 1)
+    assert (tmp_path / "spots" / "a.jpg").read_bytes() == (tmp_path / "plain" / "a.jpg").read_bytes(), "made at --quality"
+
+
+def test_all_systems_must_hold_and_a_watched_one_decides_nothing(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    found = {}
+    for name, asked in {
+        "fine": ["--verify", "contrast"],
+        "both": ["--verify", "contrast", "--verify", "coarse"],
+        "other": ["--verify", "coarse", "--verify", "contrast"],
+        "watched": ["--verify", "coarse", "--watch-with", "contrast"],
+    }.items():
+        _, said = run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", *asked, "-j", 1)
+        found[name] = rows(tmp_path / name)["a.jpg"]
+        assert "verified for " + " and ".join(asked[1:4:2] if name in ("both", "other") else [asked[1]]) in said
+    assert found["both"]["output_bytes"] == found["other"]["output_bytes"] == found["fine"]["output_bytes"]
+    assert found["both"]["verify_score"] == {"contrast": 1.0, "coarse": 1.0}
+    watched = found["watched"]
+    assert watched["verified"] is True
+    assert watched["verify_score"] == {"coarse": 1.0}
+    assert watched["watch_same"] == {"contrast": False}
+    assert watched["watch_score"] == {"contrast": 0.0}
+    assert "watched with contrast: 0 of 1 photos seen alike" in said
+    assert int(str(watched["output_bytes"])) < int(str(found["both"]["output_bytes"]))
+    csv = (tmp_path / "both" / "report.csv").read_text("utf-8")
+    assert "contrast=1.0; coarse=1.0" in csv
+    html = (tmp_path / "watched" / "report.html").read_text("utf-8")
+    assert "Watched with contrast" in html
+    run("djpeg", "a.jpg", "-o", "x", "--verify", "coarse", "--watch-with", "coarse", code=2)
+
+
+def test_no_verified_file_is_made_below_the_least_quality(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    for least, quality in ((0, RUNGS[0][0]), (None, MIN_QUALITY), (27, 27), (100, 100)):
+        option = [] if least is None else ["--min-quality", least]
+        run("djpeg", "a.jpg", "-o", f"out{least}", "--guide", "uniform", "--verify", "coarse", *option, "-j", 1)
+        assert rows(tmp_path / f"out{least}")["a.jpg"]["quality"] == quality
+    for least in range(101):
+        rungs = rungs_from(least)
+        assert min(q for q, _ in rungs) == max(least, RUNGS[0][0])
+        assert len(set(rungs)) == len(rungs)
 
 
 def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
@@ -313,13 +360,13 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: P
     system = Contrast()
     for name, row in rows(tmp_path / "out").items():
         assert row["verified"] is True
-        assert row["verify_score"] == 1.0
+        assert row["verify_score"] == {"contrast": 1.0}
         assert 1 <= int(str(row["verify_trials"])) <= verify.TRIALS + 1
         before, after = system.answers([seen(sources / name), seen(Path(str(row["output"])))])
         assert compare(before, after).same
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
     for name, row in rows(tmp_path / "loose").items():
-        assert row["quality"] == VERIFY_RUNGS[0][0]
+        assert row["quality"] == MIN_QUALITY
         assert int(str(row["output_bytes"])) < int(str(rows(tmp_path / "out")[name]["output_bytes"]))
 
 
@@ -331,7 +378,8 @@ def test_what_cannot_be_reached_is_not_called_verified(run: Run, tmp_path: Path,
     assert (tmp_path / "out" / "coffee.jpg").read_bytes() == (sources / "coffee.jpg").read_bytes()
     assert jpeg["status"] == "kept"
     assert other["verified"] is False
-    assert float(str(other["verify_score"])) < 1
+    assert other["verify_state"] == "not_reached"
+    assert other["verify_score"]["never"] < 1  # type: ignore[index]
     assert "not verified" in str(other["notices"])
     assert "verified for never: 1 of 2" in said
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,11 +17,12 @@ from vizcomp.batch.judges import check_guides, depth_source, displayed, guide_sy
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
-from vizcomp.batch.records import FileRecord, GalleryItem, Totals
+from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.depth.maps import GALLERY_LONG_SIDE, MapFolder, colourise
+from vizcomp.batch.verdicts import Found, Panel, verified
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.compress import LARGE, Compressed, Prepared, compress
+from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, VizcompError
 from vizcomp.files.find import InputFile
@@ -36,19 +37,8 @@ from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes
-from vizcomp.vision import verify as vision_verify
-from vizcomp.vision.answers import Comparison, Quads, compare, is_empty
-from vizcomp.vision.system import surroundings
 from vizcomp.weights.sessions import return_memory
 
-# rungs of --verify: (quality, share of the guide's strength). Near the top the qualities are far apart, so rungs with a weaker
-# guide are tried as well.
-VERIFY_RUNGS = (
-    *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
-    *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
-)
-# (file size as a share of the source from which this holds, number of trials allowed)
-VERIFY_TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 GALLERY_SIZE = 8
 
 
@@ -117,42 +107,6 @@ def run_djpeg(
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
-def _verified(
-    prepared: Prepared, photo: Photo, name: str, batch: BatchSettings
-) -> tuple[vision_verify.Verified[tuple[float, float]], tuple[str, ...]]:
-    """The smallest file on which the system answers the same, and notices; each verdict is on the bytes that would be written."""
-    system = system_by_name(batch.verify, batch.offline)
-    seen = displayed(photo)
-    with system_errors(batch.verify):
-        wanted = system.answers([seen])[0]
-    height, width = seen.shape[:2]
-    del seen
-
-    def judge(data: bytes) -> Comparison:
-        result = load_bytes(data, name, max_pixels=batch.max_pixels)
-        with system_errors(batch.verify):
-            return compare(wanted, system.answers([displayed(result)])[0], tolerance=batch.tolerance, where=True)
-
-    def mend(rest: tuple[float, float], fine: tuple[float, float], places: Quads) -> bytes:
-        return prepared.mended(*rest, fine[0], surroundings(places, height, width))
-
-    found = vision_verify.smallest(
-        VERIFY_RUNGS,
-        lambda rung: prepared.at(*rung),
-        judge,
-        mend=mend,
-        budget=functools.partial(verify_budget, photo.source_bytes),
-    )
-    if is_empty(wanted):
-        return found, (f"{batch.verify} finds nothing on the source, so nothing holds the quality up",)
-    return found, ()
-
-
-def verify_budget(source: int, size: int) -> int:
-    """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the more there is to gain."""
-    return next(trials for share, trials in VERIFY_TRIALS if size >= share * source)
-
-
 def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     """Compress one photo and write it: one outcome, whatever happens."""
     (item,) = task.items
@@ -179,24 +133,15 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
-    depth = source(photo, file) if source is not None else None
-    mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
-    looked = {}
-    for name in guide_systems(settings):
-        with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
-    found: vision_verify.Verified[tuple[float, float]] | None = None
-    if batch.verify:
-        prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-        found, notices = _verified(prepared, photo, file.shown, batch)
-        made = Compressed(found.data, found.rung[0], prepared.importance, (*prepared.notices, *notices))
-    else:
-        made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
+    found = _compressed(photo, file, source, settings, batch)
+    made = found.made
     notices = (*photo.notices, *made.notices)
     data = made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
-    if found is not None and not found.verified:
-        reached = f"{batch.verify} answers otherwise up to quality {found.rung[0]:g} (score {found.verdict.score:.2f})"
+    failed = found.state == "not_reached"
+    if failed:
+        score = min(found.scores[name] for name in found.against)
+        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
         notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
         kept = kept or keep
@@ -219,16 +164,12 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
             data = _kept_jpeg(photo.jpeg, settings.metadata)
         if len(made.data) >= photo.source_bytes:
             notices = (*notices, "source kept: compressing would not make it smaller")
-        elif found is None or found.verified:
+        elif not failed:
             notices = (*notices, "source kept: the saving is below --min-saving")
     else:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        with jpeg_pixels(data) as shown:
-            original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
-            decibel = metrics.psnr(original, shown)
-            psnr = decibel if np.isfinite(decibel) else None
-            ms_ssim = metrics.ms_ssim(original, shown)
+        psnr, ms_ssim = _likeness(photo, data)
     if not batch.dry_run:
         write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
         written.append(target)
@@ -246,10 +187,65 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         ms_ssim=ms_ssim,
         quality=made.quality,
         notices=notices,
-        verified=None if found is None else kept or found.verified,
-        verify_score=None if found is None else 1.0 if kept else found.verdict.score,
-        verify_trials=0 if found is None else found.trials,
+        **_verdict(found, kept=kept),
+        **_watched(photo, data, file, batch),
     )
+
+
+def _compressed(
+    photo: Photo, file: InputFile, source: DepthSource | None, settings: DjpegSettings, batch: BatchSettings
+) -> Found:
+    """The photo's file, under `--verify` with what the systems say of it."""
+    depth = source(photo, file) if source is not None else None
+    mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
+    looked = {}
+    for name in guide_systems(settings):
+        with system_errors(name):
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
+    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+    if not batch.verify:
+        return Found(finished(prepared, settings))
+    panel = Panel(batch.verify, displayed(photo), batch)
+    if len(panel.blind) < len(batch.verify):
+        return verified(prepared, photo, panel, file.shown, batch)
+    made = finished(prepared, settings)
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
+
+
+def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
+    """The record's fields on `--verify`; the source's own bytes, where they are kept, answer as they do."""
+    if found.state is None:
+        return {}
+    state = "verified" if kept and found.state == "not_reached" else found.state
+    scores = dict.fromkeys(found.scores, 1.0) if kept else found.scores
+    return {
+        "verified": state == "verified",
+        "verify_state": state,
+        "verify_score": scores,
+        "verify_trials": found.trials,
+    }
+
+
+def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+    """The record's fields on `--watch-with`, from the bytes of the file that is written."""
+    if not batch.watch_with:
+        return {}
+    panel = Panel(batch.watch_with, displayed(photo), batch)
+    verdicts = panel.compare(displayed(load_bytes(data, file.shown, max_pixels=batch.max_pixels)))
+    seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
+    return {
+        "watch_score": {name: verdict.score for name, verdict in seeing.items()},
+        "watch_same": {name: verdict.same for name, verdict in seeing.items()},
+    }
+
+
+def _likeness(photo: Photo, jpeg: bytes) -> tuple[float | None, float]:
+    """PSNR, None where no pixel differs, and MS-SSIM of a JPEG against its photo."""
+    with jpeg_pixels(jpeg) as shown:
+        original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
+        decibel = metrics.psnr(original, shown)
+        return (decibel if np.isfinite(decibel) else None), metrics.ms_ssim(original, shown)
 
 
 def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
@@ -307,6 +303,8 @@ def _small(photo: Photo) -> bytes:
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     """Sums over a batch; sizes count the files that have an output."""
     files = failed = skipped = source = output = plain = pixels = 0
+    states = dict.fromkeys(get_args(VerifyState), 0)
+    watched: dict[str, dict[str, int]] = {}
     for record in records:  # once: they may be on disk
         files += 1
         failed += record.status == "failed"
@@ -316,6 +314,12 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
             output += record.output_bytes
             plain += record.plain_jpeg_bytes
             pixels += record.width * record.height
+            if record.verify_state is not None:
+                states[record.verify_state] += 1
+            for name, same in (record.watch_same or {}).items():
+                counts = watched.setdefault(name, {"photos": 0, "same": 0})
+                counts["photos"] += 1
+                counts["same"] += same
     return Totals(
         files=files,
         failed=failed,
@@ -327,6 +331,10 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         saving_vs_plain_jpeg=1 - output / plain if plain else 0.0,
         seconds=seconds,
         megapixels_per_second=pixels / 1e6 / seconds if seconds > 0 else 0.0,
+        verified=states["verified"],
+        nothing_to_verify=states["nothing"],
+        not_reached=states["not_reached"],
+        watched=watched,
     )
 
 

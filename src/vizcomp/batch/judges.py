@@ -35,7 +35,7 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
         found.append(depth_source(batch).name)
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
-    for name in sorted({*guide_systems(settings), *filter(None, [batch.verify])}):
+    for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
         found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
     if batch.masks is not None:
         MapFolder(Path(batch.masks), what="mask")

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 Status = Literal["ok", "kept", "skipped", "failed"]
+VerifyState = Literal["verified", "nothing", "not_reached"]
 CodecStatus = Literal["ok", "partial", "skipped", "failed"]
 
 
@@ -28,9 +29,14 @@ class FileRecord:
         seconds: time of the whole work on this file.
         quality: the quality that was used in the end (a target size chooses it).
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
-        verified: whether the system of --verify answers the same on the output as on the source; None if it was not asked.
-        verify_score: how alike the two answers are, 0..1; None if it was not asked.
+        verified: whether all systems of --verify answer the same on the output as on the source, and one of them at least
+            found something there; None if none was asked.
+        verify_state: "verified"; "nothing": they find nothing on the source, so there was nothing to verify; "not_reached": one
+            answers otherwise on the output; None if none was asked.
+        verify_score: by system, how alike the two answers are, 0..1; None if none was asked.
         verify_trials: files that were made and judged on the way.
+        watch_score, watch_same: by system of --watch-with, how alike its answers are, and whether they are the same; those that
+            find nothing on the source are left out; None if none was asked.
     """
 
     input: str
@@ -48,8 +54,11 @@ class FileRecord:
     quality: float | None = None
     notices: tuple[str, ...] = ()
     verified: bool | None = None
-    verify_score: float | None = None
+    verify_state: VerifyState | None = None
+    verify_score: dict[str, float] | None = None
     verify_trials: int = 0
+    watch_score: dict[str, float] | None = None
+    watch_same: dict[str, bool] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types."""
@@ -63,7 +72,12 @@ class FileRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Sums over a batch; savings are fractions (0.4 = 40% fewer bytes), over the files that were not failed or skipped."""
+    """Sums over a batch; savings are fractions (0.4 = 40% fewer bytes), over the files that were not failed or skipped.
+
+    Attributes:
+        verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
+        watched: by system of --watch-with, the photos on which it finds something, and on how many its answer is the same.
+    """
 
     files: int
     failed: int
@@ -75,6 +89,10 @@ class Totals:
     saving_vs_plain_jpeg: float
     seconds: float
     megapixels_per_second: float
+    verified: int = 0
+    nothing_to_verify: int = 0
+    not_reached: int = 0
+    watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

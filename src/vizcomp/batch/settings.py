@@ -11,6 +11,9 @@ from vizcomp.errors import SettingsError
 from vizcomp.neural.models import MODELS
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 
+MIN_QUALITY = 20.0
+"""Of files that `--verify` asks for: below it a photo can become a grey sheet (docs/decisions/0011-verified.md)."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchSettings:
@@ -26,8 +29,10 @@ class BatchSettings:
         resume: skip what an earlier run finished with the same content and settings; redo what it only started.
         dry_run: do all the work, write nothing.
         keep_dates: outputs take the source's times of access and change.
-        verify: a vision system by name: each photo gets the smallest file on which it answers as on the source; "" for none.
-        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        verify: vision systems by name: each photo gets the smallest file on which all of them answer as on the source.
+        watch_with: vision systems by name whose answers on the results are reported, and decide nothing.
+        min_quality: no file that `verify` asks for is made below this quality, 0..100; 0 lifts it.
+        tolerance: how much their answers may differ, 0..1; see `vision.compare`.
         offline: never touch the network.
     """
 
@@ -41,11 +46,19 @@ class BatchSettings:
     resume: bool = False
     dry_run: bool = False
     keep_dates: bool = False
-    verify: str = ""
+    verify: tuple[str, ...] = ()
+    watch_with: tuple[str, ...] = ()
+    min_quality: float = MIN_QUALITY
     tolerance: float = 0.0
     offline: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.verify, str) or isinstance(self.watch_with, str):
+            raise TypeError("verify and watch_with are tuples of names")
+        if both := sorted({*self.verify} & {*self.watch_with}):
+            raise SettingsError(f"{both[0]} cannot be asked by --verify and only be reported by --watch-with", "omit one of them")
+        if not 0 <= self.min_quality <= 100:
+            raise SettingsError(f"--min-quality {self.min_quality} is out of range", "it goes from 0 to 100")
         if not 0 <= self.tolerance <= 1:
             raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.resume and self.overwrite:

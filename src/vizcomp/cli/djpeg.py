@@ -69,14 +69,21 @@ def djpeg(
         str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
     ] = "essential",
     verify: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--verify",
             metavar="SYSTEM",
             help="For each photo the smallest file on which this system still answers as on the source: text, inception, "
-            "torchvision:NAME, PATH.onnx. Replaces --quality.",
+            "torchvision:NAME, PATH.onnx. Given several times: all of them. Replaces --quality.",
         ),
-    ] = "",
+    ] = None,
+    watch_with: Annotated[
+        list[str] | None,
+        typer.Option("--watch-with", metavar="SYSTEM", help="Report how this system answers on the results; it decides nothing."),
+    ] = None,
+    min_quality: Annotated[
+        float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
+    ] = 20,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -130,7 +137,9 @@ def djpeg(
         resume=resume,
         dry_run=dry_run,
         keep_dates=keep_dates,
-        verify=verify,
+        verify=tuple(dict.fromkeys(verify or ())),
+        watch_with=tuple(dict.fromkeys(watch_with or ())),
+        min_quality=min_quality,
         tolerance=tolerance,
         offline=offline,
     )
@@ -158,7 +167,7 @@ def djpeg(
     if json:
         print_parts(report.json_chunks())
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
-    voice.verified(verify, run.records)
+    voice.verdicts(common.verify, run.totals)
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:

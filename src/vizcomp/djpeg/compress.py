@@ -75,7 +75,11 @@ def compress(
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
     """
-    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+    return finished(Prepared(photo, settings, depth=depth, mask=mask, looked=looked), settings)
+
+
+def finished(prepared: Prepared, settings: DjpegSettings) -> Compressed:
+    """The file that the settings ask for; errors as in `compress`."""
     encoder, source, importance = prepared.encoder, prepared.source, prepared.importance
     if settings.target_size is not None:
         data, quality, notices = _meet_target(encoder, settings.target_size)

@@ -195,12 +195,11 @@ def _sizes(totals: Totals) -> list[tuple[str, str, int, float]]:
 
 def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, str]]:
     """Figures of the batch: name, value, note."""
-    kept = judged = same = trials = 0
+    kept = judged = trials = 0
     for record in files:  # once, and none is held: they may be on disk
         kept += record.status == "kept"
         if record.verified is not None:
             judged += 1
-            same += record.verified
             trials += record.verify_trials
     counts = (
         (kept, "kept as they were"),
@@ -217,8 +216,14 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
         sizes = f"{page.size(totals.source_bytes)} → {page.size(totals.output_bytes)}"
         stats.append(("Bytes", sizes, "before → after"))
     if judged:
-        note = f"seen as the source is, {trials / judged:.1f} trials each"
-        stats.append(("Verified", f"{same:,} of {judged:,}", note))
+        searched = totals.verified + totals.not_reached
+        note = f"seen as the source is, {trials / (searched or 1):.1f} trials each"
+        stats.append(("Verified", f"{totals.verified:,} of {searched:,}", note))
+        if totals.nothing_to_verify:
+            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at --quality"))
+    for name, seen in totals.watched.items():
+        note = "seen as the source is, by a system that was not asked"
+        stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))
     if totals.seconds > 0:
         speed = f"{totals.megapixels_per_second:,.1f}{page.THIN_SPACE}MP/s"
         note = f"megapixels a second, {page.duration(totals.seconds)} in all"
@@ -293,9 +298,9 @@ def _facts(record: FileRecord | None) -> list[tuple[str, str, str]]:
     facts.append(("", "PSNR", _psnr(record, f"{page.THIN_SPACE}dB")))
     facts.append(("", "MS-SSIM", page.number(record.ms_ssim, 4)))
     if record.verified is not None:
-        answer = "✓ yes" if record.verified else "✗ no"
+        mark = {"verified": "✓ yes", "nothing": "nothing to verify", "not_reached": "✗ no"}[record.verify_state or "not_reached"]
         trials = page.count(record.verify_trials, "trial")
-        facts.append(("", "Verified", f"{answer}, {trials}"))
+        facts.append(("", "Verified", f"{mark}, {trials}"))
     return facts
 
 
@@ -323,7 +328,9 @@ def _row(record: FileRecord, base: str) -> tuple[str, str, list[str]]:
     verdict = ""
     if record.verified is not None:
         trials = page.count(record.verify_trials, "trial")
-        verdict = f"{'verified' if record.verified else 'not verified'} ({trials})"
+        verdict = "nothing to verify"
+        if record.verify_state != "nothing":
+            verdict = f"{'verified' if record.verified else 'not verified'} ({trials})"
     note = "; ".join(filter(None, (record.error, verdict, *record.notices)))
     if len(note) > MAX_NOTE_CHARACTERS:
         note = note[: MAX_NOTE_CHARACTERS - 1] + "…"

@@ -85,7 +85,8 @@ def csv_chunks(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator
 
     Text is kept reversible: a backslash is doubled, a byte that is not UTF-8 is ``\xNN``. Text that
     a spreadsheet would run as a formula (it starts with ``= + - @``, perhaps after blanks) gets an
-    apostrophe before it, and so does text that starts with one. Lists are joined by "; ".
+    apostrophe before it, and so does text that starts with one. Lists are joined by "; ",
+    and so are mappings, as ``name=value``.
     """
     sparing = csv.writer(_Line(), quoting=csv.QUOTE_MINIMAL)
     careful = csv.writer(_Line(), quoting=csv.QUOTE_NONNUMERIC)
@@ -98,6 +99,8 @@ def csv_chunks(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         value = "; ".join(value)
+    elif isinstance(value, dict):
+        value = "; ".join(f"{key}={item}" for key, item in value.items())
     if not isinstance(value, str):
         return value
     text = spelled_out(value.replace("\\", "\\\\"), SURROGATES)

@@ -1,0 +1,129 @@
+"""Systems asked about one photo: what they answer on its source, and whether they answer the same on a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
+from vizcomp.batch.records import VerifyState
+from vizcomp.batch.settings import BatchSettings
+from vizcomp.djpeg.compress import Compressed, Prepared
+from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.vision import verify
+from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, compare, is_empty, together
+from vizcomp.vision.system import surroundings
+
+Rung = tuple[float, float]  # quality, share of the guide's strength
+
+# Near the top the qualities are far apart, so rungs with a weaker guide are tried as well.
+RUNGS: tuple[Rung, ...] = (
+    *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
+    *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
+)
+# (file size as a share of the source from which this holds, number of trials allowed)
+TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
+
+
+def trials_worth(source: int, size: int) -> int:
+    """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the more there is to gain."""
+    return next(trials for share, trials in TRIALS if size >= share * source)
+
+
+def rungs_from(least: float) -> tuple[Rung, ...]:
+    """The rungs of the ladder, none below the quality `least`; the first is `least` itself where rungs lie below it."""
+    above = tuple(rung for rung in RUNGS if rung[0] >= least)
+    return above if len(above) == len(RUNGS) else ((least, 1.0), *(rung for rung in above if rung[0] > least))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A photo's file, and what `--verify` came to.
+
+    Attributes:
+        made: the file.
+        state: as `FileRecord.verify_state`; None without `--verify`.
+        scores: of each system that was asked, on that file.
+        trials: files that were made and judged.
+        against: the systems that answer otherwise on it.
+    """
+
+    made: Compressed
+    state: VerifyState | None = None
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    trials: int = 0
+    against: tuple[str, ...] = ()
+
+
+class Panel:
+    """Some systems, and what they answer on a source.
+
+    Raises:
+        InputError: a system fails on it.
+    """
+
+    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings) -> None:
+        self._batch = batch
+        self.size = source.shape[:2]
+        self._answers = {name: self._ask(name, source) for name in names}
+
+    def _ask(self, name: str, picture: Pixels) -> Answer:
+        with system_errors(name):
+            return system_by_name(name, self._batch.offline).answers([picture])[0]
+
+    @property
+    def blind(self) -> tuple[str, ...]:
+        """The systems that find nothing on the source."""
+        return tuple(name for name, answer in self._answers.items() if is_empty(answer))
+
+    def compare(self, picture: Pixels) -> dict[str, Comparison]:
+        """By system, how its answer on a uint8 (H, W, 3) picture stands to that on the source."""
+        tolerance, verdicts = self._batch.tolerance, {}
+        for name, answer in self._answers.items():
+            with system_errors(name):
+                verdicts[name] = compare(answer, self._ask(name, picture), tolerance=tolerance, where=True)
+        return verdicts
+
+
+def verified(prepared: Prepared, photo: Photo, panel: Panel, name: str, batch: BatchSettings) -> Found:
+    """The smallest file on which all systems answer the same; each verdict is on the bytes that would be written.
+
+    Args:
+        prepared: the photo with its guides.
+        panel: of the systems of `--verify`, one of which at least found something on the source.
+        name: of the photo, for errors.
+    """
+    verdicts: dict[bytes, Mapping[str, Comparison]] = {}
+
+    def judge(data: bytes) -> Comparison:
+        verdicts[data] = panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels)))
+        return jointly(verdicts[data])
+
+    def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
+        return prepared.mended(*rest, fine[0], surroundings(places, *panel.size))
+
+    budget = functools.partial(trials_worth, photo.source_bytes)
+    best = verify.smallest(rungs_from(batch.min_quality), lambda rung: prepared.at(*rung), judge, mend=mend, budget=budget)
+    by_system = verdicts[best.data]
+    return Found(
+        Compressed(best.data, best.rung[0], prepared.importance, prepared.notices),
+        "verified" if best.verified else "not_reached",
+        {system: verdict.score for system, verdict in by_system.items()},
+        best.trials,
+        tuple(system for system, verdict in by_system.items() if not verdict.same),
+    )
+
+
+def jointly(verdicts: Mapping[str, Comparison]) -> Comparison:
+    """One verdict from those of several systems: all must hold, the lowest score counts, and so do all places."""
+    places = NOWHERE
+    for verdict in verdicts.values():
+        places = together(places, verdict.unlike)
+    return Comparison(
+        float(np.min([verdict.score for verdict in verdicts.values()])),
+        all(verdict.same for verdict in verdicts.values()),
+        unlike=places,
+    )

@@ -31,6 +31,7 @@ ORDER = (
     "neural",
     "batch",
     "evaluation",
+    "fitting",
     "report",
     "training",
     "cli",

@@ -1,0 +1,259 @@
+"""A policy: settings of `djpeg` with the certificate they were given, as a TOML file that people can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vizcomp._version import __version__
+from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import InputError, SettingsError
+from vizcomp.files.place import printable
+from vizcomp.files.read import read_file
+from vizcomp.files.store import AnyPath, parse_place
+from vizcomp.files.write import write_atomic
+from vizcomp.photos.photo import Photo
+
+MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
+OPTIONS = ("quality", "strength", "guide", "table")  # djpeg's options that a policy settles
+HEAD = "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file then.\n"
+
+
+@functools.cache
+def encoder_fingerprint() -> str:
+    """12 hexadecimal digits that change where the encoder writes other bytes.
+
+    A hash of what it makes of a picture that is drawn by integers, with each table and with a
+    guide. Networks that guide are covered by the version of the package.
+    """
+    rows, columns = np.mgrid[:64, :96]
+    planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
+    pixels = np.stack(planes, -1).astype(np.uint8)
+    photo = Photo(pixels=pixels, orientation=1, icc=None, exif=None, xmp=None, format="PNG", source_bytes=1, jpeg=None)
+    digest = hashlib.sha256()
+    for quality, guide, table in ((20.0, "detail", "machine"), (60.0, "uniform", "machine"), (60.0, "uniform", "photo")):
+        digest.update(compress(photo, DjpegSettings(quality=quality, guide=guide, table=table)).data)  # type: ignore[arg-type]
+    return digest.hexdigest()[:12]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What was shown, on photos that no choice was made on.
+
+    Attributes:
+        risk: the mean loss, 0..1, that is not exceeded.
+        confidence: 0..1, of that statement.
+        photos: units of the certify part.
+        changed: of these, how many have an answer that is not the same, for the worst system.
+        bound: upper bound of the mean loss from these photos and this setting alone, at most `risk`.
+        date: ISO 8601.
+        loss: "changed answers" or "1 - F1".
+        mean_loss: of the certify part, for the worst system.
+        unit: "file" or "folder".
+        sample: hash that names the photos of the certify part.
+        bytes: mean bytes of a result.
+        source_bytes: mean bytes of a source.
+    """
+
+    risk: float
+    confidence: float
+    photos: int
+    changed: int
+    bound: float
+    date: str
+    loss: str = "changed answers"
+    mean_loss: float = 0.0
+    unit: str = "file"
+    sample: str = ""
+    bytes: int = 0
+    source_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.risk, self.confidence, self.bound, self.mean_loss)
+        if not all(0 <= share <= 1 for share in shares) or not 0 < self.risk < 1 or self.photos < 1:
+            raise SettingsError("a certificate with figures out of range", "make it again with vizcomp fit")
+
+    @property
+    def sentence(self) -> str:
+        """The certificate for people: what a team can sign."""
+        claims = []
+        if "changed" in self.loss:
+            claims.append(f"at most {percent(self.risk)} of the answers change")
+        if "F1" in self.loss:
+            claims.append(f"the mean loss of F1 is at most {self.risk:.4g}")
+        claim = " and ".join(claims)
+        shown = f"{self.changed:,} of {self.photos:,} changed"
+        if "F1" in self.loss:
+            shown += f", mean loss {self.mean_loss:.4f}"
+        unit = {"file": "photos", "folder": "folders"}.get(self.unit, self.unit)
+        sure = f"with {percent(self.confidence)} confidence"
+        return f"{claim[:1].upper()}{claim[1:]}, {sure} ({shown}; {unit} that no choice was made on)."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CertifiedSystem:
+    """A vision system for which a policy holds.
+
+    Attributes:
+        name: by which it was asked for.
+        fingerprint: of its weights.
+        reading: how the model's input and output were read, as the system says; "" where it does not.
+        kind: "classes" or "boxes".
+        changed: units of the certify part with another answer.
+        mean_loss: of the certify part.
+    """
+
+    name: str
+    fingerprint: str
+    reading: str = ""
+    kind: str = "classes"
+    changed: int = 0
+    mean_loss: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Settings with a certificate; `Policy.read("policy.toml")`.
+
+    Attributes:
+        settings: of djpeg; those beyond `OPTIONS` have their defaults.
+        certificate: what was shown of them.
+        systems: for which it was shown.
+        version: of vizcomp, when it was made.
+        encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`.
+    """
+
+    settings: DjpegSettings
+    certificate: Certificate
+    systems: tuple[CertifiedSystem, ...]
+    version: str = __version__
+    encoder: str = dataclasses.field(default_factory=encoder_fingerprint)
+
+    @classmethod
+    def read(cls, path: str | AnyPath) -> Policy:
+        """A policy from its file.
+
+        Raises:
+            InputError: missing, no policy, or changed by hand since `vizcomp fit` wrote it.
+        """
+        place = _place(path)
+        name = printable(place)
+        try:
+            values = tomllib.loads(read_file(place, check=lambda head, name: None, max_bytes=MAX_BYTES).decode("utf-8"))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+            raise InputError(f"{name} is no policy: {exc}", AGAIN) from exc
+        try:
+            checksum = values["made_with"].pop("checksum")
+            same = checksum == _checksum(values)
+            policy = cls._from(values)
+        except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as exc:
+            raise InputError(f"{name} is no policy that vizcomp wrote", AGAIN) from exc
+        if not same:
+            hint = "restore it, make it again with vizcomp fit, or give its settings as options of djpeg"
+            raise InputError(f"{name} was changed by hand: its certificate does not hold", hint)
+        return policy
+
+    @classmethod
+    def _from(cls, values: Mapping[str, Any]) -> Policy:
+        made = values["made_with"]
+        return cls(
+            settings=DjpegSettings(**values["policy"]),
+            certificate=Certificate(**values["certificate"]),
+            systems=tuple(CertifiedSystem(**one) for one in values["system"]),
+            version=str(made["version"]),
+            encoder=str(made["encoder"]),
+        )
+
+    def write(self, path: str | AnyPath) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_atomic(_place(path), self.to_toml().encode("utf-8"))
+
+    def to_toml(self) -> str:
+        """The text of the file, with a checksum of all that it says."""
+        values = self.to_dict()
+        values["made_with"]["checksum"] = _checksum(values)
+        said = "".join(f"# {line}\n" for line in (self.certificate.sentence, NOT_SAID))
+        return HEAD + said + _toml(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as JSON types, by the names of the file."""
+        settings = self.settings.to_dict()
+        return {
+            "policy": {name: settings[name] for name in OPTIONS},
+            "certificate": dataclasses.asdict(self.certificate),
+            "system": [dataclasses.asdict(system) for system in self.systems],
+            "made_with": {"version": self.version, "encoder": self.encoder},
+        }
+
+    @property
+    def other_encoder(self) -> str:
+        """What to say where this is not the encoder that was certified; "" where it is."""
+        if self.encoder == encoder_fingerprint():
+            return ""
+        return (
+            f"the policy was certified with the encoder of vizcomp {self.version}, this is that of {__version__}: "
+            "its certificate does not cover these files; run vizcomp check, or vizcomp fit again"
+        )
+
+
+AGAIN = "make one with vizcomp fit"
+NOT_SAID = "Agreement with the systems' own answers on the sources, not accuracy; for photos like the sample."
+
+
+def percent(share: float) -> str:
+    """A share as people write it: 0.01 as 1%."""
+    return f"{100 * share:.4g}%"
+
+
+def _place(path: str | AnyPath) -> AnyPath:
+    return parse_place(path) if isinstance(path, str) else path
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    """Of the values, not of the text: another layout or comment changes nothing that is promised."""
+    return hashlib.sha256(_toml(values).encode()).hexdigest()[:16]
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    """Tables of strings, numbers and booleans, and arrays of such tables."""
+    parts = []
+    for name, value in values.items():
+        for table in value if isinstance(value, list) else [value]:
+            head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+            lines = (f"{key} = {_toml_value(item)}\n" for key, item in table.items())
+            parts.append(f"\n{head}\n{''.join(lines)}")
+    return "".join(parts)
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if isinstance(value, str):
+        return '"' + "".join(_toml_character(character) for character in value) + '"'
+    raise TypeError(f"no value for TOML: {value!r}")
+
+
+def _toml_character(character: str) -> str:
+    """TOML 1.0, basic strings: controls, quotes and backslashes escaped; halves of surrogate pairs are no text."""
+    code = ord(character)
+    if 0xD800 <= code < 0xE000:
+        return "\\\\udc" + f"{code & 0xFF:02x}"
+    if character in '"\\':
+        return "\\" + character
+    return f"\\u{code:04x}" if code < 32 or code == 127 else character

@@ -337,6 +337,8 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
     """Blocks into the hidden file from `offset` on."""
     most = total or MOST
     pace = Pace(job.timeout)
+    if job.part.is_symlink():  # it would be written through
+        job.part.unlink()
     with job.part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         have = offset

@@ -28,6 +28,7 @@ from vizcomp.files.store import AnyPath, StorePath, parse_place
 KEEP_DAYS = 180  # without a run that used it
 KEEP_DAYS_GONE = 14  # the same where the output folder is gone; its disk may only be unplugged
 DAY = 86_400.0
+SMALL_SOURCE = 1 << 18  # bytes; such a source is read again, since size and time may hide a change
 LOCK_SECONDS = 10.0  # so long a journal that another program holds is waited for
 
 _VERSION = 2
@@ -150,8 +151,20 @@ class Journal:
         self.problem = ""
 
     def begun(self, target: AnyPath | bytes) -> bool:
-        """Whether an earlier run began this output, so that a file there may be replaced."""
-        return bool(self._rows("SELECT 1 FROM outputs WHERE target = ?", (self._key(target),)))
+        """Whether a file at this output may be replaced: an earlier run began it, or wrote it, and nobody changed it since."""
+        rows = self._rows(
+            "SELECT record, written, written_size, written_mtime_ns, written_sha256 FROM outputs WHERE target = ?",
+            (self._key(target),),
+        )
+        if not rows:
+            return False
+        record, written, *of_written = rows[0]
+        if record is None or written is None or isinstance(target, bytes):
+            return True
+        there = self._there(target, written)
+        if not _same(there, *of_written):
+            return not _is_there(there) and not _is_there(target)
+        return written == self._key(target) or not _is_there(target)  # a source that was kept has its own suffix
 
     def unfinished(self) -> list[Path]:
         """Outputs that were begun and not finished, relative to the output folder where they are in it."""
@@ -171,7 +184,7 @@ class Journal:
         name, settings, size, mtime_ns, sha256, written, *of_written, record, payload = rows[0]
         if settings != self._settings or name != os.fsencode(str(source.absolute())):
             return None
-        if not _same(source, size, mtime_ns, sha256):
+        if not _same(source, size, mtime_ns, sha256, thorough=size <= SMALL_SOURCE):
             return None
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
@@ -265,13 +278,19 @@ class Journal:
             return []
 
 
+def _is_there(path: AnyPath) -> bool:
+    with contextlib.suppress(OSError):
+        return path.exists()
+    return True
+
+
 def _is_no_database(exc: BaseException) -> bool:
     """Whether SQLite says of a file that it is none of its own, or is damaged."""
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
-def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str) -> bool:
-    """By content; size and time spare reading what was not touched."""
+def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str, *, thorough: bool = False) -> bool:
+    """By content; size and time spare reading what was not touched, unless it is to be `thorough`."""
     try:
         if isinstance(path, StorePath):
             found = path.stat() if path.existed is not False else None
@@ -279,6 +298,6 @@ def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str) -> bool:
         stat = path.stat()
         if stat.st_size != size:
             return False
-        return stat.st_mtime_ns == mtime_ns or file_state(path)[2] == sha256
+        return (stat.st_mtime_ns == mtime_ns and not thorough) or file_state(path)[2] == sha256
     except OSError:
         return False

@@ -223,6 +223,9 @@ class _DownloadsShown:
     def done(self, file: str, sha256: str) -> None:
         self._console.print(f"{file}: sha256 {sha256}", markup=False)
 
+    def waits(self, file: str) -> None:
+        self._console.print(f"{file}: another process is at work on it; waiting for that", markup=False)
+
 
 _DRY = "dry run: nothing was written"
 

@@ -21,12 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.depth.hdf5 import HINT, Array, read_keras
 from vizcomp.errors import ModelError
-from vizcomp.files.foreign import read_object
 
-Array = npt.NDArray[np.float32]
-
-HINT = "give nyu.h5 of DenseDepth, or a file that its training saved with model.save"
 STRIDE = 32  # sides are padded to multiples of this
 TRAINED = 640 * 480  # pixels of the photos it was trained on
 MOST = 2_000_000  # pixels: activations take about 1.5 kB for each
@@ -54,7 +51,7 @@ class DenseDepth:
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         from vizcomp.weights.transfer import digest
 
-        config, arrays = _read(path)
+        config, arrays = read_keras(path)
         _check_layers(config, path)
         keras, tf = _frameworks(threads)
         try:
@@ -179,45 +176,8 @@ def check_file(path: Path) -> None:
     Raises:
         ModelError: not HDF5, cut off, or with layers that DenseDepth does not have.
     """
-    config, _arrays = _read(path)
+    config, _arrays = read_keras(path)
     _check_layers(config, path)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
-    """The configuration, and for each layer its arrays by their names, in the file's own order."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as exc:
-        raise ModelError(f"{path}: {exc.strerror or exc}", HINT) from exc
-    if start != b"\x89HDF\r\n\x1a\n":
-        raise ModelError(f"{path} is not HDF5: expected a legacy Keras file, found bytes that begin with {start!r}", HINT)
-    try:
-        import h5py
-    except ImportError as exc:
-        raise ModelError(f"DenseDepth needs h5py: {exc}", "pip install tensorflow-cpu") from exc
-    try:
-        with h5py.File(path, "r") as file:
-            words = file.attrs.get("model_config")
-            if words is None:
-                raise ModelError(f"{path} has no model_config: expected a whole model, found weights or other data", HINT)
-            config = read_object(words)
-            group = file["model_weights"]
-            arrays = {}
-            for name in _names(group, "layer_names"):
-                inside = _names(group[name], "weight_names")
-                arrays[name] = {n: np.asarray(group[name][n], np.float32) for n in inside}
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as exc:
-        raise ModelError(f"{path} is cut off or damaged: {' '.join(str(exc).split())[:120]}", HINT) from exc
-    return config, arrays
-
-
-def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names; one that HDF5 cannot hold in an attribute Keras cuts into `attribute`0, `attribute`1 and so on."""
-    parts = [attribute] if attribute in group.attrs else []
-    while f"{attribute}{len(parts)}" in group.attrs:
-        parts.append(f"{attribute}{len(parts)}")
-    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in group.attrs[part]]
 
 
 def _check_layers(config: Any, path: Path) -> None:

@@ -255,6 +255,9 @@ class NeuralCodec:
         many = len(file.chunks) if iterations is None else min(iterations, len(file.chunks))
         block = self.config.block
         grid = -(-header.height // block), -(-header.width // block)
+        for number, (chunk, bits) in enumerate(zip(file.chunks[:many], self.config.bits, strict=False), 1):
+            if len(chunk) < coding.least_bytes(grid[0] * grid[1] * bits):
+                raise FormatError(f"iteration {number} has {len(chunk)} bytes, fewer than its size can take", "it is damaged")
         codes: list[Bits] = []
         for t in range(many):
             codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=bit_limit(max_pixels, self.config))
@@ -345,6 +348,9 @@ class NeuralCodec:
             )
         block = self.config.block
         grid = -(-height // block), -(-width // block)
+        least = coding.least_bytes(grid[0] * grid[1] * sum(self.config.bits[:iterations]))
+        if any(len(payload) < least for payload in payloads):
+            raise FormatError(f"an image of {width}x{height} takes at least {least} bytes", "the pack is damaged")
         codes = coding.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
         return self.images(codes[:stop])[:, :height, :width]
 

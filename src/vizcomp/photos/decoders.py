@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import math
 import re
 import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, TruncatedError, UnsupportedError
 from vizcomp.files.find import READABLE
 from vizcomp.files.read import HEAD_BYTES
+from vizcomp.jpeg.read import MAX_SCANS
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, markers
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -37,6 +39,8 @@ _PLUGINS = {
     "GIF": "GifImagePlugin",
     "PPM": "PpmImagePlugin",
 }
+
+MAX_PAGES = 1000  # of a TIFF that are counted, for a notice
 
 open_lock = threading.RLock()
 
@@ -195,6 +199,8 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
     kind = recognise(data[:HEAD_BYTES], name)
     if kind == "WEBP":  # its decoder takes memory for the whole picture as soon as it is opened
         _check_size(_webp_size(data), name, max_pixels)
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:  # what follows the picture may hold some by chance
+        _check_scans(data, name)
     with pillow_errors(name, kind, data):
         if kind == "HEIF":
             opener = _heif_opener()
@@ -217,6 +223,14 @@ def _heif_opener() -> Callable[[io.BytesIO], Image.Image]:
     except ImportError as exc:
         raise MissingExtraError("pillow-heif (HEIC photos)", "heif") from exc
     return HeifImageFile  # type: ignore[no-any-return]
+
+
+def _check_scans(data: bytes, name: str) -> None:
+    scans = 0
+    with contextlib.suppress(FormatError):  # broken: the decoder says so
+        scans = sum(marker.code == SOS for marker in itertools.islice(markers(data), 100 * MAX_SCANS))
+    if scans > MAX_SCANS:
+        raise TooLargeError(f"{name} has more than {MAX_SCANS} scans", "open and save it in another program")
 
 
 def _check_size(size: tuple[int, int] | None, name: str, max_pixels: int | None) -> None:
@@ -250,8 +264,10 @@ def decode_image(image: Image.Image, data: bytes, name: str, kind: str) -> None:
                 image.load()
 
 
-def count_frames(image: Image.Image, kind: str) -> int:
-    """Number of pictures in the file; 1 where that cannot be told, since the first one counts."""
+def count_frames(image: Image.Image, data: bytes, kind: str) -> int:
+    """Number of pictures in the file, of a TIFF `MAX_PAGES` at most; 1 where that cannot be told, since the first one counts."""
+    if kind == "TIFF":  # Pillow takes the square of their number
+        return _count_pages(data)
     try:
         with quiet_pillow():
             frames = int(getattr(image, "n_frames", 1))
@@ -260,6 +276,19 @@ def count_frames(image: Image.Image, kind: str) -> int:
     except Exception:  # a decoder on a broken later frame; if the first one is broken too, decoding says so
         return 1
     return frames
+
+
+def _count_pages(data: bytes) -> int:
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    large = data[2:4] in (b"+\x00", b"\x00+")
+    start, count_bytes, entry, width = (8, 8, 20, 8) if large else (4, 2, 12, 4)
+    seen: set[int] = set()
+    at = int.from_bytes(data[start : start + width], order)
+    while 0 < at < len(data) and at not in seen and len(seen) < MAX_PAGES:
+        seen.add(at)
+        end = at + count_bytes + entry * int.from_bytes(data[at : at + count_bytes], order)
+        at = int.from_bytes(data[end : end + width], order)
+    return max(1, len(seen))
 
 
 def exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[str]) -> bytes | None:

@@ -18,6 +18,7 @@ from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
+    MAX_PAGES,
     Pixels,
     count_frames,
     decode_image,
@@ -79,12 +80,12 @@ def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
 def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
     """Read a photo from memory; `name` stands in messages. Limits and errors as `load`."""
     with opened(data, name, max_pixels) as (image, kind):
-        frames = count_frames(image, kind)
+        frames = count_frames(image, data, kind)
         decode_image(image, data, name, kind)
         notices: list[str] = []
         if frames > 1:
             notices.append(
-                f"first of {frames} pages" if kind == "TIFF"
+                f"first of {frames} pages{' or more' * (frames == MAX_PAGES)}" if kind == "TIFF"
                 else f"main picture of {frames}" if kind in ("JPEG", "HEIF")
                 else f"first of {frames} frames"
             )  # fmt: skip

@@ -67,6 +67,11 @@ _BAD_MODEL = "the model's file is damaged or of another version; get it again"
 _BAD_DATA = "the file is damaged, or made with another model"
 
 
+def least_bytes(bits: int) -> int:
+    """Bytes without which no encoder says so many bits: no probability is above 65535/65536, and 8 bytes may be left out."""
+    return max(0, bits // 363_406 - 8)  # 8 / log2(65536 / 65535), rounded up
+
+
 # ---------------------------------------------------------------------------------------------------- model
 
 

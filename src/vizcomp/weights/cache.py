@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+import stat as modes
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +16,13 @@ from typing import Any, Literal
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
 from vizcomp.files.foreign import read_object_file
 from vizcomp.files.place import cache_folder
+from vizcomp.files.write import write_atomic
 from vizcomp.weights import table
 from vizcomp.weights.download import fetch, locked
 from vizcomp.weights.tensors import read_tensors
 from vizcomp.weights.transfer import Check, digest
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # of a model that is added
 
 State = Literal["bundled", "cached", "downloadable", "missing", "changed"]
 
@@ -90,6 +96,8 @@ def state(row: table.WeightFile, *, thorough: bool = False) -> State:
         stat = path.stat()
     except (WeightsMissingError, OSError):
         return "downloadable" if row.sources else "missing"
+    if not modes.S_ISREG(stat.st_mode):
+        return "changed"
     if not row.sources:
         return "changed" if thorough and digest(path) != row.sha256 else "bundled"
     known = recorded(row.id)
@@ -126,10 +134,11 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
         raise SettingsError(f"{name} comes with the package", "choose another name for a model of yours")
     row = next((r for r in table.PUBLISHED if r.id == name), None)
     if row is None:
-        if file.suffix.lower() != ".safetensors" or name != Path(name).name or name.startswith((".", "-")):
+        if file.suffix.lower() != ".safetensors" or not _NAME.fullmatch(name):
             published = ", ".join(r.id for r in table.PUBLISHED)
             raise SettingsError(
-                f"{name!r} is not one of {published}", "only a model.safetensors of vizcomp train may be added by another name"
+                f"{name!r} is not one of {published}",
+                "only a model.safetensors of vizcomp train may be added by another name, of letters, digits and _.-",
             )
         _check_own(file)
         target = model_folder() / f"{name}.safetensors"
@@ -148,9 +157,7 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
                 raise InputError(exc.message + (f" ({other})" if other else ""), exc.hint) from exc
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.add")
-        shutil.copyfile(file, beside)
-        os.replace(beside, target)
+        _copied(file, target)
         if row is not None:
             _record(row.id, target, digest(target), f"added by hand{', of another size' if other else ''}", "")
     except OSError as exc:
@@ -158,9 +165,23 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
     return target
 
 
+def _copied(file: Path, target: Path) -> None:
+    """A copy beside, under a name that nobody can know before, then renamed: no link that waits there is written through."""
+    descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".add", dir=target.parent)
+    try:
+        with open(descriptor, "wb") as out, file.open("rb") as source:
+            shutil.copyfileobj(source, out, 1 << 20)
+        os.chmod(beside, 0o644)
+        os.replace(beside, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
 def added() -> list[Path]:
-    """Models that `add` put into the cache under names of their own."""
-    return sorted(p for p in model_folder().glob("*.safetensors") if not p.name.startswith("."))
+    """Models that `add` put into the cache under names of their own; whatever else lies there is left out."""
+    return sorted(p for p in model_folder().glob("*.safetensors") if _NAME.fullmatch(p.stem) and p.is_file())
 
 
 def clear(name: str) -> int:
@@ -223,10 +244,6 @@ def _forget(name: str) -> None:
 def _change_records(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """One process at a time: what another one has written meanwhile stays."""
     path = cache_folder() / "records.json"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError), locked(path):  # a cache that cannot be written is of use all the same
-        try:
-            beside.write_text(json.dumps(change(_records()), indent=1, sort_keys=True), "utf-8")
-            os.replace(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
+    # a cache that cannot be written is of use all the same
+    with contextlib.suppress(OSError, OutputError), locked(path):
+        write_atomic(path, json.dumps(change(_records()), indent=1, sort_keys=True).encode())

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from vizcomp.errors import WeightsMissingError
 from vizcomp.weights import table
 from vizcomp.weights.member import take_member
-from vizcomp.weights.transfer import NO_NAME, Check, Job, OnBytes, Passing, Refused, digest, finish, reason, take
+from vizcomp.weights.transfer import NO_NAME, Check, Job, OnBytes, Passing, Refused, digest, finish, open_session, reason, take
 
 TRIES = 4  # of one source without getting further, where what went wrong may pass
 PROGRESS = 1 << 20  # new bytes that reset the count of tries
@@ -30,12 +30,18 @@ class Watcher(Protocol):
     def done(self, file: str, sha256: str) -> None:
         """A file has come."""
 
+    def waits(self, file: str) -> None:
+        """Another process is at work on a file: it is waited for."""
+
 
 class _Nobody:
     def source(self, file: str, source: table.Source) -> contextlib.AbstractContextManager[OnBytes]:
         return contextlib.nullcontext(lambda _have, _all: None)
 
     def done(self, file: str, sha256: str) -> None:
+        pass
+
+    def waits(self, file: str) -> None:
         pass
 
 
@@ -131,7 +137,11 @@ def locked(path: Path) -> contextlib.AbstractContextManager[None]:
     with contextlib.suppress(ImportError):  # no such module on Windows: there two processes fetch it twice, the later rename wins
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _watcher.get().waits(path.name)
+            fcntl.flock(file, fcntl.LOCK_EX)
     return _held(file)
 
 
@@ -144,9 +154,7 @@ def _persist(job: Job, source: table.Source, pause: float) -> str:
     why, turn, furthest = "", 0, 0
     while turn < TRIES:
         try:
-            with requests.Session() as session:
-                session.max_redirects = 8
-                session.headers["Accept-Encoding"] = "identity"  # sizes and ranges are of the file itself
+            with open_session() as session:
                 if source.member:
                     take_member(job, source, session)
                 else:

@@ -7,15 +7,18 @@ import dataclasses
 import email.utils
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
+import queue
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from vizcomp.errors import VizcompError
 from vizcomp.files.foreign import read_object_file
@@ -106,8 +109,49 @@ def reason(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
+def open_session() -> requests.Session:
+    """A session whose redirects do not lead from the internet into a private network."""
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target is not None and is_private(urljoin(resp.url, target)) and not is_private(resp.url):
+                raise Refused("redirects to an address of a private network")
+            return target
+
+    session = Session()
+    session.max_redirects = 8
+    session.headers["Accept-Encoding"] = "identity"  # sizes and ranges are of the file itself
+    return session
+
+
+def is_private(url: str) -> bool:
+    """Whether a URL's server has an address that is not one of the internet: of this machine, a local network, a link."""
+    host = (urlsplit(url).hostname or "").partition("%")[0]
+    try:
+        addresses = {host} if _is_address(host) else {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):  # the request itself says that there is no such name
+        return host == "localhost"
+    return not all(ipaddress.ip_address(each.partition("%")[0]).is_global for each in addresses)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def get(session: requests.Session, url: str, timeout: float, headers: dict[str, str]) -> requests.Response:
-    response = session.get(url, headers=headers, stream=True, timeout=timeout)
+    """The answer of a server, redirects followed, within three times the time that one read of it may take.
+
+    Raises:
+        Passing: it took longer, or the server says that it is busy.
+        Refused: it says that there is nothing.
+    """
+    response = _within(3 * timeout, lambda: session.get(url, headers=headers, stream=True, timeout=timeout))
     code = response.status_code
     if code < 400 or code == 416:
         return response
@@ -116,6 +160,56 @@ def get(session: requests.Session, url: str, timeout: float, headers: dict[str, 
     if code in TRANSIENT:
         raise Passing(said, _asked_wait(response.headers.get("Retry-After", "")))
     raise Refused(said)
+
+
+def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
+    """What `ask` gives: a server that sends its headers a byte at a time would keep each single read from ever being late."""
+    answers: queue.SimpleQueue[requests.Response | BaseException] = queue.SimpleQueue()
+    late = threading.Event()
+
+    def work() -> None:
+        try:
+            response = ask()
+        except BaseException as exc:
+            answers.put(exc)
+        else:
+            answers.put(response)
+            if late.is_set():
+                response.close()
+
+    threading.Thread(target=work, name="download", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except queue.Empty:
+        late.set()
+        raise Passing(f"gave no answer within {seconds:g} seconds") from None
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+@contextlib.contextmanager
+def deadline(response: requests.Response, seconds: float) -> Iterator[Callable[[], None]]:
+    """Ends the reading of a response where what is given is not called for so many seconds: reads may trickle within one."""
+    last = time.monotonic()
+    over = threading.Event()
+
+    def watch() -> None:
+        while (rest := last + seconds - time.monotonic()) > 0:
+            if over.wait(rest):
+                return
+        with contextlib.suppress(Exception):  # it has ended by itself
+            response.raw.shutdown()
+
+    def renew() -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    try:
+        yield renew
+    finally:
+        over.set()
 
 
 def _asked_wait(words: str) -> float:
@@ -128,13 +222,14 @@ def _asked_wait(words: str) -> float:
         return 0.0
 
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
+def read_blocks(response: requests.Response, timeout: float) -> Iterator[bytes]:
     """What comes, as it comes: to wait until a block is full would hide a server that gives a byte now and then.
 
     As it lies on the server, too: an archive whose own compression is named as that of the transfer would be unpacked else.
     """
-    with network_errors():
+    with network_errors(), deadline(response, 2 * timeout) as renew:
         while data := response.raw.read1(BLOCK, decode_content=False):
+            renew()
             yield data
 
 
@@ -175,7 +270,7 @@ def take(job: Job, source: table.Source, session: requests.Session) -> None:
         check_room(job, total - offset)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
         job.note.write_text(json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8")
-        pour(job, _blocks(response), offset, job.size or total)
+        pour(job, read_blocks(response, job.timeout), offset, job.size or total)
         found = job.part.stat().st_size
         if (job.size or total) and found < (job.size or total):
             raise Passing(f"broke off after {found:,} of {job.size or total:,} bytes")
@@ -218,10 +313,32 @@ def check_room(job: Job, more: int) -> None:
         raise OSError(0, f"{more:,} bytes are to come, and {free:,} are free")
 
 
+class Pace:
+    """How fast bytes come."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._bytes, self._window = 0, time.monotonic()
+
+    def took(self, count: int) -> None:
+        """So many more have come.
+
+        Raises:
+            Passing: they come too slowly.
+        """
+        self._bytes += count
+        if (passed := time.monotonic() - self._window) > self._timeout:
+            if self._bytes < SLOWEST * passed:
+                raise Passing(f"gives {self._bytes / passed:,.0f} bytes a second")
+            self._bytes, self._window = 0, time.monotonic()
+
+
 def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
     """Blocks into the hidden file from `offset` on."""
     most = total or MOST
-    slow, window = 0, time.monotonic()
+    pace = Pace(job.timeout)
+    if job.part.is_symlink():  # it would be written through
+        job.part.unlink()
     with job.part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         have = offset
@@ -235,11 +352,7 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
                 raise Refused(f"gives more than the {most:,} bytes it should have")
             file.write(block)
             job.on_bytes(have, total)
-            slow += len(block)
-            if (now := time.monotonic()) - window > job.timeout:
-                if slow < SLOWEST * (now - window):
-                    raise Passing(f"gives {slow / (now - window):,.0f} bytes a second")
-                slow, window = 0, now
+            pace.took(len(block))
 
 
 def finish(job: Job) -> str:

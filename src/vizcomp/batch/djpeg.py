@@ -6,20 +6,29 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from vizcomp import metrics
 from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
-from vizcomp.batch.judges import check_guides, depth_source, displayed, guide_systems, needs_depth, system_by_name, system_errors
+from vizcomp.batch.judges import (
+    check_guides,
+    check_maps,
+    depth_source,
+    displayed,
+    guide_systems,
+    mask_folder,
+    needs_depth,
+    system_by_name,
+    system_errors,
+)
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.depth.maps import GALLERY_LONG_SIDE, MapFolder, colourise
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Compressed, Prepared, compress
 from vizcomp.djpeg.settings import DjpegSettings
@@ -94,6 +103,7 @@ def run_djpeg(
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
     identities = check_guides(settings, batch)
+    files = check_maps(files, settings, batch)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -180,7 +190,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     depth = source(photo, file) if source is not None else None
-    mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
+    mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
@@ -192,7 +202,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         made = Compressed(found.data, found.rung[0], prepared.importance, (*prepared.notices, *notices))
     else:
         made = compress(photo, settings, depth=depth, mask=mask, looked=looked)
-    notices = (*photo.notices, *made.notices)
+    notices = (*photo.notices, *made.notices, *(() if mask is None else mask_hint(mask)))
     data = made.data
     kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
     if found is not None and not found.verified:

@@ -146,7 +146,7 @@ def measure_speed(count: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from vizcomp.depth.maps import Depth
+    from vizcomp.depth.kinds import Depth
     from vizcomp.depth.sources import open_depth
     from vizcomp.djpeg.compress import compress
     from vizcomp.djpeg.settings import DjpegSettings

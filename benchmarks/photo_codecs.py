@@ -115,7 +115,7 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
     )
 
     def encode(path: Path, pixels: Pixels, depth: Pixels | None) -> bytes:
-        from vizcomp.depth.maps import Depth
+        from vizcomp.depth.kinds import Depth
         from vizcomp.photos.photo import load
 
         photo = load(path)

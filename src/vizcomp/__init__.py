@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from vizcomp._version import __version__
 
 if TYPE_CHECKING:
-    from vizcomp.depth.maps import Depth
+    from vizcomp.depth.kinds import Depth
     from vizcomp.depth.sources import open_depth
     from vizcomp.djpeg.compress import Compressed, compress
     from vizcomp.djpeg.settings import DjpegSettings
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Compressed": "djpeg.compress",
-    "Depth": "depth.maps",
+    "Depth": "depth.kinds",
     "DjpegSettings": "djpeg.settings",
     "EvalSettings": "evaluation.results",
     "NeuralCodec": "neural.codec",

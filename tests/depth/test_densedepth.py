@@ -291,18 +291,21 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
     Image.fromarray(np.random.default_rng(2).integers(0, 255, (50, 70, 3), np.uint8)).save(photo)
     model = str(legacy)
     assert run("depth", str(photo), "-o", str(tmp_path / "near"), "--model", model, "-j", "1").exit_code == 0
-    assert run("depth", str(photo), "-o", str(tmp_path / "far"), "--model", model, "--metric", "--flip", "-j", "1").exit_code == 0
+    assert run("depth", str(photo), "-o", str(tmp_path / "far"), "--model", f"{model}:flip", "--metric", "-j", "1").exit_code == 0
     near = np.asarray(Image.open(tmp_path / "near" / "a.depth.png")).astype(float)
     far = np.asarray(Image.open(tmp_path / "far" / "a.depth.png")).astype(float)
     assert near.shape == far.shape == (50, 70)
     assert np.ptp(near) > 10_000
     assert 100 <= far.min() < far.max() <= 10_000
     assert np.corrcoef(near.ravel(), far.ravel())[0, 1] < -0.5
-    made = run("djpeg", str(photo), "-o", str(tmp_path / "out"), "--depth-model", model, "--size", "64x64", "-j", "1")
+    made = run("djpeg", str(photo), "-o", str(tmp_path / "out"), "--depth-model", f"{model}:size=64x64", "-j", "1")
     assert made.exit_code == 0
     assert (tmp_path / "out" / "a.jpg").is_file()
-    for wrong in (["--model", "compact", "--metric"], ["--model", "compact", "--flip"], ["--model", model, "--size", "big"]):
+    for wrong in (["--model", "compact", "--metric"], ["--model", "compact:flip"], ["--model", f"{model}:size=big"]):
         assert isinstance(run("depth", str(photo), "-o", str(tmp_path / "x"), *wrong).exception, SettingsError)
+    mistyped = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", f"{model}:flop").exception
+    assert isinstance(mistyped, SettingsError)
+    assert mistyped.hint == "did you mean flip?"
     offline = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", "nyu", "--offline")
     assert isinstance(offline.exception, WeightsMissingError)
     added = run("weights", "add", "nyu", model)  # one's own training has another size than the published file

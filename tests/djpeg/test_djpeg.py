@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from vizcomp import metrics
 from vizcomp.cli.values import parse_fraction, parse_size
-from vizcomp.depth.maps import Depth
+from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg.compress import Prepared, compress
 from vizcomp.djpeg.settings import METADATA, TABLES, DjpegSettings
 from vizcomp.errors import InputError, SettingsError

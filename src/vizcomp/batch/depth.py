@@ -119,7 +119,8 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         else:
             values = depth.nearness
         full = resize_map(values, height, width)
-        write_atomic(target, encode_depth_png16(full), below=item.root)
+        kind = "millimetres" if task.metric else ""
+        write_atomic(target, encode_depth_png16(full, kind=kind), below=item.root)
         if task.preview:
             beside = side_by_side(frame.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
             shown = encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -13,14 +12,24 @@ import numpy as np
 from vizcomp import metrics
 from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
-from vizcomp.batch.judges import check_guides, depth_source, displayed, guide_systems, needs_depth, system_by_name, system_errors
+from vizcomp.batch.judges import (
+    check_guides,
+    check_maps,
+    depth_source,
+    displayed,
+    guide_systems,
+    mask_folder,
+    needs_depth,
+    system_by_name,
+    system_errors,
+)
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.verdicts import Found, Panel, verified
-from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, MapFolder, colourise
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, colourise, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
@@ -84,6 +93,7 @@ def run_djpeg(
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
     identities = check_guides(settings, batch)
+    files = check_maps(files, settings, batch)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -197,12 +207,18 @@ def _compressed(
 ) -> Found:
     """The photo's file, under `--verify` with what the systems say of it."""
     depth = source(photo, file) if source is not None else None
-    mask = MapFolder(Path(batch.masks), what="mask").read(file) if batch.masks and "mask" in settings.guides else None
+    mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
     prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+    found = _judged(prepared, photo, file, settings, batch)
+    hints = () if mask is None else mask_hint(mask)
+    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
+
+
+def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
     if not batch.verify:
         return Found(finished(prepared, settings))
     panel = Panel(batch.verify, displayed(photo), batch)

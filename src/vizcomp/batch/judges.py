@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import InputError, SettingsError, VizcompError
+from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError
+from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 
 Pixels = npt.NDArray[np.uint8]
+
+_LOOK_AHEAD, _LOOKED_AT = 1000, 8  # photos that are asked for their maps before a run, and maps that are read
 
 
 def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
@@ -31,6 +35,12 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
         raise InputError(
             "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
         )
+    if batch.masks is not None and "mask" not in settings.guides:
+        raise SettingsError("--masks has no effect without the guide mask", f"use --guide {settings.guide}+mask, or omit it")
+    if batch.depth_maps is not None and "depth" not in settings.guides:
+        raise SettingsError("--depth-maps has no effect without the guide depth", "use --guide depth, or omit it")
+    if batch.depth_maps is None and (batch.depth_kind != "auto" or batch.depth_names):
+        raise SettingsError("--depth-kind and --depth-names are of --depth-maps", "give the folder of the maps too")
     if needs_depth(settings):
         found.append(depth_source(batch).name)
     if batch.verify and settings.target_size is not None:
@@ -38,8 +48,36 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
         found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
     if batch.masks is not None:
-        MapFolder(Path(batch.masks), what="mask")
+        mask_folder(batch.masks)
     return found
+
+
+def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: BatchSettings) -> Iterator[InputFile]:
+    """The same photos, if any of the first has the maps and masks that are asked for.
+
+    Raises:
+        InputError: none of them has.
+        SettingsError: the kind of the maps has to be said.
+    """
+    files = iter(files)
+    first = list(itertools.islice(files, _LOOK_AHEAD))
+    folders = [mask_folder(batch.masks)] if batch.masks and "mask" in settings.guides else []
+    if needs_depth(settings) and isinstance(source := depth_source(batch), MapFolder):
+        folders.append(source)
+    for folder in folders if first else []:
+        there = [file for file in first if folder.path_for(file) is not None]
+        if not there:
+            folder.path_or_error(first[0])
+        for file in there[:: max(1, len(there) // _LOOKED_AT)]:
+            with contextlib.suppress(FormatError, InputError):  # one bad map is its own photo's error
+                folder.check(file)
+    return itertools.chain(first, files)
+
+
+@functools.lru_cache(maxsize=2)
+def mask_folder(path: str) -> MapFolder:
+    """The folder of masks, whose listing is read once a process."""
+    return MapFolder(Path(path), what="mask", kind="nearness")
 
 
 def needs_depth(settings: DjpegSettings) -> bool:
@@ -79,9 +117,9 @@ def system_errors(name: str) -> Iterator[None]:
 
 def depth_source(batch: BatchSettings) -> DepthSource:
     """One network for each process, loaded on the first photo."""
-    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_size, batch.depth_flip, batch.offline)
+    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_kind, batch.depth_names, batch.offline)
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_depth(model: str, maps: str | None, size: str, flip: bool, offline: bool) -> DepthSource:
-    return open_depth(model, maps, size=size, flip=flip, offline=offline)
+def _opened_depth(model: str, maps: str | None, kind: str, names: str, offline: bool) -> DepthSource:
+    return open_depth(model, maps, kind=kind, names=names, offline=offline)

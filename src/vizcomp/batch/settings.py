@@ -21,8 +21,8 @@ class BatchSettings:
 
     Attributes:
         depth_model: as `depth.open_depth`.
-        depth_size, depth_flip: for DenseDepth's networks; as `depth.open_depth`.
         depth_maps: folder of ready-made depth maps by file stem, or None.
+        depth_kind, depth_names: of those maps, as `depth.maps.MapFolder`.
         masks: folder of masks by file stem, or None.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
@@ -37,9 +37,9 @@ class BatchSettings:
     """
 
     depth_model: str = "compact"
-    depth_size: str = "auto"
-    depth_flip: bool = False
     depth_maps: str | None = None
+    depth_kind: str = "auto"
+    depth_names: str = ""
     masks: str | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     overwrite: bool = False

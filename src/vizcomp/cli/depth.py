@@ -7,8 +7,6 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
-    DepthFlip,
-    DepthSize,
     DryRun,
     Engine,
     Inputs,
@@ -36,11 +34,10 @@ def depth(
             "--model",
             "--depth-model",
             metavar="NAME|PATH",
-            help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
+            help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
+            "the last two also as nyu:size=full,flip.",
         ),
     ] = "compact",
-    size: DepthSize = "auto",
-    flip: DepthFlip = False,
     metric: Annotated[
         bool, typer.Option("--metric", help="Millimetres, large = far, where the model knows distances (nyu).")
     ] = False,
@@ -74,8 +71,6 @@ def depth(
         raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
     common = BatchSettings(
         depth_model=model,
-        depth_size=size,
-        depth_flip=flip,
         max_pixels=max_pixels,
         overwrite=overwrite,
         resume=resume,

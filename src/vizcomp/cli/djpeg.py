@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
-    DepthFlip,
     DepthModel,
-    DepthSize,
     DryRun,
     Engine,
     Inputs,
@@ -48,11 +46,22 @@ def djpeg(
         ),
     ] = "machine",
     depth_model: DepthModel = "compact",
-    size: DepthSize = "auto",
-    flip: DepthFlip = False,
     depth_maps: Annotated[
-        Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem, bright = near.")
+        Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem.")
     ] = None,
+    depth_kind: Annotated[
+        str,
+        typer.Option(
+            "--depth-kind",
+            metavar="KIND",
+            help="What their numbers mean: nearness or disparity (large = near), metres or millimetres (large = far), or auto: "
+            "told by the maps, or asked.",
+        ),
+    ] = "auto",
+    depth_names: Annotated[
+        str,
+        typer.Option("--depth-names", metavar="PATTERN", help="How they are called, as 'depth_{stem}.png'.", show_default=False),
+    ] = "",
     masks: Annotated[
         Path | None, typer.Option("--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep.")
     ] = None,
@@ -128,9 +137,9 @@ def djpeg(
     )
     common = BatchSettings(
         depth_model=depth_model,
-        depth_size=size,
-        depth_flip=flip,
         depth_maps=None if depth_maps is None else str(depth_maps),
+        depth_kind=depth_kind,
+        depth_names=depth_names,
         masks=None if masks is None else str(masks),
         max_pixels=max_pixels,
         overwrite=overwrite,

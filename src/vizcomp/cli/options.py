@@ -54,10 +54,7 @@ DepthModel = Annotated[
     typer.Option(
         "--depth-model",
         metavar="NAME|PATH",
-        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file.",
+        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
+        "the last two also as nyu:size=full,flip.",
     ),
 ]
-DepthSize = Annotated[
-    str, typer.Option("--size", metavar="SIZE", help="DenseDepth: auto (as it was trained), full, or as 640x480.")
-]
-DepthFlip = Annotated[bool, typer.Option("--flip", help="DenseDepth: mean with the mirrored photo's depth; twice the time.")]

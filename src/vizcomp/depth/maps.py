@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import re
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.errors import InputError
+from vizcomp.depth.kinds import Depth, check_kind, kind_of, scaled, to_depth
+from vizcomp.depth.values import read_values
+from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile
-from vizcomp.files.place import printable
-from vizcomp.photos.colour import sample_bits, stretched
-from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS, decode_image, opened, pillow_errors
+from vizcomp.files.names import folded
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import resize_map
-from vizcomp.photos.photo import Photo, read_photo
+from vizcomp.photos.photo import Photo
 
 GALLERY_LONG_SIDE = 1024
 
-MAP_SUFFIXES = (".depth.png", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Depth:
-    """Depth of one photo, as displayed (EXIF orientation applied).
-
-    Attributes:
-        nearness: float32 (h, w) in 0..1, large = near; any resolution, the photo's aspect.
-        confidence: float32 (h, w) in 0..1, or None where the map is taken at its word.
-        metres: float32 (h, w), large = far, where the model knows distances.
-    """
-
-    nearness: npt.NDArray[np.float32]
-    confidence: npt.NDArray[np.float32] | None = None
-    metres: npt.NDArray[np.float32] | None = None
+MAP_SUFFIXES = (
+    *(".depth.png", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".pgm"),
+    *(".npy", ".npz", ".pfm", ".exr"),
+)
 
 
 class DepthSource(Protocol):
@@ -47,41 +37,104 @@ class DepthSource(Protocol):
 
 
 class MapFolder:
-    """Ready-made maps from a folder, found by the photo's relative path or by its stem; bright = near."""
+    """Ready-made maps from a folder, found by the photo's relative path or by its stem.
 
-    def __init__(self, folder: Path, *, what: str = "depth map") -> None:
+    Names that differ only in case or in Unicode composition are the same, where none fits exactly.
+
+    Args:
+        folder: of the maps.
+        what: what such a map is called in messages.
+        kind: what its numbers mean; one of `kinds.KINDS`.
+        names: how maps are called, with {stem} in the place of the photo's name without suffix;
+            "": by `MAP_SUFFIXES`.
+
+    Raises:
+        InputError: the folder is missing.
+        SettingsError: no such kind, or `names` without {stem}.
+    """
+
+    def __init__(self, folder: Path, *, what: str = "depth map", kind: str = "auto", names: str = "") -> None:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder", f"give the folder that holds one {what} for each photo, by file stem")
+        if names and ("{stem}" not in names or names.startswith(("/", "..")) or re.search(r"[{}]", names.replace("{stem}", ""))):
+            raise SettingsError(f"--depth-names {names} does not say how maps are called", "write it as 'depth_{stem}.png'")
         self._folder = folder
         self._what = what
+        self._kind = check_kind(kind)
+        self._names = names
+        self._listings: dict[Path, dict[str, Path]] = {}
         self.name = f"maps in {folder}"
 
     def path_for(self, file: InputFile) -> Path | None:
         """The map of a photo: in the same sub-folder if there is one, else beside the folder's top; None if missing."""
         stem = Path(file.relative.name).stem
+        names = [self._names.replace("{stem}", stem)] if self._names else [stem + suffix for suffix in MAP_SUFFIXES]
         for place in dict.fromkeys((self._folder / file.relative.parent, self._folder)):
-            for suffix in MAP_SUFFIXES:
-                path = place / f"{stem}{suffix}"
+            for name in names:
+                path = place / name
                 if path.is_file():
                     return path
+            for name in names:
+                alike = self._alike(place / name)
+                if alike is not None and alike.is_file():
+                    return alike
         return None
 
+    def _alike(self, path: Path) -> Path | None:
+        """What is called as `path` is, below the folder, with case and composition ignored."""
+        here = self._folder
+        for part in path.relative_to(self._folder).parts:
+            if here not in self._listings:
+                with contextlib.suppress(OSError):
+                    self._listings[here] = {folded(p.name): p for p in sorted(here.iterdir(), reverse=True)}
+            below = self._listings.get(here, {}).get(folded(part))
+            if below is None:
+                return None
+            here = below
+        return here
+
     def __call__(self, photo: Photo, file: InputFile) -> Depth:
-        return Depth(self.read(file))
+        return to_depth(read_values(self.path_or_error(file)), self._kind)
+
+    def check(self, file: InputFile) -> bool:
+        """Whether a photo has a map; one that is there must be of one kind only.
+
+        Raises:
+            SettingsError: the map may be of several kinds, and none was said.
+            InputError, FormatError, MissingExtraError: it cannot be read.
+        """
+        path = self.path_for(file)
+        if path is not None and self._kind == "auto":
+            kind_of(read_values(path))
+        return path is not None
 
     def read(self, file: InputFile) -> npt.NDArray[np.float32]:
-        """The map of a photo, float32 (h, w) in 0..1.
+        """The mask of a photo, float32 (h, w) in 0..1, bright = keep.
 
         Raises:
             InputError: there is no map for this photo, or it cannot be read.
         """
+        return read_depth_map(self.path_or_error(file))
+
+    def path_or_error(self, file: InputFile) -> Path:
+        """As `path_for`; an `InputError` where it is missing."""
         path = self.path_for(file)
         if path is None:
+            stem = Path(file.relative.name).stem
+            name = self._names.replace("{stem}", stem) if self._names else f"{stem}.png"
             raise InputError(
                 f"no {self._what} for {file.shown} in {self._folder}",
-                f"it is looked for as {Path(file.relative.name).stem}.png; --guide uniform needs none",
+                f"it is looked for as {name}; --guide uniform needs none",
             )
-        return read_depth_map(path)
+        return path
+
+
+def mask_hint(mask: npt.NDArray[np.float32]) -> tuple[str, ...]:
+    """A notice where a mask's brightest level is so dark that 0 and 1 were meant."""
+    brightest = float(mask.max())
+    if 0 < brightest <= 1.5 / 255:
+        return ("the mask's brightest level is 1 of 255: white (255) keeps all, so write 0 and 255 where 0 and 1 are meant",)
+    return ()
 
 
 # Control points of a perceptually even ramp from dark violet (far) over teal to yellow (near), 8-bit RGB.
@@ -107,26 +160,12 @@ def side_by_side(pixels: npt.NDArray[np.uint8], nearness: npt.NDArray[np.float32
 
 
 def read_depth_map(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.float32]:
-    """A ready-made depth map: float32 (h, w) in 0..1, bright = near, in the file's stored frame.
+    """A map as it is, as a mask is read: float32 (h, w) in 0..1, in the file's stored frame.
 
-    8-bit and 16-bit grey by their full range, colour by its luma (BT.601), transparency ignored; 32-bit integer and
-    float maps by their own least and largest value (all 0 where they are equal; not-a-number counts as far).
+    8-bit and 16-bit grey by their full range, colour by its luma (BT.601), transparency ignored;
+    32-bit integers and floats by their own least and largest value (all 0 where they are equal).
 
     Raises:
         InputError, FormatError, MissingExtraError: as `load`.
     """
-    data = read_photo(Path(path), max_pixels)
-    name = printable(path)
-    with opened(data, name, max_pixels) as (image, kind):
-        decode_image(image, data, name, kind)
-        with pillow_errors(name, kind, data):
-            if image.mode.startswith("I;16"):
-                return np.asarray(image).astype(np.float32) / np.float32(65535)
-            if image.mode in ("I", "F"):
-                values = np.asarray(image)
-                if image.mode == "I" and sample_bits(image, data, kind) == 16 and values.min() >= 0 and values.max() <= 65535:
-                    return values.astype(np.float32) / np.float32(65535)
-                return stretched(values, name)[0]
-            if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
-                image = image.convert("L" if image.mode in ("LA", "La") else "RGB")
-            return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+    return scaled(read_values(Path(path), colour=True, max_pixels=max_pixels))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vizcomp.depth.maps import Depth, DepthSource, MapFolder
+from vizcomp.depth.kinds import Depth
+from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo
+
+_OPTIONS = ("size", "flip")
 
 
 class NetworkDepth:
@@ -62,26 +66,51 @@ class DenseNetworkDepth:
         return Depth(nearness, metres=metres)
 
 
+def model_options(spec: str) -> tuple[str, str, bool]:
+    """Name, size and flip of a model: "nyu:size=full,flip" is ("nyu", "full", True).
+
+    Raises:
+        SettingsError: an option is unknown, or its value is.
+    """
+    name, colon, tail = spec.rpartition(":")
+    if not colon or not name or os.sep in tail or "/" in tail or Path(spec).exists():
+        return spec, "auto", False
+    size, flip = "auto", False
+    for part in tail.split(","):
+        key, equals, value = part.strip().partition("=")
+        if key == "size" and value:
+            size = value
+        elif key == "flip" and (not equals or value in ("yes", "no", "true", "false")):
+            flip = value not in ("no", "false")
+        else:
+            near = difflib.get_close_matches(key, _OPTIONS, 1)
+            hint = f"did you mean {near[0]}?" if near and near[0] != key else "write them as nyu:size=640x480,flip"
+            raise SettingsError(f"the depth model {name} has no option {part.strip()!r}", hint)
+    return name, size, flip
+
+
 def open_depth(
-    model: str, maps: str | None, *, threads: int = 1, size: str = "auto", flip: bool = False, offline: bool = False
+    model: str, maps: str | None, *, threads: int = 1, kind: str = "auto", names: str = "", offline: bool = False
 ) -> DepthSource:
     """The source of depth that the settings name.
 
     Args:
         model: "compact", the path of an .onnx file made by `vizcomp train --kind depth`, "nyu" (DenseDepth's published
-            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth.
+            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth; the last two
+            take options, as "nyu:size=full,flip": see `DenseNetworkDepth`.
         maps: folder of ready-made maps; takes precedence over the model.
-        size, flip: as `DenseNetworkDepth`; for its networks only.
+        kind, names: of the maps, as `MapFolder`.
         offline: never touch the network.
 
     Raises:
         ModelError: no such model, or a damaged one.
         WeightsMissingError: the published weights could not be had.
-        SettingsError: `size` or `flip` with another model, or no size.
+        SettingsError: an option that the model has not; no such kind, or no pattern of names.
         InputError: the folder of maps is missing.
     """
     if maps is not None:
-        return MapFolder(Path(maps))
+        return MapFolder(Path(maps), kind=kind, names=names)
+    model, size, flip = model_options(model)
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
         from vizcomp.depth.densedepth import check_file

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vizcomp.depth.maps import Depth
+from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder
 from vizcomp.djpeg.settings import DjpegSettings

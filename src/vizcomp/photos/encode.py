@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from vizcomp.errors import UnsupportedError
 from vizcomp.photos.decoders import Pixels
@@ -65,11 +65,19 @@ def encode_plain_jpeg(
     return buffer.getvalue()
 
 
-def encode_depth_png16(depth: npt.NDArray[np.float32]) -> bytes:
-    """A depth map as a 16-bit grey PNG: float (h, w) in 0..1 to 0..65535; not-a-number as 0."""
+def encode_depth_png16(depth: npt.NDArray[np.float32], *, kind: str = "") -> bytes:
+    """A depth map as a 16-bit grey PNG: float (h, w) in 0..1 to 0..65535; not-a-number as 0.
+
+    Args:
+        depth: the map.
+        kind: what the numbers mean, one of `depth.kinds.KINDS`, to be written into the file.
+    """
     levels = np.rint(np.nan_to_num(np.asarray(depth, np.float32), nan=0.0).clip(0, 1) * np.float32(65535)).astype(np.uint16)
     buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG")
+    info = PngImagePlugin.PngInfo()
+    if kind:
+        info.add_text("depth-kind", kind)
+    Image.fromarray(levels).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

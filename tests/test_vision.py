@@ -14,7 +14,8 @@ import pytest
 
 from vizcomp.errors import InputError, MissingExtraError, ModelError, SettingsError, VizcompError
 from vizcomp.vision.answers import NOWHERE, Boxes, Classes, compare, together
-from vizcomp.vision.onnx_systems import OnnxOptions, OnnxSystem
+from vizcomp.vision.onnx_systems import OnnxSystem
+from vizcomp.vision.options import ModelOptions
 from vizcomp.vision.system import boxes_importance, corners_to_quads, fitted, surroundings
 from vizcomp.vision.systems import GROUP, open_system
 from vizcomp.vision.text_system import LOSS_PER_DOUBLING, MAX_LOSS, lettering_worth
@@ -249,7 +250,7 @@ def test_the_words_beside_an_onnx_model_are_obeyed(tmp_path: Path) -> None:
         '{"std": [0, 1, 1]}',
         '{"size": [9, 9]}',
         '{"classes": ["a", "b"]}',
-        '{"mean": 3}',
+        '{"mean": [1, 2]}',
         '{"layout": "HWC"}',
         '{"kind": "boxes"}',
     ],
@@ -273,7 +274,7 @@ def test_models_that_take_no_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
-    system = OnnxSystem(classifier(tmp_path / "m.onnx"), OnnxOptions(std=(1e-45, 1.0, 1.0)))
+    system = OnnxSystem(classifier(tmp_path / "m.onnx"), ModelOptions(std=(1e-45, 1.0, 1.0)))
     with pytest.raises(VizcompError):
         system.answers([coloured(255, 0, 0)])
 
@@ -300,7 +301,7 @@ def detector(path: Path) -> Path:
 
 
 def test_an_onnx_detector_answers_in_the_pixels_of_the_image(tmp_path: Path) -> None:
-    system = OnnxSystem(detector(tmp_path / "d.onnx"), OnnxOptions(classes=("cat", "dog")))
+    system = OnnxSystem(detector(tmp_path / "d.onnx"), ModelOptions(classes=("cat", "dog")))
     assert system.kind == "boxes"
     answer = system.answers([np.zeros((40, 20, 3), np.uint8)])[0]
     assert isinstance(answer, Boxes)

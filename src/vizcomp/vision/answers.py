@@ -1,4 +1,4 @@
-"""Answers of vision systems, classes or boxes, and their comparison."""
+"""Answers of vision systems (classes, boxes, masks, embeddings) and their comparison."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Quads = npt.NDArray[np.float64]  # (N, 4, 2), corners x, y in pixels
 NOWHERE: Quads = np.empty((0, 4, 2))
 
 SAME_PLACE = 0.3  # IoU from which two boxes are one place
+SAME_MASKS = 0.9  # mean IoU from which two label maps are the same: edges move a little with any coding
+SAME_EMBEDDING = 0.95  # cosine from which two embeddings are the same
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,11 +52,13 @@ class Boxes:
         quads: float64 (N, 4, 2), corners x, y in pixels.
         labels: of each box, or () where there is one kind only.
         size: width and height of the image.
+        scores: float32 (N,), or None where the system gives none.
     """
 
     quads: npt.NDArray[np.float64]
     labels: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
+    scores: Array | None = None
 
     def words(self) -> str:
         """For people: "3 boxes" or "2 person, 1 dog"."""
@@ -64,7 +68,46 @@ class Boxes:
         return ", ".join(f"{count} {label}" for label, count in counts.items())
 
 
-Answer = Classes | Boxes
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masks:
+    """What a segmenter answers.
+
+    Attributes:
+        labels: int32 (H, W), the class of each pixel of the image; 0 is background.
+        names: of the classes, or ().
+    """
+
+    labels: npt.NDArray[np.int32]
+    names: tuple[str, ...] = ()
+
+    def words(self) -> str:
+        """For people: "person 31%, dog 5%", shares of the picture."""
+        numbers, counts = np.unique(self.labels[self.labels != 0], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        shares = [f"{self.name_of(int(numbers[i]))} {100 * counts[i] / self.labels.size:.0f}%" for i in order]
+        return ", ".join(shares) or "background alone"
+
+    def name_of(self, label: int) -> str:
+        """The name of a class, or its number."""
+        return self.names[label] if 0 <= label < len(self.names) else f"class {label}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedding:
+    """What an embedding network answers.
+
+    Attributes:
+        vector: float32 (C,).
+    """
+
+    vector: Array
+
+    def words(self) -> str:
+        """For people: "512 numbers, length 11.3"."""
+        return f"{len(self.vector)} numbers, length {float(np.linalg.norm(self.vector)):.3g}"
+
+
+Answer = Classes | Boxes | Masks | Embedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +115,8 @@ class Comparison:
     """How an answer stands to the answer on the source.
 
     Attributes:
-        score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5.
+        score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5. Masks: mean
+            IoU of the classes that either has. Embeddings: cosine, 0 where it is negative.
         same: the verdict.
         matched, reference, found: boxes; 0 for classes.
         unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; None where nobody asked for
@@ -88,7 +132,9 @@ class Comparison:
 
 
 def is_empty(answer: Answer) -> bool:
-    """Whether a detector found nothing; a classifier always says something."""
+    """Whether a detector found no box, or a segmenter background alone; a classifier always says something."""
+    if isinstance(answer, Masks):
+        return not answer.labels.any()
     return isinstance(answer, Boxes) and not len(answer.quads)
 
 
@@ -97,7 +143,8 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
 
     Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
     the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
-    1 - `tolerance`; none against none is the same.
+    1 - `tolerance`; none against none is the same. Masks and embeddings are the same from a score of `SAME_MASKS` and
+    `SAME_EMBEDDING`, times 1 - `tolerance`.
 
     Args:
         where: say too which boxes have no partner.
@@ -118,7 +165,29 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
         without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
         same = score >= 1 - tolerance - 1e-12
         return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
-    raise SettingsError("a classifier's answer cannot be compared with a detector's")
+    if isinstance(reference, Masks) and isinstance(found, Masks):
+        score = _mean_iou(reference.labels, found.labels)
+        return Comparison(score, score >= SAME_MASKS * (1 - tolerance) - 1e-12)
+    if isinstance(reference, Embedding) and isinstance(found, Embedding):
+        score = _cosine(reference.vector, found.vector)
+        return Comparison(score, score >= SAME_EMBEDDING * (1 - tolerance) - 1e-12)
+    raise SettingsError("answers of different kinds, as a classifier's and a detector's, cannot be compared")
+
+
+def _mean_iou(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> float:
+    if a.shape != b.shape:
+        raise SettingsError("masks of different sizes cannot be compared")
+    shares = [np.sum((a == k) & (b == k)) / np.sum((a == k) | (b == k)) for k in np.union1d(a, b)]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def _cosine(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        raise SettingsError("embeddings of different lengths cannot be compared")
+    lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    if lengths == 0:
+        return float(not a.any() and not b.any())
+    return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)) / lengths, 0, 1))
 
 
 def _matched(reference: Boxes, found: Boxes) -> tuple[list[int], list[int]]:

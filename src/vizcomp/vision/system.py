@@ -12,15 +12,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError
-from vizcomp.vision.answers import Answer, Array, Boxes, Pixels, Quads
+from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Masks, Pixels, Quads, compare
 
-HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx or .safetensors file"
+HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx, .tflite or .safetensors file"
 
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
 
 AROUND = 16  # pixels around a box that is to be found again
 
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
+PLACES = 8  # rows and columns of the places that are covered in turn
 LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
 
 
@@ -37,14 +38,16 @@ class System(Protocol):
 
     Attributes:
         name: by which it was asked for.
-        kind: "classes" or "boxes".
+        kind: "classes", "boxes", "masks" or "embedding".
         fingerprint: names the weights and the version, for a report; 12 hexadecimal digits or a version.
         classes: names of the classes; () where unknown or none.
         native: side of the images that it is made for, 0 for any.
+
+    It may have an attribute `reading` too: one line that says how the model is read; `reading_of` does without.
     """
 
     name: str
-    kind: Literal["classes", "boxes"]
+    kind: Literal["classes", "boxes", "masks", "embedding"]
     fingerprint: str
     classes: tuple[str, ...]
     native: int
@@ -56,6 +59,16 @@ class System(Protocol):
     def importance(self, image: Pixels) -> Array:
         """Where the system looks: float32 (h, w) in 0..1 over the whole image, at any resolution."""
         ...
+
+
+def reading_of(system: System) -> str:
+    """How a system is read, in one line: kind, input, classes, fingerprint."""
+    said = getattr(system, "reading", "")
+    if isinstance(said, str) and said:
+        return said
+    side = f"input {system.native}x{system.native}" if system.native else "any input size"
+    named = [f"{len(system.classes)} classes named"] if system.classes else []
+    return "; ".join([system.kind, side, *named, f"version {system.fingerprint}"])
 
 
 def file_fingerprint(path: Path) -> str:
@@ -126,3 +139,50 @@ def boxes_answer_importance(
     assert isinstance(answer, Boxes)
     height, width = image.shape[:2]
     return boxes_importance(answer.quads, height, width, worth and worth(answer.quads, height, width))
+
+
+def answer_importance(system: System, image: Pixels) -> Array:
+    """Boxes and masks with a margin; else how much the answer suffers when a place is covered (Zeiler and Fergus 2014)."""
+    if system.kind == "boxes":
+        return boxes_answer_importance(system, image)
+    if system.kind == "masks":
+        answer = system.answers([image])[0]
+        assert isinstance(answer, Masks)
+        return masks_importance(answer.labels)
+    height, width = image.shape[:2]
+    down, across = np.linspace(0, height, PLACES + 1).astype(int), np.linspace(0, width, PLACES + 1).astype(int)
+    grey = image.reshape(-1, 3).mean(0).astype(np.uint8)
+    covered = []
+    for r in range(PLACES):
+        for c in range(PLACES):
+            view = image.copy()
+            view[down[r] : down[r + 1], across[c] : across[c + 1]] = grey
+            covered.append(view)
+    whole, *parts = system.answers([image, *covered])
+    loss = np.array([_loss(whole, part) for part in parts])
+    heat = np.maximum(loss, 0).reshape(PLACES, PLACES).astype(np.float32)
+    largest = float(heat.max())
+    return np.asarray(heat / np.float32(largest)) if largest > 1e-6 else np.ones((1, 1), np.float32)
+
+
+def _loss(whole: Answer, part: Answer) -> float:
+    if isinstance(whole, Classes) and isinstance(part, Classes):
+        return float(whole.probabilities[whole.best] - part.probabilities[whole.best])
+    assert isinstance(whole, Embedding)
+    return 1 - compare(whole, part).score
+
+
+def masks_importance(labels: npt.NDArray[np.int32]) -> Array:
+    """1 on all that is not background and a margin around it, where it falls to 0: int32 (H, W) to float32 (h, w)."""
+    height, width = labels.shape
+    scale = max(1, max(height, width) // 160)  # the fall needs no more detail than a guide's blocks
+    some = Image.fromarray((labels != 0).astype(np.float32))
+    small = some.resize((max(1, width // scale), max(1, height // scale)), Image.Resampling.BOX)
+    near = np.minimum(np.asarray(small), 1) > 0
+    reach = max(1, round(2 * FALLOFF * max(near.shape)))
+    heat = near.astype(np.float32)
+    for step in range(1, reach + 1):
+        padded = np.pad(near, 1)
+        near = near | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+        heat = np.maximum(heat, near * np.float32(1 - step / (reach + 1)))
+    return np.asarray(heat, np.float32)

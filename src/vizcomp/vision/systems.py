@@ -4,7 +4,8 @@
     before, after = system.answers([source, result])
     compare(before, after).same
 
-An answer is `Classes` (probabilities of classes) or `Boxes` (places, perhaps with labels). Two answers compare to a score in 0..1
+An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks` or an `Embedding`.
+Two answers compare to a score in 0..1
 and to a verdict under a tolerance. A further system joins by an entry point of the group `vizcomp.systems`: a name, and a
 callable without arguments that gives a `System`.
 """
@@ -12,12 +13,13 @@ callable without arguments that gives a `System`.
 from __future__ import annotations
 
 import importlib.metadata
-from pathlib import Path
 
 from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.onnx_systems import OnnxSystem
+from vizcomp.vision.options import split_name
 from vizcomp.vision.system import HINT, System
 from vizcomp.vision.text_system import TextSystem
+from vizcomp.vision.tflite_systems import TfliteSystem
 from vizcomp.vision.torch_systems import TorchClassifier, torchvision_system
 from vizcomp.weights import cache
 
@@ -30,12 +32,14 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, inception-v3, text, torchvision:NAME, the path of an .onnx or .safetensors file, a model that
-            `weights add` named, or an entry point's name.
+        spec: inception, watcher, inception-v3, text, torchvision:NAME, the path of an .onnx, .tflite or .safetensors file, a
+            model that `weights add` named, or an entry point's name. A path of .onnx or .tflite may have options:
+            PATH.onnx:key=value,key=value.
         offline: never touch the network.
 
     Raises:
         ModelError: unknown, damaged, or of no use here.
+        SettingsError: an unknown option, or a model that can be read in several ways.
         WeightsMissingError: official weights that are not in the cache and could not be had.
         MissingExtraError: an optional package is missing.
     """
@@ -45,8 +49,10 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return TorchClassifier.ours(spec, offline=offline)
     if spec.startswith("torchvision:"):
         return torchvision_system(spec, offline=offline)
-    if spec.lower().endswith(".onnx"):
-        return OnnxSystem(Path(spec))
+    if (onnx := split_name(spec, ".onnx")) is not None:
+        return OnnxSystem(onnx[0], text=onnx[1])
+    if (tflite := split_name(spec, ".tflite")) is not None:
+        return TfliteSystem(tflite[0], tflite[1])
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)

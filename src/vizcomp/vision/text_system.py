@@ -23,7 +23,7 @@ class TextSystem:
     """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra `text`."""
 
     name = "text"
-    kind: Literal["classes", "boxes"] = "boxes"
+    kind: Literal["classes", "boxes", "masks", "embedding"] = "boxes"
     classes: tuple[str, ...] = ()
     native = 0
 

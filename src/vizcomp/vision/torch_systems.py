@@ -37,7 +37,7 @@ class TorchClassifier:
         camera: the module whose output, float (N, c, h, w), says where it looks (Selvaraju et al. 2017, Grad-CAM).
     """
 
-    kind: Literal["classes", "boxes"] = "classes"
+    kind: Literal["classes", "boxes", "masks", "embedding"] = "classes"
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
 class TorchDetector:
     """A detector with torchvision's manner: a list of images in, dicts of boxes, labels and scores out."""
 
-    kind: Literal["classes", "boxes"] = "boxes"
+    kind: Literal["classes", "boxes", "masks", "embedding"] = "boxes"
     native = 0
 
     def __init__(

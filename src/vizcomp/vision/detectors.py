@@ -1,0 +1,153 @@
+"""Boxes in the arrays that exporters of detectors write, to corners, scores and labels. Arrays alone: no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+CANDIDATES = 3000  # the surest boxes, among which doubles are looked for
+_STILL_OFFSETS, _STILL_SIZES = 8.0, 9.0  # raw numbers of cells stay below: in cells, and as logarithms
+
+
+class Detections(NamedTuple):
+    """Boxes of one picture.
+
+    Attributes:
+        corners: float64 (N, 4) left, top, right, bottom, in pixels of the input or shares of it.
+        scores: float64 (N,).
+        labels: int64 (N,), -1 where there is one kind only.
+    """
+
+    corners: Values
+    scores: Values
+    labels: npt.NDArray[np.int64]
+
+    def at_least(self, least: float) -> Detections:
+        """Those of at least this score."""
+        sure = self.scores >= least
+        return Detections(self.corners[sure], self.scores[sure], self.labels[sure])
+
+
+def cell_count(height: int, width: int, strides: Sequence[int]) -> int:
+    """How many cells an input has over all strides."""
+    return sum(-(-height // stride) * -(-width // stride) for stride in strides)
+
+
+def strides_of(rows: int, height: int, width: int, anchors: int = 1) -> tuple[int, ...]:
+    """The strides whose cells, with so many boxes each, make so many rows; () where none do."""
+    return next((s for s in STRIDES if anchors * cell_count(height, width, s) == rows), ())
+
+
+def grid(height: int, width: int, strides: Sequence[int]) -> tuple[Values, Values]:
+    """Column and row of each cell, (N, 2), and its stride, (N, 1)."""
+    places, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
+        places.append(np.stack([columns.ravel(), rows.ravel()], 1))
+        steps.append(np.full((rows.size, 1), stride))
+    return np.concatenate(places).astype(np.float64), np.concatenate(steps).astype(np.float64)
+
+
+def from_centres(boxes: Values) -> Values:
+    """(N, 4) centre x, centre y, width, height to left, top, right, bottom."""
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
+
+
+def suppressed(found: Detections, iou: float) -> Detections:
+    """Of boxes of one label that overlap by more than `iou`, the surest alone; surest first. 1 suppresses none."""
+    order = np.argsort(-found.scores, kind="stable")[:CANDIDATES]
+    corners, labels = found.corners[order], found.labels[order]
+    areas = np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), 1)
+    alive = np.ones(len(order), bool)
+    for i in range(len(order) if iou < 1 else 0):
+        if alive[i]:
+            extent = np.minimum(corners[i, 2:], corners[i + 1 :, 2:]) - np.maximum(corners[i, :2], corners[i + 1 :, :2])
+            shared = np.prod(np.maximum(extent, 0), 1)
+            union = np.maximum(areas[i] + areas[i + 1 :] - shared, 1e-12)
+            alive[i + 1 :] &= (labels[i + 1 :] != labels[i]) | (shared / union <= iou)
+    best = order[alive]
+    return Detections(found.corners[best], found.scores[best], found.labels[best])
+
+
+def yolov5(rows: Values, extra: int = 0) -> Detections:
+    """(N, 5 + C + extra): centre x, y, width, height, certainty that there is something, C scores."""
+    scores = rows[:, 5 : rows.shape[1] - extra]
+    labels = scores.argmax(1) if scores.shape[1] else np.full(len(rows), -1)
+    sure = rows[:, 4] * (scores.max(1) if scores.shape[1] else 1)
+    return Detections(from_centres(rows[:, :4]), sure, labels.astype(np.int64))
+
+
+def yolov8(columns: Values, extra: int = 0) -> Detections:
+    """(4 + C + extra, N): centre x, y, width, height, C scores."""
+    scores = columns[4 : len(columns) - extra].T
+    return Detections(from_centres(columns[:4].T), scores.max(1), scores.argmax(1).astype(np.int64))
+
+
+def yolov10(rows: Values) -> Detections:
+    """(N, 6 or more): left, top, right, bottom, score, label; suppressed already."""
+    return Detections(rows[:, :4], rows[:, 4], rows[:, 5].round().astype(np.int64))
+
+
+def yolox(rows: Values, height: int, width: int, strides: Sequence[int]) -> Detections:
+    """(N, 5 + C) as YOLOX writes them: centre from the cell and log size, both in strides, certainty, C scores."""
+    places, steps = grid(height, width, strides)
+    sizes = np.exp(np.minimum(rows[:, 2:4], 20)) * steps
+    return yolov5(np.concatenate([(rows[:, :2] + places) * steps, sizes, rows[:, 4:]], 1))
+
+
+def is_raw_grid(rows: Values, height: int, width: int, strides: Sequence[int]) -> bool:
+    """Whether the first numbers of each row are offsets from its cell: small, and blind to where the cell is."""
+    if np.abs(rows[:, :2]).max() > _STILL_OFFSETS or np.abs(rows[:, 2:4]).max() > _STILL_SIZES:
+        return False
+    if rows[:, 4:].min() < 0 or rows[:, 4:].max() > 1:
+        return False  # scores come after a sigmoid
+    places, steps = grid(height, width, strides)
+    centres = places * steps
+    if min(rows[:, axis].std() for axis in (0, 1)) < 1e-6:
+        return False  # no spread, nothing to tell by
+    return all(abs(np.corrcoef(rows[:, axis], centres[:, axis])[0, 1]) < 0.5 for axis in (0, 1))
+
+
+def activated(numbers: Values, activation: str) -> Values:
+    """Scores (N, C) of numbers (N, C); of a softmax the last column, "nothing", is left out."""
+    if activation == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-numbers.clip(-60, 60))))
+    if activation == "softmax":
+        powers = np.exp(numbers - numbers.max(1, keepdims=True))
+        return np.asarray((powers / powers.sum(1, keepdims=True))[:, :-1])
+    return numbers
+
+
+def detr(boxes: Values, numbers: Values, activation: str) -> Detections:
+    """(N, 4) centre x, y, width, height as shares of the input, and (N, C) numbers that become scores."""
+    scores = activated(numbers, activation)
+    return Detections(from_centres(boxes), scores.max(1), scores.argmax(1).astype(np.int64))
+
+
+def ssd(boxes: Values, scores: Values, labels: Values | None, count: int | None) -> Detections:
+    """(N, 4) top, left, bottom, right as shares of the input; of the rows the first `count` are meant."""
+    return listed(boxes[:count][:, [1, 0, 3, 2]], scores[:count], None if labels is None else labels[:count])
+
+
+def listed(corners: Values, scores: Values, labels: Values | None) -> Detections:
+    """(N, 4) left, top, right, bottom; (N,) or (N, C) scores; (N,) labels."""
+    if scores.ndim == 2 and scores.shape[1] == 1:
+        scores = scores[:, 0]
+    if scores.ndim == 2:
+        labels = scores.argmax(1) if labels is None else labels
+        scores = scores.max(1) if scores.shape[1] else np.zeros(len(scores))
+    kinds = np.full(len(corners), -1) if labels is None else labels
+    return Detections(corners, scores, kinds.round().astype(np.int64))
+
+
+def part_of(outputs: Mapping[str, npt.NDArray[Any]], name: str) -> Values:
+    """An output as float64, without its axis of one picture."""
+    array = np.asarray(outputs[name], np.float64)
+    return array[0] if array.ndim > 1 and array.shape[0] == 1 and array.ndim >= 3 else array

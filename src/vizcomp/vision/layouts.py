@@ -1,0 +1,419 @@
+"""The reading of a model's outputs: by its metadata, by options, by shapes; where these leave several, the user is asked."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.errors import ModelError, SettingsError
+from vizcomp.vision import detectors
+from vizcomp.vision.detectors import Detections, part_of
+from vizcomp.vision.options import ModelOptions
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+Size = tuple[int, int]
+
+EMBEDDING_SIDES = (64, 96, 128, 160, 192, 256, 320, 384, 512, 576, 640, 768, 960, 1024, 1152, 1280, 1408, 1536, 2048, 4096)
+POSE = 56  # 4 numbers of a box, one class, 17 points of 3: as likely a detector of 52 classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How outputs are read.
+
+    Attributes:
+        kind: as `System.kind`.
+        detector: one of `options.DETECTORS`, or "".
+        output: the output that is read; of a detector with several, its boxes.
+        scores, labels, count: further outputs, or "".
+        extra: columns after the classes that are none.
+        activation: of the scores.
+        shares: whether boxes are shares of the input.
+        strides: of cells that a raw grid has; () where boxes are decoded.
+        first: the number of the first class.
+    """
+
+    kind: str
+    detector: str = ""
+    output: str = ""
+    scores: str = ""
+    labels: str = ""
+    count: str = ""
+    extra: int = 0
+    activation: str = "none"
+    shares: bool = False
+    strides: tuple[int, ...] = ()
+    first: int = 0
+
+    def detections(self, outputs: Outputs, size: Size) -> Detections:
+        """Boxes of one picture in an input of this height and width; no score is too low, none is suppressed."""
+        main = part_of(outputs, self.output)
+        if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
+            return self._yolo(main, size)
+        boxes = main.reshape(-1, 4)
+        if not len(boxes):
+            return Detections(boxes, np.zeros(0), np.zeros(0, np.int64))
+        if self.detector == "detr" and not self.scores:
+            return detectors.detr(main[:, :4], main[:, 4:], self.activation)
+        numbers = part_of(outputs, self.scores).reshape(len(boxes), -1)
+        if self.detector == "detr":
+            return detectors.detr(boxes, numbers, self.activation)
+        labels = part_of(outputs, self.labels).reshape(-1) if self.labels else None
+        if self.detector == "ssd":
+            count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else None
+            return detectors.ssd(boxes, numbers, labels, count)
+        return detectors.listed(boxes, detectors.activated(numbers, self.activation), labels)
+
+    def _yolo(self, main: detectors.Values, size: Size) -> Detections:
+        if self.detector == "yolov10":
+            return detectors.yolov10(main)
+        if self.detector == "yolov8":
+            return detectors.yolov8(main, self.extra)
+        if self.strides:
+            return detectors.yolox(main, *size, self.strides)
+        return detectors.yolov5(main, self.extra)
+
+    def said(self) -> str:
+        """For people."""
+        more = ", ".join(
+            part
+            for part in (
+                f"activation {self.activation}" if self.activation != "none" else "",
+                "shares" if self.shares else "",
+                f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
+                f"{self.extra} columns left out" if self.extra else "",
+            )
+            if part
+        )
+        return self.detector + (f" ({more})" if more else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a model's own metadata say.
+
+    Attributes:
+        task: of Ultralytics: detect, segment, pose, obb, classify; "" where nothing is said.
+        names: of the classes.
+        size: height and width, or ().
+        points: numbers of a pose beside its box.
+    """
+
+    task: str = ""
+    names: tuple[str, ...] = ()
+    size: tuple[int, ...] = ()
+    points: int = 0
+
+
+def known_of(metadata: Mapping[str, str]) -> Known:
+    """From the metadata of an ONNX file; values that cannot be read count as not said."""
+
+    def literal(key: str) -> Any:
+        try:
+            return ast.literal_eval(metadata.get(key, ""))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    names, size, points = literal("names"), literal("imgsz"), literal("kpt_shape")
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0))]
+    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
+    count = int(np.prod(points)) if isinstance(points, list | tuple) and all(isinstance(p, int) for p in points) else 0
+    return Known(
+        metadata.get("task", ""),
+        tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
+        tuple(size) if sides and isinstance(size, list | tuple) else (),
+        count,
+    )
+
+
+class Reader:
+    """Finds the one reading of a model.
+
+    Args:
+        name: of the model, as it was typed.
+        outputs: arrays by name, as answered to a grey picture.
+        size: height and width of that picture in the input.
+        options: what the user says.
+        known: what the file says.
+    """
+
+    def __init__(self, name: str, outputs: Outputs, size: Size, options: ModelOptions, known: Known) -> None:
+        self._name, self._outputs, self._size = name, outputs, size
+        self._options, self._known = options, known
+        self._names = options.classes or known.names
+
+    def layout(self) -> Layout:
+        """The one reading.
+
+        Raises:
+            SettingsError: several are possible: it lists what to type.
+            ModelError: none is, or the chosen one does not fit.
+        """
+        options = self._options
+        if self._known.task == "obb":
+            raise ModelError(
+                f"{self._name} is an obb model: its boxes are turned, which is not read here", "export a detect model"
+            )
+        if options.kind and options.kind != "boxes":
+            return self._flat(options.kind)
+        if options.detector:
+            return self._detector(options.detector)
+        if self._known.task in ("detect", "segment", "pose"):
+            return self._detector(self._ultralytics())
+        if self._known.task == "classify":
+            return self._flat("classes")
+        choices = self._choices()
+        if len(choices) == 1 and "=" not in choices[0]:
+            return self._flat(choices[0]) if choices[0] in ("classes",) else self._detector(choices[0])
+        raise self._ask(choices)
+
+    def _ask(self, choices: list[str]) -> SettingsError:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, a.shape))}" for name, a in self._outputs.items())
+        base = self._name.split(":", 1)[0] if ".onnx:" in self._name or ".tflite:" in self._name else self._name
+        given = self._name[len(base) + 1 :]
+        typed = [f"{base}:{','.join(filter(None, [given, c if '=' in c else self._typed(c)]))}" for c in choices]
+        return SettingsError(
+            f"{self._name}: how is its output to be read? Its shape {shapes} "
+            + ("leaves it open" if len(choices) > 1 else "does not say"),
+            "say which: " + " or ".join(typed) + "; see docs/vision.md",
+        )
+
+    @staticmethod
+    def _typed(choice: str) -> str:
+        return f"kind={choice}" if choice in ("classes", "embedding", "masks") else f"detector={choice}"
+
+    def _wrong(self, what: str, hint: str = "") -> ModelError:
+        return ModelError(f"{self._name}: {what}", hint or "choose another reading: see docs/vision.md")
+
+    def _ultralytics(self) -> str:
+        main = next(iter(self._outputs.values()))
+        if main.ndim == 3 and len(self._outputs) <= 2:
+            rows, columns = main.shape[1:]
+            if columns >= 6 and rows <= 1000 and strides_fit(columns, self._size) is False:
+                merged = rows == 300 and columns == 4 + len(self._names) and columns != 6
+                return "detr" if merged else "yolov10"
+            if strides_fit(rows, self._size, 3):
+                return "yolov5"
+            if rows < columns:
+                return "yolov8"
+        raise self._wrong("it says that it is a YOLO, but its outputs are none that is read here", "export it with its head")
+
+    def _choices(self) -> list[str]:
+        """Readings as they are typed; one that has no "=" is certain where it is alone."""
+        if self._options.kind == "boxes" or any((self._options.boxes, self._options.scores, self._options.units)):
+            return self._listed_choices()
+        if len(self._outputs) > 1:
+            if any(a.ndim >= 2 and a.shape[-1] == 4 for a in self._outputs.values()) and not self._prototypes():
+                return self._listed_choices()
+            if not self._prototypes():
+                return self._single(next(iter(self._outputs.values())))
+        return self._single(next(iter(self._outputs.values())))
+
+    def _single(self, main: npt.NDArray[Any]) -> list[str]:
+        if main.ndim >= 3 and main.shape[-2:] in ((17, 3), (17, 2), (133, 3)):
+            raise self._wrong(f"its output {main.shape} holds points of a pose, which is not read here", "choose a detector")
+        if main.ndim == 4 and main.shape[2:] != (1, 1) and main.shape[1:3] != (1, 1):
+            return ["kind=masks"]
+        if main.ndim == 3 and np.issubdtype(main.dtype, np.integer):
+            return ["kind=masks"]
+        if main.ndim == 3 and 1 not in main.shape[1:]:
+            return self._grids(*main.shape[1:])
+        if not main.ndim or main.size < 2 or main.ndim > 4:
+            raise self._wrong(
+                f"its output has the shape {main.shape}: neither classes nor boxes", "export it with the head that answers"
+            )
+        count = main.size // len(main) if main.ndim > 1 else main.size
+        if count < 2:
+            raise self._wrong(f"its output has the shape {main.shape}: one number is neither classes nor boxes")
+        if count > 100_000:
+            return ["kind=classes", "kind=masks", "kind=embedding"]
+        return self._vectors(next(iter(self._outputs)), main.reshape(-1)[-count:], count)
+
+    def _vectors(self, name: str, row: npt.NDArray[Any], count: int) -> list[str]:
+        if self._names:
+            return ["classes"]
+        probabilities = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
+        said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
+        unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
+        if not probabilities and (said or unit or count in EMBEDDING_SIDES):
+            return ["kind=classes", "kind=embedding"]
+        return ["classes"]
+
+    def _grids(self, rows: int, columns: int) -> list[str]:
+        """Readings of one output (1, rows, columns)."""
+        main = next(iter(self._outputs.values()))
+        protos = self._prototypes()
+        least = 5 + protos
+        by_rows, by_columns = strides_fit(rows, self._size), strides_fit(columns, self._size)
+        cells = detectors.strides_of(rows, *self._size)
+        if cells and rows > columns >= 6 and detectors.is_raw_grid(part_of({"m": main}, "m"), *self._size, cells):
+            return ["yolox"]
+        if by_columns and not by_rows and not strides_fit(rows, self._size, 3) and least <= rows < columns:
+            posed = rows == POSE and not self._names
+            named = len(self._names) in (0, rows - 4 - protos)
+            return ["yolov8", "detector=yolov8,extra=51"] if posed else ["yolov8"] if named else ["detector=yolov8"]
+        if strides_fit(rows, self._size, 3) and not by_columns and not by_rows and columns >= 6:
+            return ["yolov5"]
+        if columns == 6 + protos and rows <= 1000 and not by_rows and not by_columns:
+            return ["yolov10"]
+        choices = []
+        if by_rows or strides_fit(rows, self._size, 3):
+            choices += ["detector=yolov5", *(["detector=yolox"] if by_rows and columns >= 6 else [])]
+        if rows >= least:
+            choices.append("detector=yolov8")
+        if columns >= 5:
+            choices += ["detector=detr,activation=none"] + ([] if choices else ["detector=yolov5"])
+        return [*choices, "kind=embedding"] if not choices or max(rows, columns) < 80 else choices
+
+    def _prototypes(self) -> int:
+        """How many coefficients of masks follow the classes: the channels of a second output of four axes."""
+        arrays = list(self._outputs.values())
+        if len(arrays) == 2 and arrays[0].ndim == 3 and arrays[1].ndim == 4 and arrays[1].shape[0] == 1:
+            return int(arrays[1].shape[1] if arrays[1].shape[1] <= 64 else 0)
+        return 0
+
+    def _listed_choices(self) -> list[str]:
+        boxes, scores, _, count = self._parts()
+        if count:
+            return ["ssd"]
+        if "logit" in scores.lower():
+            return ["detr"]
+        array, numbers = self._outputs[boxes], self._outputs[scores]
+        said = self._options.units or self._options.boxes or self._options.kind
+        if (array.ndim == 2 and numbers.ndim <= 2) or said:
+            return ["torchvision"]
+        sigmoid = [] if numbers.ndim < 3 else ["detector=detr,activation=sigmoid", "detector=detr,activation=none"]
+        return ["detector=torchvision,units=pixels", "detector=torchvision,units=share", "detector=ssd", *sigmoid]
+
+    def _parts(self) -> tuple[str, str, str, str]:
+        """Names of boxes, scores, labels and count, by options, names, and shapes."""
+        options, arrays = self._options, self._outputs
+        plain = {name: name.lower().split(":")[0] for name in arrays}
+        sets = [n for n, a in arrays.items() if a.shape[-1:] == (4,) and a.ndim > 1]
+        boxes = options.boxes or next((n for n in sets if plain[n] in ("boxes", "detection_boxes")), next(iter(sets), ""))
+        rows = arrays[boxes].size // 4 if boxes in arrays else 0
+        others = [n for n in arrays if n != boxes and "raw_" not in plain[n] and "multiclass" not in plain[n]]
+        counts = [n for n in others if "num" in plain[n] or "count" in plain[n]]
+        if (
+            not counts
+            and len(arrays) == 4
+            and all("detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values())
+        ):
+            counts = [n for n in others if arrays[n].size == 1][:1]
+        labels = options.labels or next((n for n in others if "label" in plain[n] or "class" in plain[n]), "")
+        scores = options.scores or next((n for n in others if "score" in plain[n]), "")
+        scores = scores or next((n for n in others if "logit" in plain[n] or "prob" in plain[n] or "conf" in plain[n]), "")
+        loose = [n for n in others if n not in (*counts, scores, labels)]
+        if not scores and all("detection_postprocess" in p for p in plain.values()) and len(loose) == 2:
+            labels, scores = loose
+        fitting = [n for n in loose if rows and arrays[n].size >= rows]
+        if not scores and len(fitting) == 1:
+            scores = fitting[0]
+        for what, name in (("boxes", boxes), ("scores", scores)):
+            if name not in arrays:
+                raise self._wrong(
+                    f"which of its outputs are the {what}? There are {', '.join(arrays)}", f"say it: option {what}=NAME"
+                )
+        if labels and labels not in arrays:
+            raise self._wrong(f"it has no output {labels}; there are {', '.join(arrays)}")
+        return boxes, scores, labels, next(iter(counts), "")
+
+    def _flat(self, kind: str) -> Layout:
+        first = next(iter(self._outputs))
+        array = self._outputs[first]
+        if kind == "classes":
+            count = array.size // len(array) if array.ndim > 1 else array.size
+            squeezed = [side for side in array.shape[1:] if side != 1]
+            if count < 2 or len(squeezed) > 1:
+                raise self._wrong(f"its output {first} has the shape {array.shape}: no row of classes")
+            if self._names and len(self._names) != count:
+                raise self._wrong(f"it answers {count} classes, {len(self._names)} are named")
+        if kind == "masks" and array.ndim not in (3, 4):
+            raise self._wrong(f"its output {first} has the shape {array.shape}: no map of labels")
+        return Layout(kind, output=first, activation=self._options.activation or "none")
+
+    def _detector(self, detector: str) -> Layout:
+        if detector in ("yolov5", "yolov8", "yolov10", "yolox"):
+            return self._checked(self._yolo(detector))
+        if detector == "detr" and len(self._outputs) == 1:
+            name, array = next(iter(self._outputs.items()))
+            if array.ndim != 3 or array.shape[2] < 5:
+                raise self._wrong(f"its output has the shape {array.shape}, not (1, N, 4 + classes)")
+            return self._checked(
+                Layout("boxes", "detr", name, activation=self._options.activation or "none", shares=self._shares(True))
+            )
+        boxes, scores, labels, count = self._parts()
+        activation = self._options.activation or ("none" if detector != "detr" else self._detr_activation(scores))
+        shares = self._shares(detector != "torchvision")
+        first = 1 if detector == "ssd" and "num_detections" in count.lower() else 0
+        layout = Layout("boxes", detector, boxes, scores, labels, count, 0, activation, shares, (), first)
+        return self._checked(layout)
+
+    def _shares(self, usual: bool) -> bool:
+        return self._options.units == "share" if self._options.units else usual
+
+    def _detr_activation(self, scores: str) -> str:
+        count = self._outputs[scores].shape[-1]
+        if (self._names and count == len(self._names) + 1) or count == 92:
+            return "softmax"
+        if (self._names and count == len(self._names)) or count in (80, 91):
+            return "sigmoid"
+        raise self._ask(["detector=detr,activation=sigmoid", "detector=detr,activation=softmax"])
+
+    def _yolo(self, detector: str) -> Layout:
+        name, array = next(iter(self._outputs.items()))
+        if array.ndim == 2:
+            array = array[None]
+        if array.ndim != 3 or (len(array) != 1 and detector != "yolov8" and array.shape[0] != 1):
+            raise self._wrong(
+                f"its output {name} has the shape {self._outputs[name].shape}, no list of boxes",
+                "export it with the head that decodes boxes",
+            )
+        rows, columns = array.shape[1:]
+        wide = {"yolov8": rows - 4, "yolov10": columns - 5}.get(detector, columns - 5)
+        extra = self._options.extra
+        if extra is None:
+            extra = self._prototypes() if detector != "yolov10" else 0
+            if self._known.task == "pose" and detector != "yolov10":
+                extra = self._known.points
+        if wide - extra < (1 if detector in ("yolov8", "yolov10") else 0):
+            raise self._wrong(f"its output {name} has the shape {array.shape}: too few numbers for {detector}")
+        if self._names and detector != "yolov10" and wide - extra != len(self._names):
+            raise self._wrong(f"it answers {wide - extra} classes, {len(self._names)} are named")
+        strides: tuple[int, ...] = ()
+        if detector == "yolox":
+            cells = detectors.strides_of(rows, *self._size)
+            if not cells:
+                raise self._wrong(f"its {rows} rows are not the cells of an input of {self._size[0]}x{self._size[1]}")
+            main = part_of({"m": array}, "m")
+            decoded = float(np.abs(main[:, :2]).max()) > 2 * max(cells)
+            strides = () if decoded else cells
+        shares = self._shares(False)
+        return Layout("boxes", detector, name, extra=extra, shares=shares, strides=strides)
+
+    def _checked(self, layout: Layout) -> Layout:
+        """Scores and corners on the grey picture must be such."""
+        if why := absurd(layout.detections(self._outputs, self._size).at_least(0.05)):
+            raise self._wrong(f"read as {layout.detector}, {why}")
+        return layout
+
+
+def strides_fit(count: int, size: Size, anchors: int = 1) -> bool:
+    """Whether a number of boxes is that of the cells of an input."""
+    return bool(detectors.strides_of(count, *size, anchors))
+
+
+def absurd(found: Detections) -> str:
+    """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
+    if len(found.scores) and float(found.scores.max()) > 1.01:
+        return f"a box has the score {float(found.scores.max()):.3g}, above 1: are these numbers before an activation?"
+    turned = (found.corners[:, 2:] < found.corners[:, :2] - 1e-6).any(1)
+    if turned.any():
+        return "corners of a box are not in order (left, top, right, bottom)"
+    return ""

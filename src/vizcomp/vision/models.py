@@ -1,0 +1,325 @@
+"""Any model file as a vision system: photos in by its options, answers out by its layout. What runs it is a `Runtime`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.errors import InputError, ModelError, SettingsError
+from vizcomp.vision import detectors, layouts
+from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Masks, Pixels
+from vizcomp.vision.options import MAX_INPUT_SIDE, NORMS, ModelOptions
+from vizcomp.vision.system import (
+    HINT,
+    LEAST_SCORE,
+    answer_importance,
+    checked,
+    corners_to_quads,
+    file_fingerprint,
+    softmax,
+)
+from vizcomp.vision.views import Fit, View, view_of
+
+NMS = 0.5  # suppression where an option says nothing
+YOLO_SIDE = 640  # of an input that the model leaves open
+_TRIAL_SIDE = 224
+_BATCH = 64
+
+
+class Runtime(Protocol):
+    """What runs a model.
+
+    Attributes:
+        shape: of the one input, 0 where it is open.
+        dtype: of the input.
+        outputs: names.
+        metadata: texts that the file has of itself.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    outputs: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name; any exception where it fails."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How a photo becomes numbers: `fit`, then order, range, mean and deviation."""
+
+    fit: Fit
+    order: str
+    range: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    whole: bool = False
+
+    def said(self) -> str:
+        """For people."""
+        fit = self.fit
+        more = f" grey {fit.grey:g}" if fit.resize.startswith("letterbox") else f" {fit.crop:.1%}" if fit.crop < 1 else ""
+        numbers = f"{self.order} bytes" if self.whole else f"{self.order} 0..{self.range:g}"
+        if not self.whole and (any(self.mean) or any(value != 1 for value in self.std)):
+            numbers += f" mean {'/'.join(f'{v:g}' for v in self.mean)} std {'/'.join(f'{v:g}' for v in self.std)}"
+        return f"{fit.resize}{more} {fit.filter}; {numbers}"
+
+
+class ModelSystem:
+    """A model file as a system. It is tried on a grey image when it is opened.
+
+    Args:
+        name: as it was typed.
+        path: of the file.
+        options: what the user says.
+        runtime: what runs it.
+
+    Raises:
+        ModelError: an input that is no image, outputs that cannot be read, options that do not fit.
+        SettingsError: several readings are possible; it lists what to type.
+    """
+
+    kind: Literal["classes", "boxes", "masks", "embedding"]
+
+    def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
+        self.name, self._path, self.options, self._runtime = name, path, options, runtime
+        self.fingerprint = file_fingerprint(path)
+        self._size: tuple[int, int] | None = None
+        self._known = layouts.known_of(runtime.metadata)
+        self.classes: tuple[str, ...] = options.classes or self._known.names
+        self._read_input()
+        self._preparation = self._prepared("")
+        size = self._size or (_TRIAL_SIDE, _TRIAL_SIDE)
+        outputs = self._tried(size)
+        self._layout = layouts.Reader(name, outputs, size, options, self._known).layout()
+        family = self._layout.detector or self._layout.kind
+        self.kind = self._layout.kind  # type: ignore[assignment]  # one of options.KINDS
+        if not self._size and family.startswith("yolo"):
+            self._size = (YOLO_SIDE, YOLO_SIDE)
+        self._preparation = self._prepared(family)
+        self.native = self._size[0] if self._size and self._size[0] == self._size[1] <= 64 else 0
+
+    @property
+    def reading(self) -> str:
+        """How the model is read, in one line."""
+        side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"
+        parts = [self.kind, f"input {side}{' grey' if self._channels == 1 else ''}", self._preparation.said()]
+        if self.kind == "boxes":
+            parts += [f"layout {self._layout.said()}", f"from score {self._least:g}, doubles above IoU {self._nms:g} dropped"]
+        if self.classes:
+            parts.append(f"{len(self.classes)} classes named")
+        return "; ".join([*parts, f"sha256 {self.fingerprint}"])
+
+    def _wrong(self, what: str, hint: str = "") -> ModelError:
+        return ModelError(f"{self.name}: {what}", hint or f"say it in {self._path.with_suffix('.json').name}: see docs/vision.md")
+
+    @property
+    def _least(self) -> float:
+        return LEAST_SCORE if self.options.least is None else self.options.least
+
+    @property
+    def _nms(self) -> float:
+        usual = NMS if self._layout.detector in ("yolov5", "yolov8", "yolox") else 1.0
+        return usual if self.options.nms is None else self.options.nms
+
+    def _read_input(self) -> None:
+        fixed = self._runtime.shape
+        if len(fixed) != 4:
+            raise self._wrong(f"its input has the shape {list(fixed)}, no batch of images", "export it with (N, 3, H, W)")
+        layout = self.options.layout or ("NHWC" if fixed[3] in (1, 3) and fixed[1] not in (1, 3) else "NCHW")
+        channels = fixed[1] if layout == "NCHW" else fixed[3]
+        if channels not in (0, 1, 3):
+            raise self._wrong(f"its input has {channels} channels in the layout {layout}, not 3")
+        own = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
+        asked = self.options.size or (self._known.size if not all(own) else ())
+        if asked and any(a and a != b for a, b in zip(own, asked, strict=True)):
+            raise self._wrong(f"its input is {own[0]}x{own[1]}, not {asked[0]}x{asked[1]}")
+        if max(own) > MAX_INPUT_SIDE:
+            raise self._wrong(f"its input is {own[0]}x{own[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
+        self._nchw, self._channels = layout == "NCHW", channels or 3
+        self._size = (asked[0], asked[1]) if asked else own if all(own) else None
+        self._batch = fixed[0]
+
+    def _prepared(self, family: str) -> Preparation:
+        options = self.options
+        yolo = family.startswith("yolo")
+        resize = options.resize or (
+            "letterbox-corner"
+            if family == "yolox"
+            else "letterbox"
+            if yolo
+            else "crop"
+            if family in ("classes", "embedding", "")
+            else "stretch"
+        )
+        fit = Fit(
+            "letterbox-centre"
+            if resize == "letterbox" and family != "yolox"
+            else "letterbox-corner"
+            if resize == "letterbox"
+            else resize,
+            options.filter or ("bicubic" if resize == "crop" and self._path.suffix.lower() != ".tflite" else "bilinear"),
+            114 if options.grey is None else options.grey,
+            1.0 if options.crop is None else options.crop,
+        )
+        usual = "imagenet" if self._layout_activation == "softmax" else "bytes" if family == "yolox" else "unit"
+        white, mean, std = NORMS[options.norm or usual]
+        return Preparation(
+            fit,
+            options.order or ("BGR" if family == "yolox" else "RGB"),
+            white if options.range is None else options.range,
+            options.mean or mean,
+            options.std or std,
+            self._runtime.dtype == np.uint8,
+        )
+
+    @property
+    def _layout_activation(self) -> str:
+        layout: layouts.Layout | None = getattr(self, "_layout", None)
+        return layout.activation if layout is not None and layout.detector == "detr" else ""
+
+    def _tried(self, size: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        for values in self.options.mean, self.options.std:
+            if len(values) not in (0, 1, self._channels):
+                raise self._wrong(f"its input has {self._channels} channels, mean or std are {len(values)}")
+        try:
+            return self._run([np.full((*size, 3), 128, np.uint8)])
+        except InputError as exc:
+            raise self._wrong(f"it fails on a grey image: {exc.message}") from exc
+
+    def _run(self, views: Sequence[Pixels]) -> dict[str, npt.NDArray[Any]]:
+        """Views of one size through the model; a fixed batch is filled up and cut again."""
+        count = len(views)
+        batch: Any = np.stack([self._channels_of(view) for view in views])
+        if self._batch > count:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], self._batch - count, 0)])
+        plan = self._preparation
+        if self._runtime.dtype not in (np.uint8, np.int8):
+            scaled = batch.astype(np.float32) * (plan.range / 255)
+            with np.errstate(over="ignore", invalid="ignore"):  # an odd model's std: its answer is checked
+                batch = (scaled - np.array(plan.mean, np.float32)) / np.array(plan.std, np.float32)
+                batch = batch.astype(self._runtime.dtype)
+        if self._nchw:
+            batch = batch.transpose(0, 3, 1, 2)
+        try:
+            outputs = self._runtime.run(np.ascontiguousarray(batch))
+        except Exception as exc:  # a runtime has a class of its own for each cause
+            from vizcomp.errors import first_line
+
+            raise InputError(f"{self.name} fails: {first_line(exc)}", "check the model's input") from exc
+        if self._batch > count:
+            outputs = {n: a[:count] if a.ndim and len(a) == self._batch else a for n, a in outputs.items()}
+        return outputs
+
+    def _channels_of(self, view: Pixels) -> Pixels:
+        if self._channels == 1:
+            return np.asarray(Image.fromarray(view).convert("L"))[..., None]
+        return view if self._preparation.order == "RGB" else view[..., ::-1]
+
+    def answers(self, images: Sequence[Pixels]) -> list[Answer]:
+        """As `System.answers`."""
+        step = self._step()
+        answers: list[Answer] = []
+        for start in range(0, len(images), step):
+            part = images[start : start + step]
+            views = [view_of(image, self._size, self._preparation.fit) for image in part]
+            outputs = self._run([view.pixels for view in views])
+            for at, (image, view) in enumerate(zip(part, views, strict=True)):
+                one = outputs if len(part) == 1 else {n: a[at : at + 1] for n, a in outputs.items()}
+                answers.append(self._answer(one, image, view))
+        return answers
+
+    def _step(self) -> int:
+        if self.kind != "classes" or not self._size:
+            return 1
+        return self._batch or _BATCH
+
+    def _answer(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Answer:
+        if self.kind == "boxes":
+            return self._boxes(outputs, image, view)
+        main = checked(np.asarray(outputs[self._layout.output]), self.name)
+        if self.kind == "masks":
+            return Masks(self._labels(main, image, view), self.classes)
+        row = main.reshape(-1)
+        if self.kind == "embedding":
+            return Embedding(np.asarray(row, np.float32))
+        already = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
+        return Classes(np.asarray(row / row.sum(), np.float32) if already else softmax(row), self.classes)
+
+    def _boxes(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Boxes:
+        size = view.pixels.shape[0], view.pixels.shape[1]
+        every = self._layout.detections(outputs, size)
+        checked(every.scores, self.name)
+        sure = every.at_least(max(self._least, 1e-9))
+        checked(sure.corners, self.name)
+        if why := layouts.absurd(sure):
+            raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
+        corners = sure.corners * (np.array([size[1], size[0]] * 2) if self._layout.shares else 1.0)
+        found = detectors.suppressed(sure._replace(corners=corners), self._nms)
+        corners = view.on_photo(found.corners)
+        height, width = image.shape[:2]
+        corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
+        labels = tuple(self._label(int(label)) for label in found.labels) if (found.labels >= 0).any() else ()
+        return Boxes(corners_to_quads(corners), labels, (width, height), np.asarray(found.scores, np.float32))
+
+    def _label(self, label: int) -> str:
+        first = self._layout.first if self.options.first is None else self.options.first
+        at = label - first
+        return self.classes[at] if 0 <= at < len(self.classes) else f"class {label}"
+
+    def _labels(self, main: npt.NDArray[Any], image: Pixels, view: View) -> npt.NDArray[np.int32]:
+        """The map of labels at the photo's size, uint8 or logits (1, C, h, w), (1, h, w, C) or (1, h, w)."""
+        maps = main[0]
+        if maps.ndim == 3:
+            last = maps.shape[2] == len(self.classes) or (maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1])
+            maps = maps if not last else maps.transpose(2, 0, 1)
+            maps = maps.argmax(0) if len(maps) > 1 else maps[0] if np.issubdtype(maps.dtype, np.integer) else maps[0] > 0.5
+        labels = np.asarray(maps, np.int32)
+        height, width = image.shape[:2]
+        (across, down), (left, top) = view.scale, view.offset
+        rows = ((np.arange(height) + 0.5) * down + top) * labels.shape[0] / view.pixels.shape[0]
+        columns = ((np.arange(width) + 0.5) * across + left) * labels.shape[1] / view.pixels.shape[1]
+        at_rows = rows.astype(int).clip(0, labels.shape[0] - 1)
+        at_columns = columns.astype(int).clip(0, labels.shape[1] - 1)
+        return np.asarray(labels[at_rows[:, None], at_columns[None]])
+
+    def importance(self, image: Pixels) -> Array:
+        """As `System.importance`."""
+        return answer_importance(self, image)
+
+
+def model_file(spec_path: Path) -> None:
+    """Raises ModelError where a file is not there."""
+    if not spec_path.is_file():
+        raise ModelError(f"{spec_path} is not there", HINT)
+
+
+def one_image_input(name: str, count: int) -> None:
+    """Raises ModelError where a model has not one input."""
+    if count != 1:
+        raise ModelError(
+            f"{name}: a model with one image input is needed, this one has {count} inputs", "export it with one input"
+        )
+
+
+def options_of(path: Path, text: str) -> ModelOptions:
+    """Those in the name, and those of NAME.json where the name is silent.
+
+    Raises:
+        SettingsError, ModelError: as `options`.
+    """
+    from vizcomp.vision.options import parse_options, read_options
+
+    spoken = parse_options(text)
+    try:
+        return spoken.merged(read_options(path.with_suffix(".json")))
+    except SettingsError as exc:
+        raise ModelError(f"{path.with_suffix('.json')}: {exc.message}", exc.hint) from exc

@@ -1,0 +1,218 @@
+"""What a model file does not say of itself: options in a system's name, or in NAME.json beside the model.
+
+yolox_nano.onnx:detector=yolox,least=0.4,norm=imagenet,resize=letterbox
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vizcomp.errors import ModelError, SettingsError, VizcompError
+
+MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
+HINT = "see docs/vision.md for the options of models"
+
+KINDS = ("classes", "boxes", "masks", "embedding")
+DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
+RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+ACTIVATIONS = ("none", "sigmoid", "softmax")
+# name: value of white before mean and deviation, mean, deviation
+NORMS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
+    "unit": (1.0, (0.0,), (1.0,)),
+    "bytes": (255.0, (0.0,), (1.0,)),
+    "signed": (1.0, (0.5,), (0.5,)),
+    "imagenet": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": (1.0, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+CHOICES = {
+    "kind": KINDS,
+    "detector": DETECTORS,
+    "layout": ("NCHW", "NHWC"),
+    "order": ("RGB", "BGR"),
+    "units": ("pixels", "share"),
+    "resize": RESIZES,
+    "filter": FILTERS,
+    "activation": ACTIVATIONS,
+    "norm": tuple(NORMS),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options of a model file; "" or None or () = by the model, or by the family of detectors.
+
+    Attributes:
+        kind: one of `KINDS`.
+        detector: one of `DETECTORS`: how the outputs hold boxes.
+        layout: "NCHW" or "NHWC".
+        size: height and width of the input.
+        resize: one of `RESIZES`; "letterbox" has the picture in the centre.
+        grey: of the rest of a letterbox, 0..255.
+        crop: share of the shorter side that is seen, with resize=crop.
+        filter: one of `FILTERS`.
+        norm: one of `NORMS`: range, mean and std by a name.
+        range: the value that white has in the input, before mean and deviation.
+        mean, std: of all channels or of each, in units of `range`.
+        order: "RGB" or "BGR".
+        classes: names.
+        first: the number of the first name, where boxes have labels.
+        boxes, scores, labels: names of a detector's outputs.
+        units: of a detector's boxes: "pixels" of its input, or "share" of it.
+        activation: what makes scores of the numbers.
+        extra: columns after the classes that are no classes: keypoints, coefficients of masks.
+        least: boxes below this score are no answer.
+        nms: of two boxes of one class that overlap more (IoU), the surer one stays; 1 = both do.
+    """
+
+    kind: str = ""
+    detector: str = ""
+    layout: str = ""
+    size: tuple[int, ...] = ()
+    resize: str = ""
+    grey: float | None = None
+    crop: float | None = None
+    filter: str = ""
+    norm: str = ""
+    range: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    order: str = ""
+    classes: tuple[str, ...] = ()
+    first: int | None = None
+    boxes: str = ""
+    scores: str = ""
+    labels: str = ""
+    units: str = ""
+    activation: str = ""
+    extra: int | None = None
+    least: float | None = None
+    nms: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingsError for a value out of range."""
+        for key, choices in CHOICES.items():
+            if (value := getattr(self, key)) and value not in choices:
+                near = difflib.get_close_matches(value, choices, 1)
+                raise SettingsError(
+                    f"{key}={value}: no such choice",
+                    f"did you mean {key}={near[0]}?" if near else f"{key} is one of {', '.join(choices)}",
+                )
+        fits = {
+            "size": len(self.size) in (0, 2) and all(0 < side <= MAX_INPUT_SIDE for side in self.size),
+            "grey": self.grey is None or 0 <= self.grey <= 255,
+            "crop": self.crop is None or 0 < self.crop <= 1,
+            "range": self.range is None or self.range > 0,
+            "mean": len(self.mean) in (0, 1, 3),
+            "std": len(self.std) in (0, 1, 3) and all(value > 0 for value in self.std),
+            "extra": self.extra is None or self.extra >= 0,
+            "least": self.least is None or 0 <= self.least <= 1,
+            "nms": self.nms is None or 0 < self.nms <= 1,
+        }
+        for key, good in fits.items():
+            if not good:
+                raise SettingsError(f"{key}: its value is out of range", HINT)
+
+    def merged(self, others: ModelOptions) -> ModelOptions:
+        """These, and the others' values where these are silent."""
+        silent = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default]
+        return dataclasses.replace(self, **{name: getattr(others, name) for name in silent})
+
+
+def split_name(spec: str, suffix: str) -> tuple[Path, str] | None:
+    """A model file's path and the text of its options, or None where no such file is named.
+
+    Args:
+        spec: as PATH.onnx, or PATH.onnx:key=value,key=value.
+        suffix: of the file, as ".onnx".
+    """
+    if spec.lower().endswith(suffix):
+        return Path(spec), ""
+    match = re.fullmatch(rf"(.*{re.escape(suffix)}):(.*)", spec, re.IGNORECASE | re.DOTALL)
+    return (Path(match[1]), match[2]) if match else None
+
+
+def parse_options(text: str) -> ModelOptions:
+    """From "key=value,key=value"; numbers of a list are separated by /, sizes are as 640x480.
+
+    Raises:
+        SettingsError: an unknown key, or a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
+        values[key.strip()] = value.strip()
+    return _made(values, "the name's options")
+
+
+def read_options(path: Path) -> ModelOptions:
+    """From a JSON file; defaults where there is none.
+
+    Raises:
+        ModelError: the file cannot be read, or a value does not fit.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return ModelOptions()
+    except (OSError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be read: {exc}", HINT) from exc
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is no object with options", HINT)
+    try:
+        return _made(values, str(path))
+    except SettingsError as exc:
+        text = exc.message if exc.message.startswith(str(path)) else f"{path}: {exc.message}"
+        raise ModelError(text, exc.hint) from exc
+
+
+def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
+    kinds = {f.name: str(f.type) for f in dataclasses.fields(ModelOptions)}
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(kinds)}"
+            raise SettingsError(f"{place}: unknown option {key!r}", hint)
+        try:
+            made[key] = _value(key, kinds[key], value)
+        except VizcompError:
+            raise
+        except (TypeError, ValueError) as exc:
+            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
+    return ModelOptions(**made)
+
+
+def _value(key: str, kind: str, value: Any) -> Any:
+    if key == "classes" and isinstance(value, str):
+        return _names(Path(value))
+    if kind.startswith("tuple"):
+        if isinstance(value, int | float):
+            value = [value]
+        items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
+        if key == "size" and len(items) == 1:
+            items *= 2
+        make = str if key == "classes" else int if key == "size" else float
+        return tuple(make(item) for item in items)
+    if kind.startswith("float"):
+        return float(value)
+    if kind.startswith("int"):
+        return int(value)
+    if not isinstance(value, str):
+        raise TypeError("a text is needed")
+    return value.upper() if key in ("layout", "order") else value.lower() if key in CHOICES else value
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    except (OSError, ValueError) as exc:
+        raise SettingsError(f"the names of classes cannot be read: {path}: {exc}", "give a text file with a name a line") from exc

@@ -1,0 +1,80 @@
+"""Any .tflite model as a vision system. Needs the extra `tflite`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.errors import MissingExtraError, ModelError, first_line
+from vizcomp.vision.models import ModelSystem, model_file, one_image_input, options_of
+
+
+class TfliteSystem(ModelSystem):
+    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised ones too.
+
+    Args:
+        path: of the .tflite file.
+        text: options as in the system's name.
+
+    Raises:
+        MissingExtraError: ai-edge-litert is not installed.
+        ModelError, SettingsError: as `OnnxSystem`.
+    """
+
+    def __init__(self, path: Path, text: str = "") -> None:
+        model_file(path)
+        name = f"{path}:{text}" if text else str(path)
+        super().__init__(name, path, options_of(path, text), TfliteRuntime(name, path))
+
+
+class TfliteRuntime:
+    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes where it is uint8.
+
+    Raises:
+        MissingExtraError: ai-edge-litert is not installed.
+        ModelError: no TFLite, or no single image input.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as exc:
+            raise MissingExtraError("ai-edge-litert", "tflite") from exc
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, OSError) as exc:
+            raise ModelError(f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again") from exc
+        inputs = self._interpreter.get_input_details()
+        one_image_input(name, len(inputs))
+        self._input = inputs[0]
+        self._results = self._interpreter.get_output_details()
+        if self._input["dtype"] not in (np.float32, np.float16, np.uint8, np.int8):
+            raise ModelError(
+                f"{name}: its input is {np.dtype(self._input['dtype'])}, no image", "export it with a float or uint8 input"
+            )
+        self.dtype: Any = np.uint8 if self._input["dtype"] == np.uint8 else np.float32
+        self.shape = tuple(int(side) for side in self._input["shape"])
+        self.outputs = tuple(result["name"] for result in self._results)
+        self.metadata: Mapping[str, str] = {}
+
+    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """As `models.Runtime.run`."""
+        if self._input["dtype"] == np.int8:
+            scale, zero = self._input["quantization"]
+            batch = (np.round(batch / (scale or 1)) + zero).clip(-128, 127)
+        self._interpreter.set_tensor(self._input["index"], batch.astype(self._input["dtype"]))
+        self._interpreter.invoke()
+        return {result["name"]: self._real(result) for result in self._results}
+
+    def _real(self, result: Mapping[str, Any]) -> npt.NDArray[Any]:
+        """An output as the numbers that it stands for; label maps of whole numbers stay whole."""
+        array = np.array(self._interpreter.get_tensor(result["index"]))
+        scale, zero = result["quantization"]
+        if array.dtype in (np.uint8, np.int8) and scale:
+            return np.asarray((array.astype(np.float32) - zero) * scale)
+        return array

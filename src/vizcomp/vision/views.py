@@ -1,0 +1,92 @@
+"""A photo at the size that a model's input has, and places of that input back on the photo."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vizcomp.vision.answers import Pixels
+from vizcomp.vision.system import fitted
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a photo comes into an input.
+
+    Attributes:
+        resize: one of `options.RESIZES`.
+        filter: one of `options.FILTERS`.
+        grey: 0..255, of the rest of a letterbox.
+        crop: share of the shorter side that is seen, with "crop".
+    """
+
+    resize: str = "crop"
+    filter: str = "bicubic"
+    grey: float = 114
+    crop: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A photo in an input.
+
+    Attributes:
+        pixels: uint8 (h, w, 3).
+        scale: of x and y from the photo to the input.
+        offset: x and y of the photo's corner in the input.
+    """
+
+    pixels: Pixels
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    def on_photo(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Places in the input, (N, 4) left, top, right, bottom, to the same on the photo."""
+        (across, down), (left, top) = self.scale, self.offset
+        return np.asarray((corners - np.array([left, top, left, top])) / np.array([across, down, across, down]))
+
+
+def view_of(image: Pixels, size: tuple[int, int] | None, fit: Fit) -> View:
+    """A photo, uint8 (H, W, 3), at a height and width; None: at its own."""
+    if size is None:
+        return View(image)
+    height, width = size
+    if fit.resize == "crop":
+        return _cropped(image, height, width, fit)
+    if fit.resize == "stretch":
+        return View(_resized(image, height, width, fit), (width / image.shape[1], height / image.shape[0]))
+    scale = min(height / image.shape[0], width / image.shape[1])
+    rows, columns = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+    centred = fit.resize != "letterbox-corner"
+    top, left = ((height - rows) // 2, (width - columns) // 2) if centred else (0, 0)
+    pixels = np.full((height, width, 3), round(fit.grey), np.uint8)
+    pixels[top : top + rows, left : left + columns] = _resized(image, rows, columns, fit)
+    return View(pixels, (columns / image.shape[1], rows / image.shape[0]), (left, top))
+
+
+def _cropped(image: Pixels, height: int, width: int, fit: Fit) -> View:
+    scale = max(height / image.shape[0], width / image.shape[1]) / fit.crop
+    offset = ((width - image.shape[1] * scale) / 2, (height - image.shape[0] * scale) / 2)
+    if fit.crop == 1 and fit.filter == "bicubic":
+        return View(fitted(image, height, width), (scale, scale), offset)
+    left, top = -offset[0] / scale, -offset[1] / scale
+    box = (max(0.0, left), max(0.0, top), min(image.shape[1], left + width / scale), min(image.shape[0], top + height / scale))
+    cut = Image.fromarray(image).resize((width, height), _FILTERS[fit.filter], box=box)
+    return View(np.asarray(cut), (scale, scale), offset)
+
+
+def _resized(image: Pixels, height: int, width: int, fit: Fit) -> Pixels:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[fit.filter]))

@@ -269,3 +269,45 @@ def test_suppression_is_by_class() -> None:
     assert detectors.suppressed(found, 0.5).scores.tolist() == [0.9, 0.8, 0.1]
     assert len(detectors.suppressed(found, 1.0).scores) == 4
     assert not len(detectors.suppressed(found.at_least(1), 0.5).scores)
+
+
+def test_ssd_as_tflite_names_it(tmp_path: Path) -> None:
+    name = "TFLite_Detection_PostProcess"
+    outputs = {
+        name: np.array([[[0.25, 0.5, 0.5, 1], [0, 0, 1, 1]]], np.float32),
+        f"{name}:1": np.array([[1, 2]], np.float32),
+        f"{name}:2": np.array([[0.9, 0.8]], np.float32),
+        f"{name}:3": np.array([1], np.float32),
+    }
+    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [("class 1", [32.0, 8.0, 64.0, 16.0])]
+
+
+def test_rtdetr_in_one_output(tmp_path: Path) -> None:
+    rows = np.zeros((1, 300, 4 + 3), np.float32)
+    rows[0, 7] = 0.5, 0.5, 0.25, 0.5, 0, 0.9, 0
+    metadata = {"task": "detect", "names": "{0: 'a', 1: 'dog', 2: 'cat'}"}
+    assert boxes_of(constant(tmp_path / "m.onnx", metadata, output0=rows)) == [("dog", [24.0, 8.0, 40.0, 24.0])]
+
+
+def test_yolo_boxes_in_shares(tmp_path: Path) -> None:
+    array = columns_of(6)
+    array[:, :4] /= SIDE
+    assert boxes_of(constant(tmp_path / "m.onnx", output0=array)) == EXPECTED
+
+
+def test_a_classifier_with_a_second_output_stays_one(tmp_path: Path) -> None:
+    outputs = {"y": np.zeros((1, 4), np.float32), "features": np.zeros((1, 512), np.float32)}
+    assert open_system(constant(tmp_path / "m.onnx", **outputs)).kind == "classes"
+
+
+def test_fingerprints_know_options_and_weights_beside(tmp_path: Path) -> None:
+    spec = constant(tmp_path / "m.onnx", y=np.arange(3, dtype=np.float32)[None])
+    prints = [open_system(spec).fingerprint, open_system(spec + ":crop=0.5").fingerprint]
+    (tmp_path / "m.json").write_text('{"crop": 0.5}')
+    assert open_system(spec).fingerprint == prints[1] != prints[0]
+    (tmp_path / "m.onnx.data").write_bytes(b"1")
+    assert open_system(spec).fingerprint not in prints
+    (tmp_path / "m.json").write_text('{"cropp": 0.5}')
+    with pytest.raises(ModelError, match="cropp") as caught:
+        open_system(spec)
+    assert caught.value.hint == "did you mean crop?"

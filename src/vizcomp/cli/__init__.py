@@ -14,6 +14,7 @@ from vizcomp.cli.djpeg import djpeg
 from vizcomp.cli.encode import encode
 from vizcomp.cli.eval import evaluate
 from vizcomp.cli.info import info
+from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.weights import app as weights
 from vizcomp.errors import VizcompError
@@ -31,6 +32,7 @@ app.command()(encode)
 app.command()(decode)
 app.command("eval")(evaluate)
 app.command()(info)
+app.command()(look)
 app.command()(train)
 app.add_typer(weights, name="weights")
 

@@ -116,6 +116,7 @@ def djpeg(
     from vizcomp._version import __version__
     from vizcomp.batch.djpeg import gallery, run_djpeg
     from vizcomp.batch.engines import check_engine
+    from vizcomp.batch.judges import guide_systems
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
@@ -155,6 +156,7 @@ def djpeg(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         check_output_folder(output)
+    voice.readings([*guide_systems(settings), *([verify] if verify else [])], offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         run = run_djpeg(files, output, settings, common, voice.options(on_record, jobs=jobs, engine=where))
     report = DjpegReport(

@@ -110,6 +110,7 @@ def encode(
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
+    voice.readings([verify] if verify else [], offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
             run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)

@@ -68,8 +68,10 @@ def evaluate(
     from vizcomp.errors import OutputError, SettingsError
     from vizcomp.evaluation.results import EvalSettings
     from vizcomp.evaluation.run import run_eval
+    from vizcomp.evaluation.tasks import worker_system
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.evaluation import EvaluationReport
+    from vizcomp.vision.system import reading_of
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
@@ -88,6 +90,10 @@ def evaluate(
     )
     if not dry_run:
         check_output_folder(output)
+    for name in settings.classifiers:
+        with voice.downloads():
+            system = worker_system(name, offline)
+        voice.reading(name, reading_of(system))
     with voice.downloads(), _progress(voice) as step:
         result = run_eval(
             settings,

@@ -45,6 +45,24 @@ class Voice:
         """A line that even --quiet prints."""
         self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
 
+    def reading(self, name: str, reading: str) -> None:
+        """How a vision system's model is read."""
+        self.say(f"{name} is read as {reading}")
+
+    def readings(self, names: Iterable[str], *, offline: bool) -> None:
+        """How each of some vision systems is read, in the order of their names; they are opened for that.
+
+        Raises:
+            VizcompError: as `vision.systems.open_system`.
+        """
+        from vizcomp.batch.judges import system_by_name
+        from vizcomp.vision.system import reading_of
+
+        for name in sorted(set(names)):
+            with self.downloads():
+                reading = reading_of(system_by_name(name, offline))
+            self.reading(name, reading)
+
     def interrupted(self) -> None:
         """After the first Ctrl-C."""
         self.warn("stopping: what is in hand is being finished; Ctrl-C again ends at once")

@@ -195,12 +195,15 @@ class Reader:
         main = next(iter(self._outputs.values()))
         if main.ndim == 3 and len(self._outputs) <= 2:
             rows, columns = main.shape[1:]
+            beside = self._prototypes() + (self._known.points if self._known.task == "pose" else 0)
+            if self._names and rows == 4 + len(self._names) + beside:
+                return "yolov8"
             if columns >= 6 and rows <= 1000 and strides_fit(columns, self._size) is False:
                 merged = rows == 300 and columns == 4 + len(self._names) and columns != 6
                 return "detr" if merged else "yolov10"
             if strides_fit(rows, self._size, 3):
                 return "yolov5"
-            if rows < columns:
+            if rows <= columns:
                 return "yolov8"
         raise self._wrong("it says that it is a YOLO, but its outputs are none that is read here", "export it with its head")
 
@@ -208,12 +211,16 @@ class Reader:
         """Readings as they are typed; one that has no "=" is certain where it is alone."""
         if self._options.kind == "boxes" or any((self._options.boxes, self._options.scores, self._options.units)):
             return self._listed_choices()
-        if len(self._outputs) > 1:
-            if any(a.ndim >= 2 and a.shape[-1] == 4 for a in self._outputs.values()) and not self._prototypes():
-                return self._listed_choices()
-            if not self._prototypes():
-                return self._single(next(iter(self._outputs.values())))
+        if len(self._outputs) > 1 and any(self._like_boxes(name) for name in self._outputs) and not self._prototypes():
+            return self._listed_choices()
         return self._single(next(iter(self._outputs.values())))
+
+    def _like_boxes(self, name: str) -> bool:
+        """Whether an output holds four numbers for each of some places; one row of four may be one of classes."""
+        array = self._outputs[name]
+        if array.ndim < 2 or array.shape[-1] != 4:
+            return False
+        return array.ndim == 3 or len(array) != 1 or "box" in name.lower()
 
     def _single(self, main: npt.NDArray[Any]) -> list[str]:
         if main.ndim >= 3 and main.shape[-2:] in ((17, 3), (17, 2), (133, 3)):
@@ -267,7 +274,7 @@ class Reader:
             choices += ["detector=yolov5", *(["detector=yolox"] if by_rows and columns >= 6 else [])]
         if rows >= least:
             choices.append("detector=yolov8")
-        if columns >= 5 and not by_columns:
+        if columns >= 5:
             choices += ["detector=detr,activation=none"] + ([] if choices else ["detector=yolov5"])
         return [*choices, "kind=embedding"] if not choices or max(rows, columns) < 80 else choices
 
@@ -394,7 +401,9 @@ class Reader:
             main = part_of({"m": array}, "m")
             decoded = float(np.abs(main[:, :2]).max()) > 2 * max(cells)
             strides = () if decoded else cells
-        shares = self._shares(False)
+        # boxes of all cells within two pixels of the corner are none: such numbers are shares, as in TFLite exports
+        sides = np.abs(array[0, :4] if detector == "yolov8" else array[0, :, :4])
+        shares = self._shares(not strides and 0 < float(sides.max(initial=0)) <= 2)
         return Layout("boxes", detector, name, extra=extra, shares=shares, strides=strides)
 
     def _checked(self, layout: Layout) -> Layout:

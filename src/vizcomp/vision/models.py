@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -91,7 +92,7 @@ class ModelSystem:
 
     def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
         self.name, self._path, self.options, self._runtime = name, path, options, runtime
-        self.fingerprint = file_fingerprint(path)
+        self.fingerprint = _fingerprint(path, options)
         self._size: tuple[int, int] | None = None
         self._known = layouts.known_of(runtime.metadata)
         self.classes: tuple[str, ...] = options.classes or self._known.names
@@ -116,7 +117,7 @@ class ModelSystem:
             parts += [f"layout {self._layout.said()}", f"from score {self._least:g}, doubles above IoU {self._nms:g} dropped"]
         if self.classes:
             parts.append(f"{len(self.classes)} classes named")
-        return "; ".join([*parts, f"sha256 {self.fingerprint}"])
+        return "; ".join([*parts, f"fingerprint {self.fingerprint}"])
 
     def _wrong(self, what: str, hint: str = "") -> ModelError:
         return ModelError(f"{self.name}: {what}", hint or f"say it in {self._path.with_suffix('.json').name}: see docs/vision.md")
@@ -166,7 +167,7 @@ class ModelSystem:
             else "letterbox-corner"
             if resize == "letterbox"
             else resize,
-            options.filter or ("bicubic" if resize == "crop" else "bilinear"),
+            options.filter or ("bicubic" if resize == "crop" and self._path.suffix.lower() != ".tflite" else "bilinear"),
             114 if options.grey is None else options.grey,
             1.0 if options.crop is None else options.crop,
         )
@@ -294,6 +295,16 @@ class ModelSystem:
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""
         return answer_importance(self, image)
+
+
+def _fingerprint(path: Path, options: ModelOptions) -> str:
+    """Of the file; where weights lie beside it or options say something, of these too, after a hyphen."""
+    beside = [place for ending in (".data", "_data") if (place := path.with_name(path.name + ending)).is_file()]
+    more = [file_fingerprint(place) for place in beside]
+    if options != ModelOptions():
+        more.append(repr(options))
+    own = file_fingerprint(path)
+    return f"{own}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else own
 
 
 def model_file(spec_path: Path) -> None:

@@ -39,7 +39,7 @@ class System(Protocol):
     Attributes:
         name: by which it was asked for.
         kind: "classes", "boxes", "masks" or "embedding".
-        fingerprint: names the weights and the version, for a report; 12 hexadecimal digits or a version.
+        fingerprint: names the weights and the version, for a report; 12 hexadecimal digits, of options 6 more, or a version.
         classes: names of the classes; () where unknown or none.
         native: side of the images that it is made for, 0 for any.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,9 @@ class TfliteRuntime:
         except ImportError as exc:
             raise MissingExtraError("ai-edge-litert", "tflite") from exc
         try:
-            self._interpreter = Interpreter(model_path=str(path), num_threads=1)
-            self._interpreter.allocate_tensors()
+            with _silent():
+                self._interpreter = Interpreter(model_path=str(path), num_threads=1)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as exc:
             raise ModelError(f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again") from exc
         inputs = self._interpreter.get_input_details()
@@ -78,3 +81,17 @@ class TfliteRuntime:
         if array.dtype in (np.uint8, np.int8) and scale:
             return np.asarray((array.astype(np.float32) - zero) * scale)
         return array
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is turned away."""
+    before = os.dup(2)
+    away = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(away, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(away)

@@ -156,7 +156,7 @@ def djpeg(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         check_output_folder(output)
-    voice.readings([*guide_systems(settings), *([verify] if verify else [])], offline=offline)
+    voice.readings([*guide_systems(settings), *common.verify, *common.watch_with], offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         run = run_djpeg(files, output, settings, common, voice.options(on_record, jobs=jobs, engine=where))
     report = DjpegReport(

@@ -325,6 +325,38 @@ def test_all_systems_must_hold_and_a_watched_one_decides_nothing(run: Run, tmp_p
     run("djpeg", "a.jpg", "-o", "x", "--verify", "coarse", "--watch-with", "coarse", code=2)
 
 
+def test_resume_notices_a_model_its_json_and_its_weights(
+    run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    weights = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [4, 4]) for n in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weights])
+    onnx.save(onnx.helper.make_model(graph), "own.onnx", save_as_external_data=True, location="own.weights", size_threshold=0)
+    assert [name.split()[0] for name in judges.beside("own.onnx")] == ["own.weights"]
+    real = judges.open_system
+    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Counted() if name == "own.onnx" else real(name))
+    asked: list[int] = []
+
+    class Counted(Contrast):
+        def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+            asked.append(len(images))
+            return super().answers(images)
+
+    def state() -> str:
+        asked.clear()
+        run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", "own.onnx", "-j", 1, "--resume")
+        return "made" if asked else "skipped"
+
+    assert state() == "made"
+    assert state() == "skipped"
+    for name, content in (("own.json", "{}"), ("own.weights", "other"), ("own.json", '{"range": 255}')):
+        (tmp_path / name).write_text(content)
+        assert (state(), state()) == ("made", "skipped"), name
+
+
 def test_no_verified_file_is_made_below_the_least_quality(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     for least, quality in ((0, RUNGS[0][0]), (None, MIN_QUALITY), (27, 27), (100, 100)):

@@ -230,6 +230,70 @@ def test_answers_that_differ_everywhere_mend_nothing() -> None:
     assert verify.smallest(range(17), bytes, judge, mend=mend).rung == 9
 
 
+def classes(*probabilities: float) -> Classes:
+    return Classes(np.array(probabilities, np.float32))
+
+
+def boxes(*at: int, label: str = "") -> Boxes:
+    return Boxes(np.concatenate([NOWHERE, *(square(100 * i) for i in at)]), (label,) * len(at) if label else ())
+
+
+@pytest.mark.parametrize(
+    ("source", "result", "tolerance", "same"),
+    [
+        (classes(0.9, 0.05, 0.05), classes(0.8, 0.1, 0.1), 0.0, True),
+        (classes(0.9, 0.05, 0.05), classes(0.5, 0.45, 0.05), 0.0, False),
+        (classes(0.9, 0.05, 0.05), classes(0.5, 0.45, 0.05), 0.1, True),  # a tolerance loosens, the margin does not undo it
+        (classes(0.4, 0.38, 0.22), classes(0.4, 0.38, 0.22), 0.0, True),
+        (boxes(1, 2), boxes(1, 2), 0.0, True),
+        (boxes(1, 2), boxes(1), 0.0, False),
+    ],
+)
+def test_the_lead_must_not_shrink_much(source: Answer, result: Answer, tolerance: float, same: bool) -> None:
+    assert verify.compare_views([source], [result], tolerance=tolerance).same is same
+
+
+@pytest.mark.parametrize("label", ["", "cat"])
+def test_boxes_that_one_view_of_the_source_lacks_are_about_the_threshold(label: str) -> None:
+    def made(*at: int) -> Boxes:
+        return boxes(*at, label=label)
+
+    source = [made(1, 2), made(1, 3)]  # 1 is firm; 2 and 3 are doubtful
+    for first, second, same in [
+        ((1,), (1,), True),
+        ((1, 2, 3), (1, 2), True),
+        ((2, 3), (1,), False),  # the firm one is lost in one of the views
+        ((1,), (1, 4), False),  # a new one
+    ]:
+        verdict = verify.compare_views(source, [made(*first), made(*second)])
+        assert verdict.same is same, (first, second)
+        assert (len(verdict.unlike) == 0) is same  # type: ignore[arg-type]
+    assert verify.sees_nothing([made(1), made()])
+    assert not verify.sees_nothing(source)
+    assert not verify.sees_nothing([classes(1, 0)])
+
+
+def test_a_verdict_on_a_model_file_holds_in_two_views(
+    run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    views: list[int] = []
+
+    class Seen(Contrast):
+        def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+            views.append(int(images[0].astype(np.int64).sum()))
+            return super().answers(images)
+
+    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Seen(8.0))
+    for name, option, count in (
+        ("own.onnx", [], 2), ("own.onnx", ["--no-robust"], 1), ("text", [], 1), ("text", ["--robust"], 2),
+    ):  # fmt: skip
+        views.clear()
+        run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", name, *option, "-j", 1, "--overwrite")
+        trials = int(str(rows(tmp_path / "out")["a.jpg"]["verify_trials"]))
+        assert len(views) == count * (1 + trials)
+
+
 class Spots:
     """A detector of two places whose fine detail must be what it was on the source, within a share of its own for each."""
 
@@ -323,6 +387,38 @@ def test_all_systems_must_hold_and_a_watched_one_decides_nothing(run: Run, tmp_p
     html = (tmp_path / "watched" / "report.html").read_text("utf-8")
     assert "Watched with contrast" in html
     run("djpeg", "a.jpg", "-o", "x", "--verify", "coarse", "--watch-with", "coarse", code=2)
+
+
+def test_resume_notices_a_model_its_json_and_its_weights(
+    run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    weights = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [4, 4]) for n in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weights])
+    onnx.save(onnx.helper.make_model(graph), "own.onnx", save_as_external_data=True, location="own.weights", size_threshold=0)
+    assert [name.split()[0] for name in judges.beside("own.onnx")] == ["own.weights"]
+    real = judges.open_system
+    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Counted() if name == "own.onnx" else real(name))
+    asked: list[int] = []
+
+    class Counted(Contrast):
+        def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+            asked.append(len(images))
+            return super().answers(images)
+
+    def state() -> str:
+        asked.clear()
+        run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", "own.onnx", "-j", 1, "--resume")
+        return "made" if asked else "skipped"
+
+    assert state() == "made"
+    assert state() == "skipped"
+    for name, content in (("own.json", "{}"), ("own.weights", "other"), ("own.json", '{"range": 255}')):
+        (tmp_path / name).write_text(content)
+        assert (state(), state()) == ("made", "skipped"), name
 
 
 def test_no_verified_file_is_made_below_the_least_quality(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:

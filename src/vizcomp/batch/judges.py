@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import mmap
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,12 +22,15 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, to_srgb
-from vizcomp.vision.system import System
+from vizcomp.vision.system import System, file_fingerprint
 from vizcomp.vision.systems import open_system
 
 Pixels = npt.NDArray[np.uint8]
 
 _LOOK_AHEAD, _LOOKED_AT = 1000, 8  # photos that are asked for their maps before a run, and maps that are read
+MODEL_FILES = (".onnx", ".safetensors")
+EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+"""A tensor's `external_data` entry in an ONNX file, up to the length of the file's name."""
 
 
 def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
@@ -46,7 +51,7 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
-        found.append(f"{name} {system_by_name(name, batch.offline).fingerprint}")
+        found.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
     if batch.masks is not None:
         mask_folder(batch.masks)
     return found
@@ -89,6 +94,20 @@ def guide_systems(settings: DjpegSettings) -> list[str]:
     if settings.strength == 0:
         return []
     return [name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)]
+
+
+def beside(name: str) -> list[str]:
+    """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an ONNX file keeps elsewhere."""
+    path = Path(name)
+    if path.suffix.lower() not in MODEL_FILES or not path.is_file():
+        return []
+    files = {path.with_suffix(".json")}
+    if path.suffix.lower() == ".onnx":
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for match in EXTERNAL.finditer(data):
+                name_bytes = data[match.end() : match.end() + data[match.end() - 1]]
+                files.add(path.parent / name_bytes.decode("utf-8", "replace"))
+    return [f"{each.name} {file_fingerprint(each)}" for each in sorted(files) if each.is_file()]
 
 
 @functools.lru_cache(maxsize=4)

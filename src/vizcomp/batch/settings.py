@@ -32,6 +32,7 @@ class BatchSettings:
         verify: vision systems by name: each photo gets the smallest file on which all of them answer as on the source.
         watch_with: vision systems by name whose answers on the results are reported, and decide nothing.
         min_quality: no file that `verify` asks for is made below this quality, 0..100; 0 lifts it.
+        robust: they must answer so under two resize filters; None: those whose model file leaves the filter open.
         tolerance: how much their answers may differ, 0..1; see `vision.compare`.
         offline: never touch the network.
     """
@@ -49,6 +50,7 @@ class BatchSettings:
     verify: tuple[str, ...] = ()
     watch_with: tuple[str, ...] = ()
     min_quality: float = MIN_QUALITY
+    robust: bool | None = None
     tolerance: float = 0.0
     offline: bool = False
 

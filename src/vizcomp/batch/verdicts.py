@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
+from vizcomp.batch.judges import MODEL_FILES, Pixels, displayed, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import Compressed, Prepared
 from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.vision import verify
-from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, compare, is_empty, together
+from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
 from vizcomp.vision.system import surroundings
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
@@ -58,6 +59,11 @@ class Found:
     against: tuple[str, ...] = ()
 
 
+def robust(name: str, batch: BatchSettings) -> bool:
+    """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
+    return Path(name.partition(":")[0]).suffix.lower() in MODEL_FILES if batch.robust is None else batch.robust
+
+
 class Panel:
     """Some systems, and what they answer on a source.
 
@@ -70,21 +76,25 @@ class Panel:
         self.size = source.shape[:2]
         self._answers = {name: self._ask(name, source) for name in names}
 
-    def _ask(self, name: str, picture: Pixels) -> Answer:
+    def _ask(self, name: str, picture: Pixels) -> list[Answer]:
+        """The answers on one view of a picture, or on two."""
+        views = [picture, verify.second_view(picture)] if robust(name, self._batch) else [picture]
         with system_errors(name):
-            return system_by_name(name, self._batch.offline).answers([picture])[0]
+            system = system_by_name(name, self._batch.offline)
+            return [system.answers([view])[0] for view in views]
 
     @property
     def blind(self) -> tuple[str, ...]:
         """The systems that find nothing on the source."""
-        return tuple(name for name, answer in self._answers.items() if is_empty(answer))
+        return tuple(name for name, answers in self._answers.items() if verify.sees_nothing(answers))
 
     def compare(self, picture: Pixels) -> dict[str, Comparison]:
         """By system, how its answer on a uint8 (H, W, 3) picture stands to that on the source."""
         tolerance, verdicts = self._batch.tolerance, {}
-        for name, answer in self._answers.items():
+        for name, answers in self._answers.items():
+            views = self._ask(name, picture)
             with system_errors(name):
-                verdicts[name] = compare(answer, self._ask(name, picture), tolerance=tolerance, where=True)
+                verdicts[name] = verify.compare_views(answers, views, tolerance=tolerance)
         return verdicts
 
 

@@ -16,7 +16,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from vizcomp.vision.answers import NOWHERE, Comparison, Quads, together
+import numpy as np
+from PIL import Image
+
+from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Pixels, Quads, compare, together
+from vizcomp.vision.boxes import match_boxes
 
 Rung = TypeVar("Rung")
 
@@ -28,6 +32,9 @@ MOST_PLACES = 50  # where two answers differ in more, the whole picture is what 
 BELOW = (2, 1)
 BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)
 LAST = 2  # how many rungs are among the last
+
+LEAD = 0.5  # share of the source's lead over the second class that must be left
+SLIGHT = 0.97  # of each side, for the second view of a picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,3 +153,80 @@ def _mended(
         else:
             places = together(places, _few(one.verdict.unlike))
     return dataclasses.replace(best, trials=made)
+
+
+def second_view(picture: Pixels) -> Pixels:
+    """A picture, uint8 (H, W, 3), a little smaller and back again by other filters, as other software would hand it on."""
+    height, width = picture.shape[:2]
+    size = (max(1, round(SLIGHT * width)), max(1, round(SLIGHT * height)))
+    smaller = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(smaller.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def sees_nothing(views: Sequence[Answer]) -> bool:
+    """Whether a detector has no box that it finds in all views of a source; a classifier always says something."""
+    boxes = [answer for answer in views if isinstance(answer, Boxes)]
+    return bool(boxes) and not len(_firm(boxes)[0].quads)
+
+
+def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, tolerance: float = 0.0) -> Comparison:
+    """`compare` with margins, over one or more views of the source and as many of a result; all must hold.
+
+    Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the second. Boxes: those that only
+    some of the source's views have are about the threshold; they count neither as lost nor as new.
+
+    Args:
+        reference, views: the answers on each view of the source, and of the result.
+
+    Raises:
+        SettingsError: as `compare`.
+    """
+    firm, doubtful = _firm([answer for answer in reference if isinstance(answer, Boxes)])
+    verdicts = []
+    for before, after in zip(reference, views, strict=True):
+        if isinstance(before, Boxes) and isinstance(after, Boxes):
+            fresh = _without(after, firm)
+            verdicts.append(
+                compare(firm, _without(after, _without(fresh, _without(fresh, doubtful))), tolerance=tolerance, where=True)
+            )
+            continue
+        verdict = compare(before, after, tolerance=tolerance, where=True)
+        if isinstance(before, Classes) and isinstance(after, Classes) and tolerance == 0:
+            verdict = dataclasses.replace(verdict, same=verdict.same and _lead(after) >= LEAD * _lead(before))
+        verdicts.append(verdict)
+    worst = min(verdicts, key=lambda verdict: verdict.score)
+    places = NOWHERE
+    for verdict in verdicts:
+        places = together(places, verdict.unlike)
+    return dataclasses.replace(worst, same=all(verdict.same for verdict in verdicts), unlike=places)
+
+
+def _lead(answer: Classes) -> float:
+    if len(answer.probabilities) < 2:
+        return 0.0
+    second, first = np.partition(answer.probabilities, -2)[-2:]
+    return float(first - second)
+
+
+def _firm(views: Sequence[Boxes]) -> tuple[Boxes, Boxes]:
+    """The first view's boxes that all views have; and those that only some have."""
+    if not views:
+        return Boxes(NOWHERE), Boxes(NOWHERE)
+    firm = views[0]
+    for view in views[1:]:
+        firm = _without(firm, _without(firm, view))
+    rest = [_without(view, firm) for view in views]
+    labels = tuple(label for view in rest for label in view.labels)
+    return firm, Boxes(np.concatenate([view.quads for view in rest]), labels, firm.size)
+
+
+def _without(boxes: Boxes, others: Boxes) -> Boxes:
+    """The boxes that have no partner of their label among the others."""
+    alone: list[int] = []
+    for label in dict.fromkeys(boxes.labels) if boxes.labels else [None]:
+        mine = [i for i in range(len(boxes.quads)) if label is None or boxes.labels[i] == label]
+        theirs = [i for i in range(len(others.quads)) if label is None or others.labels[i] == label]
+        partners = {i for i, _, _ in match_boxes(boxes.quads[mine], others.quads[theirs])}
+        alone += [index for i, index in enumerate(mine) if i not in partners]
+    alone.sort()
+    return Boxes(boxes.quads[alone], tuple(boxes.labels[i] for i in alone) if boxes.labels else (), boxes.size)

@@ -54,6 +54,8 @@ def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, its default (`Parameter.empty`: required)."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if not typing.get_args(hints[name]):
+            continue  # the context, which no user gives
         kind, info = typing.get_args(hints[name])[:2]
         if isinstance(kind, types.UnionType):
             kind = next(each for each in typing.get_args(kind) if each is not type(None))

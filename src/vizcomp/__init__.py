@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vizcomp.evaluation.results import EvalSettings
     from vizcomp.evaluation.run import run_eval
     from vizcomp.files.find import find_inputs
+    from vizcomp.fitting.policy import Policy
+    from vizcomp.fitting.run import fit
     from vizcomp.neural.codec import NeuralCodec
     from vizcomp.neural.find import decode
     from vizcomp.neural.packs import VzcPack
@@ -39,12 +41,14 @@ _HOMES = {
     "EvalSettings": "evaluation.results",
     "NeuralCodec": "neural.codec",
     "Photo": "photos.photo",
+    "Policy": "fitting.policy",
     "VizcompError": "errors",
     "VzcPack": "neural.packs",
     "compare": "vision.answers",
     "compress": "djpeg.compress",
     "decode": "neural.find",
     "find_inputs": "files.find",
+    "fit": "fitting.run",
     "load": "photos.photo",
     "open_depth": "depth.sources",
     "open_system": "vision.systems",
@@ -58,6 +62,7 @@ __all__ = [
     "EvalSettings",
     "NeuralCodec",
     "Photo",
+    "Policy",
     "VizcompError",
     "VzcPack",
     "__version__",
@@ -65,6 +70,7 @@ __all__ = [
     "compress",
     "decode",
     "find_inputs",
+    "fit",
     "load",
     "open_depth",
     "open_system",

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from vizcomp._version import __version__
+from vizcomp.cli.check import check
 from vizcomp.cli.decode import decode
 from vizcomp.cli.depth import depth
 from vizcomp.cli.djpeg import djpeg
 from vizcomp.cli.encode import encode
 from vizcomp.cli.eval import evaluate
+from vizcomp.cli.fit import fit
 from vizcomp.cli.info import info
 from vizcomp.cli.look import look
 from vizcomp.cli.train import train
@@ -31,6 +33,8 @@ app.command()(depth)
 app.command()(encode)
 app.command()(decode)
 app.command("eval")(evaluate)
+app.command()(fit)
+app.command()(check)
 app.command()(info)
 app.command()(look)
 app.command()(train)

@@ -23,10 +23,12 @@ from vizcomp.cli.options import (
     Resume,
     Verbose,
 )
+from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
 
 def djpeg(
+    context: typer.Context,
     inputs: Inputs,
     output: Output,
     quality: Annotated[
@@ -104,6 +106,10 @@ def djpeg(
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
+    policy: Annotated[
+        str,
+        typer.Option("--policy", metavar="FILE", help="Certified settings, as vizcomp fit writes them."),
+    ] = "",
     keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
@@ -144,6 +150,8 @@ def djpeg(
         min_saving=parse_fraction(min_saving),
         metadata=metadata,  # type: ignore[arg-type]
     )
+    if policy:
+        settings = policy_settings(context, policy, voice)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),

@@ -50,3 +50,20 @@ def parse_fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise SettingsError(f"{text!r} is not between 0% and 100%", "write it as 5% or 0.05")
     return value
+
+
+def parse_time(text: str) -> float:
+    """Seconds from "90s", "30min", "2h" or "90".
+
+    Raises:
+        SettingsError: not a time above 0.
+    """
+    units = {"": 1, "s": 1, "min": 60, "h": 3600}
+    number = text.strip().rstrip("sminh").strip()
+    try:
+        seconds = float(number) * units[text.strip()[len(number) :].strip()]
+    except (ValueError, KeyError) as exc:
+        raise SettingsError(f"{text!r} is not a time", "write it as 30min, 2h or 90s") from exc
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SettingsError(f"{text!r} is no time above 0", "write it as 30min, 2h or 90s")
+    return seconds

@@ -1,0 +1,58 @@
+"""`vizcomp check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vizcomp.cli.options import Engine, Inputs, Jobs, Json, MaxPixels, Offline, Quiet, RayAddress, Verbose
+from vizcomp.cli.voice import Voice, print_parts
+
+
+def check(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="A policy.toml of vizcomp fit.")],
+    inputs: Inputs,
+    max_pixels: MaxPixels = 200_000_000,
+    jobs: Jobs = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = "",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Test a policy on fresh photos: held, broken or undecided. It may be run every day.
+
+    Leaves with 1 where the policy is broken.
+    """
+    from vizcomp._version import __version__
+    from vizcomp.batch.engines import check_engine
+    from vizcomp.files.find import find_inputs
+    from vizcomp.fitting.check import check as run_check
+    from vizcomp.fitting.policy import Policy, percent
+    from vizcomp.report.tables import plain, report_json
+
+    voice = Voice(quiet=quiet, verbose=verbose)
+    where = check_engine(engine, ray_address)
+    read = Policy.read(policy)
+    with voice.downloads():
+        checked = run_check(
+            read,
+            find_inputs(inputs, report=voice.passed_over),
+            jobs=jobs,
+            engine=where,
+            max_pixels=max_pixels,
+            offline=offline,
+        )
+    for notice in checked.notices:
+        voice.warn(notice)
+    if json:
+        about = {"tool": "vizcomp check", "version": __version__, "policy": policy, "certificate": read.certificate.sentence}
+        print_parts([report_json(plain({**about, **checked.to_dict()}))])
+    for one in checked.systems:
+        bound = f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
+        voice.say(f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f}; {bound}")
+        voice.say(f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
+    voice.say(f"{checked.state}: {read.certificate.sentence}")
+    raise typer.Exit(1 if checked.state == "broken" else 0)

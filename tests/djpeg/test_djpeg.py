@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vizcomp import metrics
 from vizcomp.cli.values import parse_fraction, parse_size
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg.compress import Prepared, compress
-from vizcomp.djpeg.settings import METADATA, TABLES, DjpegSettings
+from vizcomp.djpeg.settings import METADATA, TABLES, DjpegSettings, quantisation_tables
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.jpeg.image import Component, JpegImage
 from vizcomp.jpeg.read import read_jpeg
@@ -66,15 +67,17 @@ def test_near_keeps_what_far_gives_up(coffee: np.ndarray) -> None:
     assert loss_far > loss_near + 0.3
 
 
-def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarray) -> None:
+@pytest.mark.parametrize(("table", "least"), [("machine", 1.0), ("auto", 0.3)])  # under auto near blocks pay for bits too
+def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarray, table: Any, least: float) -> None:
     photo = photo_of(coffee)
-    guided = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
-    uniform = compress(photo, DjpegSettings(guide="uniform", target_size=round(len(guided.data) * 1.01)))
+    guided = compress(photo, DjpegSettings(guide="depth", strength=1, table=table), depth=left_is_near(coffee))
+    size = round(len(guided.data) * 1.01)
+    uniform = compress(photo, DjpegSettings(guide="uniform", table=table, target_size=size))
     third = slice(0, 200)
     gain = metrics.psnr(photo.pixels[:, third], decode_jpeg(guided.data)[:, third]) - metrics.psnr(
         photo.pixels[:, third], decode_jpeg(uniform.data)[:, third]
     )
-    assert gain > 1
+    assert gain > least
 
 
 def test_strength_zero_and_uniform_are_the_same(coffee: np.ndarray) -> None:
@@ -230,9 +233,9 @@ def test_mask_keeps_what_is_bright(coffee: np.ndarray) -> None:
     mask = np.zeros((40, 60), np.float32)
     mask[:, :30] = 1
     photo = photo_of(coffee)
-    made = compress(photo, DjpegSettings(guide="mask", strength=1), mask=mask)
+    made = compress(photo, DjpegSettings(guide="mask", strength=1, table="machine"), mask=mask)
     shown = decode_jpeg(made.data)
-    uniform = decode_jpeg(compress(photo, DjpegSettings(guide="uniform")).data)
+    uniform = decode_jpeg(compress(photo, DjpegSettings(guide="uniform", table="machine")).data)
     assert np.array_equal(shown[:, :280], uniform[:, :280])
     assert not np.array_equal(shown[:, 320:], uniform[:, 320:])
 
@@ -370,3 +373,22 @@ def test_an_orientation_without_a_value_counts_as_none(coffee: np.ndarray) -> No
     for tiff in (b"", b"II*\0", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x0112, 4, 2, 5000)):
         assert exif_orientation(tiff) == 1
     assert load_bytes(turned(coffee, "<", 3, 0), "none.jpg").orientation == 1
+
+
+def test_auto_keeps_what_a_quality_says(coffee: np.ndarray) -> None:
+    """As near to the source as plain JPEG of the same setting, with fewer bytes than its optimised form."""
+    photo = load_bytes(_png(coffee), "a.png")
+    for quality in (35, 50, 70):
+        made = compress(photo, DjpegSettings(guide="uniform", quality=quality)).data
+        out = io.BytesIO()
+        Image.fromarray(coffee).save(out, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True)
+        assert len(made) < len(out.getvalue())
+        assert metrics.psnr(coffee, decode_jpeg(made)) > metrics.psnr(coffee, decode_jpeg(out.getvalue())) - 1
+
+
+def test_auto_is_flat_for_lettering_and_the_standards_else(coffee: np.ndarray) -> None:
+    photo = load_bytes(_png(coffee), "a.png")
+    luma = read_jpeg(compress(photo, DjpegSettings(guide="uniform")).data).tables[0]
+    assert np.array_equal(luma, quantisation_tables("photo", 50)[0])
+    for ours, theirs in zip(quantisation_tables("auto", 50, flat=1), quantisation_tables("machine", 50), strict=True):
+        assert np.array_equal(ours, theirs)

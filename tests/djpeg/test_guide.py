@@ -152,3 +152,12 @@ def test_combine_is_the_mean_and_refuses_other_shapes() -> None:
         guide.combine([flat(2, 2), flat(3, 2)])
     with pytest.raises(ValueError, match="nothing"):
         guide.combine([])
+
+
+def test_lettering_is_told_by_what_is_surely_some() -> None:
+    logits = np.full((60, 80), 2.0, np.float32)  # leaves: likely, never sure
+    assert guide.lettering(logits) == 0
+    logits[10:12, 10:22] = 6
+    assert guide.lettering(logits) == 1
+    logits[11] = 2
+    assert 0 < guide.lettering(logits) < 1

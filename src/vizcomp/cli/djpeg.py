@@ -44,9 +44,11 @@ def djpeg(
     table: Annotated[
         str,
         typer.Option(
-            "--table", metavar="machine|photo", help="machine: one step for all frequencies; photo: the standard's, for eyes."
+            "--table",
+            metavar="auto|machine|photo",
+            help="auto: by what the photo holds; machine: one step for all frequencies; photo: the standard's, for eyes.",
         ),
-    ] = "machine",
+    ] = "auto",
     depth_model: DepthModel = "compact",
     depth_maps: Annotated[
         Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem.")

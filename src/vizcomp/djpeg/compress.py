@@ -21,7 +21,7 @@ import numpy as np
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
 from vizcomp.errors import InputError
 from vizcomp.photos.frame import stored, upright
@@ -99,16 +99,18 @@ class Prepared:
         depth: Depth | None = None,
         mask: Array | None = None,
         looked: Mapping[str, Array] | None = None,
+        shape: Shape = SHAPE,
     ) -> None:
         # before the coefficients are there: the network's memory and theirs need not be had at once
         logits = None
-        if "text" in settings.guides and settings.strength > 0:
+        if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
         self.importance = _importance(self.source, logits, settings, depth, mask, looked or {})
-        self.encoder = Encoder(self.source, self.importance, settings)
+        lettering = 0.0 if logits is None else guide.lettering(logits)
+        self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, shape=shape)
 
     def at(self, quality: float, share: float = 1.0) -> bytes:
         """The file at a quality, the guides' price `share` (0..1) of what the strength says.

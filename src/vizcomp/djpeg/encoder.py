@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.settings import DjpegSettings, mean_step, quantisation_tables, respect_source
+from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape, mean_step, quantisation_tables, respect_source
 from vizcomp.djpeg.source import Source
 from vizcomp.jpeg.image import Component, JpegImage, RealComponent
 from vizcomp.jpeg.quantise import quantise
@@ -30,9 +30,15 @@ BIT_WORTH = math.log(2) / 6
 class Encoder:
     """One photo, ready to be coded at any quality: what does not depend on the quality is done once."""
 
-    def __init__(self, source: Source, importance: Array, settings: DjpegSettings) -> None:
+    def __init__(
+        self, source: Source, importance: Array, settings: DjpegSettings, *, lettering: float = 0.0, shape: Shape = SHAPE
+    ) -> None:
         self._source = source
         self._settings = settings
+        self._shape = shape
+        self._auto = settings.table == "auto"
+        self._price = shape.price + lettering * (shape.text_price - shape.price) if self._auto else 0.0
+        self._flat = shape.flat if shape.flat >= 0 else lettering
         if any(name.startswith(guide.SYSTEM) for name in settings.guides):
             weight = SYSTEM_RATE_WEIGHT
         else:
@@ -73,8 +79,10 @@ class Encoder:
                 `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
-        fine = TEXT_STEP_SCALE if guided and self._far > 0 and "text" in self._settings.guides else 1.0
-        wanted = quantisation_tables(self._settings.table, quality, scale=fine)
+        finer = self._shape.finer ** (1 - self._flat) * TEXT_STEP_SCALE**self._flat if self._auto else TEXT_STEP_SCALE
+        fine = finer if guided and self._far > 0 and "text" in self._settings.guides else 1.0
+        wanted = self._tables(quality, fine)
+        base = self._base(quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
         for index, (component, cheap) in enumerate(zip(image.components, self._cheap, strict=True)):
@@ -84,12 +92,14 @@ class Encoder:
             slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
+            rate = far * cheap
             if rest is not None and kept is not None:
-                coarser = quantisation_tables(self._settings.table, rest, scale=fine)[kind]
+                coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
-                rate = self._rest_rate(far * cheap, self._on_grid_of(component, kept), ratio)
+                here = self._on_grid_of(component, kept)
+                rate = self._rest_rate(rate, here, ratio, (1 - here) * self._base(rest) + here * base)
             else:
-                rate = far * cheap + _prices(cheap, price, higher, share)
+                rate = rate + base + _prices(cheap, price, higher, share)
             quantised = quantise(
                 component.values,
                 table,
@@ -112,10 +122,18 @@ class Encoder:
             )
         )
 
-    def _rest_rate(self, rate: Array, kept: Array, ratio: float) -> Array:
+    def _tables(self, quality: float, fine: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        return quantisation_tables(self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape)
+
+    def _base(self, quality: float) -> np.float32:
+        """The price that all blocks pay; none at quality 100, where all integers of a JPEG source stay."""
+        return np.float32(self._price * min(1.0, (100 - quality) / 10))
+
+    def _rest_rate(self, rate: Array, kept: Array, ratio: float, base: Array) -> Array:
         """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a price of `rate` there."""
         steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
-        return np.asarray((np.minimum(rate, self._far * (1 - kept)) + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+        there = np.minimum(rate, self._far * (1 - kept)) + base
+        return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
 
 
 def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:

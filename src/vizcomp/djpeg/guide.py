@@ -29,6 +29,8 @@ TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -0.8, 1.9
 BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1
 CONTRAST_BESIDE_TEXT = 3.0  # spreads what the other guides say there: the nearest third and the farthest are at the ends
+LETTERING_LOGIT = 4.0
+LEAST_LETTERING, MUCH_LETTERING = 0.001, 0.005  # shares of a photo's places
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
@@ -112,6 +114,16 @@ def text_importance(logits: npt.NDArray[np.floating], energy: npt.NDArray[np.flo
     """
     level = to_block_grid(logits, size) + TEXT_DETAIL * detail_importance(energy)
     return np.asarray(np.clip((level - TEXT_LEAST) / (TEXT_SURE - TEXT_LEAST), 0.0, 1.0), np.float32)
+
+
+def lettering(logits: npt.NDArray[np.floating]) -> float:
+    """How much a photo is one of lettering, 0..1: by the share of its places where the text network is sure.
+
+    Leaves and bricks reach the level of `TEXT_SURE` on natural photos as often as letters do on street photos; this one
+    they hardly reach.
+    """
+    sure = float((np.asarray(logits) > LETTERING_LOGIT).mean())
+    return min(1.0, max(0.0, (sure - LEAST_LETTERING) / (MUCH_LETTERING - LEAST_LETTERING)))
 
 
 def mask_importance(mask: npt.NDArray[np.floating], *, size: tuple[int, int]) -> Array:

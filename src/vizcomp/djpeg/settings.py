@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vizcomp.djpeg import guide as djpeg_guide
 from vizcomp.errors import SettingsError
 
-TABLES = ("machine", "photo")
+TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
@@ -45,6 +45,29 @@ KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Numbers behind the table `auto`: docs/decisions/0012-table-by-photo.md.
+
+    Attributes:
+        flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how much lettering there is.
+        chroma: factor on the photo table's steps of chroma.
+        price: of a bit everywhere, in squared steps; guides add theirs.
+        text_price: that price where a photo is one of lettering.
+        finer: factor on all steps where the text guide has a say and there is no lettering; with lettering 0.78, as under
+            other tables. It is such that a quality keeps what plain JPEG of that quality keeps.
+    """
+
+    flat: float = -1.0
+    chroma: float = 0.6
+    price: float = 0.1
+    text_price: float = 0.03
+    finer: float = 0.86
+
+
+SHAPE = Shape()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DjpegSettings:
     """What a user asks of d-JPEG.
 
@@ -52,7 +75,8 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
         guide: names joined by "+": depth, detail, mask, text, system:NAME; or uniform.
-        table: "machine" (one step for almost all frequencies: what a detector or a reader needs) or "photo" (the
+        table: "auto" (by what the photo holds: the machine table for lettering, else the photo table with finer chroma, and a
+            price on every bit), "machine" (one step for almost all frequencies: what lettering needs) or "photo" (the
             standard's tables, made for the eye).
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
@@ -65,7 +89,7 @@ class DjpegSettings:
     quality: float = 50.0
     strength: float = 0.25
     guide: str = "depth+text"
-    table: Literal["machine", "photo"] = "machine"
+    table: Literal["auto", "machine", "photo"] = "auto"
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
@@ -81,7 +105,7 @@ class DjpegSettings:
                 f"--guide {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
             ) from exc
         if self.table not in TABLES:
-            raise SettingsError(f"unknown table {self.table!r}", "use machine or photo")
+            raise SettingsError(f"unknown table {self.table!r}", "use auto, machine or photo")
         if self.metadata not in METADATA:
             raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
         if self.target_size is not None and self.target_size < 1:
@@ -113,17 +137,21 @@ def mean_step(table: npt.NDArray[np.uint16]) -> float:
 
 
 def quantisation_tables(
-    name: str, quality: float, *, scale: float = 1.0
+    name: str, quality: float, *, scale: float = 1.0, flat: float = 0.0, shape: Shape = SHAPE
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
     """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
 
-    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`.
+    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`. `flat` is the share of
+    the machine table in `auto`.
     """
     scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
+    bases = [np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel()]
     if name == "machine":
-        bases = (np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA))
-    else:
-        bases = (np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel())
+        bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]
+    elif name == "auto":
+        bases[1] *= shape.chroma
+        ends = (MACHINE_LUMA, MACHINE_CHROMA)
+        bases = [np.exp((1 - flat) * np.log(base) + flat * np.log(end)) for base, end in zip(bases, ends, strict=True)]
     luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
     return luma, chroma
 

@@ -269,10 +269,10 @@ class Reader:
             return ["yolov5"]
         if columns == 6 + protos and rows <= 1000 and not by_rows and not by_columns:
             return ["yolov10"]
-        choices = []
+        choices = ["detector=yolov8"] if least <= rows < columns else []
         if by_rows or strides_fit(rows, self._size, 3):
             choices += ["detector=yolov5", *(["detector=yolox"] if by_rows and columns >= 6 else [])]
-        if rows >= least:
+        if rows >= max(least, columns):
             choices.append("detector=yolov8")
         if columns >= 5:
             choices += ["detector=detr,activation=none"] + ([] if choices else ["detector=yolov5"])

@@ -114,7 +114,8 @@ class ModelSystem:
         side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"
         parts = [self.kind, f"input {side}{' grey' if self._channels == 1 else ''}", self._preparation.said()]
         if self.kind == "boxes":
-            parts += [f"layout {self._layout.said()}", f"from score {self._least:g}, doubles above IoU {self._nms:g} dropped"]
+            parts += [f"layout {self._layout.said()}", f"from score {self._least:g}"]
+            parts.append(f"doubles above IoU {self._nms:g} dropped" if self._nms < 1 else "doubles not looked for")
         if self.classes:
             parts.append(f"{len(self.classes)} classes named")
         return "; ".join([*parts, f"fingerprint {self.fingerprint}"])

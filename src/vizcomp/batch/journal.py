@@ -163,8 +163,8 @@ class Journal:
             return True
         there = self._there(target, written)
         if not _same(there, *of_written):
-            return not _is_there(there) and not _is_there(target)
-        return written == self._key(target) or not _is_there(target)  # a source that was kept has its own suffix
+            return _is_nothing(there) and _is_nothing(target)
+        return written == self._key(target) or _is_nothing(target)  # a source that was kept has its own suffix
 
     def unfinished(self) -> list[Path]:
         """Outputs that were begun and not finished, relative to the output folder where they are in it."""
@@ -278,10 +278,14 @@ class Journal:
             return []
 
 
-def _is_there(path: AnyPath) -> bool:
-    with contextlib.suppress(OSError):
-        return path.exists()
-    return True
+def _is_nothing(path: AnyPath) -> bool:
+    """Whether a file is not there, or empty, as a power cut may leave it."""
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _is_no_database(exc: BaseException) -> bool:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from vizcomp.datasets.read import read_labelled
 from vizcomp.depth.maps import read_depth_map
 from vizcomp.errors import InputError, OutputError, UnsupportedError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
@@ -66,6 +67,15 @@ def test_a_folder_is_walked_in_order_and_hidden_names_are_left_out(tmp_path: Pat
     assert shown_below(tmp_path, found) == ["a.JPG", "b.jpg", "c/9.jpeg", "z/1.png", "z/y/0.webp"]
     assert [f.relative.as_posix() for f in found] == shown_below(tmp_path, found)
     assert [f.shown for f in found] == [str(f.path) for f in found]
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information"])
+def test_folders_of_systems_hold_neither_photos_nor_classes(tmp_path: Path, name: str) -> None:
+    for folder in ("cat", "dog", name, f"cat/{name}"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / folder / "a.png")
+    assert [f.relative.as_posix() for f in find_inputs([str(tmp_path)])] == ["cat/a.png", "dog/a.png"]
+    assert read_labelled(tmp_path, size=32).classes == ("cat", "dog")
 
 
 def test_a_named_file_is_taken_whatever_its_suffix_and_keeps_only_its_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp.errors import UnsupportedError
+from vizcomp.errors import FormatError, UnsupportedError
 from vizcomp.photos.photo import load_bytes, to_srgb
 
 
@@ -146,3 +146,46 @@ def test_a_profile_is_taken_by_what_it_does_and_not_by_its_name() -> None:
     own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = load_bytes(saved(Image.fromarray(grey), "PNG", icc_profile=own), "srgb.png")
     assert to_srgb(photo) == (photo.pixels, ())
+
+
+# --- a PNG's chunks beside its pixels -------------------------------------------------------------
+
+
+def plain_png(*extra: bytes) -> bytes:
+    return png((2, 2, 8, 0), b"\0\x10\x20\0\x30\x40", *extra)
+
+
+def broken(made: bytes) -> bytes:
+    return made[:-1] + bytes([made[-1] ^ 1])
+
+
+TEXTS = [
+    chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 1_600_000)),
+    chunk(b"tEXt", b"Comment\0" + b"x" * 3_000_000),
+    chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 1_600_000)),
+    chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 1_600_000)),
+    *[chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 900_000))] * 80,
+]
+
+
+@pytest.mark.parametrize("extra", [TEXTS[:1], TEXTS[1:2], TEXTS[2:3], TEXTS[3:4], TEXTS], ids=len)
+def test_megabytes_of_text_do_not_keep_a_png_from_being_read(extra: list[bytes]) -> None:
+    photo = load_bytes(plain_png(*extra), "text.png")
+    assert photo.pixels.tolist() == [[16, 32], [48, 64]]
+    assert photo.notices == ()
+    assert photo.source_bytes == len(plain_png(*extra))
+
+
+@pytest.mark.parametrize("kind", [b"pHYs", b"gAMA", b"eXIf", b"iCCP", b"tIME"])
+def test_a_wrong_checksum_beside_the_pixels_costs_that_chunk_only(kind: bytes) -> None:
+    photo = load_bytes(plain_png(broken(chunk(kind, bytes(9)))), "sum.png")
+    assert photo.pixels.tolist() == [[16, 32], [48, 64]]
+    assert photo.notices == (f"{kind.decode()} left out: its checksum is wrong",)
+    assert photo.dpi is None
+
+
+def test_xmp_of_a_png_is_kept_and_a_broken_palette_is_not() -> None:
+    packet = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")
+    assert load_bytes(plain_png(packet, TEXTS[0]), "xmp.png").xmp == b"<x/>"
+    with pytest.raises(FormatError):
+        load_bytes(plain_png(broken(chunk(b"PLTE", bytes(9)))), "palette.png")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import VizcompError
+from vizcomp.files.find import SYSTEM_FOLDERS
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import load_bytes
 
@@ -57,7 +58,7 @@ class LabelledImages:
 
 
 def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 class Unreadable(Exception):

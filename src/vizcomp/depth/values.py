@@ -17,6 +17,7 @@ from PIL import Image
 from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, VizcompError
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
+from vizcomp.photos.chunks import without_idle_chunks
 from vizcomp.photos.colour import grey_samples, sample_bits
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS, decode_image, opened, pillow_errors
 from vizcomp.photos.photo import read_photo
@@ -24,6 +25,7 @@ from vizcomp.photos.photo import read_photo
 Numbers = npt.NDArray[Any]
 
 _HINT = "a depth map has one number for each pixel: (height, width)"
+_STATED = re.compile(rb"tEXtdepth-kind\0([a-z]{5,11})")  # a PNG's text, as `depth --metric` writes it
 _COLOURFUL = 24  # levels between the channels of a pixel; a grey JPEG stays below
 
 
@@ -79,11 +81,13 @@ def read_values(path: Path, *, colour: bool = False, max_pixels: int = DEFAULT_M
 
 
 def _picture(path: Path, name: str, colour: bool, max_pixels: int) -> Values:
-    data = read_photo(path, max_pixels)
+    source = read_photo(path, max_pixels)
+    match = _STATED.search(source[:4096])
+    stated = match[1].decode() if match else ""
+    data = without_idle_chunks(source, [])
     with opened(data, name, max_pixels) as (image, kind):
         decode_image(image, data, name, kind)
         with pillow_errors(name, kind, data):
-            stated = str(image.info.get("depth-kind", "")) if kind == "PNG" else ""
             if image.mode.startswith("I;16"):
                 bits = sample_bits(image, data, kind)
                 full = (1 << (bits if 8 < bits < 16 else 16)) - 1

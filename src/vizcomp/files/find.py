@@ -25,6 +25,11 @@ EXTENSIONS: frozenset[str] = frozenset(
 )
 """Lower-case suffixes that count as photos when a folder is walked."""
 
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "lost+found", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"}
+)
+"""Folders, in lower case, that disks and storage boxes put beside a user's own."""
+
 OnProblem = Callable[[InputError], None]
 
 READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
@@ -59,10 +64,11 @@ def find_inputs(
 ) -> Iterator[InputFile]:
     """The photos (or other files) that files, folders and glob patterns name, each once, in the order given.
 
-    A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones are left out, linked
-    folders are followed once, and only regular files with a suffix of `extensions` count. A file that is named is taken
-    whatever its suffix. A name that exists is never read as a pattern. In a pattern, `**` stands for any number of
-    folders. The same file by two ways (a link, a relative path, its folder) comes once, by the first of them.
+    A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones and those of systems
+    (`SYSTEM_FOLDERS`) are left out, linked folders are followed once, and only regular files with a suffix of `extensions`
+    count. A file that is named is taken whatever its suffix. A name that exists is never read as a pattern. In a pattern,
+    `**` stands for any number of folders. The same file by two ways (a link, a relative path, its folder) comes once, by
+    the first of them.
 
     Args:
         inputs: files, folders or patterns.
@@ -205,6 +211,8 @@ class _Finder:
                         continue
                     try:
                         if entry.is_dir():
+                            if entry.name.lower() in SYSTEM_FOLDERS:
+                                continue
                             if self._exclude is None or os.path.realpath(entry.path) != self._exclude:
                                 folders.append(entry.name)
                         elif entry.is_file():

@@ -15,6 +15,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
 from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
+from vizcomp.photos.chunks import without_idle_chunks
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
@@ -78,10 +79,11 @@ def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
 
 def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
     """Read a photo from memory; `name` stands in messages. Limits and errors as `load`."""
+    notices: list[str] = []
+    source_bytes, data = len(data), without_idle_chunks(data, notices)
     with opened(data, name, max_pixels) as (image, kind):
         frames = count_frames(image, kind)
         decode_image(image, data, name, kind)
-        notices: list[str] = []
         if frames > 1:
             notices.append(
                 f"first of {frames} pages" if kind == "TIFF"
@@ -105,7 +107,7 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
         exif=exif,
         xmp=xmp if isinstance(xmp, bytes) and xmp else None,
         format=kind,
-        source_bytes=len(data),
+        source_bytes=source_bytes,
         jpeg=data if kind == "JPEG" else None,
         dpi=dots_per_inch(info.get("dpi")),
         notices=tuple(notices),

@@ -67,8 +67,8 @@ def find_inputs(
     A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones and those of systems
     (`SYSTEM_FOLDERS`) are left out, linked folders are followed once, and only regular files with a suffix of `extensions`
     count. A file that is named is taken whatever its suffix. A name that exists is never read as a pattern. In a pattern,
-    `**` stands for any number of folders. The same file by two ways (a link, a relative path, its
-    folder) comes once, by the first of them.
+    `**` stands for any number of folders. The same file by two ways (a link, a relative path, its folder) comes once, by
+    the first of them.
 
     Args:
         inputs: files, folders or patterns.
@@ -186,9 +186,6 @@ class _Finder:
     def _walk(self, folder: str, relative: PurePath, above: set[str]) -> Iterator[InputFile]:
         """Photos below `folder`; `above` holds the real paths of the folders entered already (links may form loops)."""
         stack = [(folder, relative)]
-        if not relative.parts and not os.path.isdir(folder or "."):  # it was there when the run began
-            yield InputFile(Path(folder), PurePath(os.path.basename(folder)))
-            return
         while stack:
             here, below = stack.pop()
             real = os.path.realpath(here)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
 
+from vizcomp import metrics
+from vizcomp.batch import djpeg as batch_djpeg
 from vizcomp.batch import engines, judges
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import system_by_name
@@ -557,3 +561,38 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
         same = compare(*system.answers([seen(Path(row["input"])), decoded])).same
         assert row["verified"] is same
         assert row["output_bytes"] == Path(row["output"]).stat().st_size
+
+
+def test_a_record_has_the_rival_at_the_same_setting_and_at_the_same_bytes(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+    from vizcomp.batch.rivals import optimised_jpeg
+
+    Image.fromarray(coffee).save(tmp_path / "a.png")
+    run("djpeg", "a.png", "-o", "out", "--guide", "uniform", "-j", 1)
+    row: dict[str, Any] = rows(tmp_path / "out")["a.png"]
+    photo = load(tmp_path / "a.png")
+    assert row["optimised_jpeg_bytes"] == len(optimised_jpeg(photo, 50)) < row["plain_jpeg_bytes"]
+    quality, size = row["equal_bytes_quality"], row["output_bytes"]
+    assert len(optimised_jpeg(photo, quality)) <= size < len(optimised_jpeg(photo, quality + 1))
+    for name, setting in (("jpeg", 50), ("equal_bytes", quality)):
+        shown = np.asarray(Image.open(io.BytesIO(optimised_jpeg(photo, setting))))
+        assert row[f"{name}_psnr"] == pytest.approx(metrics.psnr(photo.pixels, shown))
+        assert row[f"{name}_ms_ssim"] == pytest.approx(metrics.ms_ssim(photo.pixels, shown))
+    assert row["format"] == "jpeg"
+    totals = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["totals"]
+    assert totals["optimised_jpeg_bytes"] == row["optimised_jpeg_bytes"]
+    assert totals["saving_vs_optimised_jpeg"] == pytest.approx(1 - size / row["optimised_jpeg_bytes"])
+    assert totals["equal_bytes"]["jpeg_psnr"] == row["equal_bytes_psnr"]
+    assert totals["equal_bytes"]["jpeg_better_psnr"] == (row["equal_bytes_psnr"] > row["psnr"])
+    assert "PSNR at equal bytes" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_plain_jpeg_is_searched_at_our_bytes_on_a_sample(
+    run: Run, tmp_path: Path, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_djpeg, "SAMPLE", 1)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(cat[:200, :300]).save(tmp_path / name)
+    run("djpeg", "a.png", "b.png", "-o", "out", "--guide", "uniform", "-j", 1)
+    found = rows(tmp_path / "out")
+    assert [found[name]["equal_bytes_quality"] is None for name in ("a.png", "b.png")] == [False, True]
+    assert all(row["optimised_jpeg_bytes"] for row in found.values())

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
-import numpy as np
-
-from vizcomp import metrics
 from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
 from vizcomp.batch.judges import (
@@ -27,6 +24,7 @@ from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
+from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.verdicts import Found, Panel, verified
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, colourise, mask_hint
@@ -45,7 +43,7 @@ from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, jpeg_pixels, load, load_bytes
+from vizcomp.photos.photo import Photo, load, load_bytes
 from vizcomp.weights.sessions import return_memory
 
 GALLERY_SIZE = 8
@@ -53,11 +51,12 @@ GALLERY_SIZE = 8
 
 @dataclasses.dataclass(frozen=True)
 class DjpegTask:
-    """One input of `djpeg`: all that a worker needs."""
+    """One input of `djpeg`: all that a worker needs; `sampled`: plain JPEG is searched at our bytes too."""
 
     items: tuple[Item, ...]
     settings: DjpegSettings
     batch: BatchSettings
+    sampled: bool = False
 
     def again(self) -> DjpegTask:
         """As `loop.Task`."""
@@ -108,7 +107,7 @@ def run_djpeg(
     with open_log(output, decides, batch) as log:
         verb = Verb(
             record=FileRecord,
-            tasks=lambda items: (DjpegTask((item,), settings, batch) for item in items),
+            tasks=lambda items: (DjpegTask((item,), settings, batch, n < SAMPLE) for n, item in enumerate(items)),
             work=djpeg_one,
             on_crash=_djpeg_crashed,
             on_outcome=keep_worst,
@@ -121,7 +120,7 @@ def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     """Compress one photo and write it: one outcome, whatever happens."""
     (item,) = task.items
     written: list[AnyPath] = []
-    record = attempt(lambda: _djpeg(item, task.settings, task.batch, written), lambda exc: _djpeg_failed(item, one_line(exc)))
+    record = attempt(lambda: _djpeg(task, written), lambda exc: _djpeg_failed(item, one_line(exc)))
     return [Outcome(record, written[0] if written else None)]
 
 
@@ -134,8 +133,9 @@ def _djpeg_failed(item: Item, error: str) -> FileRecord:
     return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
 
 
-def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: list[AnyPath]) -> FileRecord:
+def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     """The record of a photo; where its file was written goes into `written`."""
+    (item,), settings, batch, sampled = task.items, task.settings, task.batch, task.sampled
     file, target = item.file, item.target
     assert target is not None
     replace = batch.overwrite or batch.dry_run or item.replace
@@ -179,7 +179,7 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
     else:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        psnr, ms_ssim = _likeness(photo, data)
+        psnr, ms_ssim = likeness(photo, data)
     if not batch.dry_run:
         write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
         written.append(target)
@@ -193,6 +193,8 @@ def _djpeg(item: Item, settings: DjpegSettings, batch: BatchSettings, written: l
         source_bytes=photo.source_bytes,
         output_bytes=len(data),
         plain_jpeg_bytes=len(plain),
+        **against_plain(photo, made.quality, len(data) if sampled and not kept else None),
+        format="source" if kept and photo.jpeg is None else "jpeg",
         psnr=psnr,
         ms_ssim=ms_ssim,
         quality=made.quality,
@@ -256,14 +258,6 @@ def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -
     }
 
 
-def _likeness(photo: Photo, jpeg: bytes) -> tuple[float | None, float]:
-    """PSNR, None where no pixel differs, and MS-SSIM of a JPEG against its photo."""
-    with jpeg_pixels(jpeg) as shown:
-        original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
-        decibel = metrics.psnr(original, shown)
-        return (decibel if np.isfinite(decibel) else None), metrics.ms_ssim(original, shown)
-
-
 def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
     """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
     base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
@@ -319,6 +313,8 @@ def _small(photo: Photo) -> bytes:
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     """Sums over a batch; sizes count the files that have an output."""
     files = failed = skipped = source = output = plain = pixels = 0
+    optimised = 0
+    equal: list[tuple[float, float, float, float]] = []  # of ours PSNR and MS-SSIM, of plain JPEG's the same
     states = dict.fromkeys(get_args(VerifyState), 0)
     watched: dict[str, dict[str, int]] = {}
     for record in records:  # once: they may be on disk
@@ -329,6 +325,10 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
             source += record.source_bytes
             output += record.output_bytes
             plain += record.plain_jpeg_bytes
+            optimised += record.optimised_jpeg_bytes
+            figures = (record.psnr, record.ms_ssim, record.equal_bytes_psnr, record.equal_bytes_ms_ssim)
+            if None not in figures:
+                equal.append(cast(tuple[float, float, float, float], figures))
             pixels += record.width * record.height
             if record.verify_state is not None:
                 states[record.verify_state] += 1
@@ -347,11 +347,27 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         saving_vs_plain_jpeg=1 - output / plain if plain else 0.0,
         seconds=seconds,
         megapixels_per_second=pixels / 1e6 / seconds if seconds > 0 else 0.0,
+        optimised_jpeg_bytes=optimised,
+        saving_vs_optimised_jpeg=1 - output / optimised if optimised else 0.0,
+        equal_bytes=_equal_bytes(equal),
         verified=states["verified"],
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         watched=watched,
     )
+
+
+def _equal_bytes(photos: list[tuple[float, float, float, float]]) -> dict[str, float] | None:
+    if not photos:
+        return None
+    names = ("psnr", "ms_ssim", "jpeg_psnr", "jpeg_ms_ssim")
+    means = {name: sum(column) / len(photos) for name, column in zip(names, zip(*photos, strict=True), strict=True)}
+    return {
+        "photos": len(photos),
+        **means,
+        "jpeg_better_psnr": sum(jpeg > ours for ours, _, jpeg, _ in photos),
+        "jpeg_better_ms_ssim": sum(jpeg > ours for _, ours, _, jpeg in photos),
+    }
 
 
 def _times(path: AnyPath) -> tuple[int, int]:

@@ -24,6 +24,11 @@ class FileRecord:
         source_bytes, output_bytes: sizes of the files as they are on disk.
         plain_jpeg_bytes: size of an ordinary JPEG of the same photo at the same quality (Pillow, 4:2:0, no
             optimisation).
+        optimised_jpeg_bytes: the same with optimised Huffman tables and progressive scans.
+        jpeg_psnr, jpeg_ms_ssim: of that plain JPEG; None where they were not measured (`rivals.SAMPLE`).
+        equal_bytes_quality, equal_bytes_psnr, equal_bytes_ms_ssim: of the best optimised plain JPEG of at most our bytes; None
+            where it was not searched, or where no quality is so small.
+        format: of the output: "jpeg", or "source" where a source of another format was kept; None without an output.
         psnr: dB over RGB, output against source; None where no output was written or where they are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
         seconds: time of the whole work on this file.
@@ -59,6 +64,13 @@ class FileRecord:
     verify_trials: int = 0
     watch_score: dict[str, float] | None = None
     watch_same: dict[str, bool] | None = None
+    optimised_jpeg_bytes: int = 0
+    jpeg_psnr: float | None = None
+    jpeg_ms_ssim: float | None = None
+    equal_bytes_quality: int | None = None
+    equal_bytes_psnr: float | None = None
+    equal_bytes_ms_ssim: float | None = None
+    format: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types."""
@@ -75,6 +87,9 @@ class Totals:
     """Sums over a batch; savings are fractions (0.4 = 40% fewer bytes), over the files that were not failed or skipped.
 
     Attributes:
+        optimised_jpeg_bytes: of plain JPEG as `FileRecord` has it.
+        equal_bytes: of the photos where plain JPEG was searched at our bytes: `photos`, means of `psnr` and `ms_ssim` and of
+            `jpeg_psnr` and `jpeg_ms_ssim` (that JPEG's), and on how many it is better: `jpeg_better_psnr`, `jpeg_better_ms_ssim`.
         verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
         watched: by system of --watch-with, the photos on which it finds something, and on how many its answer is the same.
     """
@@ -89,6 +104,9 @@ class Totals:
     saving_vs_plain_jpeg: float
     seconds: float
     megapixels_per_second: float
+    optimised_jpeg_bytes: int = 0
+    saving_vs_optimised_jpeg: float = 0.0
+    equal_bytes: dict[str, float] | None = None
     verified: int = 0
     nothing_to_verify: int = 0
     not_reached: int = 0

@@ -156,6 +156,16 @@ class Voice:
         table.add_row(
             "against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {human_bytes(totals.plain_jpeg_bytes)})"
         )
+        table.add_row(
+            "against optimised JPEG",
+            f"{_saving(totals.saving_vs_optimised_jpeg)} (progressive, same quality: {human_bytes(totals.optimised_jpeg_bytes)})",
+        )
+        if (equal := totals.equal_bytes) is not None:
+            ours, jpeg = (
+                f"{equal['psnr']:.1f} dB, {equal['ms_ssim']:.4f}",
+                f"{equal['jpeg_psnr']:.1f} dB, {equal['jpeg_ms_ssim']:.4f}",
+            )
+            table.add_row("at equal bytes", f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photos)")
         table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
         if report:
             table.add_row("report", report)

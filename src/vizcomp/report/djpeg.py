@@ -166,25 +166,26 @@ def _headline(totals: Totals) -> Headline:
     if totals.files == 0 or totals.output_bytes <= 0:
         text = "No file was written" if totals.files else "No files"
         return Headline(text=text, lede="There is nothing to compare.")
-    if totals.plain_jpeg_bytes <= 0:
+    if totals.optimised_jpeg_bytes <= 0:
         return Headline(text="No file was written")
-    figure = page.percent(abs(totals.saving_vs_plain_jpeg))
+    figure = page.percent(abs(totals.saving_vs_optimised_jpeg))
     if figure == "0.0%":
-        return Headline(text="The same size as plain JPEG")
-    larger = totals.saving_vs_plain_jpeg < 0
+        return Headline(text="The same size as optimised plain JPEG")
+    larger = totals.saving_vs_optimised_jpeg < 0
     return Headline(
         figure=figure,
-        text=f"{'larger' if larger else 'smaller'} than plain JPEG",
+        text=f"{'larger' if larger else 'smaller'} than optimised plain JPEG",
         lede="at the same quality setting. The files are ordinary JPEG: any decoder opens them.",
         larger=larger,
     )
 
 
 def _sizes(totals: Totals) -> list[tuple[str, str, int, float]]:
-    """Three bars: class, name, bytes, and percent of the longest; none where all are empty."""
+    """Four bars: class, name, bytes, and percent of the longest; none where all are empty."""
     sizes = [
         ("", "Source files", totals.source_bytes),
         ("", "Plain JPEG, same quality", totals.plain_jpeg_bytes),
+        ("", "Optimised plain JPEG, same quality", totals.optimised_jpeg_bytes),
         ("ours", "These files", totals.output_bytes),
     ]
     longest = max(size for _, _, size in sizes)
@@ -215,6 +216,13 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
         stats.append(("Against the source", change, "as the photos came in"))
         sizes = f"{page.size(totals.source_bytes)} → {page.size(totals.output_bytes)}"
         stats.append(("Bytes", sizes, "before → after"))
+    if (equal := totals.equal_bytes) is not None:
+        for name, unit, digits in (("psnr", " dB", 2), ("ms_ssim", "", 4)):
+            ours, jpeg, worse = equal[name], equal[f"jpeg_{name}"], equal[f"jpeg_better_{name}"]
+            label = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}[name]
+            value = f"{page.number(ours, digits)}{unit} against {page.number(jpeg, digits)}{unit}"
+            note = f"{label} of plain JPEG, better on {worse:.0f} of the first {equal['photos']:.0f} photos"
+            stats.append((f"{label} at equal bytes", value, note))
     if judged:
         searched = totals.verified + totals.not_reached
         note = f"seen as the source is, {trials / (searched or 1):.1f} trials each"

@@ -1,0 +1,63 @@
+"""What a file is compared with: optimised progressive plain JPEG, at the same quality setting and at the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vizcomp import metrics
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.frame import upright
+from vizcomp.photos.photo import Photo, jpeg_pixels
+
+SAMPLE = 50
+"""Photos of a run, the first of them, on which plain JPEG is also decoded and searched at our bytes."""
+
+
+def optimised_jpeg(photo: Photo, quality: int) -> bytes:
+    """A plain JPEG of a photo, 4:2:0, with optimised Huffman tables and progressive scans, without metadata."""
+    return encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
+
+
+def likeness(photo: Photo, jpeg: bytes) -> tuple[float | None, float]:
+    """PSNR, None where no pixel differs, and MS-SSIM of a JPEG against its photo."""
+    with jpeg_pixels(jpeg) as shown:
+        original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
+        decibel = metrics.psnr(original, shown)
+        return (decibel if np.isfinite(decibel) else None), metrics.ms_ssim(original, shown)
+
+
+def against_plain(photo: Photo, quality: float, size: int | None) -> dict[str, Any]:
+    """The fields of `FileRecord` on optimised plain JPEG.
+
+    Args:
+        quality: of our file.
+        size: its bytes; None: nothing is decoded, and no quality searched.
+    """
+    setting = round(quality) or 1
+    plain = optimised_jpeg(photo, setting)
+    fields: dict[str, Any] = {"optimised_jpeg_bytes": len(plain)}
+    if size is None:
+        return fields
+    fields["jpeg_psnr"], fields["jpeg_ms_ssim"] = likeness(photo, plain)
+    equal = _of_bytes(photo, size, {setting: plain})
+    if equal is not None:
+        fields["equal_bytes_quality"], data = equal
+        fields["equal_bytes_psnr"], fields["equal_bytes_ms_ssim"] = likeness(photo, data)
+    return fields
+
+
+def _of_bytes(photo: Photo, size: int, made: dict[int, bytes]) -> tuple[int, bytes] | None:
+    """The highest quality of at most `size` bytes, and its file; None where even quality 1 has more."""
+    low, high = 0, 101
+    while high - low > 1:
+        # first where we already know the answer, then by halves
+        middle = next((q for q in made if low < q < high), (low + high) // 2)
+        if middle not in made:
+            made[middle] = optimised_jpeg(photo, middle)
+        if len(made[middle]) <= size:
+            low = middle
+        else:
+            high = middle
+    return (low, made[low]) if low else None

@@ -61,6 +61,13 @@ def test_fit_then_djpeg_then_check(tmp_path: Path, model: Path, photos: Path, ca
     assert read.certificate.bound <= 0.2
     assert read.certificate.bytes < read.certificate.source_bytes
 
+    page = (policy.parent / "report.html").read_text()
+    assert "At most 20% of the answers change, with 90% confidence" in page
+    told = json.loads((policy.parent / "report.json").read_text())
+    assert told["headline"] == read.certificate.sentence
+    assert {row["part"] for row in told["rows"]} == {"explore", "certify"}
+    assert (policy.parent / "report.csv").read_text().startswith("part,setting,units")
+
     model.rename(tmp_path / "gone.onnx")  # djpeg needs no system
     assert command("djpeg", photos, "--policy", policy, "-o", tmp_path / "out", "-j", 1) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -44,7 +44,7 @@ def fit(
 ) -> None:
     """Find the smallest djpeg setting for your own system, with a guarantee: at most so many answers change.
 
-    Writes the policy, for `vizcomp djpeg --policy`, and report.html and report.json beside it.
+    Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv beside it.
     """
     from vizcomp._version import __version__
     from vizcomp.batch.engines import check_engine
@@ -54,7 +54,7 @@ def fit(
     from vizcomp.files.place import printable
     from vizcomp.files.write import check_output_folder
     from vizcomp.fitting.run import fit as run_fit
-    from vizcomp.report.tables import plain, report_json
+    from vizcomp.report.fit import FitReport
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
@@ -79,9 +79,14 @@ def fit(
         voice.warn(notice)
     fitted.policy.write(output)
     certificate = fitted.policy.certificate
-    report = {"tool": "vizcomp fit", "version": __version__, "command": command_line(), **fitted.to_dict()}
+    asked = {"systems": system, "risk": risk, "confidence": confidence, "unit": unit, "budget": budget, "jobs": jobs}
+    report = FitReport(
+        tool="vizcomp fit", version=__version__, command=command_line(), settings={"inputs": inputs, **asked}, result=fitted
+    )
+    written = report.write(output.parent)
     if json:
-        print_parts([report_json(plain(report))])
+        print_parts([report.json()])
     voice.say(certificate.sentence)
     voice.say(f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}")
     voice.say(f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy {printable(output)} -o DIR")
+    voice.say(f"report: {printable(written.html)}")

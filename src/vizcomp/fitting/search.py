@@ -124,7 +124,7 @@ def explore(
     """
     scores: dict[Setting, Scores] = {}
     alive = [list(ladder) for ladder in ladders]
-    done, size = 0, min(units, max(FEWEST, units // FIRST_SHARE))
+    done, size = 0, min(units, max(FEWEST, -(-units // FIRST_SHARE)))
     while True:
         asked = list(dict.fromkeys(setting for ladder in alive for setting in ladder))
         for setting, fresh in measure(asked, range(done, size)).items():

@@ -84,7 +84,7 @@ def table(draws: int, say: Callable[[str], None]) -> list[dict[str, object]]:
                 rng = np.random.default_rng(0)
                 results = np.array([one_draw(kind, shape, photos, risk, rng) for _ in range(draws)])
                 ours, naive, ratio = results.T
-                kept = (ratio > 0) & (ours <= 1)
+                valid = (ratio > 0) & (ours <= 1)
                 row = {
                     "loss": kind,
                     "risks": shape,
@@ -93,7 +93,7 @@ def table(draws: int, say: Callable[[str], None]) -> list[dict[str, object]]:
                     "broken": float((ours > 1).mean()),
                     "naive_broken": float((naive > 1).mean()),
                     "nothing": float((ratio == 0).mean()),
-                    "bytes_over_hindsight": float(ratio[kept].mean()) if kept.any() else None,
+                    "bytes_over_hindsight": float(ratio[valid].mean()) if valid.any() else None,
                 }
                 rows.append(row)
                 cells = [

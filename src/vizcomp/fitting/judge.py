@@ -43,13 +43,13 @@ class Verdict:
         size: its bytes.
         losses: of each system, 0..1: 1 for a changed answer of a classifier, 1 - F1 of a detector.
         changed: of each system, whether the answer is not the same.
-        words: of each system, its answer for people.
+        texts: of each system, its answer for people.
     """
 
     size: int
     losses: tuple[float, ...]
     changed: tuple[bool, ...]
-    words: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
             prepared[family] = Prepared(photo, settings, depth=depth)
         data = prepared[family].encoder.encode(settings.quality)
         if len(data) >= photo.source_bytes:
-            words = tuple(reference.words() for reference in references)
-            verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(words), (False,) * len(words), words))
+            texts = tuple(reference.words() for reference in references)
+            verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts))
             continue
         key = hashlib.sha256(data).digest()
         if key not in looked:
@@ -129,7 +129,7 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
 
 def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer]) -> Verdict:
     shown = displayed(load_bytes(data, task.file.shown, max_pixels=task.max_pixels))
-    losses, changed, words = [], [], []
+    losses, changed, texts = [], [], []
     for name, reference in zip(task.systems, references, strict=True):
         try:
             with system_errors(name):
@@ -137,13 +137,13 @@ def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer]) -> Verd
         except VizcompError:  # it answers on the source and not on the result: that is a loss
             losses.append(1.0)
             changed.append(True)
-            words.append("fails")
+            texts.append("fails")
             continue
         compared = compare(reference, answer)
         losses.append(float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score)
         changed.append(not compared.same)
-        words.append(answer.words())
-    return Verdict(len(data), tuple(losses), tuple(changed), tuple(words))
+        texts.append(answer.words())
+    return Verdict(len(data), tuple(losses), tuple(changed), tuple(texts))
 
 
 def says_nothing(judged: Judged) -> bool:

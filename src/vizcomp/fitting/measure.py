@@ -50,7 +50,7 @@ class PhotoVerdict:
     file: InputFile
     verdict: Verdict
     source_bytes: int
-    source_words: tuple[str, ...]
+    source_texts: tuple[str, ...]
 
 
 class Bench:
@@ -85,8 +85,8 @@ class Bench:
         return scores
 
     def _row(self, file: InputFile, judged: Judged, place: int) -> PhotoVerdict:
-        words = tuple(answer.words() for answer in self._answers[file])
-        return PhotoVerdict(file, judged.verdicts[place], judged.source_bytes, words)
+        texts = tuple(answer.words() for answer in self._answers[file])
+        return PhotoVerdict(file, judged.verdicts[place], judged.source_bytes, texts)
 
     def _judged(self, settings: tuple[DjpegSettings, ...], files: Sequence[InputFile]) -> dict[InputFile, Judged]:
         work = self._work

@@ -79,8 +79,8 @@ class Fitted:
                 "source_bytes": one.source_bytes,
                 "bytes": one.verdict.size,
                 "losses": list(one.verdict.losses),
-                "source_answers": list(one.source_words),
-                "answers": list(one.verdict.words),
+                "source_answers": list(one.source_texts),
+                "answers": list(one.verdict.texts),
             }
             for one in self.worst
         ]

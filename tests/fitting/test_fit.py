@@ -216,7 +216,13 @@ def test_frames_of_one_folder_are_one_unit(tmp_path: Path, model: Path) -> None:
 def test_options_that_contradict_a_policy(tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "p.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy, "--quiet") == 0
-    for option, value in (("-q", "50"), ("--guide", "detail"), ("--verify", "text"), ("--metadata", "none"), ("--size", "full")):
+    for option, value in (
+        ("-q", "50"),
+        ("--guide", "detail"),
+        ("--verify", "text"),
+        ("--metadata", "none"),
+        ("--table", "photo"),
+    ):
         assert command("djpeg", photos, "--policy", policy, option, value, "-o", tmp_path / "out") == 2
         assert "contradict each other" in one_error(capsys)
     policy.write_text(policy.read_text().replace("risk = 0.2", "risk = 0.1"))

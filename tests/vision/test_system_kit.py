@@ -17,7 +17,8 @@ from test_vision import classifier, detector
 
 import vizcomp.vision
 from vizcomp.vision.answers import Answer, Boxes, Classes, compare, is_empty
-from vizcomp.vision.onnx_systems import OnnxOptions, OnnxSystem
+from vizcomp.vision.onnx_systems import OnnxSystem
+from vizcomp.vision.options import ModelOptions
 from vizcomp.vision.system import System, fitted
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.text_system import TextSystem
@@ -69,7 +70,7 @@ SYSTEMS: dict[str, Callable[[Path], System]] = {
     "torch classifier": torch_classifier,
     "torch detector": torch_detector,
     "onnx classifier": lambda folder: open_system(str(classifier(folder / "classifier.onnx"))),
-    "onnx detector": lambda folder: OnnxSystem(detector(folder / "d.onnx"), OnnxOptions(classes=("cat", "dog"))),
+    "onnx detector": lambda folder: OnnxSystem(detector(folder / "d.onnx"), ModelOptions(classes=("cat", "dog"))),
     "text": text,
 }
 SHAPES = [(32, 32), (48, 64), (7, 120), (64, 32), (1, 1)]

@@ -158,7 +158,7 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
             assert {p["codec"] for p in points} == {"djpeg", "jpeg", "jpeg optimised", "webp", "avif"}
             assert all(p["images"] == len(photos) for p in points)
         else:
-            suffix = {"encode": ".vzc", "decode": ".png", "depth": ".depth.png"}[words[1]]
+            suffix = {"encode": ".vzc", "decode": ".png", "depth": ".depth.png", "look": ".look.jpg"}[words[1]]
             assert len(list(folder.glob(f"*{suffix}"))) == len(photos)
 
 

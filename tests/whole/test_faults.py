@@ -31,12 +31,11 @@ from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.compress import finished
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import OutputError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.write import write_atomic
-from vizcomp.photos.photo import Photo
 
 UNIFORM = DjpegSettings(guide="uniform")
 posix = pytest.mark.skipif(os.name != "posix", reason="names and special files of POSIX")
@@ -305,17 +304,17 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
     source = tmp_path / "in"
     for i in range(3):
         photo(source / f"{i}.png", i)
-    compressing = compress
+    compressing = finished
 
-    def broken(shown: Photo, *arguments: Any, **options: Any) -> Any:
+    def broken(*arguments: Any) -> Any:
         if len(calls) == 1:
             calls.append("broken")
             raise ZeroDivisionError("oh")
         calls.append("fine")
-        return compressing(shown, *arguments, **options)
+        return compressing(*arguments)
 
     calls: list[str] = []
-    monkeypatch.setattr(djpeg, "compress", broken)
+    monkeypatch.setattr(djpeg, "finished", broken)
     records = run(source, tmp_path / "out")
     assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
     error = records["1.png"].error or ""

@@ -186,6 +186,9 @@ class _Finder:
     def _walk(self, folder: str, relative: PurePath, above: set[str]) -> Iterator[InputFile]:
         """Photos below `folder`; `above` holds the real paths of the folders entered already (links may form loops)."""
         stack = [(folder, relative)]
+        if not relative.parts and not os.path.isdir(folder or "."):  # it was there when the run began
+            yield InputFile(Path(folder), PurePath(os.path.basename(folder)))
+            return
         while stack:
             here, below = stack.pop()
             real = os.path.realpath(here)

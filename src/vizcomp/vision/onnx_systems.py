@@ -54,14 +54,14 @@ class OnnxRuntime:
             self.outputs = tuple(o.name for o in self._session.get_outputs())
             inputs = self._session.get_inputs()
             one_image_input(name, len(inputs))
-            self._input, kind = inputs[0].name, inputs[0].type
+            self._input, kind, shape = inputs[0].name, inputs[0].type, inputs[0].shape
             self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         except UnicodeDecodeError as exc:
             raise ModelError(f"{path} is damaged: its names are no text", "export it again") from exc
         if kind not in _DTYPES:
             raise ModelError(f"{name}: its input is {kind}, no image", "export it with a float or uint8 input")
         self.dtype = _DTYPES[kind]
-        self.shape = tuple(side if isinstance(side, int) and side > 0 else 0 for side in inputs[0].shape)
+        self.shape = tuple(side if isinstance(side, int) and side > 0 else 0 for side in shape)
 
     def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`."""

@@ -109,13 +109,14 @@ def test_redirects_do_not_lead_into_a_private_network(tmp_path: Path, followed: 
         plain = transfer.is_private
         monkeypatch.setattr(transfer, "is_private", lambda url: plain(url) and "/in" in url)
     source = table.Source(f"http://127.0.0.1:{port}/out")
-    if followed:
-        fetch([source], tmp_path / "f", timeout=5)
-        assert (tmp_path / "f").read_bytes() == b"x"
-    else:
-        with pytest.raises(WeightsMissingError, match="private network"):
+    with server:
+        if followed:
             fetch([source], tmp_path / "f", timeout=5)
-        assert b"/in" not in asked
+            assert (tmp_path / "f").read_bytes() == b"x"
+        else:
+            with pytest.raises(WeightsMissingError, match="private network"):
+                fetch([source], tmp_path / "f", timeout=5)
+            assert b"/in" not in asked
     server.close()
 
 

@@ -117,6 +117,7 @@ def open_session() -> requests.Session:
         def get_redirect_target(self, resp: requests.Response) -> str | None:
             target = super().get_redirect_target(resp)
             if target is not None and is_private(urljoin(resp.url, target)) and not is_private(resp.url):
+                resp.close()
                 raise Refused("redirects to an address of a private network")
             return target
 

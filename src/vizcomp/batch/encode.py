@@ -19,7 +19,6 @@ from vizcomp.batch.groups import (
     images_of,
     outcomes_of,
     output_targets,
-    rgb,
     skipped_record,
     within_memory,
     worker_codec,
@@ -35,7 +34,7 @@ from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.store import AnyPath
 from vizcomp.neural.codec import NeuralCodec
-from vizcomp.photos.frame import upright
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision import verify as vision_verify
 from vizcomp.vision.answers import Answer, Comparison, compare

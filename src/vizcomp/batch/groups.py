@@ -244,7 +244,3 @@ def codec_totals(
         seconds=seconds,
         images_per_second=coded / seconds if seconds > 0 else 0.0,
     )
-
-
-def rgb(image: Pixels) -> Pixels:
-    return image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)

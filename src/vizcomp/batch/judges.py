@@ -20,7 +20,7 @@ from vizcomp.djpeg import guide
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
-from vizcomp.photos.frame import upright
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.vision.system import System, file_fingerprint
 from vizcomp.vision.systems import open_system
@@ -119,7 +119,7 @@ def system_by_name(name: str, offline: bool) -> System:
 def displayed(photo: Photo) -> Pixels:
     """A photo as a vision system gets it: upright, sRGB, uint8 (H, W, 3)."""
     pixels = upright(to_srgb(photo)[0], photo.orientation)
-    return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+    return np.ascontiguousarray(rgb(pixels))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vizcomp.errors import VizcompError
 from vizcomp.files.find import SYSTEM_FOLDERS
-from vizcomp.photos.frame import upright
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load_bytes
 
 Pixels = npt.NDArray[np.uint8]
@@ -111,10 +111,7 @@ def _small_picture(data: bytes) -> Pixels | None:
 def upright_rgb(data: bytes) -> Pixels:
     """Any picture as displayed: uint8 (H, W, 3), C-contiguous. Errors as `photo.load_bytes`."""
     photo = load_bytes(data, "the file")
-    pixels = upright(photo.pixels, photo.orientation)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(rgb(upright(photo.pixels, photo.orientation)))
 
 
 def square(pixels: Pixels, size: int) -> Pixels:

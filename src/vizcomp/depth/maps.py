@@ -16,7 +16,7 @@ from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import folded
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.frame import resize_map
+from vizcomp.photos.frame import resize_map, rgb
 from vizcomp.photos.photo import Photo
 
 GALLERY_LONG_SIDE = 1024
@@ -155,7 +155,7 @@ def colourise(nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 def side_by_side(pixels: npt.NDArray[np.uint8], nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Photo and coloured depth map in one picture: uint8 (H, 2 W, 3)."""
     height, width = pixels.shape[:2]
-    photo = np.repeat(pixels[:, :, None], 3, axis=2) if pixels.ndim == 2 else pixels
+    photo = rgb(pixels)
     return np.concatenate([photo, colourise(resize_map(nearness, height, width))], axis=1)
 
 

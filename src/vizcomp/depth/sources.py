@@ -13,7 +13,7 @@ from vizcomp.depth.kinds import Depth
 from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.find import InputFile
-from vizcomp.photos.frame import upright
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo
 
 _OPTIONS = ("size", "flip")
@@ -55,12 +55,11 @@ class DenseNetworkDepth:
     def __call__(self, photo: Photo, file: InputFile) -> Depth:
         from vizcomp.depth.densedepth import working_size
 
-        pixels = upright(photo.pixels, photo.orientation)
-        rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
-        height, width = working_size(rgb.shape[0], rgb.shape[1], self._size)
-        if (height, width) != rgb.shape[:2]:
-            rgb = np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
-        metres = self._network(np.ascontiguousarray(rgb)[None], flip=self._flip)[0]
+        pixels = rgb(upright(photo.pixels, photo.orientation))
+        height, width = working_size(pixels.shape[0], pixels.shape[1], self._size)
+        if (height, width) != pixels.shape[:2]:
+            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+        metres = self._network(np.ascontiguousarray(pixels)[None], flip=self._flip)[0]
         near, far = float(metres.min()), float(metres.max())
         nearness = (far - metres) / (far - near) if far > near else np.full_like(metres, 0.5)
         return Depth(nearness, metres=metres)

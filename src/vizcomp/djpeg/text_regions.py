@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.photos.frame import pad_to_stride, scale_photo
+from vizcomp.photos.frame import pad_to_stride, rgb, scale_photo
 from vizcomp.weights.sessions import open_network
 
 NAME = "vizcomp-text-regions"
@@ -51,8 +51,7 @@ class TextRegions:
         """
         if max(image.shape[:2]) > LONG_SIDE:
             image = scale_photo(image, LONG_SIDE)
-        elif image.ndim == 2:
-            image = np.repeat(image[..., None], 3, 2)
+        image = rgb(image)
         height, width = image.shape[:2]
         padded = np.ascontiguousarray(pad_to_stride(image))
         logits = self._session.run(None, {"image": padded[None]})[0][0]

@@ -20,7 +20,7 @@ from vizcomp.errors import InputError, VizcompError
 from vizcomp.evaluation.results import EvalSettings
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.place import printable
-from vizcomp.photos.frame import thumbnail, upright
+from vizcomp.photos.frame import rgb, thumbnail, upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision.system import System, fitted
 
@@ -199,19 +199,18 @@ def _photos(files: Sequence[InputFile], side: int, max_pixels: int, skip: Callab
     for file in files:
         try:
             photo = load(file.path, max_pixels=max_pixels)
-            pixels = upright(to_srgb(photo)[0], photo.orientation)
-            rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
-            height, width = rgb.shape[:2]
+            shown = rgb(upright(to_srgb(photo)[0], photo.orientation))
+            height, width = shown.shape[:2]
             there = file.path if isinstance(file.path, Path) else None
-            original = there if photo.jpeg is not None and np.array_equal(rgb, photo.pixels) else None
+            original = there if photo.jpeg is not None and np.array_equal(shown, photo.pixels) else None
             if side:
-                rgb = fitted(np.ascontiguousarray(rgb), side, side)
+                shown = fitted(np.ascontiguousarray(shown), side, side)
             elif height * width > MAX_PIXELS:
-                rgb = thumbnail(rgb, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
-            whole = rgb.shape[:2] == (height, width)
+                shown = thumbnail(shown, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
+            whole = shown.shape[:2] == (height, width)
             yield _Kept(
                 printable(file.relative),
-                np.ascontiguousarray(rgb),
+                np.ascontiguousarray(shown),
                 photo.source_bytes,
                 photo.jpeg is not None,
                 original if whole else None,

@@ -35,6 +35,7 @@ from vizcomp.neural.tensors import (
     to_pixels,
 )
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.weights import cache, table
@@ -190,8 +191,7 @@ class NeuralCodec:
         height, width = image.shape[:2]
         self._check_size(height, width)
         if self.native or max(height, width) <= TILE + REACH:
-            rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
-            return [plane[0] for plane in self.codes_many(rgb[None], iterations=many, search=search)]
+            return [plane[0] for plane in self.codes_many(rgb(image)[None], iterations=many, search=search)]
         block = self.config.block
         rows, columns = -(-height // block), -(-width // block)
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]

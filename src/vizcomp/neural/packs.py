@@ -15,6 +15,7 @@ from vizcomp.neural.codec import BATCH
 from vizcomp.neural.find import find_model
 from vizcomp.neural.tensors import Pixels, to_grey
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.frame import rgb
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackReader
 
@@ -123,7 +124,6 @@ class VzcPack:
             def _made(image: Pixels) -> Any:
                 if transform is not None:
                     return transform(image)
-                rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
-                return torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float() / 255
+                return torch.from_numpy(rgb(image).transpose(2, 0, 1).copy()).float() / 255
 
         return PackDataset()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:
     height, width = image.shape[:2]
     bottom, right = at[0].stop * block, at[1].stop * block
     part = image[at[0].start * block : min(bottom, height), at[1].start * block : min(right, width)]
-    if part.ndim == 2:
-        part = np.repeat(part[..., None], 3, 2)
-    return np.pad(part, ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge")
+    return np.pad(rgb(part), ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge")
 
 
 def tiles(rows: int, columns: int, side: int, reach: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:

@@ -36,6 +36,11 @@ def stored(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
+def rgb(pixels: Pixels) -> Pixels:
+    """Grey, uint8 (H, W), as (H, W, 3) of three equal channels; colour as it is."""
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
 def thumbnail(pixels: Pixels, *, long_side: int) -> Pixels:
     """A smaller copy whose longer side has `long_side` pixels; never enlarged. uint8 (H, W, 3) or (H, W), as given."""
     height, width = pixels.shape[:2]

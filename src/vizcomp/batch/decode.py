@@ -25,7 +25,7 @@ from vizcomp.batch.groups import (
     skipped_record,
     within_memory,
 )
-from vizcomp.batch.items import CRASH, Item, Outcome, reason_to_skip, replacing
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, reason_to_skip
 from vizcomp.batch.log import Log, open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import PackPart, PackPlan, PackTask, decode_pack, pack_record, planned_pack
@@ -47,16 +47,11 @@ VZC_EXTENSIONS = frozenset({".vzc"})
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodeTask:
+class DecodeTask(ItemsTask):
     """Some inputs of `decode`, each of one image, that travel together."""
 
-    items: tuple[Item, ...]
     settings: DecodeSettings
     jobs: int = 0
-
-    def again(self) -> DecodeTask:
-        """As `items.Task`."""
-        return dataclasses.replace(self, items=replacing(self.items))
 
 
 def run_decode(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from vizcomp._version import __version__
-from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, attempt, one_line, reason_to_skip
 from vizcomp.batch.judges import depth_source
 from vizcomp.batch.log import Log, open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
@@ -30,17 +30,12 @@ from vizcomp.photos.photo import load
 
 
 @dataclasses.dataclass(frozen=True)
-class DepthTask:
+class DepthTask(ItemsTask):
     """One input of `depth`: all that a worker needs."""
 
-    items: tuple[Item, ...]
     preview: bool
     batch: BatchSettings
     metric: bool = False
-
-    def again(self) -> DepthTask:
-        """As `items.Task`."""
-        return dataclasses.replace(self, items=replacing(self.items))
 
 
 def run_depth(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, cast, get_args
 
 from vizcomp._version import __version__
-from vizcomp.batch.items import CRASH, Item, Outcome, attempt, one_line, reason_to_skip, replacing, size_of
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, attempt, one_line, reason_to_skip, size_of
 from vizcomp.batch.judges import (
     check_guides,
     check_maps,
@@ -50,17 +50,12 @@ GALLERY_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class DjpegTask:
+class DjpegTask(ItemsTask):
     """One input of `djpeg`: all that a worker needs; `sampled`: plain JPEG is searched at our bytes too."""
 
-    items: tuple[Item, ...]
     settings: DjpegSettings
     batch: BatchSettings
     sampled: bool = False
-
-    def again(self) -> DjpegTask:
-        """As `loop.Task`."""
-        return dataclasses.replace(self, items=replacing(self.items))
 
 
 @dataclasses.dataclass

@@ -23,7 +23,7 @@ from vizcomp.batch.groups import (
     within_memory,
     worker_codec,
 )
-from vizcomp.batch.items import CRASH, Item, Outcome, reason_to_skip, replacing
+from vizcomp.batch.items import CRASH, ItemsTask, Outcome, reason_to_skip
 from vizcomp.batch.judges import system_by_name, system_errors
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
@@ -44,16 +44,11 @@ from vizcomp.vzc.packs import PackEntry
 
 
 @dataclasses.dataclass(frozen=True)
-class EncodeTask:
+class EncodeTask(ItemsTask):
     """Some inputs of `encode` that travel together; an item without target goes into a pack."""
 
-    items: tuple[Item, ...]
     settings: EncodeSettings
     jobs: int = 0
-
-    def again(self) -> EncodeTask:
-        """As `items.Task`."""
-        return dataclasses.replace(self, items=replacing(self.items))
 
 
 def run_encode(

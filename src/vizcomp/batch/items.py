@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, Self
 
 from vizcomp.batch.record_list import Record
 from vizcomp.errors import InputError, VizcompError
@@ -85,6 +85,17 @@ class Task(Protocol):
     def again(self) -> Task:
         """The task as it is tried once more, where the worker that had it was lost: it may have written before that."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemsTask:
+    """A task that is its items and settings."""
+
+    items: tuple[Item, ...]
+
+    def again(self) -> Self:
+        """As `Task.again`."""
+        return dataclasses.replace(self, items=replacing(self.items))
 
 
 def replacing(items: tuple[Item, ...]) -> tuple[Item, ...]:

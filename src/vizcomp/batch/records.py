@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 Status = Literal["ok", "kept", "skipped", "failed"]
 VerifyState = Literal["verified", "nothing", "not_reached"]
 CodecStatus = Literal["ok", "partial", "skipped", "failed"]
 
 
+class InputRecord:
+    """What the records of all commands can do. They are dataclasses, which choose the order of their fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    notices: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a dict of JSON types."""
+        return {**dataclasses.asdict(self), "notices": list(self.notices)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; unknown keys are an error."""
+        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FileRecord:
+class FileRecord(InputRecord):
     """What became of one input of `vizcomp djpeg`: one row of the report.
 
     Attributes:
@@ -72,15 +88,6 @@ class FileRecord:
     equal_bytes_ms_ssim: float | None = None
     format: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a dict of JSON types."""
-        return {**dataclasses.asdict(self), "notices": list(self.notices)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FileRecord:
-        """The inverse of `to_dict`; unknown keys are an error."""
-        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Totals:
@@ -129,7 +136,7 @@ class GalleryItem:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DepthRecord:
+class DepthRecord(InputRecord):
     """What became of one input of `vizcomp depth`.
 
     Attributes:
@@ -147,18 +154,9 @@ class DepthRecord:
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a dict of JSON types."""
-        return {**dataclasses.asdict(self), "notices": list(self.notices)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DepthRecord:
-        """The inverse of `to_dict`; unknown keys are an error."""
-        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecRecord:
+class CodecRecord(InputRecord):
     """What became of one input of `vizcomp encode` or `vizcomp decode`.
 
     Attributes:
@@ -197,15 +195,6 @@ class CodecRecord:
     verified: bool | None = None
     verify_score: float | None = None
     verify_trials: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a dict of JSON types."""
-        return {**dataclasses.asdict(self), "notices": list(self.notices)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CodecRecord:
-        """The inverse of `to_dict`; unknown keys are an error."""
-        return cls(**{**values, "notices": tuple(values.get("notices", ()))})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

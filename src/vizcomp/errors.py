@@ -118,6 +118,11 @@ class EngineError(VizcompError):
     """The engine that runs the tasks failed."""
 
 
+def in_one_line(error: BaseException) -> str:
+    """All that an exception says, on one line of at most 200 characters; the name of its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says; the name of its class where it says nothing, as MemoryError does."""
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__

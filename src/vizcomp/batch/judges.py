@@ -18,7 +18,7 @@ from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError
+from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
@@ -130,8 +130,7 @@ def system_errors(name: str) -> Iterator[None]:
     except (VizcompError, MemoryError):
         raise
     except Exception as exc:
-        reason = " ".join(str(exc).split())[:200] or type(exc).__name__
-        raise InputError(f"the vision system {name} fails: {reason}", "try another system, or omit it") from exc
+        raise InputError(f"the vision system {name} fails: {in_one_line(exc)}", "try another system, or omit it") from exc
 
 
 def depth_source(batch: BatchSettings) -> DepthSource:

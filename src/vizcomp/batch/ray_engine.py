@@ -32,7 +32,7 @@ from typing import Any
 
 from vizcomp._version import __version__
 from vizcomp.batch.local_engine import IN_WORKER, available_cores
-from vizcomp.errors import EngineError, MissingExtraError
+from vizcomp.errors import EngineError, MissingExtraError, first_line
 
 IN_FLIGHT = 2  # batches for each actor: one at work, one that waits, so that none is idle while a result travels
 BATCH_SECONDS = 0.5  # enough to hide a round trip of a few milliseconds, little to lose with a node
@@ -157,7 +157,7 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
         except (Exception, SystemExit) as exc:
             where = f"at {address}" if address else "on this machine"
             hint = WHERE if address else "try again when the machine is less busy, or omit --engine ray"
-            raise _refused(f"no Ray cluster {where}: {_first_line(exc)}", hint) from exc
+            raise _refused(f"no Ray cluster {where}: {first_line(exc)}", hint) from exc
         finally:
             if here and handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without a report
@@ -197,7 +197,7 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as exc:
-        raise _refused(f"no Ray cluster at {address}: {_first_line(exc)}", WHERE) from exc
+        raise _refused(f"no Ray cluster at {address}: {first_line(exc)}", WHERE) from exc
     if client:
         return  # the client has a limit of its own
     probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
@@ -216,10 +216,6 @@ def _refused(message: str, hint: str) -> EngineError:
     error = EngineError(message, hint)
     error.exit_code = 2
     return error
-
-
-def _first_line(exc: BaseException) -> str:
-    return next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
 
 
 class _Run:
@@ -388,7 +384,7 @@ class _Run:
         errors = self._ray.exceptions
         blameless = isinstance(exc, errors.ObjectLostError | errors.ActorUnavailableError) or getattr(exc, "preempted", False)
         node_lost = actor.node not in alive or blameless
-        logger.info("a worker of node %s is gone (%s)", actor.node[:8], "with its node" if node_lost else _first_line(exc))
+        logger.info("a worker of node %s is gone (%s)", actor.node[:8], "with its node" if node_lost else first_line(exc))
         (_, first), *others = actor.batches
         for tried in first:
             tried.losses += node_lost

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vizcomp import metrics
+from vizcomp.errors import in_one_line
 from vizcomp.evaluation.codecs import Codec, open_codec
 from vizcomp.evaluation.data import EvalData, Pixels
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
@@ -179,7 +180,7 @@ def system_answers(system: System, pictures: Sequence[Pixels], errors: list[str]
             try:
                 answers += system.answers([picture])
             except Exception as exc:
-                errors.append(f"{system.name} fails on an image: {' '.join(str(exc).split())[:200] or type(exc).__name__}")
+                errors.append(f"{system.name} fails on an image: {in_one_line(exc)}")
                 answers.append(None)
         return tuple(answers)
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError, SettingsError, VizcompError
+from vizcomp.files.foreign import read_object_file
 
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 HINT = "see docs/vision.md for the options of models"
@@ -160,13 +160,11 @@ def read_options(path: Path) -> ModelOptions:
         ModelError: the file cannot be read, or a value does not fit.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_object_file(path)
     except FileNotFoundError:
         return ModelOptions()
     except (OSError, ValueError) as exc:
         raise ModelError(f"{path} cannot be read: {exc}", HINT) from exc
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} is no object with options", HINT)
     try:
         return _made(values, str(path))
     except SettingsError as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vizcomp.errors import ModelError
+from vizcomp.errors import ModelError, in_one_line
 from vizcomp.files.foreign import read_object
 
 MOST_WORDS = 1 << 20  # bytes of the metadata `vizcomp`; the bundled files have 2 kB
@@ -35,7 +35,7 @@ def read_tensors(path: Path, framework: str, hint: str, *, what: str = "a model"
     except ModelError:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RuntimeError, LookupError) as exc:
-        raise ModelError(f"{path} cannot be read as {what}: {' '.join(str(exc).split())[:200]}", hint) from exc
+        raise ModelError(f"{path} cannot be read as {what}: {in_one_line(exc)}", hint) from exc
     except MemoryError as exc:
         raise ModelError(f"{path} does not fit into memory", hint) from exc
     return words, tensors

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit import command, jpeg_bytes
 from PIL import Image
+from test_vision import classifier
 
 from vizcomp import metrics
 from vizcomp.batch import djpeg as batch_djpeg
-from vizcomp.batch import engines, judges
+from vizcomp.batch import engines, judges, verdicts
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import system_by_name
-from vizcomp.batch.settings import MIN_QUALITY
+from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
 from vizcomp.batch.verdicts import RUNGS, TRIALS, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
@@ -290,12 +291,19 @@ def test_a_verdict_on_a_model_file_holds_in_two_views(
 
     monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Seen(8.0))
     for name, option, count in (
-        ("own.onnx", [], 2), ("own.onnx", ["--no-robust"], 1), ("text", [], 1), ("text", ["--robust"], 2),
+        ("own.onnx", [], 2), ("own.tflite", [], 2), ("own.onnx:crop=0.5", [], 2), ("own.onnx", ["--no-robust"], 1),
+        ("text", [], 1), ("text", ["--robust"], 2),
     ):  # fmt: skip
         views.clear()
         run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", name, *option, "-j", 1, "--overwrite")
         trials = int(str(rows(tmp_path / "out")["a.jpg"]["verify_trials"]))
         assert len(views) == count * (1 + trials)
+
+
+def test_a_model_that_says_its_filter_is_asked_once(tmp_path: Path) -> None:
+    file, batch = str(classifier(tmp_path / "m.onnx")), BatchSettings()
+    for options, twice in (("", True), (":crop=0.5", True), (":filter=bicubic", False)):
+        assert verdicts.robust(file + options, open_system(file + options), batch) is twice
 
 
 class Spots:
@@ -404,6 +412,7 @@ def test_resume_notices_a_model_its_json_and_its_weights(
     graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weights])
     onnx.save(onnx.helper.make_model(graph), "own.onnx", save_as_external_data=True, location="own.weights", size_threshold=0)
     assert [name.split()[0] for name in judges.beside("own.onnx")] == ["own.weights"]
+    assert judges.beside("own.onnx:crop=0.5") == judges.beside("own.onnx")
     real = judges.open_system
     monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Counted() if name == "own.onnx" else real(name))
     asked: list[int] = []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import mmap
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,15 +20,14 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError,
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.vision.models import weights_beside
+from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
 from vizcomp.vision.systems import open_system
 
 Pixels = npt.NDArray[np.uint8]
 
 _LOOK_AHEAD, _LOOKED_AT = 1000, 8  # photos that are asked for their maps before a run, and maps that are read
-MODEL_FILES = (".onnx", ".safetensors")
-EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
-"""A tensor's `external_data` entry in an ONNX file, up to the length of the file's name."""
 
 
 def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
@@ -98,16 +95,11 @@ def guide_systems(settings: DjpegSettings) -> list[str]:
 
 def beside(name: str) -> list[str]:
     """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an ONNX file keeps elsewhere."""
-    path = Path(name)
-    if path.suffix.lower() not in MODEL_FILES or not path.is_file():
+    path = model_path(name)
+    if path is None or not path.is_file():
         return []
-    files = {path.with_suffix(".json")}
-    if path.suffix.lower() == ".onnx":
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for match in EXTERNAL.finditer(data):
-                name_bytes = data[match.end() : match.end() + data[match.end() - 1]]
-                files.add(path.parent / name_bytes.decode("utf-8", "replace"))
-    return [f"{each.name} {file_fingerprint(each)}" for each in sorted(files) if each.is_file()]
+    files = [place for place in (path.with_suffix(".json"),) if place.is_file()] + weights_beside(path)
+    return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 
 @functools.lru_cache(maxsize=4)

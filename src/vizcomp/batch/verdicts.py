@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from vizcomp.batch.judges import MODEL_FILES, Pixels, displayed, system_by_name, system_errors
+from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import Compressed, Prepared
 from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
-from vizcomp.vision.system import surroundings
+from vizcomp.vision.models import ModelSystem
+from vizcomp.vision.options import model_path
+from vizcomp.vision.system import System, surroundings
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
 
@@ -59,9 +60,12 @@ class Found:
     against: tuple[str, ...] = ()
 
 
-def robust(name: str, batch: BatchSettings) -> bool:
+def robust(name: str, system: System, batch: BatchSettings) -> bool:
     """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
-    return Path(name.partition(":")[0]).suffix.lower() in MODEL_FILES if batch.robust is None else batch.robust
+    if batch.robust is not None:
+        return batch.robust
+    said = isinstance(system, ModelSystem) and system.options.filter
+    return model_path(name) is not None and not said
 
 
 class Panel:
@@ -78,9 +82,9 @@ class Panel:
 
     def _ask(self, name: str, picture: Pixels) -> list[Answer]:
         """The answers on one view of a picture, or on two."""
-        views = [picture, verify.second_view(picture)] if robust(name, self._batch) else [picture]
         with system_errors(name):
             system = system_by_name(name, self._batch.offline)
+            views = [picture, verify.second_view(picture)] if robust(name, system, self._batch) else [picture]
             return [system.answers([view])[0] for view in views]
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import mmap
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,6 +29,8 @@ from vizcomp.vision.system import (
 )
 from vizcomp.vision.views import Fit, View, view_of
 
+# A tensor's `external_data` entry in an ONNX file, up to the length of the file's name.
+_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 NMS = 0.5  # suppression where an option says nothing
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
@@ -298,10 +302,21 @@ class ModelSystem:
         return answer_importance(self, image)
 
 
+def weights_beside(path: Path) -> list[Path]:
+    """The files in which an ONNX file keeps weights: those that it names, and those of the usual names."""
+    if path.suffix.lower() != ".onnx":
+        return []
+    places = {path.with_name(path.name + ending) for ending in (".data", "_data")}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for match in _EXTERNAL.finditer(data):
+            name = data[match.end() : match.end() + data[match.end() - 1]]
+            places.add(path.parent / name.decode("utf-8", "replace"))
+    return sorted(place for place in places if place.is_file())
+
+
 def _fingerprint(path: Path, options: ModelOptions) -> str:
     """Of the file; where weights lie beside it or options say something, of these too, after a hyphen."""
-    beside = [place for ending in (".data", "_data") if (place := path.with_name(path.name + ending)).is_file()]
-    more = [file_fingerprint(place) for place in beside]
+    more = [file_fingerprint(place) for place in weights_beside(path)]
     if options != ModelOptions():
         more.append(repr(options))
     own = file_fingerprint(path)

@@ -125,6 +125,14 @@ class ModelOptions:
         return dataclasses.replace(self, **{name: getattr(others, name) for name in silent})
 
 
+def model_path(spec: str) -> Path | None:
+    """The model file that a system's name stands for, options left out; None where it stands for something else."""
+    if spec.lower().endswith(".safetensors"):
+        return Path(spec)
+    split = split_name(spec, ".onnx") or split_name(spec, ".tflite")
+    return None if split is None else split[0]
+
+
 def split_name(spec: str, suffix: str) -> tuple[Path, str] | None:
     """A model file's path and the text of its options, or None where no such file is named.
 

@@ -19,11 +19,11 @@ from test_vision import classifier
 
 from vizcomp import metrics
 from vizcomp.batch import djpeg as batch_djpeg
-from vizcomp.batch import engines, judges, verdicts
+from vizcomp.batch import engines, judges
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import system_by_name
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
-from vizcomp.batch.verdicts import RUNGS, TRIALS, rungs_from, trials_worth
+from vizcomp.batch.verdicts import RUNGS, TRIALS, robust, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
@@ -303,7 +303,7 @@ def test_a_verdict_on_a_model_file_holds_in_two_views(
 def test_a_model_that_says_its_filter_is_asked_once(tmp_path: Path) -> None:
     file, batch = str(classifier(tmp_path / "m.onnx")), BatchSettings()
     for options, twice in (("", True), (":crop=0.5", True), (":filter=bicubic", False)):
-        assert verdicts.robust(file + options, open_system(file + options), batch) is twice
+        assert robust(file + options, open_system(file + options), batch) is twice
 
 
 class Spots:

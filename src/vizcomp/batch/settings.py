@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from vizcomp._version import __version__
 from vizcomp.errors import SettingsError
@@ -15,8 +15,26 @@ MIN_QUALITY = 20.0
 """Of files that `--verify` asks for: below it a photo can become a grey sheet (docs/decisions/0011-verified.md)."""
 
 
+def _beside(default: Any) -> Any:
+    """A field that does not decide what an output holds."""
+    return dataclasses.field(default=default, metadata={"decides": False})
+
+
+class _RunSettings:
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a dict of JSON types."""
+        return dataclasses.asdict(self)
+
+    def what_decides(self) -> dict[str, Any]:
+        """The settings on which the content of an output depends."""
+        beside = {f.name for f in dataclasses.fields(self) if not f.metadata.get("decides", True)}
+        return {name: value for name, value in self.to_dict().items() if name not in beside}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchSettings:
+class BatchSettings(_RunSettings):
     """What every file of a batch shares beside the verb's own settings.
 
     Attributes:
@@ -42,17 +60,17 @@ class BatchSettings:
     depth_kind: str = "auto"
     depth_names: str = ""
     masks: str | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
+    max_pixels: int = _beside(DEFAULT_MAX_PIXELS)
+    overwrite: bool = _beside(False)
+    resume: bool = _beside(False)
+    dry_run: bool = _beside(False)
     keep_dates: bool = False
     verify: tuple[str, ...] = ()
     watch_with: tuple[str, ...] = ()
     min_quality: float = MIN_QUALITY
     robust: bool | None = None
     tolerance: float = 0.0
-    offline: bool = False
+    offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
         if isinstance(self.verify, str) or isinstance(self.watch_with, str):
@@ -63,16 +81,7 @@ class BatchSettings:
             raise SettingsError(f"--min-quality {self.min_quality} is out of range", "it goes from 0 to 100")
         if not 0 <= self.tolerance <= 1:
             raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
-        if self.resume and self.overwrite:
-            raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
-
-    def what_decides(self) -> dict[str, Any]:
-        """The settings on which the content of an output depends."""
-        return {k: v for k, v in self.to_dict().items() if k not in ("overwrite", "resume", "dry_run", "offline", "max_pixels")}
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as a dict of JSON types."""
-        return dataclasses.asdict(self)
+        _check_resume(self.resume, self.overwrite)
 
 
 class WhatIsThere(Protocol):
@@ -87,7 +96,7 @@ class WhatIsThere(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EncodeSettings:
+class EncodeSettings(_RunSettings):
     """What every input of `encode` shares.
 
     Attributes:
@@ -107,13 +116,13 @@ class EncodeSettings:
     iterations: int | None = None
     bpp: float | None = None
     search: int | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
+    max_pixels: int = _beside(DEFAULT_MAX_PIXELS)
+    overwrite: bool = _beside(False)
+    resume: bool = _beside(False)
+    dry_run: bool = _beside(False)
     verify: str = ""
     tolerance: float = 0.0
-    offline: bool = False
+    offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1:
@@ -121,10 +130,6 @@ class EncodeSettings:
         if self.bpp is not None and not 0 < self.bpp < math.inf:
             raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
         _check_resume(self.resume, self.overwrite)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as a dict of JSON types."""
-        return dataclasses.asdict(self)
 
 
 def _check_resume(resume: bool, overwrite: bool) -> None:
@@ -134,12 +139,11 @@ def _check_resume(resume: bool, overwrite: bool) -> None:
 
 def deciding_settings(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:
     """All on which the content of an output depends."""
-    leave = ("overwrite", "resume", "dry_run", "offline", "max_pixels")
-    return {"verb": verb, **{k: v for k, v in settings.to_dict().items() if k not in leave}, **more, "version": __version__}
+    return {"verb": verb, **settings.what_decides(), **more, "version": __version__}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodeSettings:
+class DecodeSettings(_RunSettings):
     """What every input of `decode` shares.
 
     Attributes:
@@ -151,10 +155,10 @@ class DecodeSettings:
 
     model: str | None = None
     iterations: int | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
+    max_pixels: int = _beside(DEFAULT_MAX_PIXELS)
+    overwrite: bool = _beside(False)
+    resume: bool = _beside(False)
+    dry_run: bool = _beside(False)
 
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
@@ -165,7 +169,3 @@ class DecodeSettings:
     def models(self) -> tuple[str, ...]:
         """As `neural.find_model` wants it; the bundled ones it tries by itself."""
         return () if self.model is None or self.model in MODELS else (self.model,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as a dict of JSON types."""
-        return dataclasses.asdict(self)

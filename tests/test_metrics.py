@@ -168,9 +168,9 @@ def test_ms_ssim_is_fast_enough_for_a_batch():
 
 
 def test_bits_per_pixel():
-    assert metrics.bits_per_pixel(1000, 100, 80) == 1.0
+    assert metrics.bits_per_pixel(1000, 100 * 80) == 1.0
     with pytest.raises(ValueError, match="no pixels"):
-        metrics.bits_per_pixel(10, 0, 5)
+        metrics.bits_per_pixel(10, 0)
 
 
 # --- boxes

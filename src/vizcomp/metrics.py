@@ -151,15 +151,15 @@ def ms_ssim(a: ByteImage, b: Pictured, max_pixels: int | None = 2_000_000) -> fl
     return min(1.0, float(score))
 
 
-def bits_per_pixel(file_bytes: int, width: int, height: int) -> float:
-    """Bits of the whole file, header included, for each pixel of the image.
+def bits_per_pixel(file_bytes: float, pixels: int) -> float:
+    """Bits of whole files, headers included, for each pixel of their images.
 
     Raises:
-        ValueError: the image has no pixels.
+        ValueError: there are no pixels.
     """
-    if width < 1 or height < 1:
-        raise ValueError(f"an image of {width}x{height} has no pixels")
-    return 8.0 * file_bytes / (width * height)
+    if pixels < 1:
+        raise ValueError(f"{pixels} pixels: an image has no pixels")
+    return 8.0 * file_bytes / pixels
 
 
 def _check_pair(a: npt.NDArray[Any], b: Pictured) -> None:

@@ -35,6 +35,7 @@ from vizcomp.errors import VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.find import find_model
 from vizcomp.neural.models import saved_fingerprint
@@ -236,7 +237,7 @@ def _write_png(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
         item.record,
         output=item.write(data, settings),
         output_bytes=len(data),
-        bpp=8 * len(item.data) / item.record.pixels,
+        bpp=bits_per_pixel(len(item.data), item.record.pixels),
     )
     if stored.complete:
         return record

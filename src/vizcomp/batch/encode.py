@@ -33,6 +33,7 @@ from vizcomp.batch.settings import EncodeSettings, deciding_settings
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.store import AnyPath
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load, to_srgb
@@ -244,7 +245,7 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
         output=item.write(item.data, settings),
         output_bytes=size,
         iterations=iterations,
-        bpp=8 * size / item.record.pixels,
+        bpp=bits_per_pixel(size, item.record.pixels),
         verified=None if verdict is None else verdict.verified,
         verify_score=None if verdict is None else verdict.verdict.score,
         verify_trials=0 if verdict is None else verdict.trials,

@@ -22,6 +22,7 @@ from vizcomp.files.names import OutputNames, is_folder
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vision import verify as vision_verify
 from vizcomp.vzc import image as vzc
@@ -240,7 +241,7 @@ def codec_totals(
         pixels=pixels,
         source_bytes=source,
         output_bytes=output,
-        bpp=8 * (output if vzc_is_output else source) / pixels if pixels else None,
+        bpp=bits_per_pixel(output if vzc_is_output else source, pixels) if pixels else None,
         seconds=seconds,
         images_per_second=coded / seconds if seconds > 0 else 0.0,
     )

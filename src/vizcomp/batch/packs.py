@@ -23,6 +23,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.read import FileState, file_state, map_file
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import BATCH
 from vizcomp.neural.packs import VzcPack
 from vizcomp.photos.encode import encode_png
@@ -292,7 +293,7 @@ def pack_record(plan: PackPlan, parts: Sequence[PackPart], settings: DecodeSetti
         source_bytes=source,
         output_bytes=sum(p.output_bytes for p in parts),
         iterations=next(iter(iterations)) if len(iterations) == 1 else 0,
-        bpp=8 * source / pixels if pixels and done == plan.count else None,
+        bpp=bits_per_pixel(source, pixels) if pixels and done == plan.count else None,
         seconds=sum(p.seconds for p in parts),
         notices=() if plan.count else ("the pack holds no images",),
     )

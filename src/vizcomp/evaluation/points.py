@@ -14,6 +14,7 @@ from vizcomp.evaluation.bd_rate import bd_rate
 from vizcomp.evaluation.data import EvalData
 from vizcomp.evaluation.results import EvalPoint
 from vizcomp.evaluation.tasks import ImageResult
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.vision.answers import Answer, Classes, is_empty
 from vizcomp.vision.boxes import box_score
 from vizcomp.vision.system import System
@@ -96,7 +97,7 @@ def summed_point(
         failed=one.failed,
         bytes_per_image=size / count,
         payload_bytes_per_image=sum(r.payload for r in rows) / count,
-        bpp=8 * size / pixels,
+        bpp=bits_per_pixel(size, pixels),
         accuracy=accuracy,
         agreement=agreement,
         top5=top5,

@@ -12,6 +12,7 @@ from typing import Any
 from vizcomp.errors import FormatError, ModelError
 from vizcomp.files.place import printable
 from vizcomp.files.read import map_file
+from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.models import MODELS, saved_fingerprint
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
@@ -155,7 +156,9 @@ def _of_image(name: str, data: Data, header: vzc.Header, models: Sequence[Path])
             check = "damaged"
             problems.append(f"the checksum of iteration {number} does not match")
         before = stored
-        iterations.append(Iteration(payload_bytes=length, bytes=end - start, total_bytes=end, bpp=8 * end / pixels, check=check))
+        iterations.append(
+            Iteration(payload_bytes=length, bytes=end - start, total_bytes=end, bpp=bits_per_pixel(end, pixels), check=check)
+        )
     if len(data) < header.file_bytes:
         whole = sum(each.check != "missing" for each in iterations)
         problems.append(f"cut off: {whole} of {header.iterations} iterations, {header.file_bytes - len(data)} bytes are missing")
@@ -174,7 +177,7 @@ def _of_image(name: str, data: Data, header: vzc.Header, models: Sequence[Path])
         file_bytes=len(data),
         expected_bytes=header.file_bytes,
         overhead_bytes=header.overhead,
-        bpp=8 * header.file_bytes / pixels,
+        bpp=bits_per_pixel(header.file_bytes, pixels),
         iterations=tuple(iterations),
         problems=tuple(problems),
     )
@@ -221,7 +224,7 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
         file_bytes=size,
         payload_bytes=payload,
         bytes_per_image=size / len(reader) if len(reader) else None,
-        bpp=8 * size / pixels if whole else None,
+        bpp=bits_per_pixel(size, pixels) if whole else None,
         problems=tuple(problems),
     )
 

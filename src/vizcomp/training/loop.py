@@ -15,6 +15,7 @@ that is not finite ends all of them in the same step. Only the first process wri
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import math
@@ -63,7 +64,7 @@ def stage_of(stages: Sequence[Stage], step: int) -> tuple[int, int]:
     raise IndexError("the run has fewer steps")
 
 
-class Task:
+class Task(abc.ABC):
     """One kind of training; subclasses are made of settings and processes.
 
     Attributes:
@@ -84,26 +85,27 @@ class Task:
     average: Any
     optimiser: torch.optim.Optimizer
 
+    @abc.abstractmethod
     def __init__(self, settings: Any, processes: Processes) -> None:
         """Reads the data and builds the network.
 
         Raises:
             SettingsError, TrainingError, InputError: settings or data cannot be used.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         """Step `index` of the run: one update of the weights. Draws from torch's global generator only.
 
         Returns:
             figures, to be averaged over an epoch.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def validate(self) -> Mapping[str, float]:
         """Figures on the validation part, at an epoch's end."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         """Writes model.safetensors and model.json.
 
@@ -113,7 +115,6 @@ class Task:
         Returns:
             figures of the exported model on the validation part.
         """
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values to resume from."""

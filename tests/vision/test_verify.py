@@ -530,6 +530,7 @@ def test_the_system_guide_spends_where_the_system_looks(run: Run, tmp_path: Path
         (["djpeg", "in", "-o", "out", "--verify", "contrast", "--target-size", "9kB"], "contradict"),
         (["djpeg", "in", "-o", "out", "--verify", "gone.onnx"], "gone.onnx is not there"),
         (["encode", "in", "-o", "set.vzc", "--pack", "--verify", "contrast"], "cannot go together"),
+        (["encode", "in", "-o", "out", "--verify", "contrast", "--verify", "coarse"], "encode asks one system"),
         (["encode", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
     ],
 )

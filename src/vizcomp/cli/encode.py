@@ -58,7 +58,7 @@ def encode(
         ),
     ] = None,
     verify: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--verify",
             metavar="SYSTEM",
@@ -66,7 +66,7 @@ def encode(
             "text, inception, torchvision:NAME, PATH.onnx.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -94,6 +94,9 @@ def encode(
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
+    if verify and len(set(verify)) > 1:
+        raise SettingsError("encode asks one system", "give --verify once; djpeg takes several")
+    system = verify[0] if verify else ""
     settings = EncodeSettings(
         model=model,
         iterations=iterations,
@@ -103,14 +106,14 @@ def encode(
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
-        verify=verify,
+        verify=system,
         tolerance=tolerance,
         offline=offline,
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
-    voice.readings([verify] if verify else [], offline=offline)
+    voice.readings([system] if system else [], offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
             run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
@@ -119,5 +122,5 @@ def encode(
     if json:
         print_codec_report("vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)
-    voice.verified(verify, run.records)
+    voice.verified(system, run.records)
     raise typer.Exit(run.exit_code)

@@ -165,7 +165,10 @@ class Voice:
                 f"{equal['psnr']:.1f} dB, {equal['ms_ssim']:.4f}",
                 f"{equal['jpeg_psnr']:.1f} dB, {equal['jpeg_ms_ssim']:.4f}",
             )
-            table.add_row("at equal bytes", f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photos)")
+            table.add_row(
+                "at equal bytes",
+                f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photo{'' if equal['photos'] == 1 else 's'})",
+            )
         table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
         if report:
             table.add_row("report", report)

@@ -20,7 +20,7 @@ from vizcomp.files.store import AnyPath, StorePath, is_url, parse_place, walk
 EXTENSIONS: frozenset[str] = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".heic", ".heif", ".hif"),
-        *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
     }
 )
 """Lower-case suffixes that count as photos when a folder is walked."""
@@ -32,7 +32,7 @@ SYSTEM_FOLDERS = frozenset(
 
 OnProblem = Callable[[InputError], None]
 
-READABLE = "readable are JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF and PPM"
+READABLE = "readable are JPEG, PNG, WebP, AVIF, JPEG XL, HEIC, TIFF, BMP, GIF and PPM"
 
 
 @dataclasses.dataclass(frozen=True)

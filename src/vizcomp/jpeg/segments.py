@@ -23,6 +23,7 @@ _ISO_GAIN_MAP, _LONG_XMP = b"urn:iso:std:iso:ts:21496", b"http://ns.adobe.com/xm
 
 BROKEN_HINT = "the file is damaged; get it again from its source"
 
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 _ORIENTATION = 0x0112
 _GAIN_MAP = re.compile(rb"hdr-?gain-?map|hdrgm:|GainMap", re.IGNORECASE)
 _VIDEO = re.compile(rb"""(?:MotionPhoto|MicroVideo)\s*(?:=\s*["']|>)\s*1|video/(?:mp4|quicktime)""")
@@ -270,6 +271,27 @@ def exif_orientation(tiff: bytes) -> int:
     """
     entry = _orientation_entry(tiff)
     return entry[2] if entry else 1
+
+
+def upright_exif(exif: bytes | None) -> bytes | None:
+    """An EXIF block, with or without its header, that says of its orientation that it is upright, if it says anything."""
+    head = EXIF if exif is not None and exif.startswith(EXIF) else b""
+    tiff = (exif or b"")[len(head) :]
+    entry = _orientation_entry(tiff)
+    if entry is None:
+        return exif
+    order, at, _ = entry
+    return head + tiff[:at] + struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0) + tiff[at + 12 :]
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """An XMP packet whose orientation, where it has one (XMP part 2, tiff:Orientation), is upright."""
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def promises_more(xmp: bytes) -> bool:
+    """Whether an XMP packet speaks of a gain map or a video beside the picture."""
+    return _promises(APP1, XMP + xmp)
 
 
 def has_more_than_orientation(exif: bytes | None) -> bool:

@@ -13,15 +13,21 @@ from vizcomp.errors import UnsupportedError
 from vizcomp.photos.decoders import Pixels, quiet_pillow
 
 _STRIP_PIXELS = 1 << 18
+FLATTENED = "transparency flattened on white"
+"""The notice of it."""
 
 
 def to_eight_bit(
     image: Image.Image, data: bytes, name: str, kind: str, icc: bytes | None, notices: list[str]
-) -> tuple[Pixels, bytes | None]:
-    """Pixels as uint8 RGB or grey, and the ICC profile if it still describes them; adds to `notices`."""
+) -> tuple[Pixels, bytes | None, Pixels | None]:
+    """Pixels as uint8 RGB or grey, the ICC profile if it still describes them, and the opacity; adds to `notices`.
+
+    The opacity is uint8 (H, W), None where all is opaque; the pixels are flattened on white.
+    """
     mode = image.mode
+    alpha: Pixels | None = None
     if kind == "PNG" and mode in ("1", "L", "RGB") and "transparency" in image.info:
-        pixels = _one_colour_clear(image, data, notices)
+        pixels, alpha = _one_colour_clear(image, data, notices)
     elif mode in ("L", "RGB") and "transparency" not in image.info:
         if sample_bits(image, data, kind) == 16:
             notices.append("16 bits a sample reduced to 8")
@@ -36,13 +42,14 @@ def to_eight_bit(
         clear = image.info.get("transparency")
         if isinstance(clear, int) and (values == clear).any():
             pixels[values == clear] = 255
-            notices.append("transparency flattened on white")
+            alpha = np.where(values == clear, 0, 255).astype(np.uint8)
+            notices.append(FLATTENED)
     elif mode in ("I", "F"):
         pixels = wide_grey(image, data, name, kind, notices)
     elif mode == "1":
         pixels = as_array(image.convert("L"))
     elif mode == "CMYK":
-        return as_array(_from_cmyk(image, icc, notices)), None
+        return as_array(_from_cmyk(image, icc, notices)), None, None
     elif mode in ("LAB", "YCbCr", "HSV"):
         pixels, icc = as_array(image.convert("RGB")), None
         if mode == "LAB":
@@ -51,15 +58,16 @@ def to_eight_bit(
         if mode in ("LA", "RGBA") and sample_bits(image, data, kind) == 16:
             notices.append("16 bits a sample reduced to 8")
         with quiet_pillow():
-            pixels = as_array(_flattened(image, notices))
+            flat, alpha = _flattened(image, notices)
+            pixels = as_array(flat)
     if icc is not None and icc[16:20] != (b"GRAY" if pixels.ndim == 2 else b"RGB "):
         notices.append("ICC profile left out: it does not fit the colours")
         icc = None
-    return pixels, icc
+    return pixels, icc, alpha
 
 
-def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> Pixels:
-    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey.
+def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> tuple[Pixels, Pixels | None]:
+    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey; and the opacity.
 
     The chunk has the file's own depth, while Pillow's pixels have 8 bits.
     """
@@ -75,10 +83,11 @@ def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> Pi
             where &= (_low_bytes(data) == low).all(-1)
     else:
         where = pixels == (255 if bits == 1 and clear else clear * 255 // ((1 << bits) - 1))
-    if where.any():
-        pixels[where] = 255
-        notices.append("transparency flattened on white")
-    return pixels
+    if not where.any():
+        return pixels, None
+    pixels[where] = 255
+    notices.append(FLATTENED)
+    return pixels, np.where(where, 0, 255).astype(np.uint8)
 
 
 def _low_bytes(data: bytes) -> Pixels:
@@ -89,23 +98,23 @@ def _low_bytes(data: bytes) -> Pixels:
         return np.asarray(image)
 
 
-def _flattened(image: Image.Image, notices: list[str]) -> Image.Image:
-    """Without palette and transparency, on white: mode L or RGB."""
+def _flattened(image: Image.Image, notices: list[str]) -> tuple[Image.Image, Pixels | None]:
+    """Without palette and transparency, on white: mode L or RGB; and the opacity, None where all is opaque."""
     grey = image.mode in ("L", "LA", "La", "1")
     if image.mode in ("RGBa", "La"):  # colours multiplied by their alpha already
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     elif image.mode in ("PA",) or "transparency" in image.info:
         image = image.convert("LA" if grey else "RGBA")
     if image.mode not in ("RGBA", "LA"):
-        return image.convert("L" if grey else "RGB")
+        return image.convert("L" if grey else "RGB"), None
     alpha = image.getchannel("A")
     opaque = image.convert("L" if grey else "RGB")
     if alpha.getextrema() == (255, 255):
-        return opaque
-    notices.append("transparency flattened on white")
+        return opaque, None
+    notices.append(FLATTENED)
     white = Image.new(opaque.mode, image.size, "white")
     white.paste(opaque, mask=alpha)
-    return white
+    return white, np.array(alpha)
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None, notices: list[str]) -> Image.Image:

@@ -66,6 +66,8 @@ def recognise(head: bytes, name: str) -> str:
             return "AVIF"
         if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}:
             return "HEIF"
+    if head.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return "JXL"
     if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
         return "TIFF"
     if head.startswith((b"GIF87a", b"GIF89a")):
@@ -83,8 +85,6 @@ def recognise(head: bytes, name: str) -> str:
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF"),
     (b"%!PS", "a PostScript file"),
-    (b"\xff\x0a", "a JPEG XL image"),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
     (b"8BPS", "a Photoshop file"),
@@ -163,7 +163,7 @@ def _is_cut(kind: str, data: bytes) -> bool:
         return not data.rstrip(b"\x00").endswith(b";")
     if kind == "BMP":
         return len(data) < max(26, int.from_bytes(data[2:6], "little"))
-    if kind in ("AVIF", "HEIF"):
+    if kind in ("AVIF", "HEIF") or (kind == "JXL" and data[:1] == b"\0"):
         position = 0
         while position + 8 <= len(data):
             size = int.from_bytes(data[position : position + 4], "big")
@@ -199,6 +199,8 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
     kind = recognise(data[:HEAD_BYTES], name)
     if kind == "WEBP":  # its decoder takes memory for the whole picture as soon as it is opened
         _check_size(_webp_size(data), name, max_pixels)
+    if kind == "JXL":  # its plugin decodes as it opens
+        _check_size(jxl_size(data), name, max_pixels)
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:  # what follows the picture may hold some by chance
         _check_scans(data, name)
     with pillow_errors(name, kind, data):
@@ -206,6 +208,10 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
             opener = _heif_opener()
             with quiet_pillow():
                 image: Image.Image = opener(io.BytesIO(data))
+        elif kind == "JXL":
+            opener = load_jxl()
+            with quiet_pillow():
+                image = opener(io.BytesIO(data))
         else:
             importlib.import_module(f"PIL.{_PLUGINS[kind]}")
             with quiet_pillow():
@@ -223,6 +229,20 @@ def _heif_opener() -> Callable[[io.BytesIO], Image.Image]:
     except ImportError as exc:
         raise MissingExtraError("pillow-heif (HEIC photos)", "heif") from exc
     return HeifImageFile  # type: ignore[no-any-return]
+
+
+def load_jxl() -> Callable[[io.BytesIO], Image.Image]:
+    """What opens a JPEG XL; Pillow writes them too after this call.
+
+    Raises:
+        MissingExtraError: its package is not installed.
+    """
+    try:
+        from pillow_jxl import JpegXLImagePlugin
+    except ImportError as exc:
+        raise MissingExtraError("pillow-jxl-plugin (JPEG XL)", "jxl") from exc
+    JpegXLImagePlugin.DECODE_THREADS = 0  # workers share the cores
+    return JpegXLImagePlugin.JXLImageFile  # type: ignore[no-any-return]
 
 
 def _check_scans(data: bytes, name: str) -> None:
@@ -253,6 +273,51 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8 ":
         return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     return None
+
+
+_JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+def jxl_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the header of a JPEG XL (ISO/IEC 18181-1, SizeHeader); None where there is none."""
+    stream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
+    if len(stream) < 12:
+        return None
+    bits, place = int.from_bytes(stream[2:12], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        place += count
+        return bits >> (place - count) & ((1 << count) - 1)
+
+    small = take(1)
+
+    def side() -> int:
+        return (take(5) + 1) * 8 if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height = side()
+    ratio = take(3)
+    if not ratio:
+        return side(), height
+    across, down = _JXL_RATIOS[ratio - 1]
+    return height * across // down, height
+
+
+def _jxl_codestream(data: bytes) -> bytes:
+    """The beginning of the codestream in a container (ISO/IEC 18181-2): the first jxlc box, or the first jxlp after its index."""
+    at = 0
+    while at + 8 <= len(data):
+        size, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        kind = data[at + 4 : at + 8]
+        if kind in (b"jxlc", b"jxlp"):
+            start = at + head + (4 if kind == b"jxlp" else 0)
+            return data[start : start + 16]
+        if size < head:
+            break
+        at += size
+    return b""
 
 
 def decode_image(image: Image.Image, data: bytes, name: str, kind: str) -> None:

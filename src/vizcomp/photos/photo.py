@@ -14,7 +14,7 @@ from PIL import Image
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
-from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
+from vizcomp.jpeg.segments import EXIF, companions, exif_orientation, upright_exif
 from vizcomp.photos.chunks import without_idle_chunks
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
@@ -43,10 +43,11 @@ class Photo:
         icc: ICC profile that describes `pixels`, or None (then sRGB).
         exif: Exif block as in a JPEG APP1 segment, from `Exif\\0\\0` on, or None.
         xmp: XMP packet without any header, or None.
-        format: "JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF" or "PPM".
+        format: "JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL", "TIFF", "BMP", "GIF" or "PPM".
         source_bytes: size of the file.
         jpeg: the file's own bytes where it is a JPEG, else None.
         dpi: horizontal and vertical resolution, or None.
+        alpha: opacity, uint8 (H, W), 255 = opaque; None where all is.
         notices: what a user should know about how the photo was read.
     """
 
@@ -60,6 +61,7 @@ class Photo:
     jpeg: bytes | None
     dpi: tuple[float, float] | None = None
     notices: tuple[str, ...] = ()
+    alpha: Pixels | None = None
 
 
 def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -97,7 +99,10 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
             info = dict(image.info)
             exif = exif_of(image, info, kind, notices)
             icc = info.get("icc_profile")
-            pixels, icc = to_eight_bit(image, data, name, kind, icc if isinstance(icc, bytes) and icc else None, notices)
+            icc = icc if isinstance(icc, bytes) and icc else None
+            pixels, icc, alpha = to_eight_bit(image, data, name, kind, icc, notices)
+            if kind == "JXL" and not getattr(image, "jpeg", False):
+                exif = upright_exif(exif)  # its own orientation, which the decoder has obeyed, overrules that of EXIF
     xmp = info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "replace")
@@ -112,6 +117,7 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
         jpeg=data if kind == "JPEG" else None,
         dpi=dots_per_inch(info.get("dpi")),
         notices=tuple(notices),
+        alpha=alpha,
     )
 
 

@@ -1,0 +1,65 @@
+"""A guide for encoders that know of none: what is of little importance is blurred before it is coded.
+
+    importance of blocks ── sigma of each block ── bilinear ── a weight for each pixel and level ──┐
+    pixels ── some Gaussian blurs, each wider than the last ────────────────────────────────────────┴── blended
+
+Every transform coder spends few bits on a smooth block, and any decoder shows the result. The blur is in the
+picture's own gamma space, as the encoder's rounding is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from vizcomp.djpeg.guide import BLOCK
+from vizcomp.photos.decoders import Pixels
+
+Array = npt.NDArray[np.float32]
+
+LEVELS = (0.25, 0.5, 1.0)
+"""Blurs that are really made, as shares of the widest; between two of them their mixture is taken."""
+LEAST_SIGMA = 0.15  # of the widest blur, in pixels: what is below changes nothing that a quantiser would keep
+
+
+def prefiltered(pixels: Pixels, importance: Array, most: float) -> Pixels:
+    """Blur a picture where it is of little importance.
+
+    Args:
+        pixels: uint8 (H, W, 3) or (H, W).
+        importance: float32 (R, C) in 0..1, one value for each 8x8 block of `pixels`; 1: as it is, 0: the widest blur.
+        most: standard deviation of the widest Gaussian, in pixels.
+
+    Returns:
+        uint8, the shape of `pixels`; `pixels` itself where nothing is blurred.
+    """
+    cheap = 1 - np.asarray(importance, np.float32)
+    if most < LEAST_SIGMA or not (cheap > 0).any():
+        return pixels
+    source = Image.fromarray(np.ascontiguousarray(pixels))
+    share = _on_pixels(cheap, source.size)
+    result, low = source, 0.0
+    for level in LEVELS:
+        # piecewise linear: where the share passes this level its blur replaces all narrower ones
+        weight = share.point(_ramp(low, level), "L")
+        if weight.getextrema()[1] == 0:  # no block is so cheap
+            break
+        blur = source.filter(ImageFilter.GaussianBlur(most * level))
+        result = Image.composite(blur, result, weight)
+        low = level
+    return np.asarray(result)
+
+
+def _on_pixels(cheap: Array, size: tuple[int, int]) -> Image.Image:
+    """Values of blocks on pixels, bilinear between the centres of blocks: mode L, 255 = 1."""
+    levels = Image.fromarray(np.rint(cheap.clip(0, 1) * 255).astype(np.uint8))
+    width, height = size
+    box = (0, 0, width / BLOCK, height / BLOCK)  # the last blocks may be partly outside
+    return levels.resize(size, Image.Resampling.BILINEAR, box=box)
+
+
+def _ramp(low: float, high: float) -> list[int]:
+    """A table for 0..255: 0 up to `low`, 255 from `high` on, straight between; both in 0..1."""
+    share = (np.arange(256) / 255 - low) / (high - low)
+    return [int(value) for value in np.rint(share.clip(0, 1) * 255)]

@@ -34,7 +34,7 @@ from photo_codecs import network_depth, parse_spec, text_importance
 from PIL import Image
 from textdet import TextSystem, default_cache
 
-from vizcomp.djpeg.compress import Prepared
+from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.photos.photo import load
@@ -56,10 +56,11 @@ def made(path: Path, pixels: Pixels, spec: str) -> bytes:
     if kind == "jpeg":
         return _saved(pixels, "JPEG", quality=int(quality), optimize=True, progressive=True, subsampling="4:2:0")
     if kind == "djpeg":
-        return _prepared(path, tuple(sorted(values.items()))).at(quality)
+        return min((one.at(quality) for one in _prepared(path, tuple(sorted(values.items())))), key=len)
     guide, sigma = values.pop("guide", "uniform"), float(values.pop("sigma", "0"))
     if guide != "uniform":
-        pixels = prefiltered(pixels, _prepared(path, (("guide", guide),)).importance, sigma)
+        importance = _prepared(path, (("guide", guide),))[0].importance
+        pixels = prefiltered(pixels, (1 - importance) * np.float32(sigma))
     options: dict[str, Any] = dict(SPEED[kind])
     advanced = {}
     for key, value in values.items():
@@ -85,11 +86,11 @@ def _saved(pixels: Pixels, kind: str, **options: Any) -> bytes:
 
 
 @functools.lru_cache(maxsize=8)
-def _prepared(path: Path, values: tuple[tuple[str, str], ...]) -> Any:
+def _prepared(path: Path, values: tuple[tuple[str, str], ...]) -> list[Ready]:
     settings = DjpegSettings(**{key: float(value) if key == "strength" else value for key, value in values})  # type: ignore[arg-type]
     depth = network_depth(path) if "depth" in settings.guides else None
     looked = {name: text_importance(path) for name in settings.guides if name == "system:text"}
-    return Prepared(load(path), settings, depth=depth, looked=looked)
+    return prepare(load(path), settings, depth=depth, looked=looked)
 
 
 @functools.cache
@@ -112,11 +113,10 @@ def look(kind: str, path: Path, specs: Sequence[str], systems: Sequence[str]) ->
             answer = _answer(name, result)
             figures = {name: counts(truths[name][:2], answer[:2]) if name == "text" else counts(truths[name], answer)}
             if name == "text":
-                figures["words"] = _words(truths[name], answer)
+                figures["words"] = words_kept(truths[name], answer)
             for each, (kept, all_of) in figures.items():
-                rows.append(
-                    {"photo": path.name, "set": kind, "codec": spec, "system": each, "bytes": len(data), "kept": kept, "of": all_of}
-                )
+                row = {"photo": path.name, "set": kind, "codec": spec, "system": each}
+                rows.append(row | {"bytes": len(data), "kept": kept, "of": all_of})
     return rows
 
 
@@ -127,7 +127,7 @@ def _answer(name: str, pixels: Pixels) -> Any:
     return answer.boxes, None, answer.texts
 
 
-def _words(truth: Any, answer: Any) -> tuple[int, int]:
+def words_kept(truth: Any, answer: Any) -> tuple[int, int]:
     pairs = match_boxes(truth[0], answer[0])
     kept = sum(1 for i, j, _ in pairs if truth[2][i] and truth[2][i].casefold() == answer[2][j].casefold())
     return kept, sum(1 for text in truth[2] if text)
@@ -169,7 +169,7 @@ def table(rows: list[dict[str, Any]], reference: str) -> str:
 
 def curve(found: Cells, name: str, prefix: str) -> tuple[list[float], list[float], list[float]]:
     """Qualities, bytes and scores of the codecs "PREFIX" with ",q=..." or ":q=...", by quality, on the photos that all share."""
-    mine = {_quality(codec): cell for (system_name, codec), cell in found.items() if system_name == name and _family(codec) == prefix}
+    mine = {_quality(codec): cell for (asked, codec), cell in found.items() if asked == name and _family(codec) == prefix}
     if not mine:
         return [], [], []
     shared = sorted(set.intersection(*(set(cell) for cell in mine.values())))
@@ -232,7 +232,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="photos of each set")
     parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
     parser.add_argument("--json", type=Path, help="rows, kept and added to")
-    parser.add_argument("--from", dest="made", type=Path, action="append", default=[], help="figures of rows that are there already")
+    parser.add_argument("--from", dest="made", type=Path, action="append", default=[], help="rows that are there already")
     parser.add_argument("--reference", default="jpeg:q=50", help="codec of the differences (default %(default)s)")
     parser.add_argument("--calibrate", metavar="FAMILY", help="codecs whose quality is sought; --reference names a family then")
     parser.add_argument("--equal-answers", metavar="FAMILY", help="codecs compared with --reference, a family, at their scores")

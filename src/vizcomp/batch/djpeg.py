@@ -22,8 +22,9 @@ from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.rivals import SAMPLE
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.single import finish, measured
+from vizcomp.batch.single import Finished, finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
+from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError
 from vizcomp.files.find import InputFile
@@ -78,7 +79,8 @@ def run_djpeg(
     """
     identities = check_guides(settings, batch)
     files = check_maps(files, settings, batch)
-    names = OutputNames(output, ".jpg")
+    check_formats(settings)
+    names = OutputNames(output, settings.suffix)
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
@@ -124,14 +126,15 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     file, target = item.file, item.target
     assert target is not None
     replace = batch.overwrite or batch.dry_run or item.replace
-    if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
-        return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
+    for place in _possible(target, settings):
+        if (skipped := reason_to_skip(place, file, replace=replace)) is not None:
+            return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask)
     if made.suffix:
-        target = _under_own_suffix(target, file.path)
+        target = _with_suffix(target, settings.suffix, made)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
             return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
     record = measured(photo, made, file, batch, sampled=task.sampled)
@@ -142,10 +145,21 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     return dataclasses.replace(record, output=printable(target))
 
 
-def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
-    """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
-    base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
-    return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
+def _possible(target: AnyPath, settings: DjpegSettings) -> list[AnyPath]:
+    """Where the output of an input may be, before its format is chosen."""
+    if settings.format != "auto":
+        return [target]
+    base = target.name.removesuffix(settings.suffix)
+    return [target, *(target.with_name(f"{base}.{name}") for name in settings.formats if name != "jpeg")]
+
+
+def _with_suffix(target: AnyPath, asked: str, made: Finished) -> AnyPath:
+    """Where a file of another kind than was asked for goes.
+
+    Kept as it is, "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg".
+    """
+    base = target.name.removesuffix(asked)
+    return target.with_name(base if made.kept and base.lower().endswith(made.suffix) else base + made.suffix)
 
 
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
@@ -161,8 +175,9 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
             result = load_bytes(data, record.input, max_pixels=batch.max_pixels)
         except (VizcompError, OSError):
             continue  # gone or changed since it was compressed: the report does without its picture
-        # small enough: the very file is shown
-        same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
+        # the very file is shown where it can be
+        small_enough = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE
+        same = small_enough and result.orientation == 1 and result.format == "JPEG"
         small.append(data if same else _small(result))
         del result
         coloured = None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)

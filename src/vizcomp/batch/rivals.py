@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from vizcomp import metrics
+from vizcomp.photos.decoders import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, jpeg_pixels
+from vizcomp.photos.frame import rgb, upright
+from vizcomp.photos.photo import JpegPixels, Photo, jpeg_pixels, load_bytes
 
 SAMPLE = 50
 """Photos of a run, the first of them, on which plain JPEG is also decoded and searched at our bytes."""
@@ -20,12 +21,21 @@ def optimised_jpeg(photo: Photo, quality: int) -> bytes:
     return encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
 
 
-def likeness(photo: Photo, jpeg: bytes) -> tuple[float | None, float]:
-    """PSNR, None where no pixel differs, and MS-SSIM of a JPEG against its photo."""
-    with jpeg_pixels(jpeg) as shown:
-        original = photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation)
-        decibel = metrics.psnr(original, shown)
-        return (decibel if np.isfinite(decibel) else None), metrics.ms_ssim(original, shown)
+def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
+    """PSNR, None where no pixel differs, and MS-SSIM of a file against its photo; opacity flattened on white."""
+    if not data.startswith(b"\xff\xd8"):
+        result = load_bytes(data, "the result", max_pixels=photo.pixels.size)
+        original, pixels = upright(photo.pixels, photo.orientation), upright(result.pixels, result.orientation)
+        if original.ndim != pixels.ndim:  # some formats know no grey
+            original, pixels = rgb(original), rgb(pixels)
+        return _likeness(original, pixels)
+    with jpeg_pixels(data) as shown:
+        return _likeness(photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation), shown)
+
+
+def _likeness(original: Pixels, shown: Pixels | JpegPixels) -> tuple[float | None, float]:
+    decibel = metrics.psnr(original, shown)
+    return (decibel if np.isfinite(decibel) else None), metrics.ms_ssim(original, shown)
 
 
 def against_plain(photo: Photo, quality: float, size: int | None) -> dict[str, Any]:

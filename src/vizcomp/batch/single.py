@@ -6,7 +6,7 @@ Files, members of shards and the photos of `vizcomp.compress` all come through h
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,15 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.verdicts import Found, Panel, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.compress import LARGE, Prepared, finished
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
+from vizcomp.djpeg.readers import readable
+from vizcomp.djpeg.settings import FORMATS, DjpegSettings
 from vizcomp.errors import FormatError
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
 from vizcomp.jpeg.write import write_jpeg
+from vizcomp.photos.colour import FLATTENED
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.weights.sessions import return_memory
@@ -38,7 +40,9 @@ class Finished:
     Attributes:
         data: its bytes.
         kept: the source's own bytes, perhaps with less metadata.
-        suffix: that of the source's kind, such as ".png", where it was kept and is no JPEG; else "".
+        suffix: of its name, where it is not the one that the settings ask for: that of the source's kind, such as ".png", where
+            it was kept, or that of the format that "auto" took; else "".
+        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was asked for is kept.
         found: what was made, also where it was not taken, and the verdict on it.
         notices: what a user should know, that of the reading included.
     """
@@ -48,6 +52,7 @@ class Finished:
     suffix: str
     found: Found
     notices: tuple[str, ...]
+    format: str = "jpeg"
 
 
 def finish(
@@ -76,7 +81,10 @@ def finish(
     """
     found = _compressed(photo, file, depth, mask, settings, batch)
     made = found.made
-    notices = (*photo.notices, *made.notices)
+    read = photo.notices
+    if made.format != "jpeg" and photo.alpha is not None:  # which the file has
+        read = tuple(notice for notice in read if notice != FLATTENED)
+    notices = (*read, *made.notices)
     data = made.data
     larger = len(data) >= photo.source_bytes
     kept = larger or 1 - len(data) / photo.source_bytes < settings.min_saving
@@ -90,11 +98,15 @@ def finish(
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         kept = False
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
+    if kept and not _read_by_all(photo.format.lower(), settings.reading):
+        kept = False
+        notices = (*notices, "written although the source was to be kept: not all --readers open its format")
     if kept and photo.jpeg is None and not keep_other:
         kept = False
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
     if not kept:
-        return Finished(data, False, "", found, notices)
+        suffix = f".{made.format}".replace(".jpeg", ".jpg")
+        return Finished(data, False, "" if suffix == settings.suffix else suffix, found, notices, made.format)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
     elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
@@ -103,9 +115,13 @@ def finish(
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
         notices = (*notices, "source kept: the saving is below --min-saving")
+    own = photo.format.lower()  # of the source
+    asked = own == "jpeg" if settings.format == "auto" else own == settings.format
+    kind = own if own in settings.formats else "source"
     if photo.jpeg is None:
-        return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
-    return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
+        suffix = settings.suffix if asked else file.path.suffix.lower() or f".{own}"
+        return Finished(original(), True, "" if suffix == settings.suffix else suffix, found, notices, kind)
+    return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "" if asked else ".jpg", found, notices, kind)
 
 
 def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
@@ -129,7 +145,7 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         output_bytes=len(made.data),
         plain_jpeg_bytes=len(plain),
         **against_plain(photo, quality, len(made.data) if sampled and not made.kept else None),
-        format="source" if made.suffix else "jpeg",
+        format=made.format,
         psnr=psnr,
         ms_ssim=ms_ssim,
         quality=quality,
@@ -153,19 +169,19 @@ def _compressed(
     for name in guide_systems(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
-    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-    found = _judged(prepared, photo, file, settings, batch)
+    ready = prepare(photo, settings, depth=depth, mask=mask, looked=looked)
+    found = _judged(ready, photo, file, settings, batch)
     hints = () if mask is None else mask_hint(mask)
     return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
 
 
-def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
+def _judged(ready: Sequence[Ready], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
     if not batch.verify:
-        return Found(finished(prepared, settings))
+        return Found(finished(ready, settings))
     panel = Panel(batch.verify, displayed(photo), batch)
     if len(panel.blind) < len(batch.verify):
-        return verified(prepared, photo, panel, file.shown, batch)
-    made = finished(prepared, settings)
+        return verified(ready, photo, panel, file.shown, batch)
+    made = finished(ready, settings)
     nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
     return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
 
@@ -195,6 +211,13 @@ def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -
         "watch_score": {name: verdict.score for name, verdict in seeing.items()},
         "watch_same": {name: verdict.same for name, verdict in seeing.items()},
     }
+
+
+def _read_by_all(kind: str, readers: tuple[str, ...]) -> bool:
+    """Whether all readers open a source of a format; of those that are not written here, all but HEIF are old."""
+    if not readers or kind not in ("heif", *FORMATS):
+        return True
+    return kind != "heif" and readable(kind, readers)
 
 
 def _can_be_kept_without_metadata(photo: Photo) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg.compress import Compressed, Prepared
+from vizcomp.djpeg.compress import Compressed, Ready
 from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
@@ -26,7 +26,11 @@ RUNGS: tuple[Rung, ...] = (
     *((q, 1.0) for q in (5.0, 12.0, 20.0, 26.0, 34.0, 42.0, 52.0, 62.0, 72.0, 82.0, 86.0, 90.0)),
     *((86.0, 0.3), (95.0, 1.0), (95.0, 0.3), (100.0, 0.0)),
 )
+
 # (file size as a share of the source from which this holds, number of trials allowed)
+MOST_TRIALS = 10  # with those of other formats
+TRIALS_OF_A_THROW = 3
+OTHER_STRENGTH = 1.6  # of the guides' blur, for the second throw in one format
 TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 
 
@@ -102,33 +106,62 @@ class Panel:
         return verdicts
 
 
-def verified(prepared: Prepared, photo: Photo, panel: Panel, name: str, batch: BatchSettings) -> Found:
+def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batch: BatchSettings) -> Found:
     """The smallest file on which all systems answer the same; each verdict is on the bytes that would be written.
 
     Args:
-        prepared: the photo with its guides.
+        ready: the photo with its guides, in each format that comes into question. The first is searched; the others, and other
+            strengths, are throws at files smaller than what that found.
         panel: of the systems of `--verify`, one of which at least found something on the source.
         name: of the photo, for errors.
     """
     verdicts: dict[bytes, Mapping[str, Comparison]] = {}
 
     def judge(data: bytes) -> Comparison:
-        verdicts[data] = panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels)))
+        if data not in verdicts:
+            verdicts[data] = panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels)))
         return jointly(verdicts[data])
 
     def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
-        return prepared.mended(*rest, fine[0], surroundings(places, *panel.size))
+        return first.mended(*rest, fine[0], surroundings(places, *panel.size))
 
+    first = best_of = ready[0]
     budget = functools.partial(trials_worth, photo.source_bytes)
-    best = verify.smallest(rungs_from(batch.min_quality), lambda rung: prepared.at(*rung), judge, mend=mend, budget=budget)
+    rungs = rungs_from(batch.min_quality)
+    best = verify.smallest(rungs, lambda rung: first.at(*rung), judge, mend=mend, budget=budget)
+    trials = best.trials
+    throws = _throws(ready, best.verified)
+    for one, ladder in throws:
+        if trials >= MOST_TRIALS:
+            break
+        rungs_here = [(quality, share * strength) for quality, share in rungs for strength in (ladder,)]
+        below = len(best.data) if best.verified else photo.source_bytes
+        found, used = verify.thrown(
+            rungs_here, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
+        )
+        trials += used
+        if found is not None:
+            best, best_of = found, one
     by_system = verdicts[best.data]
     return Found(
-        Compressed(best.data, best.rung[0], prepared.importance, prepared.notices),
+        Compressed(best.data, best.rung[0], best_of.importance, best_of.notices, best_of.format),
         "verified" if best.verified else "not_reached",
         {system: verdict.score for system, verdict in by_system.items()},
-        best.trials,
+        trials,
         tuple(system for system, verdict in by_system.items() if not verdict.same),
     )
+
+
+def _at(one: Ready, rung: Rung) -> bytes:
+    return one.at(*rung)
+
+
+def _throws(ready: Sequence[Ready], verified: bool) -> list[tuple[Ready, float]]:
+    """Formats and shares of the strength to try after the first search; none for JPEG alone, which has its own mending."""
+    if not verified:  # the last resort of the formats that are left
+        return [(one, 1.0) for one in ready[1:]]
+    others = [(one, 1.0) for one in ready[1:]]
+    return others if ready[0].format == "jpeg" else [*others, (ready[0], OTHER_STRENGTH)]
 
 
 def jointly(verdicts: Mapping[str, Comparison]) -> Comparison:

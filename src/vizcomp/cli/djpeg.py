@@ -49,6 +49,23 @@ def djpeg(
             help="auto: by what the photo holds; machine: one step for all frequencies; photo: the standard's, for eyes.",
         ),
     ] = "auto",
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="jpeg|webp|avif|jxl|auto",
+            help="auto: for each photo the smallest that all readers open.",
+        ),
+    ] = "jpeg",
+    readers: Annotated[
+        str,
+        typer.Option(
+            "--readers",
+            metavar="LIST",
+            help="Who must open the results: pillow, opencv, torchvision, tensorflow, dali, browser, joined by commas.",
+            show_default="pillow,opencv,browser for --format auto",
+        ),
+    ] = "",
     depth_model: DepthModel = "compact",
     depth_maps: Annotated[
         Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem.")
@@ -127,7 +144,7 @@ def djpeg(
 ) -> None:
     """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
 
-    Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
+    Writes NAME.jpg for each photo (or .webp, .avif, .jxl as --format says), and report.html, report.json and report.csv.
     """
     from vizcomp._version import __version__
     from vizcomp.batch.djpeg import gallery, run_djpeg
@@ -143,17 +160,21 @@ def djpeg(
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
-    settings = DjpegSettings(
-        quality=quality,
-        strength=strength,
-        guide=guide,
-        table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
-        target_size=parse_size(target_size) if target_size else None,
-        min_saving=parse_fraction(min_saving),
-        metadata=metadata,  # type: ignore[arg-type]
+    settings = (
+        policy_settings(context, policy, voice)
+        if policy
+        else DjpegSettings(
+            quality=quality,
+            strength=strength,
+            guide=guide,
+            table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
+            target_size=parse_size(target_size) if target_size else None,
+            min_saving=parse_fraction(min_saving),
+            metadata=metadata,  # type: ignore[arg-type]
+            format=format,  # type: ignore[arg-type]
+            readers=readers,
+        )
     )
-    if policy:
-        settings = policy_settings(context, policy, voice)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),

@@ -1,4 +1,4 @@
-"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens.
+"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens, or to a file of another format (`formats`).
 
     source ── DCT coefficients (a JPEG's own, or of the pixels) ──┐
     depth, detail, mask ── importance for each 8x8 block ─────────┼── rounding and rate decisions ── progressive JPEG
@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder
+from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.readers import only_plain_webp
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
-from vizcomp.errors import InputError
+from vizcomp.errors import InputError, MissingExtraError, SettingsError, UnsupportedError
+from vizcomp.photos.formats import check_writable
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo
 from vizcomp.weights.sessions import return_memory
@@ -46,12 +49,43 @@ class Compressed:
         quality: the quality that was used: the asked one, or the one that met the target size.
         importance: float32 (R, C), one value for each luma block in the file's own frame.
         notices: what a user should know.
+        format: of the file: "jpeg", "webp", "avif" or "jxl".
     """
 
     data: bytes
     quality: float
     importance: Array
     notices: tuple[str, ...] = ()
+    format: str = "jpeg"
+
+
+class Ready(Protocol):
+    """A photo and its guides, ready to be coded in one format at several qualities.
+
+    Attributes:
+        format: by name.
+        importance: float32 (R, C), one value for each block.
+        notices: what a user should know.
+    """
+
+    @property
+    def format(self) -> str: ...
+    @property
+    def importance(self) -> Array: ...
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+
+    def at(self, quality: float, share: float = 1.0) -> bytes:
+        """The file at a quality, the guides' say `share` (0..1) of what the strength gives them."""
+        ...
+
+    def mended(self, quality: float, share: float, fine: float, places: Array) -> bytes:
+        """The same, with some places kept better; as `Prepared.mended`."""
+        ...
+
+    def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
+        """The best file of at most `target` bytes, its quality, and notices."""
+        ...
 
 
 def compress(
@@ -74,18 +108,78 @@ def compress(
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
+        UnsupportedError: the format cannot hold the photo.
+        MissingExtraError, SettingsError: the library that writes the format is not there.
     """
-    return finished(Prepared(photo, settings, depth=depth, mask=mask, looked=looked), settings)
+    return finished(prepare(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 
-def finished(prepared: Prepared, settings: DjpegSettings) -> Compressed:
-    """The file that the settings ask for; errors as in `compress`."""
-    encoder, source, importance = prepared.encoder, prepared.source, prepared.importance
+def finished(ready: Sequence[Ready], settings: DjpegSettings) -> Compressed:
+    """The file that the settings ask for, of several formats the smallest; errors as in `compress`.
+
+    At a target size all are as large, and the one of the highest quality is taken.
+    """
+    made: list[Compressed] = []
+    error: InputError | None = None
+    for one in ready:
+        quality = settings.quality
+        notices: tuple[str, ...] = ()
+        if settings.target_size is not None:
+            try:
+                data, quality, notices = one.meet(settings.target_size)
+            except InputError as exc:
+                error = exc
+                continue
+        elif isinstance(one, Prepared):
+            data = one.encoder.encode(settings.quality, last=True)
+        else:
+            data = one.at(settings.quality)
+        made.append(Compressed(data, quality, one.importance, (*one.notices, *notices), one.format))
+    if not made:
+        assert error is not None
+        raise error
     if settings.target_size is not None:
-        data, quality, notices = _meet_target(encoder, settings.target_size)
-    else:
-        data, quality, notices = encoder.encode(settings.quality, last=True), settings.quality, ()
-    return Compressed(data, quality, importance, (*source.notices, *notices))
+        return max(made, key=lambda each: each.quality)
+    return min(made, key=lambda each: len(each.data))
+
+
+def prepare(
+    photo: Photo,
+    settings: DjpegSettings,
+    *,
+    depth: Depth | None = None,
+    mask: Array | None = None,
+    looked: Mapping[str, Array] | None = None,
+) -> list[Ready]:
+    """A photo and its guides, ready to be coded in each format that comes into question.
+
+    Arguments and errors as in `compress`.
+    """
+    if settings.formats == ("jpeg",):
+        return [Prepared(photo, settings, depth=depth, mask=mask, looked=looked)]
+    # guides go by the frame that the pixels have, which "none" would turn
+    upright_later = dataclasses.replace(settings, metadata="essential")
+    guides = Prepared(photo, upright_later, depth=depth, mask=mask, looked=looked)
+    ready: list[Ready] = []
+    for name in settings.formats:
+        if name == "jpeg":
+            same = settings.metadata == "essential"
+            ready.append(guides if same else Prepared(photo, settings, depth=depth, mask=mask, looked=looked))
+            continue
+        try:
+            check_writable(name)
+            picture = Picture(photo, guides.importance, settings, name)
+            if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
+                raise UnsupportedError(
+                    "DALI reads no WebP with an ICC profile, metadata or opacity",
+                    "use --format auto or jpeg, or --metadata none",
+                )
+        except (UnsupportedError, MissingExtraError, SettingsError):
+            if settings.format != "auto":
+                raise
+            continue
+        ready.append(picture)
+    return ready
 
 
 class Prepared:
@@ -111,6 +205,19 @@ class Prepared:
         self.importance = _importance(self.source, logits, settings, depth, mask, looked or {})
         lettering = 0.0 if logits is None else guide.lettering(logits)
         self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, shape=shape)
+
+    @property
+    def format(self) -> str:
+        """What it is coded in."""
+        return "jpeg"
+
+    def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
+        """The best file of at most `target` bytes, its quality, and notices.
+
+        Raises:
+            InputError: no file is so small.
+        """
+        return _meet_target(self.encoder, target)
 
     def at(self, quality: float, share: float = 1.0) -> bytes:
         """The file at a quality, the guides' price `share` (0..1) of what the strength says.

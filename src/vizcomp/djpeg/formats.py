@@ -17,20 +17,20 @@ import numpy.typing as npt
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import InputError
 from vizcomp.jpeg.segments import promises_more, upright_exif, upright_xmp
-from vizcomp.photos.decoders import Pixels
-from vizcomp.photos.formats import FORMATS, check_sides, encode_format
+from vizcomp.photos.formats import FORMATS, check_sides, check_writable, encode_format
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo
 
 Array = npt.NDArray[np.float32]
 
-QUALITIES = (1.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 100.0)
+QUALITIES = (0.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 100.0)
 """Qualities of JPEG at which the encoders were calibrated; between them straight lines."""
 ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
-    "webp": (1, 12, 22, 32, 46, 70, 84, 100),
-    "avif": (8, 30, 39, 46, 55, 68, 80, 100),
-    "jxl": (5, 20, 38, 50, 64, 78, 89, 100),
+    "webp": (0, 12, 22, 32, 46, 70, 84, 100),
+    "avif": (0, 30, 39, 46, 55, 68, 80, 100),
+    "jxl": (0, 20, 38, 50, 64, 78, 89, 99.9),
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
 
@@ -40,6 +40,22 @@ TEXT_SIGMA = 1.5  # where the text guide says what must stay
 SYSTEM_SIGMA = 2.5  # where a vision system says what it looked at
 WIDEST = 8.0  # no blur is wider
 STRENGTH = 0.25  # at which the above hold: the default
+FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
+
+TARGET_TOLERANCE = 0.02
+LEAST_STEP = 0.5  # of quality, between two that are tried for a target size
+WIDEST_OF_ALL = 64.0  # pixels, where a target size takes it
+SQUEEZES = 10
+
+
+def check_formats(settings: DjpegSettings) -> None:
+    """Fail before the first photo where the library is missing that writes the format.
+
+    Raises:
+        MissingExtraError, SettingsError: as `photos.formats.check_writable`.
+    """
+    if settings.format in FORMATS:
+        check_writable(settings.format)
 
 
 def encoder_quality(name: str, quality: float) -> float:
@@ -48,14 +64,14 @@ def encoder_quality(name: str, quality: float) -> float:
 
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
-    """Standard deviation in pixels of the blur at importance 0; it goes with the root of JPEG's steps, and is 0 at quality 100."""
+    """Standard deviation in pixels of the blur at importance 0: with the root of JPEG's steps, so that it is 0 at quality 100."""
     if settings.guides == ("uniform",):
         return 0.0
     if any(name.startswith(guide.SYSTEM) for name in settings.guides):
         sigma = SYSTEM_SIGMA
     else:
         sigma = TEXT_SIGMA if "text" in settings.guides else FAR_SIGMA
-    steps = 50 / quality if quality < 50 else 2 - quality / 50
+    steps = 50 / max(quality, 1) if quality < 50 else 2 - quality / 50
     return float(min(WIDEST, sigma * (settings.strength / STRENGTH) ** 0.5 * steps**0.5))
 
 
@@ -92,8 +108,9 @@ class Picture:
     """
 
     def __init__(self, photo: Photo, importance: Array, settings: DjpegSettings, name: str) -> None:
-        self.format = FORMATS[name]
-        check_sides(self.format, *photo.pixels.shape[:2])
+        self.format = name
+        self._kind = FORMATS[name]
+        check_sides(self._kind, *photo.pixels.shape[:2])
         self.importance = importance
         self._photo = photo
         self._settings = settings
@@ -108,12 +125,12 @@ class Picture:
 
     def at(self, quality: float, share: float = 1.0) -> bytes:
         """The file at a quality, the guides' blur `share` of what the strength says; as `Prepared.at`."""
-        return self.coded(encoder_quality(self.format.name, quality), share * widest_blur(self._settings, quality))
+        return self._coded(quality, self._blur(quality, share))
 
     def mended(self, quality: float, share: float, fine: float, places: Array) -> bytes:
         """The file at a quality, some places without their blur.
 
-        An encoder has one quality for all of a picture. Where the places have lost no more than it takes, half the way to
+        An encoder has one quality for all of a picture. Where the places have lost no blur that counts, half the way to
         `fine` is gone everywhere.
 
         Args:
@@ -121,32 +138,74 @@ class Picture:
             fine: the quality in the places.
             places: float32 (h, w) in 0..1 over the photo as displayed; 1: kept.
         """
-        size = self._photo.pixels.shape[:2]
-        kept = guide.mask_importance(stored(places, self._photo.orientation), size=(size[0], size[1]))
-        sigma = share * widest_blur(self._settings, quality)
-        blurred = kept * (1 - self.importance) * sigma
-        if blurred.size == 0 or float(blurred.max()) < FELT:
+        height, width = self._photo.pixels.shape[:2]
+        kept = guide.mask_importance(stored(places, self._photo.orientation), size=(height, width))
+        blur = self._blur(quality, share)
+        if float((kept * blur).max()) < FELT:
             quality = (quality + fine) / 2
-        return self.coded(encoder_quality(self.format.name, quality), sigma, np.maximum(self.importance, kept))
+        return self._coded(quality, (1 - kept) * blur)
 
-    def coded(self, quality: float, sigma: float, importance: Array | None = None) -> bytes:
-        """The file at the encoder's own quality, and a widest blur in pixels."""
-        pixels = prefiltered(self._photo.pixels, self.importance if importance is None else importance, sigma)
-        alpha = self._photo.alpha
-        turn = self._photo.orientation
+    def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
+        """The best file of at most `target` bytes, its quality, and notices.
+
+        Encoders' qualities go in jumps; between two of them all is blurred a little until the finer one fits.
+
+        Raises:
+            InputError: no file is so small.
+        """
+        floor = target * (1 - TARGET_TOLERANCE)
+        data = self.at(100)
+        if len(data) <= target:
+            return data, 100.0, ("smaller than the target size at the highest quality",) if len(data) < floor else ()
+        low, high, best = 0.0, 100.0, b""
+        while high - low > LEAST_STEP and len(best) < floor:
+            middle = (low + high) / 2
+            data = self.at(middle)
+            if len(data) <= target:
+                low, best = middle, data
+            else:
+                high = middle
+        if len(best) >= floor:
+            return best, low, ()
+        finer = self._squeezed(high, target, floor)
+        if not best and not finer:
+            data = self._squeezed(0.0, target, floor) or b""
+            if not data:
+                raise InputError(
+                    f"cannot be made as small as {target} bytes in {self._kind.title}",
+                    "give a larger --target-size, or resize the photo",
+                )
+            return data, 0.0, ()
+        return (finer, high, ()) if len(finer) >= len(best) else (best, low, ())
+
+    def _squeezed(self, quality: float, target: int, floor: float) -> bytes:
+        """The largest file found at a quality, with a blur over all of it, that fits; none where none does."""
+        blur = self._blur(quality, 1.0)
+        sharp, soft, best = 0.0, WIDEST_OF_ALL, b""
+        for _ in range(SQUEEZES):
+            middle = sharp + (soft - sharp) / 4 if not best else (sharp + soft) / 2
+            data = self._coded(quality, np.hypot(blur, np.float32(middle)))
+            if len(data) <= target:
+                soft, best = middle, max(best, data, key=len)
+            else:
+                sharp = middle
+            if len(best) >= floor:
+                break
+        return best
+
+    def _blur(self, quality: float, share: float) -> Array:
+        """The guides' blur: float32 (R, C), in pixels."""
+        return np.asarray((1 - self.importance) * np.float32(share * widest_blur(self._settings, quality)), np.float32)
+
+    def _coded(self, quality: float, blur: Array) -> bytes:
+        """The file at a quality of ours, blurred by (R, C) pixels first."""
+        turn, alpha = self._photo.orientation, self._photo.alpha
         return encode_format(
-            upright(pixels, turn),
-            self.format,
-            quality,
-            alpha=None if alpha is None else _contiguous(upright(alpha, turn)),
+            upright(prefiltered(self._photo.pixels, blur), turn),
+            self._kind,
+            encoder_quality(self.format, quality),
+            alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
             icc=self._metadata.icc,
             exif=self._metadata.exif,
             xmp=self._metadata.xmp,
         )
-
-
-FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
-
-
-def _contiguous(array: Pixels) -> Pixels:
-    return np.ascontiguousarray(array)

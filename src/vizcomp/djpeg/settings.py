@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.djpeg import guide as djpeg_guide
+from vizcomp.djpeg.readers import DEFAULT as DEFAULT_READERS
+from vizcomp.djpeg.readers import READERS, parse_readers, readable
 from vizcomp.errors import SettingsError
 
 TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
+FORMATS = ("jpeg", "webp", "avif", "jxl", "auto")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
@@ -81,6 +84,9 @@ class DjpegSettings:
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".
+        format: "jpeg", "webp", "avif", "jxl", or "auto": of those that all readers open, for each photo the one whose file is
+            smallest.
+        readers: who must open the files, as "pillow,opencv"; "" for `readers.DEFAULT` where the format is "auto".
 
     Raises:
         SettingsError: a value is out of its range.
@@ -93,6 +99,8 @@ class DjpegSettings:
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
+    format: Literal["jpeg", "webp", "avif", "jxl", "auto"] = "jpeg"
+    readers: str = ""
 
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
@@ -110,11 +118,34 @@ class DjpegSettings:
             raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
         if self.target_size is not None and self.target_size < 1:
             raise SettingsError("the target size must be at least one byte", "write it as 20kB, 1.5MB or a number of bytes")
+        if self.format not in FORMATS:
+            raise SettingsError(f"unknown format {self.format!r}", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        for reader in parse_readers(self.readers):
+            if self.format != "auto" and self.format not in READERS[reader]:
+                read = ", ".join(READERS[reader])
+                raise SettingsError(f"{reader} does not read --format {self.format}", f"it reads {read}; or use --format auto")
 
     @property
     def guides(self) -> tuple[str, ...]:
         """The guides by name."""
         return djpeg_guide.parse(self.guide)
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """Who must open the files."""
+        return parse_readers(self.readers) or (DEFAULT_READERS if self.format == "auto" else ())
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that come into question, those that promise most first."""
+        if self.format != "auto":
+            return (self.format,)
+        return tuple(name for name in ("avif", "webp", "jxl", "jpeg") if readable(name, self.reading))
+
+    @property
+    def suffix(self) -> str:
+        """Of the files' names; of those of the format "auto", until it is known which that is."""
+        return ".jpg" if self.format in ("jpeg", "auto") else f".{self.format}"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dict of JSON types."""

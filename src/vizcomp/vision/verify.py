@@ -33,6 +33,9 @@ BELOW = (2, 1)
 BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)
 LAST = 2  # how many rungs are among the last
 
+CLEARLY = 0.97  # of a file's bytes: what saves less is not worth a trial
+THROWS = 2  # failures after which another ladder is left
+
 LEAD = 0.5  # share of the source's lead over the second class that must be left
 SLIGHT = 0.97  # of each side, for the second view of a picture
 
@@ -153,6 +156,56 @@ def _mended(
         else:
             places = together(places, _few(one.verdict.unlike))
     return dataclasses.replace(best, trials=made)
+
+
+def thrown(
+    rungs: Sequence[Rung],
+    encode: Callable[[Rung], bytes],
+    judge: Callable[[bytes], Comparison],
+    *,
+    below: int,
+    trials: int,
+) -> tuple[Verified[Rung] | None, int]:
+    """Another ladder tried for a file smaller than one that passed: where it passes, it is the smaller of two throws.
+
+    Tried are the rung of the largest file that is clearly smaller, and those below it as long as they pass. Files that are not
+    judged are no trials.
+
+    Args:
+        rungs, encode, judge: as in `smallest`.
+        below: bytes of the file that is there.
+        trials: files that may be judged.
+
+    Returns:
+        The smallest that passed, or None, and how many were judged.
+    """
+    made: dict[int, bytes] = {}
+
+    def file(at: int) -> bytes:
+        if at not in made:
+            made[at] = encode(rungs[at])
+        return made[at]
+
+    low, high = -1, len(rungs)  # the files up to `low` are small enough; that of `high` is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if len(file(middle)) <= CLEARLY * below:
+            low = middle
+        else:
+            high = middle
+    best: Verified[Rung] | None = None
+    used, failed, at = 0, 0, low
+    while at >= 0 and used < trials and failed < THROWS:
+        data = file(at)
+        if best is None or len(data) < len(best.data):
+            one = Verified(rungs[at], data, judge(data), 0)
+            used += 1
+            if one.verified:
+                best = one
+            else:
+                failed += 1
+        at -= 1
+    return best, used
 
 
 def second_view(picture: Pixels) -> Pixels:

@@ -22,7 +22,7 @@ from typing import Any
 
 import typer
 
-from vizcomp.cli.usage import commands, keys, unknown_variables
+from vizcomp.cli.usage import FILE, commands, keys, unknown_variables
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.place import disk_cause, printable
 

@@ -1,7 +1,7 @@
 """What a verified file costs in each format: `djpeg --format F --verify text` on street photos, and what a reader still reads.
 
-The verdict is RapidOCR's detector, as in `verify_text`; the reader, which is not asked, is its recogniser: `words` is the share of
-the words read on the source that are read the same on the file. Means of bytes are geometric. Rows are kept in --json.
+The verdict is RapidOCR's detector, as in `verify_text`; the reader, which is not asked, is its recogniser: `words` is the
+share of the words read on the source that are read the same on the file. Means of bytes are geometric. Rows: --json.
 
     python benchmarks/verify_formats.py --limit 20 --format jpeg --format avif --format auto --json rows.json
 """

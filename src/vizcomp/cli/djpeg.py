@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +28,12 @@ from vizcomp.cli.options import (
 )
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
+
+if TYPE_CHECKING:
+    from vizcomp.batch.records import GalleryItem
+    from vizcomp.errors import OutputError
+    from vizcomp.files.store import AnyPath
+    from vizcomp.report.djpeg import DjpegReport
 
 
 def djpeg(
@@ -157,28 +164,25 @@ def djpeg(
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
-    from vizcomp.errors import OutputError
     from vizcomp.files.find import count_inputs, find_inputs
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.djpeg import DjpegReport
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
-    settings = (
-        policy_settings(context, policy, voice)
-        if policy
-        else DjpegSettings(
-            quality=quality,
-            strength=strength,
-            guide=guide,
-            table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
-            target_size=parse_size(target_size) if target_size else None,
-            min_saving=parse_fraction(min_saving),
-            metadata=metadata,  # type: ignore[arg-type]
-            format=format,  # type: ignore[arg-type]
-            readers=readers,
-        )
+    settings = DjpegSettings(
+        quality=quality,
+        strength=strength,
+        guide=guide,
+        table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
+        target_size=parse_size(target_size) if target_size else None,
+        min_saving=parse_fraction(min_saving),
+        metadata=metadata,  # type: ignore[arg-type]
+        format=format,  # type: ignore[arg-type]
+        readers=readers,
     )
+    if policy:
+        settings = policy_settings(context, policy, voice)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
@@ -215,10 +219,7 @@ def djpeg(
     all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
     written, lost = "", None
     if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
-        try:
-            written = str(report.write(output, gallery(run, settings, common)).html)
-        except OutputError as exc:  # a full disk, say: what was done is still printed
-            lost = exc
+        written, lost = _write(report, output, gallery(run, settings, common))
     if json:
         print_parts(report.json_chunks())
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
@@ -230,3 +231,13 @@ def djpeg(
     if lost is not None:
         raise lost
     raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)
+
+
+def _write(report: DjpegReport, output: AnyPath, pictures: Sequence[GalleryItem]) -> tuple[str, OutputError | None]:
+    """The report's page, or why it cannot be written, as on a full disk: what was done is still printed."""
+    from vizcomp.errors import OutputError
+
+    try:
+        return str(report.write(output, pictures).html), None
+    except OutputError as exc:
+        return "", exc

@@ -25,20 +25,20 @@ from vizcomp.photos.photo import Photo
 
 Array = npt.NDArray[np.float32]
 
-QUALITIES = (0.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 100.0)
+QUALITIES = (0.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 95.0, 100.0)
 """Qualities of JPEG at which the encoders were calibrated; between them straight lines."""
 ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
-    "webp": (0, 12, 22, 32, 46, 70, 84, 100),
-    "avif": (0, 30, 39, 46, 55, 68, 80, 100),
-    "jxl": (0, 20, 38, 50, 64, 78, 89, 99.9),
+    "webp": (0, 6, 20, 33, 52, 78, 88, 96, 100),
+    "avif": (0, 22, 35, 44, 52, 62, 79, 92, 100),
+    "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
-FAR_SIGMA = 1.0
-TEXT_SIGMA = 1.5  # where the text guide says what must stay
-SYSTEM_SIGMA = 2.5  # where a vision system says what it looked at
-WIDEST = 8.0  # no blur is wider
+FAR_SIGMA = 0.8
+TEXT_SIGMA = 1.2  # where the text guide says what must stay
+SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at
+WIDEST = 12.0  # no blur is wider
 STRENGTH = 0.25  # at which the above hold: the default
 FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
 

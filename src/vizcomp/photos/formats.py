@@ -21,7 +21,8 @@ class Format:
         name: as users write it.
         title: as people say it.
         most_side: pixels of the longest side that the format, or what reads it, holds.
-        options: of Pillow's encoder: the effort (docs/decisions/0014-formats.md), and one thread, since workers share the cores.
+        options: of Pillow's encoder: the effort and, of AVIF, what it is tuned for (docs/decisions/0014-formats.md); one thread,
+            since workers share the cores.
     """
 
     name: str
@@ -39,7 +40,7 @@ FORMATS = {
     # WebP: RFC 9649, 2.4: 14 bits for each side
     "webp": Format("webp", "WebP", 16383, {"method": 6}),
     # AVIF: what libavif's decoder takes at most, and with it browsers, Pillow and OpenCV
-    "avif": Format("avif", "AVIF", 32768, {"speed": 6, "max_threads": 1, "codec": "aom"}),
+    "avif": Format("avif", "AVIF", 32768, {"speed": 6, "max_threads": 1, "codec": "aom", "advanced": {"tune": "psnr"}}),
     # JPEG XL: ISO/IEC 18181-1 allows more; no photo that is read here has more
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }

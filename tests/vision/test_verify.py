@@ -150,6 +150,31 @@ def test_a_costly_file_is_worth_more_trials() -> None:
     assert trials_worth(1000, 999) > trials_worth(1000, 100) > trials_worth(1000, 0) >= 4
 
 
+def test_a_throw_starts_below_what_is_there_and_goes_on_while_it_passes() -> None:
+    asked: list[int] = []
+
+    def judge(good: set[int]) -> Callable[[bytes], Comparison]:
+        def verdict(data: bytes) -> Comparison:
+            asked.append(len(data))
+            return Comparison(1.0, len(data) in good)
+
+        return verdict
+
+    def thrown(good: set[int], trials: int = 3, below: int = 100) -> tuple[int | None, int]:
+        asked.clear()
+        found, used = verify.thrown(range(10, 200, 10), bytes, judge(good), below=below, trials=trials)
+        assert used == len(asked)
+        return (None if found is None else len(found.data)), used
+
+    assert thrown({90, 80}) == (80, 3)
+    assert asked == [90, 80, 70]  # 100 saves too little, and 70 fails
+    assert thrown({80}) == (80, 3)  # one failure is no reason to stop
+    assert thrown(set()) == (None, verify.THROWS)
+    assert thrown({90, 80, 70, 60}, trials=2) == (80, 2)
+    assert thrown({10}, below=10) == (None, 0)  # nothing is smaller
+    assert thrown(set(range(10, 200, 10)), trials=9, below=10_000) == (110, 9)
+
+
 def square(at: int) -> np.ndarray:
     return np.array([[at, 0], [at + 10, 0], [at + 10, 10], [at, 10]], np.float64)[None]
 

@@ -197,6 +197,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     equal: list[tuple[float, float, float, float]] = []  # of ours PSNR and MS-SSIM, of plain JPEG's the same
     states = dict.fromkeys(get_args(VerifyState), 0)
     watched: dict[str, dict[str, int]] = {}
+    formats: dict[str, int] = {}
     for record in records:  # once: they may be on disk
         files += 1
         failed += record.status == "failed"
@@ -210,6 +211,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
             if None not in figures:
                 equal.append(cast(tuple[float, float, float, float], figures))
             pixels += record.width * record.height
+            formats[record.format or "jpeg"] = formats.get(record.format or "jpeg", 0) + 1
             if record.verify_state is not None:
                 states[record.verify_state] += 1
             for name, same in (record.watch_same or {}).items():
@@ -234,6 +236,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         watched=watched,
+        formats=formats,
     )
 
 

@@ -44,7 +44,8 @@ class FileRecord(InputRecord):
         jpeg_psnr, jpeg_ms_ssim: of that plain JPEG; None where they were not measured (`rivals.SAMPLE`).
         equal_bytes_quality, equal_bytes_psnr, equal_bytes_ms_ssim: of the best optimised plain JPEG of at most our bytes; None
             where it was not searched, or where no quality is so small.
-        format: of the output: "jpeg", or "source" where a source of another format was kept; None without an output.
+        format: of the output: "jpeg", "webp", "avif" or "jxl", or "source" where a source of another format than was asked for
+            was kept; None without an output.
         psnr: dB over RGB, output against source; None where no output was written or where they are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
         seconds: time of the whole work on this file.
@@ -99,6 +100,7 @@ class Totals:
             `jpeg_psnr` and `jpeg_ms_ssim` (that JPEG's), and on how many it is better: `jpeg_better_psnr`, `jpeg_better_ms_ssim`.
         verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
         watched: by system of --watch-with, the photos on which it finds something, and on how many its answer is the same.
+        formats: how many outputs there are of each `FileRecord.format`.
     """
 
     files: int
@@ -118,6 +120,7 @@ class Totals:
     nothing_to_verify: int = 0
     not_reached: int = 0
     watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    formats: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

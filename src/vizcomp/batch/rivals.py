@@ -10,7 +10,7 @@ from vizcomp import metrics
 from vizcomp.photos.decoders import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import rgb, upright
-from vizcomp.photos.photo import JpegPixels, Photo, jpeg_pixels, load_bytes
+from vizcomp.photos.photo import JpegPixels, Photo, jpeg_pixels, load_bytes, to_srgb
 
 SAMPLE = 50
 """Photos of a run, the first of them, on which plain JPEG is also decoded and searched at our bytes."""
@@ -25,7 +25,9 @@ def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
     """PSNR, None where no pixel differs, and MS-SSIM of a file against its photo; opacity flattened on white."""
     if not data.startswith(b"\xff\xd8"):
         result = load_bytes(data, "the result", max_pixels=photo.pixels.size)
-        original, pixels = upright(photo.pixels, photo.orientation), upright(result.pixels, result.orientation)
+        pixels = upright(result.pixels, result.orientation)
+        converted = result.format == "JXL" and photo.icc is not None  # its encoder takes no profile
+        original = upright(to_srgb(photo)[0] if converted else photo.pixels, photo.orientation)
         if original.ndim != pixels.ndim:  # some formats know no grey
             original, pixels = rgb(original), rgb(pixels)
         return _likeness(original, pixels)

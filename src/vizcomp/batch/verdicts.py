@@ -130,14 +130,13 @@ def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batc
     rungs = rungs_from(batch.min_quality)
     best = verify.smallest(rungs, lambda rung: first.at(*rung), judge, mend=mend, budget=budget)
     trials = best.trials
-    throws = _throws(ready, best.verified)
-    for one, ladder in throws:
+    for one, strength in _throws(ready, best.verified):
         if trials >= MOST_TRIALS:
             break
-        rungs_here = [(quality, share * strength) for quality, share in rungs for strength in (ladder,)]
+        ladder = [(quality, share * strength) for quality, share in rungs]
         below = len(best.data) if best.verified else photo.source_bytes
         found, used = verify.thrown(
-            rungs_here, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
+            ladder, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
         )
         trials += used
         if found is not None:

@@ -29,6 +29,9 @@ def fit(
     unit: Annotated[
         str, typer.Option("--unit", metavar="file|folder", help="folder: photos of one folder belong together, as frames do.")
     ] = "file",
+    format: Annotated[
+        str, typer.Option("--format", metavar="jpeg|webp|avif|jxl", help="Of the files that the policy is for.")
+    ] = "jpeg",
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="No round of the search begins after this time, as 30min or 2h.")
     ] = "",
@@ -70,6 +73,7 @@ def fit(
             risk=parse_fraction(risk),
             confidence=parse_fraction(confidence),
             unit=unit,
+            format=format,
             budget=parse_time(budget) if budget else None,
             jobs=jobs,
             engine=where,
@@ -81,9 +85,21 @@ def fit(
         voice.warn(notice)
     fitted.policy.write(output)
     certificate = fitted.policy.certificate
-    asked = {"systems": system, "risk": risk, "confidence": confidence, "unit": unit, "budget": budget, "jobs": jobs}
+    asked = {
+        "systems": system,
+        "risk": risk,
+        "confidence": confidence,
+        "unit": unit,
+        "format": format,
+        "budget": budget,
+        "jobs": jobs,
+    }
     report = FitReport(
-        tool="vizcomp fit", version=__version__, command=command_line(), settings={"inputs": inputs, **asked}, result=fitted
+        tool="vizcomp fit",
+        version=__version__,
+        command=command_line(),
+        settings={"inputs": inputs, **asked, "jobs": jobs},
+        result=fitted,
     )
     written = report.write(output.parent)
     if json:

@@ -19,9 +19,9 @@ from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.jpeg.segments import promises_more, upright_exif, upright_xmp
-from vizcomp.photos.formats import FORMATS, check_sides, check_writable, encode_format
+from vizcomp.photos.formats import FORMATS, WITHOUT_PROFILES, check_sides, check_writable, encode_format
 from vizcomp.photos.frame import stored, upright
-from vizcomp.photos.photo import Photo
+from vizcomp.photos.photo import Photo, to_srgb
 
 Array = npt.NDArray[np.float32]
 
@@ -43,9 +43,9 @@ STRENGTH = 0.25  # at which the above hold: the default
 FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
 
 TARGET_TOLERANCE = 0.02
-LEAST_STEP = 0.5  # of quality, between two that are tried for a target size
+LEAST_STEP = 0.05  # of quality, between two that are tried for a target size
 WIDEST_OF_ALL = 64.0  # pixels, where a target size takes it
-SQUEEZES = 10
+SQUEEZES = 12
 
 
 def check_formats(settings: DjpegSettings) -> None:
@@ -112,11 +112,16 @@ class Picture:
         self._kind = FORMATS[name]
         check_sides(self._kind, *photo.pixels.shape[:2])
         self.importance = importance
+        self.notices: tuple[str, ...] = ()
+        if photo.orientation != 1:
+            self.notices += ("turned upright: readers differ on orientation tags",)
+        if name in WITHOUT_PROFILES and photo.icc is not None:
+            pixels, said = to_srgb(photo)
+            photo = dataclasses.replace(photo, pixels=pixels, icc=None)
+            self.notices += said
         self._photo = photo
         self._settings = settings
         self._metadata = Metadata.of(photo, settings.metadata)
-        turned = photo.orientation != 1
-        self.notices: tuple[str, ...] = ("turned upright: readers differ on orientation tags",) if turned else ()
 
     @property
     def plain(self) -> bool:
@@ -160,6 +165,8 @@ class Picture:
         low, high, best = 0.0, 100.0, b""
         while high - low > LEAST_STEP and len(best) < floor:
             middle = (low + high) / 2
+            if self._setting(middle) == self._setting(high):  # this encoder has none between
+                break
             data = self.at(middle)
             if len(data) <= target:
                 low, best = middle, data
@@ -192,6 +199,11 @@ class Picture:
             if len(best) >= floor:
                 break
         return best
+
+    def _setting(self, quality: float) -> float:
+        """The encoder's quality, as it tells them apart."""
+        setting = encoder_quality(self.format, quality)
+        return round(setting) if self.format == "avif" else setting
 
     def _blur(self, quality: float, share: float) -> Array:
         """The guides' blur: float32 (R, C), in pixels."""

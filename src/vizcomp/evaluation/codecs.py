@@ -24,6 +24,7 @@ from PIL import Image, features
 from vizcomp._version import __version__
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
@@ -224,7 +225,7 @@ def scan_bytes(jpeg: bytes) -> int:
 
 
 class DjpegCodec:
-    """d-JPEG over qualities, with any setting of `DjpegSettings` that is no size: guide, strength, table."""
+    """d-JPEG over qualities, with any setting of `DjpegSettings` that is no size: guide, strength, table, format."""
 
     ours = True
     version = __version__
@@ -234,7 +235,7 @@ class DjpegCodec:
     def __init__(self, spec: str, options: dict[str, str]) -> None:
         self.name = spec
         self.series: tuple[str, ...] = (spec,)
-        types = {"guide": str, "strength": float, "table": str}
+        types = {"guide": str, "strength": float, "table": str, "format": str}
         if strange := sorted(set(options) - set(types)):
             raise SettingsError(f"{spec}: unknown option {strange[0]}", f"djpeg has {', '.join(types)}")
         try:
@@ -242,6 +243,7 @@ class DjpegCodec:
         except ValueError as exc:
             raise SettingsError(f"{spec}: {exc}", "strength is a number in 0..1") from exc
         self._settings = DjpegSettings(**values)
+        check_formats(self._settings)
         if "mask" in self._settings.guides:
             raise SettingsError(f"{spec}: masks are not at hand in eval", "use depth, detail or uniform")
         self._source = open_depth("compact", None) if "depth" in self._settings.guides else None
@@ -264,7 +266,8 @@ class DjpegCodec:
                 photo, depth = next(order)
                 return compress(photo, settings, depth=depth).data
 
-            sweep = _one_by_one(sources, f"quality {quality}", encode, _opened, scan_bytes)
+            payload = scan_bytes if self._settings.format == "jpeg" else len
+            sweep = _one_by_one(sources, f"quality {quality}", encode, _opened, payload)
             yield dataclasses.replace(sweep, encode_seconds=sweep.encode_seconds + looking)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vizcomp.batch.judges import depth_source, displayed, needs_depth, system_by_name, system_errors
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg.compress import Prepared
+from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
@@ -108,14 +108,14 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
     """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is looked at once."""
     batch = BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
     depth = depth_source(batch)(photo, task.file) if any(map(needs_depth, task.settings)) else None
-    prepared: dict[DjpegSettings, Prepared] = {}
+    prepared: dict[DjpegSettings, list[Ready]] = {}
     looked: dict[bytes, Verdict] = {}
     verdicts = []
     for settings in task.settings:
         family = dataclasses.replace(settings, quality=50.0)
         if family not in prepared:
-            prepared[family] = Prepared(photo, settings, depth=depth)
-        data = prepared[family].encoder.encode(settings.quality)
+            prepared[family] = prepare(photo, settings, depth=depth)
+        data = min((one.at(settings.quality) for one in prepared[family]), key=len)
         if len(data) >= photo.source_bytes:
             texts = tuple(reference.words() for reference in references)
             verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts))

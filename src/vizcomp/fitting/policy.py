@@ -23,16 +23,19 @@ from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
-OPTIONS = ("quality", "strength", "guide", "table")  # djpeg's options that a policy settles
+OPTIONS = ("quality", "strength", "guide", "table", "format")  # djpeg's options that a policy settles
 HEAD = "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file then.\n"
 
 
 @functools.cache
-def encoder_fingerprint() -> str:
-    """12 hexadecimal digits that change where the encoder writes other bytes.
+def encoder_fingerprint(format: str = "jpeg") -> str:
+    """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table and with a
     guide. Networks that guide are covered by the version of the package.
+
+    Raises:
+        MissingExtraError, SettingsError: the library that writes the format is not there.
     """
     rows, columns = np.mgrid[:64, :96]
     planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
@@ -40,7 +43,8 @@ def encoder_fingerprint() -> str:
     photo = Photo(pixels=pixels, orientation=1, icc=None, exif=None, xmp=None, format="PNG", source_bytes=1, jpeg=None)
     digest = hashlib.sha256()
     for quality, guide, table in ((20.0, "detail", "machine"), (60.0, "uniform", "machine"), (60.0, "uniform", "photo")):
-        digest.update(compress(photo, DjpegSettings(quality=quality, guide=guide, table=table)).data)  # type: ignore[arg-type]
+        settings = DjpegSettings(quality=quality, guide=guide, table=table, format=format)  # type: ignore[arg-type]
+        digest.update(compress(photo, settings).data)
     return digest.hexdigest()[:12]
 
 
@@ -128,14 +132,18 @@ class Policy:
         certificate: what was shown of them.
         systems: for which it was shown.
         version: of vizcomp, when it was made.
-        encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`.
+        encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`. "": this one's.
     """
 
     settings: DjpegSettings
     certificate: Certificate
     systems: tuple[CertifiedSystem, ...]
     version: str = __version__
-    encoder: str = dataclasses.field(default_factory=encoder_fingerprint)
+    encoder: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.encoder:
+            object.__setattr__(self, "encoder", encoder_fingerprint(self.settings.format))
 
     @classmethod
     def read(cls, path: str | AnyPath) -> Policy:
@@ -200,7 +208,7 @@ class Policy:
     @property
     def other_encoder(self) -> str:
         """What to say where this is not the encoder that was certified; "" where it is."""
-        if self.encoder == encoder_fingerprint():
+        if self.encoder == encoder_fingerprint(self.settings.format):
             return ""
         return (
             f"the policy was certified with the encoder of vizcomp {self.version}, this is that of {__version__}: "

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
@@ -20,6 +21,7 @@ from vizcomp.fitting.policy import Certificate, CertifiedSystem, Policy, percent
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
 from vizcomp.fitting.search import Aim, Scores, Tested, certify, explore
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.formats import FORMATS
 from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
@@ -103,6 +105,7 @@ def fit(
     risk: float = 0.01,
     confidence: float = 0.95,
     unit: str = "file",
+    format: str = "jpeg",
     budget: float | None = None,
     jobs: int = 0,
     engine: str = "local",
@@ -118,6 +121,7 @@ def fit(
         risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 - F1 of detectors.
         confidence: of the guarantee, between 0 and 1.
         unit: "file", or "folder" where photos of a folder belong together, as frames of one clip.
+        format: of the files: "jpeg", "webp", "avif" or "jxl".
         budget: seconds; no further round of the search begins after so many. The certificate is not shortened.
         jobs, engine: as `djpeg`.
         max_pixels: larger photos are left out.
@@ -133,6 +137,9 @@ def fit(
     several = [systems] if isinstance(systems, str | System) else systems
     names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
     _check(names, risk, confidence, budget)
+    if format not in (*FORMATS, "jpeg"):
+        raise SettingsError(f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}")
+    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
     work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
     opened = work.open()
     sample = read_sample(_files(photos), unit=unit, max_pixels=max_pixels)
@@ -145,7 +152,7 @@ def fit(
 
     bench = Bench(work)
     sequence, explored = explore(
-        ladders(),
+        ladders(format),
         len(first),
         lambda settings, some: bench.scores(settings, [first[i] for i in some]),
         aim,
@@ -172,25 +179,37 @@ def fit(
     return Fitted(policy, tuple(rows), tuple(worst), tuple(notices), _stronger(aim), time.monotonic() - started)
 
 
-def ladders() -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort."""
+def ladders(format: str = "jpeg") -> list[list[DjpegSettings]]:
+    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort.
+
+    Tables are of JPEG alone, so that other formats have a family for each guide.
+    """
+    kinds = FAMILIES if format == "jpeg" else tuple({guide: (guide, s, "auto") for guide, s, _ in FAMILIES}.values())
     families = [
-        [DjpegSettings(quality=float(q), guide=guide, strength=strength, table=table) for q in QUALITIES]  # type: ignore[arg-type]
-        for guide, strength, table in FAMILIES
+        [
+            DjpegSettings(quality=float(q), guide=guide, strength=strength, table=table, format=format)  # type: ignore[arg-type]
+            for q in QUALITIES
+        ]
+        for guide, strength, table in kinds
     ]
-    return [[*family, LAST_RESORT] for family in families]
+    last = dataclasses.replace(LAST_RESORT, format=format)  # type: ignore[arg-type]
+    return [[*family, last] for family in families]
+
+
+def _is_last(one: DjpegSettings) -> bool:
+    return dataclasses.replace(one, format=LAST_RESORT.format) == LAST_RESORT
 
 
 def refined(sequence: Sequence[DjpegSettings]) -> list[DjpegSettings]:
     """A sequence with a step between each two of its qualities, and one below the last."""
     finer: list[DjpegSettings] = []
     for one in sequence:
-        if finer and finer[-1] != LAST_RESORT:
+        if finer and not _is_last(finer[-1]):
             finer.append(_between(finer[-1], one.quality))
         finer.append(one)
     last = sequence[-1]
     below = max((q for q in QUALITIES if q < last.quality), default=0)
-    if below and last != LAST_RESORT:
+    if below and not _is_last(last):
         finer.append(_between(last, below))
     return finer
 
@@ -202,7 +221,8 @@ def _between(one: DjpegSettings, quality: float) -> DjpegSettings:
 def named(settings: DjpegSettings) -> str:
     """A setting for people."""
     guide = settings.guide if settings.strength else "no guide"
-    return f"quality {settings.quality:g}, {guide}, {settings.table} table"
+    kind = f"{settings.table} table" if settings.format == "jpeg" else settings.format
+    return f"quality {settings.quality:g}, {guide}, {kind}"
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:

@@ -45,6 +45,9 @@ FORMATS = {
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }
 
+WITHOUT_PROFILES = ("jxl",)
+"""Formats whose encoder here takes no ICC profile: their pixels have to be sRGB."""
+
 
 def check_writable(name: str) -> None:
     """Whether the library that writes a format is there.
@@ -100,7 +103,7 @@ def encode_format(
         pixels: uint8 (H, W, 3) or (H, W); where there is `alpha`, flattened on white.
         quality: 0..100 as the encoder has it.
         alpha: opacity, uint8 (H, W), or None.
-        icc, exif, xmp: metadata to carry.
+        icc, exif, xmp: metadata to carry; no `icc` in those of `WITHOUT_PROFILES`.
 
     Raises:
         UnsupportedError: as `check_sides`, or what the encoder refuses.

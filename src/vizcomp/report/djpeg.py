@@ -175,9 +175,17 @@ def _headline(totals: Totals) -> Headline:
     return Headline(
         figure=figure,
         text=f"{'larger' if larger else 'smaller'} than optimised plain JPEG",
-        lede="at the same quality setting. The files are ordinary JPEG: any decoder opens them.",
+        lede=f"at the same quality setting. {_kinds(totals.formats)}",
         larger=larger,
     )
+
+
+def _kinds(formats: Mapping[str, int]) -> str:
+    names = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
+    ours = {name: formats[key] for key, name in names.items() if formats.get(key)}
+    if list(ours) in ([], ["JPEG"]):
+        return "The files are ordinary JPEG: any decoder opens them."
+    return "The files are " + " and ".join(f"{number:,} {name}" for name, number in ours.items()) + "."
 
 
 def _sizes(totals: Totals) -> list[tuple[str, str, int, float]]:

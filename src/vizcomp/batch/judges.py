@@ -35,18 +35,18 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
     found = []
     if "mask" in settings.guides and batch.masks is None:
         raise InputError(
-            "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
+            "`guide` mask needs masks", "give `masks` with a folder that holds one mask for each photo, by file stem"
         )
     if batch.masks is not None and "mask" not in settings.guides:
-        raise SettingsError("--masks has no effect without the guide mask", f"use --guide {settings.guide}+mask, or omit it")
+        raise SettingsError("`masks` has no effect without the guide mask", f"use `guide` {settings.guide}+mask, or omit it")
     if batch.depth_maps is not None and "depth" not in settings.guides:
-        raise SettingsError("--depth-maps has no effect without the guide depth", "use --guide depth, or omit it")
+        raise SettingsError("`depth_maps` has no effect without the guide depth", "use `guide` depth, or omit it")
     if batch.depth_maps is None and (batch.depth_kind != "auto" or batch.depth_names):
-        raise SettingsError("--depth-kind and --depth-names are of --depth-maps", "give the folder of the maps too")
+        raise SettingsError("`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too")
     if needs_depth(settings):
         found.append(depth_source(batch).name)
     if batch.verify and settings.target_size is not None:
-        raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
+        raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
         found.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
     if batch.masks is not None:

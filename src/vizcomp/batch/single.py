@@ -98,11 +98,11 @@ def finish(
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
     elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
+        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
     if larger:
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
-        notices = (*notices, "source kept: the saving is below --min-saving")
+        notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
         return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
@@ -166,7 +166,7 @@ def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSe
     if len(panel.blind) < len(batch.verify):
         return verified(prepared, photo, panel, file.shown, batch)
     made = finished(prepared, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
     return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
 
 

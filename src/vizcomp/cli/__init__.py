@@ -19,6 +19,7 @@ from vizcomp.cli.info import info
 from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.weights import app as weights
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
@@ -65,9 +66,9 @@ def main() -> None:
     try:
         app()
     except VizcompError as exc:
-        print(f"error: {exc.message}", file=sys.stderr)
+        print(f"error: {in_flags(exc.message)}", file=sys.stderr)
         if exc.hint:
-            print(f"  try: {exc.hint}", file=sys.stderr)
+            print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

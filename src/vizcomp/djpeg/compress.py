@@ -155,7 +155,7 @@ def _importance(
     for name in settings.guides:
         if name == "depth":
             if depth is None:
-                raise InputError("the depth guide needs a depth map", "use --guide uniform or detail, or give --depth-maps")
+                raise InputError("the depth guide needs a depth map", "use `guide` uniform or detail, or give `depth_maps`")
             nearness = stored(depth.nearness, source.orientation)
             confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
             maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
@@ -166,7 +166,7 @@ def _importance(
             text = guide.text_importance(stored(logits, source.orientation), luma.ac_norm()[:rows, :cols], size=(height, width))
         elif name == "mask":
             if mask is None:
-                raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
+                raise InputError("the mask guide needs a mask", "give `masks` with a folder that holds one for each photo")
             maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
         elif name.startswith(guide.SYSTEM):
             if name not in looked:
@@ -224,7 +224,7 @@ def _squeeze(encoder: Encoder, quality: float, target: int) -> tuple[bytes, floa
         if high > 1e4:
             raise InputError(
                 f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
-                "give a larger --target-size, or resize the photo",
+                "give a larger `target_size`, or resize the photo",
             )
     data, low, high = _bisect(lambda price: encoder.encode(quality, price), high, low, data, target, steps=12)
     if len(data) < target * (1 - TARGET_TOLERANCE):

@@ -36,6 +36,8 @@ ORDER = (
     "fitting",
     "report",
     "training",
+    "api",
+    "transforms",
     "cli",
 )
 GROUND = ("_version", "_native")  # below all rooms

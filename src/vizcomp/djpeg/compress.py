@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -175,9 +176,18 @@ def _importance(
     return guide.combine(maps, text=text)
 
 
-@functools.lru_cache(maxsize=1)
+_opening = threading.Lock()
+
+
 def _text_regions() -> TextRegions:
-    """The bundled network, opened once in a process; one thread, as all of a worker."""
+    """The bundled network, opened once in a process, by the first thread that needs it."""
+    with _opening:
+        return _opened_text_regions()
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_text_regions() -> TextRegions:
+    """With one thread, as all of a worker."""
     from vizcomp.djpeg.text_regions import TextRegions
 
     return TextRegions()

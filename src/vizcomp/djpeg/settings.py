@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any, Literal
 
 import numpy as np
@@ -127,6 +128,8 @@ class DjpegSettings:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise SettingsError(f"`{name}` {value!r} is no number", f"it goes from {low} to {high}")
     if not (math.isfinite(value) and low <= value <= high):
         raise SettingsError(f"`{name}` {value} is out of range", f"it goes from {low} to {high}")
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _hiding = threading.Lock()
 
@@ -160,7 +160,7 @@ def _without_main() -> Iterator[None]:
         yield
         return
     with _hiding:
-        before = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+        before: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
         vars(main).update(__spec__=None, __file__=None)
         try:
             yield

@@ -258,16 +258,22 @@ def test_verdicts_of_objects_and_names() -> None:
     assert set(result.verify_score or {}) == {"bright"}
     assert set(result.watch_score or {}) == {"dark"}
     assert result.verify_trials >= 1
-    both = vizcomp.compress(image, verify=[Bright(), Bright()], **PLAIN)
-    assert set(both.verify_score or {}) == {"bright", "bright-2"}
+    with pytest.raises(SettingsError, match="two systems have the name 'bright'"):
+        vizcomp.compress(image, verify=[Bright(), Bright()], **PLAIN)
     with pytest.raises(vizcomp.VizcompError):
         vizcomp.compress(image, verify="bright", **PLAIN)  # the object is known within its call alone
 
 
-def test_objects_do_not_travel(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(picture()))
+def test_objects_travel_where_they_can(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(np.clip(picture().astype(int) + 60, 0, 255).astype(np.uint8)))
+    report = vizcomp.compress_files(tmp_path / "a.png", tmp_path / "out", verify=Bright(), report=False, **PLAIN)
+    assert [record.verify_state for record in report.files] == ["verified"]
+    own = Bright()
+    own.answers = lambda images: Bright.answers(own, images)  # type: ignore[method-assign]  # cannot be pickled
+    report = vizcomp.compress_files(tmp_path / "a.png", tmp_path / "here", verify=own, report=False, **PLAIN)
+    assert [record.verify_state for record in report.files] == ["verified"]
     with pytest.raises(SettingsError, match="cannot travel"):
-        vizcomp.compress_files(tmp_path / "a.png", tmp_path / "out", verify=Bright())  # type: ignore[arg-type]
+        vizcomp.compress_files(tmp_path / "a.png", tmp_path / "no", verify=own, jobs=2, **PLAIN)
 
 
 def test_networks_are_opened_once_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:

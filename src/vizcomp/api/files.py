@@ -8,7 +8,7 @@ from typing import Any
 
 from vizcomp._version import __version__
 from vizcomp.api.keywords import batch_settings, check_names, djpeg_settings, names_of, with_signature
-from vizcomp.api.systems import by_name
+from vizcomp.api.systems import by_name, can_travel
 from vizcomp.batch.djpeg import gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
 from vizcomp.batch.loop import RunOptions
@@ -37,8 +37,8 @@ def compress_files(
     output: AnyName,
     settings: DjpegSettings | None = None,
     *,
-    verify: str | Sequence[str] | None = None,
-    watch_with: str | Sequence[str] | None = None,
+    verify: str | System | Sequence[str | System] | None = None,
+    watch_with: str | System | Sequence[str | System] | None = None,
     jobs: int = 0,
     engine: str = "local",
     ray_address: str = "",
@@ -59,7 +59,8 @@ def compress_files(
         inputs: photos, folders (searched through) and patterns; s3:// and gs:// too.
         output: the folder of the results, in which the tree of the inputs is mirrored.
         settings: ready-made settings, as a policy's, in the place of keywords.
-        verify, watch_with: vision systems by name; objects are for `compress`, since they cannot travel to other processes.
+        verify, watch_with: vision systems by name or as objects. Objects that cannot be pickled, or whose code is in the
+            program's main module, are asked in this process: the work is then done in it alone.
         jobs: worker processes; 0 = one for each core.
         engine, ray_address: "local", or "ray" and the address of a cluster.
         report: write report.html, report.json and report.csv: into `output`, or into another folder; False: not at all.
@@ -79,10 +80,12 @@ def compress_files(
     wanted = djpeg_settings("compress_files", settings, options)
     systems: dict[str, System] = {}
     judges = {"verify": by_name(verify, "verify", systems), "watch_with": by_name(watch_with, "watch_with", systems)}
-    if systems:
+    objects = tuple(systems.values())
+    here = bool(objects) and not can_travel(objects)
+    if here and (jobs > 1 or where != "local"):
         raise SettingsError(
-            f"the system {next(iter(systems))!r} is an object, which cannot travel to the processes that do the work",
-            "name a model file or an entry point, or call vizcomp.compress for each photo",
+            f"the system {objects[0].name!r} cannot travel to other processes",
+            "make it a function at the top of a module that is imported, or use `jobs` 1",
         )
     batch = batch_settings(options, **judges)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
@@ -90,7 +93,8 @@ def compress_files(
     files = find_inputs([os.fspath(name) for name in names], exclude=folder)
     if not batch.dry_run:
         check_output_folder(folder)
-    run = run_djpeg(files, folder, wanted, batch, RunOptions(jobs=jobs, engine=where, isolate=True, on_record=on_record))
+    run_options = RunOptions(jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record)
+    run = run_djpeg(files, folder, wanted, batch, run_options, objects)
     made = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,

@@ -171,7 +171,7 @@ def compress(
     maps = options.get("depth_maps") is not None
     batch = batch_settings(options, **judges, depth_kind=depth_kind if maps else "auto")
     _check(wanted, batch, in_hand, depth_kind)
-    with given_systems(systems):
+    with given_systems(systems.values()):
         _check_once(wanted, batch, in_hand, tuple(map(id, systems.values())))
         taken = open_image(image, max_pixels=batch.max_pixels)
         if not taken.named and (given := [name for name in _OF_PATHS if options.get(name)]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ def by_name(asked: Any, setting: str, given: dict[str, System]) -> tuple[str, ..
         given: object by name.
 
     Raises:
-        SettingsError: it is no system.
+        SettingsError: it is no system, or two have one name.
     """
     if asked is None:
         return ()
@@ -27,19 +28,21 @@ def by_name(asked: Any, setting: str, given: dict[str, System]) -> tuple[str, ..
     for each in several:
         if isinstance(each, str):
             names.append(each)
-        elif isinstance(each, System):
-            names.append(_free_name(each, given))
-        else:
+            continue
+        if not isinstance(each, System):
             raise SettingsError(
                 f"`{setting}` is of the type {type(each).__name__}, which is no vision system",
                 "give a name as 'text' or 'model.onnx', vizcomp.System(function, kind=...), or a list of these",
             )
+        if given.setdefault(each.name, each) is not each:
+            raise SettingsError(f"two systems have the name {each.name!r}", "give one of them another: System(..., name=...)")
+        names.append(each.name)
     return tuple(dict.fromkeys(names))
 
 
-def _free_name(system: System, given: dict[str, System]) -> str:
-    name, number = system.name, 1
-    while given.setdefault(name, system) is not system:
-        number += 1
-        name = f"{system.name}-{number}"
-    return name
+def can_travel(systems: Iterable[System]) -> bool:
+    """Whether worker processes can have these objects: they are pickled, and not of the program's main module."""
+    try:
+        return b"__main__" not in pickle.dumps(tuple(systems))
+    except Exception:  # a lambda, a session of a network, anything
+        return False

@@ -23,6 +23,7 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError,
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.models import weights_beside
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
@@ -114,9 +115,9 @@ _opening = threading.RLock()  # threads that need the same network wait for the 
 
 
 @contextlib.contextmanager
-def given_systems(systems: Mapping[str, System]) -> Iterator[None]:
+def given_systems(systems: Iterable[System]) -> Iterator[None]:
     """Within this, these objects answer to their names; in this thread alone."""
-    before = _given.set(systems)
+    before = _given.set({system.name: system for system in systems})
     try:
         yield
     finally:
@@ -124,10 +125,9 @@ def given_systems(systems: Mapping[str, System]) -> Iterator[None]:
 
 
 def system_by_name(name: str, offline: bool) -> System:
-    """A system that was given as an object, else one that is opened once for each process."""
-    given = _given.get().get(name)
-    if given is not None:
-        return given
+    """A system that was given as an object, or a Python callable of this name, else one that is opened once for each process."""
+    if (there := _given.get().get(name) or living_system(name)) is not None:
+        return there
     with _opening:
         return opened_system(name, offline)
 

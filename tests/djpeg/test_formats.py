@@ -356,7 +356,8 @@ def test_a_kept_jpeg_is_a_jpeg_by_name_too(photos: Path, tmp_path: Path) -> None
 
 def test_auto_names_what_it_took_and_knows_it_again(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    asked = ("djpeg", photos / "plain.jpg", photos / "clear.png", "-o", out, "--format", "auto", "--guide", "uniform", "--quiet")
+    inputs = (photos / "plain.jpg", photos / "clear.png")
+    asked = ("djpeg", *inputs, "-o", out, "--format", "auto", "--guide", "uniform", "--quiet", "-j1")
     assert command(*asked) == 0
     found = rows(out)
     for row in found.values():
@@ -387,7 +388,7 @@ def test_a_source_that_readers_do_not_open_is_not_kept(photos: Path, tmp_path: P
 def test_one_photo_that_does_not_fit_fails_alone(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (16384, 2)).save(photos / "wide.png")
     out = tmp_path / "out"
-    assert command("djpeg", photos / "wide.png", photos / "plain.jpg", "-o", out, "--format", "webp", "--quiet") == 1
+    assert command("djpeg", photos / "wide.png", photos / "plain.jpg", "-o", out, "--format", "webp", "--quiet", "-j1") == 1
     found = rows(out)
     assert found["plain.jpg"].status == "ok"
     assert "16,383" in (found["wide.png"].error or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,12 @@ class Log:
         self._resume = resume
         self._overwrite = overwrite
 
-    def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"") -> Item:
-        """An input as it starts on its way: known from an earlier run, or begun now."""
+    def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"", *, others: Sequence[AnyPath] = ()) -> Item:
+        """An input as it starts on its way: known from an earlier run, or begun now.
+
+        Args:
+            others: where else its output may be, before its format is chosen.
+        """
         if self.journal is None:
             return Item(file, target, self._root, key=key)
         name = target if target is not None else key
@@ -65,7 +69,7 @@ class Log:
             ours = self.journal.begun(name)
         fresh = False
         with contextlib.suppress(OutputError):  # its worker finds the same, and says it
-            fresh = target is not None and not is_there(target)
+            fresh = target is not None and not any(is_there(place) for place in (target, *others))
         if target is not None and (ours or self._overwrite or fresh):
             self.journal.begin(target)
         return Item(file, target, self._root, ours, fresh, key=key)

@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float32]
 QUALITIES = (0.0, 20.0, 35.0, 50.0, 65.0, 80.0, 90.0, 95.0, 100.0)
 """Qualities of JPEG at which the encoders were calibrated; between them straight lines."""
 ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
-    "webp": (0, 6, 20, 33, 52, 78, 88, 96, 100),
+    "webp": (0, 9, 26, 42, 57, 79, 88, 96, 100),
     "avif": (0, 22, 35, 44, 52, 62, 79, 92, 100),
     "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }

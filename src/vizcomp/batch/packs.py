@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vizcomp.batch.groups import Pixels, limit_threads, within_memory
+from vizcomp.batch.groups import Pixels, threads_for, within_memory
 from vizcomp.batch.items import Item, one_line, size_of
 from vizcomp.batch.log import Log
 from vizcomp.batch.records import CodecRecord, CodecStatus
@@ -188,8 +188,7 @@ def _png_names(entries: Sequence[tuple[int, str | None, str | None]], digits: in
 @functools.lru_cache(maxsize=1)
 def _pack(path: AnyPath, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
     """One pack and its codec for each process."""
-    limit_threads(jobs)
-    return VzcPack(path, model=model, max_pixels=max_pixels)
+    return VzcPack(path, model=model, max_pixels=max_pixels, threads=threads_for(jobs))
 
 
 def _is_there(path: AnyPath) -> bool:

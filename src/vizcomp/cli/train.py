@@ -65,6 +65,7 @@ def train(
 
     from vizcomp.training import settings
 
+    settings.need_torch()
     kind, values = settings.read_values(kind, recipe, output if resume else None)
     task = _task(kind)
     cls = task.settings_class

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vizcomp.errors import InputError
+from vizcomp.errors import InputError, MissingExtraError
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
+from vizcomp.neural.arrays import Pixels, to_grey
 from vizcomp.neural.codec import BATCH
 from vizcomp.neural.find import find_model
-from vizcomp.neural.tensors import Pixels, to_grey
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import image as vzc
@@ -27,14 +27,20 @@ class VzcPack:
         source: path of a .vzc pack, or its bytes.
         model: a codec's name or path; None: found by the pack's fingerprint.
         max_pixels: limit for each image.
+        threads: as for `NeuralCodec.load`.
 
     `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
     """
 
     def __init__(
-        self, source: str | Path | bytes | StorePath, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        source: str | Path | bytes | StorePath,
+        *,
+        model: str | Path | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        threads: int = 0,
     ) -> None:
-        self._source, self._model, self._max_pixels = source, model, max_pixels
+        self._source, self._model, self._max_pixels, self._threads = source, model, max_pixels, threads
         self._open()
 
     def _open(self) -> None:
@@ -48,13 +54,14 @@ class VzcPack:
             except OSError as exc:
                 raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
         self.reader = PackReader(data, max_pixels=self._max_pixels)
-        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [])
+        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [], threads=self._threads)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "_source": self._source,
             "_model": self._model,
             "_max_pixels": self._max_pixels,
+            "_threads": self._threads,
         }  # data loaders send packs to workers
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,9 +109,15 @@ class VzcPack:
     def dataset(self, transform: Callable[[Any], Any] | None = None) -> Any:
         """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes something else of the
         uint8 array; label -1 where there is none. A `DataLoader` fetches whole batches, which are decoded together.
+
+        Raises:
+            MissingExtraError: torch is not installed.
         """
-        import torch
-        from torch.utils.data import Dataset
+        try:
+            import torch
+            from torch.utils.data import Dataset
+        except ImportError as exc:
+            raise MissingExtraError("torch, whose Dataset this is,", "train") from exc
 
         pack = self
 

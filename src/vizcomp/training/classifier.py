@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from vizcomp.datasets.photos import split
 from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.graphs import architectures
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
@@ -38,7 +39,7 @@ class ClassifierTrainSettings:
 
     Attributes:
         data: see `datasets.read.read_labelled`.
-        architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
+        architecture: one of `architectures.ARCHITECTURES`; `network` changes fields of its configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.
         bias_factor: on the rate of what has one axis: biases, factors of normalisations.
@@ -105,7 +106,7 @@ class ClassifierTrainSettings:
             "seed": (0, 2**63 - 1),
         }
         check_ranges(self, ranges)
-        check_choices(self, {"taught": TAUGHT, "architecture": classifiers.ARCHITECTURES})
+        check_choices(self, {"taught": TAUGHT, "architecture": architectures.ARCHITECTURES})
 
 
 def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:

@@ -31,9 +31,10 @@ from torch.nn import functional as F
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import ModelError, SettingsError, TrainingError, first_line
+from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.metrics import ms_ssim
 from vizcomp.nets import classifiers, inception
-from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.training import loop
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.losses import RECONSTRUCTIONS, BitGuesser, divergence, reconstruction_loss

@@ -365,7 +365,7 @@ def step_graph(config: RecurrentConfig, weights: Weights, part: str, *, first: b
 
 
 def _pixels(graph: Graph, image: str) -> str:
-    """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as `neural.tensors.to_pixels`."""
+    """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as `neural.arrays.to_pixels`."""
     node, number = graph.node, graph.constant
     shown = node("Clip", image, number(-1.0), number(1.0))
     levels = node("Round", node("Mul", node("Add", shown, number(1.0)), number(127.5)))

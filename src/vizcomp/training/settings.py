@@ -35,7 +35,6 @@ def need_torch() -> None:
         raise MissingExtraError("torch, which trainings need,", "train") from exc
 
 
-
 def read_recipe(path: Path) -> dict[str, Any]:
     """The values of a recipe, a TOML file with the names of the settings' fields, and perhaps `kind`.
 

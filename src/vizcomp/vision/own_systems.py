@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from vizcomp.graphs import classifiers
-from vizcomp.vision.answers import Answer, Array, Classes, Pixels
+from vizcomp.vision.answers import Answer, Array, Classes, Kind, Pixels
 from vizcomp.vision.system import checked, file_fingerprint, fitted, softmax
 
 SIDE = 32  # of the pictures that our classifiers are trained on
@@ -27,7 +26,7 @@ class OwnClassifier:
         WeightsMissingError: the published one could not be had.
     """
 
-    kind: Literal["classes", "boxes", "masks", "embedding"] = "classes"
+    kind: Kind = "classes"
     native = SIDE
 
     def __init__(self, spec: str, *, offline: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DryRun,
     Engine,
     Inputs,
@@ -16,6 +17,7 @@ from vizcomp.cli.options import (
     MaxPixels,
     Offline,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -72,6 +74,9 @@ def encode(
     ] = 0.0,
     pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
+    with_model: Annotated[
+        bool, typer.Option("--with-model", help="With --pack: put the model's file into the pack, for ever decodable.")
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -83,6 +88,8 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
     from vizcomp.batch.encode import run_encode
@@ -112,11 +119,14 @@ def encode(
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
+    if with_model and not pack:
+        raise SettingsError("--with-model goes with --pack", "a file of one image does not hold its model")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings([system] if system else [], offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
-            run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
+            options = voice.options(on_record, jobs=jobs, engine=where)
+            run = run_encode_pack(files, output, settings, options, names=not no_names, with_model=with_model)
         else:
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vizcomp.cli.options import Offline, Quiet
+from vizcomp.cli.options import Config, Offline, Profile, Quiet
 from vizcomp.cli.voice import downloads_on
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def train(
     offline: Offline = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
     quiet: Quiet = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Train the recurrent codec, a classifier, or the small depth network.
 
@@ -74,6 +76,7 @@ def train(
 
     from vizcomp.training import settings
 
+    settings.need_torch()
     kind, values = settings.read_values(kind, recipe, output if resume else None)
     task = _task(kind)
     cls = task.settings_class

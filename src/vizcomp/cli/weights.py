@@ -110,7 +110,7 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
         voice.say(f"{name}: not the published file, which has {weights_table.find(name).size:,} bytes")
     if name != "inception-v3":
         return
-    from vizcomp.nets import classifiers
+    from vizcomp.graphs import classifiers
 
     if calibrate is not None:
         images, labels = classifiers.calibration_images(calibrate)
@@ -140,11 +140,12 @@ def add(
 def _check_of(name: str) -> Callable[[Path], None] | None:
     """What tells whether a file is that of a published network."""
     if name == "nyu":
-        from vizcomp.depth.densedepth import check_file
+        from vizcomp.depth.densedepth import check_file, need_tensorflow
 
+        need_tensorflow()
         return check_file
     if name == "inception-v3":
-        from vizcomp.nets import classifiers
+        from vizcomp.graphs import classifiers
 
         return classifiers.check_published
     return None

@@ -20,7 +20,6 @@ from vizcomp.evaluation.data import EvalData, Pixels
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
-from vizcomp.vision.torch_systems import TorchClassifier
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,24 +92,22 @@ def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *
 
 @functools.lru_cache(maxsize=8)
 def worker_system(name: str, offline: bool) -> System:
-    _one_thread()
-    system = open_system(name, offline=offline)
-    if isinstance(system, TorchClassifier) and not name.startswith("torchvision:"):
-        system.hurry()
-    return system
+    if name.startswith("torchvision:"):
+        _one_thread()
+    return open_system(name, offline=offline)
 
 
 @functools.lru_cache(maxsize=8)
 def worker_codec(name: str) -> Codec:
-    _one_thread()
     return open_codec(name)
 
 
 def _one_thread() -> None:
     """Workers share the cores; and sums in one order give the same digits for any number of jobs."""
-    import torch
+    with contextlib.suppress(ImportError):  # `open_system` says that torch is missing
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def work_on_chunk(task: ChunkTask) -> ChunkResult:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vizcomp.datasets.labelled import MAX_SIZE
 from vizcomp.errors import SettingsError
+from vizcomp.graphs import architectures
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
@@ -41,7 +42,7 @@ class ClassifierTrainSettings:
     Attributes:
         data: see `datasets.read.read_labelled`; a `val` beside `train` is what it is checked on.
         side: of the pictures; 0 for 32, and then pictures of another size are refused.
-        architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
+        architecture: one of `architectures.ARCHITECTURES`; `network` changes fields of its configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.
         bias_factor: on the rate of what has one axis: biases, factors of normalisations.
@@ -110,7 +111,7 @@ class ClassifierTrainSettings:
             "seed": (0, 2**63 - 1),
         }
         check_ranges(self, ranges)
-        check_choices(self, {"taught": TAUGHT, "architecture": classifiers.ARCHITECTURES})
+        check_choices(self, {"taught": TAUGHT, "architecture": architectures.ARCHITECTURES})
         if 0 < self.side < LEAST_SIDE:
             raise SettingsError(f"side {self.side} is too small for these classifiers", f"use {LEAST_SIDE} or more")
 

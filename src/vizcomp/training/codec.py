@@ -29,8 +29,11 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
+from vizcomp.graphs import classifiers as files
+from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.nets import classifiers, inception
-from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+from vizcomp.nets.recurrent import RecurrentCodec
+from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX
 from vizcomp.training import loop
 from vizcomp.training.codec_data import CodecData, PhotoData, PictureData
 from vizcomp.training.codec_scores import PhotoScores, PictureScores, Scores, class_numbers
@@ -66,7 +69,7 @@ def save_codec(
 
     Args:
         metadata: JSON values.
-        extra: further integer arrays (the context model's), stored under their names.
+        extra: further arrays (the context model's, a classifier's), stored as they are under their names.
     """
     from safetensors.torch import save_file
 
@@ -306,12 +309,24 @@ class CodecTask(loop.Task):
             network = copy.deepcopy(self.average).cpu()
             most = self._at_most(200, 10_000)
             _, arrays = fit_contexts(network, metadata, self.data.samples(most), most=most, seed=s.seed)
-        save_codec(folder / "model.safetensors", self.average, metadata, arrays)
+        kept, own = self._embedded()
+        metadata |= kept
+        save_codec(folder / "model.safetensors", self.average, metadata, {**arrays, **own})
         about = {"kind": "codec", "network": self.config.to_dict(), **metadata}
         loop.write_text(folder / "model.json", json.dumps(about, indent=2) + "\n")
         return figures
 
     def _kept_classifier(self) -> str:
-        """The classifier that encoding asks: one that every installation has, or that the encoder is told of; else none."""
-        kept = self.classifier is not None and (self.classifier.shipped or self.config.given)
-        return self.settings.classifier if kept else ""
+        """The classifier that encoding asks: one of vizcomp, at hand everywhere or part of the codec's file; or none."""
+        ours = self.classifier is not None and isinstance(self.classifier.module, classifiers.Classifier)
+        return self.settings.classifier if ours else ""
+
+    def _embedded(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the codec's file has of a classifier that was trained by `vizcomp train`: its words, and its arrays."""
+        frozen = self.classifier
+        if frozen is None or frozen.shipped or not isinstance(frozen.module, classifiers.Classifier):
+            return {}, {}
+        file = files.read(self.settings.classifier)
+        half = {n: v.astype(np.float16) if v.ndim >= 2 else v for n, v in file.weights.items()}
+        words = {"classifier": Path(frozen.name).name, CLASSIFIER: dict(file.words)}
+        return words, {CLASSIFIER_PREFIX + name: value for name, value in half.items()}

@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp.errors import SettingsError
+from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.metrics import ms_ssim
-from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
+from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.training.codec_data import PhotoData
 from vizcomp.training.frozen import FrozenClassifier
 from vizcomp.training.losses import BitGuesser

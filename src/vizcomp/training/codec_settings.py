@@ -7,7 +7,7 @@ from typing import Any
 
 from vizcomp.datasets.labelled import MAX_SIZE
 from vizcomp.errors import SettingsError
-from vizcomp.nets.recurrent import RecurrentConfig
+from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.training.losses import RECONSTRUCTIONS
 from vizcomp.training.settings import check_choices, check_ranges
 

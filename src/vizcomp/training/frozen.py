@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
+from vizcomp.graphs.classifiers import BUNDLED, PUBLISHED
 from vizcomp.nets import classifiers
 from vizcomp.vision.options import NORMS, ModelOptions, parse_options, split_name
 from vizcomp.vision.torch_systems import torchvision_module
@@ -50,7 +51,7 @@ class FrozenClassifier(nn.Module):
         super().__init__()
         options = options or ModelOptions()
         self.name, self.module = name, module
-        self.shipped = name in (*classifiers.BUNDLED, *classifiers.PUBLISHED)
+        self.shipped = name in (*BUNDLED, *PUBLISHED)
         self._size = options.size
         self._bgr = options.order == "BGR"
         white, mean, std = NORMS[options.norm or "unit"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -45,6 +46,7 @@ class Layout:
         spans: where each block begins and ends.
         checksum: of block k, (what it is, what it should be).
         model_file: where the model's own file lies in the pack; None where it is not in it.
+        model_checksum: of it, as `checksum`.
         problem: one line about what is missing; "" for a whole pack.
     """
 
@@ -54,6 +56,7 @@ class Layout:
     spans: Sequence[tuple[int, int]]
     checksum: Callable[[int], tuple[int, int]]
     model_file: tuple[int, int] | None = None
+    model_checksum: Callable[[], tuple[int, int]] = lambda: (0, 0)
     problem: str = ""
 
 
@@ -148,6 +151,8 @@ def _sums(view: memoryview, part: _Section) -> tuple[int, int]:
     """What a section's checksum is, and what it should be."""
     at = part.start - SECTION_HEAD
     is_now = _checksum(view[:HEADER], part.number, view[at + 2 : at + 7], view[part.start : part.end])
+    if view[at : at + 2] != MARK:
+        is_now = -1
     return is_now, int.from_bytes(view[at + 7 : at + 11], "little")
 
 
@@ -243,6 +248,7 @@ def _layout(view: memoryview, sections: Sequence[_Section], count: int, problem:
         spans=[(part.start, part.end) for part in blocks],
         checksum=lambda k: _sums(view, blocks[k]),
         model_file=(of[MODEL][0].start, of[MODEL][0].end) if of[MODEL] else None,
+        model_checksum=lambda: _sums(view, of[MODEL][0]) if of[MODEL] else (0, 0),
         problem=problem,
     )
 
@@ -283,7 +289,7 @@ def _version_1(view: memoryview) -> Layout:
     starts = (HEADER + np.concatenate(([0], np.cumsum(sizes)))).tolist()
     if starts[-1] != start:
         raise cursor.damaged("the blocks do not fill the file")
-    spans = list(zip(starts[:-1], starts[1:], strict=True))
+    spans = list(itertools.pairwise(starts))
     return Layout(
         model=bytes(view[4:8]),
         count=count,

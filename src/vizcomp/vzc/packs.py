@@ -345,10 +345,22 @@ class PackReader:
         number, k = divmod(i, BLOCK)
         return self._block(number), k
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the model's own file is in the pack."""
+        return self._layout.model_file is not None
+
     def model_file(self) -> bytes:
-        """The model's own file, where the pack has it; b"" where it has not."""
+        """The model's own file, where the pack has it; b"" where it has not.
+
+        Raises:
+            FormatError: it is damaged.
+        """
         if self._layout.model_file is None:
             return b""
+        is_now, should = self._layout.model_checksum()
+        if is_now != should:
+            raise FormatError("the checksum of the model in the pack does not match", GET_AGAIN)
         start, end = self._layout.model_file
         return bytes(self._view[start:end])
 
@@ -430,8 +442,12 @@ class PackReader:
         return self._index
 
     def check(self) -> list[str]:
-        """Reads everything and returns one line for each damaged block; none if all is well."""
+        """Reads everything and returns one line for each damaged block, and for a damaged model; none if all is well."""
         problems = []
+        try:
+            self.model_file()
+        except FormatError as exc:
+            problems.append(exc.message)
         for number in range(self.blocks):
             try:
                 block = self._block(number)
@@ -445,7 +461,9 @@ class PackReader:
     def close(self) -> None:
         """Lets go of `data`, so that a mapped file can be closed. Images can not be read after that."""
         self._kept.clear()
-        self._layout = dataclasses.replace(self._layout, checksum=_closed)  # the old one holds the view
+        self._layout = dataclasses.replace(
+            self._layout, checksum=_closed, model_checksum=lambda: _closed(0)
+        )  # the old one holds the view
         self._view.release()
 
     def __enter__(self) -> PackReader:

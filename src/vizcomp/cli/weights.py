@@ -172,6 +172,32 @@ def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", s
 
 
 @app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A codec or classifier, by name or path.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    part: Annotated[
+        str, typer.Option("--part", metavar="decoder|encoder", help="Of a codec; default: decoder.", show_default=False)
+    ] = "",
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=1, metavar="N", help="Of a codec; default: all.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    offline: Offline = False,
+) -> None:
+    """Write a codec's decoder or encoder, or a classifier, as an ONNX file for other programs."""
+    from vizcomp.errors import OutputError
+    from vizcomp.files.write import check_output_folder, write_atomic
+    from vizcomp.neural.export import exported
+
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already", "--overwrite replaces it")
+    data = exported(name, part=part, iterations=iterations, offline=offline)
+    check_output_folder(output.parent)
+    write_atomic(output, data)
+    print(output)
+
+
+@app.command()
 def verify(names: Names = None) -> None:
     """Compute the checksums of what is here; exit code 1 if a file is not what it was."""
     from vizcomp.weights import cache

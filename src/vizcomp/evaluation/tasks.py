@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from vizcomp.errors import in_one_line
 from vizcomp.evaluation.codecs import Codec, open_codec
 from vizcomp.evaluation.data import EvalData, Pixels
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 
@@ -90,24 +92,23 @@ def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *
     return ImageResult(index, size, payload, psnr, ms_ssim, tuple(best), tuple(within5), compared)
 
 
-@functools.lru_cache(maxsize=8)
 def worker_system(name: str, offline: bool) -> System:
-    if name.startswith("torchvision:"):
-        _one_thread()
-    return open_system(name, offline=offline)
+    """A Python callable of this name, else a system opened once for each process."""
+    return living_system(name) or _opened_system(name, offline)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened_system(name: str, offline: bool) -> System:
+    system = open_system(name, offline=offline)
+    if (torch := sys.modules.get("torch")) is not None:
+        # workers share the cores; and sums in one order give the same digits for any number of jobs
+        torch.set_num_threads(1)
+    return system
 
 
 @functools.lru_cache(maxsize=8)
 def worker_codec(name: str) -> Codec:
     return open_codec(name)
-
-
-def _one_thread() -> None:
-    """Workers share the cores; and sums in one order give the same digits for any number of jobs."""
-    with contextlib.suppress(ImportError):  # `open_system` says that torch is missing
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def work_on_chunk(task: ChunkTask) -> ChunkResult:

@@ -171,11 +171,12 @@ def year_of(name: str) -> str:
     return remark if remark in DEVIATIONS else "2021"
 
 
-def graph(file: ClassifierFile, metadata: Mapping[str, str] | None = None) -> bytes:
+def graph(file: ClassifierFile, metadata: Mapping[str, str] | None = None, *, seen: bool = True) -> bytes:
     """A classifier as an ONNX file.
 
-    Its input is `pixels`, uint8 (N, H, W, 3) RGB; its outputs `logits`, float32 (N, classes), and `seen`, what the last layer
-    takes the mean or the maximum of, float32 (N, c, h, w). A mirror image it is not asked about: `Classifier` does that.
+    Its input is `pixels`, uint8 (N, H, W, 3) RGB; its outputs are `logits`, float32 (N, classes), and, where wanted, `seen`,
+    what the last layer takes the mean or the maximum of, float32 (N, c, h, w). It is not asked about a mirror image: `Classifier`
+    does that.
     """
     made = Graph(file.architecture)
     node, constant = made.node, made.constant
@@ -183,9 +184,10 @@ def graph(file: ClassifierFile, metadata: Mapping[str, str] | None = None) -> by
     x = node("Div", node("Transpose", node("Cast", x, to=1), perm=(0, 3, 1, 2)), constant(255.0))
     mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (file.config.mean, file.config.std))
     x = node("Div", node("Sub", x, constant(mean)), constant(std))
-    seen, logits = classified(Layers(made, file.weights), x, file.config)
+    features, logits = classified(Layers(made, file.weights), x, file.config)
     made.output(logits, "logits", "float32", ("n", file.config.classes))
-    made.output(seen, "seen", "float32", ("n", "channels", "rows", "columns"))
+    if seen:
+        made.output(features, "seen", "float32", ("n", "channels", "rows", "columns"))
     return made.to_bytes(metadata)
 
 

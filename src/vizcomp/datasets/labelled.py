@@ -116,7 +116,7 @@ def read_picture(data: bytes, size: int, *, exact: bool = False) -> tuple[Pixels
     if exact:
         raise InputError(
             f"a picture of {width}x{height} pixels among training data for {size}x{size}",
-            f"--side {size} crops and resizes every picture; another --side trains at that size",
+            f"`side` {size} crops and resizes every picture; another `side` trains at that size",
         )
     return square(pixels, size), True
 

@@ -153,7 +153,7 @@ class CodecTask(loop.Task):
         if self.classifier is None:
             if config.given and s.task_weight:
                 raise SettingsError(
-                    "this network is told a classifier's answer", "give --classifier, or --set task_weight=0 for a first stage"
+                    "this network is told a classifier's answer", "give `classifier`, or `set` task_weight=0 for a first stage"
                 )
             return config
         ours = isinstance(self.classifier.module, classifiers.Classifier)

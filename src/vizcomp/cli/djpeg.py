@@ -134,6 +134,7 @@ def djpeg(
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
     from vizcomp._version import __version__
+    from vizcomp.batch.about import systems_of
     from vizcomp.batch.djpeg import gallery, run_djpeg
     from vizcomp.batch.engines import check_engine
     from vizcomp.batch.judges import guide_systems
@@ -186,7 +187,7 @@ def djpeg(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
-        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs},
+        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs, "systems": systems_of(settings, common)},
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,

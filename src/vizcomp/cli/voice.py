@@ -172,6 +172,13 @@ class Voice:
                 "at equal bytes",
                 f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photo{'' if equal['photos'] == 1 else 's'})",
             )
+        if (rival := totals.rival) is not None:
+            low, high = (_saving(share) for share in rival["interval"])
+            table.add_row(
+                "under the same verdict",
+                f"{_saving(rival['saving'])} than optimised JPEG ({low} to {high}; "
+                f"{rival['photos']} photo{'' if rival['photos'] == 1 else 's'})",
+            )
         table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
         if report:
             table.add_row("report", report)

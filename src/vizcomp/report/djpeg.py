@@ -252,7 +252,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
             note = f"{change} ({page.percent(low)} to {page.percent(high)}) than optimised plain JPEG that passes too, {sample}"
             stats.append(("Under the same verdict", value, note))
         if totals.nothing_to_verify:
-            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at --quality"))
+            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at `quality`"))
     for name, seen in totals.watched.items():
         note = "seen as the source is, by a system that was not asked"
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))

@@ -182,7 +182,7 @@ class CodecRecord(InputRecord):
         bpp: bits of the .vzc file (of the payload in a pack) for each pixel; None where nothing was coded.
         seconds: time of the whole work on this input; images that went through together share theirs.
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
-        verified, verify_score, verify_trials: as in `FileRecord`.
+        verified, verify_state, verify_score, verify_trials: as in `FileRecord`.
     """
 
     input: str
@@ -201,7 +201,8 @@ class CodecRecord(InputRecord):
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
     verified: bool | None = None
-    verify_score: float | None = None
+    verify_state: VerifyState | None = None
+    verify_score: dict[str, float] | None = None
     verify_trials: int = 0
 
 
@@ -215,6 +216,7 @@ class CodecTotals:
         output_bytes: of a pack, the whole file.
         bpp: bits of the .vzc files for each pixel; None without pixels.
         images_per_second: over `seconds`, the time of the whole run.
+        verified, nothing_to_verify, not_reached: as in `Totals`.
     """
 
     files: int
@@ -228,6 +230,9 @@ class CodecTotals:
     bpp: float | None
     seconds: float
     images_per_second: float
+    verified: int = 0
+    nothing_to_verify: int = 0
+    not_reached: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

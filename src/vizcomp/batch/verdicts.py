@@ -12,7 +12,7 @@ import numpy as np
 from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.rivals import optimised_jpeg
-from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.djpeg.compress import Compressed, Prepared
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load_bytes
@@ -63,7 +63,7 @@ class Found:
     against: tuple[str, ...] = ()
 
 
-def robust(name: str, system: System, batch: BatchSettings) -> bool:
+def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
     """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
     if batch.robust is not None:
         return batch.robust
@@ -78,7 +78,7 @@ class Panel:
         InputError: a system fails on it.
     """
 
-    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings) -> None:
+    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings) -> None:
         self._batch = batch
         self.size = source.shape[:2]
         self._answers = {name: self._ask(name, source) for name in names}

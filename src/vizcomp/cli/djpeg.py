@@ -23,6 +23,7 @@ from vizcomp.cli.options import (
     Quiet,
     RayAddress,
     Resume,
+    Robust,
     Verbose,
 )
 from vizcomp.cli.policies import policy_settings
@@ -99,14 +100,7 @@ def djpeg(
     min_quality: Annotated[
         float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
     ] = 20,
-    robust: Annotated[
-        bool | None,
-        typer.Option(
-            "--robust/--no-robust",
-            help="Verdicts of --verify must hold under two resize filters.",
-            show_default="on for model files",
-        ),
-    ] = None,
+    robust: Robust = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,

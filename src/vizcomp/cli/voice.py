@@ -187,22 +187,13 @@ class Voice:
             table.add_row("", _DRY)
         self.console.print(table)
 
-    def verified(self, system: str, records: Sequence[CodecRecord]) -> None:
-        """How many results a system answers alike on, where it was asked."""
-        asked = good = trials = 0
-        for record in records if system else ():
-            if record.verified is not None:
-                asked, good, trials = asked + 1, good + record.verified, trials + record.verify_trials
-        if asked:
-            self.say(f"verified for {system}: {good} of {asked} photos, {trials / asked:.1f} trials each")
-
-    def verdicts(self, systems: Sequence[str], totals: Totals) -> None:
+    def verdicts(self, systems: Sequence[str], totals: Totals | CodecTotals) -> None:
         """How many photos the systems of `--verify` and `--watch-with` answer alike on."""
         asked = totals.verified + totals.not_reached
         if asked or totals.nothing_to_verify:
             apart = f"; {totals.nothing_to_verify} with nothing to verify" if totals.nothing_to_verify else ""
             self.say(f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}")
-        for name, counts in totals.watched.items():
+        for name, counts in getattr(totals, "watched", {}).items():
             self.say(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
 
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:

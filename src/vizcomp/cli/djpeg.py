@@ -195,8 +195,7 @@ def djpeg(
             lost = exc
     if json:
         print_parts(report.json_chunks())
-    voice.djpeg_summary(run.totals, written, dry_run=dry_run)
-    voice.verdicts(common.verify, run.totals)
+    voice.djpeg_summary(run.totals, written, dry_run=dry_run, systems=common.verify)
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:

@@ -146,8 +146,8 @@ class Voice:
 
             yield step
 
-    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool) -> None:
-        """The table at the end of `djpeg`."""
+    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool, systems: Sequence[str]) -> None:
+        """The table at the end of `djpeg`, and the verdicts of the systems that were asked."""
         if self.quiet:
             return
         from rich.table import Table
@@ -186,6 +186,7 @@ class Voice:
         if dry_run:
             table.add_row("", _DRY)
         self.console.print(table)
+        self.verdicts(systems, totals)
 
     def verdicts(self, systems: Sequence[str], totals: Totals | CodecTotals) -> None:
         """How many photos the systems of `--verify` and `--watch-with` answer alike on."""

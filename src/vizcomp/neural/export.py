@@ -38,7 +38,7 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
     if _is_classifier(name):
         if part or iterations is not None:
             raise SettingsError(
-                f"{name} is a classifier: it has neither parts nor iterations", "leave --part and --iterations out"
+                f"{name} is a classifier: it has neither parts nor iterations", "omit `part` and `iterations`"
             )
         file = classifiers.read(name, offline=offline)
         names = json.dumps(dict(enumerate(file.classes)), ensure_ascii=False)
@@ -46,7 +46,7 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
     codec = NeuralCodec.load(name)
     many = codec.iterations if iterations is None else iterations
     if not 1 <= many <= codec.iterations:
-        raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose another --iterations")
+        raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose other `iterations`")
     made = unrolled_encoder if part == "encoder" else unrolled_decoder
     metadata = {
         "name": name,

@@ -101,6 +101,21 @@ def run_djpeg(
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
+def joined(runs: Iterable[BatchRun]) -> BatchRun:
+    """Several runs as one, in which a photo that came again counts as often; it ends with one that was interrupted."""
+    records = Records(FileRecord)
+    worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
+    seconds = 0.0
+    for run in runs:
+        for record in run.records:
+            records.append(record)
+        seconds += run.totals.seconds
+        worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
+        if run.interrupted:
+            break
+    return BatchRun(records, total(records, seconds), False, worst)
+
+
 def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     """Compress one photo and write it: one outcome, whatever happens."""
     (item,) = task.items

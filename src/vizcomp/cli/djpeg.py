@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from vizcomp.cli.options import (
     Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Output,
@@ -24,9 +26,16 @@ from vizcomp.cli.options import (
     RayAddress,
     Resume,
     Verbose,
+    place,
 )
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
+
+if TYPE_CHECKING:
+    from vizcomp.batch.djpeg import BatchRun
+    from vizcomp.batch.settings import BatchSettings
+    from vizcomp.djpeg.settings import DjpegSettings
+    from vizcomp.files.store import AnyPath
 
 
 def djpeg(
@@ -122,9 +131,22 @@ def djpeg(
     overwrite: Overwrite = False,
     resume: Resume = False,
     dry_run: DryRun = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with photos that arrive, each once it is whole, until Ctrl-C or SIGTERM.")
+    ] = False,
+    report: Annotated[
+        str, typer.Option("--report", metavar="DIR|none", help="Folder of the report, where it is not that of the results.")
+    ] = "",
+    no_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--no-thumbnails", help="No photos in the report; it shows sources, of which --metadata takes nothing away."
+        ),
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
     offline: Offline = False,
     profile: Profile = "",
     config: Config = "",
@@ -133,19 +155,12 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp._version import __version__
-    from vizcomp.batch.djpeg import gallery, run_djpeg
     from vizcomp.batch.engines import check_engine
-    from vizcomp.batch.judges import guide_systems
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
-    from vizcomp.errors import OutputError
-    from vizcomp.files.find import count_inputs, find_inputs
-    from vizcomp.files.write import check_output_folder
-    from vizcomp.report.djpeg import DjpegReport
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
@@ -176,36 +191,99 @@ def djpeg(
         tolerance=tolerance,
         offline=offline,
     )
-    files = find_inputs(inputs, exclude=output, report=voice.passed_over)
-    if not dry_run:
+    asked = _Asked(
+        inputs=inputs,
+        output=output,
+        settings=settings,
+        batch=common,
+        jobs=jobs,
+        engine=where,
+        report=None if report == "none" or dry_run else place(report) if report else output,
+        thumbnails=not no_thumbnails,
+        json=json,
+        watch=watch,
+    )
+    raise typer.Exit(_told(asked, _run(asked, voice), voice))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a command line asks for; `report`: the folder of the report, or None."""
+
+    inputs: list[str]
+    output: AnyPath
+    settings: DjpegSettings
+    batch: BatchSettings
+    jobs: int
+    engine: str
+    report: AnyPath | None
+    thumbnails: bool
+    json: bool
+    watch: bool
+
+
+def _run(asked: _Asked, voice: Voice) -> BatchRun:
+    """The work: one run, or with --watch one whenever there is something new."""
+    from vizcomp.batch.djpeg import joined, run_djpeg
+    from vizcomp.batch.judges import guide_systems
+    from vizcomp.files.apart import check_apart
+    from vizcomp.files.find import count_inputs, find_inputs
+    from vizcomp.files.watch import Watched
+    from vizcomp.files.write import check_output_folder
+
+    inputs, output, batch = asked.inputs, asked.output, asked.batch
+    check_apart(inputs, output, suffix=".jpg")
+    watched = Watched(inputs, report=voice.passed_over) if asked.watch else None
+    files = find_inputs(inputs, exclude=output, report=voice.passed_over) if watched is None else None
+    if not batch.dry_run:
         check_output_folder(output)
-    voice.readings([*guide_systems(settings), *common.verify, *common.watch_with], offline=offline)
+        if asked.report not in (None, output):
+            check_output_folder(asked.report)
+    voice.readings([*guide_systems(asked.settings), *batch.verify, *batch.watch_with], offline=batch.offline)
+    if watched is not None:
+        voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
+        with voice.downloads():
+            options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
+            return joined(run_djpeg(some, output, asked.settings, batch, options) for some in watched.rounds())
+    assert files is not None
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        run = run_djpeg(files, output, settings, common, voice.options(on_record, jobs=jobs, engine=where))
+        return run_djpeg(files, output, asked.settings, batch, voice.options(on_record, jobs=asked.jobs, engine=asked.engine))
+
+
+def _told(asked: _Asked, run: BatchRun, voice: Voice) -> int:
+    """Writes the report and says what was done: the exit code."""
+    from vizcomp._version import __version__
+    from vizcomp.batch.djpeg import gallery
+    from vizcomp.errors import OutputError
+    from vizcomp.report.djpeg import DjpegReport
+
+    totals, batch = run.totals, asked.batch
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
-        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs},
-        totals=run.totals,
+        settings={**asked.settings.to_dict(), **batch.to_dict(), "jobs": asked.jobs},
+        totals=totals,
         files=run.records,
         interrupted=run.interrupted,
     )
-    all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
+    nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
-    if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
+    # a run that had nothing to do leaves the report of the one that did
+    if asked.report is not None and not (nothing_done and (asked.report / "report.json").exists()):
         try:
-            written = str(report.write(output, gallery(run, settings, common)).html)
+            shown = gallery(run, asked.settings, batch) if asked.thumbnails else []
+            written = str(report.write(asked.report, shown).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
-    if json:
+    if asked.json:
         print_parts(report.json_chunks())
-    voice.djpeg_summary(run.totals, written, dry_run=dry_run)
-    voice.verdicts(common.verify, run.totals)
-    if all_skipped:
-        voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
+    voice.djpeg_summary(totals, written, dry_run=batch.dry_run)
+    voice.verdicts(batch.verify, totals)
+    if nothing_done and not voice.left and not totals.failed:
+        voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:
-        voice.warn(f"interrupted: {run.totals.files} photos done; start the same command again to do the rest")
+        voice.warn(f"interrupted: {totals.files} photos done; start the same command again to do the rest")
     if lost is not None:
         raise lost
-    raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)
+    return voice.exit_code(interrupted=run.interrupted, failed=bool(totals.failed), nothing_done=nothing_done)

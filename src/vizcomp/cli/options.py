@@ -47,6 +47,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="What is said becomes one JSON object a line on standard error, for log collectors.")
+]
 Profile = Annotated[
     str,
     typer.Option(

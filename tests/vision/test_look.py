@@ -35,6 +35,7 @@ def test_look_draws_and_says_how_the_system_is_read(tmp_path: Path, capfd: pytes
 
 
 def test_look_ends_as_other_commands_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
     source, out = photo(tmp_path / "in" / "a.png"), tmp_path / "out"
     assert command("look", source, "-o", out, "--system", "no-such") == 2
     assert command("look", tmp_path / "none.png", "-o", out, "--system", "watcher") == 2

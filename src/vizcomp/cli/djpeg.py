@@ -90,7 +90,8 @@ def djpeg(
         str, typer.Option("--min-saving", metavar="SHARE", help="Keep the source where less than this is saved, as 5%.")
     ] = "0%",
     metadata: Annotated[
-        str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
+        str,
+        typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile, orientation, date, author."),
     ] = "essential",
     verify: Annotated[
         list[str] | None,

@@ -144,6 +144,21 @@ def run_djpeg(
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
+def joined(runs: Iterable[BatchRun]) -> BatchRun:
+    """Several runs as one, in which a photo that came again counts as often; it ends with one that was interrupted."""
+    records = Records(FileRecord)
+    worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
+    seconds = 0.0
+    for run in runs:
+        for record in run.records:
+            records.append(record)
+        seconds += run.totals.seconds
+        worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
+        if run.interrupted:
+            break
+    return BatchRun(records, total(records, seconds), False, worst)
+
+
 def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
     """Compress one photo and write it: one outcome, whatever happens. One of a shard is not written here."""
     if isinstance(task, MemberTask):
@@ -163,6 +178,7 @@ def _djpeg_crashed(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | 
 
 def _djpeg_failed(item: Item, error: str) -> FileRecord:
     size = size_of(item.file.path)
+    error = error.replace(printable(item.file.path), item.file.shown)  # another name for what came from standard input
     return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
 
 

@@ -54,7 +54,7 @@ class Plan:
             SettingsError: there are several, and one file for them.
         """
         exclude = self.folder if self.target is None else None
-        found = find_inputs(self.names, exclude=exclude, report=report) if self.names else iter(())
+        found = find_inputs(self.names, exclude=exclude, report=report) if self.names or self.piped is None else iter(())
         if self.piped is not None:
             found = itertools.chain([self.piped], found)
         if self.target is None:

@@ -5,6 +5,7 @@ Files, members of shards and the photos of `vizcomp.compress` all come through h
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,14 +23,16 @@ from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
 from vizcomp.djpeg.readers import readable
 from vizcomp.djpeg.settings import FORMATS, DjpegSettings
-from vizcomp.errors import FormatError
+from vizcomp.errors import FormatError, VizcompError
 from vizcomp.files.find import InputFile
+from vizcomp.jpeg.exif import essential_exif, has_more_than_essential
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
+from vizcomp.jpeg.segments import EXIF, essential_segments, with_metadata
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.colour import FLATTENED
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.strip import with_essential
 from vizcomp.weights.sessions import return_memory
 
 
@@ -74,7 +77,7 @@ def finish(
         original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
-        keep_other: a source that is no JPEG may be kept as it is; False: what is made is a JPEG in any case.
+        keep_other: a source of another format than is asked for may be kept as it is; False: it is made in that in any case.
 
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
@@ -100,8 +103,8 @@ def finish(
         notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
     if kept and not _read_by_all(photo.format.lower(), settings.reading):
         kept = False
-        notices = (*notices, "written although the source was to be kept: not all --readers open its format")
-    if kept and photo.jpeg is None and not keep_other:
+        notices = (*notices, "written although the source was to be kept: not all `readers` open its format")
+    if kept and photo.format.lower() not in settings.formats and not keep_other:
         kept = False
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
     if not kept or original is None:
@@ -109,8 +112,8 @@ def finish(
         return Finished(data, False, "" if suffix == settings.suffix else suffix, found, notices, made.format)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
+    stripped, told = _kept_other(photo, original, settings)
+    notices = (*notices, *told)
     if larger:
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
@@ -120,7 +123,7 @@ def finish(
     kind = own if own in settings.formats else "source"
     if photo.jpeg is None:
         suffix = settings.suffix if asked else file.relative.suffix.lower() or f".{own}"
-        return Finished(original(), True, "" if suffix == settings.suffix else suffix, found, notices, kind)
+        return Finished(stripped, True, "" if suffix == settings.suffix else suffix, found, notices, kind)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "" if asked else ".jpg", found, notices, kind)
 
 
@@ -225,6 +228,30 @@ def _can_be_kept_without_metadata(photo: Photo) -> bool:
     if photo.jpeg is not None:
         return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
     return not (photo.icc or photo.exif or photo.xmp)
+
+
+def _kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that can be done; notices."""
+    if photo.jpeg is not None:
+        return b"", ()
+    data, exif = original(), (photo.exif or b"").removeprefix(EXIF)
+    if settings.metadata == "all":
+        return data, ()
+    stripped = with_essential(data, essential_exif(exif, photo.orientation))
+    if stripped == data:
+        return data, ()
+    if stripped is not None:
+        with contextlib.suppress(VizcompError):
+            if _same_picture(load_bytes(stripped, "kept", max_pixels=photo.pixels.size), photo):
+                return stripped, ()
+    if not (photo.xmp or has_more_than_essential(exif)):
+        return data, ()
+    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
+
+
+def _same_picture(one: Photo, other: Photo) -> bool:
+    alike = (one.orientation, one.icc, one.pixels.shape) == (other.orientation, other.icc, other.pixels.shape)
+    return alike and bool(np.array_equal(one.pixels, other.pixels))
 
 
 def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:

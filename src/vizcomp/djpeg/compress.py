@@ -173,7 +173,7 @@ def prepare(
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
                     "DALI reads no WebP with an ICC profile, metadata or opacity",
-                    "use --format auto or jpeg, or --metadata none",
+                    "use `format` auto or jpeg, or `metadata` none",
                 )
         except (UnsupportedError, MissingExtraError, SettingsError):
             if settings.format != "auto":

@@ -18,7 +18,8 @@ from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
-from vizcomp.jpeg.segments import promises_more, upright_exif, upright_xmp
+from vizcomp.jpeg.exif import essential_exif
+from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif, upright_xmp
 from vizcomp.photos.formats import FORMATS, WITHOUT_PROFILES, check_sides, check_writable, encode_format
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo, to_srgb
@@ -88,8 +89,10 @@ class Metadata:
         """What `--metadata` keeps of a photo whose pixels are written upright."""
         if keep == "none":
             return cls(None, None, None)
+        tiff = (photo.exif or b"").removeprefix(EXIF)
         if keep == "essential":
-            return cls(photo.icc, None, None)
+            block = essential_exif(tiff, 1)
+            return cls(photo.icc, EXIF + block if block else None, None)
         xmp = photo.xmp if photo.xmp and not promises_more(photo.xmp) else None
         return cls(photo.icc, upright_exif(photo.exif), upright_xmp(xmp) if xmp else None)
 
@@ -180,7 +183,7 @@ class Picture:
             if not data:
                 raise InputError(
                     f"cannot be made as small as {target} bytes in {self._kind.title}",
-                    "give a larger --target-size, or resize the photo",
+                    "give a larger `target_size`, or resize the photo",
                 )
             return data, 0.0, ()
         return (finer, high, ()) if len(finer) >= len(best) else (best, low, ())

@@ -30,9 +30,9 @@ def parse_readers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in READERS:
-            raise SettingsError(f"unknown reader {name!r}", f"--readers takes {', '.join(READERS)}, several joined by commas")
+            raise SettingsError(f"unknown reader {name!r}", f"`readers` takes {', '.join(READERS)}, several joined by commas")
     if text and not names:
-        raise SettingsError(f"--readers {text!r} names nobody", f"it takes {', '.join(READERS)}, several joined by commas")
+        raise SettingsError(f"`readers` {text!r} names nobody", f"it takes {', '.join(READERS)}, several joined by commas")
     return names
 
 

@@ -124,7 +124,7 @@ class DjpegSettings:
         for reader in parse_readers(self.readers):
             if self.format != "auto" and self.format not in READERS[reader]:
                 read = ", ".join(READERS[reader])
-                raise SettingsError(f"{reader} does not read --format {self.format}", f"it reads {read}; or use --format auto")
+                raise SettingsError(f"{reader} does not read `format` {self.format}", f"it reads {read}; or use `format` auto")
 
     @property
     def guides(self) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def check_writable(name: str) -> None:
         there = bool(features.check(name))
     if not there:
         title = FORMATS[name].title
-        raise SettingsError(f"this Pillow writes no {title}", "pip install --upgrade pillow, or use another --format")
+        raise SettingsError(f"this Pillow writes no {title}", "pip install --upgrade pillow, or use another `format`")
 
 
 def _avif_encoder() -> bool:
@@ -83,7 +83,7 @@ def check_sides(kind: Format, height: int, width: int) -> None:
     if max(height, width) > kind.most_side:
         raise UnsupportedError(
             f"{width} x {height} pixels do not fit into {kind.title}, whose sides have at most {kind.most_side:,}",
-            "use --format auto or jpeg, or a smaller photo",
+            "use `format` auto or jpeg, or a smaller photo",
         )
 
 
@@ -124,7 +124,7 @@ def encode_format(
     try:
         image.save(buffer, kind.name.upper(), **options)
     except (OSError, ValueError, RuntimeError) as exc:
-        raise UnsupportedError(f"the {kind.title} encoder fails: {exc}", "use another --format, or --metadata essential") from exc
+        raise UnsupportedError(f"the {kind.title} encoder fails: {exc}", "use another `format`, or `metadata` essential") from exc
     return buffer.getvalue()
 
 

@@ -22,6 +22,7 @@ _BY_OPTION: dict[str, tuple[str, ...]] = {
     "codec": CODECS,
     "baseline": ("jpeg", "webp", "avif", "jxl", "none"),
     "min_saving": ("0%", "5%", "10%"),
+    "readers": ("pillow", "opencv", "torchvision", "tensorflow", "dali", "browser"),
     "set": ("epochs=", "batch=", "seed="),
 }
 _MODELS = {"depth": ("compact", "nyu"), "encode": ("photo", "cifar"), "decode": (), "info": ()}

@@ -43,6 +43,8 @@ class Encoder:
             weight = SYSTEM_RATE_WEIGHT
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
+            if self._auto and "text" in settings.guides:
+                weight *= shape.beside + self._flat * (1 - shape.beside)
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]

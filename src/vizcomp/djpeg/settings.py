@@ -51,17 +51,27 @@ class Shape:
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how much lettering there is.
         chroma: factor on the photo table's steps of chroma.
+        dc: factor on the steps of DC.
+        low, high: factors on luma's steps of the lowest and of the highest AC frequencies.
+        chroma_low, chroma_high: the same of chroma's.
         price: of a bit everywhere, in squared steps; guides add theirs.
         text_price: that price where a photo is one of lettering.
         finer: factor on all steps where the text guide has a say and there is no lettering; with lettering 0.78, as under
             other tables. It is such that a quality keeps what plain JPEG of that quality keeps.
+        beside: factor on the text guide's price where there is no lettering.
     """
 
     flat: float = -1.0
     chroma: float = 0.6
+    dc: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+    chroma_low: float = 1.0
+    chroma_high: float = 1.0
     price: float = 0.1
     text_price: float = 0.03
     finer: float = 0.86
+    beside: float = 1.0
 
 
 SHAPE = Shape()
@@ -149,11 +159,21 @@ def quantisation_tables(
     if name == "machine":
         bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]
     elif name == "auto":
-        bases[1] *= shape.chroma
+        bases[0] *= _by_frequency(shape.dc, shape.low, shape.high)
+        bases[1] *= _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high) * shape.chroma
         ends = (MACHINE_LUMA, MACHINE_CHROMA)
         bases = [np.exp((1 - flat) * np.log(base) + flat * np.log(end)) for base, end in zip(bases, ends, strict=True)]
     luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
     return luma, chroma
+
+
+def _by_frequency(dc: float, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Factors on 64 steps: `low` at the lowest AC frequencies, `high` at the highest; none from u + v = 4 to 6."""
+    order = np.add.outer(np.arange(8), np.arange(8)).ravel()
+    logs = math.log(low) * np.clip((4 - order) / 3, 0, 1) + math.log(high) * np.clip((order - 6) / 8, 0, 1)
+    factors: npt.NDArray[np.float64] = np.exp(logs)
+    factors[0] = dc
+    return factors
 
 
 def respect_source(wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None) -> npt.NDArray[np.uint16]:

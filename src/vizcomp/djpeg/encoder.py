@@ -21,6 +21,7 @@ FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squar
 
 TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
 TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
+LEARNED_RATE_WEIGHT = 1.65  # the same where a guide has learned what systems look at: it misses some of it
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2 ln 2 / 12 squared steps
@@ -41,6 +42,8 @@ class Encoder:
         self._flat = shape.flat if shape.flat >= 0 else lettering
         if any(name.startswith(guide.SYSTEM) for name in settings.guides):
             weight = SYSTEM_RATE_WEIGHT
+        elif any(guide.is_learned(name) for name in settings.guides):
+            weight = LEARNED_RATE_WEIGHT
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
             if self._auto and "text" in settings.guides:

@@ -31,6 +31,7 @@ BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where let
 CONTRAST_BESIDE_TEXT = 3.0  # spreads what the other guides say there: the nearest third and the farthest are at the ends
 LETTERING_LOGIT = 4.0
 LEAST_LETTERING, MUCH_LETTERING = 0.001, 0.005  # shares of a photo's places
+LEARNED = ".onnx"  # ends the name of a guide that `vizcomp train --kind guide` made: its path
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
@@ -42,13 +43,18 @@ def parse(spec: str) -> tuple[str, ...]:
     """
     names = tuple(part.strip() for part in spec.split("+"))
     for name in names:
-        if name not in GUIDES and not (name.startswith(SYSTEM) and len(name) > len(SYSTEM)):
+        if name not in GUIDES and not (name.startswith(SYSTEM) and len(name) > len(SYSTEM)) and not is_learned(name):
             raise ValueError(f"unknown guide {name!r}")
     if len(set(names)) != len(names):
         raise ValueError("a guide is named twice")
     if "uniform" in names and len(names) > 1:
         raise ValueError("uniform means no guide: it cannot be combined")
     return names
+
+
+def is_learned(name: str) -> bool:
+    """Whether a guide is a file of `vizcomp train --kind guide`."""
+    return not name.startswith(SYSTEM) and name.lower().endswith(LEARNED) and len(name) > len(LEARNED)
 
 
 def grid_shape(height: int, width: int) -> tuple[int, int]:

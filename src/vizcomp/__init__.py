@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vizcomp.neural.packs import VzcPack
     from vizcomp.photos.photo import Photo, load
     from vizcomp.vision.answers import compare
+    from vizcomp.vision.callables import System
     from vizcomp.vision.systems import open_system
 
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     "NeuralCodec": "neural.codec",
     "Photo": "photos.photo",
     "Policy": "fitting.policy",
+    "System": "vision.callables",
     "VizcompError": "errors",
     "VzcPack": "neural.packs",
     "compare": "vision.answers",
@@ -63,6 +65,7 @@ __all__ = [
     "NeuralCodec",
     "Photo",
     "Policy",
+    "System",
     "VizcompError",
     "VzcPack",
     "__version__",

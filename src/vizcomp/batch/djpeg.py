@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from vizcomp._version import __version__
 from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, attempt, one_line, reason_to_skip, size_of
@@ -13,38 +13,28 @@ from vizcomp.batch.judges import (
     check_guides,
     check_maps,
     depth_source,
-    displayed,
-    guide_systems,
     mask_folder,
     needs_depth,
-    system_by_name,
-    system_errors,
 )
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
-from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
+from vizcomp.batch.rivals import SAMPLE
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.verdicts import Found, Panel, verified
-from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, colourise, mask_hint
-from vizcomp.djpeg import guide
-from vizcomp.djpeg.compress import LARGE, Prepared, finished
+from vizcomp.batch.single import finish, measured
+from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError, VizcompError
+from vizcomp.errors import VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
-from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
-from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load, load_bytes
-from vizcomp.weights.sessions import return_memory
 
 GALLERY_SIZE = 8
 
@@ -130,7 +120,7 @@ def _djpeg_failed(item: Item, error: str) -> FileRecord:
 
 def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     """The record of a photo; where its file was written goes into `written`."""
-    (item,), settings, batch, sampled = task.items, task.settings, task.batch, task.sampled
+    (item,), settings, batch = task.items, task.settings, task.batch
     file, target = item.file, item.target
     assert target is not None
     replace = batch.overwrite or batch.dry_run or item.replace
@@ -138,144 +128,24 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
         return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
-    found = _compressed(photo, file, source, settings, batch)
-    made = found.made
-    notices = (*photo.notices, *made.notices)
-    data = made.data
-    kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
-    failed = found.state == "not_reached"
-    if failed:
-        score = min(found.scores[name] for name in found.against)
-        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
-        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
-        notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
-        kept = kept or keep
-    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
-        kept = False
-        notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
-    plain = encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
-    psnr: float | None = None
-    ms_ssim: float | None = 1.0
-    if kept:
-        if settings.metadata == "all":  # the whole file: nothing that it carries is lost
-            notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-        elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-            notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
-        if photo.jpeg is None:
-            data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
-            if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
-                return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
-        else:
-            data = _kept_jpeg(photo.jpeg, settings.metadata)
-        if len(made.data) >= photo.source_bytes:
-            notices = (*notices, "source kept: compressing would not make it smaller")
-        elif not failed:
-            notices = (*notices, "source kept: the saving is below --min-saving")
-    else:
-        if photo.pixels.size >= LARGE:
-            return_memory()  # what the encoders took
-        psnr, ms_ssim = likeness(photo, data)
-    if not batch.dry_run:
-        write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
-        written.append(target)
-    height, width = photo.pixels.shape[:2]
-    return FileRecord(
-        input=file.shown,
-        output=None if batch.dry_run else printable(target),
-        status="kept" if kept else "ok",
-        width=width,
-        height=height,
-        source_bytes=photo.source_bytes,
-        output_bytes=len(data),
-        plain_jpeg_bytes=len(plain),
-        **against_plain(photo, made.quality, len(data) if sampled and not kept else None),
-        format="source" if kept and photo.jpeg is None else "jpeg",
-        psnr=psnr,
-        ms_ssim=ms_ssim,
-        quality=made.quality,
-        notices=notices,
-        **_verdict(found, kept=kept),
-        **_watched(photo, data, file, batch),
-    )
-
-
-def _compressed(
-    photo: Photo, file: InputFile, source: DepthSource | None, settings: DjpegSettings, batch: BatchSettings
-) -> Found:
-    """The photo's file, under `--verify` with what the systems say of it."""
-    depth = source(photo, file) if source is not None else None
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    looked = {}
-    for name in guide_systems(settings):
-        with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
-    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-    found = _judged(prepared, photo, file, settings, batch)
-    hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
-
-
-def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
-    if not batch.verify:
-        return Found(finished(prepared, settings))
-    panel = Panel(batch.verify, displayed(photo), batch)
-    if len(panel.blind) < len(batch.verify):
-        return verified(prepared, photo, panel, file.shown, batch)
-    made = finished(prepared, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
-    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
-
-
-def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
-    """The record's fields on `--verify`; the source's own bytes, where they are kept, answer as they do."""
-    if found.state is None:
-        return {}
-    state = "verified" if kept and found.state == "not_reached" else found.state
-    scores = dict.fromkeys(found.scores, 1.0) if kept else found.scores
-    return {
-        "verified": state == "verified",
-        "verify_state": state,
-        "verify_score": scores,
-        "verify_trials": found.trials,
-    }
-
-
-def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
-    """The record's fields on `--watch-with`, from the bytes of the file that is written."""
-    if not batch.watch_with:
-        return {}
-    panel = Panel(batch.watch_with, displayed(photo), batch)
-    verdicts = panel.compare(displayed(load_bytes(data, file.shown, max_pixels=batch.max_pixels)))
-    seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
-    return {
-        "watch_score": {name: verdict.score for name, verdict in seeing.items()},
-        "watch_same": {name: verdict.same for name, verdict in seeing.items()},
-    }
+    made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask)
+    if made.suffix:
+        target = _under_own_suffix(target, file.path)
+        if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
+            return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
+    record = measured(photo, made, file, batch, sampled=task.sampled)
+    if batch.dry_run:
+        return record
+    write_atomic(target, made.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
+    written.append(target)
+    return dataclasses.replace(record, output=printable(target))
 
 
 def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
     """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
     base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
     return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
-
-
-def _can_be_kept_without_metadata(photo: Photo) -> bool:
-    if photo.jpeg is not None:
-        return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
-    return not (photo.icc or photo.exif or photo.xmp)
-
-
-def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:
-    """The same picture with no more metadata than the user asked for, since a kept source is an output too."""
-    if metadata == "all":
-        return jpeg
-    if metadata == "essential":
-        return with_metadata(jpeg, "essential")
-    try:
-        image = read_jpeg(jpeg)
-    except FormatError:  # of a kind that only pixels tell
-        return with_metadata(jpeg, "none")
-    return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))
 
 
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:

@@ -21,6 +21,7 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError,
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.models import weights_beside
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
@@ -105,9 +106,13 @@ def beside(name: str) -> list[str]:
     return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 
-@functools.lru_cache(maxsize=4)
 def system_by_name(name: str, offline: bool) -> System:
-    """A system opened once for each process."""
+    """A Python callable of this name, else a system opened once for each process."""
+    return living_system(name) or opened_system(name, offline)
+
+
+@functools.lru_cache(maxsize=4)
+def opened_system(name: str, offline: bool) -> System:
     return open_system(name, offline=offline)
 
 

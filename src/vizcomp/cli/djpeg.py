@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DepthModel,
     DryRun,
     Engine,
@@ -18,6 +19,7 @@ from vizcomp.cli.options import (
     Offline,
     Output,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -128,6 +130,8 @@ def djpeg(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
+from vizcomp.cli.config import what_was_used
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Voice:
         self.quiet = quiet
         self.verbose = verbose
         self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
+        for line in what_was_used():
+            self.say(line)
 
     def say(self, text: str) -> None:
         """A line for people; not with --quiet."""

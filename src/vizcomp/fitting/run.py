@@ -98,7 +98,7 @@ class Fitted:
 
 def fit(
     photos: Iterable[InputFile] | Sequence[str | Path],
-    systems: str | Sequence[str],
+    systems: str | System | Sequence[str | System],
     *,
     risk: float = 0.01,
     confidence: float = 0.95,
@@ -114,7 +114,7 @@ def fit(
 
     Args:
         photos: files, folders or patterns, or what `find_inputs` gives.
-        systems: names as `open_system` takes them; the guarantee holds for each.
+        systems: names as `open_system` takes them, or `vizcomp.System` objects; the guarantee holds for each.
         risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 - F1 of detectors.
         confidence: of the guarantee, between 0 and 1.
         unit: "file", or "folder" where photos of a folder belong together, as frames of one clip.
@@ -130,7 +130,8 @@ def fit(
         ModelError: a system is unknown.
     """
     started = time.monotonic()
-    names = (systems,) if isinstance(systems, str) else tuple(dict.fromkeys(systems))
+    several = [systems] if isinstance(systems, str | System) else systems
+    names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
     _check(names, risk, confidence, budget)
     work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
     opened = work.open()

@@ -44,13 +44,15 @@ def test_only_the_order_of_depth_counts() -> None:
     assert np.allclose(one, other, atol=1e-3)
 
 
-def test_doubt_pulls_to_neutral() -> None:
+def test_doubt_turns_the_guide_off() -> None:
     depth = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (60, 80))
     sure = guide.depth_importance(depth, np.ones((60, 80), np.float32), flat(60, 80), size=(480, 640))
     half = guide.depth_importance(depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640))
     none = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640))
-    assert np.allclose(half - guide.NEUTRAL, (sure - guide.NEUTRAL) / 2, atol=1e-6)
-    assert np.all(none == guide.NEUTRAL)
+    assert np.allclose(1 - half, (1 - sure) / 2, atol=1e-6)
+    assert np.all(none == 1)
+    neutral = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), doubtful=guide.NEUTRAL)
+    assert np.all(neutral == guide.NEUTRAL)
 
 
 def test_upsampling_follows_the_edges_of_the_photo() -> None:

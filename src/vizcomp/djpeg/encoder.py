@@ -39,7 +39,8 @@ class Encoder:
         self._shape = shape
         self._auto = settings.table == "auto"
         self._price = shape.price + lettering * (shape.text_price - shape.price) if self._auto else 0.0
-        self._flat = shape.flat if shape.flat >= 0 else lettering
+        self._flat = shape.flat if shape.flat >= 0 else shape.least + (1 - shape.least) * lettering
+        self._lettering = lettering if shape.flat < 0 else shape.flat
         if any(name.startswith(guide.SYSTEM) for name in settings.guides):
             weight = SYSTEM_RATE_WEIGHT
         elif any(guide.is_learned(name) for name in settings.guides):
@@ -47,7 +48,7 @@ class Encoder:
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
             if self._auto and "text" in settings.guides:
-                weight *= shape.beside + self._flat * (1 - shape.beside)
+                weight *= shape.beside + self._lettering * (1 - shape.beside)
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
@@ -84,7 +85,7 @@ class Encoder:
                 `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
-        finer = self._shape.finer ** (1 - self._flat) * TEXT_STEP_SCALE**self._flat if self._auto else TEXT_STEP_SCALE
+        finer = self._shape.finer ** (1 - self._lettering) * TEXT_STEP_SCALE**self._lettering if self._auto else TEXT_STEP_SCALE
         fine = finer if guided and self._far > 0 and "text" in self._settings.guides else 1.0
         wanted = self._tables(quality, fine)
         base = self._base(quality)

@@ -1,6 +1,6 @@
 """From what is known of a photo to an importance for each 8x8 block.
 
-    depth map ── block grid ── edge-aware ── median ── rank ── pulled to neutral where doubtful ─┐
+    depth map ── block grid ── edge-aware ── median ── rank ── kept where doubtful ─────────────┐
     DCT coefficients ── local detail ───────────────────────────────────────────────────────────┼── combine ── importance
     how much each block looks like lettering, and its detail ───────────────────────────────────┤
     mask, and later the vision system itself ───────────────────────────────────────────────────┘
@@ -68,6 +68,7 @@ def depth_importance(
     luma: npt.NDArray[np.floating],
     *,
     size: tuple[int, int],
+    doubtful: float = 1.0,
 ) -> Array:
     """Importance from a depth map: the rank of each block's nearness in its photo, weaker where depth is doubtful.
 
@@ -76,6 +77,8 @@ def depth_importance(
         confidence: (h, w) in 0..1, or None where the depth is measured and not guessed.
         luma: (R, C) mean luma of each block (any linear scale): the edges that an upsampled map must follow.
         size: height and width of the photo in pixels (the last row and column of blocks may be partly outside).
+        doubtful: importance where confidence is 0. 1: nothing is known to be far, so nothing pays for it, as without a guide.
+            `NEUTRAL` where another guide says what must stay, and the rest pays.
 
     Returns:
         (R, C) in 0..1. A flat depth map gives `NEUTRAL` everywhere: no order, no guidance.
@@ -89,7 +92,7 @@ def depth_importance(
     if confidence is None:
         return rank
     sure: Array = np.clip(to_block_grid(confidence, size), 0.0, 1.0)
-    return np.asarray(NEUTRAL + sure * (rank - NEUTRAL), np.float32)
+    return np.asarray(doubtful + sure * (rank - doubtful), np.float32)
 
 
 def detail_importance(energy: npt.NDArray[np.floating]) -> Array:

@@ -50,6 +50,7 @@ class Shape:
 
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how much lettering there is.
+        least: that share where there is no lettering.
         chroma: factor on the photo table's steps of chroma.
         dc: factor on the steps of DC.
         low, high: factors on luma's steps of the lowest and of the highest AC frequencies.
@@ -62,16 +63,17 @@ class Shape:
     """
 
     flat: float = -1.0
+    least: float = 0.2
     chroma: float = 0.6
     dc: float = 1.0
     low: float = 1.0
     high: float = 1.0
     chroma_low: float = 1.0
     chroma_high: float = 1.0
-    price: float = 0.1
+    price: float = 0.03
     text_price: float = 0.03
-    finer: float = 0.86
-    beside: float = 1.0
+    finer: float = 1.0
+    beside: float = 0.1
 
 
 SHAPE = Shape()

@@ -17,7 +17,7 @@ from vizcomp.errors import ModelError
 from vizcomp.weights.sessions import open_network
 
 NAME = "vizcomp-guide"
-HINT = "make one with: vizcomp train --kind guide --system NAME --data PHOTOS"
+HINT = "make one with vizcomp train --kind guide"
 
 
 class LearnedGuide:

@@ -101,7 +101,7 @@ class GuideTrainSettings:
         if self.crop % 16:
             raise SettingsError(f"crop {self.crop} is no multiple of 16", "use 256")
         if not self.system or not all(isinstance(name, str) and name for name in self.system):
-            raise SettingsError("a guide learns from vision systems, and none is named", "add --system NAME")
+            raise SettingsError("a guide learns from vision systems, and none is named", "add `system` NAME")
 
 
 class GuideTask(loop.Task):
@@ -112,7 +112,7 @@ class GuideTask(loop.Task):
 
     def __init__(self, settings: GuideTrainSettings, processes: Processes) -> None:
         if processes.count > 1:
-            raise SettingsError("--devices does not go with --kind guide", "one process trains it in minutes")
+            raise SettingsError("`devices` does not go with `kind` guide", "one process trains it in minutes")
         self.settings, self.processes = settings, processes
         s = settings
         systems = [open_system(name) for name in s.system]

@@ -48,7 +48,7 @@ class Encoder:
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
             if self._auto and "text" in settings.guides:
-                weight *= shape.beside + self._lettering * (1 - shape.beside)
+                weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)  # a few words are worth keeping
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]

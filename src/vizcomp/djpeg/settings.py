@@ -87,7 +87,7 @@ class DjpegSettings:
     Attributes:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, system:NAME; or uniform.
+        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: the machine table for lettering, else the photo table with finer chroma, and a
             price on every bit), "machine" (one step for almost all frequencies: what lettering needs) or "photo" (the
             standard's tables, made for the eye).

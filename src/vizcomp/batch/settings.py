@@ -76,11 +76,11 @@ class BatchSettings(_RunSettings):
         if isinstance(self.verify, str) or isinstance(self.watch_with, str):
             raise TypeError("verify and watch_with are tuples of names")
         if both := sorted({*self.verify} & {*self.watch_with}):
-            raise SettingsError(f"{both[0]} cannot be asked by --verify and only be reported by --watch-with", "omit one of them")
+            raise SettingsError(f"{both[0]} cannot be asked by `verify` and only be reported by `watch_with`", "omit one of them")
         if not 0 <= self.min_quality <= 100:
-            raise SettingsError(f"--min-quality {self.min_quality} is out of range", "it goes from 0 to 100")
+            raise SettingsError(f"`min_quality` {self.min_quality} is out of range", "it goes from 0 to 100")
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
         _check_resume(self.resume, self.overwrite)
 
 
@@ -106,9 +106,9 @@ class EncodeSettings(_RunSettings):
         overwrite: replace outputs that exist; otherwise such an input is skipped.
         resume: skip what an earlier run finished with the same content and settings; redo what it only started.
         dry_run: do all the work, write nothing.
-        verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
-            the settings above allow; "" for none.
-        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        verify: vision systems by name: each image gets the fewest iterations on which all of them answer as on the source, no
+            more than the settings above allow.
+        robust, tolerance: as in `BatchSettings`.
         offline: never touch the network.
     """
 
@@ -120,21 +120,24 @@ class EncodeSettings(_RunSettings):
     overwrite: bool = _beside(False)
     resume: bool = _beside(False)
     dry_run: bool = _beside(False)
-    verify: str = ""
+    verify: tuple[str, ...] = ()
+    robust: bool | None = None
     tolerance: float = 0.0
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.verify, str):
+            raise TypeError("verify is a tuple of names")
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.bpp is not None and not 0 < self.bpp < math.inf:
-            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
+            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as `bpp` 0.5")
         _check_resume(self.resume, self.overwrite)
 
 
 def _check_resume(resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
+        raise SettingsError("`resume` and `overwrite` contradict each other", "omit one of them")
 
 
 def deciding_settings(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:

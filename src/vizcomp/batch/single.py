@@ -16,7 +16,7 @@ from vizcomp.batch.judges import displayed, guide_systems, system_by_name, syste
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.verdicts import Found, Panel, verified
+from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
@@ -56,7 +56,7 @@ def finish(
     settings: DjpegSettings,
     batch: BatchSettings,
     *,
-    original: Callable[[], bytes],
+    original: Callable[[], bytes] | None,
     depth: DepthSource | None = None,
     mask: npt.NDArray[np.float32] | None = None,
     keep_other: bool = True,
@@ -66,7 +66,7 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
         keep_other: a source that is no JPEG may be kept as it is; False: what is made is a JPEG in any case.
@@ -78,8 +78,8 @@ def finish(
     made = found.made
     notices = (*photo.notices, *made.notices)
     data = made.data
-    larger = len(data) >= photo.source_bytes
-    kept = larger or 1 - len(data) / photo.source_bytes < settings.min_saving
+    larger = original is not None and len(data) >= photo.source_bytes
+    kept = larger or (original is not None and 1 - len(data) / photo.source_bytes < settings.min_saving)
     failed = found.state == "not_reached"
     if failed:
         score = min(found.scores[name] for name in found.against)
@@ -93,18 +93,18 @@ def finish(
     if kept and photo.jpeg is None and not keep_other:
         kept = False
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
-    if not kept:
+    if not kept or original is None:
         return Finished(data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
     elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
+        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
     if larger:
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
-        notices = (*notices, "source kept: the saving is below --min-saving")
+        notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
-        return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        return Finished(original(), True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
 
 
@@ -134,8 +134,9 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         ms_ssim=ms_ssim,
         quality=quality,
         notices=made.notices,
-        **_verdict(made.found, kept=made.kept),
-        **_watched(photo, made.data, file, batch),
+        **verdict_fields(made.found, kept=made.kept),
+        **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
+        **watch_fields(photo, made.data, file, batch),
     )
 
 
@@ -166,11 +167,11 @@ def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSe
     if len(panel.blind) < len(batch.verify):
         return verified(prepared, photo, panel, file.shown, batch)
     made = finished(prepared, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
     return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
 
 
-def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
+def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
     """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
     if found.state is None:
         return {}
@@ -184,7 +185,7 @@ def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
     """The record's fields on `watch_with`, from the bytes of the file that is written."""
     if not batch.watch_with:
         return {}

@@ -20,6 +20,7 @@ from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
@@ -67,9 +68,9 @@ def main() -> None:
     try:
         sys.exit(read(app))
     except VizcompError as exc:
-        print(f"error: {exc.message}", file=sys.stderr)
+        print(f"error: {in_flags(exc.message)}", file=sys.stderr)
         if exc.hint:
-            print(f"  try: {exc.hint}", file=sys.stderr)
+            print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

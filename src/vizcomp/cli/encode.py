@@ -21,6 +21,7 @@ from vizcomp.cli.options import (
     Quiet,
     RayAddress,
     Resume,
+    Robust,
     Verbose,
     place,
 )
@@ -65,10 +66,11 @@ def encode(
             "--verify",
             metavar="SYSTEM",
             help="For each photo the fewest iterations on which this system still answers as on the source: "
-            "text, inception, torchvision:NAME, PATH.onnx.",
+            "text, inception, torchvision:NAME, PATH.onnx. Repeatable: all must.",
             show_default=False,
         ),
     ] = None,
+    robust: Robust = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -89,6 +91,7 @@ def encode(
     config: Config = "",
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
+    from vizcomp.batch.about import about_system
     from vizcomp.batch.encode import run_encode
     from vizcomp.batch.encode_pack import run_encode_pack
     from vizcomp.batch.engines import check_engine
@@ -98,9 +101,6 @@ def encode(
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
-    if verify and len(set(verify)) > 1:
-        raise SettingsError("encode asks one system", "give --verify once; djpeg takes several")
-    system = verify[0] if verify else ""
     settings = EncodeSettings(
         model=model,
         iterations=iterations,
@@ -110,21 +110,24 @@ def encode(
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
-        verify=system,
+        verify=tuple(dict.fromkeys(verify or ())),
+        robust=robust,
         tolerance=tolerance,
         offline=offline,
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
-    voice.readings([system] if system else [], offline=offline)
+    voice.readings(settings.verify, offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
             run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
         else:
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
-        print_codec_report("vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs})
+        systems = [about_system(name, offline) for name in settings.verify]
+        told = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
+        print_codec_report("vizcomp encode", run, told)
     voice.codec_summary(run, dry_run=dry_run)
-    voice.verified(system, run.records)
+    voice.verdicts(settings.verify, run.totals)
     raise typer.Exit(run.exit_code)

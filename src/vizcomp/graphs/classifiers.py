@@ -91,16 +91,28 @@ def read(name: str | Path, *, offline: bool = False) -> ClassifierFile:
     about, tensors = read_tensors(path, hint, what="weights")
     if about.get("kind") != "classifier":
         raise ModelError(f"{path} holds no classifier of vizcomp", hint)
+    return from_arrays(about, tensors, str(path), hint)
+
+
+def from_arrays(about: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]], where: str, hint: str = "") -> ClassifierFile:
+    """A classifier from what its file says of itself and the arrays in it.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        ModelError: they do not fit each other.
+    """
     try:
         architecture = str(about.get("architecture"))
         config = configured(architecture, dict(about.get("network", {})))
         if {n: v.shape for n, v in tensors.items()} != shapes(config):
-            raise ModelError(f"{path}: the weights do not fit the architecture they name", hint)
+            raise ModelError(f"{where}: the weights do not fit the architecture they name", hint)
         weights = {n: np.asarray(v, np.float32) for n, v in tensors.items()}
-        return ClassifierFile(architecture, config, weights, tuple(map(str, about.get("classes", ()))), about)
+        return ClassifierFile(architecture, config, weights, tuple(map(str, about.get("classes", ()))), dict(about))
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
         # the words are the file's: anything may stand there
-        raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", hint) from exc
+        raise ModelError(f"{where}: its configuration is invalid: {first_line(exc)}", hint) from exc
 
 
 def read_published(path: Path, year: str) -> ClassifierFile:

@@ -51,7 +51,7 @@ def candidate_count(search: int | None) -> int:
         try:
             import vizcomp.neural.search  # noqa: F401
         except ImportError as exc:
-            raise MissingExtraError("torch, which --search needs,", "train") from exc
+            raise MissingExtraError("torch, which `search` needs,", "train") from exc
     return search or 0
 
 

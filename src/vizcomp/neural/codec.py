@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
+from vizcomp.graphs import classifiers
 from vizcomp.graphs.recurrent import RecurrentConfig, Weights, shapes
 from vizcomp.neural.analysis import MEND, Analyser, Search, candidate_count
 from vizcomp.neural.arrays import (
@@ -34,13 +35,12 @@ from vizcomp.neural.arrays import (
     to_grey,
     to_pixels,
 )
-from vizcomp.neural.models import CONTEXT_PREFIX, MODEL_HINT, MODELS, fingerprint, read_model
+from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX, CONTEXT_PREFIX, MODEL_HINT, fingerprint, model_path, read_model
 from vizcomp.neural.network import Network
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
-from vizcomp.weights import cache, table
 
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
@@ -121,11 +121,11 @@ class NeuralCodec:
             ModelError: no such file, damaged, or no codec of vizcomp.
             WeightsMissingError: a bundled file is missing.
         """
-        path = table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
+        path = model_path(name)
         words, arrays = read_model(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-        saved = {k: v for k, v in arrays.items() if not k.startswith(CONTEXT_PREFIX)}
+        saved = {k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))}
         try:
             config = RecurrentConfig.from_dict(dict(words.get("network", {})))
             if {k: v.shape for k, v in saved.items()} != shapes(config):
@@ -133,7 +133,12 @@ class NeuralCodec:
             tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
             context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config.bits)
             weights = {k: np.asarray(v, np.float32) for k, v in saved.items()}
-            return cls(config, weights, context, words, str(name), threads=threads)
+            codec = cls(config, weights, context, words, str(name), threads=threads)
+            if words.get(CLASSIFIER) is not None:
+                own = {k.removeprefix(CLASSIFIER_PREFIX): v for k, v in arrays.items() if k.startswith(CLASSIFIER_PREFIX)}
+                file = classifiers.from_arrays(dict(words[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT)
+                codec._analyser.classifier = classifiers.Classifier(file, threads=threads)
+            return codec
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
             # the words are the file's: they may be anything
             raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", MODEL_HINT) from exc

@@ -37,16 +37,14 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
         raise SettingsError(f"unknown part {part!r}", f"use {' or '.join(PARTS)}")
     if _is_classifier(name):
         if part or iterations is not None:
-            raise SettingsError(
-                f"{name} is a classifier: it has neither parts nor iterations", "leave --part and --iterations out"
-            )
+            raise SettingsError(f"{name} is a classifier: it has neither parts nor iterations", "omit `part` and `iterations`")
         file = classifiers.read(name, offline=offline)
         names = json.dumps(dict(enumerate(file.classes)), ensure_ascii=False)
         return classifiers.graph(file, {"name": name, "names": names, "version": __version__}, seen=False)
     codec = NeuralCodec.load(name)
     many = codec.iterations if iterations is None else iterations
     if not 1 <= many <= codec.iterations:
-        raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose another --iterations")
+        raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose other `iterations`")
     made = unrolled_encoder if part == "encoder" else unrolled_decoder
     metadata = {
         "name": name,

@@ -10,10 +10,13 @@ from typing import Any
 
 from vizcomp.errors import ModelError
 from vizcomp.vzc import coding
+from vizcomp.weights import cache, table
 from vizcomp.weights.tensors import read_tensors
 
 MODELS = ("photo", "cifar")
 CONTEXT_PREFIX = "context."
+CLASSIFIER_PREFIX = "classifier."  # of a classifier that is in the codec's file; its words are under CLASSIFIER
+CLASSIFIER = "classifier_file"
 
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
@@ -21,6 +24,11 @@ MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp tr
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file says of itself, and its arrays by name; errors as `read_tensors`."""
     return read_tensors(path, MODEL_HINT)
+
+
+def model_path(name: str | Path) -> Path:
+    """The file of a codec: bundled, added by hand, or a path."""
+    return table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
 
 
 def fingerprint(config: Mapping[str, Any], weights: Mapping[str, Any], context: coding.ContextModel) -> bytes:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vizcomp.errors import InputError, MissingExtraError
+from vizcomp.errors import InputError, MissingExtraError, ModelError, WeightsMissingError
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
 from vizcomp.neural.arrays import Pixels, to_grey
-from vizcomp.neural.codec import BATCH
+from vizcomp.neural.codec import BATCH, NeuralCodec
 from vizcomp.neural.find import find_model
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
@@ -28,6 +29,9 @@ class VzcPack:
         model: a codec's name or path; None: found by the pack's fingerprint.
         max_pixels: limit for each image.
         threads: as for `NeuralCodec.load`.
+        allow_truncated: as for `PackReader`.
+
+    The model may be in the pack itself (`encode --pack --with-model`): then it is used where no other file has it.
 
     `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
     """
@@ -39,8 +43,10 @@ class VzcPack:
         model: str | Path | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         threads: int = 0,
+        allow_truncated: bool = False,
     ) -> None:
         self._source, self._model, self._max_pixels, self._threads = source, model, max_pixels, threads
+        self._allow_truncated = allow_truncated
         self._open()
 
     def _open(self) -> None:
@@ -53,8 +59,23 @@ class VzcPack:
                 data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
             except OSError as exc:
                 raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
-        self.reader = PackReader(data, max_pixels=self._max_pixels)
-        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [], threads=self._threads)
+        self.reader = PackReader(data, max_pixels=self._max_pixels, allow_truncated=self._allow_truncated)
+        try:
+            models = [self._model] if self._model is not None else []
+            self.codec = find_model(self.reader.model, models, threads=self._threads)
+        except WeightsMissingError:
+            if not self.reader.has_model:
+                raise
+            self.codec = self._model_inside()
+
+    def _model_inside(self) -> NeuralCodec:
+        with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
+            path = Path(folder) / "model.safetensors"
+            path.write_bytes(self.reader.model_file())
+            codec = NeuralCodec.load(path, threads=self._threads)
+        if codec.fingerprint != self.reader.model:
+            raise ModelError("the model in the pack is not the one that wrote it", "get the pack again from where it came")
+        return codec
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -62,6 +83,7 @@ class VzcPack:
             "_model": self._model,
             "_max_pixels": self._max_pixels,
             "_threads": self._threads,
+            "_allow_truncated": self._allow_truncated,
         }  # data loaders send packs to workers
 
     def __setstate__(self, state: dict[str, Any]) -> None:

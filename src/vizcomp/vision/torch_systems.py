@@ -89,8 +89,16 @@ class TorchClassifier:
         return np.asarray((heat / largest).numpy(), np.float32)
 
 
-def torchvision_system(spec: str, *, offline: bool) -> System:
-    """Any classifier or detector of torchvision with its official weights, kept in our cache."""
+def torchvision_module(spec: str, *, offline: bool) -> tuple[Any, Any, str]:
+    """A model of torchvision with its official weights, kept in our cache.
+
+    Returns:
+        the module, torchvision's record of its weights, and the fingerprint of their file.
+
+    Raises:
+        ModelError: no torchvision, no such model, or weights that cannot be read.
+        WeightsMissingError: weights that could not be had.
+    """
     try:
         import torch
         import torchvision
@@ -121,9 +129,16 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
         raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
     finally:
         torch.hub.set_dir(before)
+    return module, choice, file_fingerprint(file) if file.is_file() else torchvision.__version__
+
+
+def torchvision_system(spec: str, *, offline: bool) -> System:
+    """Any classifier or detector of torchvision. Errors as `torchvision_module`."""
+    module, choice, fingerprint = torchvision_module(spec, offline=offline)
+    import torch
+
     preset = choice.transforms()
     names = tuple(str(n) for n in choice.meta.get("categories", ()))
-    fingerprint = file_fingerprint(file) if file.is_file() else torchvision.__version__
 
     def prepare(image: Pixels) -> Any:
         return preset(torch.from_numpy(image.copy()).permute(2, 0, 1))

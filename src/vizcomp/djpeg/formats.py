@@ -3,7 +3,7 @@
     source ── importance for each 8x8 block, as for JPEG ── blur of what is of little importance ── the format's encoder
 
 These encoders take no guide, so it works on the pixels in front of them (`prefilter`). `--quality` keeps what our JPEG of that
-quality keeps: the tables here say which quality of each encoder that is, docs/decisions/0014-formats.md how they were made.
+quality keeps: the tables here say which quality of each encoder that is, docs/decisions/0016-formats.md how they were made.
 Pictures are written upright, since readers of these formats disagree on tags that turn them.
 """
 
@@ -37,7 +37,7 @@ ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
 FAR_SIGMA = 0.8
-TEXT_SIGMA = 1.2  # where the text guide says what must stay
+TEXT_SIGMA = 1.2  # where the text guide, or a learned one, says what must stay
 SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at
 WIDEST = 12.0  # no blur is wider
 STRENGTH = 0.25  # at which the above hold: the default
@@ -70,8 +70,10 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
         return 0.0
     if any(name.startswith(guide.SYSTEM) for name in settings.guides):
         sigma = SYSTEM_SIGMA
+    elif "text" in settings.guides or any(guide.is_learned(name) for name in settings.guides):
+        sigma = TEXT_SIGMA
     else:
-        sigma = TEXT_SIGMA if "text" in settings.guides else FAR_SIGMA
+        sigma = FAR_SIGMA
     steps = 50 / max(quality, 1) if quality < 50 else 2 - quality / 50
     return float(min(WIDEST, sigma * (settings.strength / STRENGTH) ** 0.5 * steps**0.5))
 

@@ -21,7 +21,7 @@ class Format:
         name: as users write it.
         title: as people say it.
         most_side: pixels of the longest side that the format, or what reads it, holds.
-        options: of Pillow's encoder: the effort and, of AVIF, what it is tuned for (docs/decisions/0014-formats.md); one thread,
+        options: of Pillow's encoder: the effort and, of AVIF, what it is tuned for (docs/decisions/0016-formats.md); one thread,
             since workers share the cores.
     """
 

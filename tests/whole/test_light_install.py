@@ -123,7 +123,15 @@ weights export cifar -o decoder.onnx
 weights export photo -o encoder.onnx --part encoder --iterations 2
 weights export watcher -o watcher.onnx
 """
-EXPECTED = ["out/0.jpg", "maps/0.depth.png", "enc/1.vzc", "dec/0.png", "report/report.json", "looked/0.look.jpg", "policy.toml"]
+EXPECTED = [
+    "out/report.html",
+    "maps/0.depth.png",
+    "enc/1.vzc",
+    "dec/0.png",
+    "report/report.json",
+    "looked/0.look.jpg",
+    "policy.toml",
+]
 
 
 def test_the_base_is_enough(inputs: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 from kit import picture
 from PIL import Image
 
+import vizcomp
+
 EXTRAS = (
     *("torch", "torchvision", "accelerate", "onnx", "tensorflow", "keras", "h5py"),
     *("scipy", "cv2", "skimage", "matplotlib", "pandas", "pyarrow", "ray", "fsspec", "rapidocr", "ml_dtypes"),
@@ -61,7 +63,7 @@ def run(folder: Path, commands: list[list[str]]) -> tuple[list[int], str, set[st
     (folder / "start" / "sitecustomize.py").write_text(BLOCKING)
     asked = folder / "asked.txt"
     asked.write_text("")
-    paths = [str(folder / "start"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder / "start"), str(Path(vizcomp.__file__).parents[1])]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),

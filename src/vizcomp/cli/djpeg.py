@@ -72,7 +72,11 @@ def djpeg(
     ] = 0.25,
     guide: Annotated[
         str,
-        typer.Option("--guide", metavar="NAMES", help="depth, text, detail, mask, system:NAME, several joined by +, or uniform."),
+        typer.Option(
+            "--guide",
+            metavar="NAMES",
+            help="depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several joined by +, or uniform.",
+        ),
     ] = "depth+text",
     table: Annotated[
         str,

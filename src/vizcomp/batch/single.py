@@ -59,7 +59,7 @@ def finish(
     settings: DjpegSettings,
     batch: BatchSettings,
     *,
-    original: Callable[[], bytes],
+    original: Callable[[], bytes] | None,
     depth: DepthSource | None = None,
     mask: npt.NDArray[np.float32] | None = None,
     keep_other: bool = True,
@@ -69,7 +69,7 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
         keep_other: a source that is no JPEG may be kept as it is; False: what is made is a JPEG in any case.
@@ -81,8 +81,8 @@ def finish(
     made = found.made
     notices = (*photo.notices, *made.notices)
     data = made.data
-    larger = len(data) >= photo.source_bytes
-    kept = larger or 1 - len(data) / photo.source_bytes < settings.min_saving
+    larger = original is not None and len(data) >= photo.source_bytes
+    kept = larger or (original is not None and 1 - len(data) / photo.source_bytes < settings.min_saving)
     failed = found.state == "not_reached"
     if failed:
         score = min(found.scores[name] for name in found.against)
@@ -96,7 +96,7 @@ def finish(
     if kept and photo.jpeg is None and not keep_other:
         kept = False
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
-    if not kept:
+    if not kept or original is None:
         return Finished(data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
@@ -105,7 +105,7 @@ def finish(
     if larger:
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
-        notices = (*notices, "source kept: the saving is below --min-saving")
+        notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
         return Finished(stripped, True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
@@ -137,8 +137,8 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         ms_ssim=ms_ssim,
         quality=quality,
         notices=made.notices,
-        **_verdict(made.found, kept=made.kept),
-        **_watched(photo, made.data, file, batch),
+        **verdict_fields(made.found, kept=made.kept),
+        **watch_fields(photo, made.data, file, batch),
     )
 
 
@@ -169,11 +169,11 @@ def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSe
     if len(panel.blind) < len(batch.verify):
         return verified(prepared, photo, panel, file.shown, batch)
     made = finished(prepared, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
     return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
 
 
-def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
+def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
     """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
     if found.state is None:
         return {}
@@ -187,7 +187,7 @@ def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
     """The record's fields on `watch_with`, from the bytes of the file that is written."""
     if not batch.watch_with:
         return {}
@@ -222,7 +222,7 @@ def _kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSett
                 return stripped, ()
     if not (photo.xmp or has_more_than_essential(exif)):
         return data, ()
-    return data, ("the kept source carries its metadata, such as place and camera: use --metadata none",)
+    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
 
 
 def _same_picture(one: Photo, other: Photo) -> bool:

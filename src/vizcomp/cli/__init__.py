@@ -21,6 +21,7 @@ from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
@@ -70,11 +71,11 @@ def main() -> None:
         sys.exit(read(app))
     except VizcompError as exc:
         if log.in_json:
-            log.event("error", text=exc.message, hint=exc.hint, code=exc.exit_code)
+            log.event("error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code)
         else:
-            print(f"error: {exc.message}", file=sys.stderr)
+            print(f"error: {in_flags(exc.message)}", file=sys.stderr)
             if exc.hint:
-                print(f"  try: {exc.hint}", file=sys.stderr)
+                print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         if log.in_json:

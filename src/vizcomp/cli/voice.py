@@ -14,6 +14,7 @@ from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
 from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class Voice:
     def say(self, text: str) -> None:
         """A line for people; not with --quiet."""
         if self._log_json:
-            log.event("notice", text=text)
+            log.event("notice", text=in_flags(text))
         elif not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(in_flags(text), markup=False)
 
     def result(self, text: str) -> None:
         """A line of the summary."""
@@ -73,9 +74,9 @@ class Voice:
     def warn(self, text: str) -> None:
         """A line that even --quiet prints."""
         if self._log_json:
-            log.event("warning", text=text)
+            log.event("warning", text=in_flags(text))
             return
-        self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
+        self.console.print(in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None)
 
     def reading(self, name: str, reading: str) -> None:
         """How a vision system's model is read."""

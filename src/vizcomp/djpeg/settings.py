@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any, Literal
 
 import numpy as np
@@ -97,12 +98,12 @@ class DjpegSettings:
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
         _in_range("strength", self.strength, 0, 1)
-        _in_range("min-saving", self.min_saving, 0, 1)
+        _in_range("min_saving", self.min_saving, 0, 1)
         try:
             djpeg_guide.parse(self.guide)
         except ValueError as exc:
             raise SettingsError(
-                f"--guide {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
+                f"`guide` {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
             ) from exc
         if self.table not in TABLES:
             raise SettingsError(f"unknown table {self.table!r}", "use auto, machine or photo")
@@ -127,8 +128,10 @@ class DjpegSettings:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise SettingsError(f"`{name}` {value!r} is no number", f"it goes from {low} to {high}")
     if not (math.isfinite(value) and low <= value <= high):
-        raise SettingsError(f"--{name} {value} is out of range", f"it goes from {low} to {high}")
+        raise SettingsError(f"`{name}` {value} is out of range", f"it goes from {low} to {high}")
 
 
 def mean_step(table: npt.NDArray[np.uint16]) -> float:

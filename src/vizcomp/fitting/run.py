@@ -214,13 +214,13 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
 
 def _check(names: Sequence[str], risk: float, confidence: float, budget: float | None) -> None:
     if not names:
-        raise SettingsError("no vision system is named", "give --system NAME, once for each system")
+        raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
     if not 0 < risk < 1:
-        raise SettingsError(f"a risk of {percent(risk)} cannot be certified", "use one between 0% and 100%, as --risk 1%")
+        raise SettingsError(f"a risk of {percent(risk)} cannot be certified", "use one between 0% and 100%, as `risk` 1%")
     if not 0.5 <= confidence < 1:
         raise SettingsError(f"a confidence of {percent(confidence)} says nothing", "use 50% or more, below 100%")
     if budget is not None and budget <= 0:
-        raise SettingsError("the budget must be more than no time", "write it as --budget 30min")
+        raise SettingsError("the budget must be more than no time", "write it as `budget` 30min")
 
 
 def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> None:
@@ -238,7 +238,7 @@ def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> N
     raise InputError(
         f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at {percent(aim.confidence)} needs "
         f"{needed} unchanged to certify with, about {total} in all",
-        f"add {what}" + (f", or ask for a --risk above {percent(least)}" if count > 1 else ""),
+        f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
     )
 
 
@@ -275,7 +275,7 @@ def _nothing_passed(test: Tested[DjpegSettings], aim: Aim) -> None:
     raise InputError(
         f"nothing can be certified: even {named(test.setting)} has a mean loss of {test.scores.worst:.4f} on "
         f"{len(test.scores.sizes)} photos",
-        f"ask for a larger --risk than {percent(aim.risk)}, or fit again with more, and fresh, photos",
+        f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh, photos",
     )
 
 

@@ -192,7 +192,7 @@ def djpeg(
         tolerance=tolerance,
         offline=offline,
     )
-    asked = _Asked(
+    asked = Asked(
         inputs=inputs,
         output=output,
         settings=settings,
@@ -204,26 +204,26 @@ def djpeg(
         json=json,
         watch=watch,
     )
-    raise typer.Exit(_told(asked, _run(asked, voice), voice))
+    raise typer.Exit(told(asked, carried_out(asked, voice), voice))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Asked:
+class Asked:
     """What a command line asks for; `report`: the folder of the report, or None."""
 
     inputs: list[str]
     output: AnyPath
     settings: DjpegSettings
     batch: BatchSettings
-    jobs: int
-    engine: str
+    jobs: int = 0
+    engine: str = "local"
     report: AnyPath | None
-    thumbnails: bool
-    json: bool
-    watch: bool
+    thumbnails: bool = True
+    json: bool = False
+    watch: bool = False
 
 
-def _run(asked: _Asked, voice: Voice) -> BatchRun:
+def carried_out(asked: Asked, voice: Voice) -> BatchRun:
     """The work: one run, or with --watch one whenever there is something new."""
     from vizcomp.batch.djpeg import joined, run_djpeg
     from vizcomp.batch.judges import guide_systems
@@ -251,7 +251,7 @@ def _run(asked: _Asked, voice: Voice) -> BatchRun:
         return run_djpeg(files, output, asked.settings, batch, voice.options(on_record, jobs=asked.jobs, engine=asked.engine))
 
 
-def _told(asked: _Asked, run: BatchRun, voice: Voice) -> int:
+def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
     from vizcomp.batch.djpeg import gallery

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from vizcomp._version import __version__
-from vizcomp.batch.local_engine import available_cores
 from vizcomp.errors import UnsupportedError, VizcompError, first_line
 from vizcomp.files.place import cache_folder
 from vizcomp.files.write import check_output_folder
 from vizcomp.weights import cache, table
+from vizcomp.weights.sessions import available_cores
 
 PACKAGES = ("numpy", "pillow", "onnxruntime", "onnx", "safetensors", "typer", "rich", "torch", "torchvision", "tensorflow-cpu")
 

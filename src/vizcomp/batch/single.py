@@ -17,7 +17,7 @@ from vizcomp.batch.judges import displayed, guide_systems, system_by_name, syste
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.verdicts import Found, Panel, verified
+from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
@@ -107,7 +107,7 @@ def finish(
     elif not failed:
         notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
-        return Finished(stripped, True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        return Finished(stripped, True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
 
 
@@ -138,6 +138,7 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         quality=quality,
         notices=made.notices,
         **verdict_fields(made.found, kept=made.kept),
+        **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
         **watch_fields(photo, made.data, file, batch),
     )
 

@@ -25,6 +25,7 @@ from vizcomp.cli.options import (
     Quiet,
     RayAddress,
     Resume,
+    Robust,
     Verbose,
     place,
 )
@@ -109,14 +110,7 @@ def djpeg(
     min_quality: Annotated[
         float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
     ] = 20,
-    robust: Annotated[
-        bool | None,
-        typer.Option(
-            "--robust/--no-robust",
-            help="Verdicts of --verify must hold under two resize filters.",
-            show_default="on for model files",
-        ),
-    ] = None,
+    robust: Robust = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -254,6 +248,7 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
 def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
+    from vizcomp.batch.about import systems_of
     from vizcomp.batch.djpeg import gallery
     from vizcomp.errors import OutputError
     from vizcomp.report.djpeg import DjpegReport
@@ -263,7 +258,12 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
-        settings={**asked.settings.to_dict(), **batch.to_dict(), "jobs": asked.jobs},
+        settings={
+            **asked.settings.to_dict(),
+            **batch.to_dict(),
+            "jobs": asked.jobs,
+            "systems": systems_of(asked.settings, batch),
+        },
         totals=totals,
         files=run.records,
         interrupted=run.interrupted,
@@ -279,8 +279,7 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
             lost = exc
     if asked.json:
         print_parts(report.json_chunks())
-    voice.djpeg_summary(totals, written, dry_run=batch.dry_run)
-    voice.verdicts(batch.verify, totals)
+    voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
     if nothing_done and not voice.left and not totals.failed:
         voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:

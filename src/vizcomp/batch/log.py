@@ -18,13 +18,16 @@ from vizcomp.files.write import remove_leftovers
 
 
 @contextlib.contextmanager
-def open_log(folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
+def open_log(
+    folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere, *, remember: bool = True
+) -> Iterator[Log]:
     """The log of a run into a folder (None: beside its inputs); a dry run has none.
 
     Args:
         decides: all that decides what an output holds.
+        remember: False: it has none either.
     """
-    kept = None if settings.dry_run else Journal(folder, decides)
+    kept = None if settings.dry_run or not remember else Journal(folder, decides)
     log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         log.sweep()

@@ -29,19 +29,15 @@ def demo(
     Needs neither photos nor the network. Results and report go to vizcomp-demo/.
     """
     from vizcomp.batch.settings import BatchSettings
+    from vizcomp.batch.streams import planned
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.weights.table import bundled_path
 
     voice = Voice(quiet=quiet, verbose=False)
-    asked = Asked(
-        inputs=[str(bundled_path("samples"))],
-        output=output,
-        settings=DjpegSettings(),
-        batch=BatchSettings(),
-        jobs=jobs,
-        report=output,
-    )
-    code = told(asked, carried_out(asked, voice), voice)
+    samples, batch = str(bundled_path("samples")), BatchSettings()
+    with planned([samples], output, standard_input=sys.stdin.buffer, max_pixels=batch.max_pixels) as plan:
+        asked = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
+        code = told(asked, carried_out(asked, voice), voice)
     page = (output / "report.html").absolute()
     if code == 0 and not no_open and _has_display():
         import webbrowser

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +15,6 @@ from vizcomp.cli.options import (
     DepthModel,
     DryRun,
     Engine,
-    Inputs,
     Jobs,
     Json,
     LogJson,
@@ -21,6 +22,7 @@ from vizcomp.cli.options import (
     Offline,
     Output,
     Overwrite,
+    PhotoInputs,
     Profile,
     Quiet,
     RayAddress,
@@ -35,14 +37,33 @@ from vizcomp.cli.voice import Voice, command_line, print_parts
 if TYPE_CHECKING:
     from vizcomp.batch.djpeg import BatchRun
     from vizcomp.batch.settings import BatchSettings
+    from vizcomp.batch.streams import Plan
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.files.store import AnyPath
 
 
 def djpeg(
     context: typer.Context,
-    inputs: Inputs,
     output: Output,
+    inputs: PhotoInputs = None,
+    files_from: Annotated[
+        str,
+        typer.Option(
+            "--files-from",
+            metavar="FILE|-",
+            help="Names of photos, folders and patterns: one a line, or with NUL bytes between them.",
+            show_default=False,
+        ),
+    ] = "",
+    fields: Annotated[
+        str,
+        typer.Option(
+            "--fields",
+            metavar="NAMES",
+            help="What holds photos in shards: extensions of a tar as jpg,png, columns of a Parquet file; else all that do.",
+            show_default=False,
+        ),
+    ] = "",
     quality: Annotated[
         float, typer.Option("--quality", "-q", min=1, max=100, help="Quality of the most important regions.")
     ] = 50,
@@ -51,7 +72,11 @@ def djpeg(
     ] = 0.25,
     guide: Annotated[
         str,
-        typer.Option("--guide", metavar="NAMES", help="depth, text, detail, mask, system:NAME, several joined by +, or uniform."),
+        typer.Option(
+            "--guide",
+            metavar="NAMES",
+            help="depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several joined by +, or uniform.",
+        ),
     ] = "depth+text",
     table: Annotated[
         str,
@@ -155,7 +180,7 @@ def djpeg(
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
 
-    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json or str(output) == "-", log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
@@ -186,27 +211,49 @@ def djpeg(
         tolerance=tolerance,
         offline=offline,
     )
-    asked = Asked(
-        inputs=inputs,
-        output=output,
-        settings=settings,
-        batch=common,
-        jobs=jobs,
-        engine=where,
-        report=None if report == "none" or dry_run else place(report) if report else output,
-        thumbnails=not no_thumbnails,
-        json=json,
-        watch=watch,
-    )
-    raise typer.Exit(told(asked, carried_out(asked, voice), voice))
+    with _planned(inputs or [], output, files_from, common) as plan:
+        _check_plan(plan, json=json, watch=watch)
+        beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
+        asked = Asked(
+            plan=plan,
+            fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
+            settings=settings,
+            batch=common,
+            jobs=jobs,
+            engine=where,
+            report=place(report) if report and beside is not None else beside,
+            thumbnails=not no_thumbnails,
+            json=json,
+            watch=watch,
+        )
+        code = told(asked, carried_out(asked, voice), voice)
+    raise typer.Exit(code)
+
+
+def _planned(inputs: list[str], output: Any, files_from: str, common: BatchSettings) -> contextlib.AbstractContextManager[Plan]:
+    from vizcomp.batch.streams import planned
+
+    replace = common.overwrite or common.resume or common.dry_run
+    source = sys.stdin.buffer
+    return planned(inputs, output, standard_input=source, files_from=files_from, replace=replace, max_pixels=common.max_pixels)
+
+
+def _check_plan(plan: Plan, *, json: bool, watch: bool) -> None:
+    """What contradicts itself."""
+    from vizcomp.errors import SettingsError
+
+    if plan.to_output and json:
+        raise SettingsError("the photo and the report of `json` cannot both go to standard output", "name a file for the photo")
+    if watch and (plan.piped is not None or plan.target is not None):
+        raise SettingsError("`watch` is for folders", "name a folder to watch, and one for the results")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a command line asks for; `report`: the folder of the report, or None."""
 
-    inputs: list[str]
-    output: AnyPath
+    plan: Plan
+    fields: tuple[str, ...] = ()
     settings: DjpegSettings
     batch: BatchSettings
     jobs: int = 0
@@ -222,14 +269,16 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
     from vizcomp.batch.djpeg import joined, run_djpeg
     from vizcomp.batch.judges import guide_systems
     from vizcomp.files.apart import check_apart
-    from vizcomp.files.find import count_inputs, find_inputs
+    from vizcomp.files.find import count_inputs
     from vizcomp.files.watch import Watched
     from vizcomp.files.write import check_output_folder
 
-    inputs, output, batch = asked.inputs, asked.output, asked.batch
-    check_apart(inputs, output, suffix=".jpg")
+    plan, output, batch = asked.plan, asked.plan.folder, asked.batch
+    inputs = list(plan.names)
+    if plan.target is None:
+        check_apart(inputs, output, suffix=".jpg")
     watched = Watched(inputs, report=voice.passed_over) if asked.watch else None
-    files = find_inputs(inputs, exclude=output, report=voice.passed_over) if watched is None else None
+    files = plan.files(voice.passed_over) if watched is None else None
     if not batch.dry_run:
         check_output_folder(output)
         if asked.report not in (None, output):
@@ -241,8 +290,11 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
             options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
             return joined(run_djpeg(some, output, asked.settings, batch, options) for some in watched.rounds())
     assert files is not None
-    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        return run_djpeg(files, output, asked.settings, batch, voice.options(on_record, jobs=asked.jobs, engine=asked.engine))
+    more: dict[str, Any] = {"fields": asked.fields, "target": plan.target, "remember": not plan.to_output}
+    count = 0 if inputs else 1  # from standard input
+    with voice.downloads(), voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record:
+        options = voice.options(on_record, jobs=asked.jobs, engine=asked.engine)
+        return run_djpeg(files, output, asked.settings, batch, options, **more)
 
 
 def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
@@ -279,6 +331,8 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
             lost = exc
     if asked.json:
         print_parts(report.json_chunks())
+    if asked.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
+        asked.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
     if nothing_done and not voice.left and not totals.failed:
         voice.result("nothing to do: all results exist, of these photos and settings")

@@ -20,6 +20,15 @@ def place(text: str) -> Any:
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
 ]
+PhotoInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...",
+        help="Photos: files, folders (searched through), globs, s3:// and gs:// too; shards as 'set/{00..99}.tar' or "
+        "'set/*.parquet'; - is a photo from standard input.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(
@@ -84,7 +93,7 @@ DepthModel = Annotated[
     typer.Option(
         "--depth-model",
         metavar="NAME|PATH",
-        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
-        "the last two also as nyu:size=full,flip.",
+        help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
+        "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
     ),
 ]

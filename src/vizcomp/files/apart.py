@@ -29,7 +29,7 @@ def check_apart(inputs: Sequence[str | Path], output: AnyPath, *, suffix: str = 
             if _holds(folder, output, exactly=folder != item and not _has_wildcards(item)):
                 where = "is" if _holds(folder, output, exactly=True) else "lies in"
                 text = f"the output folder {printable(output)} {where} the input {printable(folder)}"
-                raise OutputError(text, "choose a folder outside it for -o")
+                raise OutputError(text, "choose another `output`, outside of it")
 
 
 def _has_wildcards(item: str) -> bool:

@@ -38,7 +38,7 @@ class Watched:
     def __init__(self, inputs: Sequence[str | Path], *, report: OnProblem | None = None) -> None:
         for item in inputs:
             if is_url(os.fspath(item)):
-                raise SettingsError(f"{item} cannot be watched", "--watch is for folders on a disk; run the command every hour")
+                raise SettingsError(f"{item} cannot be watched", "`watch` is for folders on a disk; run the command every hour")
         self._inputs = inputs
         self._report = report
         self._growing: dict[bytes, tuple[tuple[int, int], float]] = {}

@@ -31,10 +31,10 @@ def demo(
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.batch.streams import planned
     from vizcomp.djpeg.settings import DjpegSettings
-    from vizcomp.weights.table import bundled_path
+    from vizcomp.evaluation.data import samples_folder
 
     voice = Voice(quiet=quiet, verbose=False)
-    samples, batch = str(bundled_path("samples")), BatchSettings()
+    samples, batch = str(samples_folder()), BatchSettings()
     with planned([samples], output, standard_input=sys.stdin.buffer, max_pixels=batch.max_pixels) as plan:
         asked = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
         code = told(asked, carried_out(asked, voice), voice)

@@ -290,7 +290,7 @@ def test_a_pillow_without_the_format(name: str, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(photo_formats.features, "check", lambda feature: False)
     with pytest.raises(SettingsError, match="this Pillow writes no") as caught:
         formats.check_formats(DjpegSettings(format=name))  # type: ignore[arg-type]
-    assert "pip install --upgrade pillow" in caught.value.hint
+    assert "pip install -U pillow" in caught.value.hint
     assert made_of(small, "auto").format == "jpeg"
 
 

@@ -65,7 +65,7 @@ def check_writable(name: str) -> None:
         there = bool(features.check(name))
     if not there:
         title = FORMATS[name].title
-        raise SettingsError(f"this Pillow writes no {title}", "pip install --upgrade pillow, or use another `format`")
+        raise SettingsError(f"this Pillow writes no {title}", "pip install -U pillow, or use another `format`")
 
 
 def _avif_encoder() -> bool:

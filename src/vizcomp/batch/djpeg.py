@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast, get_args
 
 from vizcomp._version import __version__
@@ -20,30 +20,32 @@ from vizcomp.batch.judges import (
     system_by_name,
     system_errors,
 )
+from vizcomp.batch.kept import can_be_kept_without_metadata, kept_jpeg, times_of, under_own_suffix
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
+from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, verified
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, DepthSource, colourise, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError, VizcompError
+from vizcomp.errors import InputError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
-from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
-from vizcomp.jpeg.write import write_jpeg
+from vizcomp.jpeg.segments import has_more_than_orientation
 from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
+from vizcomp.photos.resize import resized_pixels
 from vizcomp.weights.sessions import return_memory
 
 GALLERY_SIZE = 8
@@ -139,21 +141,9 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     found = _compressed(photo, file, source, settings, batch)
-    made = found.made
-    notices = (*photo.notices, *made.notices)
-    data = made.data
-    kept = len(data) >= photo.source_bytes or 1 - len(data) / photo.source_bytes < settings.min_saving
-    failed = found.state == "not_reached"
-    if failed:
-        score = min(found.scores[name] for name in found.against)
-        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
-        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
-        notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
-        kept = kept or keep
-    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
-        kept = False
-        notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
-    plain = encode_plain_jpeg(photo.pixels, quality=round(made.quality) or 1)
+    made, data = found.made, found.made.data
+    kept, said = _kept_or_not(photo, found, settings)
+    notices = (*photo.notices, *made.notices, *said)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if kept:
@@ -162,33 +152,33 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
         elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
             notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
         if photo.jpeg is None:
-            data, target = file.path.read_bytes(), _under_own_suffix(target, file.path)
+            data, target = file.path.read_bytes(), under_own_suffix(target, file.path)
             if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
                 return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
         else:
-            data = _kept_jpeg(photo.jpeg, settings.metadata)
-        if len(made.data) >= photo.source_bytes:
-            notices = (*notices, "source kept: compressing would not make it smaller")
-        elif not failed:
-            notices = (*notices, "source kept: the saving is below --min-saving")
+            data, said = kept_jpeg(photo.jpeg, settings)
+            notices = (*notices, *said)
     else:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        psnr, ms_ssim = likeness(photo, data)
+        psnr, ms_ssim = likeness(found.photo, data)
     if not batch.dry_run:
-        write_atomic(target, data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
+        write_atomic(target, data, times=times_of(file.path) if batch.keep_dates else None, below=item.root)
         written.append(target)
     height, width = photo.pixels.shape[:2]
+    output_width, output_height = (width, height) if kept else size_in(data)
     return FileRecord(
         input=file.shown,
         output=None if batch.dry_run else printable(target),
         status="kept" if kept else "ok",
         width=width,
         height=height,
+        orientation=photo.orientation,
+        output_width=output_width,
+        output_height=output_height,
         source_bytes=photo.source_bytes,
         output_bytes=len(data),
-        plain_jpeg_bytes=len(plain),
-        **against_plain(photo, made.quality, len(data) if sampled and not kept else None),
+        **_rivals(found, len(data) if sampled and not kept else None),
         format="source" if kept and photo.jpeg is None else "jpeg",
         psnr=psnr,
         ms_ssim=ms_ssim,
@@ -199,31 +189,88 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     )
 
 
+def _rivals(found: Found, size: int | None) -> dict[str, Any]:
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
+    if found.rivals is not None:
+        return found.rivals
+    plain = encode_plain_jpeg(found.photo.pixels, quality=round(found.made.quality) or 1)
+    return {"plain_jpeg_bytes": len(plain), **against_plain(found.photo, found.made.quality, size)}
+
+
+def _kept_or_not(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+    """Whether the source's own bytes are the output, and what is to be said about that."""
+    kept, notices = _reasons_to_keep(photo, found, settings)
+    if kept and settings.metadata == "none" and not can_be_kept_without_metadata(photo):
+        if settings.lossless and (found.keep or photo.jpeg is None):
+            hint = "use --metadata essential, or omit --lossless"
+            raise InputError("cannot be kept without its metadata, and --lossless makes no other file of it", hint)
+        return False, (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
+    if kept and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
+        notices = (*notices, f"its chroma is as the source has it: {photo.subsampling}")
+    return kept, notices
+
+
+def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+    if found.keep:
+        return True, (found.keep,)
+    made = found.made
+    notices: tuple[str, ...] = ()
+    fewer_pixels = found.photo is not photo
+    kept = failed = found.state == "not_reached"
+    if failed:
+        score = min(found.scores[name] for name in found.against)
+        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
+        kept = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
+        notices = (f"not verified: {reached}" + ("; the source is kept" if kept else ""),)
+    own_size = ", with all its pixels" if fewer_pixels else ""
+    larger = len(made.data) >= photo.source_bytes
+    if larger and fewer_pixels and settings.max_side != "auto" and not kept and not settings.min_saving:
+        return False, (*notices, "larger than its source, which has more pixels")
+    if larger:
+        return True, (*notices, f"source kept{own_size}: compressing would not make it smaller")
+    if 1 - len(made.data) / photo.source_bytes < settings.min_saving and not failed:
+        return True, (*notices, f"source kept{own_size}: the saving is below --min-saving")
+    return kept or 1 - len(made.data) / photo.source_bytes < settings.min_saving, notices
+
+
 def _compressed(
     photo: Photo, file: InputFile, source: DepthSource | None, settings: DjpegSettings, batch: BatchSettings
 ) -> Found:
     """The photo's file, under `--verify` with what the systems say of it."""
+    if settings.lossless:
+        return without_loss(photo, settings, batch)
     depth = source(photo, file) if source is not None else None
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
-    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-    found = _judged(prepared, photo, file, settings, batch)
+
+    def prepare(settings: DjpegSettings) -> Prepared:
+        return Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+
+    found = _judged(prepare, photo, file, settings, batch)
     hints = () if mask is None else mask_hint(mask)
     return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
 
 
-def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
+def _judged(
+    prepare: Callable[[DjpegSettings], Prepared], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings
+) -> Found:
     if not batch.verify:
-        return Found(finished(prepared, settings))
+        prepared = prepare(settings)
+        return Found(finished(prepared, settings), prepared.photo)
     panel = Panel(batch.verify, displayed(photo), batch)
     if len(panel.blind) < len(batch.verify):
-        return verified(prepared, photo, panel, file.shown, batch)
+        if settings.max_side == "auto":
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
+        return verified(prepare(settings), photo, panel, file.shown, batch)
+    prepared = prepare(settings)
     made = finished(prepared, settings)
     nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
-    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
+    if settings.max_side == "auto":
+        nobody += " with all its pixels"
+    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), prepared.photo, "nothing")
 
 
 def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
@@ -253,31 +300,6 @@ def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -
     }
 
 
-def _under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
-    """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
-    base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
-    return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
-
-
-def _can_be_kept_without_metadata(photo: Photo) -> bool:
-    if photo.jpeg is not None:
-        return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
-    return not (photo.icc or photo.exif or photo.xmp)
-
-
-def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:
-    """The same picture with no more metadata than the user asked for, since a kept source is an output too."""
-    if metadata == "all":
-        return jpeg
-    if metadata == "essential":
-        return with_metadata(jpeg, "essential")
-    try:
-        image = read_jpeg(jpeg)
-    except FormatError:  # of a kind that only pixels tell
-        return with_metadata(jpeg, "none")
-    return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))
-
-
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
     """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth map as small JPEGs."""
     items = []
@@ -294,6 +316,8 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
         # small enough: the very file is shown
         same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
         small.append(data if same else _small(result))
+        if max(result.pixels.shape[:2]) < GALLERY_LONG_SIDE:  # it may have fewer pixels: the two are shown at one size
+            small[0] = _at_size_of(small[0], small[1])
         del result
         coloured = None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)
         items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
@@ -303,6 +327,14 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
 def _small(photo: Photo) -> bytes:
     thumbnail = frame.thumbnail(photo.pixels, long_side=GALLERY_LONG_SIDE)
     return encode_plain_jpeg(upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
+
+
+def _at_size_of(source: bytes, result: bytes) -> bytes:
+    """A source's picture at the size of its result's, both JPEGs; as it is where they agree."""
+    pixels, (width, height) = decode_jpeg(source), size_in(result)
+    if pixels.shape[:2] == (height, width):
+        return source
+    return encode_plain_jpeg(resized_pixels(pixels, height, width), quality=92, subsampling="4:4:4")
 
 
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:
@@ -363,8 +395,3 @@ def _equal_bytes(photos: list[tuple[float, float, float, float]]) -> dict[str, f
         "jpeg_better_psnr": sum(jpeg > ours for ours, _, jpeg, _ in photos),
         "jpeg_better_ms_ssim": sum(jpeg > ours for _, ours, _, jpeg in photos),
     }
-
-
-def _times(path: AnyPath) -> tuple[int, int]:
-    stat = path.stat()
-    return getattr(stat, "st_atime_ns", stat.st_mtime_ns), stat.st_mtime_ns

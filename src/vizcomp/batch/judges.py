@@ -45,6 +45,10 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
         raise SettingsError("--depth-kind and --depth-names are of --depth-maps", "give the folder of the maps too")
     if needs_depth(settings):
         found.append(depth_source(batch).name)
+    if settings.max_side == "auto" and not batch.verify:
+        raise SettingsError("--max-side auto needs --verify", "name the system whose answers must stay, or give a side in pixels")
+    if settings.lossless and batch.verify:
+        raise SettingsError("--lossless and --verify contradict each other", "omit one of them: lossless changes no pixel")
     if batch.verify and settings.target_size is not None:
         raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):

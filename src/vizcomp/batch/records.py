@@ -37,15 +37,18 @@ class FileRecord(InputRecord):
             "failed" (see `error`).
         error: one line that says what is wrong; None unless failed or skipped.
         width, height: stored size in pixels (before an EXIF rotation); 0 where the input could not be read.
+        output_width, output_height: the same of the output; 0 without one.
+        orientation: EXIF orientation of the input, 1..8.
         source_bytes, output_bytes: sizes of the files as they are on disk.
-        plain_jpeg_bytes: size of an ordinary JPEG of the same photo at the same quality (Pillow, 4:2:0, no
-            optimisation).
+        plain_jpeg_bytes: size of an ordinary JPEG of the same photo, of as many pixels as the output, at the same quality
+            (Pillow, 4:2:0, no optimisation). Under --lossless: of the same coefficients, with the typical Huffman tables.
         optimised_jpeg_bytes: the same with optimised Huffman tables and progressive scans.
         jpeg_psnr, jpeg_ms_ssim: of that plain JPEG; None where they were not measured (`rivals.SAMPLE`).
         equal_bytes_quality, equal_bytes_psnr, equal_bytes_ms_ssim: of the best optimised plain JPEG of at most our bytes; None
             where it was not searched, or where no quality is so small.
         format: of the output: "jpeg", or "source" where a source of another format was kept; None without an output.
-        psnr: dB over RGB, output against source; None where no output was written or where they are identical.
+        psnr: dB over RGB, output against source (made as small as the output); None where no output was written or where they
+            are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
         seconds: time of the whole work on this file.
         quality: the quality that was used in the end (a target size chooses it).
@@ -87,6 +90,9 @@ class FileRecord(InputRecord):
     equal_bytes_psnr: float | None = None
     equal_bytes_ms_ssim: float | None = None
     format: str | None = None
+    output_width: int = 0
+    output_height: int = 0
+    orientation: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

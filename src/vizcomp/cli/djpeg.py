@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,17 @@ from vizcomp.cli.options import (
     RayAddress,
     Resume,
     Verbose,
+)
+from vizcomp.cli.pixels import (
+    Labels,
+    Lossless,
+    MaxSide,
+    Scale,
+    Scans,
+    Subsampling,
+    check_lossless,
+    parse_max_side,
+    parse_scale,
 )
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
@@ -81,6 +93,12 @@ def djpeg(
     metadata: Annotated[
         str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
     ] = "essential",
+    max_side: MaxSide = "",
+    scale: Scale = "",
+    labels: Labels = None,
+    subsampling: Subsampling = "420",
+    scans: Scans = "progressive",
+    lossless: Lossless = False,
     verify: Annotated[
         list[str] | None,
         typer.Option(
@@ -143,6 +161,7 @@ def djpeg(
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
+    check_lossless(context, lossless)
     settings = DjpegSettings(
         quality=quality,
         strength=strength,
@@ -151,9 +170,14 @@ def djpeg(
         target_size=parse_size(target_size) if target_size else None,
         min_saving=parse_fraction(min_saving),
         metadata=metadata,  # type: ignore[arg-type]
+        max_side=parse_max_side(max_side),
+        scale=parse_scale(scale),
+        subsampling=subsampling,  # type: ignore[arg-type]
+        scans=scans,  # type: ignore[arg-type]
+        lossless=lossless,
     )
     if policy:
-        settings = policy_settings(context, policy, voice)
+        settings = dataclasses.replace(policy_settings(context, policy, voice), scans=settings.scans)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),

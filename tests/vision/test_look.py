@@ -10,7 +10,7 @@ import pytest
 from kit import command
 from PIL import Image
 
-from vizcomp.vision.answers import Boxes, Classes, Embedding, Masks
+from vizcomp.vision.answers import Boxes, Classes, Embedding, Keypoints, Masks, Text
 from vizcomp.vision.draw import drawn
 from vizcomp.vision.system import corners_to_quads
 
@@ -56,6 +56,9 @@ def test_every_kind_of_answer_is_drawn() -> None:
         Classes(np.array([0.2, 0.8], np.float32), ("a", "b")),
         Masks(np.pad(np.full((50, 50), 3, np.int32), 75)[:, :300].repeat(2, 1)[:200, :300], ()),
         Embedding(np.ones(4, np.float32)),
+        Text(("STOP", "42"), quads),
+        Keypoints(np.full((1, 17, 2), 60.0), np.ones((1, 17), np.float32), np.array([[50.0, 50, 70, 70]])),
+        Keypoints(np.full((2, 5, 2), 60.0), np.ones((2, 5), np.float32), np.zeros((2, 4))),
     ]
     for answer in answers:
         picture = drawn(image, answer)

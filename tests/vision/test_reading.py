@@ -74,12 +74,9 @@ def test_yolov8_by_its_metadata(tmp_path: Path) -> None:
     assert "3 classes named" in reading_of(open_system(spec))
 
 
-def test_heads_of_masks_and_poses_give_their_boxes(tmp_path: Path) -> None:
+def test_a_head_of_masks_gives_its_boxes(tmp_path: Path) -> None:
     protos = np.zeros((1, 32, 16, 16), np.float32)
     assert boxes_of(constant(tmp_path / "s.onnx", output0=columns_of(4, 32), output1=protos)) == EXPECTED
-    metadata = {"task": "pose", "names": "{0: 'a', 1: 'b', 2: 'c'}", "kpt_shape": "[17, 3]"}
-    found = boxes_of(constant(tmp_path / "p.onnx", metadata, output0=columns_of(3, 51)))
-    assert [label for label, _ in found] == ["b", "c"]
 
 
 def test_obb_is_refused_by_name(tmp_path: Path) -> None:
@@ -171,6 +168,14 @@ def test_torchvision_and_its_empty_answer(tmp_path: Path) -> None:
         ((1, 21, 16, 16), "kind=masks"),
         ((1, 512), "kind=embedding"),
         ((1, 300, 84), "detector=detr"),
+        ((1, 300, 6), "detector=yolov10"),
+        ((1, 300, 6), "detector=detr,activation=none"),
+        ((1, 300, 57), "kind=keypoints,detector=yolov10,keypoints=17x3"),
+        ((1, 56, 84), "kind=keypoints,detector=yolov8,keypoints=17x3"),
+        ((1, 1, 17, 3), "kind=keypoints,points=yx"),
+        ((1, 17, 2), "kind=keypoints,points=xy"),
+        ((1, 6, 56), "kind=keypoints,points=yx"),
+        ((1, 300), "kind=embedding"),
     ],
 )
 def test_where_several_readings_are_possible_it_asks(tmp_path: Path, shape: tuple[int, ...], choice: str) -> None:

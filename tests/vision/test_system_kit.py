@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from kit import picture
+from test_reading import constant
 from test_vision import classifier, detector
 
 import vizcomp.vision
-from vizcomp.vision.answers import Answer, Boxes, Classes, compare, is_empty
+from vizcomp.vision.answers import Answer, Boxes, Classes, Embedding, Keypoints, Masks, Text, compare, is_empty
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import ModelOptions
@@ -61,9 +62,23 @@ def torch_detector(_folder: Path) -> System:
     return TorchDetector("made", module, prepare, ("cat", "dog"), "1")
 
 
-def text(_folder: Path) -> System:
-    pytest.importorskip("rapidocr")
-    return open_system("text")
+def text(name: str) -> Callable[[Path], System]:
+    def opened(_folder: Path) -> System:
+        pytest.importorskip("rapidocr")
+        return open_system(name)
+
+    return opened
+
+
+def held(options: str, shape: tuple[int, ...]) -> Callable[[Path], System]:
+    """A model that answers the same numbers to any picture."""
+
+    def opened(folder: Path) -> System:
+        name = options.replace("=", "_").replace(",", "_")
+        array = np.linspace(0.1, 0.9, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+        return open_system(constant(folder / f"{name}.onnx", out=array) + f":{options}")
+
+    return opened
 
 
 SYSTEMS: dict[str, Callable[[Path], System]] = {
@@ -73,8 +88,15 @@ SYSTEMS: dict[str, Callable[[Path], System]] = {
     "torch detector": torch_detector,
     "onnx classifier": lambda folder: open_system(str(classifier(folder / "classifier.onnx"))),
     "onnx detector": lambda folder: OnnxSystem(detector(folder / "d.onnx"), ModelOptions(classes=("cat", "dog"))),
-    "text": text,
+    "onnx masks": held("kind=masks", (1, 3, 8, 8)),
+    "onnx keypoints": held("kind=keypoints,points=yx", (1, 1, 17, 3)),
+    "onnx poses": held("kind=keypoints,points=xy", (1, 2, 56)),
+    "onnx embedding": held("kind=embedding", (1, 512)),
+    "text": text("text"),
+    "text that is read": text("text:read"),
 }
+KINDS = {"classes": Classes, "boxes": Boxes, "masks": Masks, "keypoints": Keypoints, "text": Text, "embedding": Embedding}
+
 SHAPES = [(32, 32), (48, 64), (7, 120), (64, 32), (1, 1)]
 
 
@@ -95,8 +117,8 @@ def system(request: pytest.FixtureRequest, folder: Path) -> System:
 
 @pytest.fixture
 def pictures(system: System) -> list[np.ndarray]:
-    """Of many sizes, three for the slow one; nobody may write into them."""
-    shapes = SHAPES[1::2] + SHAPES[-1:] if system.name == "text" else SHAPES
+    """Of many sizes, two for the slow ones; nobody may write into them."""
+    shapes = SHAPES[1:2] + SHAPES[-1:] if system.name.startswith("text") else SHAPES
     made = [picture(seed, *shape) for seed, shape in enumerate(shapes)]
     for image in made:
         image.setflags(write=False)
@@ -110,6 +132,15 @@ def assert_alike(one: Answer, other: Answer) -> None:
     if isinstance(one, Boxes) and isinstance(other, Boxes):
         np.testing.assert_allclose(one.quads, other.quads, atol=1e-3)
         assert (one.labels, one.size) == (other.labels, other.size)
+    if isinstance(one, Masks) and isinstance(other, Masks):
+        assert np.array_equal(one.labels, other.labels)
+    if isinstance(one, Keypoints) and isinstance(other, Keypoints):
+        np.testing.assert_allclose(one.points, other.points, atol=1e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+    if isinstance(one, Text) and isinstance(other, Text):
+        assert one.lines == other.lines
+    if isinstance(one, Embedding) and isinstance(other, Embedding):
+        np.testing.assert_allclose(one.vector, other.vector, atol=1e-5)
 
 
 def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
@@ -119,7 +150,7 @@ def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
         theirs |= {c for _, c in inspect.getmembers(module, inspect.isclass) if hasattr(c, "importance") and c is not System}
     # ModelSystem is what ONNX and TFLite share; a TFLite file cannot be made here, `test_reading` opens real ones
     theirs -= {ModelSystem, TfliteSystem}
-    assert {type(opened(name, folder)) for name in SYSTEMS if name != "text"} | {TextSystem} == theirs
+    assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {TextSystem} == theirs
 
 
 def test_it_says_who_it_is(system: System) -> None:
@@ -127,7 +158,7 @@ def test_it_says_who_it_is(system: System) -> None:
     for words in (system.name, system.fingerprint):
         assert isinstance(words, str)
         assert words == words.strip() != ""
-    assert system.kind in ("classes", "boxes")
+    assert system.kind in KINDS
     assert isinstance(system.classes, tuple)
     assert len(set(system.classes)) == len(system.classes)
     assert all(isinstance(name, str) and name for name in system.classes)
@@ -148,7 +179,8 @@ def test_an_answer_for_each_picture_in_their_order(system: System, pictures: lis
 
 def test_answers_are_well_formed(system: System, pictures: list[np.ndarray]) -> None:
     for image, answer in zip(pictures, system.answers(pictures), strict=True):
-        assert isinstance(answer, Classes if system.kind == "classes" else Boxes)
+        assert isinstance(answer, KINDS[system.kind])
+        height, width = image.shape[:2]
         if isinstance(answer, Classes):
             assert answer.probabilities.dtype == np.float32
             assert answer.probabilities.ndim == 1
@@ -156,11 +188,24 @@ def test_answers_are_well_formed(system: System, pictures: list[np.ndarray]) -> 
             assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
             assert answer.names == system.classes
             assert not answer.names or len(answer.names) == len(answer.probabilities)
-        else:
+        if isinstance(answer, Masks):
+            assert answer.labels.dtype == np.int32
+            assert answer.labels.shape == (height, width)
+        if isinstance(answer, Embedding):
+            assert answer.vector.dtype == np.float32
+            assert answer.vector.ndim == 1
+        if isinstance(answer, Boxes | Keypoints | Text):
             assert answer.quads.dtype == np.float64
             assert answer.quads.shape == (len(answer.quads), 4, 2)
             assert np.isfinite(answer.quads).all()
-            assert answer.size == (image.shape[1], image.shape[0])
+            assert answer.size == (width, height)
+        if isinstance(answer, Keypoints):
+            assert answer.points.shape == (len(answer.quads), answer.scores.shape[1], 2)
+            assert (answer.scores >= answer.least).any(1).all()
+        if isinstance(answer, Text):
+            assert len(answer.lines) == len(answer.quads)
+            assert all(line.strip() for line in answer.lines)
+        if isinstance(answer, Boxes):
             assert len(answer.labels) in ((0, len(answer.quads)) if not system.classes else (len(answer.quads),))
 
 
@@ -192,7 +237,7 @@ def test_an_answer_is_the_same_as_itself(system: System, pictures: list[np.ndarr
         assert found.same
         assert found.score == pytest.approx(1)
         assert found.unlike is None or len(found.unlike) == 0
-        assert is_empty(answer) == (isinstance(answer, Boxes) and len(answer.quads) == 0)
+        assert is_empty(answer) == (isinstance(answer, Boxes | Keypoints | Text) and len(answer.quads) == 0)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from vizcomp.errors import MissingExtraError, ModelError, SettingsError
-from vizcomp.vision.answers import Classes, Masks
+from vizcomp.vision.answers import Classes, Keypoints, Masks
+from vizcomp.vision.system import reading_of
 from vizcomp.vision.systems import open_system
 
 MODELS = Path(__file__).parents[3] / "shared/models"
@@ -48,7 +49,7 @@ def test_quantised_answers_are_real_numbers() -> None:
     assert answer.probabilities.sum() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_segmenter_is_asked_about_and_a_pose_refused() -> None:
+def test_a_segmenter_and_a_pose_are_asked_about() -> None:
     spec = model("deeplabv3_mnv2_pascal_quant.tflite")
     with pytest.raises(SettingsError) as caught:
         open_system(spec)
@@ -56,5 +57,12 @@ def test_a_segmenter_is_asked_about_and_a_pose_refused() -> None:
     answer = open_system(spec + ":kind=masks,resize=letterbox-corner,grey=128").answers([PHOTO])[0]
     assert isinstance(answer, Masks)
     assert answer.labels.shape == (60, 80)
-    with pytest.raises(ModelError, match="pose"):
-        open_system(model("movenet_single_pose_lightning_ptq.tflite"))
+    pose = model("movenet_single_pose_lightning_ptq.tflite")
+    with pytest.raises(SettingsError) as caught:
+        open_system(pose)
+    assert f"{pose}:kind=keypoints,points=yx" in caught.value.hint
+    system = open_system(f"{pose}:kind=keypoints,points=yx")
+    answer = system.answers([PHOTO])[0]
+    assert isinstance(answer, Keypoints)
+    assert answer.points.shape[1:] == (17, 2)
+    assert "letterbox-centre grey 0" in reading_of(system)

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp.batch import djpeg
+from vizcomp.batch import single
 from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.engines import map_tasks
 from vizcomp.batch.items import Item, Outcome
@@ -314,11 +314,11 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
         return compressing(*arguments)
 
     calls: list[str] = []
-    monkeypatch.setattr(djpeg, "finished", broken)
+    monkeypatch.setattr(single, "finished", broken)
     records = run(source, tmp_path / "out")
     assert [r.status for r in records.values()] == ["ok", "failed", "ok"]
     error = records["1.png"].error or ""
-    assert "unexpected ZeroDivisionError at djpeg.py:" in error
+    assert "unexpected ZeroDivisionError at single.py:" in error
     assert "defect" in error
 
 

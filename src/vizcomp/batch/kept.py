@@ -1,25 +1,59 @@
-"""Sources that are kept as they are: where they go, and with how much of their metadata."""
+"""Whether a source is kept as it is, why, and with how much of its metadata."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from vizcomp.batch.verdicts import Found
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError
-from vizcomp.files.store import AnyPath
+from vizcomp.errors import FormatError, InputError
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import essential_segments, with_metadata
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.photo import Photo
 
 
-def under_own_suffix(target: AnyPath, source: AnyPath) -> AnyPath:
-    """Where a source that is kept as it is goes: "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg"."""
-    base, suffix = target.name.removesuffix(".jpg"), source.suffix.lower()
-    return target.with_name(base if base.lower().endswith(suffix) else base + suffix)
+def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+    """Whether the source's own bytes are the output, and what is to be said about that.
+
+    Raises:
+        InputError: it has to be, and cannot be without its metadata.
+    """
+    kept, notices = _reasons_to_keep(photo, found, settings)
+    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
+        if found.keep:
+            hint = "use --metadata essential, or omit --lossless"
+            raise InputError("cannot be kept without its metadata, and --lossless makes no other file of it", hint)
+        return False, (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
+    if kept and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
+        notices = (*notices, f"its chroma is as the source has it: {photo.subsampling}")
+    return kept, notices
 
 
-def can_be_kept_without_metadata(photo: Photo) -> bool:
+def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+    if found.keep:
+        return True, (found.keep,)
+    made, larger = found.made, len(found.made.data) >= photo.source_bytes
+    little = 1 - len(made.data) / photo.source_bytes < settings.min_saving
+    fewer_pixels = found.photo is not photo
+    notices: tuple[str, ...] = ()
+    if found.state == "not_reached":
+        score = min(found.scores[name] for name in found.against)
+        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
+        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
+        notices = (f"not verified: {reached}" + ("; the source is kept" if keep else ""),)
+        if keep or not larger:
+            more = ("source kept: compressing would not make it smaller",) if larger else ()
+            return keep or little, (*notices, *more)
+    as_it_is = ", with all its pixels" if fewer_pixels else ""
+    if larger and fewer_pixels and settings.max_side != "auto" and not settings.min_saving:
+        return False, (*notices, "larger than its source, which has more pixels")
+    if larger:
+        return True, (*notices, f"source kept{as_it_is}: compressing would not make it smaller")
+    return little, (*notices, f"source kept{as_it_is}: the saving is below --min-saving") if little else notices
+
+
+def _can_be_kept_without_metadata(photo: Photo) -> bool:
     """Whether a source can be an output although no metadata are to be in it."""
     if photo.jpeg is not None:
         return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
@@ -41,9 +75,3 @@ def kept_jpeg(jpeg: bytes, settings: DjpegSettings) -> tuple[bytes, tuple[str, .
         image = dataclasses.replace(image, segments=essential_segments(image.segments, settings.metadata))
         return write_jpeg(image, progressive=settings.scans == "progressive"), ()
     return (jpeg if settings.metadata == "all" else with_metadata(jpeg, settings.metadata)), ()
-
-
-def times_of(path: AnyPath) -> tuple[int, int]:
-    """Times of a file's last access and change, in nanoseconds."""
-    stat = path.stat()
-    return getattr(stat, "st_atime_ns", stat.st_mtime_ns), stat.st_mtime_ns

@@ -104,6 +104,8 @@ class Totals:
         equal_bytes: of the photos where plain JPEG was searched at our bytes: `photos`, means of `psnr` and `ms_ssim` and of
             `jpeg_psnr` and `jpeg_ms_ssim` (that JPEG's), and on how many it is better: `jpeg_better_psnr`, `jpeg_better_ms_ssim`.
         verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
+        labels: of --labels, their `kind`, and photos whose labels were `written`, that have none (`missing`), whose labels were
+            `refused`, or that were skipped or failed (`passed_over`); None where none were asked for.
         watched: by system of --watch-with, the photos on which it finds something, and on how many its answer is the same.
     """
 
@@ -124,6 +126,7 @@ class Totals:
     nothing_to_verify: int = 0
     not_reached: int = 0
     watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    labels: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

@@ -184,6 +184,7 @@ def djpeg(
         depth_kind=depth_kind,
         depth_names=depth_names,
         masks=None if masks is None else str(masks),
+        labels=None if labels is None else str(labels),
         max_pixels=max_pixels,
         overwrite=overwrite,
         resume=resume,
@@ -222,10 +223,11 @@ def djpeg(
         print_parts(report.json_chunks())
     voice.djpeg_summary(run.totals, written, dry_run=dry_run)
     voice.verdicts(common.verify, run.totals)
+    voice.labels(run.totals, run.notices)
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
     if run.interrupted:
         voice.warn(f"interrupted: {run.totals.files} photos done; start the same command again to do the rest")
     if lost is not None:
         raise lost
-    raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)
+    raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed or (run.totals.labels or {}).get("refused") else 0)

@@ -1,23 +1,30 @@
-"""Answers of vision systems (classes, boxes, masks, embeddings) and their comparison."""
+"""Answers of vision systems (classes, boxes, masks, keypoints, text, embeddings) and their comparison."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import SettingsError
-from vizcomp.vision.boxes import match_boxes
+from vizcomp.vision import lettering, poses
+from vizcomp.vision.boxes import corners_to_quads, match_boxes
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
 Quads = npt.NDArray[np.float64]  # (N, 4, 2), corners x, y in pixels
 
+Kind = Literal["classes", "boxes", "masks", "keypoints", "text", "embedding"]
+COUNTED: tuple[Kind, ...] = ("boxes", "keypoints", "text")
+"""Kinds whose answers have parts that are counted: boxes, figures, words."""
+
 NOWHERE: Quads = np.empty((0, 4, 2))
 
 SAME_PLACE = 0.3  # IoU from which two boxes are one place
 SAME_MASKS = 0.9  # mean IoU from which two label maps are the same: edges move a little with any coding
+SAME_POSES = 0.9  # mean similarity of keypoints from which two poses are the same
 SAME_EMBEDDING = 0.95  # cosine from which two embeddings are the same
 
 
@@ -93,6 +100,58 @@ class Masks:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Keypoints:
+    """What a network for poses answers: figures, each with the same K points.
+
+    Attributes:
+        points: float64 (N, K, 2), x, y in pixels.
+        scores: float32 (N, K), how sure each point is.
+        corners: float64 (N, 4), left, top, right, bottom of each figure: the network's own box, or the bounds of the seen points.
+        size: width and height of the image.
+        least: a point from this score on is seen. Every figure has one at least.
+    """
+
+    points: npt.NDArray[np.float64]
+    scores: Array
+    corners: npt.NDArray[np.float64]
+    size: tuple[int, int] = (0, 0)
+    least: float = 0.3
+
+    @property
+    def quads(self) -> Quads:
+        """The figures' boxes, (N, 4, 2)."""
+        return corners_to_quads(self.corners)
+
+    def words(self) -> str:
+        """For people: "2 figures, 29 of 34 points seen"."""
+        count = len(self.points)
+        seen = f", {int((self.scores >= self.least).sum())} of {self.scores.size} points seen" if count else ""
+        return f"{count} figure{'' if count == 1 else 's'}{seen}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+    """What a reader of text answers.
+
+    Attributes:
+        lines: what stands in each place.
+        quads: float64 (N, 4, 2), the place of each line, corners x, y in pixels.
+        size: width and height of the image.
+        scores: float32 (N,), or None where the system gives none.
+    """
+
+    lines: tuple[str, ...]
+    quads: npt.NDArray[np.float64]
+    size: tuple[int, int] = (0, 0)
+    scores: Array | None = None
+
+    def words(self) -> str:
+        """For people: the lines, or the first of many."""
+        said = " / ".join(self.lines)
+        return f'"{said if len(said) <= 60 else said[:59] + "…"}"' if said else "no text"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Embedding:
     """What an embedding network answers.
 
@@ -107,7 +166,7 @@ class Embedding:
         return f"{len(self.vector)} numbers, length {float(np.linalg.norm(self.vector)):.3g}"
 
 
-Answer = Classes | Boxes | Masks | Embedding
+Answer = Classes | Boxes | Masks | Keypoints | Text | Embedding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,11 +175,12 @@ class Comparison:
 
     Attributes:
         score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5. Masks: mean
-            IoU of the classes that either has. Embeddings: cosine, 0 where it is negative.
+            IoU of the classes that either has. Keypoints: mean similarity of the figures' points. Text: 1 - character error rate.
+            Embeddings: cosine, 0 where it is negative.
         same: the verdict.
-        matched, reference, found: boxes; 0 for classes.
-        unlike: float64 (N, 4, 2), the boxes of either answer that have no partner in the other; None where nobody asked for
-            them, or for classes.
+        matched, reference, found: boxes, figures or words; 0 for other answers.
+        unlike: float64 (N, 4, 2), the places of either answer that have no partner in the other; None where nobody asked for
+            them, or where an answer has no places.
     """
 
     score: float
@@ -132,10 +192,12 @@ class Comparison:
 
 
 def is_empty(answer: Answer) -> bool:
-    """Whether a detector found no box, or a segmenter background alone; a classifier always says something."""
+    """Whether there is no box, figure or text, or background alone; a classifier always says something."""
     if isinstance(answer, Masks):
         return not answer.labels.any()
-    return isinstance(answer, Boxes) and not len(answer.quads)
+    if isinstance(answer, Text):
+        return not any(line.split() for line in answer.lines)
+    return isinstance(answer, Boxes | Keypoints) and not len(answer.quads)
 
 
 def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
@@ -143,11 +205,12 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
 
     Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
     the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
-    1 - `tolerance`; none against none is the same. Masks and embeddings are the same from a score of `SAME_MASKS` and
-    `SAME_EMBEDDING`, times 1 - `tolerance`.
+    1 - `tolerance`; none against none is the same. Masks, keypoints and embeddings are the same from a score of `SAME_MASKS`,
+    `SAME_POSES` and `SAME_EMBEDDING`, times 1 - `tolerance`. Text is the same if its words are, in any order; with a tolerance,
+    if the character error rate is no larger.
 
     Args:
-        where: say too which boxes have no partner.
+        where: say too which places have no partner.
 
     Raises:
         SettingsError: answers of different kinds, or of different classes.
@@ -168,10 +231,40 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
     if isinstance(reference, Masks) and isinstance(found, Masks):
         score = _mean_iou(reference.labels, found.labels)
         return Comparison(score, score >= SAME_MASKS * (1 - tolerance) - 1e-12)
+    if isinstance(reference, Keypoints) and isinstance(found, Keypoints):
+        return _poses(reference, found, tolerance, where)
+    if isinstance(reference, Text) and isinstance(found, Text):
+        return _texts(reference, found, tolerance, where)
     if isinstance(reference, Embedding) and isinstance(found, Embedding):
         score = _cosine(reference.vector, found.vector)
         return Comparison(score, score >= SAME_EMBEDDING * (1 - tolerance) - 1e-12)
     raise SettingsError("answers of different kinds, as a classifier's and a detector's, cannot be compared")
+
+
+def _poses(reference: Keypoints, found: Keypoints, tolerance: float, where: bool) -> Comparison:
+    if len(reference.points) and len(found.points) and reference.points.shape[1] != found.points.shape[1]:
+        raise SettingsError("poses of different numbers of points cannot be compared")
+    pairs = poses.matched(
+        (reference.points, reference.scores, reference.corners), (found.points, found.scores, found.corners), reference.least
+    )
+    count = len(reference.points) + len(found.points)
+    score = 2 * sum(alike for _, _, alike in pairs) / count if count else 1.0
+    without = None
+    if where:
+        good = [(i, j) for i, j, alike in pairs if alike >= SAME_POSES]
+        mine, theirs = (np.delete(a.quads, [p[k] for p in good], 0) for k, a in enumerate((reference, found)))
+        without = np.concatenate([mine, theirs])
+    same = score >= SAME_POSES * (1 - tolerance) - 1e-12
+    return Comparison(score, same, len(pairs), len(reference.points), len(found.points), without)
+
+
+def _texts(reference: Text, found: Text, tolerance: float, where: bool) -> Comparison:
+    read = lettering.compared(reference.lines, found.lines)
+    without = None
+    if where:
+        without = np.concatenate([reference.quads[list(read.odd_reference)], found.quads[list(read.odd_found)]])
+    same = read.error_rate <= tolerance + 1e-12
+    return Comparison(max(0.0, 1 - read.error_rate), same, read.matched, read.reference, read.found, without)
 
 
 def _mean_iou(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> float:

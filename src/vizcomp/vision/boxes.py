@@ -129,6 +129,11 @@ def box_score(matched: int, reference: int, found: int) -> BoxScore:
     )
 
 
+def corners_to_quads(corners: FloatArray) -> FloatArray:
+    """(N, 4) left, top, right, bottom to the four corners of each, (N, 4, 2)."""
+    return corners.reshape(-1, 4)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+
+
 def _as_quads(boxes: npt.ArrayLike) -> FloatArray:
     """Boxes of either kind as float64 corners (N, 4, 2)."""
     array = np.asarray(boxes, dtype=np.float64)
@@ -137,7 +142,7 @@ def _as_quads(boxes: npt.ArrayLike) -> FloatArray:
     if array.ndim == 3 and array.shape[1:] == (4, 2):
         return array
     if array.ndim == 2 and array.shape[1] == 4:
-        return array[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        return corners_to_quads(array)
     raise ValueError(f"boxes must be (N, 4) or (N, 4, 2), are {array.shape}")
 
 

@@ -22,16 +22,23 @@ class Detections(NamedTuple):
         corners: float64 (N, 4) left, top, right, bottom, in pixels of the input or shares of it.
         scores: float64 (N,).
         labels: int64 (N,), -1 where there is one kind only.
+        points: float64 (N, K, 2 or 3), x, y and perhaps certainty of the points of each box's figure; x and y as in
+            `corners`; None where there are none.
     """
 
     corners: Values
     scores: Values
     labels: npt.NDArray[np.int64]
+    points: Values | None = None
 
     def at_least(self, least: float) -> Detections:
         """Those of at least this score."""
-        sure = self.scores >= least
-        return Detections(self.corners[sure], self.scores[sure], self.labels[sure])
+        return self.chosen(self.scores >= least)
+
+    def chosen(self, which: npt.NDArray[Any]) -> Detections:
+        """Some of them, by a mask or by their indices."""
+        points = None if self.points is None else self.points[which]
+        return Detections(self.corners[which], self.scores[which], self.labels[which], points)
 
 
 def cell_count(height: int, width: int, strides: Sequence[int]) -> int:
@@ -72,27 +79,49 @@ def suppressed(found: Detections, iou: float) -> Detections:
             shared = np.prod(np.maximum(extent, 0), 1)
             union = np.maximum(areas[i] + areas[i + 1 :] - shared, 1e-12)
             alive[i + 1 :] &= (labels[i + 1 :] != labels[i]) | (shared / union <= iou)
-    best = order[alive]
-    return Detections(found.corners[best], found.scores[best], found.labels[best])
+    return found.chosen(order[alive])
 
 
-def yolov5(rows: Values, extra: int = 0) -> Detections:
-    """(N, 5 + C + extra): centre x, y, width, height, certainty that there is something, C scores."""
+def yolov5(rows: Values, extra: int = 0, points: tuple[int, ...] = ()) -> Detections:
+    """(N, 5 + C + extra): centre x, y, width, height, certainty that there is something, C scores; then perhaps points."""
     scores = rows[:, 5 : rows.shape[1] - extra]
     labels = scores.argmax(1) if scores.shape[1] else np.full(len(rows), -1)
     sure = rows[:, 4] * (scores.max(1) if scores.shape[1] else 1)
-    return Detections(from_centres(rows[:, :4]), sure, labels.astype(np.int64))
+    return Detections(from_centres(rows[:, :4]), sure, labels.astype(np.int64), _last_points(rows, points))
 
 
-def yolov8(columns: Values, extra: int = 0) -> Detections:
-    """(4 + C + extra, N): centre x, y, width, height, C scores."""
+def yolov8(columns: Values, extra: int = 0, points: tuple[int, ...] = ()) -> Detections:
+    """(4 + C + extra, N): centre x, y, width, height, C scores; then perhaps points."""
     scores = columns[4 : len(columns) - extra].T
-    return Detections(from_centres(columns[:4].T), scores.max(1), scores.argmax(1).astype(np.int64))
+    labels = scores.argmax(1).astype(np.int64)
+    return Detections(from_centres(columns[:4].T), scores.max(1), labels, _last_points(columns.T, points))
 
 
-def yolov10(rows: Values) -> Detections:
-    """(N, 6 or more): left, top, right, bottom, score, label; suppressed already."""
-    return Detections(rows[:, :4], rows[:, 4], rows[:, 5].round().astype(np.int64))
+def yolov10(rows: Values, points: tuple[int, ...] = ()) -> Detections:
+    """(N, 6 or more): left, top, right, bottom, score, label; suppressed already; then perhaps points."""
+    return Detections(rows[:, :4], rows[:, 4], rows[:, 5].round().astype(np.int64), _last_points(rows, points))
+
+
+def _last_points(rows: Values, points: tuple[int, ...]) -> Values | None:
+    """(N, K, D) of the last K * D columns."""
+    return rows[:, rows.shape[1] - points[0] * points[1] :].reshape(-1, *points) if points else None
+
+
+def figures(main: Values, points: tuple[int, ...], order: str) -> Detections:
+    """Points of figures without a detector: (1, K, D) of the one figure there is, or (N, K * D + 5) as MoveNet writes them:
+    then top, left, bottom, right and score.
+
+    A figure without a score has the mean of its points', and no box: (0, 0, 0, 0).
+    """
+    count, numbers = points
+    boxed = main.ndim == 2 and main.shape[1] == count * numbers + 5
+    rows = main.reshape(-1, count * numbers + (5 if boxed else 0))
+    each = rows[:, : count * numbers].reshape(-1, count, numbers)
+    if order == "yx":
+        each = np.concatenate([each[..., [1, 0]], each[..., 2:]], 2)
+    means = each[..., 2].mean(1) if numbers == 3 else np.ones(len(each))
+    corners, scores = (rows[:, [-4, -5, -2, -3]], rows[:, -1]) if boxed else (np.zeros((len(each), 4)), means)
+    return Detections(corners, scores, np.full(len(each), -1), each)
 
 
 def yolox(rows: Values, height: int, width: int, strides: Sequence[int]) -> Detections:

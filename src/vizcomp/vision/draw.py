@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vizcomp.vision.answers import Answer, Boxes, Classes, Masks, Pixels
+from vizcomp.vision.answers import Answer, Boxes, Classes, Keypoints, Masks, Pixels, Text
 
 # Colours that differ in lightness too; a label has the colour of its place in the answer.
 COLOURS = (
@@ -18,19 +18,32 @@ COLOURS = (
     (70, 240, 240),
     (240, 50, 230),
 )
+# Pairs of COCO's 17 points: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles; left before right.
+LIMBS = (
+    *((0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
+    *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+)
 OPACITY = 0.5  # of masks
 BEST = 5  # classes that are told
 
 
 def drawn(image: Pixels, answer: Answer) -> Pixels:
-    """A photo, uint8 (H, W, 3), with boxes, classes or masks drawn on it, of the same shape."""
+    """A photo, uint8 (H, W, 3), with the answer drawn on it, of the same shape."""
     if isinstance(answer, Masks):
         return _masks(image, answer)
     picture = Image.fromarray(image).copy()
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
     font = ImageFont.load_default(max(10, side // 45))
-    if isinstance(answer, Boxes):
+    if isinstance(answer, Keypoints):
+        for at in range(len(answer.points)):
+            _figure(pen, answer, at, max(2, side // 250))
+    elif isinstance(answer, Text):
+        for line, quad in zip(answer.lines, answer.quads, strict=True):
+            points = [(float(x), float(y)) for x, y in quad]
+            pen.line([*points, points[0]], COLOURS[0], max(2, side // 300), joint="curve")
+            _write(pen, line, (max(0, quad[:, 0].min()), max(0, quad[:, 1].max())), font, COLOURS[2])
+    elif isinstance(answer, Boxes):
         kinds = list(dict.fromkeys(answer.labels))
         for at, quad in enumerate(answer.quads):
             label = answer.labels[at] if answer.labels else ""
@@ -43,6 +56,17 @@ def drawn(image: Pixels, answer: Answer) -> Pixels:
     else:
         _write(pen, _lines(answer), (0, 0), font, (255, 255, 255))
     return np.asarray(picture)
+
+
+def _figure(pen: ImageDraw.ImageDraw, answer: Keypoints, at: int, radius: int) -> None:
+    """The seen points of one figure; of COCO's 17 the limbs between them too."""
+    points, seen = answer.points[at], answer.scores[at] >= answer.least
+    for number, (a, b) in enumerate(LIMBS if len(points) == 17 else ()):
+        if seen[a] and seen[b]:
+            pen.line([tuple(points[a]), tuple(points[b])], COLOURS[number % len(COLOURS)], radius)
+    for (x, y), there in zip(points, seen, strict=True):
+        if there:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), COLOURS[at % len(COLOURS)], (0, 0, 0))
 
 
 def _lines(answer: Answer) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,124 +10,15 @@ import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.vision import detectors
-from vizcomp.vision.detectors import Detections, part_of
+from vizcomp.vision.detectors import part_of
 from vizcomp.vision.options import ModelOptions
+from vizcomp.vision.readings import Known, Layout, Outputs, Size, absurd
 
-Outputs = Mapping[str, npt.NDArray[Any]]
-Size = tuple[int, int]
-
-EMBEDDING_SIDES = (64, 96, 128, 160, 192, 256, 320, 384, 512, 576, 640, 768, 960, 1024, 1152, 1280, 1408, 1536, 2048, 4096)
-POSE = 56  # 4 numbers of a box, one class, 17 points of 3: as likely a detector of 52 classes
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How outputs are read.
-
-    Attributes:
-        kind: as `System.kind`.
-        detector: one of `options.DETECTORS`, or "".
-        output: the output that is read; of a detector with several, its boxes.
-        scores, labels, count: further outputs, or "".
-        extra: columns after the classes that are none.
-        activation: of the scores.
-        shares: whether boxes are shares of the input.
-        strides: of cells that a raw grid has; () where boxes are decoded.
-        first: the number of the first class.
-    """
-
-    kind: str
-    detector: str = ""
-    output: str = ""
-    scores: str = ""
-    labels: str = ""
-    count: str = ""
-    extra: int = 0
-    activation: str = "none"
-    shares: bool = False
-    strides: tuple[int, ...] = ()
-    first: int = 0
-
-    def detections(self, outputs: Outputs, size: Size) -> Detections:
-        """Boxes of one picture in an input of this height and width; no score is too low, none is suppressed."""
-        main = part_of(outputs, self.output)
-        if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
-            return self._yolo(main, size)
-        boxes = main.reshape(-1, 4)
-        if not len(boxes):
-            return Detections(boxes, np.zeros(0), np.zeros(0, np.int64))
-        if self.detector == "detr" and not self.scores:
-            return detectors.detr(main[:, :4], main[:, 4:], self.activation)
-        numbers = part_of(outputs, self.scores).reshape(len(boxes), -1)
-        if self.detector == "detr":
-            return detectors.detr(boxes, numbers, self.activation)
-        labels = part_of(outputs, self.labels).reshape(-1) if self.labels else None
-        if self.detector == "ssd":
-            count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else None
-            return detectors.ssd(boxes, numbers, labels, count)
-        return detectors.listed(boxes, detectors.activated(numbers, self.activation), labels)
-
-    def _yolo(self, main: detectors.Values, size: Size) -> Detections:
-        if self.detector == "yolov10":
-            return detectors.yolov10(main)
-        if self.detector == "yolov8":
-            return detectors.yolov8(main, self.extra)
-        if self.strides:
-            return detectors.yolox(main, *size, self.strides)
-        return detectors.yolov5(main, self.extra)
-
-    def said(self) -> str:
-        """For people."""
-        more = ", ".join(
-            part
-            for part in (
-                f"activation {self.activation}" if self.activation != "none" else "",
-                "shares" if self.shares else "",
-                f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
-                f"{self.extra} columns left out" if self.extra else "",
-            )
-            if part
-        )
-        return self.detector + (f" ({more})" if more else "")
-
-
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """What a model's own metadata say.
-
-    Attributes:
-        task: of Ultralytics: detect, segment, pose, obb, classify; "" where nothing is said.
-        names: of the classes.
-        size: height and width, or ().
-        points: numbers of a pose beside its box.
-    """
-
-    task: str = ""
-    names: tuple[str, ...] = ()
-    size: tuple[int, ...] = ()
-    points: int = 0
-
-
-def known_of(metadata: Mapping[str, str]) -> Known:
-    """From the metadata of an ONNX file; values that cannot be read count as not said."""
-
-    def literal(key: str) -> Any:
-        try:
-            return ast.literal_eval(metadata.get(key, ""))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
-
-    names, size, points = literal("names"), literal("imgsz"), literal("kpt_shape")
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0))]
-    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
-    count = int(np.prod(points)) if isinstance(points, list | tuple) and all(isinstance(p, int) for p in points) else 0
-    return Known(
-        metadata.get("task", ""),
-        tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
-        tuple(size) if sides and isinstance(size, list | tuple) else (),
-        count,
-    )
+# As many classes as published data sets have: a row of so many numbers is no embedding.
+USUAL_CLASSES = (80, 90, 91, 100, 101, 102, 120, 196, 200, 257, 365, 397, 1000, 1001, 8142, 10000, 11221, 11821, 21841, 21843)
+LEAST_EMBEDDING = 64  # numbers; shorter ones are not made
+POSES = (17, 21, 133)  # points of published poses: beside a box and one class, as likely a detector of more classes
+MULTIPOSE = 56  # numbers of a figure in MoveNet's answer: 17 points of 3, a box, a score
 
 
 class Reader:
@@ -160,6 +49,8 @@ class Reader:
             raise ModelError(
                 f"{self._name} is an obb model: its boxes are turned, which is not read here", "export a detect model"
             )
+        if options.kind == "keypoints" or (self._known.task == "pose" and options.kind != "boxes"):
+            return self._pose()
         if options.kind and options.kind != "boxes":
             return self._flat(options.kind)
         if options.detector:
@@ -195,10 +86,10 @@ class Reader:
         main = next(iter(self._outputs.values()))
         if main.ndim == 3 and len(self._outputs) <= 2:
             rows, columns = main.shape[1:]
-            beside = self._prototypes() + (self._known.points if self._known.task == "pose" else 0)
+            beside = self._prototypes() + (self._posed() if self._known.task == "pose" else 0)
             if self._names and rows == 4 + len(self._names) + beside:
                 return "yolov8"
-            if columns >= 6 and rows <= 1000 and strides_fit(columns, self._size) is False:
+            if columns >= 6 and rows <= 1000 and not strides_fit(columns, self._size):
                 merged = rows == 300 and columns == 4 + len(self._names) and columns != 6
                 return "detr" if merged else "yolov10"
             if strides_fit(rows, self._size, 3):
@@ -223,8 +114,8 @@ class Reader:
         return array.ndim == 3 or len(array) != 1 or "box" in name.lower()
 
     def _single(self, main: npt.NDArray[Any]) -> list[str]:
-        if main.ndim >= 3 and main.shape[-2:] in ((17, 3), (17, 2), (133, 3)):
-            raise self._wrong(f"its output {main.shape} holds points of a pose, which is not read here", "choose a detector")
+        if main.ndim >= 3 and main.shape[-1] in (2, 3) and main.shape[-2] > 3 and main[..., 0].size == main.shape[-2]:
+            return [f"kind=keypoints,points={order}" for order in ("yx", "xy")]
         if main.ndim == 4 and main.shape[2:] != (1, 1) and main.shape[1:3] != (1, 1):
             return ["kind=masks"]
         if main.ndim == 3 and np.issubdtype(main.dtype, np.integer):
@@ -248,7 +139,8 @@ class Reader:
         probabilities = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
         said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
         unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
-        if not probabilities and (said or unit or count in EMBEDDING_SIDES):
+        long = count >= LEAST_EMBEDDING and count not in USUAL_CLASSES
+        if not probabilities and (said or unit or long):
             return ["kind=classes", "kind=embedding"]
         return ["classes"]
 
@@ -262,13 +154,20 @@ class Reader:
         if cells and rows > columns >= 6 and detectors.is_raw_grid(part_of({"m": main}, "m"), *self._size, cells):
             return ["yolox"]
         if by_columns and not by_rows and not strides_fit(rows, self._size, 3) and least <= rows < columns:
-            posed = rows == POSE and not self._names
+            for count in POSES if not self._names else ():
+                if rows == 5 + 3 * count:
+                    pose = f"kind=keypoints,detector=yolov8,keypoints={count}x3"
+                    return [pose, "detector=yolov8", f"detector=yolov8,extra={3 * count}"]
             named = len(self._names) in (0, rows - 4 - protos)
-            return ["yolov8", "detector=yolov8,extra=51"] if posed else ["yolov8"] if named else ["detector=yolov8"]
+            return ["yolov8"] if named else ["detector=yolov8"]
         if strides_fit(rows, self._size, 3) and not by_columns and not by_rows and columns >= 6:
             return ["yolov5"]
         if columns == 6 + protos and rows <= 1000 and not by_rows and not by_columns:
-            return ["yolov10"]
+            return self._end_to_end(part_of({"m": main}, "m"), protos)
+        if columns == MULTIPOSE and rows <= 20:
+            return ["kind=keypoints,points=yx", "kind=keypoints,points=xy", "kind=embedding"]
+        if rows <= 1000 and any(columns == 6 + 3 * count for count in POSES):
+            return [f"kind=keypoints,detector=yolov10,keypoints={(columns - 6) // 3}x3", "detector=detr,activation=none"]
         choices = ["detector=yolov8"] if least <= rows < columns else []
         if by_rows or strides_fit(rows, self._size, 3):
             choices += ["detector=yolov5", *(["detector=yolox"] if by_rows and columns >= 6 else [])]
@@ -277,6 +176,53 @@ class Reader:
         if columns >= 5:
             choices += ["detector=detr,activation=none"] + ([] if choices else ["detector=yolov5"])
         return [*choices, "kind=embedding"] if not choices or max(rows, columns) < 80 else choices
+
+    def _end_to_end(self, rows: detectors.Values, protos: int) -> list[str]:
+        """Rows of six numbers: corners, score and label, or shares and two scores. The grey picture's may leave one of them."""
+        shares = protos == 0 and bool((rows.min(initial=0) >= 0) and (rows.max(initial=0) <= 1))
+        corners = bool((rows[:, 2:4] >= rows[:, :2]).all()) and bool((rows[:, 5] == rows[:, 5].round()).all())
+        if shares == corners and protos == 0:
+            return ["detector=yolov10", "detector=detr,activation=none"]
+        return ["yolov10"] if corners or protos else ["detector=detr,activation=none"]
+
+    def _posed(self) -> int:
+        """How many numbers of points follow the classes."""
+        return int(np.prod(self._options.keypoints or self._known.points or (0,)))
+
+    def _pose(self) -> Layout:
+        """Points of figures: of a detector with a head for them, or alone."""
+        name, array = next(iter(self._outputs.items()))
+        points = self._options.keypoints or self._known.points
+        if self._options.detector or self._known.task == "pose":
+            detector = self._options.detector or self._ultralytics()
+            if detector not in ("yolov5", "yolov8", "yolov10"):
+                raise self._wrong(f"points beside the boxes of {detector} are not read here")
+            if not points:
+                raise self._wrong(
+                    "it does not say how many points a figure has", "say it: option keypoints=17x3, points and numbers of each"
+                )
+            layout = self._yolo(detector)
+            held = layout.extra if detector != "yolov10" else array.shape[-1] - 6
+            if held != np.prod(points):
+                raise self._wrong(f"{points[0]} points of {points[1]} are not {held} numbers", "say it: option keypoints=17x3")
+            return self._checked(dataclasses.replace(layout, kind="keypoints", points=points))
+        main = part_of(self._outputs, name)
+        if array.ndim == 3 and array.shape[2] == MULTIPOSE and not points:
+            points = (17, 3)
+        elif array.ndim > 1 and array.shape[-1] in (2, 3) and array[..., 0].size == array.shape[-2]:
+            if points and points != array.shape[-2:]:
+                raise self._wrong(f"its output has the shape {array.shape}, not points of {points[0]}x{points[1]}")
+            points = (array.shape[-2], array.shape[-1])
+        elif array.ndim == 3 and not points:
+            raise self._ask([f"detector={detector},keypoints=17x3" for detector in ("yolov8", "yolov10", "yolov5")])
+        elif main.ndim != 2 or main.shape[1] != np.prod(points) + 5:
+            raise self._wrong(f"its output has the shape {array.shape}: no points of figures", "choose another reading")
+        if not self._options.points:
+            raise self._ask(["points=yx", "points=xy"])
+        figures = detectors.figures(main, points, self._options.points).points
+        assert figures is not None
+        shares = self._shares(bool(np.abs(figures[..., :2]).max(initial=0) <= 2))
+        return Layout("keypoints", output=name, shares=shares, points=points, order=self._options.points)
 
     def _prototypes(self) -> int:
         """How many coefficients of masks follow the classes: the channels of a second output of four axes."""
@@ -387,8 +333,8 @@ class Reader:
         extra = self._options.extra
         if extra is None:
             extra = self._prototypes() if detector != "yolov10" else 0
-            if self._known.task == "pose" and detector != "yolov10":
-                extra = self._known.points
+            if (self._known.task == "pose" or self._options.keypoints) and detector != "yolov10":
+                extra = self._posed()
         if wide - extra < (1 if detector in ("yolov8", "yolov10") else 0):
             raise self._wrong(f"its output {name} has the shape {array.shape}: too few numbers for {detector}")
         if self._names and detector != "yolov10" and wide - extra != len(self._names):
@@ -416,13 +362,3 @@ class Reader:
 def strides_fit(count: int, size: Size, anchors: int = 1) -> bool:
     """Whether a number of boxes is that of the cells of an input."""
     return bool(detectors.strides_of(count, *size, anchors))
-
-
-def absurd(found: Detections) -> str:
-    """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
-    if len(found.scores) and float(found.scores.max()) > 1.01:
-        return f"a box has the score {float(found.scores.max()):.3g}, above 1: are these numbers before an activation?"
-    turned = (found.corners[:, 2:] < found.corners[:, :2] - 1e-6).any(1)
-    if turned.any():
-        return "corners of a box are not in order (left, top, right, bottom)"
-    return ""

@@ -8,15 +8,15 @@ import mmap
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError, ModelError, SettingsError
-from vizcomp.vision import detectors, layouts
-from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Masks, Pixels
+from vizcomp.vision import detectors, layouts, poses, readings
+from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Keypoints, Kind, Masks, Pixels
 from vizcomp.vision.options import MAX_INPUT_SIDE, NORMS, ModelOptions
 from vizcomp.vision.system import (
     HINT,
@@ -32,6 +32,8 @@ from vizcomp.vision.views import Fit, View, view_of
 # A tensor's `external_data` entry in an ONNX file, up to the length of the file's name.
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 NMS = 0.5  # suppression where an option says nothing
+LEAST_POINT = 0.3  # certainty from which a point is seen
+LEAST_POSE = 0.3  # mean certainty of the points of the one figure of a pose network that has no detector
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
 _BATCH = 64
@@ -92,13 +94,13 @@ class ModelSystem:
         SettingsError: several readings are possible; it lists what to type.
     """
 
-    kind: Literal["classes", "boxes", "masks", "embedding"]
+    kind: Kind
 
     def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
         self.name, self._path, self.options, self._runtime = name, path, options, runtime
         self.fingerprint = _fingerprint(path, options)
         self._size: tuple[int, int] | None = None
-        self._known = layouts.known_of(runtime.metadata)
+        self._known = readings.known_of(runtime.metadata)
         self.classes: tuple[str, ...] = options.classes or self._known.names
         self._read_input()
         self._preparation = self._prepared("")
@@ -117,8 +119,10 @@ class ModelSystem:
         """How the model is read, in one line."""
         side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"
         parts = [self.kind, f"input {side}{' grey' if self._channels == 1 else ''}", self._preparation.said()]
-        if self.kind == "boxes":
+        if self.kind in ("boxes", "keypoints"):
             parts += [f"layout {self._layout.said()}", f"from score {self._least:g}"]
+            if self.kind == "keypoints":
+                parts.append(f"points from {self._seen:g}")
             parts.append(f"doubles above IoU {self._nms:g} dropped" if self._nms < 1 else "doubles not looked for")
         if self.classes:
             parts.append(f"{len(self.classes)} classes named")
@@ -129,7 +133,12 @@ class ModelSystem:
 
     @property
     def _least(self) -> float:
-        return LEAST_SCORE if self.options.least is None else self.options.least
+        usual = LEAST_SCORE if self.kind != "keypoints" or self._layout.detector else LEAST_POSE
+        return usual if self.options.least is None else self.options.least
+
+    @property
+    def _seen(self) -> float:
+        return LEAST_POINT if self.options.seen is None else self.options.seen
 
     @property
     def _nms(self) -> float:
@@ -161,7 +170,7 @@ class ModelSystem:
             "letterbox-corner"
             if family == "yolox"
             else "letterbox"
-            if yolo
+            if yolo or self._layout_order == "yx"
             else "crop"
             if family in ("classes", "embedding", "")
             else "stretch"
@@ -173,7 +182,7 @@ class ModelSystem:
             if resize == "letterbox"
             else resize,
             options.filter or ("bicubic" if resize == "crop" and self._path.suffix.lower() != ".tflite" else "bilinear"),
-            114 if options.grey is None else options.grey,
+            (0 if self._layout_order == "yx" else 114) if options.grey is None else options.grey,
             1.0 if options.crop is None else options.crop,
         )
         usual = "imagenet" if self._layout_activation == "softmax" else "bytes" if family == "yolox" else "unit"
@@ -188,8 +197,14 @@ class ModelSystem:
         )
 
     @property
+    def _layout_order(self) -> str:
+        """Of the points of a network as MoveNet, which fills a letterbox with black."""
+        layout: readings.Layout | None = getattr(self, "_layout", None)
+        return layout.order if layout is not None and layout.points and not layout.detector else ""
+
+    @property
     def _layout_activation(self) -> str:
-        layout: layouts.Layout | None = getattr(self, "_layout", None)
+        layout: readings.Layout | None = getattr(self, "_layout", None)
         return layout.activation if layout is not None and layout.detector == "detr" else ""
 
     def _tried(self, size: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
@@ -249,8 +264,8 @@ class ModelSystem:
         return self._batch or _BATCH
 
     def _answer(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Answer:
-        if self.kind == "boxes":
-            return self._boxes(outputs, image, view)
+        if self.kind in ("boxes", "keypoints"):
+            return self._detected(outputs, image, view)
         main = checked(np.asarray(outputs[self._layout.output]), self.name)
         if self.kind == "masks":
             return Masks(self._labels(main, image, view), self.classes)
@@ -260,21 +275,33 @@ class ModelSystem:
         already = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
         return Classes(np.asarray(row / row.sum(), np.float32) if already else softmax(row), self.classes)
 
-    def _boxes(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Boxes:
+    def _detected(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Boxes | Keypoints:
         size = view.pixels.shape[0], view.pixels.shape[1]
         every = self._layout.detections(outputs, size)
         checked(every.scores, self.name)
         sure = every.at_least(max(self._least, 1e-9))
         checked(sure.corners, self.name)
-        if why := layouts.absurd(sure):
+        if why := readings.absurd(sure):
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
-        corners = sure.corners * (np.array([size[1], size[0]] * 2) if self._layout.shares else 1.0)
-        found = detectors.suppressed(sure._replace(corners=corners), self._nms)
+        whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
+        found = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
+        if self.kind == "keypoints":
+            return self._figures(found, whole[:2], image, view)
         corners = view.on_photo(found.corners)
         height, width = image.shape[:2]
         corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
         labels = tuple(self._label(int(label)) for label in found.labels) if (found.labels >= 0).any() else ()
         return Boxes(corners_to_quads(corners), labels, (width, height), np.asarray(found.scores, np.float32))
+
+    def _figures(self, found: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
+        every = checked(np.zeros((0, 1, 2)) if found.points is None else found.points, self.name)
+        points = view.points_on_photo(every[..., :2] * whole)
+        scores = np.asarray(every[..., 2] if every.shape[2] == 3 else np.ones(every.shape[:2]), np.float32)
+        some = (scores >= self._seen).any(1)  # a figure without a seen point is none
+        points, scores = points[some], scores[some]
+        boxed = bool(found.corners.any())
+        corners = view.on_photo(found.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
+        return Keypoints(points, scores, corners, (image.shape[1], image.shape[0]), self._seen)
 
     def _label(self, label: int) -> str:
         first = self._layout.first if self.options.first is None else self.options.first

@@ -18,7 +18,7 @@ from vizcomp.files.foreign import read_object_file
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 HINT = "see docs/vision.md for the options of models"
 
-KINDS = ("classes", "boxes", "masks", "embedding")
+KINDS = ("classes", "boxes", "masks", "keypoints", "embedding")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
 RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
@@ -41,6 +41,7 @@ CHOICES = {
     "filter": FILTERS,
     "activation": ACTIVATIONS,
     "norm": tuple(NORMS),
+    "points": ("xy", "yx"),
 }
 
 
@@ -67,7 +68,10 @@ class ModelOptions:
         units: of a detector's boxes: "pixels" of its input, or "share" of it.
         activation: what makes scores of the numbers.
         extra: columns after the classes that are no classes: keypoints, coefficients of masks.
-        least: boxes below this score are no answer.
+        keypoints: of a pose: how many points a figure has, and how many numbers each point (2, or 3 with its certainty).
+        points: order of a point's numbers, "xy" or "yx".
+        seen: points below this certainty are not seen.
+        least: boxes and figures below this score are no answer.
         nms: of two boxes of one class that overlap more (IoU), the surer one stays; 1 = both do.
     """
 
@@ -92,6 +96,9 @@ class ModelOptions:
     units: str = ""
     activation: str = ""
     extra: int | None = None
+    keypoints: tuple[int, ...] = ()
+    points: str = ""
+    seen: float | None = None
     least: float | None = None
     nms: float | None = None
 
@@ -112,6 +119,9 @@ class ModelOptions:
             "mean": len(self.mean) in (0, 1, 3),
             "std": len(self.std) in (0, 1, 3) and all(value > 0 for value in self.std),
             "extra": self.extra is None or self.extra >= 0,
+            "keypoints": not self.keypoints
+            or (len(self.keypoints) == 2 and 0 < self.keypoints[0] <= 1000 and self.keypoints[1] in (2, 3)),
+            "seen": self.seen is None or 0 < self.seen <= 1,
             "least": self.least is None or 0 <= self.least <= 1,
             "nms": self.nms is None or 0 < self.nms <= 1,
         }
@@ -183,6 +193,8 @@ def read_options(path: Path) -> ModelOptions:
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     kinds = {f.name: str(f.type) for f in dataclasses.fields(ModelOptions)}
     made: dict[str, Any] = {}
+    if values.get("kind") == "text":
+        raise SettingsError(f"{place}: a model file cannot be read as a reader of text", "use the system text:read")
     for key, value in values.items():
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, 1)
@@ -206,7 +218,7 @@ def _value(key: str, kind: str, value: Any) -> Any:
         items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
         if key == "size" and len(items) == 1:
             items *= 2
-        make = str if key == "classes" else int if key == "size" else float
+        make = str if key == "classes" else int if key in ("size", "keypoints") else float
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
         return float(value)

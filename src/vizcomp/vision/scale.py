@@ -6,19 +6,23 @@ import dataclasses
 
 import numpy as np
 
-from vizcomp.vision.answers import Answer, Boxes, Masks
+from vizcomp.vision.answers import Answer, Boxes, Keypoints, Masks, Text
 
 
 def rescaled(answer: Answer, size: tuple[int, int], wanted: tuple[int, int]) -> Answer:
     """An answer on a picture of one height and width, as if it were on the same picture with another.
 
-    Corners are multiplied; a mask's pixels are taken from the nearest ones; other answers have no places.
+    Corners and points are multiplied; a mask's pixels are taken from the nearest ones; other answers have no places.
     """
     if size == wanted:
         return answer
-    if isinstance(answer, Boxes):
-        factors = np.array([wanted[1] / size[1], wanted[0] / size[0]])
-        return dataclasses.replace(answer, quads=answer.quads * factors, size=(wanted[1], wanted[0]))
+    factors = np.array([wanted[1] / size[1], wanted[0] / size[0]])
+    whole = (wanted[1], wanted[0])
+    if isinstance(answer, Boxes | Text):
+        return dataclasses.replace(answer, quads=answer.quads * factors, size=whole)
+    if isinstance(answer, Keypoints):
+        corners = answer.corners * np.tile(factors, 2)
+        return dataclasses.replace(answer, points=answer.points * factors, corners=corners, size=whole)
     if isinstance(answer, Masks):
         rows, columns = (
             ((np.arange(count) + 0.5) * have / count).astype(int).clip(0, have - 1)

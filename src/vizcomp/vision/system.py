@@ -5,16 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError
-from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Masks, Pixels, Quads, compare
+from vizcomp.vision.answers import (
+    COUNTED,
+    Answer,
+    Array,
+    Boxes,
+    Classes,
+    Embedding,
+    Keypoints,
+    Kind,
+    Masks,
+    Pixels,
+    Quads,
+    Text,
+    compare,
+)
+from vizcomp.vision.boxes import corners_to_quads as corners_to_quads
 
-HINT = "use inception, watcher, inception-v3, text, torchvision:NAME, or the path of an .onnx, .tflite or .safetensors file"
+HINT = "use inception, watcher, inception-v3, text, text:read, torchvision:NAME, or a file: .onnx, .tflite or .safetensors"
 
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
 
@@ -38,7 +53,7 @@ class System(Protocol):
 
     Attributes:
         name: by which it was asked for.
-        kind: "classes", "boxes", "masks" or "embedding".
+        kind: one of `answers.Kind`: "classes", "boxes", "masks", "keypoints", "text" or "embedding".
         fingerprint: names the weights and the version, for a report; 12 hexadecimal digits, of options 6 more, or a version.
         classes: names of the classes; () where unknown or none.
         native: side of the images that it is made for, 0 for any.
@@ -47,10 +62,12 @@ class System(Protocol):
     """
 
     name: str
-    kind: Literal["classes", "boxes", "masks", "embedding"]
     fingerprint: str
     classes: tuple[str, ...]
     native: int
+
+    @property
+    def kind(self) -> Kind: ...
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         """The answers on uint8 (H, W, 3) RGB images of any sizes, in their order."""
@@ -126,24 +143,20 @@ def checked(answer: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     return answer
 
 
-def corners_to_quads(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, 4) left, top, right, bottom to (N, 4, 2)."""
-    x0, y0, x1, y1 = corners.reshape(-1, 4).T
-    return np.stack([np.stack([x0, y0], 1), np.stack([x1, y0], 1), np.stack([x1, y1], 1), np.stack([x0, y1], 1)], 1)
-
-
 def boxes_answer_importance(
     system: System, image: Pixels, worth: Callable[[Quads, int, int], npt.NDArray[np.float64]] | None = None
 ) -> Array:
+    """`boxes_importance` of an answer that has places: boxes, figures or lines of text."""
     answer = system.answers([image])[0]
-    assert isinstance(answer, Boxes)
+    assert isinstance(answer, Boxes | Keypoints | Text)
     height, width = image.shape[:2]
     return boxes_importance(answer.quads, height, width, worth and worth(answer.quads, height, width))
 
 
 def answer_importance(system: System, image: Pixels) -> Array:
-    """Boxes and masks with a margin; else how much the answer suffers when a place is covered (Zeiler and Fergus 2014)."""
-    if system.kind == "boxes":
+    """Boxes, figures, lines of text and masks with a margin; else how much the answer suffers when a place is covered
+    (Zeiler and Fergus 2014)."""
+    if system.kind in COUNTED:
         return boxes_answer_importance(system, image)
     if system.kind == "masks":
         answer = system.answers([image])[0]

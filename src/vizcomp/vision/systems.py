@@ -1,10 +1,11 @@
 """Names of vision systems, and files of models, to the systems.
 
-    system = open_system("text")                     # or inception, watcher, torchvision:NAME, PATH.onnx, PATH.safetensors
+    system = open_system("text")                     # or text:read, inception, torchvision:NAME, PATH.onnx, PATH.safetensors
     before, after = system.answers([source, result])
     compare(before, after).same
 
-An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks` or an `Embedding`.
+An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`, `Keypoints`, `Text` or an
+`Embedding`.
 Two answers compare to a score in 0..1
 and to a verdict under a tolerance. A further system joins by an entry point of the group `vizcomp.systems`: a name, and a
 callable without arguments that gives a `System`.
@@ -18,22 +19,22 @@ from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import split_name
 from vizcomp.vision.system import HINT, System
-from vizcomp.vision.text_system import TextSystem
+from vizcomp.vision.text_system import READS, TextSystem
 from vizcomp.vision.tflite_systems import TfliteSystem
 from vizcomp.vision.torch_systems import TorchClassifier, torchvision_system
 from vizcomp.weights import cache
 
 GROUP = "vizcomp.systems"
 OURS = ("inception", "watcher", "inception-v3")
-NAMES = (*OURS, "text")
+NAMES = (*OURS, "text", READS)
 
 
 def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, inception-v3, text, torchvision:NAME, the path of an .onnx, .tflite or .safetensors file, a
-            model that `weights add` named, or an entry point's name. A path of .onnx or .tflite may have options:
+        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an .onnx, .tflite or .safetensors
+            file, a model that `weights add` named, or an entry point's name. A path of .onnx or .tflite may have options:
             PATH.onnx:key=value,key=value.
         offline: never touch the network.
 
@@ -43,8 +44,10 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         WeightsMissingError: official weights that are not in the cache and could not be had.
         MissingExtraError: an optional package is missing.
     """
-    if spec == "text":
-        return TextSystem()
+    if spec in ("text", READS):
+        return TextSystem(reads=spec == READS)
+    if spec.startswith("text:"):
+        raise ModelError(f"unknown vision system {spec!r}", f"text finds lettering, {READS} reads it too")
     if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
         return TorchClassifier.ours(spec, offline=offline)
     if spec.startswith("torchvision:"):

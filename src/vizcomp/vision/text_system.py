@@ -1,33 +1,40 @@
-"""Scene text found by RapidOCR as a vision system."""
+"""Scene text found, or found and read, by RapidOCR as a vision system."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError
-from vizcomp.vision.answers import Answer, Array, Boxes, Pixels, Quads
+from vizcomp.vision.answers import Answer, Array, Boxes, Kind, Pixels, Quads, Text
 from vizcomp.vision.system import boxes_answer_importance
 
 DETECTOR_LEAST, DETECTOR_MOST = 736, 2000  # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
+READS = "text:read"  # by this name it reads
+LEAST_READ = 0.5  # lines below this certainty are no answer; as RapidOCR itself has it
 FULL_WORTH_HEIGHT = 37.0  # pixels of its input: lettering up to this height keeps all that the quality promises
 LOSS_PER_DOUBLING, MAX_LOSS = 0.15, 0.6  # what it is worth less, for each doubling of that height, and at most
 
 
 class TextSystem:
-    """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra `text`."""
+    """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra `text`.
+
+    Args:
+        reads: read each line too; lines that the recogniser is less sure of than `LEAST_READ` are none.
+    """
 
     name = "text"
-    kind: Literal["classes", "boxes", "masks", "embedding"] = "boxes"
     classes: tuple[str, ...] = ()
     native = 0
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads: bool = False) -> None:
+        self.kind: Kind = "text" if reads else "boxes"
+        self.name = READS if reads else "text"
         try:
             import cv2
             from rapidocr import RapidOCR
@@ -45,15 +52,39 @@ class TextSystem:
             )
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
-        found: list[Answer] = []
-        for image in images:
-            result = self._engine(np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=False)
-            quads = np.zeros((0, 4, 2)) if result.boxes is None else np.asarray(result.boxes, np.float64).reshape(-1, 4, 2)
-            found.append(Boxes(quads, (), (image.shape[1], image.shape[0])))
-        return found
+        """As `System.answers`."""
+        return [self._read(image) if self.kind == "text" else self._found(image) for image in images]
+
+    def _found(self, image: Pixels) -> Boxes:
+        result = self._engine(np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=False)
+        return Boxes(_quads(result.boxes), (), (image.shape[1], image.shape[0]))
+
+    def _read(self, image: Pixels) -> Text:
+        with silent():  # it warns where it finds nothing
+            result = self._engine(
+                np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=True, text_score=LEAST_READ
+            )
+        boxes, lines, sure = (getattr(result, name, None) for name in ("boxes", "txts", "scores"))
+        if boxes is None or lines is None or sure is None:  # nothing found, or nothing read
+            return Text((), _quads(None), (image.shape[1], image.shape[0]), np.zeros(0, np.float32))
+        quads, scores = _quads(boxes), np.asarray(sure, np.float32)
+        some = [i for i, line in enumerate(lines) if line.strip()]
+        return Text(tuple(lines[i].strip() for i in some), quads[some], (image.shape[1], image.shape[0]), scores[some])
+
+    @property
+    def reading(self) -> str:
+        """How it answers, in one line."""
+        if self.kind == "boxes":
+            return f"boxes; any input size; lettering found, not read; version {self.fingerprint}"
+        return f"text; any input size; lines found and read from score {LEAST_READ:g}; version {self.fingerprint}"
 
     def importance(self, image: Pixels) -> Array:
+        """As `System.importance`."""
         return boxes_answer_importance(self, image, lettering_worth)
+
+
+def _quads(boxes: Any) -> Quads:
+    return np.zeros((0, 4, 2)) if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4, 2)
 
 
 def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Pixels, Quads, compare, together
+from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Pixels, Quads, compare, is_empty, together
 from vizcomp.vision.boxes import match_boxes
 
 Rung = TypeVar("Rung")
@@ -164,9 +164,11 @@ def second_view(picture: Pixels) -> Pixels:
 
 
 def sees_nothing(views: Sequence[Answer]) -> bool:
-    """Whether a detector has no box that it finds in all views of a source; a classifier always says something."""
+    """Whether there is nothing that a system finds in all views of a source; a classifier always says something."""
     boxes = [answer for answer in views if isinstance(answer, Boxes)]
-    return bool(boxes) and not len(_firm(boxes)[0].quads)
+    if boxes:
+        return not len(_firm(boxes)[0].quads)
+    return any(is_empty(answer) for answer in views)
 
 
 def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, tolerance: float = 0.0) -> Comparison:

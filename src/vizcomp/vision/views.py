@@ -53,8 +53,11 @@ class View:
 
     def on_photo(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Places in the input, (N, 4) left, top, right, bottom, to the same on the photo."""
-        (across, down), (left, top) = self.scale, self.offset
-        return np.asarray((corners - np.array([left, top, left, top])) / np.array([across, down, across, down]))
+        return self.points_on_photo(corners.reshape(-1, 2)).reshape(corners.shape)
+
+    def points_on_photo(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The same of x and y alone, (..., 2)."""
+        return np.asarray((points - np.array(self.offset)) / np.array(self.scale))
 
 
 def view_of(image: Pixels, size: tuple[int, int] | None, fit: Fit) -> View:

@@ -1,0 +1,207 @@
+"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its source is kept.
+
+Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are made alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
+from vizcomp.batch.kept import kept_jpeg, kept_or_not
+from vizcomp.batch.lossless import without_loss
+from vizcomp.batch.records import FileRecord
+from vizcomp.batch.rivals import against_plain, likeness
+from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.sides import fewest_pixels
+from vizcomp.batch.verdicts import Found, Panel, verified
+from vizcomp.depth.maps import DepthSource, mask_hint
+from vizcomp.djpeg import guide
+from vizcomp.djpeg.compress import LARGE, Prepared, finished
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import InputError
+from vizcomp.files.find import InputFile
+from vizcomp.jpeg.segments import has_more_than_orientation
+from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.photo import Photo, load_bytes, size_in
+from vizcomp.weights.sessions import return_memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A photo's file before it is written.
+
+    Attributes:
+        data: its bytes.
+        kept: the source's own bytes, perhaps with less metadata.
+        suffix: that of the source's kind, such as ".png", where it was kept and is no JPEG; else "".
+        found: what was made, also where it was not taken, and the verdict on it.
+        notices: what a user should know, that of the reading included.
+    """
+
+    data: bytes
+    kept: bool
+    suffix: str
+    found: Found
+    notices: tuple[str, ...]
+
+
+def finish(
+    photo: Photo,
+    file: InputFile,
+    settings: DjpegSettings,
+    batch: BatchSettings,
+    *,
+    original: Callable[[], bytes],
+    depth: DepthSource | None = None,
+    mask: npt.NDArray[np.float32] | None = None,
+    keep_other: bool = True,
+) -> Finished:
+    """A photo's file, as the settings ask for it.
+
+    Args:
+        photo: from `photos.load` or `load_bytes`.
+        file: by which its maps are found, and named in errors.
+        original: the bytes that the photo was read from.
+        depth: gives its depth, where the guides need that.
+        mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
+        keep_other: a source that is no JPEG may be kept as it is; False: what is made is a JPEG in any case.
+
+    Raises:
+        VizcompError: the photo cannot be made, a map is missing, a system fails.
+    """
+    found = _compressed(photo, file, depth, mask, settings, batch)
+    kept, said = kept_or_not(photo, found, settings)
+    notices = (*photo.notices, *found.made.notices, *said)
+    if kept and photo.jpeg is None and not keep_other:
+        if found.keep:
+            raise InputError(found.keep, "leave it out, or omit --lossless")
+        kept = False
+        larger = len(found.made.data) >= photo.source_bytes
+        notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
+    if not kept:
+        return Finished(found.made.data, False, "", found, notices)
+    if settings.metadata == "all":  # the whole file: nothing that it carries is lost
+        notices = tuple(n for n in notices if not n.endswith("is not in the result"))
+    elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
+        notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
+    if photo.jpeg is None:
+        return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
+    data, said = kept_jpeg(photo.jpeg, settings)
+    return Finished(data, True, "", found, (*notices, *said))
+
+
+def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
+    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is searched at our bytes too."""
+    psnr: float | None = None
+    ms_ssim: float | None = 1.0
+    if not made.kept:
+        if photo.pixels.size >= LARGE:
+            return_memory()  # what the encoders took
+        psnr, ms_ssim = likeness(made.found.photo, made.data)
+    height, width = photo.pixels.shape[:2]
+    output_width, output_height = (width, height) if made.kept else size_in(made.data)
+    return FileRecord(
+        input=file.shown,
+        output=None,
+        status="kept" if made.kept else "ok",
+        width=width,
+        height=height,
+        orientation=photo.orientation,
+        output_width=output_width,
+        output_height=output_height,
+        source_bytes=photo.source_bytes,
+        output_bytes=len(made.data),
+        **_rivals(made.found, len(made.data) if sampled and not made.kept else None),
+        format="source" if made.suffix else "jpeg",
+        psnr=psnr,
+        ms_ssim=ms_ssim,
+        quality=made.found.made.quality,
+        notices=made.notices,
+        **_verdict(made.found, kept=made.kept),
+        **_watched(photo, made.data, file, batch),
+    )
+
+
+def _rivals(found: Found, size: int | None) -> dict[str, Any]:
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
+    if found.rivals is not None:
+        return found.rivals
+    plain = encode_plain_jpeg(found.photo.pixels, quality=round(found.made.quality) or 1)
+    return {"plain_jpeg_bytes": len(plain), **against_plain(found.photo, found.made.quality, size)}
+
+
+def _compressed(
+    photo: Photo,
+    file: InputFile,
+    source: DepthSource | None,
+    mask: npt.NDArray[np.float32] | None,
+    settings: DjpegSettings,
+    batch: BatchSettings,
+) -> Found:
+    """The photo's file, under `verify` with what the systems say of it."""
+    if settings.lossless:
+        return without_loss(photo, settings, batch)
+    depth = source(photo, file) if source is not None else None
+    looked = {}
+    for name in guide_systems(settings):
+        with system_errors(name):
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
+
+    def prepare(settings: DjpegSettings) -> Prepared:
+        return Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+
+    found = _judged(prepare, photo, file, settings, batch)
+    hints = () if mask is None else mask_hint(mask)
+    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
+
+
+def _judged(
+    prepare: Callable[[DjpegSettings], Prepared], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings
+) -> Found:
+    if not batch.verify:
+        prepared = prepare(settings)
+        return Found(finished(prepared, settings), prepared.photo)
+    panel = Panel(batch.verify, displayed(photo), batch)
+    if len(panel.blind) < len(batch.verify):
+        if settings.max_side == "auto":
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
+        return verified(prepare(settings), photo, panel, file.shown, batch)
+    prepared = prepare(settings)
+    made = finished(prepared, settings)
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    if settings.max_side == "auto":
+        nobody += " with all its pixels"
+    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), prepared.photo, "nothing")
+
+
+def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
+    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
+    if found.state is None:
+        return {}
+    state = "verified" if kept and found.state == "not_reached" else found.state
+    scores = dict.fromkeys(found.scores, 1.0) if kept else found.scores
+    return {
+        "verified": state == "verified",
+        "verify_state": state,
+        "verify_score": scores,
+        "verify_trials": found.trials,
+    }
+
+
+def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+    """The record's fields on `watch_with`, from the bytes of the file that is written."""
+    if not batch.watch_with:
+        return {}
+    panel = Panel(batch.watch_with, displayed(photo), batch)
+    verdicts = panel.compare(displayed(load_bytes(data, file.shown, max_pixels=batch.max_pixels)))
+    seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
+    return {
+        "watch_score": {name: verdict.score for name, verdict in seeing.items()},
+        "watch_same": {name: verdict.same for name, verdict in seeing.items()},
+    }

@@ -1,0 +1,147 @@
+"""A reading of a model's outputs, its layout, and what a model's own metadata say. `layouts` finds the reading."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vizcomp.vision import detectors
+from vizcomp.vision.detectors import Detections, part_of
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How outputs are read.
+
+    Attributes:
+        kind: as `System.kind`.
+        detector: one of `options.DETECTORS`, or "".
+        output: the output that is read; of a detector with several, its boxes.
+        scores, labels, count: further outputs, or "".
+        extra: columns after the classes that are none.
+        activation: of the scores.
+        shares: whether boxes are shares of the input.
+        strides: of cells that a raw grid has; () where boxes are decoded.
+        first: the number of the first class.
+        points: how many points each figure has, and how many numbers each point: 2, or 3 with how sure it is; () without figures.
+        order: of a point's first two numbers, "xy" or "yx".
+    """
+
+    kind: str
+    detector: str = ""
+    output: str = ""
+    scores: str = ""
+    labels: str = ""
+    count: str = ""
+    extra: int = 0
+    activation: str = "none"
+    shares: bool = False
+    strides: tuple[int, ...] = ()
+    first: int = 0
+    points: tuple[int, ...] = ()
+    order: str = "xy"
+
+    def detections(self, outputs: Outputs, size: Size) -> Detections:
+        """Boxes of one picture in an input of this height and width; no score is too low, none is suppressed."""
+        main = part_of(outputs, self.output)
+        if self.points and not self.detector:
+            return detectors.figures(main, self.points, self.order)
+        if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
+            return self._yolo(main, size)
+        boxes = main.reshape(-1, 4)
+        if not len(boxes):
+            return Detections(boxes, np.zeros(0), np.zeros(0, np.int64))
+        if self.detector == "detr" and not self.scores:
+            return detectors.detr(main[:, :4], main[:, 4:], self.activation)
+        numbers = part_of(outputs, self.scores).reshape(len(boxes), -1)
+        if self.detector == "detr":
+            return detectors.detr(boxes, numbers, self.activation)
+        labels = part_of(outputs, self.labels).reshape(-1) if self.labels else None
+        if self.detector == "ssd":
+            count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else None
+            return detectors.ssd(boxes, numbers, labels, count)
+        return detectors.listed(boxes, detectors.activated(numbers, self.activation), labels)
+
+    def _yolo(self, main: detectors.Values, size: Size) -> Detections:
+        if self.detector == "yolov10":
+            return detectors.yolov10(main, self.points)
+        if self.detector == "yolov8":
+            return detectors.yolov8(main, self.extra, self.points)
+        if self.strides:
+            return detectors.yolox(main, *size, self.strides)
+        return detectors.yolov5(main, self.extra, self.points)
+
+    def said(self) -> str:
+        """For people."""
+        more = ", ".join(
+            part
+            for part in (
+                f"activation {self.activation}" if self.activation != "none" else "",
+                "shares" if self.shares else "",
+                f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
+                f"{self.extra} columns left out" if self.extra and not self.points else "",
+            )
+            if part
+        )
+        if self.points:
+            axes = self.order if self.points[1] == 2 else f"{self.order} and certainty"
+            more = ", ".join(filter(None, [f"{self.points[0]} points of {axes}", more]))
+        return (self.detector or "points") + (f" ({more})" if more else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a model's own metadata say.
+
+    Attributes:
+        task: of Ultralytics: detect, segment, pose, obb, classify; "" where nothing is said.
+        names: of the classes.
+        size: height and width, or ().
+        points: of a pose beside its box: how many, and how many numbers each; ().
+    """
+
+    task: str = ""
+    names: tuple[str, ...] = ()
+    size: tuple[int, ...] = ()
+    points: tuple[int, ...] = ()
+
+
+def known_of(metadata: Mapping[str, str]) -> Known:
+    """From the metadata of an ONNX file; values that cannot be read count as not said."""
+
+    def literal(key: str) -> Any:
+        try:
+            return ast.literal_eval(metadata.get(key, ""))
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+
+    names, size, points = literal("names"), literal("imgsz"), literal("kpt_shape")
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0))]
+    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
+    pair = isinstance(points, list | tuple) and len(points) == 2 and all(isinstance(p, int) for p in points)
+    posed = pair and isinstance(points, list | tuple) and 0 < points[0] <= 1000 and points[1] in (2, 3)
+    return Known(
+        metadata.get("task", ""),
+        tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
+        tuple(size) if sides and isinstance(size, list | tuple) else (),
+        tuple(points) if posed and isinstance(points, list | tuple) else (),
+    )
+
+
+def absurd(found: Detections) -> str:
+    """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
+    if len(found.scores) and float(found.scores.max()) > 1.01:
+        return f"a box has the score {float(found.scores.max()):.3g}, above 1: are these numbers before an activation?"
+    turned = (found.corners[:, 2:] < found.corners[:, :2] - 1e-6).any(1)
+    if turned.any():
+        return "corners of a box are not in order (left, top, right, bottom)"
+    return ""

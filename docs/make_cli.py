@@ -36,6 +36,30 @@ found and outputs named in [images.md](images.md).
 | 2 | the command was wrong: an unknown option, no input, a setting out of range, an output that cannot be written |
 | 3 | the weights of a network are missing |
 | 130 | interrupted by Ctrl-C; what was finished is kept |
+
+## Options from a file and from the environment
+
+`vizcomp.toml`, or `[tool.vizcomp]` in `pyproject.toml`, is looked for in the working directory and above it; the first one
+counts, and the command says which it was and what it took from it. The keys are the options' names without the dashes; paths
+are as on the command line.
+
+    jobs = 4                    # of every command that has it
+    [djpeg]                     # of one command
+    quality = 40
+    metadata = "none"
+    [profiles.ocr]              # with --profile ocr; or always, by profile = "ocr" at the top
+    guide = "text"
+    [profiles.ocr.djpeg]
+    verify = ["text"]
+
+`--config FILE` names another file, `--config none` none. A key that no option has is an error. A file above the working
+directory that belongs to another user is refused.
+
+Every option is also a variable: `VIZCOMP_QUALITY` for all commands, `VIZCOMP_DJPEG_QUALITY` for one. Switches take 1 or 0; what
+may be given several times is separated by blanks. The command line goes before the environment, that before the profile, that
+before the rest of the file.
+
+`vizcomp --install-completion` makes the shell complete commands, options and their values: guides, tables, models, systems.
 """
 
 
@@ -95,13 +119,24 @@ def _row(info: Any, kind: Any, default: Any) -> str:
     value = _value(info, kind)
     if default is inspect.Parameter.empty:
         standard = "required"
-    elif kind is bool or default is None or default == "":
+    elif kind is bool or default is None or default in ("", ()):
         standard = ""
     else:
         standard = f"`{default}`"
     text = (info.help or "") + _range(info) + (f" Also `{info.envvar}=1`." if info.envvar else "")
     cells = (names, f"`{value}`" if value else "", standard, text)
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _arguments(function: Any) -> list[str]:
+    """The names of a command's arguments."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = {name: typing.get_args(hints[name])[1:2] for name in inspect.signature(function).parameters}
+    return [name for name, infos in found.items() if infos and type(infos[0]).__name__ == "ArgumentInfo"]
+
+
+def _argument(info: Any, name: str) -> str:
+    return str(info.metavar or name.upper())
 
 
 def page() -> str:
@@ -113,10 +148,11 @@ def page() -> str:
         found = list(parameters(function))
         arguments = [info for info, _, _ in found if isinstance(info, typer.models.ArgumentInfo)]
         options = [each for each in found if isinstance(each[0], typer.models.OptionInfo)]
-        usage = " ".join(["vizcomp", name, *(str(info.metavar) for info in arguments), "[OPTIONS]"])
+        named = {id(info): _argument(info, which) for info, which in zip(arguments, _arguments(function), strict=True)}
+        usage = " ".join(["vizcomp", name, *named.values(), "[OPTIONS]"])
         parts.append(f"## vizcomp {name}\n\n    {usage}\n\n{inspect.getdoc(function)}\n")
         if arguments:
-            parts.append("\n".join(f"- `{info.metavar}`: {info.help}" for info in arguments) + "\n")
+            parts.append("\n".join(f"- `{named[id(info)]}`: {info.help}" for info in arguments) + "\n")
         table = ["| option | value | default | |", "| --- | --- | --- | --- |", *(_row(*each) for each in options)]
         parts.append("\n".join(table) + "\n")
     return "\n".join(parts)

@@ -3,11 +3,9 @@
 The public names load on first use, so that `import vizcomp` costs nothing:
 
     >>> import vizcomp
-    >>> photo = vizcomp.load("street.jpg")
-    >>> depth = vizcomp.open_depth("compact", None)
-    >>> small = vizcomp.compress(photo, vizcomp.DjpegSettings(guide="detail"))
-    >>> len(small.data) < photo.source_bytes
-    True
+    >>> small = vizcomp.compress("street.jpg", quality=40)  # or bytes, a file object, a PIL image, an array
+    >>> small.save("small.jpg")
+    >>> report = vizcomp.compress_files("photos/", "small/", quality=40)
 """
 
 from __future__ import annotations
@@ -17,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from vizcomp._version import __version__
 
 if TYPE_CHECKING:
+    from vizcomp.api.files import compress_files
+    from vizcomp.api.single import Compressed, compress
+    from vizcomp.api.vzc import Encoded, decode, encode
     from vizcomp.depth.kinds import Depth
     from vizcomp.depth.sources import open_depth
-    from vizcomp.djpeg.compress import Compressed, compress
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.errors import VizcompError
     from vizcomp.evaluation.results import EvalSettings
@@ -28,25 +28,29 @@ if TYPE_CHECKING:
     from vizcomp.fitting.policy import Policy
     from vizcomp.fitting.run import fit
     from vizcomp.neural.codec import NeuralCodec
-    from vizcomp.neural.find import decode
     from vizcomp.neural.packs import VzcPack
     from vizcomp.photos.photo import Photo, load
     from vizcomp.vision.answers import compare
+    from vizcomp.vision.callables import System
     from vizcomp.vision.systems import open_system
 
 _HOMES = {
-    "Compressed": "djpeg.compress",
+    "Compressed": "api.single",
     "Depth": "depth.kinds",
     "DjpegSettings": "djpeg.settings",
+    "Encoded": "api.vzc",
     "EvalSettings": "evaluation.results",
     "NeuralCodec": "neural.codec",
     "Photo": "photos.photo",
     "Policy": "fitting.policy",
+    "System": "vision.callables",
     "VizcompError": "errors",
     "VzcPack": "neural.packs",
     "compare": "vision.answers",
-    "compress": "djpeg.compress",
-    "decode": "neural.find",
+    "compress": "api.single",
+    "compress_files": "api.files",
+    "decode": "api.vzc",
+    "encode": "api.vzc",
     "find_inputs": "files.find",
     "fit": "fitting.run",
     "load": "photos.photo",
@@ -59,16 +63,20 @@ __all__ = [
     "Compressed",
     "Depth",
     "DjpegSettings",
+    "Encoded",
     "EvalSettings",
     "NeuralCodec",
     "Photo",
     "Policy",
+    "System",
     "VizcompError",
     "VzcPack",
     "__version__",
     "compare",
     "compress",
+    "compress_files",
     "decode",
+    "encode",
     "find_inputs",
     "fit",
     "load",
@@ -81,6 +89,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     import importlib
 
+    if name == "transforms":
+        return importlib.import_module("vizcomp.transforms")
     if name in _HOMES:
         return getattr(importlib.import_module(f"vizcomp.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'vizcomp' has no attribute {name!r}")

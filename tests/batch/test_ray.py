@@ -46,7 +46,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_address_without_ray() -> None:
-    with pytest.raises(SettingsError, match="--engine ray"):
+    with pytest.raises(SettingsError, match="`engine` ray"):
         check_engine("local", "1.2.3.4:6379")
     found = CliRunner().invoke(app, ["djpeg", "x", "-o", "y", "--ray-address", "h:1"])
     assert isinstance(found.exception, SettingsError)

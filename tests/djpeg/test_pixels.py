@@ -412,5 +412,5 @@ def test_lossless_never_grows_and_says_what_it_cannot_do(run: Run, cat: np.ndarr
     assert by_name["best.jpg"]["status"] == "kept"
     assert by_name["best.jpg"]["output_bytes"] <= len(best)
     assert by_name["tagged.png"]["status"] == "failed"
-    assert "--metadata essential" in by_name["tagged.png"]["error"]
+    assert "`metadata` essential" in by_name["tagged.png"]["error"]
     assert by_name["cut.jpg"]["status"] == "failed"

@@ -365,7 +365,7 @@ def test_set_takes_the_types_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("cls", "pairs", "message"),
     [
-        (CodecTrainSettings, ["epochs"], "--set epochs is not NAME=VALUE"),
+        (CodecTrainSettings, ["epochs"], "`set` epochs is not NAME=VALUE"),
         (CodecTrainSettings, ["taskweight=1"], "unknown training setting: taskweight"),
         (CodecTrainSettings, ["teachers=a"], "unknown training setting: teachers"),
         (DepthTrainSettings, ["width=1"], "unknown training setting: width"),
@@ -376,8 +376,8 @@ def test_set_takes_the_types_of_the_settings() -> None:
         (CodecTrainSettings, ["ramp=0.1"], "ramp = 0.1 is not a list"),
         (CodecTrainSettings, ["ramp=[0.1"], "is not a list"),
         (DepthTrainSettings, ["network=3"], "network = 3 is not a table"),
-        (CodecTrainSettings, ["seed=2"], "--seed 1 and --set seed=2 disagree"),
-        (CodecTrainSettings, ["epochs=2", "epochs=3"], "--set epochs=2 and --set epochs=3 disagree"),
+        (CodecTrainSettings, ["seed=2"], "`seed` 1 and `set` seed=2 disagree"),
+        (CodecTrainSettings, ["epochs=2", "epochs=3"], "`set` epochs=2 and `set` epochs=3 disagree"),
         (CodecTrainSettings, ["views=nan"], "views nan is not in 0..1"),
     ],
 )

@@ -16,11 +16,13 @@ from kit import picture
 from test_reading import constant
 from test_vision import classifier, detector
 
+import vizcomp
 import vizcomp.vision
 from vizcomp.vision.answers import Answer, Boxes, Classes, Embedding, Keypoints, Masks, Text, compare, is_empty
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import ModelOptions
+from vizcomp.vision.script_systems import TorchScriptSystem
 from vizcomp.vision.system import System, fitted
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.text_system import TextSystem
@@ -70,6 +72,11 @@ def text(name: str) -> Callable[[Path], System]:
     return opened
 
 
+def grey_share(image: np.ndarray) -> list[float]:
+    share = float(image.mean()) / 255
+    return [share, 1 - share]
+
+
 def held(options: str, shape: tuple[int, ...]) -> Callable[[Path], System]:
     """A model that answers the same numbers to any picture."""
 
@@ -92,6 +99,7 @@ SYSTEMS: dict[str, Callable[[Path], System]] = {
     "onnx keypoints": held("kind=keypoints,points=yx", (1, 1, 17, 3)),
     "onnx poses": held("kind=keypoints,points=xy", (1, 2, 56)),
     "onnx embedding": held("kind=embedding", (1, 512)),
+    "callable": lambda _: vizcomp.System(grey_share, "classes"),
     "text": text("text"),
     "text that is read": text("text:read"),
 }
@@ -148,8 +156,8 @@ def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
     for file in pkgutil.iter_modules(vizcomp.vision.__path__, "vizcomp.vision."):
         module = importlib.import_module(file.name)
         theirs |= {c for _, c in inspect.getmembers(module, inspect.isclass) if hasattr(c, "importance") and c is not System}
-    # ModelSystem is what ONNX and TFLite share; a TFLite file cannot be made here, `test_reading` opens real ones
-    theirs -= {ModelSystem, TfliteSystem}
+    # ModelSystem is what files share; a TFLite file cannot be made here, and making a TorchScript file warns: own tests
+    theirs -= {ModelSystem, TfliteSystem, TorchScriptSystem}
     assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {TextSystem} == theirs
 
 

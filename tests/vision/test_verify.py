@@ -21,7 +21,7 @@ from vizcomp import metrics
 from vizcomp.batch import djpeg as batch_djpeg
 from vizcomp.batch import engines, judges
 from vizcomp.batch.groups import worker_codec
-from vizcomp.batch.judges import system_by_name
+from vizcomp.batch.judges import opened_system
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
 from vizcomp.batch.verdicts import RUNGS, TRIALS, robust, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
@@ -90,7 +90,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: object, code: int = 0) -> tuple[int, str]:
-        system_by_name.cache_clear()
+        opened_system.cache_clear()
         worker_codec.cache_clear()
         ended = command(*arguments)
         out, err = capfd.readouterr()
@@ -99,7 +99,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return ended, out + err
 
     yield called
-    system_by_name.cache_clear()
+    opened_system.cache_clear()
 
 
 def verdicts(good: Sequence[bool]) -> Callable[[bytes], Comparison]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,8 @@ ORDER = (
     "fitting",
     "report",
     "training",
+    "api",
+    "transforms",
     "cli",
 )
 GROUND = ("_version", "_native")  # below all rooms
@@ -135,6 +139,25 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
             continue
         heavy = packages - {"vizcomp"} - set(sys.stdlib_module_names)
         assert heavy <= allowed, f"{name} imports {heavy - allowed} at its top"
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """All texts of a file that are no docstrings."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+@each_file
+def test_below_the_command_line_nothing_speaks_of_options(path: Path) -> None:
+    """A setting in a message is `min_saving`; `cli.words` makes --min-saving of it. Whole commands are the shell's anywhere."""
+    if room(NAMES[path]) == "cli" or NAMES[path] == "batch/ray_engine":  # which starts Ray's own command
+        return
+    for text in messages(TREES[path]):
+        said = re.sub(r"vizcomp [a-z]+ --[a-z-]+", "", text)
+        assert not re.search(r"(?<![\w-])--(?:[a-z]|$)", said), f"{NAMES[path]}: {text!r}: write `min_saving`, not --min-saving"
+        assert not re.search(r"(?:with|of|as|use|give|add) -[a-z]\b", said), f"{NAMES[path]}: {text!r}: name the setting"
 
 
 @each_file

@@ -108,7 +108,7 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         if task.metric:
             if depth.metres is None:
                 raise SettingsError(
-                    f"the depth model {batch.depth_model} knows no distances", "omit --metric, or use --model nyu"
+                    f"the depth model {batch.depth_model} knows no distances", "omit `metric`, or use `model` nyu"
                 )
             values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
         else:

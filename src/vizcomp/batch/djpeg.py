@@ -14,6 +14,7 @@ from vizcomp.batch.judges import (
     check_guides,
     check_maps,
     depth_source,
+    given_systems,
     mask_folder,
     needs_depth,
 )
@@ -38,17 +39,24 @@ from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
 from vizcomp.photos.resize import resized_pixels
+from vizcomp.vision.system import System
 
 GALLERY_SIZE = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class DjpegTask(ItemsTask):
-    """One input of `djpeg`: all that a worker needs; `sampled`: plain JPEG is searched at our bytes too."""
+    """One input of `djpeg`: all that a worker needs.
+
+    Attributes:
+        sampled: plain JPEG is searched at our bytes too.
+        systems: those that were given as objects; they are found by their names.
+    """
 
     settings: DjpegSettings
     batch: BatchSettings
     sampled: bool = False
+    systems: tuple[System, ...] = ()
 
 
 @dataclasses.dataclass
@@ -73,15 +81,20 @@ def run_djpeg(
     settings: DjpegSettings,
     batch: BatchSettings,
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
+    systems: tuple[System, ...] = (),
 ) -> BatchRun:
     """Compress photos into a folder.
+
+    Args:
+        systems: of those that the settings name, the ones that are objects; they travel to the workers by pickle.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
-    identities = check_guides(settings, batch)
+    with given_systems(systems):
+        identities = check_guides(settings, batch)
     files = check_maps(files, settings, batch)
     labels = None if batch.labels is None else Labels(Path(batch.labels), output, settings, batch)
     files = files if labels is None else labels.checked(files)
@@ -102,7 +115,7 @@ def run_djpeg(
             labels.remember_with(log.journal)
         verb = Verb(
             record=FileRecord,
-            tasks=lambda items: (DjpegTask((item,), settings, batch, n < SAMPLE) for n, item in enumerate(items)),
+            tasks=lambda items: (DjpegTask((item,), settings, batch, n < SAMPLE, systems) for n, item in enumerate(items)),
             work=djpeg_one,
             on_crash=_djpeg_crashed,
             on_outcome=settled,
@@ -121,7 +134,8 @@ def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     """Compress one photo and write it: one outcome, whatever happens."""
     (item,) = task.items
     written: list[AnyPath] = []
-    record = attempt(lambda: _djpeg(task, written), lambda exc: _djpeg_failed(item, one_line(exc)))
+    with given_systems(task.systems):
+        record = attempt(lambda: _djpeg(task, written), lambda exc: _djpeg_failed(item, one_line(exc)))
     return [Outcome(record, written[0] if written else None)]
 
 

@@ -88,7 +88,7 @@ def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, lis
     codec = worker_codec(settings.model, jobs)
     if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
         raise SettingsError(
-            f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another --iterations"
+            f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another `iterations`"
         )
     identities = [codec.fingerprint.hex()]
     if settings.verify:
@@ -211,7 +211,7 @@ def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSett
     """What a pack holds of images of one size; with `bpp` as many iterations as fit, one at least."""
     height, width = sources[0].shape[:2]
     if height * width > MAX_PACKED_PIXELS:
-        raise InputError(f"{width}x{height} pixels are too many for a pack", "packs are for small images: leave out --pack")
+        raise InputError(f"{width}x{height} pixels are too many for a pack", "packs are for small images: leave out `pack`")
     most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
     codes = codec.codes_many(np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search)
     payloads = coding.encode_batch(codec.context, codes, [])

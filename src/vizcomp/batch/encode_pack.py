@@ -50,11 +50,11 @@ def run_encode_pack(
         VizcompError: what no file can do without is wrong: the model, or a setting.
     """
     if is_folder(output):
-        raise OutputError(f"{printable(output)} is a folder", "name a file for the pack, as -o set.vzc")
+        raise OutputError(f"{printable(output)} is a folder", "name a file for the pack, as `output` set.vzc")
     if settings.verify:
-        raise SettingsError("--verify and --pack cannot go together", "encode to files of their own, or omit --verify")
+        raise SettingsError("`verify` and `pack` cannot go together", "encode to files of their own, or omit `verify`")
     codec, identities = check_encoder(settings, options.jobs)
-    decides = deciding_settings("encode --pack", settings, identities=identities)
+    decides = deciding_settings("encode, pack", settings, identities=identities)
     key = os.fsencode(output.name) + b"\0"
     with open_log(output.parent, decides, settings) as log:
         _begin_pack(output, settings, log, key)
@@ -87,7 +87,7 @@ def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes)
     """The pack may be written: nothing else lies there, or it may be replaced."""
     begun = settings.resume and log.journal is not None and log.journal.begun(key)
     if is_there(output) and not (settings.overwrite or settings.dry_run or begun):
-        raise OutputError(f"{printable(output)} exists already", "--overwrite replaces it")
+        raise OutputError(f"{printable(output)} exists already", "`overwrite` replaces it")
     if not settings.dry_run:
         check_output_folder(output.parent)
     if log.journal is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,7 +22,7 @@ def check_engine(name: str, address: str = "") -> str:
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}", f"use {' or '.join(ENGINES)}")
     if address and name != "ray":
-        raise SettingsError("--ray-address goes with --engine ray", "add --engine ray, or omit it")
+        raise SettingsError("`ray_address` goes with `engine` ray", "add `engine` ray, or omit it")
     return f"{name}:{address}" if address else name
 
 
@@ -59,21 +60,44 @@ def map_tasks(
     if name == "ray":
         from vizcomp.batch.ray_engine import map_ray
 
+        stream = iter(tasks)
+        begun = list(itertools.islice(stream, 1))
+        tasks = itertools.chain(begun, stream)
+        function = _with_callables(function, begun[0]) if begun else function
+        del begun
         yield from map_ray(
             function, tasks, on_crash=on_crash, again=again, jobs=jobs, address=address, stop=stop, on_death=on_death
         )
         return
-    jobs = jobs or available_cores()
+    asked, jobs = jobs, jobs or available_cores()
     stream = iter(tasks)
     first = list(itertools.islice(stream, jobs * TASKS_WORTH_A_WORKER))
     jobs = min(jobs, -(-len(first) // TASKS_WORTH_A_WORKER))
     several = len(first) >= TASKS_TO_ISOLATE
     stream = itertools.chain(first, stream)
-    del first  # only the chain holds them now, and lets go of each
     if jobs <= 1 and not (isolate and several):
-        for task in stream:
-            if stop.is_set():
-                return
-            yield function(task)
+        yield from _here(function, stream, stop)
         return
+    if first:
+        try:
+            function = _with_callables(function, first[0])
+        except SettingsError:
+            if asked != 1:
+                raise
+            yield from _here(function, stream, stop)  # one process was asked for: it may be this one
+            return
+    del first  # only the chain holds them now, and lets go of each
     yield from map_processes(function, stream, on_crash, again, max(1, jobs), stop, on_death)
+
+
+def _here(function: Callable[[Task], Result], stream: Iterable[Task], stop: threading.Event) -> Iterator[Result]:
+    for task in stream:
+        if stop.is_set():
+            return
+        yield function(task)
+
+
+def _with_callables(function: Callable[[Task], Result], task: Task) -> Callable[[Task], Result]:
+    """A function that knows, in another process too, the Python callables that tasks name as vision systems."""
+    module = sys.modules.get("vizcomp.vision.callables")  # never imported: there are none
+    return function if module is None else module.brought(function, task)  # type: ignore[no-any-return]

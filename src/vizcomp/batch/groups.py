@@ -210,7 +210,7 @@ def output_targets(
         return files, OutputNames(output, suffix, extensions=extensions).path_for, output
     first = list(itertools.islice(files, 2))
     if len(first) > 1:
-        raise OutputError(f"{printable(output)} is one file, but the inputs are several", "name a folder with -o")
+        raise OutputError(f"{printable(output)} is one file, but the inputs are several", "name a folder with `output`")
     if not dry_run:
         check_output_folder(output.parent)
     the_file = output

@@ -31,7 +31,7 @@ def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | 
         raise InputError(f"{file.shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions") from exc
     if same:
         raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
-    return None if replace else "output exists; --overwrite replaces it"
+    return None if replace else "output exists; `overwrite` replaces it"
 
 
 def one_line(error: VizcompError) -> str:
@@ -48,7 +48,7 @@ def size_of(path: AnyPath) -> int:
         return 0
 
 
-CRASH = "the worker process died twice on this file (out of memory, or a decoder that crashed); try fewer --jobs"
+CRASH = "the worker process died twice on this file (out of memory, or a decoder that crashed); try fewer `jobs`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def attempt(work: Callable[[], Record], failed: Callable[[VizcompError], Record]
     except VizcompError as exc:
         record = failed(exc)
     except MemoryError:
-        record = failed(VizcompError("out of memory", "try fewer --jobs"))
+        record = failed(VizcompError("out of memory", "try fewer `jobs`"))
     except Exception as exc:
         record = failed(_defect(exc))
     return dataclasses.replace(record, seconds=time.perf_counter() - started)

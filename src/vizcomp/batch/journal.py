@@ -125,7 +125,7 @@ class Journal:
                 return
             except (OSError, sqlite3.Error) as exc:
                 self.close()
-                self.problem = f"nothing is remembered for a later --resume: {path} cannot be used: {str(exc).lower()}"
+                self.problem = f"nothing is remembered for a later `resume`: {path} cannot be used: {str(exc).lower()}"
                 if not _is_no_database(exc):  # a lock, a full disk: what it remembers is worth keeping
                     return
             for part in _files(path):
@@ -273,7 +273,7 @@ class Journal:
         try:
             return self._base.execute(statement, values).fetchall()
         except sqlite3.Error as exc:  # a full disk, or another run: go on without
-            self.problem = f"nothing more is remembered for a later --resume: {str(exc).lower()}"
+            self.problem = f"nothing more is remembered for a later `resume`: {str(exc).lower()}"
             self.close()
             return []
 

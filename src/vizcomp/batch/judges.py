@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+import threading
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError,
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.models import weights_beside
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
@@ -30,27 +34,31 @@ Pixels = npt.NDArray[np.uint8]
 _LOOK_AHEAD, _LOOKED_AT = 1000, 8  # photos that are asked for their maps before a run, and maps that are read
 
 
-def check_guides(settings: DjpegSettings, batch: BatchSettings) -> list[str]:
-    """Fail before the first file where every file would fail; who guides and judges, with fingerprints."""
+def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Collection[str] = ()) -> list[str]:
+    """Fail before the first file where every file would fail; who guides and judges, with fingerprints.
+
+    Args:
+        in_hand: guides whose maps are there already, "depth" or "mask".
+    """
     found = []
-    if "mask" in settings.guides and batch.masks is None:
+    if "mask" in settings.guides and batch.masks is None and "mask" not in in_hand:
         raise InputError(
-            "--guide mask needs masks", "give --masks with a folder that holds one mask for each photo, by file stem"
+            "`guide` mask needs masks", "give `masks` with a folder that holds one mask for each photo, by file stem"
         )
     if batch.masks is not None and "mask" not in settings.guides:
-        raise SettingsError("--masks has no effect without the guide mask", f"use --guide {settings.guide}+mask, or omit it")
+        raise SettingsError("`masks` has no effect without the guide mask", f"use `guide` {settings.guide}+mask, or omit it")
     if batch.depth_maps is not None and "depth" not in settings.guides:
-        raise SettingsError("--depth-maps has no effect without the guide depth", "use --guide depth, or omit it")
+        raise SettingsError("`depth_maps` has no effect without the guide depth", "use `guide` depth, or omit it")
     if batch.depth_maps is None and (batch.depth_kind != "auto" or batch.depth_names):
-        raise SettingsError("--depth-kind and --depth-names are of --depth-maps", "give the folder of the maps too")
-    if needs_depth(settings):
+        raise SettingsError("`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too")
+    if needs_depth(settings) and "depth" not in in_hand:
         found.append(depth_source(batch).name)
     if settings.max_side == "auto" and not batch.verify:
-        raise SettingsError("--max-side auto needs --verify", "name the system whose answers must stay, or give a side in pixels")
+        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
     if settings.lossless and batch.verify:
-        raise SettingsError("--lossless and --verify contradict each other", "omit one of them: lossless changes no pixel")
+        raise SettingsError("`lossless` and `verify` contradict each other", "omit one of them: lossless changes no pixel")
     if batch.verify and settings.target_size is not None:
-        raise SettingsError("--verify and --target-size contradict each other", "omit one of them")
+        raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
         found.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
     if batch.masks is not None:
@@ -106,9 +114,30 @@ def beside(name: str) -> list[str]:
     return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 
-@functools.lru_cache(maxsize=4)
+_given: contextvars.ContextVar[Mapping[str, System]] = contextvars.ContextVar("given", default=types.MappingProxyType({}))
+_opening = threading.RLock()  # threads that need the same network wait for the first of them to open it
+
+
+@contextlib.contextmanager
+def given_systems(systems: Iterable[System]) -> Iterator[None]:
+    """Within this, these objects answer to their names; in this thread alone."""
+    before = _given.set({system.name: system for system in systems})
+    try:
+        yield
+    finally:
+        _given.reset(before)
+
+
 def system_by_name(name: str, offline: bool) -> System:
-    """A system opened once for each process."""
+    """A system that was given as an object, or a Python callable of this name, else one that is opened once for each process."""
+    if (there := _given.get().get(name) or living_system(name)) is not None:
+        return there
+    with _opening:
+        return opened_system(name, offline)
+
+
+@functools.lru_cache(maxsize=4)
+def opened_system(name: str, offline: bool) -> System:
     return open_system(name, offline=offline)
 
 
@@ -131,7 +160,8 @@ def system_errors(name: str) -> Iterator[None]:
 
 def depth_source(batch: BatchSettings) -> DepthSource:
     """One network for each process, loaded on the first photo."""
-    return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_kind, batch.depth_names, batch.offline)
+    with _opening:
+        return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_kind, batch.depth_names, batch.offline)
 
 
 @functools.lru_cache(maxsize=2)

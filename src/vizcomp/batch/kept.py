@@ -13,17 +13,24 @@ from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.photo import Photo
 
 
-def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file: bool) -> tuple[bool, tuple[str, ...]]:
     """Whether the source's own bytes are the output, and what is to be said about that.
+
+    Args:
+        is_file: the photo was one, so that there are bytes to keep.
 
     Raises:
         InputError: it has to be, and cannot be without its metadata.
     """
+    if not is_file:
+        if found.keep:
+            raise InputError(found.keep, "omit `lossless`")
+        return False, _not_reached(photo, found)
     kept, notices = _reasons_to_keep(photo, found, settings)
     if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
         if found.keep:
-            hint = "use --metadata essential, or omit --lossless"
-            raise InputError("cannot be kept without its metadata, and --lossless makes no other file of it", hint)
+            hint = "use `metadata` essential, or omit `lossless`"
+            raise InputError("cannot be kept without its metadata, and `lossless` makes no other file of it", hint)
         return False, (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
     if kept and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
         notices = (*notices, f"its chroma is as the source has it: {photo.subsampling}")
@@ -36,12 +43,9 @@ def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tup
     made, larger = found.made, len(found.made.data) >= photo.source_bytes
     little = 1 - len(made.data) / photo.source_bytes < settings.min_saving
     fewer_pixels = found.photo is not photo
-    notices: tuple[str, ...] = ()
+    notices = _not_reached(photo, found)
     if found.state == "not_reached":
-        score = min(found.scores[name] for name in found.against)
-        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
-        notices = (f"not verified: {reached}" + ("; the source is kept" if keep else ""),)
         if keep or not larger:
             more = ("source kept: compressing would not make it smaller",) if larger else ()
             return keep or little, (*notices, *more)
@@ -50,7 +54,15 @@ def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tup
         return False, (*notices, "larger than its source, which has more pixels")
     if larger:
         return True, (*notices, f"source kept{as_it_is}: compressing would not make it smaller")
-    return little, (*notices, f"source kept{as_it_is}: the saving is below --min-saving") if little else notices
+    return little, (*notices, f"source kept{as_it_is}: the saving is below `min_saving`") if little else notices
+
+
+def _not_reached(photo: Photo, found: Found) -> tuple[str, ...]:
+    if found.state != "not_reached":
+        return ()
+    score = min(found.scores[name] for name in found.against)
+    reached = f"{' and '.join(found.against)} answers otherwise up to quality {found.made.quality:g} (score {score:.2f})"
+    return (f"not verified: {reached}" + ("; the source is kept" if photo.jpeg is not None else ""),)
 
 
 def _can_be_kept_without_metadata(photo: Photo) -> bool:

@@ -70,7 +70,7 @@ class Labels:
         self._moves: dict[int, tuple[Result, Move]] = {}
         inside = place if place.is_dir() else place.parent
         if isinstance(output, Path) and inside.resolve() == (output / FOLDER).resolve():
-            raise SettingsError(f"--labels {printable(place)} lies where labels are written", "choose another output folder")
+            raise SettingsError(f"`labels` {printable(place)} lies where labels are written", "choose another output folder")
 
     def checked(self, files: Iterable[InputFile]) -> Iterator[InputFile]:
         """The same photos, if any of the first has labels.
@@ -134,7 +134,7 @@ class Labels:
     def _write_coco(self, coco: CocoLabels) -> None:
         target = self._folder / self._place.name
         if self.counts.passed_over and is_there(target) and not self._may_replace(target):
-            self.notices.append(f"{printable(target)} stays as it is: photos were skipped; use --resume or --overwrite")
+            self.notices.append(f"{printable(target)} stays as it is: photos were skipped; use `resume` or `overwrite`")
             return
         try:
             self._write(target, coco.moved(self._moves), self._place)
@@ -185,7 +185,7 @@ class Labels:
         if self._batch.dry_run or (is_there(target) and target.read_bytes() == data):
             return
         if is_there(target) and not self._may_replace(target):
-            raise ValueError(f"{printable(target)} exists; --overwrite replaces it")
+            raise ValueError(f"{printable(target)} exists; `overwrite` replaces it")
         if self._journal is not None:
             self._journal.begin(target)
         write_atomic(target, data, below=self._output)

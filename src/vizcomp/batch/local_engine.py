@@ -6,11 +6,14 @@ import collections
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
+
+_hiding = threading.Lock()
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -124,7 +127,7 @@ def _each_alone(
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
     try:
-        with _no_interrupt():  # it may start a worker, which inherits that until it can say so itself
+        with _no_interrupt(), _without_main():  # it may start a worker, which inherits that until it can say so itself
             return pool.submit(function, task)
     except BrokenProcessPool as exc:
         failed: Future[Result] = Future()
@@ -143,6 +146,28 @@ def _no_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Workers started within this do not import the program's main module.
+
+    They need nothing of it. A script that calls us at its top level would call us again in each of them, and a program that was
+    read from standard input could not be imported at all.
+    """
+    main = sys.modules.get("__main__")
+    if main is None:
+        yield
+        return
+    with _hiding:
+        before: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+        vars(main).update(__spec__=None, __file__=None)
+        try:
+            yield
+        finally:
+            for name in ("__spec__", "__file__"):
+                vars(main).pop(name, None)
+            vars(main).update(before)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:

@@ -22,7 +22,7 @@ def without_loss(photo: Photo, settings: DjpegSettings, batch: BatchSettings) ->
         DamagedError, TruncatedError: the JPEG is.
     """
     if photo.jpeg is None:
-        return _kept(photo, f"kept as it is: a {photo.format} is no JPEG, and --lossless changes no pixel")
+        return _kept(photo, f"kept as it is: a {photo.format} is no JPEG, and `lossless` changes no pixel")
     try:
         made = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
     except (DamagedError, TruncatedError):

@@ -259,7 +259,7 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
                 with contextlib.suppress(OSError):
                     state = file_state(each.path)
         except (VizcompError, MemoryError) as exc:
-            error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer --jobs")
+            error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer `jobs`")
             part = dataclasses.replace(part, lost=part.lost + 1, error=part.error or error)
             continue
         entry = pack.reader.entry(each.number)
@@ -304,7 +304,7 @@ def pack_record(plan: PackPlan, parts: Sequence[PackPart], settings: DecodeSetti
     if missing:
         return dataclasses.replace(record, status="partial", error=f"interrupted: {missing} of {plan.count} images are missing")
     if skipped == plan.count and skipped:
-        return dataclasses.replace(record, status="skipped", error="output exists; --overwrite replaces it")
+        return dataclasses.replace(record, status="skipped", error="output exists; `overwrite` replaces it")
     if skipped:
-        return dataclasses.replace(record, notices=(f"{skipped} of {plan.count} images were there; --overwrite replaces them",))
+        return dataclasses.replace(record, notices=(f"{skipped} of {plan.count} images were there; `overwrite` replaces them",))
     return record

@@ -39,7 +39,7 @@ BATCH_SECONDS = 0.5  # enough to hide a round trip of a few milliseconds, little
 MAX_BATCH = 32
 AHEAD = 4  # batches for each actor that may be taken from the stream before the oldest result is there
 LOSSES = 3  # nodes that a task may lose before it is itself suspected of bringing them down
-WHERE = "check --ray-address, and `ray status` there"
+WHERE = "check `ray_address`, and `ray status` there"
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 30.0
 START_SECONDS = 180.0  # without any worker; a cluster that grows on demand takes minutes for a machine
@@ -156,7 +156,7 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
             ray.init(**options)
         except (Exception, SystemExit) as exc:
             where = f"at {address}" if address else "on this machine"
-            hint = WHERE if address else "try again when the machine is less busy, or omit --engine ray"
+            hint = WHERE if address else "try again when the machine is less busy, or omit `engine` ray"
             raise _refused(f"no Ray cluster {where}: {first_line(exc)}", hint) from exc
         finally:
             if here and handler is not None:
@@ -204,7 +204,7 @@ def _check_address(address: str) -> None:
     try:
         probed = subprocess.run(probe, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as exc:
-        raise _refused(f"what listens at {address} does not answer as a Ray cluster", "check --ray-address") from exc
+        raise _refused(f"what listens at {address} does not answer as a Ray cluster", "check `ray_address`") from exc
     if probed.returncode != 0:
         said = [line for line in probed.stderr.splitlines() if line.strip()][-1:]
         reason = said[0].strip() if said else f"exit code {probed.returncode}"
@@ -323,7 +323,7 @@ class _Run:
         elif time.monotonic() - self._since > START_SECONDS:
             raise EngineError(
                 f"the Ray cluster has given no worker for {START_SECONDS:.0f} s",
-                "check `ray status`; --resume goes on with what is not done",
+                "check `ray status`; `resume` goes on with what is not done",
             )
         if not waited:
             time.sleep(0.05)

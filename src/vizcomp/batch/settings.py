@@ -78,11 +78,11 @@ class BatchSettings(_RunSettings):
         if isinstance(self.verify, str) or isinstance(self.watch_with, str):
             raise TypeError("verify and watch_with are tuples of names")
         if both := sorted({*self.verify} & {*self.watch_with}):
-            raise SettingsError(f"{both[0]} cannot be asked by --verify and only be reported by --watch-with", "omit one of them")
+            raise SettingsError(f"{both[0]} cannot be asked by `verify` and only be reported by `watch_with`", "omit one of them")
         if not 0 <= self.min_quality <= 100:
-            raise SettingsError(f"--min-quality {self.min_quality} is out of range", "it goes from 0 to 100")
+            raise SettingsError(f"`min_quality` {self.min_quality} is out of range", "it goes from 0 to 100")
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
         _check_resume(self.resume, self.overwrite)
 
 
@@ -128,15 +128,15 @@ class EncodeSettings(_RunSettings):
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"--tolerance {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.bpp is not None and not 0 < self.bpp < math.inf:
-            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as --bpp 0.5")
+            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as `bpp` 0.5")
         _check_resume(self.resume, self.overwrite)
 
 
 def _check_resume(resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise SettingsError("--resume and --overwrite contradict each other", "omit one of them")
+        raise SettingsError("`resume` and `overwrite` contradict each other", "omit one of them")
 
 
 def deciding_settings(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:

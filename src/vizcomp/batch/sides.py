@@ -26,7 +26,7 @@ from vizcomp.vision.system import surroundings
 
 LEAST_SIDE = 96
 """Of the longer side, as far as `--max-side auto` goes down: docs/decisions/0014-fewer-pixels.md."""
-PROBE: Rung = (82.0, 1.0)  # on which sides are tried
+PROBE: Rung = (95.0, 1.0)  # on which sides are tried: most photos that fail on a side fail at any quality
 LARGER = 2  # sides above the smallest that holds, on which the smallest file is searched too
 
 
@@ -59,11 +59,7 @@ def fewest_pixels(
     at = search.smallest_side(sides)
     best = search.smallest_file(sides[at], None)
     for side in sides[at + 1 : at + 1 + LARGER]:
-        found = search.smallest_file(side, best)
-        if found is best:
-            break
-        best = found
-    assert best is not None
+        best = search.smallest_file(side, best)
     return dataclasses.replace(best, trials=search.trials)
 
 

@@ -57,7 +57,7 @@ def finish(
     settings: DjpegSettings,
     batch: BatchSettings,
     *,
-    original: Callable[[], bytes],
+    original: Callable[[], bytes] | None,
     depth: DepthSource | None = None,
     mask: npt.NDArray[np.float32] | None = None,
     keep_other: bool = True,
@@ -67,7 +67,7 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
         keep_other: a source that is no JPEG may be kept as it is; False: what is made is a JPEG in any case.
@@ -76,20 +76,20 @@ def finish(
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
     found = _compressed(photo, file, depth, mask, settings, batch)
-    kept, said = kept_or_not(photo, found, settings)
+    kept, said = kept_or_not(photo, found, settings, is_file=original is not None)
     notices = (*photo.notices, *found.made.notices, *said)
     if kept and photo.jpeg is None and not keep_other:
         if found.keep:
-            raise InputError(found.keep, "leave it out, or omit --lossless")
+            raise InputError(found.keep, "leave it out, or omit `lossless`")
         kept = False
         larger = len(found.made.data) >= photo.source_bytes
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
-    if not kept:
+    if not kept or original is None:
         return Finished(found.made.data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
     elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use --metadata none")
+        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
     if photo.jpeg is None:
         return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
     data, said = kept_jpeg(photo.jpeg, settings)
@@ -123,8 +123,8 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         ms_ssim=ms_ssim,
         quality=made.found.made.quality,
         notices=made.notices,
-        **_verdict(made.found, kept=made.kept),
-        **_watched(photo, made.data, file, batch),
+        **verdict_fields(made.found, kept=made.kept),
+        **watch_fields(photo, made.data, file, batch),
     )
 
 
@@ -174,13 +174,13 @@ def _judged(
         return verified(prepare(settings), photo, panel, file.shown, batch)
     prepared = prepare(settings)
     made = finished(prepared, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at --quality {made.quality:g}"
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
     if settings.max_side == "auto":
         nobody += " with all its pixels"
     return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), prepared.photo, "nothing")
 
 
-def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
+def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
     """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
     if found.state is None:
         return {}
@@ -194,7 +194,7 @@ def _verdict(found: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def _watched(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
     """The record's fields on `watch_with`, from the bytes of the file that is written."""
     if not batch.watch_with:
         return {}

@@ -18,12 +18,15 @@ from vizcomp.cli.fit import fit
 from vizcomp.cli.info import info
 from vizcomp.cli.look import look
 from vizcomp.cli.train import train
+from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
     name="vizcomp",
-    help="Compress images for the computer-vision system that will look at them.",
+    help="Compress images for the computer-vision system that will look at them.\n\n"
+    "Every option is also a variable, as VIZCOMP_QUALITY or VIZCOMP_DJPEG_QUALITY, and a key of vizcomp.toml.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,11 +66,11 @@ def main() -> None:
     # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script starts with & ignores
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        sys.exit(read(app))
     except VizcompError as exc:
-        print(f"error: {exc.message}", file=sys.stderr)
+        print(f"error: {in_flags(exc.message)}", file=sys.stderr)
         if exc.hint:
-            print(f"  try: {exc.hint}", file=sys.stderr)
+            print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Engine, Inputs, Jobs, Json, MaxPixels, Offline, Quiet, RayAddress, Verbose
+from vizcomp.cli.options import Config, Engine, Inputs, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -21,6 +21,8 @@ def check(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Test a policy on fresh photos: held, broken or undecided. It may be run every day.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DryRun,
     Engine,
     Jobs,
@@ -15,6 +16,7 @@ from vizcomp.cli.options import (
     MaxPixels,
     Offline,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -54,6 +56,8 @@ def decode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Decode .vzc files, each to NAME.png; a pack to a folder NAME with its images.
 

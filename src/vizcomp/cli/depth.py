@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DryRun,
     Engine,
     Inputs,
@@ -16,6 +17,7 @@ from vizcomp.cli.options import (
     Offline,
     Output,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -55,6 +57,8 @@ def depth(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
     from vizcomp._version import __version__

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DepthModel,
     DryRun,
     Engine,
@@ -19,6 +20,7 @@ from vizcomp.cli.options import (
     Offline,
     Output,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -31,9 +33,9 @@ from vizcomp.cli.pixels import (
     Scale,
     Scans,
     Subsampling,
-    check_lossless,
     parse_max_side,
     parse_scale,
+    unused_without_loss,
 )
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
@@ -142,6 +144,8 @@ def djpeg(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
 
@@ -161,21 +165,22 @@ def djpeg(
 
     voice = Voice(quiet=quiet, verbose=verbose)
     where = check_engine(engine, ray_address)
-    check_lossless(context, lossless)
-    settings = DjpegSettings(
-        quality=quality,
-        strength=strength,
-        guide=guide,
-        table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
-        target_size=parse_size(target_size) if target_size else None,
-        min_saving=parse_fraction(min_saving),
-        metadata=metadata,  # type: ignore[arg-type]
-        max_side=parse_max_side(max_side),
-        scale=parse_scale(scale),
-        subsampling=subsampling,  # type: ignore[arg-type]
-        scans=scans,  # type: ignore[arg-type]
-        lossless=lossless,
-    )
+    unused = unused_without_loss(context, lossless, voice)
+    asked = {
+        "quality": quality,
+        "strength": strength,
+        "guide": guide,
+        "table": table,
+        "target_size": parse_size(target_size) if target_size else None,
+        "min_saving": parse_fraction(min_saving),
+        "metadata": metadata,
+        "max_side": parse_max_side(max_side),
+        "scale": parse_scale(scale),
+        "subsampling": subsampling,
+        "scans": scans,
+        "lossless": lossless,
+    }
+    settings = DjpegSettings(**{name: value for name, value in asked.items() if name not in unused})  # type: ignore[arg-type]
     if policy:
         settings = dataclasses.replace(policy_settings(context, policy, voice), scans=settings.scans)
     common = BatchSettings(
@@ -190,7 +195,7 @@ def djpeg(
         resume=resume,
         dry_run=dry_run,
         keep_dates=keep_dates,
-        verify=tuple(dict.fromkeys(verify or ())),
+        verify=() if "verify" in unused else tuple(dict.fromkeys(verify or ())),
         watch_with=tuple(dict.fromkeys(watch_with or ())),
         min_quality=min_quality,
         robust=robust,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp.cli.options import (
+    Config,
     DryRun,
     Engine,
     Inputs,
@@ -16,6 +17,7 @@ from vizcomp.cli.options import (
     MaxPixels,
     Offline,
     Overwrite,
+    Profile,
     Quiet,
     RayAddress,
     Resume,
@@ -83,6 +85,8 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
     from vizcomp.batch.encode import run_encode

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vizcomp.cli.options import DryRun, Engine, Jobs, Json, MaxPixels, Offline, Quiet, RayAddress, Verbose
+from vizcomp.cli.options import Config, DryRun, Engine, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Rate against accuracy: what codecs cost, and what a vision system still sees.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Engine, Inputs, Jobs, Json, MaxPixels, Offline, Quiet, RayAddress, Verbose, place
+from vizcomp.cli.options import Config, Engine, Inputs, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose, place
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
 Systems = Annotated[
@@ -41,6 +41,8 @@ def fit(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Find the smallest djpeg setting for your own system, with a guarantee: at most so many answers change.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Inputs, Json, MaxPixels, Offline, Output, Overwrite, Quiet
+from vizcomp.cli.options import Config, Inputs, Json, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -27,6 +27,8 @@ def look(
     json: Json = False,
     quiet: Quiet = False,
     offline: Offline = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Draw what a vision system answers on each photo as NAME.look.jpg, and print how its model is read."""
     import dataclasses

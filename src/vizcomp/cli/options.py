@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vizcomp.cli.config import read_options
+
 
 def place(text: str) -> Any:
     """A folder that the user named: a local path, or one in object storage."""
@@ -45,6 +47,23 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile", metavar="NAME", is_eager=True, callback=read_options, help="Options of [profiles.NAME] in vizcomp.toml."
+    ),
+]
+Config = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="FILE|none",
+        is_eager=True,
+        callback=read_options,
+        help="File of options; by default vizcomp.toml here or above.",
+        show_default=False,
+    ),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", envvar="VIZCOMP_OFFLINE", help="Never touch the network (the bundled models need none).")
 ]

@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from vizcomp.cli.policies import STRENGTH
+from vizcomp.cli.usage import source_of
+from vizcomp.cli.voice import Voice
+
 MaxSide = Annotated[
     str,
     typer.Option(
@@ -84,16 +88,23 @@ def parse_scale(text: str) -> float | None:
         raise SettingsError(f"--scale {text} is not a share", "write it as 0.5 or 50%") from exc
 
 
-def check_lossless(context: typer.Context, lossless: bool) -> None:
-    """Options that were given with --lossless although they have nothing to say then.
+def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) -> set[str]:
+    """Options of a file or the environment that --lossless on the command line takes the place of, by their names.
 
     Raises:
-        SettingsError: one was.
+        SettingsError: one that stands as near as --lossless has nothing to say then.
     """
     from vizcomp.errors import SettingsError
 
+    unused = set()
+    asked = STRENGTH.index(source_of(context, "lossless"))
     for name in WITHOUT_LOSS if lossless else ():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = "--" + name.replace("_", "-")
+        source = source_of(context, name)
+        if source not in STRENGTH[1:]:
+            continue
+        option = "--" + name.replace("_", "-")
+        if STRENGTH.index(source) >= asked:
             raise SettingsError(f"--lossless and {option} contradict each other", "omit one of them: lossless changes no pixel")
+        voice.say(f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used: --lossless decides")
+        unused.add(name)
+    return unused

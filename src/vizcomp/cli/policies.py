@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vizcomp.cli.usage import source_of
 from vizcomp.cli.voice import Voice
 
 if TYPE_CHECKING:
     from vizcomp.djpeg.settings import DjpegSettings
+
+STRENGTH = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+"""Where an option comes from; each goes before those on its left."""
 
 # Options that would make files other than the certified ones. The rest (jobs, output, dates ...) changes no answer.
 CONTRADICTING = (
@@ -29,11 +33,15 @@ def policy_settings(context: typer.Context, path: str, voice: Voice) -> DjpegSet
     from vizcomp.errors import SettingsError
     from vizcomp.fitting.policy import Policy
 
+    asked = STRENGTH.index(source_of(context, "policy"))
     for name in CONTRADICTING:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = "--" + name.replace("_", "-")
+        source = source_of(context, name)
+        if source not in STRENGTH[1:]:
+            continue
+        option = "--" + name.replace("_", "-")
+        if STRENGTH.index(source) >= asked:
             raise SettingsError(f"--policy and {option} contradict each other", "omit one of them")
+        voice.say(f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used: the policy decides")
     policy = Policy.read(path)
     if policy.other_encoder:
         voice.warn(policy.other_encoder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vizcomp.cli.options import Offline, Quiet
+from vizcomp.cli.options import Config, Offline, Profile, Quiet
 from vizcomp.cli.voice import downloads_on
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def train(
     offline: Offline = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
     quiet: Quiet = False,
+    profile: Profile = "",
+    config: Config = "",
 ) -> None:
     """Train the recurrent codec, a classifier, or the small depth network.
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
+from vizcomp.cli.config import what_was_used
+from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ class Voice:
         self.quiet = quiet
         self.verbose = verbose
         self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
+        for line in what_was_used():
+            self.say(line)
 
     def say(self, text: str) -> None:
         """A line for people; not with --quiet."""
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(in_flags(text), markup=False)
 
     def warn(self, text: str) -> None:
         """A line that even --quiet prints."""
-        self.console.print(text, markup=False, style="yellow" if self.console.is_terminal else None)
+        self.console.print(in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None)
 
     def reading(self, name: str, reading: str) -> None:
         """How a vision system's model is read."""

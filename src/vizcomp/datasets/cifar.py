@@ -176,5 +176,5 @@ def fill_with_cifar10(folder: Path, *, offline: bool = False) -> bool:
         shutil.copyfile(archive, beside)
         os.replace(beside, folder / archive.name)
     except OSError as exc:
-        raise OutputError(f"{folder} cannot be filled: {exc.strerror or exc}", "name a folder of yours with --data") from exc
+        raise OutputError(f"{folder} cannot be filled: {exc.strerror or exc}", "name a folder of yours with `data`") from exc
     return True

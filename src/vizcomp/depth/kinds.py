@@ -72,7 +72,7 @@ def kind_of(values: Values) -> str:
             return "nearness"
     raise SettingsError(
         f"{values.name} may hold nearness, disparity or distances",
-        f"say which: --depth-kind {'|'.join(KINDS[1:])} (large = far: metres or millimetres)",
+        f"say which: `depth_kind` {'|'.join(KINDS[1:])} (large = far: metres or millimetres)",
     )
 
 

@@ -57,7 +57,7 @@ class MapFolder:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder", f"give the folder that holds one {what} for each photo, by file stem")
         if names and ("{stem}" not in names or names.startswith(("/", "..")) or re.search(r"[{}]", names.replace("{stem}", ""))):
-            raise SettingsError(f"--depth-names {names} does not say how maps are called", "write it as 'depth_{stem}.png'")
+            raise SettingsError(f"`depth_names` {names} does not say how maps are called", "write it as 'depth_{stem}.png'")
         self._folder = folder
         self._what = what
         self._kind = check_kind(kind)
@@ -124,7 +124,7 @@ class MapFolder:
             name = self._names.replace("{stem}", stem) if self._names else f"{stem}.png"
             raise InputError(
                 f"no {self._what} for {file.shown} in {self._folder}",
-                f"it is looked for as {name}; --guide uniform needs none",
+                f"it is looked for as {name}; `guide` uniform needs none",
             )
         return path
 

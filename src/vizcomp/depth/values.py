@@ -71,6 +71,15 @@ def read_values(path: Path, *, colour: bool = False, max_pixels: int = DEFAULT_M
         raise TooLargeError(f"{name} does not fit into memory", "make it smaller") from exc
     except Exception as exc:  # broken files make these libraries fail in many ways
         raise FormatError(f"{name} is broken: it cannot be read", "write it again") from exc
+    return values_of(numbers, name)
+
+
+def values_of(numbers: Numbers, name: str) -> Values:
+    """The numbers of an array, (h, w), or with an axis of length 1 before or after these; `name` stands in messages.
+
+    Raises:
+        InputError: it is no array of one number for each pixel.
+    """
     numbers = numbers.squeeze() if numbers.ndim == 3 and 1 in (numbers.shape[0], numbers.shape[2]) else numbers
     if numbers.ndim != 2 or 0 in numbers.shape or numbers.dtype.kind not in "buif":
         raise InputError(f"{name} holds {numbers.dtype} {numbers.shape}", _HINT)

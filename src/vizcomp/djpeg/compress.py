@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def compress(
     if settings.lossless:
         raise SettingsError("lossless is not for compress", "use vizcomp djpeg --lossless")
     if settings.max_side == "auto":
-        raise SettingsError("--max-side auto needs --verify", "name the system whose answers must stay, or give a side in pixels")
+        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
     return finished(Prepared(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 
@@ -174,7 +175,7 @@ def _importance(
     for name in settings.guides:
         if name == "depth":
             if depth is None:
-                raise InputError("the depth guide needs a depth map", "use --guide uniform or detail, or give --depth-maps")
+                raise InputError("the depth guide needs a depth map", "use `guide` uniform or detail, or give `depth_maps`")
             nearness = stored(depth.nearness, source.orientation)
             confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
             maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
@@ -185,7 +186,7 @@ def _importance(
             text = guide.text_importance(stored(logits, source.orientation), luma.ac_norm()[:rows, :cols], size=(height, width))
         elif name == "mask":
             if mask is None:
-                raise InputError("the mask guide needs a mask", "give --masks with a folder that holds one for each photo")
+                raise InputError("the mask guide needs a mask", "give `masks` with a folder that holds one for each photo")
             maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
         elif name.startswith(guide.SYSTEM):
             if name not in looked:
@@ -194,9 +195,18 @@ def _importance(
     return guide.combine(maps, text=text)
 
 
-@functools.lru_cache(maxsize=1)
+_opening = threading.Lock()
+
+
 def _text_regions() -> TextRegions:
-    """The bundled network, opened once in a process; one thread, as all of a worker."""
+    """The bundled network, opened once in a process, by the first thread that needs it."""
+    with _opening:
+        return _opened_text_regions()
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_text_regions() -> TextRegions:
+    """With one thread, as all of a worker."""
     from vizcomp.djpeg.text_regions import TextRegions
 
     return TextRegions()
@@ -243,7 +253,7 @@ def _squeeze(encoder: Encoder, quality: float, target: int) -> tuple[bytes, floa
         if high > 1e4:
             raise InputError(
                 f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
-                "give a larger --target-size, or resize the photo",
+                "give a larger `target_size`, or resize the photo",
             )
     data, low, high = _bisect(lambda price: encoder.encode(quality, price), high, low, data, target, steps=12)
     if len(data) < target * (1 - TARGET_TOLERANCE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any, Literal
 
 import numpy as np
@@ -111,12 +112,12 @@ class DjpegSettings:
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
         _in_range("strength", self.strength, 0, 1)
-        _in_range("min-saving", self.min_saving, 0, 1)
+        _in_range("min_saving", self.min_saving, 0, 1)
         try:
             djpeg_guide.parse(self.guide)
         except ValueError as exc:
             raise SettingsError(
-                f"--guide {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
+                f"`guide` {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
             ) from exc
         if self.table not in TABLES:
             raise SettingsError(f"unknown table {self.table!r}", "use auto, machine or photo")
@@ -133,24 +134,22 @@ class DjpegSettings:
 
     def _check_size(self) -> None:
         if self.max_side not in (None, "auto") and not (isinstance(self.max_side, int) and self.max_side >= 1):
-            raise SettingsError(f"--max-side {self.max_side} is no side of a photo", "use a number of pixels from 1, or auto")
+            raise SettingsError(f"`max_side` {self.max_side} is no side of a photo", "use a number of pixels from 1, or auto")
         if self.scale is not None and not 0 < self.scale <= 1:
-            hint = "photos are never enlarged: use a share above 0 and up to 1, as --scale 0.5"
-            raise SettingsError(f"--scale {self.scale:g} is out of range", hint)
+            hint = "photos are never enlarged: use a share above 0 and up to 1, as `scale` 0.5"
+            raise SettingsError(f"`scale` {self.scale:g} is out of range", hint)
         if self.max_side is not None and self.scale is not None:
-            raise SettingsError("--max-side and --scale contradict each other", "omit one of them")
+            raise SettingsError("`max_side` and `scale` contradict each other", "omit one of them")
         if self.max_side == "auto" and self.target_size is not None:
-            raise SettingsError("--max-side auto and --target-size contradict each other", "give a side in pixels")
+            raise SettingsError("`max_side` auto and `target_size` contradict each other", "give a side in pixels")
 
     def _check_lossless(self) -> None:
         if not self.lossless:
             return
         for field in dataclasses.fields(self):
             if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
-                option = "--" + field.name.replace("_", "-")
-                raise SettingsError(
-                    f"--lossless and {option} contradict each other", "omit one of them: lossless changes no pixel"
-                )
+                hint = "omit one of them: lossless changes no pixel"
+                raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)
 
     @property
     def resizes(self) -> bool:
@@ -173,8 +172,10 @@ class DjpegSettings:
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise SettingsError(f"`{name}` {value!r} is no number", f"it goes from {low} to {high}")
     if not (math.isfinite(value) and low <= value <= high):
-        raise SettingsError(f"--{name} {value} is out of range", f"it goes from {low} to {high}")
+        raise SettingsError(f"`{name}` {value} is out of range", f"it goes from {low} to {high}")
 
 
 def mean_step(table: npt.NDArray[np.uint16]) -> float:

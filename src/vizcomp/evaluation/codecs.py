@@ -176,7 +176,7 @@ class PillowCodec:
             return
         kind = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}[name]
         if not features.check(kind):
-            raise SettingsError(f"this Pillow was built without {name}", f"omit --baseline {name}")
+            raise SettingsError(f"this Pillow was built without {name}", f"omit `baseline` {name}")
         library = features.version("libjpeg_turbo") or features.version("jpg") if name == "jpeg" else features.version(kind)
         self.version = f"Pillow {PIL.__version__}, {library}"
 

@@ -147,7 +147,7 @@ def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
     if settings.data:
         path = Path(settings.data)
         if not path.exists():
-            raise InputError(f"{settings.data} is not there", "give --data a folder or an archive, or omit it")
+            raise InputError(f"{settings.data} is not there", "give `data` a folder or an archive, or omit it")
         return path, [], ""
     try:
         return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
@@ -155,15 +155,15 @@ def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
         why = (
             f"CIFAR-10 could not be had ({exc.message}), so this is measured on the few sample photos that come with vizcomp, "
             "cut to the classifier's size: agreement with its answer on the source stands in for accuracy, and so few photos "
-            "prove little. Give --data, or run once with the network."
+            "prove little. Give `data`, or run once with the network."
         )
         return None, [why], _SAMPLES_NAME
 
 
 _SAMPLES_NAME = "the sample photos that come with vizcomp"
 _SAMPLES_SAID = (
-    "Without --data this is measured on the few sample photos that come with vizcomp, which prove little. "
-    "Give --data with your own."
+    "Without `data` this is measured on the few sample photos that come with vizcomp, which prove little. "
+    "Give `data` with your own."
 )
 
 

@@ -35,7 +35,7 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         if not self.classifiers:
-            raise SettingsError("no vision system is named", "add --classifier inception")
+            raise SettingsError("no vision system is named", "add `classifier` inception")
         if self.limit < 0:
             raise SettingsError(f"a limit of {self.limit} images is not possible", "use 0 for all of them")
         for what, names in (("classifier", self.classifiers), ("codec", self.codecs), ("baseline", self.baselines)):

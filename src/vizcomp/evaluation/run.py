@@ -28,7 +28,7 @@ from vizcomp.files.write import check_output_folder
 from vizcomp.vision.answers import Answer
 from vizcomp.vision.system import System
 
-_SHARED_FOLDER = "with --engine ray, all nodes must see --data and the folder of -o"
+_SHARED_FOLDER = "with `engine` ray, all nodes must see `data` and the folder of `output`"
 
 
 def run_eval(
@@ -174,7 +174,7 @@ def _answers_on_sources(asked: _Asked) -> tuple[list[list[Answer | None]], list[
     answers: list[list[Answer | None]] = [[] for _ in asked.systems]
     for result in map(_readable, asked.results([asked.task(chunk, "") for chunk in asked.chunks])):
         if not result.answers:
-            raise VizcompError(result.errors[0] if result.errors else "the systems gave no answer", "try fewer --jobs")
+            raise VizcompError(result.errors[0] if result.errors else "the systems gave no answer", "try fewer `jobs`")
         for all_answers, some in zip(answers, result.answers, strict=True):
             all_answers += some
         errors += result.errors

@@ -18,6 +18,7 @@ from vizcomp.errors import in_one_line
 from vizcomp.evaluation.codecs import Codec, open_codec
 from vizcomp.evaluation.data import EvalData, Pixels
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.torch_systems import TorchClassifier
@@ -91,8 +92,13 @@ def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *
     return ImageResult(index, size, payload, psnr, ms_ssim, tuple(best), tuple(within5), compared)
 
 
-@functools.lru_cache(maxsize=8)
 def worker_system(name: str, offline: bool) -> System:
+    """A Python callable of this name, else a system opened once for each process."""
+    return living_system(name) or _opened_system(name, offline)
+
+
+@functools.lru_cache(maxsize=8)
+def _opened_system(name: str, offline: bool) -> System:
     _one_thread()
     system = open_system(name, offline=offline)
     if isinstance(system, TorchClassifier) and not name.startswith("torchvision:"):

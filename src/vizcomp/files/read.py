@@ -43,7 +43,7 @@ def read_file(path: AnyPath, *, check: Check, max_bytes: int) -> bytes:
 
 def _too_many_bytes(path: AnyPath, size: int) -> TooLargeError:
     return TooLargeError(
-        f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise the limit with --max-pixels"
+        f"{printable(path)} has {size} bytes, more than a picture of the allowed size", "raise the limit with `max_pixels`"
     )
 
 

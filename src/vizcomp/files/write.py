@@ -83,7 +83,7 @@ def write_atomic(
             # mkdir says the same of a file where a folder is needed
             if overwrite:
                 raise OutputError(f"{name} cannot be written: {disk_cause(exc)}", "choose another output folder") from exc
-            raise OutputError(f"{name} exists already", "--overwrite replaces it") from exc
+            raise OutputError(f"{name} exists already", "`overwrite` replaces it") from exc
         except (OSError, ValueError) as exc:
             raise OutputError(f"{name} cannot be written: {disk_cause(exc)}", disk_hint(exc)) from exc
         finally:

@@ -24,6 +24,8 @@ from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 FAMILIES = (("uniform", 0.0, "machine"), ("depth+text", 0.25, "machine"), ("uniform", 0.0, "photo"))
+SIDES = (1024, 640, 448, 320)  # longer sides of results that are tried beside all pixels
+RESIZED = ("uniform", 0.0, "photo")  # the family of these: what a resize leaves has no smooth far parts to save on
 LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)  # a JPEG source keeps its integers
 WORST = 12  # photos that a report shows
 
@@ -98,7 +100,7 @@ class Fitted:
 
 def fit(
     photos: Iterable[InputFile] | Sequence[str | Path],
-    systems: str | Sequence[str],
+    systems: str | System | Sequence[str | System],
     *,
     risk: float = 0.01,
     confidence: float = 0.95,
@@ -114,7 +116,7 @@ def fit(
 
     Args:
         photos: files, folders or patterns, or what `find_inputs` gives.
-        systems: names as `open_system` takes them; the guarantee holds for each.
+        systems: names as `open_system` takes them, or `vizcomp.System` objects; the guarantee holds for each.
         risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 - F1 of detectors.
         confidence: of the guarantee, between 0 and 1.
         unit: "file", or "folder" where photos of a folder belong together, as frames of one clip.
@@ -130,7 +132,8 @@ def fit(
         ModelError: a system is unknown.
     """
     started = time.monotonic()
-    names = (systems,) if isinstance(systems, str) else tuple(dict.fromkeys(systems))
+    several = [systems] if isinstance(systems, str | System) else systems
+    names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
     _check(names, risk, confidence, budget)
     work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
     opened = work.open()
@@ -172,11 +175,16 @@ def fit(
 
 
 def ladders() -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort."""
+    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort.
+
+    Sides have ladders of their own, which a first round over few photos thins out.
+    """
     families = [
         [DjpegSettings(quality=float(q), guide=guide, strength=strength, table=table) for q in QUALITIES]  # type: ignore[arg-type]
         for guide, strength, table in FAMILIES
     ]
+    kinds = dict(zip(("guide", "strength", "table"), RESIZED, strict=True))
+    families += [[DjpegSettings(quality=float(q), max_side=side, **kinds) for q in QUALITIES] for side in SIDES]  # type: ignore[arg-type]
     return [[*family, LAST_RESORT] for family in families]
 
 
@@ -201,7 +209,8 @@ def _between(one: DjpegSettings, quality: float) -> DjpegSettings:
 def named(settings: DjpegSettings) -> str:
     """A setting for people."""
     guide = settings.guide if settings.strength else "no guide"
-    return f"quality {settings.quality:g}, {guide}, {settings.table} table"
+    side = f", side {settings.max_side}" if settings.max_side else ""
+    return f"quality {settings.quality:g}, {guide}, {settings.table} table{side}"
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:
@@ -213,13 +222,13 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
 
 def _check(names: Sequence[str], risk: float, confidence: float, budget: float | None) -> None:
     if not names:
-        raise SettingsError("no vision system is named", "give --system NAME, once for each system")
+        raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
     if not 0 < risk < 1:
-        raise SettingsError(f"a risk of {percent(risk)} cannot be certified", "use one between 0% and 100%, as --risk 1%")
+        raise SettingsError(f"a risk of {percent(risk)} cannot be certified", "use one between 0% and 100%, as `risk` 1%")
     if not 0.5 <= confidence < 1:
         raise SettingsError(f"a confidence of {percent(confidence)} says nothing", "use 50% or more, below 100%")
     if budget is not None and budget <= 0:
-        raise SettingsError("the budget must be more than no time", "write it as --budget 30min")
+        raise SettingsError("the budget must be more than no time", "write it as `budget` 30min")
 
 
 def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> None:
@@ -237,7 +246,7 @@ def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> N
     raise InputError(
         f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at {percent(aim.confidence)} needs "
         f"{needed} unchanged to certify with, about {total} in all",
-        f"add {what}" + (f", or ask for a --risk above {percent(least)}" if count > 1 else ""),
+        f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
     )
 
 
@@ -274,7 +283,7 @@ def _nothing_passed(test: Tested[DjpegSettings], aim: Aim) -> None:
     raise InputError(
         f"nothing can be certified: even {named(test.setting)} has a mean loss of {test.scores.worst:.4f} on "
         f"{len(test.scores.sizes)} photos",
-        f"ask for a larger --risk than {percent(aim.risk)}, or fit again with more, and fresh, photos",
+        f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh, photos",
     )
 
 

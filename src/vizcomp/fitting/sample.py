@@ -53,7 +53,7 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int) -> Sa
         InputError: no file can be read.
     """
     if unit not in UNITS:
-        raise SettingsError(f"unknown unit {unit!r}", f"use --unit {' or '.join(UNITS)}")
+        raise SettingsError(f"unknown unit {unit!r}", f"use `unit` {' or '.join(UNITS)}")
     seen: set[str] = set()
     groups: dict[str, list[tuple[str, InputFile]]] = {}
     duplicates, unread = 0, []

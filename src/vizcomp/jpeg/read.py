@@ -190,7 +190,7 @@ class _Reader:
             raise UnsupportedError("this JPEG gives its height after the first scan", _OTHER_HINT)
         if width * height > self._max_pixels:
             limit = f"{self._max_pixels / 1e6:g} megapixels"
-            raise TooLargeError(f"{width} x {height} is more than {limit}", "raise the limit with --max-pixels")
+            raise TooLargeError(f"{width} x {height} is more than {limit}", "raise the limit with `max_pixels`")
         if count not in (1, 3, 4):
             raise UnsupportedError(f"this JPEG has {count} components", _OTHER_HINT)
         self._frame = _frame_components(payload[6:])

@@ -374,5 +374,5 @@ class NeuralCodec:
         if self.native and (height, width) != (self.native, self.native):
             raise InputError(
                 f"model {self.name} is for images of {self.native}x{self.native}, not {width}x{height}",
-                "use --model photo for images of any size",
+                "use `model` photo for images of any size",
             )

@@ -35,7 +35,7 @@ def find_model(fingerprint: bytes, models: Sequence[str | Path] = ()) -> NeuralC
     raise WeightsMissingError(
         f"the model {fingerprint.hex()} that wrote this file is not here",
         table.where_former(fingerprint.hex())
-        or f"give its model.safetensors with --model, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
+        or f"give its model.safetensors with `model`, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
     )
 
 

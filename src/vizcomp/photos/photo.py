@@ -170,7 +170,12 @@ def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
 
 
 def read_photo(path: AnyPath, max_pixels: int) -> bytes:
-    return read_file(path, check=recognise, max_bytes=16 * max_pixels + (64 << 20))
+    return read_file(path, check=recognise, max_bytes=photo_limit(max_pixels))
+
+
+def photo_limit(max_pixels: int) -> int:
+    """The most bytes that a file of so many pixels may have."""
+    return 16 * max_pixels + (64 << 20)
 
 
 def _orientation(exif: bytes | None) -> int:

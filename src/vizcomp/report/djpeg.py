@@ -228,7 +228,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
         note = f"seen as the source is, {trials / (searched or 1):.1f} trials each"
         stats.append(("Verified", f"{totals.verified:,} of {searched:,}", note))
         if totals.nothing_to_verify:
-            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at --quality"))
+            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at `quality`"))
     for name, seen in totals.watched.items():
         note = "seen as the source is, by a system that was not asked"
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))

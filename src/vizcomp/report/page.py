@@ -67,7 +67,7 @@ def write_files(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             reason = exc.strerror or "it cannot be made"
-            hint = "choose another folder with --output"
+            hint = "choose another folder with `output`"
             raise OutputError(f"{folder}: {reason}", hint) from exc
     paths = ReportPaths(
         html=folder / "report.html",

@@ -214,7 +214,7 @@ class CodecTask(loop.Task):
         self.config = RecurrentConfig.from_dict(s.network)
         if self.config.given and not s.classifier and s.task_weight:
             raise SettingsError(
-                "this network is told a classifier's answer", "give --classifier, or --set task_weight=0 for a first stage"
+                "this network is told a classifier's answer", "give `classifier`, or `set` task_weight=0 for a first stage"
             )
         if not self.config.native and s.crop % self.config.block:
             raise SettingsError(f"crop {s.crop} is no multiple of the block, {self.config.block}")

@@ -69,7 +69,7 @@ class DepthTask(loop.Task):
 
     def __init__(self, settings: DepthTrainSettings, processes: Processes) -> None:
         if processes.count > 1:
-            raise SettingsError("--devices does not go with --kind depth", "one process trains it in minutes")
+            raise SettingsError("`devices` does not go with `kind` depth", "one process trains it in minutes")
         self.settings, self.processes = settings, processes
         s = settings
         self.data = read_depth_data(Path(s.data), s.network.long_side)

@@ -272,7 +272,7 @@ class _Run:
                 self._restore(checkpoint)
             elif checkpoint.exists():
                 raise SettingsError(
-                    f"{self.folder} holds a run already", "add --resume to continue it, or choose another folder with -o"
+                    f"{self.folder} holds a run already", "add `resume` to continue it, or choose another `output`"
                 )
             processes.wait()
             if self.first:
@@ -284,7 +284,7 @@ class _Run:
 
     def _restore(self, path: Path) -> None:
         if not path.is_file():
-            raise SettingsError(f"nothing to resume: no {path}", "omit --resume to start a run")
+            raise SettingsError(f"nothing to resume: no {path}", "omit `resume` to start a run")
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             settings, extent = json.loads(state["settings"]), json.loads(state["stages"])
@@ -294,7 +294,7 @@ class _Run:
             raise TrainingError(f"{path} cannot be read: {type(exc).__name__}", "start the run again in another folder") from exc
         check_unchanged(self.folder, settings, self.settings)
         if extent != self._extent():
-            raise SettingsError(f"the run in {self.folder} was started with other data", "use the same --data, or a new folder")
+            raise SettingsError(f"the run in {self.folder} was started with other data", "use the same `data`, or a new folder")
         try:
             self.task.load_state(weights)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as exc:
@@ -465,7 +465,7 @@ def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
 def _unwritable(exc: Exception, folder: Path) -> OutputError:
     where = getattr(exc, "filename", None) or folder
     reason = getattr(exc, "strerror", None) or first_line(exc)
-    return OutputError(f"{where}: {reason}", "free space there, then continue with --resume")
+    return OutputError(f"{where}: {reason}", "free space there, then continue with `resume`")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -205,7 +205,7 @@ def open_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise SettingsError(f"device {name!r} cannot be used: {first_line(exc)}", "use --device cpu") from exc
+        raise SettingsError(f"device {name!r} cannot be used: {first_line(exc)}", "use `device` cpu") from exc
     return device
 
 
@@ -257,5 +257,5 @@ def troubles_told() -> Iterator[None]:
         if isinstance(exc, MemoryError) or "out of memory" in message or "can't allocate" in message:
             raise TrainingError("out of memory", "use a smaller batch, or a smaller network") from exc
         if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in message or "nccl" in message):
-            raise TrainingError("another process of this run has ended", "use --resume once the reason is gone") from exc
+            raise TrainingError("another process of this run has ended", "use `resume` once the reason is gone") from exc
         raise

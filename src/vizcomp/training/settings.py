@@ -46,7 +46,7 @@ def read_saved(folder: Path) -> dict[str, Any]:
     try:
         values = read_object_file(folder / SAVED)
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"nothing to resume in {folder}", "omit --resume to start a run") from exc
+        raise SettingsError(f"nothing to resume in {folder}", "omit `resume` to start a run") from exc
     return values
 
 
@@ -66,7 +66,7 @@ def read_values(kind: str | None, recipe: Path | None, resume: Path | None) -> t
     kind = kind or values.pop("kind", default)
     values.pop("kind", None)
     if kind not in KINDS:
-        raise SettingsError(f"--kind {kind} is not known", f"use one of {', '.join(KINDS)}")
+        raise SettingsError(f"`kind` {kind} is not known", f"use one of {', '.join(KINDS)}")
     return str(kind), values
 
 
@@ -84,13 +84,13 @@ def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pa
     defaults = _defaults(cls)
     for name in options:
         if name not in defaults:
-            raise SettingsError(f"--{name} does not go with this kind of training", "see vizcomp train --help")
+            raise SettingsError(f"`{name}` does not go with this kind of training", "see vizcomp train --help")
     given: dict[str, Any] = dict(options)
     network: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise SettingsError(f"--set {pair} is not NAME=VALUE", "for example: --set epochs=10")
+            raise SettingsError(f"`set` {pair} is not NAME=VALUE", "for example: `set` epochs=10")
         table, default = given, defaults.get(name)
         if name in NETWORK and isinstance(defaults["network"], dict):
             table, default = network, NETWORK[name]()
@@ -98,8 +98,8 @@ def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pa
             raise _unknown(name, [*defaults, *NETWORK] if isinstance(defaults["network"], dict) else defaults)
         value = os.path.expanduser(text) if name in PATHS else _typed(text, default)
         if name in table and table[name] != value:
-            origin = f"--{name} {table[name]}" if name in options else f"--set {name}={table[name]}"
-            raise SettingsError(f"{origin} and --set {pair} disagree", "give one of them")
+            origin = f"`{name}` {table[name]}" if name in options else f"`set` {name}={table[name]}"
+            raise SettingsError(f"{origin} and `set` {pair} disagree", "give one of them")
         _check_type(name, value, default)
         table[name] = value
     if network:
@@ -128,15 +128,15 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
     if values.get("data") == "cifar10" and not Path("cifar10").exists():
         values["data"] = str(cifar10_archive(offline=offline))
     if not values.get("data"):
-        raise SettingsError("no training data given", "add --data PATH")
+        raise SettingsError("no training data given", "add `data` PATH")
     data = str(values["data"])
     if download:
         if kind == "depth":
-            raise SettingsError("--download does not go with --kind depth", "CIFAR-10 has no depth maps")
+            raise SettingsError("`download` does not go with `kind` depth", "CIFAR-10 has no depth maps")
         fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
         if not Path(path).exists():
-            raise SettingsError(f"{path} does not exist", "give --data a folder or an archive that is there")
+            raise SettingsError(f"{path} does not exist", "give `data` a folder or an archive that is there")
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.vision import detectors
 from vizcomp.vision.detectors import part_of
-from vizcomp.vision.options import ModelOptions
+from vizcomp.vision.options import SUFFIXES, ModelOptions, split_suffixes
 from vizcomp.vision.readings import Known, Layout, Outputs, Size, absurd
 
 # As many classes as published data sets have: a row of so many numbers is no embedding.
@@ -66,8 +66,8 @@ class Reader:
 
     def _ask(self, choices: list[str]) -> SettingsError:
         shapes = ", ".join(f"{name} {'x'.join(map(str, a.shape))}" for name, a in self._outputs.items())
-        base = self._name.split(":", 1)[0] if ".onnx:" in self._name or ".tflite:" in self._name else self._name
-        given = self._name[len(base) + 1 :]
+        split = split_suffixes(self._name, SUFFIXES)
+        base, given = (self._name, "") if split is None else (str(split[0]), split[1])
         typed = [f"{base}:{','.join(filter(None, [given, c if '=' in c else self._typed(c)]))}" for c in choices]
         return SettingsError(
             f"{self._name}: how is its output to be read? Its shape {shapes} "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from vizcomp.files.foreign import read_object_file
 
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 HINT = "see docs/vision.md for the options of models"
+
+SCRIPTS = (".torchscript", ".pt")
+SUFFIXES = (".onnx", ".tflite", *SCRIPTS)  # of model files whose names may have options
 
 KINDS = ("classes", "boxes", "masks", "keypoints", "embedding")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
@@ -139,8 +142,13 @@ def model_path(spec: str) -> Path | None:
     """The model file that a system's name stands for, options left out; None where it stands for something else."""
     if spec.lower().endswith(".safetensors"):
         return Path(spec)
-    split = split_name(spec, ".onnx") or split_name(spec, ".tflite")
+    split = split_suffixes(spec, SUFFIXES)
     return None if split is None else split[0]
+
+
+def split_suffixes(spec: str, suffixes: Iterable[str]) -> tuple[Path, str] | None:
+    """`split_name` by the first of some suffixes that fits."""
+    return next((split for suffix in suffixes if (split := split_name(spec, suffix)) is not None), None)
 
 
 def split_name(spec: str, suffix: str) -> tuple[Path, str] | None:

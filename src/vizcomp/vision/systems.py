@@ -16,8 +16,10 @@ from __future__ import annotations
 import importlib.metadata
 
 from vizcomp.errors import ModelError, VizcompError
+from vizcomp.vision.callables import living_system
 from vizcomp.vision.onnx_systems import OnnxSystem
-from vizcomp.vision.options import split_name
+from vizcomp.vision.options import SCRIPTS, split_name, split_suffixes
+from vizcomp.vision.script_systems import TorchScriptSystem
 from vizcomp.vision.system import HINT, System
 from vizcomp.vision.text_system import READS, TextSystem
 from vizcomp.vision.tflite_systems import TfliteSystem
@@ -33,9 +35,9 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an .onnx, .tflite or .safetensors
-            file, a model that `weights add` named, or an entry point's name. A path of .onnx or .tflite may have options:
-            PATH.onnx:key=value,key=value.
+        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an .onnx, .tflite, .torchscript,
+            .pt or .safetensors file, a model that `weights add` named, the name of a `vizcomp.System`, or that of an entry
+            point. A path, but of .safetensors, may have options: PATH.onnx:key=value,key=value.
         offline: never touch the network.
 
     Raises:
@@ -44,6 +46,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         WeightsMissingError: official weights that are not in the cache and could not be had.
         MissingExtraError: an optional package is missing.
     """
+    if (living := living_system(spec)) is not None:
+        return living
     if spec in ("text", READS):
         return TextSystem(reads=spec == READS)
     if spec.startswith("text:"):
@@ -56,6 +60,12 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return OnnxSystem(onnx[0], text=onnx[1])
     if (tflite := split_name(spec, ".tflite")) is not None:
         return TfliteSystem(tflite[0], tflite[1])
+    if (script := split_suffixes(spec, SCRIPTS)) is not None:
+        return TorchScriptSystem(script[0], script[1])
+    if spec.lower().endswith(".pt2"):
+        raise ModelError(
+            f"{spec}: opening a .pt2 file can run code that is in it", "save it by torch.jit.save, or export it to ONNX"
+        )
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)

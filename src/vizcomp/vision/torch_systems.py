@@ -137,7 +137,7 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
     by_hand = f"put {file.name} into {file.parent}"
     if not file.is_file():
         if cache.is_offline(offline):
-            raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without --offline, or {by_hand}")
+            raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without `offline`, or {by_hand}")
         # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
         # nor locks, and says little where it fails
         digits = file.stem.rpartition("-")[2]

@@ -1,0 +1,1 @@
+"""The package from Python: one call for what a command does."""

@@ -66,9 +66,8 @@ def main() -> int:
                 ratios[name].append(baseline / progressive)
     print(f"{len(ratios['pillow'])} photos, bytes {sizes[1] / sizes[0]:.4f}")
     for name, some in ratios.items():
-        print(
-            f"{name}: time to decode {np.median(some):.3f} (median; quarter to quarter {np.quantile(some, [0.25, 0.75]).round(3)})"
-        )
+        low, median, high = np.quantile(some, [0.25, 0.5, 0.75])
+        print(f"{name}: time to decode {median:.3f} (median; half lie from {low:.3f} to {high:.3f})")
     return 0
 
 

@@ -17,7 +17,7 @@ from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError
 from vizcomp.metrics import spearman
 from vizcomp.training.depth import SCORE, DepthTask
-from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
+from vizcomp.training.depth_data import SKY, DepthTrainSettings, fold_parts, ranked, read_depth_data, split_photos
 from vizcomp.training.depth_scores import depth_loss, mean_map
 from vizcomp.training.loop import Progress, train
 from vizcomp.training.settings import build, read_recipe, read_saved
@@ -199,7 +199,7 @@ def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Pat
 
 
 def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(data: Path, tmp_path: Path) -> None:
-    found = read_depth_data(data, 80)
+    found = read_depth_data([data], dataclasses.replace(TINY, long_side=80))
     prior = mean_map(found, [0, 1, 2])
     assert prior.shape == (1, 1, 24, 32)
     assert float(prior.mean()) == pytest.approx(0.0, abs=1e-5)
@@ -252,7 +252,7 @@ def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(data: Path, 
     (tmp_path / "photos" / "s01.png").write_bytes(b"no photo")
     (tmp_path / "photos" / "s02.png").write_bytes((tmp_path / "photos" / "s02.png").read_bytes()[:200])
     Image.fromarray(np.full((72, 96), 9, np.uint8)).save(tmp_path / "depth" / "s03.png")
-    found = read_depth_data(tmp_path, 64)
+    found = read_depth_data([tmp_path], TINY)
     assert len(found.names) == 8
     assert [name for name, _ in found.skipped] == ["s00.png", "s01.png", "s02.png", "s03.png"]
     assert found.ranks[0].shape == (24, 32)
@@ -280,8 +280,8 @@ def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import vizcomp.training.depth as training
 
-    def broken(found, target, weight):  # type: ignore[no-untyped-def]
-        loss, r = depth_loss(found, target, weight)
+    def broken(*arguments):  # type: ignore[no-untyped-def]
+        loss, r = depth_loss(*arguments)
         return loss * float("nan"), r
 
     monkeypatch.setattr(training, "depth_loss", broken)
@@ -315,6 +315,12 @@ def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path
         {"batch": "many"},
         {"hue": 1},
         {"network": {"x": 1}},
+        {"kinds": "colours"},
+        {"shares": [-1.0]},
+        {"shares": [0.0, 0.0]},
+        {"network": {"shared": True, "sides": [64, 64, 64], "members": 3, "long_side": 64}},
+        {"network": {"pixels": 3}},
+        {"network": {"deeper": -1}},
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict) -> None:
@@ -335,11 +341,17 @@ def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
 
 
 def test_splits_do_not_overlap_and_held_photos_are_every_nth() -> None:
-    train, validation, held = split_photos(250, 5, 0.1)
+    names = [f"{i // 10:02d}_{i % 10}" for i in range(250)]
+    train, validation, held = split_photos(names, 5, 0.1)
     assert held == list(range(4, 250, 5))
     assert (len(train), len(validation)) == (180, 20)
     assert sorted(train + validation + held) == list(range(250))
-    assert split_photos(3, 0, 0.0) == ([0, 1, 2], [], [])
+    assert split_photos(names[:3], 0, 0.0) == ([0, 1, 2], [], [])
+    train, validation, _ = split_photos(names, 0, 0.5, "03_,24_")
+    assert validation == [*range(30, 40), *range(240, 250)]
+    assert sorted(train + validation) == list(range(250))
+    with pytest.raises(TrainingError, match="called 25_"):
+        split_photos(names, 0, 0.0, "03_,25_")
 
 
 def test_the_loss_ignores_scale_and_shift_and_sees_order() -> None:
@@ -354,3 +366,96 @@ def test_the_loss_ignores_scale_and_shift_and_sees_order() -> None:
     assert float(shuffled) > float(same) + 0.3
     assert float(r.max()) < -0.999
     assert float(reversed_) > 2.0
+
+
+def test_the_loss_looks_at_what_is_known_only() -> None:
+    torch.manual_seed(0)
+    target = torch.nn.functional.avg_pool2d(torch.randn(2, 1, 28, 36), 5, 1)
+    target = target / target[:, :, 9:].std((2, 3), keepdim=True)
+    known = torch.ones_like(target)
+    known[:, :, :9] = 0
+    wrong = torch.where(known > 0, target, 40 * torch.randn_like(target))
+    loss, r = depth_loss(wrong, target.where(known > 0, 0), 0.25, known)
+    assert float(r.min()) > 0.999
+    assert float(loss) < 0.02
+    assert float(depth_loss(wrong, target, 0.25)[1].max()) < 0.9
+    both = torch.cat([target, -target], 1)  # two answers, one right, one reversed: weights say which counts
+    good, r = depth_loss(both, target, 0.0, weight=torch.tensor([[2.0, 0.0]] * 2))
+    bad, _ = depth_loss(both, target, 0.0, weight=torch.tensor([[0.0, 2.0]] * 2))
+    assert r.shape == (2, 2)
+    assert float(bad) > float(good) + 1.5
+
+
+def test_ranks_leave_out_the_sky_and_keep_holes() -> None:
+    nearness = -np.arange(1, 101, dtype=np.float32).reshape(10, 10)  # nearest first
+    nearness[:3] = -65535.0
+    nearness[9, 9] = np.nan
+    ranks = ranked(nearness)
+    assert np.isnan(ranks[9, 9])
+    assert (ranks[:3] == np.float32(SKY)).all()
+    assert ranks[3, 0] == 1.0
+    assert ranks[9, 8] == 0.0
+    plain = ranked(np.arange(100, dtype=np.float32).reshape(10, 10))  # one farthest place is no sky
+    assert plain.min() == 0.0
+
+
+@pytest.fixture(scope="module")
+def distances(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same scenes, wide, as distances in 16 bits with holes."""
+    folder = tmp_path_factory.mktemp("distances")
+    (folder / "photos").mkdir()
+    (folder / "depth").mkdir()
+    for path in sorted((data / "photos").iterdir()):
+        photo = Image.open(path).resize((192, 60))
+        depth = np.asarray(Image.open(data / "depth" / path.name).resize((192, 60), Image.Resampling.NEAREST)).astype(np.float32)
+        metres = np.rint(40000 / (depth + 1)).astype(np.uint16)
+        metres[:4] = 0
+        photo.save(folder / "photos" / f"wide_{path.name}")
+        Image.fromarray(metres).save(folder / "depth" / f"wide_{path.name}")
+    return folder
+
+
+def test_several_folders_of_maps_of_several_kinds_train_one_shared_encoder(data: Path, distances: Path, tmp_path: Path) -> None:
+    network = dataclasses.replace(TINY, members=3, shared=True, deeper=1, pixels=3000, bits=6)
+    chosen = dataclasses.replace(
+        settings(data),
+        data=os.pathsep.join([str(data), str(distances)]),
+        kinds="nearness,metres",
+        shares=(1.0, 2.0),
+        checked="s00,wide_s01,wide_s02",
+        epochs=25,
+        network=network,
+    )
+    result = train(DepthTask, chosen, tmp_path / "run")
+    assert result.figures[SCORE] > 0.5
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["photos"]["validation"] == ["s00", "wide_s01", "wide_s02"]
+    assert card["photos"]["trained_on"] == 21
+    assert build(DepthTrainSettings, card["settings"]) == chosen
+    answer = CompactDepth(tmp_path / "run" / "model.onnx")(np.asarray(Image.open(distances / "photos" / "wide_s01.png")))
+    assert answer.depth.shape == network.scaled(60, 192) == (31, 98)  # about 3000 pixels
+    truth = (
+        1.0
+        / np.asarray(Image.open(distances / "depth" / "wide_s01.png").resize((98, 31), Image.Resampling.NEAREST), np.float32)[3:]
+    )
+    assert spearman(answer.depth[3:], truth) > 0.5
+    # going on from its weights: better after one epoch than from scratch
+    again = dataclasses.replace(chosen, start=str(tmp_path / "run" / "model.safetensors"), epochs=1)
+    first = train(DepthTask, again, tmp_path / "again").figures[SCORE]
+    scratch = train(DepthTask, dataclasses.replace(again, start=""), tmp_path / "scratch").figures[SCORE]
+    assert first > scratch
+
+
+def test_folders_kinds_shares_and_weights_that_do_not_fit_are_told(data: Path, distances: Path, tmp_path: Path) -> None:
+    two = os.pathsep.join([str(data), str(distances)])
+    with pytest.raises(SettingsError, match="3 kinds of maps for 2 folders"):
+        train(DepthTask, dataclasses.replace(settings(data), data=two, kinds="metres,metres,metres"), tmp_path / "a")
+    with pytest.raises(SettingsError, match="1 shares for 2 folders"):
+        train(DepthTask, dataclasses.replace(settings(data), data=two, kinds="nearness,metres", shares=(1.0,)), tmp_path / "b")
+    (tmp_path / "w.safetensors").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train(DepthTask, settings(data, start=str(tmp_path / "w.safetensors")), tmp_path / "c")
+    train(DepthTask, settings(data, epochs=1), tmp_path / "small")
+    wider = dataclasses.replace(TINY, channels=(8, 8, 12, 20))
+    with pytest.raises(TrainingError, match="encoder does not fit"):
+        train(DepthTask, settings(data, network=wider, start=str(tmp_path / "small" / "model.safetensors")), tmp_path / "d")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import cast, get_args
 
 from vizcomp._version import __version__
-from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, attempt, one_line, reason_to_skip, size_of
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, Task, attempt, one_line, reason_to_skip, size_of
 from vizcomp.batch.judges import (
     check_guides,
     check_maps,
@@ -25,6 +26,7 @@ from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.rivals import SAMPLE
 from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.shards import MemberItem, MemberResult, MemberTask, Shards, member_crashed, member_one
 from vizcomp.batch.single import finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
 from vizcomp.djpeg.settings import DjpegSettings
@@ -39,6 +41,7 @@ from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
 from vizcomp.photos.resize import resized_pixels
+from vizcomp.shards.shard import is_shard
 from vizcomp.vision.system import System
 
 GALLERY_SIZE = 8
@@ -82,11 +85,13 @@ def run_djpeg(
     batch: BatchSettings,
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     systems: tuple[System, ...] = (),
+    fields: tuple[str, ...] = (),
 ) -> BatchRun:
-    """Compress photos into a folder.
+    """Compress photos into a folder; of shards (`shards.shard.SHARDS`) the photos in them.
 
     Args:
         systems: of those that the settings name, the ones that are objects; they travel to the workers by pickle.
+        fields: of shards, what holds photos: extensions in a tar, columns in a table; empty: all that do.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
 
@@ -100,6 +105,8 @@ def run_djpeg(
     files = files if labels is None else labels.checked(files)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
+    if fields:
+        decides["fields"] = fields
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
     def settled(item: Item, outcome: Outcome[FileRecord]) -> Outcome[FileRecord]:
@@ -109,18 +116,33 @@ def run_djpeg(
             del worst[GALLERY_SIZE:]
         return outcome if labels is None else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
 
+    def task_of(number: int, item: Item) -> Task:
+        sampled = number < SAMPLE
+        if isinstance(item, MemberItem):
+            return MemberTask((item,), settings, batch, sampled, systems)
+        return DjpegTask((item,), settings, batch, sampled, systems)
+
     started = time.perf_counter()
-    with open_log(output, decides, batch) as log:
+    with open_log(output, decides, batch) as log, contextlib.closing(Shards(output, batch, log, fields)) as shards:
         if labels is not None:
             labels.remember_with(log.journal)
+
+        def items() -> Iterator[Item]:
+            for file in files:
+                if is_shard(file.path):
+                    yield from shards.items(file)
+                else:
+                    yield log.item(file, names.path_for(file))
+
         verb = Verb(
             record=FileRecord,
-            tasks=lambda items: (DjpegTask((item,), settings, batch, n < SAMPLE, systems) for n, item in enumerate(items)),
+            tasks=lambda items: (task_of(number, item) for number, item in enumerate(items)),
             work=djpeg_one,
             on_crash=_djpeg_crashed,
+            whole=shards.outcomes,
             on_outcome=settled,
         )
-        records, interrupted = run_batch((log.item(file, names.path_for(file)) for file in files), verb, log, options)
+        records, interrupted = run_batch(items(), verb, log, options)
         if labels is not None:
             labels.close()
     totals = total(records, time.perf_counter() - started)
@@ -130,8 +152,10 @@ def run_djpeg(
     return BatchRun(records, totals, interrupted, worst, tuple(labels.notices))
 
 
-def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
-    """Compress one photo and write it: one outcome, whatever happens."""
+def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
+    """Compress one photo and write it: one outcome, whatever happens. One of a shard is not written here."""
+    if isinstance(task, MemberTask):
+        return member_one(task)
     (item,) = task.items
     written: list[AnyPath] = []
     with given_systems(task.systems):
@@ -139,7 +163,9 @@ def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     return [Outcome(record, written[0] if written else None)]
 
 
-def _djpeg_crashed(task: DjpegTask) -> list[Outcome[FileRecord]]:
+def _djpeg_crashed(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
+    if isinstance(task, MemberTask):
+        return member_crashed(task)
     return [Outcome(_djpeg_failed(item, CRASH)) for item in task.items]
 
 

@@ -27,6 +27,7 @@ from vizcomp.files.place import disk_cause, printable
 from vizcomp.files.read import file_state
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
+from vizcomp.shards.shard import is_shard
 
 CLASSES = "classes.txt"
 FOLDER = "labels"  # below that of the results
@@ -80,6 +81,8 @@ class Labels:
         """
         files = iter(files)
         first = list(itertools.islice(files, _LOOK_AHEAD))
+        if shard := next((file for file in first if is_shard(file.path)), None):
+            raise SettingsError(f"`labels` are of photos that are files, and {shard.shown} holds many", "omit them, or unpack it")
         if first and not any(self._has(file) for file in first):
             raise InputError(
                 f"{printable(self._place)} has no labels of these photos, such as {first[0].shown}",

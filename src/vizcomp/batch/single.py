@@ -91,7 +91,7 @@ def finish(
     elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
         notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
     if photo.jpeg is None:
-        return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        return Finished(original(), True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
     data, said = kept_jpeg(photo.jpeg, settings)
     return Finished(data, True, "", found, (*notices, *said))
 

@@ -16,13 +16,15 @@ import numpy.typing as npt
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.foreign import read_object
 from vizcomp.metrics import rank_scale
-from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo
+from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
 from vizcomp.weights.sessions import open_network, return_memory
 
 NAME = "vizcomp-compact-depth"
 
 # every level in every channel, edges and ramps
 _TRIED = np.stack([np.add.outer(np.arange(64) * k, np.arange(64) * 4).astype(np.uint8) for k in (1, 5, 63)], axis=2)
+
+MOST_SIDES = 2  # of a very wide photo's long side to `long_side`, where photos are scaled to a number of pixels
 
 POSITION_STRIDE = 4
 """Pixels of the input for each cell of a map."""
@@ -39,6 +41,10 @@ class CompactDepthConfig:
         long_side: photos are scaled so that their long side has this many pixels.
         sides: for each member, the long side to which it scales the photo further; empty for `long_side` throughout.
         prior: weight of the training photos' mean map, which is added to the members' maps; 0 for none.
+        pixels: photos are scaled to about this many pixels whatever their shape, but to no side beyond
+            `MOST_SIDES` times `long_side`; 0: to `long_side`. Wide and upright photos then keep their detail.
+        shared: the members share one encoder and differ in their decoders.
+        deeper: further blocks at 1/16, with a wide view.
         bits: of a weight in the exported file, 2 to 8.
         group: weights of an output channel that share a scale there; 0 for all.
         calibration: (a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)).
@@ -50,6 +56,9 @@ class CompactDepthConfig:
     long_side: int = 128
     sides: tuple[int, ...] = ()
     prior: float = 0.0
+    pixels: int = 0
+    shared: bool = False
+    deeper: int = 0
     bits: int = 8
     group: int = 0
     calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
@@ -65,12 +74,31 @@ class CompactDepthConfig:
             raise SettingsError(f"sides {sides} are not one for each of {self.members} members, of 16 to {self.long_side}")
         if not isinstance(self.prior, (int, float)) or not 0 <= self.prior <= 10:
             raise SettingsError(f"prior = {self.prior!r} is not between 0 and 10")
+        if not isinstance(self.pixels, int) or (self.pixels and not STRIDE**2 <= self.pixels <= 1 << 20):
+            raise SettingsError(f"pixels = {self.pixels!r} is neither 0 nor between {STRIDE**2} and {1 << 20}")
+        if not isinstance(self.shared, bool) or (self.shared and sides):
+            raise SettingsError(
+                "members that share an encoder see the photo at one scale", "give shared = true or sides, not both"
+            )
+        if not isinstance(self.deeper, int) or not 0 <= self.deeper <= 16:
+            raise SettingsError(f"deeper = {self.deeper!r} is not between 0 and 16")
         if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
             raise SettingsError(f"bits = {self.bits!r} is not between 2 and 8")
         if not isinstance(self.group, int) or (self.group and not 8 <= self.group <= 65536):
             raise SettingsError(f"group = {self.group!r} is neither 0 nor between 8 and 65536")
         if len(self.calibration) != 3 or not all(math.isfinite(x) for x in self.calibration):
             raise SettingsError("calibration must be three finite numbers")
+
+    def side_for(self, height: int, width: int) -> int:
+        """Pixels of the long side to which a photo of this size is scaled."""
+        if not self.pixels:
+            return self.long_side
+        long, short = max(height, width), min(height, width)
+        return max(1, round(min(math.sqrt(self.pixels * long / short), MOST_SIDES * self.long_side)))
+
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which a photo of this size is scaled."""
+        return scaled_size(height, width, self.side_for(height, width))
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as a dict of JSON types."""
@@ -166,7 +194,7 @@ class CompactDepth:
         """
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
             raise ValueError(f"a photo is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
-        small = scale_photo(image, self.config.long_side)
+        small = scale_photo(image, self.config.side_for(*image.shape[:2]))
         height, width = small.shape[:2]
         feeds = {"image": pad_to_stride(small)[None], "position": position_planes(height, width)[None]}
         try:

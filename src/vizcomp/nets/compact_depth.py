@@ -74,8 +74,32 @@ class Context(nn.Module):
         return y
 
 
+class Decoder(nn.Module):
+    """From the deepest map back to a quarter of the photo: one map of nearness."""
+
+    def __init__(self, config: CompactDepthConfig) -> None:
+        super().__init__()
+        _, n1, n2, n3 = config.channels
+        p8, p4 = config.pyramid
+        self.reduce8 = nn.Conv2d(n3, p8, 1)
+        self.lateral8 = nn.Conv2d(n2, p8, 1)
+        self.fuse8 = Block(p8 + 2, p8)
+        self.reduce4 = nn.Conv2d(p8, p4, 1)
+        self.lateral4 = nn.Conv2d(n1, p4, 1)
+        self.fuse4 = Block(p4, p4)
+        self.out = nn.Conv2d(p4, 1, 3, 1, 1)
+
+    def forward(self, at4: torch.Tensor, at8: torch.Tensor, deepest: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(self.reduce8(deepest), scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p8, H/8, W/8)
+        x = torch.cat([x + self.lateral8(at8), F.avg_pool2d(position, 2)], 1)  # (N, p8 + 2, H/8, W/8)
+        x = self.reduce4(self.fuse8(x))  # (N, p4, H/8, W/8)
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p4, H/4, W/4)
+        nearness: torch.Tensor = self.out(self.fuse4(x + self.lateral4(at4)))  # (N, 1, H/4, W/4)
+        return nearness
+
+
 class CompactDepthNet(nn.Module):
-    """One member, with fresh weights from torch's current seed.
+    """One member, or all members where they share an encoder; with fresh weights from torch's current seed.
 
     Args:
         dropout: of the deepest maps; twice as much of the photo-wide context.
@@ -84,7 +108,6 @@ class CompactDepthNet(nn.Module):
     def __init__(self, config: CompactDepthConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         stem, n1, n2, n3 = config.channels
-        p8, p4 = config.pyramid
         self.dropout = dropout
         self.stem = nn.Sequential(nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
         self.stage1 = Block(stem, n1, halve=True)
@@ -93,13 +116,8 @@ class CompactDepthNet(nn.Module):
         self.context1 = Context(n3, dropout)
         self.top = Block(n3 + 2, n3, dilation=2)
         self.context2 = Context(n3, dropout)
-        self.reduce8 = nn.Conv2d(n3, p8, 1)
-        self.lateral8 = nn.Conv2d(n2, p8, 1)
-        self.fuse8 = Block(p8 + 2, p8)
-        self.reduce4 = nn.Conv2d(p8, p4, 1)
-        self.lateral4 = nn.Conv2d(n1, p4, 1)
-        self.fuse4 = Block(p4, p4)
-        self.out = nn.Conv2d(p4, 1, 3, 1, 1)
+        self.deeper = nn.ModuleList(Block(n3, n3, dilation=4) for _ in range(config.deeper))
+        self.decoders = nn.ModuleList(Decoder(config) for _ in range(config.members if config.shared else 1))
 
     def features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Maps of the three stages, at 1/4, 1/8 and 1/16 of the image."""
@@ -109,7 +127,7 @@ class CompactDepthNet(nn.Module):
         return at4, at8, self.stage3(at8)  # (N, n3, H/16, W/16)
 
     def forward(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Nearness without fixed scale or shift, float32 (N, 1, H / 4, W / 4).
+        """Nearness without fixed scale or shift, float32 (N, decoders, H / 4, W / 4).
 
         Args:
             image: float32 (N, 3, H, W) in 0..1.
@@ -118,13 +136,10 @@ class CompactDepthNet(nn.Module):
         at4, at8, at16 = self.features(image)
         x = torch.cat([self.context1(at16), F.avg_pool2d(position, 4)], 1)  # (N, n3 + 2, H/16, W/16)
         x = self.context2(self.top(x))  # (N, n3, H/16, W/16)
+        for block in self.deeper:
+            x = block(x)
         x = F.dropout2d(x, self.dropout, self.training)
-        x = F.interpolate(self.reduce8(x), scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p8, H/8, W/8)
-        x = torch.cat([x + self.lateral8(at8), F.avg_pool2d(position, 2)], 1)  # (N, p8 + 2, H/8, W/8)
-        x = self.reduce4(self.fuse8(x))  # (N, p4, H/8, W/8)
-        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)  # (N, p4, H/4, W/4)
-        nearness: torch.Tensor = self.out(self.fuse4(x + self.lateral4(at4)))  # (N, 1, H/4, W/4)
-        return nearness
+        return torch.cat([decoder(at4, at8, x, position) for decoder in self.decoders], 1)
 
 
 class CompactDepthEnsemble(nn.Module):
@@ -143,7 +158,7 @@ class CompactDepthEnsemble(nn.Module):
         if config.prior and prior is None:
             raise ModelError("the configuration has a weight for a mean map, and there is none")
         self.config = config
-        self.sides = config.sides or (config.long_side,) * len(members)
+        self.sides = config.sides[: len(members)] or (config.long_side,) * len(members)
         self.members = nn.ModuleList(members)
         if config.prior and prior is not None:
             self.register_buffer("prior", config.prior * prior)
@@ -160,7 +175,7 @@ class CompactDepthEnsemble(nn.Module):
         standardised = []
         for member, side in zip(self.members, self.sides, strict=True):
             if side == self.config.long_side:
-                y = member(x, position)  # (1, 1, H/4, W/4)
+                y = member(x, position)  # (1, 1, H/4, W/4); with a shared encoder (1, members, H/4, W/4)
             else:
                 height, width = self._smaller(x.shape[2], side), self._smaller(x.shape[3], side)
                 few = height // POSITION_STRIDE, width // POSITION_STRIDE

@@ -23,19 +23,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from vizcomp.datasets.read import read_labelled
 from vizcomp.depth.compact import position_planes
-from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.errors import SettingsError, TrainingError, first_line
 from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training import loop
 from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
 from vizcomp.training.depth_scores import calibrate, depth_loss, mean_map, member_maps, rank_correlations
 from vizcomp.training.export import export_depth
 from vizcomp.training.processes import Processes
-from vizcomp.training.views import depth_views, small_views
+from vizcomp.training.settings import split_list
+from vizcomp.training.views import MIXED, depth_views, small_views
 
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
 SCORE = "rank correlation"
@@ -72,15 +73,22 @@ class DepthTask(loop.Task):
             raise SettingsError("`devices` does not go with `kind` depth", "one process trains it in minutes")
         self.settings, self.processes = settings, processes
         s = settings
-        self.data = read_depth_data(Path(s.data), s.network.long_side)
+        self.data = read_depth_data([Path(path) for path in split_list(s.data)], s.network, s.kinds.split(","))
         share = 0.0 if s.folds else s.validation
-        self.train, self.validation, self.held = split_photos(len(self.data.names), s.held_every, share)
+        self.train, self.validation, self.held = split_photos(self.data.names, s.held_every, share, s.checked)
         if len(self.train) < 2:
             raise TrainingError(f"{len(self.train)} photos are left to train on", "give more photos, or a smaller validation")
         names = [self.data.names[i] for i in self.train]
         self.folds = [[self.train[i] for i in part] for part in fold_parts(names, s.folds, s.fold_over)]
         self.skipped = list(self.data.skipped)
-        self.parts = [self._part(fold, k) for fold in [*range(s.folds), -1] for k in range(s.network.members)]
+        self.networks = 1 if s.network.shared else s.network.members
+        self.parts = [self._part(fold, k) for fold in [*range(s.folds), -1] for k in range(self.networks)]
+        folders = 1 + max(self.data.folders)
+        if s.shares and len(s.shares) != folders:
+            raise SettingsError(f"{len(s.shares)} shares for {folders} folders", "give one for each folder of --data")
+        self.aspects = torch.tensor([photo.shape[1] / photo.shape[0] for photo in self.data.sources]).log()
+        self.chances: dict[tuple[int, int], torch.Tensor] = {}  # of each photo in a batch, by stage and shape
+        self.start = _read_weights(s.start) if s.start else {}
         if s.pretrain and s.pretrain_epochs:
             self.parts.insert(0, self._pretraining())
         self.stages = [part.stage for part in self.parts]
@@ -103,7 +111,7 @@ class DepthTask(loop.Task):
         return _Part(stage=stage, seed=loop.step_seed(s.seed, 0, 1), photos=[], checked=[])
 
     def _part(self, fold: int, member: int) -> _Part:
-        s, many = self.settings, self.settings.network.members
+        s, many = self.settings, self.networks
         checked = self.validation if fold < 0 else self.folds[fold]
         photos = [i for i in self.train if i not in set(checked)]
         batch = min(s.batch, len(photos))
@@ -121,8 +129,10 @@ class DepthTask(loop.Task):
         torch.manual_seed(part.seed)
         network: Any = CompactDepthNet(s.network, dropout=s.dropout)
         if part.photos:
+            _load_matching(network, self.start)
             network.load_state_dict(self.encoder, strict=False)
-            rates = {True: s.learning_rate * (s.encoder_rate if self.encoder else 1.0), False: s.learning_rate}
+            pretrained = bool(self.encoder or self.start)
+            rates = {True: s.learning_rate * (s.encoder_rate if pretrained else 1.0), False: s.learning_rate}
         else:
             network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
             rates = {True: s.pretrain_rate, False: s.pretrain_rate}
@@ -202,14 +212,35 @@ class DepthTask(loop.Task):
     def _member_loss(self, part: _Part, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         s, device = self.settings, self.processes.device
         self._set_rate(min(1.0, (index + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * index / part.stage.steps)))
-        chosen = [part.photos[k] for k in self._batch(part, index, len(part.photos)).tolist()]
-        x, y = depth_views(self.data, chosen, s)
+        chosen, shape = self._drawn(part) if s.shares else (self._in_order(part, index), None)
+        x, y, known = depth_views(self.data, chosen, s, shape)
         planes = torch.from_numpy(position_planes(*x.shape[2:])).expand(len(x), -1, -1, -1)
         x = x.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=s.half):
             nearness = self.model(x, planes.to(device))
-        loss, r = depth_loss(nearness.float(), y.to(device), s.gradient_weight)
+        weight = None
+        if s.network.shared:  # each decoder learns from its own half of the photos, so that they differ where they do not know
+            weight = 0.1 + 1.8 * (torch.rand(nearness.shape[:2]) < 0.5).to(device)
+        loss, r = depth_loss(nearness.float(), y.to(device), s.gradient_weight, known.to(device), weight)
         return loss, {"correlation": r.mean()}
+
+    def _in_order(self, part: _Part, index: int) -> list[int]:
+        return [part.photos[k] for k in self._batch(part, index, len(part.photos)).tolist()]
+
+    def _drawn(self, part: _Part) -> tuple[list[int], tuple[float, float]]:
+        """Photos drawn by their folders' shares, and the shape of the crops: photos of about that shape are drawn more often."""
+        s = self.settings
+        number = int(torch.multinomial(torch.tensor([share for _, share in MIXED]), 1))
+        shape = MIXED[number][0]
+        key = self.parts.index(part), number
+        if key not in self.chances:
+            photos = torch.tensor(part.photos)
+            folders = torch.tensor(self.data.folders)[photos]
+            count = torch.bincount(folders, minlength=len(s.shares)).clamp(min=1)
+            chance = (torch.tensor(s.shares) / count)[folders]
+            self.chances[key] = chance * torch.exp(-3 * (self.aspects[photos] - math.log(shape[1] / shape[0])).abs())
+        drawn = torch.multinomial(self.chances[key], part.stage.images_per_step, replacement=True)
+        return [part.photos[k] for k in drawn.tolist()], shape
 
     def validate(self) -> Mapping[str, float]:
         part = self.parts[self.number]
@@ -270,6 +301,35 @@ class DepthTask(loop.Task):
             network.load_state_dict(weights)
             networks.append(network.eval())
         return member_maps(self.settings.network, networks, prior, self.data, self.validation)
+
+
+def _read_weights(path: str) -> Weights:
+    """Tensors of a file of weights.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        weights: Weights = load_file(path)
+        return weights
+    except Exception as exc:  # safetensors raises several kinds
+        raise TrainingError(f"{path} cannot be read: {first_line(exc)}", "give the model.safetensors of a depth network") from exc
+
+
+def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
+    """Takes over the tensors whose names and shapes fit; those of a run's first member lose its number.
+
+    Raises:
+        TrainingError: not even the encoder fits.
+    """
+    if not weights:
+        return
+    own = network.state_dict()
+    plain = {name.removeprefix("0."): value for name, value in weights.items()}
+    fitting = {name: value for name, value in plain.items() if name in own and own[name].shape == value.shape}
+    if missing := [name for name in own if name.startswith(ENCODER) and name not in fitting]:
+        raise TrainingError(f"start: the encoder does not fit this network ({missing[0]})", "use the same channels")
+    network.load_state_dict(fitting, strict=False)
 
 
 def _copied(network: torch.nn.Module) -> Weights:

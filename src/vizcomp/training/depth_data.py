@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,19 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.depth.compact import CompactDepthConfig
-from vizcomp.errors import SettingsError, TrainingError, first_line
+from vizcomp.depth.kinds import FARTHER
+from vizcomp.depth.values import read_values
+from vizcomp.errors import SettingsError, TrainingError, VizcompError, first_line
 from vizcomp.metrics import ByteImage, rank_scale
 from vizcomp.photos.frame import STRIDE, scale_photo
 from vizcomp.training.settings import check_choices, check_ranges
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".jpg")
+MAP_KINDS = ("nearness", "metres", "millimetres", "disparity")
+SKY = -0.15  # on the rank scale: a little beyond the farthest thing
 SOURCE_SCALE = 1.5  # of the network's input: a crop of 2/3 of a held photo is still sharp
+_HINT = "give a folder that holds photos/ and depth/, files paired by name (a.jpg and a.png), bright = near or as kinds says"
 FOLD_OVER = ("places", "photos")
 
 
@@ -26,7 +32,12 @@ class DepthTrainSettings:
     """Settings of a training run; saved in the run folder.
 
     Attributes:
-        data: folder with `photos/` and `depth/`, paired by file stem; bright = near in the maps.
+        data: folder with `photos/` and `depth/`, paired by file stem; or several such folders, separated as in PATH.
+        kinds: what the numbers in the maps mean, "nearness" (bright = near), "metres" or "millimetres" (small = near, 0 =
+            unknown) or "disparity"; one for all folders, or one for each, separated by commas.
+        shares: how often each folder is drawn from, where there are several; empty: as often as it has photos.
+        checked: beginnings of names, separated by commas; photos so called are validation photos, whatever `validation` says.
+        start: weights (model.safetensors) whose encoder, or all of which, a network starts from; "" for fresh ones.
         pretrain: labelled pictures (`datasets.read.read_labelled`); "" for none.
         pretrain_epochs: passes over those pictures.
         pretrain_small: the first of these passes, which see the pictures at 48x48 only.
@@ -58,6 +69,10 @@ class DepthTrainSettings:
     """
 
     data: str = ""
+    kinds: str = "nearness"
+    shares: tuple[float, ...] = ()
+    checked: str = ""
+    start: str = ""
     pretrain: str = ""
     pretrain_epochs: int = 3
     pretrain_small: int = 0
@@ -118,6 +133,13 @@ class DepthTrainSettings:
         }
         check_ranges(self, ranges)
         check_choices(self, {"fold_over": FOLD_OVER})
+        object.__setattr__(self, "shares", tuple(self.shares))  # a file of settings holds a list
+        for kind in self.kinds.split(","):
+            if kind not in MAP_KINDS:
+                raise SettingsError(f"kinds = {self.kinds}: {kind!r} is not known", f"use {', '.join(MAP_KINDS)}")
+        wrong = [x for x in self.shares if not isinstance(x, (int, float)) or not 0 <= x <= 1e6]
+        if wrong or (self.shares and not any(self.shares)):
+            raise SettingsError(f"shares = {self.shares} are not numbers from 0 on, one above 0")
         if self.held_every == 1:
             raise SettingsError("held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth")
         if self.side % STRIDE:
@@ -131,85 +153,150 @@ class DepthData:
     """Photos with their maps.
 
     Attributes:
-        names: file stems, sorted.
+        names: file stems, sorted within each folder.
         sources: uint8 (h, w, 3), `SOURCE_SCALE` times as large as the network's input.
-        photos: uint8 (h', w', 3), as the network sees them, not padded.
-        ranks: float32 (h'', w''), maps on the rank scale, at half the network's input size.
+        ranks: float16 (h'', w''), maps on the rank scale, large = near, at half the network's input size; NaN where unknown.
+        folders: number of the folder that each photo is from.
         skipped: (name, reason) of each photo left out.
+        network: configuration whose input size counts.
     """
 
     names: tuple[str, ...]
     sources: tuple[ByteImage, ...]
-    photos: tuple[ByteImage, ...]
-    ranks: tuple[npt.NDArray[np.float32], ...]
+    ranks: tuple[npt.NDArray[np.float16], ...]
+    folders: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...]
+    network: CompactDepthConfig
+
+    def photo(self, index: int) -> ByteImage:
+        """A photo as the network sees it, not padded: uint8 (h', w', 3)."""
+        source = self.sources[index]
+        return scale_photo(source, self.network.side_for(source.shape[0], source.shape[1]))
+
+    def truth(self, index: int, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """A map at another size, float32 (h, w); NaN where unknown."""
+        return np.asarray(
+            Image.fromarray(self.ranks[index].astype(np.float32)).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+        )
 
 
-def read_depth_data(folder: Path, long_side: int) -> DepthData:
-    """Reads `folder/photos` and `folder/depth`, paired by file stem.
+def read_depth_data(folders: Sequence[Path], network: CompactDepthConfig, kinds: Sequence[str] = ("nearness",)) -> DepthData:
+    """Reads `photos/` and `depth/` of each folder, paired by file stem.
 
     Args:
-        long_side: of the network's input, in pixels.
+        network: whose input size the photos are read for.
+        kinds: what the maps' numbers mean, one for all folders or one for each.
 
     Returns:
         the photos with a usable map; the others are named in `skipped`.
 
     Raises:
         TrainingError: there is no such folder, or fewer than two usable photos.
+        SettingsError: as many kinds as folders are needed, or one.
     """
-    hint = "give a folder that holds photos/ and depth/, files paired by name (a.jpg and a.png), bright = near"
+    if len(kinds) not in (1, len(folders)):
+        raise SettingsError(f"{len(kinds)} kinds of maps for {len(folders)} folders", "give one for all, or one for each")
+    names, sources, ranks, numbers = [], [], [], []
+    skipped: list[tuple[str, str]] = []
+    for number, folder in enumerate(folders):
+        kind = kinds[number if len(kinds) > 1 else 0]
+        for photo, depth in _pairs(folder, skipped):
+            try:
+                source, map_ = _read_pair(photo, depth, kind, network)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, VizcompError) as exc:
+                skipped.append((photo.name, first_line(exc)))
+                continue
+            known = map_[np.isfinite(map_)]
+            if len(known) < 0.1 * map_.size or known.max() - known.min() <= 1e-6:
+                skipped.append((photo.name, "its map has no differences" if len(known) else "its map is all holes"))
+                continue
+            names.append(photo.stem)
+            sources.append(source)
+            ranks.append(ranked(map_).astype(np.float16))
+            numbers.append(number)
+    if len(names) < 2:
+        where = ", ".join(str(folder) for folder in folders)
+        raise TrainingError(f"{len(names)} usable photos in {where}, {len(skipped)} skipped: too few to train on", _HINT)
+    return DepthData(tuple(names), tuple(sources), tuple(ranks), tuple(numbers), tuple(skipped), network)
+
+
+def _pairs(folder: Path, skipped: list[tuple[str, str]]) -> list[tuple[Path, Path]]:
+    """Photos of a folder and their maps, by file stem; what has no map goes to `skipped`."""
     photos, maps = folder / "photos", folder / "depth"
     for part in (photos, maps):
         if not part.is_dir():
-            raise TrainingError(f"no training data: {part} is not a folder", hint)
+            raise TrainingError(f"no training data: {part} is not a folder", _HINT)
     map_of = {p.stem: p for p in sorted(maps.iterdir()) if p.suffix.lower() in MAP_SUFFIXES}
-    names, sources, inputs, ranks, skipped = [], [], [], [], []
-    for path in sorted(p for p in photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith(".")):
-        if path.stem not in map_of:
-            skipped.append((path.name, "no map of that name"))
-            continue
-        try:
-            photo, depth = _read_pair(path, map_of[path.stem])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-            skipped.append((path.name, first_line(exc)))
-            continue
-        small = scale_photo(photo, long_side)
-        size = (max(2, small.shape[1] // 2), max(2, small.shape[0] // 2))
-        map_small = np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.BOX))
-        if map_small.max() - map_small.min() <= 1e-6:
-            skipped.append((path.name, "its map has no differences"))
-            continue
-        names.append(path.stem)
-        sources.append(scale_photo(photo, round(long_side * SOURCE_SCALE)))
-        inputs.append(small)
-        ranks.append(rank_scale(map_small))
-    if len(names) < 2:
-        raise TrainingError(f"{len(names)} usable photos in {folder}, {len(skipped)} skipped: too few to train on", hint)
-    return DepthData(tuple(names), tuple(sources), tuple(inputs), tuple(ranks), tuple(skipped))
+    found = sorted(p for p in photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
+    skipped += [(p.name, "no map of that name") for p in found if p.stem not in map_of]
+    return [(p, map_of[p.stem]) for p in found if p.stem in map_of]
 
 
-def _read_pair(photo: Path, depth: Path) -> tuple[ByteImage, npt.NDArray[np.float32]]:
-    """A photo, uint8 (H, W, 3), and its map, float32 (h, w)."""
+def ranked(nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A map on the rank scale, 0..1, large = near, float32 (h, w); what is NaN stays so.
+
+    What lies at the largest distance of all in more than a hundredth of the map is taken for sky: it gets `SKY` and no
+    ranks, or it would press all else together.
+    """
+    out = np.full(nearness.shape, np.nan, np.float32)
+    known = np.isfinite(nearness)
+    values = nearness[known]
+    sky = values <= values.min() + 1e-9
+    sky = sky if 0.01 * sky.size < sky.sum() < 0.95 * sky.size else np.zeros_like(sky)
+    ranks = np.full(values.shape, SKY, np.float32)
+    ranks[~sky] = rank_scale(values[~sky][None])[0]
+    out[known] = ranks
+    return out
+
+
+def _read_pair(photo: Path, depth: Path, kind: str, network: CompactDepthConfig) -> tuple[ByteImage, npt.NDArray[np.float32]]:
+    """A photo at `SOURCE_SCALE`, uint8 (h, w, 3); its nearness at half the network's size, float32 (h', w'), NaN for unknown."""
     with Image.open(photo) as file:
         pixels = np.asarray(file.convert("RGB"))
-    with Image.open(depth) as file:
-        colours = file.mode in ("P", "RGB", "RGBA", "LA", "1")
-        return pixels, np.asarray(file.convert("L") if colours else file, dtype=np.float32)
+    if kind == "nearness":
+        with Image.open(depth) as file:
+            colours = file.mode in ("P", "RGB", "RGBA", "LA", "1")
+            numbers = np.asarray(file.convert("L") if colours else file, dtype=np.float32)
+        known = np.isfinite(numbers)
+    else:
+        numbers = read_values(depth).numbers.astype(np.float32)
+        known = np.isfinite(numbers) & (numbers > 0)
+        numbers = np.where(known, -numbers if kind in FARTHER else numbers, 0).astype(np.float32)
+    side = network.side_for(pixels.shape[0], pixels.shape[1])
+    height, width = network.scaled(pixels.shape[0], pixels.shape[1])
+    size = max(2, width // 2), max(2, height // 2)
+    mean = np.asarray(Image.fromarray(np.where(known, numbers, 0).astype(np.float32)).resize(size, Image.Resampling.BOX))
+    share = np.asarray(Image.fromarray(known.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        small = np.where(share > 0.5, mean / share, np.nan).astype(np.float32)
+    return scale_photo(pixels, round(side * SOURCE_SCALE)), small
 
 
-def split_photos(count: int, held_every: int, validation: float) -> tuple[list[int], list[int], list[int]]:
+def split_photos(
+    names: Sequence[str], held_every: int, validation: float, checked: str = ""
+) -> tuple[list[int], list[int], list[int]]:
     """Indices of training, validation and held photos.
 
     Args:
-        count: photos.
+        names: of the photos.
         held_every: every n-th photo is held; 0 for none.
         validation: share of the others, taken evenly.
+        checked: beginnings of names, separated by commas, that are validated on in place of that share.
+
+    Raises:
+        TrainingError: no photo is called as one of `checked`.
     """
-    held = [i for i in range(count) if held_every and i % held_every == held_every - 1]
-    rest = [i for i in range(count) if not (held_every and i % held_every == held_every - 1)]
-    count = 0 if validation == 0 else max(1, round(len(rest) * validation))
-    checked = {rest[int((k + 0.5) * len(rest) / count)] for k in range(count)}
-    return [i for i in rest if i not in checked], sorted(checked), held
+    held = [i for i in range(len(names)) if held_every and i % held_every == held_every - 1]
+    rest = [i for i in range(len(names)) if not (held_every and i % held_every == held_every - 1)]
+    if checked:
+        beginnings = tuple(checked.split(","))
+        if unused := [b for b in beginnings if not any(name.startswith(b) for name in names)]:
+            raise TrainingError(f"checked: no photo is called {unused[0]}...", "give beginnings of file names")
+        found = {i for i in rest if names[i].startswith(beginnings)}
+    else:
+        count = 0 if validation == 0 else max(1, round(len(rest) * validation))
+        found = {rest[int((k + 0.5) * len(rest) / count)] for k in range(count)}
+    return [i for i in rest if i not in found], sorted(found), held
 
 
 def fold_parts(names: list[str], folds: int, over: str = "places") -> list[list[int]]:

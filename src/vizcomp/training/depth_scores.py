@@ -21,7 +21,13 @@ from vizcomp.training.depth_data import DepthData
 PRIOR_CELLS = (24, 32)  # rows and columns of the mean map
 
 
-def depth_loss(nearness: torch.Tensor, target: torch.Tensor, gradient_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+def depth_loss(
+    nearness: torch.Tensor,
+    target: torch.Tensor,
+    gradient_weight: float,
+    known: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale-and-shift-invariant loss with a gradient term.
 
     With r as Pearson's correlation over the crop, 1 - r is half the mean squared error of standardised
@@ -31,28 +37,33 @@ def depth_loss(nearness: torch.Tensor, target: torch.Tensor, gradient_weight: fl
     alignment. A weak last term keeps the free scale near 1.
 
     Args:
-        nearness: float (N, 1, h, w), any scale and shift.
-        target: float (N, 1, h, w), standardised.
+        nearness: float (N, K, h, w), any scale and shift; K answers for each crop.
+        target: float (N, 1, h, w), standardised; anything finite where it is unknown.
+        known: float (N, 1, h, w), 1 where the target is known, else 0; None: everywhere.
+        weight: float (N, K) of each answer, of mean 1; None: 1.
 
     Returns:
-        the loss, and r of each crop (N,).
+        the loss, and r of each answer (N, K).
     """
-    cells = nearness.shape[2] * nearness.shape[3]
-    f = nearness - nearness.mean((2, 3), keepdim=True)
-    t = target - target.mean((2, 3), keepdim=True)
-    norm = f.flatten(1).norm(dim=1)
-    r = (f * t).flatten(1).sum(1) / (norm * t.flatten(1).norm(dim=1) + 1e-4)
-    loss = (1 - r).mean()
-    deviation = norm / math.sqrt(cells)
-    a = f / (deviation[:, None, None, None] + 1e-3) * r[:, None, None, None].clamp(min=0)
-    b = t
+    k = torch.ones_like(target) if known is None else known
+    w = torch.ones(nearness.shape[:2], device=nearness.device) if weight is None else weight
+    cells = k.sum((2, 3), keepdim=True).clamp(min=1)  # (N, 1, 1, 1)
+    f = (nearness - (nearness * k).sum((2, 3), keepdim=True) / cells) * k
+    t = (target - (target * k).sum((2, 3), keepdim=True) / cells) * k
+    norm = f.flatten(2).norm(dim=2)  # (N, K)
+    r = (f * t).flatten(2).sum(2) / (norm * t.flatten(2).norm(dim=2) + 1e-4)
+    loss = ((1 - r) * w).mean()
+    deviation = norm / cells[..., 0, 0].sqrt()
+    a = f / (deviation[..., None, None] + 1e-3) * r[..., None, None].clamp(min=0)
+    b, wide = t, w[..., None, None]
     for _ in range(3):
-        across = (a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])
-        down = (a[:, :, 1:] - a[:, :, :-1]) - (b[:, :, 1:] - b[:, :, :-1])
-        loss = loss + gradient_weight * (across.abs().mean() + down.abs().mean())
+        across = ((a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])) * (k[..., 1:] * k[..., :-1])
+        down = ((a[:, :, 1:] - a[:, :, :-1]) - (b[:, :, 1:] - b[:, :, :-1])) * (k[:, :, 1:] * k[:, :, :-1])
+        loss = loss + gradient_weight * ((across.abs() * wide).mean() + (down.abs() * wide).mean())
         if min(a.shape[2:]) < 4:
             break
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        k = (F.avg_pool2d(k, 2) > 0.99).to(k.dtype)
     return loss + 1e-3 * (deviation - 1).pow(2).mean(), r.detach()
 
 
@@ -69,8 +80,9 @@ def mean_map(data: DepthData, chosen: list[int]) -> torch.Tensor:
     """Mean of the chosen photos' standardised maps, standardised again: (1, 1, 24, 32)."""
     total = torch.zeros(1, 1, *PRIOR_CELLS)
     for index in chosen:
-        ranks = torch.from_numpy(_resized(data.ranks[index], *PRIOR_CELLS).copy())
-        total += (ranks - ranks.mean()) / ranks.std().clamp(min=0.05)
+        ranks = torch.from_numpy(data.truth(index, PRIOR_CELLS).copy())
+        known = ranks[ranks.isfinite()]
+        total += ((ranks - known.mean()) / known.std().clamp(min=0.05)).nan_to_num(0.0)
     total -= total.mean()
     return total / total.std().clamp(min=1e-6)
 
@@ -94,12 +106,13 @@ def member_maps(
         for each photo float32 (1, members, h / 4, w / 4), without its padding.
     """
     sides = config.sides[first : first + len(members)]
-    config = dataclasses.replace(config, members=len(members), sides=sides)
+    if not config.shared:
+        config = dataclasses.replace(config, members=len(members), sides=sides)
     ensemble = CompactDepthEnsemble(config, members, prior).eval()
     cropped = []
     with torch.no_grad():
         for index in chosen:
-            photo = data.photos[index]
+            photo = data.photo(index)
             maps = ensemble.maps(*_network_input(photo))
             rows, columns = math.ceil(photo.shape[0] / POSITION_STRIDE), math.ceil(photo.shape[1] / POSITION_STRIDE)
             cropped.append(maps[..., :rows, :columns].clone())
@@ -115,9 +128,10 @@ def rank_correlations(maps: list[torch.Tensor], data: DepthData, chosen: list[in
     """
     scores = []
     for index, answer in zip(chosen, maps, strict=True):
-        truth = data.ranks[index]
+        truth = data.ranks[index].astype(np.float32)
         nearness = _resized(answer.mean(1)[0].numpy().astype(np.float32), *truth.shape)
-        score = spearman(nearness, truth)
+        known = np.isfinite(truth)
+        score = spearman(nearness[known], truth[known])
         scores.append(score if math.isfinite(score) else 0.0)
     return np.asarray(scores)
 
@@ -132,11 +146,14 @@ def calibrate(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> t
     features, targets = [], []
     for index, answer in zip(chosen, maps, strict=True):
         mean, spread, photo = ensemble_moments(answer)
-        p = mean.flatten()
-        t = torch.from_numpy(_resized(data.ranks[index], *mean.shape[2:]).copy()).flatten()
+        t = torch.from_numpy(data.truth(index, (mean.shape[2], mean.shape[3])).copy()).flatten()
+        known = t.isfinite()
+        p, t = mean.flatten()[known], t[known]
+        if len(p) < 2:
+            continue
         agree = torch.sign(p[:, None] - p[None]) * torch.sign(t[:, None] - t[None])
         targets.append(agree.sum(1) / (len(p) - 1))
-        features.append(torch.stack([spread.flatten(), photo.expand_as(spread).flatten()], 1))
+        features.append(torch.stack([spread.flatten(), photo.expand_as(spread).flatten()], 1)[known])
     x, y = torch.cat(features), torch.cat(targets)
     centre, scale = x.mean(0), x.std(0).clamp(min=1e-3)
     z = (x - centre) / scale

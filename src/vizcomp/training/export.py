@@ -37,7 +37,7 @@ def export_depth(
     """Writes a depth network as one ONNX file, for `depth.compact.CompactDepth`.
 
     Args:
-        states: the state dict of each member, `config.members` of them.
+        states: the state dict of each member, `config.members` of them; one where they share an encoder.
         path: written beside and then renamed.
         prior: the mean map, as for `CompactDepthEnsemble`.
         metadata: further properties of the file (licence, data ...).
@@ -48,8 +48,8 @@ def export_depth(
     Raises:
         ModelError: the states do not fit the configuration, or its mean map is missing.
     """
-    if len(states) != config.members:
-        raise ModelError(f"{len(states)} sets of weights for {config.members} members")
+    if len(states) != (networks := 1 if config.shared else config.members):
+        raise ModelError(f"{len(states)} sets of weights for {networks} networks")
     members = []
     for state in states:
         member = CompactDepthNet(config)

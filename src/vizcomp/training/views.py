@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from vizcomp.depth.compact import POSITION_STRIDE
 from vizcomp.photos.frame import STRIDE
 from vizcomp.training.depth_data import DepthData, DepthTrainSettings
+
+MIXED = (((0.75, 1.0), 0.45), ((0.3, 1.0), 0.2), ((0.5625, 1.0), 0.1), ((1.0, 1.0), 0.08), ((1.0, 0.75), 0.1), ((1.0, 0.6), 0.07))
+"""Shapes of crops where photos of several shapes are learned from, each with its share of the batches."""
 
 SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))  # shares of the long side; the first is 4:3
 
@@ -76,7 +80,19 @@ def erased(images: torch.Tensor, side: int) -> torch.Tensor:
     return images.masked_fill(inside, 0.5)
 
 
-def depth_views(data: DepthData, chosen: list[int], settings: DepthTrainSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def view_size(settings: DepthTrainSettings, shape: tuple[float, float]) -> tuple[int, int]:
+    """Height and width of training crops of a shape, multiples of the stride; of one area where the network's input is."""
+    side = settings.side or settings.network.long_side
+    height, width = (side * share for share in shape)
+    if settings.network.pixels:
+        scale = math.sqrt(settings.network.pixels / (height * width)) * side / settings.network.long_side
+        height, width = height * scale, width * scale
+    return max(1, round(height / STRIDE)) * STRIDE, max(1, round(width / STRIDE)) * STRIDE
+
+
+def depth_views(
+    data: DepthData, chosen: list[int], settings: DepthTrainSettings, shape: tuple[float, float] | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random views of photos with their maps.
 
     Crop, zoom, aspect, a small turn, mirror; gamma, saturation, contrast, brightness, tint, blur, noise;
@@ -85,31 +101,35 @@ def depth_views(data: DepthData, chosen: list[int], settings: DepthTrainSettings
 
     Args:
         chosen: indices of photos.
+        shape: (height, width) of the crops as shares of the long side; None: drawn at random.
 
     Returns:
-        views, float32 (N, 3, H, W) around 0..1, and their standardised maps, (N, 1, H / 4, W / 4).
+        views, float32 (N, 3, H, W) around 0..1, their standardised maps, (N, 1, H / 4, W / 4), 0 where unknown,
+        and where they are known, 0 or 1, in the same shape.
     """
-    side = settings.side or settings.network.long_side
-    shape = SHAPES[int(torch.randint(1, len(SHAPES), ())) if _chance(settings.shapes) else 0]
-    height, width = (max(1, round(side * share / STRIDE)) * STRIDE for share in shape)
-    pairs = [_crop(data, index, height, width, settings.zoom) for index in chosen]
-    x = _recoloured(torch.cat([view for view, _ in pairs]), settings.colour)
-    y = torch.cat([depth for _, depth in pairs])
+    if shape is None:
+        shape = SHAPES[int(torch.randint(1, len(SHAPES), ())) if _chance(settings.shapes) else 0]
+    height, width = view_size(settings, shape)
+    crops = [_crop(data, index, height, width, settings.zoom) for index in chosen]
+    x = _recoloured(torch.cat([view for view, _, _ in crops]), settings.colour)
+    y, known = (torch.cat([crop[k] for crop in crops]) for k in (1, 2))
     for view in x:
         if _chance(settings.erase):
             h, w = int(height * _uniform(0.1, 0.4)), int(width * _uniform(0.1, 0.4))
             top, left = int((height - h) * torch.rand(())), int((width - w) * torch.rand(()))
             view[:, top : top + h, left : left + w] = torch.rand(3, 1, 1)
-    y = (y - y.mean((2, 3), keepdim=True)) / y.std((2, 3), keepdim=True).clamp(min=0.05)
+    cells = known.sum((2, 3), keepdim=True).clamp(min=1)
+    y = (y - (y * known).sum((2, 3), keepdim=True) / cells) * known
+    y = y / (y.pow(2).sum((2, 3), keepdim=True) / cells).sqrt().clamp(min=0.05)
     if _chance(settings.cutmix):
-        _join(x, y)
-    return x, y
+        _join(x, y, known)
+    return x, y, known
 
 
-def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A crop, zoomed up to `most`, of a photo, (1, 3, height, width), and of its map, (1, 1, height / 4, width / 4)."""
+def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A crop of a photo, zoomed up to `most`, (1, 3, height, width); its map, and where that is known, at a quarter the size."""
     source = torch.tensor(data.sources[index])[None].permute(0, 3, 1, 2) / 255
-    ranks = torch.from_numpy(data.ranks[index][None, None])
+    ranks = torch.from_numpy(data.ranks[index][None, None].astype(np.float32))
     h, w = source.shape[2:]
     zoom = math.exp(-float(torch.rand(())) * math.log(most))
     aspect = math.exp(float(_uniform(-0.09, 0.09)))
@@ -126,7 +146,11 @@ def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> 
     grid = F.affine_grid(theta, [1, 3, height, width], align_corners=False)
     view = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
     grid = F.affine_grid(theta, [1, 1, height // POSITION_STRIDE, width // POSITION_STRIDE], align_corners=False)
-    return view, F.grid_sample(ranks, grid, padding_mode="border", align_corners=False)
+    unknown = ranks.isnan()
+    both = torch.cat([ranks.nan_to_num(0.0), (~unknown).float()], 1)
+    sampled = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
+    known = (sampled[:, 1:] > 0.9).float()
+    return view, sampled[:, :1] / sampled[:, 1:].clamp(min=0.5) * known, known
 
 
 def _recoloured(x: torch.Tensor, strength: float) -> torch.Tensor:
@@ -143,13 +167,13 @@ def _recoloured(x: torch.Tensor, strength: float) -> torch.Tensor:
     return x + torch.randn_like(x) * _uniform(0.0, 0.04, n, 1, 1, 1)
 
 
-def _join(x: torch.Tensor, y: torch.Tensor) -> None:
+def _join(x: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> None:
     """Replaces the right or the lower part of each view and its map by that of another."""
     axis = 3 if _chance(0.5) else 2
     others = torch.randperm(len(x))
     cells = y.shape[axis]
     cut = int(torch.randint(cells // 4, cells * 3 // 4, ()))
-    for planes, place in ((x, cut * POSITION_STRIDE), (y, cut)):
+    for planes, place in ((x, cut * POSITION_STRIDE), (y, cut), (known, cut)):
         length = planes.shape[axis] - place
         planes.narrow(axis, place, length).copy_(planes[others].narrow(axis, place, length))
 

@@ -409,3 +409,35 @@ print("loaded:", [m for m in ("torch", "onnxruntime", "scipy") if m in sys.modul
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True, env=ENVIRONMENT)
     assert done.stdout.rstrip().endswith("loaded: []")
     assert str(any_model) in done.stdout
+
+
+def test_a_pack_that_was_cut_off_gives_its_whole_blocks(vizcomp: Command, tmp_path: Path, small_model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(70):
+        Image.fromarray(np.full((32, 32, 3), 3 * i, np.uint8)).save(tmp_path / "in" / f"{i:02}.png")
+    vizcomp("encode", "--pack", "in", "-o", "set.vzc", "--model", small_model, "--search", 0, "--with-model")
+    whole = (tmp_path / "set.vzc").read_bytes()
+    (tmp_path / "cut.vzc").write_bytes(whole[:-60])
+    row = json.loads(vizcomp("info", "cut.vzc", "--json", code=1).out)
+    assert (row["images"], row["model_found"]) == (64, "the pack itself")
+    assert "64 images of whole blocks are left" in " ".join(row["problems"])
+    done = vizcomp("decode", "cut.vzc", "-o", "out", "--json", code=1)  # no --model: it is in the pack
+    (row,) = done.report["files"]
+    assert (row["status"], row["images"]) == ("partial", 64)
+    assert "64 images of whole blocks are left" in row["error"]
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 64
+    vizcomp("decode", "set.vzc", "-o", "all")
+    first = next((tmp_path / "out").rglob("05.png"))
+    assert first.read_bytes() == next((tmp_path / "all").rglob("05.png")).read_bytes()
+    assert "--with-model goes with --pack" in vizcomp("encode", "in", "--with-model", "--model", small_model, code=2).err
+
+
+def test_a_model_in_a_pack_must_be_its_own(small_model: Path, tmp_path: Path) -> None:
+    from vizcomp.errors import ModelError
+    from vizcomp.vzc.packs import PackWriter
+
+    out = PackWriter(model=b"none", model_file=small_model.read_bytes())
+    with pytest.raises(ModelError, match="not the one that wrote it"):
+        VzcPack(out.finish())
+    with pytest.raises(ModelError):
+        VzcPack(PackWriter(model=b"none", model_file=b"rubbish").finish())

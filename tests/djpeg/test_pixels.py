@@ -65,7 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFi
     monkeypatch.setattr(judges, "open_system", lambda name, **_: systems[name]())
     monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
     monkeypatch.chdir(tmp_path)
-    judges.system_by_name.cache_clear()
+    judges.opened_system.cache_clear()
 
     def called(*arguments: object, code: int = 0) -> dict[str, Any]:
         capfd.readouterr()
@@ -76,7 +76,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFi
         return {**(json.loads(out) if out else {}), "said": err}
 
     yield called
-    judges.system_by_name.cache_clear()
+    judges.opened_system.cache_clear()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
-from vizcomp.batch.rivals import SAMPLE
+from vizcomp.batch.rivals import SAMPLE, rival_totals
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.shards import MemberItem, MemberResult, MemberTask, Shards, member_crashed, member_one
 from vizcomp.batch.single import finish, measured
@@ -247,6 +247,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     optimised = 0
     equal: list[tuple[float, float, float, float]] = []  # of ours PSNR and MS-SSIM, of plain JPEG's the same
     states = dict.fromkeys(get_args(VerifyState), 0)
+    rivals: list[tuple[int, int]] = []
     watched: dict[str, dict[str, int]] = {}
     for record in records:  # once: they may be on disk
         files += 1
@@ -263,6 +264,8 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
             pixels += record.width * record.height
             if record.verify_state is not None:
                 states[record.verify_state] += 1
+            if record.rival_bytes is not None:
+                rivals.append((record.rival_bytes, record.output_bytes))
             for name, same in (record.watch_same or {}).items():
                 counts = watched.setdefault(name, {"photos": 0, "same": 0})
                 counts["photos"] += 1
@@ -284,6 +287,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         verified=states["verified"],
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
+        rival=rival_totals(rivals),
         watched=watched,
     )
 

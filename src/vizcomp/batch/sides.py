@@ -100,16 +100,13 @@ class _Search:
         return jointly(self._verdicts[data])
 
     def smallest_side(self, sides: tuple[int, ...]) -> int:
-        """Index of the fewest pixels that hold at a good quality, by halves; of all pixels where no other do."""
+        """Index of the fewest pixels that hold at a good quality; of all pixels where no other do.
+
+        One side after the other, since small pictures cost little to try, and what holds on one may not hold on a larger one.
+        """
         probe = min((rung for rung in self._rungs if rung[0] >= PROBE[0]), default=self._rungs[-1])
-        low, high = -1, len(sides) - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._judge(self._prepared(sides[middle]).at(*probe)).same:
-                high = middle
-            else:
-                low = middle
-        return high
+        holds = (i for i, side in enumerate(sides[:-1]) if self._judge(self._prepared(side).at(*probe)).same)
+        return next(holds, len(sides) - 1)
 
     def smallest_file(self, side: int, best: Found | None) -> Found:
         """The smallest file found at one side; `best` where that is smaller, or where nothing at this side holds."""

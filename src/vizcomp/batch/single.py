@@ -19,7 +19,7 @@ from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
-from vizcomp.batch.verdicts import Found, Panel, verified
+from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
@@ -124,6 +124,7 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         quality=made.found.made.quality,
         notices=made.notices,
         **verdict_fields(made.found, kept=made.kept),
+        **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
         **watch_fields(photo, made.data, file, batch),
     )
 

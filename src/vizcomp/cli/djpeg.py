@@ -24,6 +24,7 @@ from vizcomp.cli.options import (
     Quiet,
     RayAddress,
     Resume,
+    Robust,
     Verbose,
 )
 from vizcomp.cli.pixels import (
@@ -117,14 +118,7 @@ def djpeg(
     min_quality: Annotated[
         float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
     ] = 20,
-    robust: Annotated[
-        bool | None,
-        typer.Option(
-            "--robust/--no-robust",
-            help="Verdicts of --verify must hold under two resize filters.",
-            show_default="on for model files",
-        ),
-    ] = None,
+    robust: Robust = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -152,6 +146,7 @@ def djpeg(
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
     from vizcomp._version import __version__
+    from vizcomp.batch.about import systems_of
     from vizcomp.batch.djpeg import gallery, run_djpeg
     from vizcomp.batch.engines import check_engine
     from vizcomp.batch.judges import guide_systems
@@ -212,7 +207,7 @@ def djpeg(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
-        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs},
+        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs, "systems": systems_of(settings, common)},
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,
@@ -226,8 +221,7 @@ def djpeg(
             lost = exc
     if json:
         print_parts(report.json_chunks())
-    voice.djpeg_summary(run.totals, written, dry_run=dry_run)
-    voice.verdicts(common.verify, run.totals)
+    voice.djpeg_summary(run.totals, written, dry_run=dry_run, systems=common.verify)
     voice.labels(run.totals, run.notices)
     if all_skipped:
         voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")

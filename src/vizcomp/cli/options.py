@@ -43,6 +43,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Resume = Annotated[
     bool, typer.Option("--resume", help="Skip inputs that an earlier run finished with the same content and settings.")
 ]
+Robust = Annotated[
+    bool | None,
+    typer.Option(
+        "--robust/--no-robust",
+        help="Verdicts of --verify must hold under two resize filters.",
+        show_default="on for model files",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

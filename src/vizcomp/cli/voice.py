@@ -146,8 +146,8 @@ class Voice:
 
             yield step
 
-    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool) -> None:
-        """The table at the end of `djpeg`."""
+    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool, systems: Sequence[str]) -> None:
+        """The table at the end of `djpeg`, and the verdicts of the systems that were asked."""
         if self.quiet:
             return
         from rich.table import Table
@@ -173,29 +173,28 @@ class Voice:
                 "at equal bytes",
                 f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photo{'' if equal['photos'] == 1 else 's'})",
             )
+        if (rival := totals.rival) is not None:
+            low, high = (_saving(share) for share in rival["interval"])
+            table.add_row(
+                "under the same verdict",
+                f"{_saving(rival['saving'])} than optimised JPEG ({low} to {high}; "
+                f"{rival['photos']} photo{'' if rival['photos'] == 1 else 's'})",
+            )
         table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
         if report:
             table.add_row("report", report)
         if dry_run:
             table.add_row("", _DRY)
         self.console.print(table)
+        self.verdicts(systems, totals)
 
-    def verified(self, system: str, records: Sequence[CodecRecord]) -> None:
-        """How many results a system answers alike on, where it was asked."""
-        asked = good = trials = 0
-        for record in records if system else ():
-            if record.verified is not None:
-                asked, good, trials = asked + 1, good + record.verified, trials + record.verify_trials
-        if asked:
-            self.say(f"verified for {system}: {good} of {asked} photos, {trials / asked:.1f} trials each")
-
-    def verdicts(self, systems: Sequence[str], totals: Totals) -> None:
+    def verdicts(self, systems: Sequence[str], totals: Totals | CodecTotals) -> None:
         """How many photos the systems of `--verify` and `--watch-with` answer alike on."""
         asked = totals.verified + totals.not_reached
         if asked or totals.nothing_to_verify:
             apart = f"; {totals.nothing_to_verify} with nothing to verify" if totals.nothing_to_verify else ""
             self.say(f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}")
-        for name, counts in totals.watched.items():
+        for name, counts in getattr(totals, "watched", {}).items():
             self.say(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
 
     def labels(self, totals: Totals, notices: Sequence[str]) -> None:

@@ -414,3 +414,22 @@ def test_lossless_never_grows_and_says_what_it_cannot_do(run: Run, cat: np.ndarr
     assert by_name["tagged.png"]["status"] == "failed"
     assert "`metadata` essential" in by_name["tagged.png"]["error"]
     assert by_name["cut.jpg"]["status"] == "failed"
+
+
+# --- from Python --------------------------------------------------------------------------------------------------------
+
+
+def test_compress_makes_arrays_smaller_and_refuses_what_is_for_files(cat: np.ndarray) -> None:
+    import vizcomp
+
+    made = vizcomp.compress(cat, guide="uniform", max_side=200)
+    assert (made.width, made.height) == made.open().size == (200, 133)
+    same = vizcomp.compress(jpeg_bytes(cat), lossless=True)
+    np.testing.assert_array_equal(np.asarray(same.open()), np.asarray(Image.open(io.BytesIO(jpeg_bytes(cat)))))
+    with pytest.raises(vizcomp.VizcompError, match="no JPEG"):
+        vizcomp.compress(cat, lossless=True)
+    with pytest.raises(SettingsError, match="needs `verify`"):
+        vizcomp.compress(cat, max_side="auto")
+    for option in ({"max_side": 100}, {"scale": 0.5}, {"lossless": True}):
+        with pytest.raises(SettingsError):
+            vizcomp.transforms.Djpeg(**option)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
+
+import numpy as np
 
 from vizcomp.batch.verdicts import Found
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError, InputError
+from vizcomp.errors import FormatError, InputError, VizcompError
+from vizcomp.jpeg.exif import essential_exif, has_more_than_essential
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, with_metadata
+from vizcomp.jpeg.segments import EXIF, essential_segments, with_metadata
 from vizcomp.jpeg.write import write_jpeg
-from vizcomp.photos.photo import Photo
+from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.strip import with_essential
 
 
 def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file: bool) -> tuple[bool, tuple[str, ...]]:
@@ -87,3 +93,25 @@ def kept_jpeg(jpeg: bytes, settings: DjpegSettings) -> tuple[bytes, tuple[str, .
         image = dataclasses.replace(image, segments=essential_segments(image.segments, settings.metadata))
         return write_jpeg(image, progressive=settings.scans == "progressive"), ()
     return (jpeg if settings.metadata == "all" else with_metadata(jpeg, settings.metadata)), ()
+
+
+def kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that can be done; notices."""
+    data, exif = original(), (photo.exif or b"").removeprefix(EXIF)
+    if settings.metadata == "all":
+        return data, ()
+    stripped = with_essential(data, essential_exif(exif, photo.orientation))
+    if stripped == data:
+        return data, ()
+    if stripped is not None:
+        with contextlib.suppress(VizcompError):
+            if _same_picture(load_bytes(stripped, "kept", max_pixels=photo.pixels.size), photo):
+                return stripped, ()
+    if not (photo.xmp or has_more_than_essential(exif)):
+        return data, ()
+    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
+
+
+def _same_picture(one: Photo, other: Photo) -> bool:
+    alike = (one.orientation, one.icc, one.pixels.shape) == (other.orientation, other.icc, other.pixels.shape)
+    return alike and bool(np.array_equal(one.pixels, other.pixels))

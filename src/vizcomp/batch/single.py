@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
-from vizcomp.batch.kept import kept_jpeg, kept_or_not
+from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
 from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
@@ -26,7 +26,6 @@ from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
-from vizcomp.jpeg.segments import has_more_than_orientation
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import Photo, load_bytes, size_in
 from vizcomp.weights.sessions import return_memory
@@ -88,10 +87,9 @@ def finish(
         return Finished(found.made.data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
     if photo.jpeg is None:
-        return Finished(original(), True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        data, said = kept_other(photo, original, settings)
+        return Finished(data, True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, (*notices, *said))
     data, said = kept_jpeg(photo.jpeg, settings)
     return Finished(data, True, "", found, (*notices, *said))
 

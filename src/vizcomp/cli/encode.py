@@ -14,6 +14,7 @@ from vizcomp.cli.options import (
     Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Overwrite,
@@ -90,6 +91,7 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -102,7 +104,7 @@ def encode(
     from vizcomp.errors import SettingsError
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = EncodeSettings(
         model=model,
@@ -136,4 +138,6 @@ def encode(
         print_codec_report("vizcomp encode", run, told)
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
-    raise typer.Exit(run.exit_code)
+    nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
+    failed = run.exit_code == 1
+    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))

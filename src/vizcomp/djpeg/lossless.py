@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.image import Segment
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.segments import APP1, EXIF, essential_segments, orientation
@@ -55,6 +56,6 @@ def rewritten(jpeg: bytes, settings: DjpegSettings, *, max_pixels: int) -> Rewri
 def _segments(segments: list[Segment], settings: DjpegSettings) -> list[Segment]:
     kept = essential_segments(segments, settings.metadata)
     if settings.metadata == "none":
-        essential = essential_segments(segments, "essential")
-        kept = [s for s in essential if s[0] == APP1 and s[1].startswith(EXIF)] + kept
+        blocks = essential_exif(b"", value) if (value := orientation(segments)) != 1 else b""
+        kept = ([(APP1, EXIF + blocks)] if blocks else []) + kept
     return kept

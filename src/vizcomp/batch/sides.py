@@ -25,7 +25,7 @@ from vizcomp.vision.answers import Comparison, Quads
 from vizcomp.vision.system import surroundings
 
 LEAST_SIDE = 96
-"""Of the longer side, as far as `--max-side auto` goes down: docs/decisions/0014-fewer-pixels.md."""
+"""Of the longer side, as far as `--max-side auto` goes down: docs/decisions/0018-fewer-pixels.md."""
 PROBE: Rung = (95.0, 1.0)  # on which sides are tried: most photos that fail on a side fail at any quality
 LARGER = 2  # sides above the smallest that holds, on which the smallest file is searched too
 

@@ -29,7 +29,7 @@ def wanted_size(height: int, width: int, *, max_side: int | None = None, scale: 
 def resized_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
     """Pixels at another size, by Lanczos' filter with three lobes over the values as they are stored.
 
-    Not in linear light: docs/decisions/0014-fewer-pixels.md has what vision systems say of the two.
+    Not in linear light: docs/decisions/0018-fewer-pixels.md has what vision systems say of the two.
 
     Args:
         pixels: uint8 (H, W, 3) RGB or (H, W) grey.

@@ -31,6 +31,7 @@ from vizcomp.errors import InputError, MissingExtraError, SettingsError, Unsuppo
 from vizcomp.photos.formats import check_writable
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo
+from vizcomp.photos.resize import resized, wanted_size
 from vizcomp.weights.sessions import return_memory
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ class Ready(Protocol):
     Attributes:
         format: by name.
         importance: float32 (R, C), one value for each block.
+        photo: as it is coded, perhaps with fewer pixels than the source.
         notices: what a user should know.
     """
+
+    photo: Photo
 
     @property
     def format(self) -> str: ...
@@ -112,8 +116,13 @@ def compress(
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
         UnsupportedError: the format cannot hold the photo.
-        MissingExtraError, SettingsError: the library that writes the format is not there.
+        MissingExtraError: the library that writes the format is not there.
+        SettingsError: the same; lossless, which is `lossless.rewritten`, or a side that only a verdict can choose.
     """
+    if settings.lossless:
+        raise SettingsError("lossless is not for compress", "use vizcomp djpeg --lossless")
+    if settings.max_side == "auto":
+        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
     return finished(prepare(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 
@@ -171,7 +180,7 @@ def prepare(
             continue
         try:
             check_writable(name)
-            picture = Picture(photo, guides.importance, settings, name)
+            picture = Picture(guides.photo, guides.importance, settings, name)
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
                     "DALI reads no WebP with an ICC profile, metadata or opacity",
@@ -186,7 +195,11 @@ def prepare(
 
 
 class Prepared:
-    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`."""
+    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`.
+
+    Attributes:
+        photo: the photo that is coded: made smaller where the settings say so.
+    """
 
     def __init__(
         self,
@@ -198,6 +211,7 @@ class Prepared:
         looked: Mapping[str, Array] | None = None,
         shape: Shape = SHAPE,
     ) -> None:
+        photo = self.photo = sized(photo, settings)
         # before the coefficients are there: the network's memory and theirs need not be had at once
         logits = None
         if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
@@ -247,6 +261,14 @@ class Prepared:
     @property
     def notices(self) -> tuple[str, ...]:
         return self.source.notices
+
+
+def sized(photo: Photo, settings: DjpegSettings) -> Photo:
+    """The photo with as many pixels as the settings say; "auto" leaves it as it is."""
+    if not settings.resizes:
+        return photo
+    most = settings.max_side if isinstance(settings.max_side, int) else None
+    return resized(photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale))
 
 
 def _importance(

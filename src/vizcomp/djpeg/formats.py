@@ -117,6 +117,7 @@ class Picture:
         self._kind = FORMATS[name]
         check_sides(self._kind, *photo.pixels.shape[:2])
         self.importance = importance
+        self.photo = photo
         self.notices: tuple[str, ...] = ()
         if photo.orientation != 1:
             self.notices += ("turned upright: readers differ on orientation tags",)

@@ -26,6 +26,8 @@ from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 FAMILIES = (("uniform", 0.0, "machine"), ("depth+text", 0.25, "machine"), ("uniform", 0.0, "photo"))
+SIDES = (1024, 640, 448, 320)  # longer sides of results that are tried beside all pixels
+RESIZED = ("uniform", 0.0, "photo")  # the family of these: what a resize leaves has no smooth far parts to save on
 LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)  # a JPEG source keeps its integers
 WORST = 12  # photos that a report shows
 
@@ -182,7 +184,8 @@ def fit(
 def ladders(format: str = "jpeg") -> list[list[DjpegSettings]]:
     """The candidates: for each kind of setting a ladder of qualities, and above them the last resort.
 
-    Tables are of JPEG alone, so that other formats have a family for each guide.
+    Sides have ladders of their own, which a first round over few photos thins out. Tables are of JPEG alone, so that other
+    formats have a family for each guide.
     """
     kinds = FAMILIES if format == "jpeg" else tuple({guide: (guide, s, "auto") for guide, s, _ in FAMILIES}.values())
     families = [
@@ -191,6 +194,11 @@ def ladders(format: str = "jpeg") -> list[list[DjpegSettings]]:
             for q in QUALITIES
         ]
         for guide, strength, table in kinds
+    ]
+    own = dict(zip(("guide", "strength", "table"), RESIZED, strict=True))
+    families += [
+        [DjpegSettings(quality=float(q), max_side=side, format=format, **own) for q in QUALITIES]  # type: ignore[arg-type]
+        for side in SIDES
     ]
     last = dataclasses.replace(LAST_RESORT, format=format)  # type: ignore[arg-type]
     return [[*family, last] for family in families]
@@ -222,7 +230,8 @@ def named(settings: DjpegSettings) -> str:
     """A setting for people."""
     guide = settings.guide if settings.strength else "no guide"
     kind = f"{settings.table} table" if settings.format == "jpeg" else settings.format
-    return f"quality {settings.quality:g}, {guide}, {kind}"
+    side = f", side {settings.max_side}" if settings.max_side else ""
+    return f"quality {settings.quality:g}, {guide}, {kind}{side}"
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:

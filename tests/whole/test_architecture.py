@@ -26,6 +26,7 @@ ORDER = (
     "photos",
     "weights",
     "datasets",
+    "shards",
     "depth",
     "nets",
     "vision",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import cast, get_args
 
 from vizcomp._version import __version__
-from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, attempt, one_line, reason_to_skip, size_of
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, Task, attempt, one_line, reason_to_skip, size_of
 from vizcomp.batch.judges import (
     check_guides,
     check_maps,
@@ -23,6 +24,7 @@ from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.rivals import SAMPLE
 from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.shards import MemberItem, MemberResult, MemberTask, Shards, member_crashed, member_one
 from vizcomp.batch.single import finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
 from vizcomp.djpeg.settings import DjpegSettings
@@ -36,6 +38,7 @@ from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.shards.shard import is_shard
 from vizcomp.vision.system import System
 
 GALLERY_SIZE = 8
@@ -77,11 +80,13 @@ def run_djpeg(
     batch: BatchSettings,
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     systems: tuple[System, ...] = (),
+    fields: tuple[str, ...] = (),
 ) -> BatchRun:
-    """Compress photos into a folder.
+    """Compress photos into a folder; of shards (`shards.shard.SHARDS`) the photos in them.
 
     Args:
         systems: of those that the settings name, the ones that are objects; they travel to the workers by pickle.
+        fields: of shards, what holds photos: extensions in a tar, columns in a table; empty: all that do.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
 
@@ -93,6 +98,8 @@ def run_djpeg(
     files = check_maps(files, settings, batch)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
+    if fields:
+        decides["fields"] = fields
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
     def keep_worst(item: Item, outcome: Outcome[FileRecord]) -> None:
@@ -101,21 +108,38 @@ def run_djpeg(
             worst.sort(key=lambda each: each[0].ms_ssim or 0.0)
             del worst[GALLERY_SIZE:]
 
+    def task_of(number: int, item: Item) -> Task:
+        sampled = number < SAMPLE
+        if isinstance(item, MemberItem):
+            return MemberTask((item,), settings, batch, sampled, systems)
+        return DjpegTask((item,), settings, batch, sampled, systems)
+
     started = time.perf_counter()
-    with open_log(output, decides, batch) as log:
+    with open_log(output, decides, batch) as log, contextlib.closing(Shards(output, batch, log, fields)) as shards:
+
+        def items() -> Iterator[Item]:
+            for file in files:
+                if is_shard(file.path):
+                    yield from shards.items(file)
+                else:
+                    yield log.item(file, names.path_for(file))
+
         verb = Verb(
             record=FileRecord,
-            tasks=lambda items: (DjpegTask((item,), settings, batch, n < SAMPLE, systems) for n, item in enumerate(items)),
+            tasks=lambda items: (task_of(number, item) for number, item in enumerate(items)),
             work=djpeg_one,
             on_crash=_djpeg_crashed,
+            whole=shards.outcomes,
             on_outcome=keep_worst,
         )
-        records, interrupted = run_batch((log.item(file, names.path_for(file)) for file in files), verb, log, options)
+        records, interrupted = run_batch(items(), verb, log, options)
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
 
 
-def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
-    """Compress one photo and write it: one outcome, whatever happens."""
+def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
+    """Compress one photo and write it: one outcome, whatever happens. One of a shard is not written here."""
+    if isinstance(task, MemberTask):
+        return member_one(task)
     (item,) = task.items
     written: list[AnyPath] = []
     with given_systems(task.systems):
@@ -123,7 +147,9 @@ def djpeg_one(task: DjpegTask) -> list[Outcome[FileRecord]]:
     return [Outcome(record, written[0] if written else None)]
 
 
-def _djpeg_crashed(task: DjpegTask) -> list[Outcome[FileRecord]]:
+def _djpeg_crashed(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
+    if isinstance(task, MemberTask):
+        return member_crashed(task)
     return [Outcome(_djpeg_failed(item, CRASH)) for item in task.items]
 
 

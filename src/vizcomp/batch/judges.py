@@ -23,6 +23,7 @@ from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError,
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo, to_srgb
+from vizcomp.shards.shard import is_shard
 from vizcomp.vision.callables import living_system
 from vizcomp.vision.models import weights_beside
 from vizcomp.vision.options import model_path
@@ -70,7 +71,8 @@ def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: Batch
         SettingsError: the kind of the maps has to be said.
     """
     files = iter(files)
-    first = list(itertools.islice(files, _LOOK_AHEAD))
+    ahead = list(itertools.islice(files, _LOOK_AHEAD))
+    first = [file for file in ahead if not is_shard(file.path)]  # those of shards are found one by one
     folders = [mask_folder(batch.masks)] if batch.masks and "mask" in settings.guides else []
     if needs_depth(settings) and isinstance(source := depth_source(batch), MapFolder):
         folders.append(source)
@@ -81,7 +83,7 @@ def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: Batch
         for file in there[:: max(1, len(there) // _LOOKED_AT)]:
             with contextlib.suppress(FormatError, InputError):  # one bad map is its own photo's error
                 folder.check(file)
-    return itertools.chain(first, files)
+    return itertools.chain(ahead, files)
 
 
 @functools.lru_cache(maxsize=2)

@@ -104,7 +104,7 @@ def finish(
     elif not failed:
         notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
-        return Finished(original(), True, file.path.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        return Finished(original(), True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
 
 

@@ -20,7 +20,7 @@ from vizcomp.errors import FormatError, InputError, TooLargeError, TruncatedErro
 from vizcomp.files.find import EXTENSIONS, find_inputs
 from vizcomp.files.place import printable
 
-_MAX_ARCHIVE = 64 << 30  # bytes of an archive when unpacked
+MAX_ARCHIVE = 64 << 30  # bytes of an archive when unpacked
 
 _MAX_DEPTH = 16
 _MAX_NAME = 4096
@@ -117,12 +117,12 @@ class _Archive:
 
     is_folder = False
 
-    def __init__(self, stream: _Stream, shown: str) -> None:
+    def __init__(self, stream: BoundedStream, shown: str) -> None:
         self.shown = shown
         self._stream = stream
         self._odd: list[tuple[str, str]] = []
         self._root: dict[str, Any] = {}
-        with _archive_errors(shown):
+        with archive_errors(shown):
             self._list(tarfile.TarFile(fileobj=stream, mode="r"))  # type: ignore[arg-type]
 
     def folders(self, at: Parts) -> list[str]:
@@ -149,11 +149,11 @@ class _Archive:
     def read(self, handle: _Member) -> bytes:
         if handle.size > MAX_FILE:
             raise TooLargeError(f"{handle.name} has {handle.size} bytes, more than the {MAX_FILE} allowed")
-        with _archive_errors(self.shown):
+        with archive_errors(self.shown):
             self._stream.seek(handle.offset)
             data = self._stream.read(handle.size)
         if len(data) < handle.size:
-            raise _cut(self.shown)
+            raise cut_off(self.shown)
         return data
 
     def in_reading_order(self, handles: Sequence[_Member]) -> list[int]:
@@ -176,16 +176,16 @@ class _Archive:
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             if member.size < 0:  # tarfile would go round in circles
                 raise FormatError(f"{self.shown} is broken: a file of {member.size} bytes")
-            if count == MAX_MEMBERS or member.offset_data + member.size > _MAX_ARCHIVE:
+            if count == MAX_MEMBERS or member.offset_data + member.size > MAX_ARCHIVE:
                 raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
             self._add(member)
         self._stream.begin_data()
         # tarfile takes a cut inside a header, or between two files, for the end.
         self._stream.seek(tar.offset)
         if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise _cut(self.shown)
+            raise cut_off(self.shown)
         while self._stream.read(1 << 20):  # to the very end, where the checksum is
-            if self._stream.tell() > _MAX_ARCHIVE:
+            if self._stream.tell() > MAX_ARCHIVE:
                 raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
 
     def _add(self, member: tarfile.TarInfo) -> None:
@@ -211,7 +211,7 @@ class _Archive:
             self._odd.append((name, "it is a link or a special file, not a picture"))
 
 
-class _Stream:
+class BoundedStream:
     """An unpacked archive as tarfile wants it, which bounds what the headers of one file may make it read and do.
 
     tarfile reads some headers whole, whatever size they claim, or block after block without end, and then searches them.
@@ -244,7 +244,7 @@ class _Stream:
         return data
 
     def seek(self, position: int) -> int:
-        if not 0 <= position <= _MAX_ARCHIVE:
+        if not 0 <= position <= MAX_ARCHIVE:
             raise TooLargeError(f"{self._shown} is broken: it refers to byte {position}")
         return self._file.seek(position)  # type: ignore[no-any-return]
 
@@ -276,29 +276,29 @@ def open_source(path: Path) -> Iterator[DataSource]:
             raise InputError(f"{shown} is a zip archive, which is not read", "unpack it and name the folder")
         elif head[257:262] != b"ustar":
             raise InputError(f"{shown} is neither a folder nor a tar archive", FORMS_READ)
-        yield _Archive(_Stream(unpacked, shown), shown)
+        yield _Archive(BoundedStream(unpacked, shown), shown)
 
 
 @contextlib.contextmanager
-def _archive_errors(shown: str) -> Iterator[None]:
+def archive_errors(shown: str) -> Iterator[None]:
     """Turns whatever tarfile and the decompressors throw into our errors. Only calls into them belong inside."""
     try:
         yield
     except VizcompError:
         raise
     except EOFError as exc:
-        raise _cut(shown) from exc
+        raise cut_off(shown) from exc
     except MemoryError as exc:
         raise TooLargeError(f"{shown} needs more memory to unpack than there is", "unpack it and name the folder") from exc
     except Exception as exc:  # ReadError, zlib.error, LZMAError, and ValueError, KeyError, RecursionError from odd headers
         if isinstance(exc, OSError) and exc.errno is not None:
             raise InputError(f"{shown} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk") from exc
         if "unexpected end" in str(exc) or "truncated" in str(exc):
-            raise _cut(shown) from exc
+            raise cut_off(shown) from exc
         raise FormatError(f"{shown} is broken: it cannot be unpacked", "copy or download it again") from exc
 
 
-def _cut(shown: str) -> TruncatedError:
+def cut_off(shown: str) -> TruncatedError:
     return TruncatedError(f"{shown} is cut off", "copy or download it again")
 
 

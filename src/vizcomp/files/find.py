@@ -94,6 +94,47 @@ def find_inputs(
     return itertools.chain([first], found)
 
 
+_BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{},]*(?:,[^{},]*)+))\}")
+MOST_NAMES = 1_000_000  # of one pattern with braces
+
+
+def expanded(pattern: str) -> list[str]:
+    """The names that braces stand for: `{00..99}` for numbers of as many digits, `{a,b}` for words; a shell does the same.
+
+    Raises:
+        InputError: there are more than `MOST_NAMES`.
+    """
+    names = [pattern]
+    while any(_BRACES.search(name) for name in names):
+        names = [each for name in names for each in _first_expanded(name)]
+        if len(names) > MOST_NAMES:
+            raise InputError(f"{printable(pattern)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+    return names
+
+
+def _first_expanded(name: str) -> list[str]:
+    match = _BRACES.search(name)
+    if match is None:
+        return [name]
+    first, last, words = match.groups()
+    if words is not None:
+        parts = words.split(",")
+    else:
+        low, high = int(first), int(last)
+        if abs(high - low) >= MOST_NAMES:
+            raise InputError(f"{printable(name)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+        width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+        numbers = range(low, high + 1) if low <= high else range(low, high - 1, -1)
+        parts = [str(number).zfill(width) for number in numbers]
+    return [name[: match.start()] + part + name[match.end() :] for part in parts]
+
+
+def names_from(text: bytes) -> list[str]:
+    """The names in a list of files: one a line, or separated by NUL bytes where the list holds any; empty ones are left out."""
+    parts = text.split(b"\0") if b"\0" in text else text.splitlines()
+    return [os.fsdecode(part) for part in parts if part.strip()]
+
+
 def count_inputs(inputs: Sequence[str | Path], *, exclude: AnyPath | None = None, extensions: frozenset[str] = EXTENSIONS) -> int:
     """About how many files `find_inputs` will give, found without remembering them: one by two ways counts twice.
 
@@ -121,6 +162,8 @@ class _Finder:
         if "\0" in item:
             raise InputError(f"{printable(item)} is no file name", "it holds a NUL character")
         if is_url(item):
+            if (several := expanded(item)) != [item]:
+                return itertools.chain.from_iterable([self.source(each) for each in several])
             place = parse_place(item)
             if isinstance(place, StorePath):
                 return self._stored(place)
@@ -128,6 +171,8 @@ class _Finder:
         try:
             mode = os.stat(item).st_mode
         except (FileNotFoundError, NotADirectoryError) as exc:
+            if (several := expanded(item)) != [item]:
+                return itertools.chain.from_iterable([self.source(each) for each in several])
             if any(c in item for c in "*?["):
                 return self._pattern(item)
             hint = "it is a link that leads nowhere" if os.path.islink(item) else "check the path"

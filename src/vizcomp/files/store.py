@@ -207,6 +207,24 @@ class StorePath:
         with _errors(self):
             _system(self.scheme).pipe_file(self._name, data)
 
+    def read_to(self, path: Path) -> None:
+        """The object, as a file: never in memory as a whole.
+
+        Raises:
+            OSError: as `read_bytes`.
+        """
+        with _errors(self):
+            _system(self.scheme).get_file(self._name, str(path))
+
+    def write_from(self, path: Path) -> None:
+        """Put the object from a file: whole, or not at all.
+
+        Raises:
+            OSError: as `write_bytes`.
+        """
+        with _errors(self):
+            _system(self.scheme).put_file(str(path), self._name)
+
     def head(self, count: int) -> bytes:
         """The first bytes of the object."""
         with _errors(self):

@@ -15,7 +15,6 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-
 BUNDLED = Path(__file__).parents[1] / "src" / "vizcomp" / "bundled"
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals
+from vizcomp.batch.rivals import rival_totals
 from vizcomp.errors import OutputError
 from vizcomp.report import page as pages
 from vizcomp.report import tables
@@ -376,7 +378,7 @@ def test_plot_has_one_mark_for_each_file(tmp_path: Path, number: int, bars: int)
     files = [record(f"photos/{index:03d}.jpg", output_bytes=15_000 - index) for index in range(number)]
     page = page_of(write(tmp_path, files))
     assert sum(tag == "rect" and one.get("class") == "p" for tag, one in page.elements) == bars
-    assert page.text.count("against plain JPEG, 81") == bars  # the tooltips
+    assert page.text.count("against optimised JPEG, 81") == bars  # the tooltips
     drawing = next(one for tag, one in page.elements if tag == "svg")
     assert drawing["role"] == "img"
     assert {one.get("id") for _, one in page.elements} >= set((drawing["aria-labelledby"] or "").split())
@@ -399,7 +401,7 @@ def test_thousand_files_stay_small(tmp_path: Path) -> None:
     assert [row[0] for row in rows[:3]] == ["bad.jpg", "kept.jpg", "00999_some_longer_name.jpg"]
     assert "500 of 1,000 files are listed" in page.text
     assert len(read_csv(paths.csv)) == 1000
-    histogram = [int(number) for number in re.findall(r"against plain JPEG: (\d+) file", page.text)]
+    histogram = [int(number) for number in re.findall(r"against optimised JPEG: (\d+) file", page.text)]
     assert sum(histogram) == 999
 
 
@@ -408,7 +410,7 @@ def test_histogram_bins_by_their_lower_edge() -> None:
     savings = [0.30] * 150 + [0.52] * 60 + [0.55]
     files = [record(output_bytes=round(1000 * (1 - saving)), plain_jpeg_bytes=1000, source_bytes=0) for saving in savings]
     text = report(files).html()
-    bins = dict(re.findall(r"<title>(\d+)% to \d+% against plain JPEG: (\d+) files", text))
+    bins = dict(re.findall(r"<title>(\d+)% to \d+% against optimised JPEG: (\d+) files", text))
     assert bins == {"30": "150", "50": "61"}
 
 
@@ -491,3 +493,45 @@ def test_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
         write(tmp_path / "file" / "below", [record()])
+
+
+def test_the_json_fits_its_schema(tmp_path: Path) -> None:
+    import jsonschema
+
+    schema = json.loads(files("vizcomp").joinpath("bundled", "djpeg_report.schema.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    some = [
+        record(verify_state="verified", verified=True, verify_score={"text": 1.0}, rival_bytes=20_000),
+        failed("photos/b.jpg"),
+    ]
+    sums = dataclasses.replace(totals(some), rival=rival_totals([(20_000, 15_000), (9_000, 10_000)]))
+    system = {
+        "name": "text",
+        "fingerprint": "1",
+        "kind": "boxes",
+        "reading": "boxes",
+        "versions": {"numpy": "2"},
+        "roles": ["verify"],
+    }
+    report = DjpegReport(tool="t", version="1", settings={**SETTINGS, "systems": [system]}, totals=sums, files=some)
+    written = json.loads("".join(report.json_chunks()))
+    jsonschema.validate(written, schema)
+    for wrong in ({**written, "totals": {}}, {**written, "files": [{**written["files"][0], "status": "fine"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+    fields = schema["properties"]["files"]["items"]["properties"]
+    assert list(fields) == [field.name for field in dataclasses.fields(FileRecord)]
+    assert list(schema["properties"]["totals"]["properties"]) == [field.name for field in dataclasses.fields(Totals)]
+
+
+def test_under_a_verdict_the_headline_is_against_what_passes_it_too() -> None:
+    some = [record(verify_state="verified", verified=True, rival_bytes=20_000)]
+    sums = dataclasses.replace(totals(some), rival=rival_totals([(20_000, 15_000)] * 3))
+    text = DjpegReport(tool="t", version="1", settings={}, totals=sums, files=some).html()
+    assert "smaller than optimised plain JPEG on which your systems answer alike" in text
+    assert "25.0%" in text
+    assert "from 3 photos" in text
+    assert rival_totals([]) is None
+    worse = rival_totals([(10_000, 15_000)])
+    assert worse is not None
+    assert (worse["saving"], worse["interval"]) == (-0.5, [-0.5, -0.5])

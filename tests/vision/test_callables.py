@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import vizcomp
+from vizcomp.batch.about import systems_of
 from vizcomp.batch.djpeg import run_djpeg
 from vizcomp.batch.engines import map_tasks
 from vizcomp.batch.loop import RunOptions
@@ -184,6 +185,12 @@ def test_a_callable_guides_and_verifies(tmp_path: Path) -> None:
     )
     assert run.totals.verified == 2
     assert all(record.verify_score == {"bright_place": 1.0} for record in run.records)
+    assert run.totals.rival is not None
+    assert run.totals.rival["photos"] == 2
+    assert run.totals.rival["bytes"] == sum(record.rival_bytes or 0 for record in run.records) > 0
+    (about,) = systems_of(DjpegSettings(guide=f"system:{system.name}"), BatchSettings(verify=(system.name,)))
+    assert about["roles"] == ["verify", "guide"]
+    assert (about["name"], about["kind"], about["fingerprint"]) == ("bright_place", "boxes", system.fingerprint)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")

@@ -75,10 +75,17 @@ class Throws(Contrast):
         return super().answers(images)
 
 
+class Blind(Contrast):
+    """Finds nothing at all."""
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        return [Boxes(np.zeros((0, 4, 2)))] * len(images)
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
     """Runs a command in this process with systems of these tests by name."""
-    systems = {"contrast": Contrast, "never": Never, "throws": Throws, "coarse": lambda: Contrast(1000.0)}
+    systems = {"contrast": Contrast, "never": Never, "throws": Throws, "coarse": lambda: Contrast(1000.0), "nothing": Blind}
 
     def opened(name: str, *, offline: bool = False) -> System:
         return systems[name]() if name in systems else real(name, offline=offline)
@@ -530,7 +537,6 @@ def test_the_system_guide_spends_where_the_system_looks(run: Run, tmp_path: Path
         (["djpeg", "in", "-o", "out", "--verify", "contrast", "--target-size", "9kB"], "contradict"),
         (["djpeg", "in", "-o", "out", "--verify", "gone.onnx"], "gone.onnx is not there"),
         (["encode", "in", "-o", "set.vzc", "--pack", "--verify", "contrast"], "cannot go together"),
-        (["encode", "in", "-o", "out", "--verify", "contrast", "--verify", "coarse"], "encode asks one system"),
         (["encode", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
     ],
 )
@@ -555,14 +561,27 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
     _, out = run("encode", folder, "-o", "coarse", "--model", any_model, "--verify", "coarse", "--json", "-j", 1)
     found = json.loads(out[: out.rindex("}") + 1])["files"]
     assert [row["iterations"] for row in found] == [1] * 5
-    assert all(row["verified"] and row["verify_score"] == 1 for row in found)
+    assert all(row["verified"] and row["verify_score"] == {"coarse": 1} for row in found)
+    assert all(row["verify_state"] == "verified" for row in found)
     _, out = run("encode", folder, "-o", "never", "--model", any_model, "--verify", "never", "--json", "-j", 1)
     codec = NeuralCodec.load(str(any_model))
     for row in json.loads(out[: out.rindex("}") + 1])["files"]:
         assert row["verified"] is False
+        assert row["verify_state"] == "not_reached"
         assert row["iterations"] == codec.iterations
         assert "not verified: never answers otherwise" in row["notices"][-1]
         assert Path(row["output"]).is_file()
+    two = ["--verify", "coarse", "--verify", "never"]
+    _, out = run("encode", folder / "0.png", "-o", "two", "--model", any_model, *two, "--json", "-j", 1)
+    report = json.loads(out[: out.rindex("}") + 1])
+    assert report["totals"]["not_reached"] == 1
+    assert set(report["files"][0]["verify_score"]) == {"coarse", "never"}
+    assert [system["name"] for system in report["settings"]["systems"]] == ["coarse", "never"]
+    _, out = run("encode", folder / "0.png", "-o", "none", "--model", any_model, "--verify", "nothing", "--json", "-j", 1)
+    report = json.loads(out[: out.rindex("}") + 1])
+    assert report["totals"]["nothing_to_verify"] == 1
+    assert report["files"][0]["verified"] is False
+    assert "nothing to verify" in report["files"][0]["notices"][-1]
     _, out = run("encode", folder, "-o", "real", "--model", any_model, "--verify", "contrast", "--json", "-j", 1)
     system = Contrast()
     for row in json.loads(out[: out.rindex("}") + 1])["files"]:

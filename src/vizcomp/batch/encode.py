@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from vizcomp.batch.groups import (
     SMALL_SIDE,
     CodecRun,
     GroupImage,
+    Judged,
     Pixels,
     codec_totals,
     failed_record,
@@ -24,21 +25,23 @@ from vizcomp.batch.groups import (
     worker_codec,
 )
 from vizcomp.batch.items import CRASH, ItemsTask, Outcome, reason_to_skip
-from vizcomp.batch.judges import system_by_name, system_errors
+from vizcomp.batch.judges import beside, system_by_name
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import MAX_PACKED_PIXELS
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings, deciding_settings
+from vizcomp.batch.verdicts import Panel, jointly
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.store import AnyPath
 from vizcomp.metrics import bits_per_pixel
+from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision import verify as vision_verify
-from vizcomp.vision.answers import Answer, Comparison, compare
+from vizcomp.vision.answers import Comparison
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackEntry
@@ -85,14 +88,15 @@ def run_encode(
 
 def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, list[str]]:
     """The codec, and who codes and judges, with fingerprints; fails before the first file where every file would fail."""
+    candidate_count(settings.search)
     codec = worker_codec(settings.model, jobs)
     if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
         raise SettingsError(
             f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another `iterations`"
         )
     identities = [codec.fingerprint.hex()]
-    if settings.verify:
-        identities.append(system_by_name(settings.verify, settings.offline).fingerprint)
+    for name in settings.verify:
+        identities.append(" ".join([name, system_by_name(name, settings.offline).fingerprint, *beside(name)]))
     return codec, identities
 
 
@@ -174,26 +178,33 @@ def _encode(group: list[GroupImage], task: EncodeTask) -> None:
         item.data = data if item.found is None else item.found.data
 
 
-def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> vision_verify.Verified[int]:
-    """The fewest iterations of a file on which the system answers as on the source; each verdict is on the decoded file."""
-    system = system_by_name(settings.verify, settings.offline)
-
-    def answer(image: Pixels) -> Answer:
-        with system_errors(settings.verify):
-            return system.answers([np.ascontiguousarray(rgb(image))])[0]
-
-    reference = answer(source)
+def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> Judged:
+    """The fewest iterations of a file on which the systems answer as on the source; each verdict is on the decoded file."""
+    panel = Panel(settings.verify, np.ascontiguousarray(rgb(source)), settings)
     file = vzc.unpack(data)
-    header = file.header
+    header, count = file.header, len(file.chunks)
+    if len(panel.blind) == len(settings.verify):
+        return Judged(data=data, state="nothing", iterations=count)
+    verdicts: dict[bytes, Mapping[str, Comparison]] = {}
 
     def shortened(count: int) -> bytes:
         chunks = list(file.chunks)[:count]
         return vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=header.grey)
 
     def judge(written: bytes) -> Comparison:
-        return compare(reference, answer(codec.decode(written).image), tolerance=settings.tolerance)
+        verdicts[written] = panel.compare(np.ascontiguousarray(rgb(codec.decode(written).image)))
+        return jointly(verdicts[written])
 
-    return vision_verify.smallest(range(1, len(file.chunks) + 1), shortened, judge)
+    best = vision_verify.smallest(range(1, count + 1), shortened, judge)
+    by_system = verdicts[best.data]
+    return Judged(
+        data=best.data,
+        state="verified" if best.verified else "not_reached",
+        iterations=best.rung,
+        scores={name: verdict.score for name, verdict in by_system.items()},
+        trials=best.trials,
+        against=tuple(name for name, verdict in by_system.items() if not verdict.same),
+    )
 
 
 def _fitted(data: bytes, bpp: float | None, *, grey: bool) -> bytes:
@@ -233,9 +244,14 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
     """The record of an encoded image; writes its file where it has one of its own."""
     item.pixels = None
     verdict = item.found
-    if verdict is not None and not verdict.verified:
-        reached = f"{settings.verify} answers otherwise up to iteration {verdict.rung} (score {verdict.verdict.score:.2f})"
-        item.record = dataclasses.replace(item.record, notices=(*item.record.notices, f"not verified: {reached}"))
+    if verdict is not None and verdict.state != "verified":
+        if verdict.state == "nothing":
+            said = f"{' and '.join(settings.verify)} finds nothing on the source: nothing to verify"
+        else:
+            score = min(verdict.scores[name] for name in verdict.against)
+            otherwise = f"{' and '.join(verdict.against)} answers otherwise"
+            said = f"not verified: {otherwise} up to iteration {verdict.iterations} (score {score:.2f})"
+        item.record = dataclasses.replace(item.record, notices=(*item.record.notices, said))
     if item.entry is not None:
         size, iterations = len(item.entry.payload), item.entry.iterations
     else:
@@ -246,7 +262,8 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
         output_bytes=size,
         iterations=iterations,
         bpp=bits_per_pixel(size, item.record.pixels),
-        verified=None if verdict is None else verdict.verified,
-        verify_score=None if verdict is None else verdict.verdict.score,
+        verified=None if verdict is None else verdict.state == "verified",
+        verify_state=None if verdict is None else verdict.state,
+        verify_score=None if verdict is None else verdict.scores,
         verify_trials=0 if verdict is None else verdict.trials,
     )

@@ -6,15 +6,15 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcomp.batch.items import Item, Outcome, attempt, one_line, size_of
-from vizcomp.batch.local_engine import available_cores, in_worker
+from vizcomp.batch.local_engine import in_worker
 from vizcomp.batch.record_list import Records
-from vizcomp.batch.records import CodecRecord, CodecTotals
+from vizcomp.batch.records import CodecRecord, CodecTotals, VerifyState
 from vizcomp.batch.settings import DecodeSettings, EncodeSettings
 from vizcomp.errors import OutputError, VizcompError
 from vizcomp.files.find import InputFile
@@ -24,9 +24,9 @@ from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
-from vizcomp.vision import verify as vision_verify
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackEntry
+from vizcomp.weights.sessions import available_cores
 
 Pixels = npt.NDArray[np.uint8]
 OnRecord = Callable[[CodecRecord], None]
@@ -63,6 +63,24 @@ class CodecRun:
         return 3 if all(r.error_type == "WeightsMissingError" for r in wrong) else 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A file of the codec, and what `verify` came to.
+
+    Attributes:
+        data: the file's bytes.
+        state, scores, trials, against: as `verdicts.Found`.
+        iterations: of the file.
+    """
+
+    data: bytes
+    state: VerifyState
+    iterations: int
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    trials: int = 0
+    against: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(eq=False)
 class GroupImage:
     """One input on its way through a worker.
@@ -81,7 +99,7 @@ class GroupImage:
     stored: vzc.Vzc | None = None
     data: bytes = b""
     entry: PackEntry | None = None
-    found: vision_verify.Verified[int] | None = None
+    found: Judged | None = None
     written: bool = False
 
     @property
@@ -135,30 +153,26 @@ def skipped_record(item: GroupImage, why: str) -> CodecRecord:
 
 
 def within_memory(work: Callable[[Any], Any], on: Any) -> Any:
-    """`work(on)`; torch says by a RuntimeError of its own that memory ran out."""
+    """`work(on)`; torch and ONNX Runtime say by exceptions of their own that memory ran out."""
     try:
         return work(on)
-    except RuntimeError as exc:
+    except VizcompError:
+        raise
+    except Exception as exc:
         if "allocate" in str(exc):
             raise MemoryError from exc
         raise
 
 
-def limit_threads(jobs: int) -> None:
-    """Workers share the cores: more threads than one each would only get in each other's way."""
-    import torch
-
-    if in_worker():
-        torch.set_num_threads(1)
-    elif jobs:
-        torch.set_num_threads(min(jobs, available_cores()))
+def threads_for(jobs: int) -> int:
+    """Threads of a network: workers share the cores, more than one each would only get in each other's way. 0: all cores."""
+    return 1 if in_worker() else min(jobs, available_cores())
 
 
 @functools.lru_cache(maxsize=1)
 def worker_codec(model: str, jobs: int) -> NeuralCodec:
     """One codec for each process, loaded on the first image."""
-    limit_threads(jobs)
-    return NeuralCodec.load(model)
+    return NeuralCodec.load(model, threads=threads_for(jobs))
 
 
 def grouped(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
@@ -221,11 +235,14 @@ def codec_totals(
     records: Iterable[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None
 ) -> CodecTotals:
     files = partial = skipped = failed = coded = pixels = source = output = 0
+    states = dict.fromkeys(get_args(VerifyState), 0)
     for record in records:  # once: they may be on disk
         files += 1
         partial += record.status == "partial"
         skipped += record.status == "skipped"
         failed += record.status == "failed"
+        if record.verify_state is not None and record.images:
+            states[record.verify_state] += 1
         if record.images:
             coded += record.images
             pixels += record.pixels
@@ -244,4 +261,7 @@ def codec_totals(
         bpp=bits_per_pixel(output if vzc_is_output else source, pixels) if pixels else None,
         seconds=seconds,
         images_per_second=coded / seconds if seconds > 0 else 0.0,
+        verified=states["verified"],
+        nothing_to_verify=states["nothing"],
+        not_reached=states["not_reached"],
     )

@@ -44,6 +44,8 @@ class FileRecord(InputRecord):
         jpeg_psnr, jpeg_ms_ssim: of that plain JPEG; None where they were not measured (`rivals.SAMPLE`).
         equal_bytes_quality, equal_bytes_psnr, equal_bytes_ms_ssim: of the best optimised plain JPEG of at most our bytes; None
             where it was not searched, or where no quality is so small.
+        rival_bytes, rival_quality: of the smallest optimised plain JPEG that was found under the same verdict; the source's bytes
+            and None where it is a JPEG and none passed, since it would be kept; None where it was not searched, or without any.
         format: of the output: "jpeg", or "source" where a source of another format was kept; None without an output.
         psnr: dB over RGB, output against source; None where no output was written or where they are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
@@ -86,6 +88,8 @@ class FileRecord(InputRecord):
     equal_bytes_quality: int | None = None
     equal_bytes_psnr: float | None = None
     equal_bytes_ms_ssim: float | None = None
+    rival_bytes: int | None = None
+    rival_quality: int | None = None
     format: str | None = None
 
 
@@ -98,6 +102,9 @@ class Totals:
         equal_bytes: of the photos where plain JPEG was searched at our bytes: `photos`, means of `psnr` and `ms_ssim` and of
             `jpeg_psnr` and `jpeg_ms_ssim` (that JPEG's), and on how many it is better: `jpeg_better_psnr`, `jpeg_better_ms_ssim`.
         verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
+        rival: under --verify, optimised plain JPEG under the same verdict on a sample of at most `rivals.SAMPLE` photos: `codec`,
+            `photos`, its `bytes`, `our_bytes`, and `saving` with its 95% `interval` (bootstrap over photos). Photos that are no
+            JPEG and on which none of its files passed are left out. None where it was not searched.
         watched: by system of --watch-with, the photos on which it finds something, and on how many its answer is the same.
     """
 
@@ -117,6 +124,7 @@ class Totals:
     verified: int = 0
     nothing_to_verify: int = 0
     not_reached: int = 0
+    rival: dict[str, Any] | None = None
     watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +182,7 @@ class CodecRecord(InputRecord):
         bpp: bits of the .vzc file (of the payload in a pack) for each pixel; None where nothing was coded.
         seconds: time of the whole work on this input; images that went through together share theirs.
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
-        verified, verify_score, verify_trials: as in `FileRecord`.
+        verified, verify_state, verify_score, verify_trials: as in `FileRecord`.
     """
 
     input: str
@@ -193,7 +201,8 @@ class CodecRecord(InputRecord):
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
     verified: bool | None = None
-    verify_score: float | None = None
+    verify_state: VerifyState | None = None
+    verify_score: dict[str, float] | None = None
     verify_trials: int = 0
 
 
@@ -207,6 +216,7 @@ class CodecTotals:
         output_bytes: of a pack, the whole file.
         bpp: bits of the .vzc files for each pixel; None without pixels.
         images_per_second: over `seconds`, the time of the whole run.
+        verified, nothing_to_verify, not_reached: as in `Totals`.
     """
 
     files: int
@@ -220,6 +230,9 @@ class CodecTotals:
     bpp: float | None
     seconds: float
     images_per_second: float
+    verified: int = 0
+    nothing_to_verify: int = 0
+    not_reached: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

@@ -106,9 +106,9 @@ class EncodeSettings(_RunSettings):
         overwrite: replace outputs that exist; otherwise such an input is skipped.
         resume: skip what an earlier run finished with the same content and settings; redo what it only started.
         dry_run: do all the work, write nothing.
-        verify: a vision system by name: each image gets the fewest iterations on which it answers as on the source, no more than
-            the settings above allow; "" for none.
-        tolerance: how much its answer may differ, 0..1; see `vision.compare`.
+        verify: vision systems by name: each image gets the fewest iterations on which all of them answer as on the source, no
+            more than the settings above allow.
+        robust, tolerance: as in `BatchSettings`.
         offline: never touch the network.
     """
 
@@ -120,11 +120,14 @@ class EncodeSettings(_RunSettings):
     overwrite: bool = _beside(False)
     resume: bool = _beside(False)
     dry_run: bool = _beside(False)
-    verify: str = ""
+    verify: tuple[str, ...] = ()
+    robust: bool | None = None
     tolerance: float = 0.0
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.verify, str):
+            raise TypeError("verify is a tuple of names")
         if not 0 <= self.tolerance <= 1:
             raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
         if self.bpp is not None and not 0 < self.bpp < math.inf:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
-from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.rivals import optimised_jpeg
+from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.djpeg.compress import Compressed, Prepared
+from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
@@ -60,7 +63,7 @@ class Found:
     against: tuple[str, ...] = ()
 
 
-def robust(name: str, system: System, batch: BatchSettings) -> bool:
+def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
     """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
     if batch.robust is not None:
         return batch.robust
@@ -75,7 +78,7 @@ class Panel:
         InputError: a system fails on it.
     """
 
-    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings) -> None:
+    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings) -> None:
         self._batch = batch
         self.size = source.shape[:2]
         self._answers = {name: self._ask(name, source) for name in names}
@@ -129,6 +132,26 @@ def verified(prepared: Prepared, photo: Photo, panel: Panel, name: str, batch: B
         best.trials,
         tuple(system for system, verdict in by_system.items() if not verdict.same),
     )
+
+
+def plain_rival(photo: Photo, name: str, batch: BatchSettings) -> dict[str, Any]:
+    """The fields of `FileRecord` on optimised plain JPEG under the same verdict, by the same search over the same qualities."""
+    panel = Panel(batch.verify, displayed(photo), batch)
+    qualities = sorted({round(quality) or 1 for quality, _ in rungs_from(batch.min_quality)})
+
+    def judge(data: bytes) -> Comparison:
+        return jointly(panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels))))
+
+    budget = functools.partial(trials_worth, photo.source_bytes)
+    turned = photo.orientation  # plain JPEG keeps it in its metadata, which is none of its bytes here
+
+    def encode(quality: int) -> bytes:
+        return optimised_jpeg(dataclasses.replace(photo, pixels=upright(photo.pixels, turned), orientation=1), quality)
+
+    best = verify.smallest(qualities, encode, judge, budget=budget)
+    if photo.jpeg is not None and (not best.verified or len(best.data) >= photo.source_bytes):
+        return {"rival_bytes": photo.source_bytes, "rival_quality": None}
+    return {"rival_bytes": len(best.data) if best.verified else None, "rival_quality": best.rung if best.verified else None}
 
 
 def jointly(verdicts: Mapping[str, Comparison]) -> Comparison:

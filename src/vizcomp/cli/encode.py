@@ -14,6 +14,7 @@ from vizcomp.cli.options import (
     Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Overwrite,
@@ -21,6 +22,7 @@ from vizcomp.cli.options import (
     Quiet,
     RayAddress,
     Resume,
+    Robust,
     Verbose,
     place,
 )
@@ -65,15 +67,19 @@ def encode(
             "--verify",
             metavar="SYSTEM",
             help="For each photo the fewest iterations on which this system still answers as on the source: "
-            "text, inception, torchvision:NAME, PATH.onnx.",
+            "text, inception, torchvision:NAME, PATH.onnx. Repeatable: all must.",
             show_default=False,
         ),
     ] = None,
+    robust: Robust = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
     pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
+    with_model: Annotated[
+        bool, typer.Option("--with-model", help="With --pack: put the model's file into the pack, for ever decodable.")
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -85,10 +91,12 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
+    from vizcomp.batch.about import about_system
     from vizcomp.batch.encode import run_encode
     from vizcomp.batch.encode_pack import run_encode_pack
     from vizcomp.batch.engines import check_engine
@@ -96,11 +104,8 @@ def encode(
     from vizcomp.errors import SettingsError
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
-    if verify and len(set(verify)) > 1:
-        raise SettingsError("encode asks one system", "give --verify once; djpeg takes several")
-    system = verify[0] if verify else ""
     settings = EncodeSettings(
         model=model,
         iterations=iterations,
@@ -110,21 +115,29 @@ def encode(
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
-        verify=system,
+        verify=tuple(dict.fromkeys(verify or ())),
+        robust=robust,
         tolerance=tolerance,
         offline=offline,
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
+    if with_model and not pack:
+        raise SettingsError("--with-model goes with --pack", "a file of one image does not hold its model")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
-    voice.readings([system] if system else [], offline=offline)
+    voice.readings(settings.verify, offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
-            run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
+            options = voice.options(on_record, jobs=jobs, engine=where)
+            run = run_encode_pack(files, output, settings, options, names=not no_names, with_model=with_model)
         else:
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
-        print_codec_report("vizcomp encode", run, {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs})
+        systems = [about_system(name, offline) for name in settings.verify]
+        told = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
+        print_codec_report("vizcomp encode", run, told)
     voice.codec_summary(run, dry_run=dry_run)
-    voice.verified(system, run.records)
-    raise typer.Exit(run.exit_code)
+    voice.verdicts(settings.verify, run.totals)
+    nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
+    failed = run.exit_code == 1
+    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))

@@ -20,6 +20,15 @@ def place(text: str) -> Any:
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
 ]
+PhotoInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...",
+        help="Photos: files, folders (searched through), globs, s3:// and gs:// too; shards as 'set/{00..99}.tar' or "
+        "'set/*.parquet'; - is a photo from standard input.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(
@@ -43,10 +52,21 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Resume = Annotated[
     bool, typer.Option("--resume", help="Skip inputs that an earlier run finished with the same content and settings.")
 ]
+Robust = Annotated[
+    bool | None,
+    typer.Option(
+        "--robust/--no-robust",
+        help="Verdicts of --verify must hold under two resize filters.",
+        show_default="on for model files",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="What is said becomes one JSON object a line on standard error, for log collectors.")
+]
 Profile = Annotated[
     str,
     typer.Option(

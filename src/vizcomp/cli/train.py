@@ -40,7 +40,16 @@ def train(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting as in a recipe, such as epochs=10. May be repeated."),
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option("--classifier", metavar="NAME|PATH", help="Codec: the frozen classifier it is trained through.")
+        str | None,
+        typer.Option(
+            "--classifier",
+            metavar="NAME|PATH",
+            help="Codec: the frozen classifier it is trained through; docs/training.md has all forms.",
+        ),
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option("--side", min=16, help="Labelled pictures: crop and resize all to this side. Without it none is resized."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything.")] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
@@ -67,10 +76,11 @@ def train(
 
     from vizcomp.training import settings
 
+    settings.need_torch()
     kind, values = settings.read_values(kind, recipe, output if resume else None)
     task = _task(kind)
     cls = task.settings_class
-    options = {"data": data, "classifier": classifier, "seed": seed, "device": device}
+    options = {"data": data, "classifier": classifier, "side": side, "seed": seed, "device": device}
     options = {name: value for name, value in options.items() if value is not None}
     values = settings.changed(cls, values, options, pairs or [])
     if offline:  # in the environment, for the classifiers of a training and the processes of --devices

@@ -103,6 +103,7 @@ def open_depth(
 
     Raises:
         ModelError: no such model, or a damaged one.
+        MissingExtraError: DenseDepth needs TensorFlow.
         WeightsMissingError: the published weights could not be had.
         SettingsError: an option that the model has not; no such kind, or no pattern of names.
         InputError: the folder of maps is missing.
@@ -112,9 +113,10 @@ def open_depth(
     model, size, flip = model_options(model)
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
-        from vizcomp.depth.densedepth import check_file
+        from vizcomp.depth.densedepth import check_file, need_tensorflow
         from vizcomp.weights import cache
 
+        need_tensorflow()
         file = cache.obtain("nyu", offline=offline, check=check_file) if model == "nyu" else path
         return DenseNetworkDepth(file, size=size, flip=flip, threads=threads)
     if size != "auto" or flip:

@@ -25,7 +25,7 @@ class Bar:
     """The savings of one file, as fractions.
 
     Attributes:
-        plain: against plain JPEG.
+        plain: against optimised plain JPEG.
         name: empty in a histogram, which shows none.
         source: against the source; None where that is unknown.
     """
@@ -37,7 +37,7 @@ class Bar:
     def tooltip(self) -> str:
         """The name and both savings."""
         source = "" if self.source is None else f", {percent(self.source)} against the source"
-        return f"{self.name}: {percent(self.plain)} against plain JPEG{source}"
+        return f"{self.name}: {percent(self.plain)} against optimised JPEG{source}"
 
     def label(self, characters: int) -> str:
         """The name's last part, cut in its middle: files differ at the ends of their names."""
@@ -110,7 +110,7 @@ class Plot:
         savings = [bar.plain for bar in self.bars]
         median = statistics.median(savings)
         return (
-            f"{count(len(savings), 'file')}. Saving against plain JPEG: "
+            f"{count(len(savings), 'file')}. Saving against optimised JPEG: "
             f"least {percent(savings[0])}, median {percent(median)}, most {percent(savings[-1])}."
         )
 
@@ -129,7 +129,7 @@ def savings_plot(bars: Iterable[Bar]) -> Plot | None:
         return Plot(kind="columns", bars=bars, axis=axis, beyond=beyond)
     edges = _saving_ticks(bars, 24)
     bins = [
-        *_bins("p", "against plain JPEG", edges, (bar.plain for bar in bars)),
+        *_bins("p", "against optimised JPEG", edges, (bar.plain for bar in bars)),
         *_bins("s", "against the source", edges, (bar.source for bar in bars)),
     ]
     axis = Axis(_count_ticks(max(column.files for column in bins)), 284, 24)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vizcomp.errors import SettingsError
+from vizcomp.errors import MissingExtraError, SettingsError
 from vizcomp.files.foreign import read_object_file
 
 KINDS = ("codec", "classifier", "depth")
@@ -21,6 +21,18 @@ NETWORK = {"preset": str, "width": float}  # of --set, but fields of the network
 PATHS = ("start", "pretrain")  # of --set; a shell does not expand ~ after NAME=
 
 T = TypeVar("T")
+
+
+def need_torch() -> None:
+    """Loads torch, which all trainings need.
+
+    Raises:
+        MissingExtraError: it, or what else a training cannot do without, is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        raise MissingExtraError("torch, which trainings need,", "train") from exc
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

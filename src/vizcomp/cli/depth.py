@@ -37,8 +37,8 @@ def depth(
             "--model",
             "--depth-model",
             metavar="NAME|PATH",
-            help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
-            "the last two also as nyu:size=full,flip.",
+            help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
+            "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
         ),
     ] = "compact",
     metric: Annotated[

@@ -50,7 +50,8 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
         )
     for one in rows:
         size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
-        table.add_row(one["id"], one["state"], size, str(one.get("sha256", ""))[:12], one.get("licence", ""), one["what"])
+        known = str(one.get("sha256", ""))[:12] or ("unchecked" if one.get("sources") else "")
+        table.add_row(one["id"], one["state"], size, known, one.get("licence", ""), one["what"])
     console = Console()
     if not console.is_terminal:  # for grep and the like: a line for each
         console.width = 1000
@@ -148,7 +149,9 @@ def _check_of(name: str) -> Callable[[Path], None] | None:
         from vizcomp.graphs import classifiers
 
         return classifiers.check_published
-    return None
+    from vizcomp.depth import published
+
+    return published.check_file(name) if name in published.KNOWN else None
 
 
 def _no_calibration(calibrate: Path | None, names: list[str]) -> None:

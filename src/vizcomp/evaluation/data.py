@@ -86,7 +86,7 @@ def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_
         if len({*labels}) < 2:
             warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
     else:
-        files = list(find_inputs([str(path)] if path is not None else [str(_samples())]))
+        files = list(find_inputs([str(path)] if path is not None else [str(samples_folder())]))
         chosen = _sample(np.zeros(len(files), np.int64), settings.limit, settings.seed)
         photos = _photos([files[i] for i in chosen], side, settings.max_pixels, skip)
         sources = list(photos)
@@ -167,7 +167,8 @@ _SAMPLES_SAID = (
 )
 
 
-def _samples() -> Path:
+def samples_folder() -> Path:
+    """The sample photos that come with the package."""
     return Path(str(package_files("vizcomp").joinpath("bundled", "samples")))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from vizcomp.errors import MissingExtraError, SettingsError
 from vizcomp.files.foreign import read_object_file
 
-KINDS = ("codec", "classifier", "depth")
+KINDS = ("codec", "classifier", "depth", "guide")
 SAVED = "settings.json"
 FREE = frozenset({"device", "data", "threads"})  # may change when a run is resumed
 NETWORK = {"preset": str, "width": float}  # of --set, but fields of the network
@@ -145,6 +145,8 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
     if download:
         if kind == "depth":
             raise SettingsError("`download` does not go with `kind` depth", "CIFAR-10 has no depth maps")
+        if kind == "guide":
+            raise SettingsError("`download` does not go with `kind` guide", "give it photos like those to be compressed")
         fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
         if not Path(path).exists():

@@ -15,7 +15,7 @@ from vizcomp.evaluation.data import EvalData
 from vizcomp.evaluation.results import EvalPoint
 from vizcomp.evaluation.tasks import ImageResult
 from vizcomp.metrics import bits_per_pixel
-from vizcomp.vision.answers import Answer, Classes, is_empty
+from vizcomp.vision.answers import COUNTED, Answer, Classes, is_empty
 from vizcomp.vision.boxes import box_score
 from vizcomp.vision.system import System
 
@@ -72,7 +72,7 @@ def summed_point(
         agreement[system.name] = interval[system.name] = None
         if not compared:
             continue
-        if system.kind == "boxes":
+        if system.kind in COUNTED:
             counts = np.array([(c.matched, c.reference, c.found) for c in compared], float)
             score = box_score(*(int(x) for x in counts.sum(0)))
             agreement[system.name], recall[system.name], precision[system.name] = score.f1, score.recall, score.precision

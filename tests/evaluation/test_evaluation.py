@@ -21,7 +21,7 @@ from vizcomp.evaluation.data import _sample
 from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _bootstrap_mean, bytes_at
 from vizcomp.evaluation.results import EvalPoint, EvalSettings, Progress
 from vizcomp.evaluation.run import run_eval
-from vizcomp.evaluation.tasks import work_on_chunk, worker_system
+from vizcomp.evaluation.tasks import work_on_chunk, opened_system
 from vizcomp.photos.encode import encode_png
 from vizcomp.vision.answers import Boxes
 from vizcomp.vision.system import corners_to_quads
@@ -235,9 +235,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     assert result.classifiers[0]["without_answer"] == 2
     assert any("too dark" in w for w in result.warnings)
     assert any("finds nothing" in w for w in result.warnings)
@@ -250,9 +250,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     assert "finder finds nothing on any source" in result.headline
     assert "F1" not in result.headline
 

@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from vizcomp.neural.tensors import to_tensor
 
 from vizcomp.datasets.read import read_labelled
 from vizcomp.neural.codec import NeuralCodec
-from vizcomp.neural.tensors import to_tensor
 
 MEMORY = """
 import resource, sys

@@ -1,11 +1,10 @@
 """What compression costs several vision systems, against plain JPEG (Pillow, optimised, progressive, 4:2:0) at equal bytes.
 
-The truth is what a system answers on the source. `text`: RapidOCR's boxes on street photos; `detector`: YOLOX-nano's boxes,
-same class; both as F1 at IoU 0.5, pooled. `classifier`, `other`: EfficientNet-lite0 and MobileNet v2 (8-bit), share of
-photos with the same best class. Photos are split by a hash of their names: settings are chosen on the part `choose`; the
-part `report` is looked at once, by `--report`.
+The truth is what a system answers on the source; `systems_kit.py` names the systems and the scores. Photos are split by a hash
+of their names: settings are chosen on the part `choose`; the part `report` is looked at once, by `--report`. Scores are kept on
+disk by system, source and file, so that a run which adds a codec pays for that codec alone.
 
-    python benchmarks/djpeg_systems.py --limit 20 --codec guide=uniform --codec guide=uniform,table=auto,flat=0 --json a.json
+    python benchmarks/djpeg_systems.py --limit 20 --codec "" --codec guide=uniform,chroma=0.5 --rival webp --json a.json
     python benchmarks/djpeg_systems.py --from a.json
 
 A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape` (chroma, price, ...).
@@ -20,8 +19,8 @@ import functools
 import hashlib
 import io
 import json
-import os
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -30,27 +29,39 @@ import numpy as np
 import numpy.typing as npt
 from photo_codecs import network_depth, parse_spec
 from PIL import Image
-from textdet import TextSystem, default_cache
+from systems_kit import SHARED, Scores, digest, system
+from textdet import default_cache
 
-from vizcomp.vision.boxes import match_boxes
-
-SHARED = Path(os.environ.get("VIZCOMP_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 SETS = {
     "svt": "svt/photos/*.jpg",
     "coco": "coco/images/*",
     "bsds": "bsds/*.jpg",
     "kodak": "kodak/*.png",
     "imagenet": "imagenet/*",
+    "clic": "clic/*.jpg",
 }
 NATURAL = ("coco", "bsds", "kodak")
-LOOKS = {"text": ("svt",), "detector": NATURAL, "classifier": (*NATURAL, "imagenet"), "other": (*NATURAL, "imagenet")}
+LOOKS = {
+    "text": ("svt",),
+    "words": ("svt",),
+    "yolox": (*NATURAL, "clic"),
+    "efficientnet": (*NATURAL, "imagenet", "clic"),
+    "mobilenet": (*NATURAL, "imagenet", "clic"),
+    "deeplab": ("coco", "imagenet"),
+    "movenet": ("coco",),
+}
+VIEWS = (
+    *("efficientnet:squash", "efficientnet:cubic", "efficientnet:plain", "efficientnet:small"),
+    *("mobilenet:squash", "mobilenet:cubic", "mobilenet:plain", "mobilenet:small"),
+    *("yolox:plain", "yolox:small", "yolox:cubic"),
+)
 PLAIN = "jpeg"
 LADDER = (15, 20, 25, 30, 35, 40, 50, 60, 70, 80)
 QUALITIES = (35.0, 50.0, 65.0)
+RIVALS = {"webp": (20, 35, 50, 65, 80), "avif": (30, 40, 50, 60, 70), "jpegli": (25, 40, 50, 60, 75)}
 DRAWS = 1000
 
 Pixels = npt.NDArray[np.uint8]
-Boxes = tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]  # corners x0, y0, x1, y1, and classes
 
 
 def photos(part: str, sets: tuple[str, ...], limit: int | None) -> list[tuple[str, Path]]:
@@ -68,121 +79,32 @@ def photos(part: str, sets: tuple[str, ...], limit: int | None) -> list[tuple[st
     return [(name, path) for _, name, path in sorted(turns)]
 
 
-# --- systems ------------------------------------------------------------------------------------------------------
-
-
-class Detector:
-    """YOLOX by its published reading: letterbox at the top left, strides 8, 16, 32, suppression class by class."""
-
-    def __init__(self, path: Path, least: float = 0.3, overlap: float = 0.5) -> None:
-        self._session, self._least, self._overlap = _session(path), least, overlap
-
-    def __call__(self, pixels: Pixels) -> Boxes:
-        side = 416
-        ratio = min(side / pixels.shape[0], side / pixels.shape[1])
-        height, width = int(pixels.shape[0] * ratio), int(pixels.shape[1] * ratio)
-        field = np.full((side, side, 3), 114, np.float32)
-        field[:height, :width] = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-        raw = self._session.run(None, {self._session.get_inputs()[0].name: field[None, :, :, ::-1].transpose(0, 3, 1, 2).copy()})[
-            0
-        ]
-        raw = np.asarray(raw[0], np.float64)
-        cells, strides = [], []
-        for stride in (8, 16, 32):
-            count = side // stride
-            down, across = np.mgrid[:count, :count]
-            cells.append(np.stack([across.ravel(), down.ravel()], 1))
-            strides.append(np.full(count * count, stride))
-        step = np.concatenate(strides)[:, None]
-        centre = (raw[:, :2] + np.concatenate(cells)) * step
-        half = np.exp(raw[:, 2:4]) * step / 2
-        scores = raw[:, 4:5] * raw[:, 5:]
-        kind, score = scores.argmax(1), scores.max(1)
-        corners = np.concatenate([centre - half, centre + half], 1) / ratio
-        kept: list[int] = []
-        for index in np.argsort(-score, kind="stable"):
-            if score[index] < self._least:
-                break
-            same = [other for other in kept if kind[other] == kind[index]]
-            if all(_overlap(corners[other], corners[index]) <= self._overlap for other in same):
-                kept.append(int(index))
-        return corners[kept], kind[kept]
-
-
-def _overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    size = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
-    return float(size / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - size))
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _centre(pixels: Pixels) -> Pixels:
-    """The middle 87.5%, 224 pixels a side."""
-    side = 224
-    image = Image.fromarray(pixels)
-    share = min(image.size) * 0.875
-    left, top = (image.width - share) / 2, (image.height - share) / 2
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + share, top + share)))
-
-
-@functools.cache
-def system(name: str) -> Any:
-    """A function from pixels to an answer: boxes with classes, or the best class."""
-    models = SHARED / "models"
-    if name == "text":
-        text = TextSystem(default_cache())
-        return lambda pixels: (text(pixels).boxes, None)
-    if name == "detector":
-        return Detector(models / "yolox_nano.onnx")
-    if name == "classifier":
-        session = _session(models / "efficientnet_lite0.onnx")
-        entry = session.get_inputs()[0].name
-
-        def best(pixels: Pixels) -> int:
-            field = ((_centre(pixels) / np.float32(255) - np.float32(0.498)) / np.float32(0.502)).astype(np.float32)
-            return int(session.run(None, {entry: field.transpose(2, 0, 1)[None].copy()})[0][0].argmax())
-
-        return best
-    from ai_edge_litert.interpreter import Interpreter
-
-    network = Interpreter(str(models / "mobilenet_v2_1.0_224_quant.tflite"), num_threads=1)
-    network.allocate_tensors()
-    entry, out = network.get_input_details()[0]["index"], network.get_output_details()[0]["index"]
-
-    def best_of_other(pixels: Pixels) -> int:
-        network.set_tensor(entry, _centre(pixels)[None])
-        network.invoke()
-        return int(network.get_tensor(out)[0].argmax())
-
-    return best_of_other
-
-
-def counts(truth: Any, answer: Any) -> tuple[int, int]:
-    """What the score's numerator and denominator gain: F1 = 2 matched / (there + found), or 1 of 1 for the same class."""
-    if isinstance(truth, int):
-        return int(truth == answer), 1
-    (boxes, kinds), (found, found_kinds) = truth, answer
-    if kinds is None:
-        matched = len(match_boxes(boxes, found))
-    else:
-        classes = set(kinds.tolist()) & set(found_kinds.tolist())
-        matched = sum(len(match_boxes(boxes[kinds == kind], found[found_kinds == kind])) for kind in classes)
-    return 2 * matched, len(boxes) + len(found)
-
-
 # --- codecs -------------------------------------------------------------------------------------------------------
 
 
-def plain(pixels: Pixels, quality: int) -> bytes:
+def plain(pixels: Pixels, quality: float) -> bytes:
+    return saved(pixels, "JPEG", quality=int(quality), subsampling="4:2:0", optimize=True, progressive=True)
+
+
+def saved(pixels: Pixels, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True)
+    Image.fromarray(pixels).save(file, kind, **options)
     return file.getvalue()
+
+
+def jpegli(pixels: Pixels, quality: float) -> bytes:
+    import pyjpegli
+
+    height, width = pixels.shape[:2]
+    made: bytes = pyjpegli.encode(np.ascontiguousarray(pixels).tobytes(), width, height, int(quality))
+    return made
+
+
+RIVAL_CODECS: dict[str, Callable[[Pixels, float], bytes]] = {
+    "webp": lambda pixels, quality: saved(pixels, "WEBP", quality=quality),
+    "avif": lambda pixels, quality: saved(pixels, "AVIF", quality=int(quality), max_threads=1),
+    "jpegli": jpegli,
+}
 
 
 def prepared(path: Path, spec: str) -> Any:
@@ -200,26 +122,49 @@ def prepared(path: Path, spec: str) -> Any:
     return Prepared(load(path), settings, depth=depth, shape=shape)
 
 
-def look(job: tuple[str, Path], specs: list[str], ladder: tuple[int, ...], qualities: tuple[float, ...]) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a run asks of each photo."""
+
+    specs: tuple[str, ...]
+    rivals: tuple[str, ...]
+    systems: tuple[str, ...]
+    ladder: tuple[int, ...]
+    qualities: tuple[float, ...]
+    scores: Path
+
+
+def look(job: tuple[str, Path], asked: Asked) -> list[dict[str, Any]]:
     """One photo through all codecs and systems: a row for each codec, quality and system."""
     kind, path = job
+    source = digest(path.read_bytes())
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
-    names = [name for name, sets in LOOKS.items() if kind in sets]
-    truths = {name: system(name)(pixels) for name in names}
-    made = [(PLAIN, float(quality), plain(pixels, quality)) for quality in ladder]
-    for spec in specs:
+    scores = Scores(asked.scores)
+    truths: dict[str, Any] = {}
+    made = [(PLAIN, float(quality), plain(pixels, quality)) for quality in asked.ladder]
+    made += [(name, float(q), RIVAL_CODECS[name](pixels, q)) for name in asked.rivals for q in RIVALS[name]]
+    for spec in asked.specs:
         encoder = prepared(path, spec)
-        made += [(spec, quality, encoder.at(quality)) for quality in qualities]
+        made += [(spec, quality, encoder.at(quality)) for quality in asked.qualities]
     rows = []
     for spec, quality, data in made:
-        with Image.open(io.BytesIO(data)) as image:
-            result = np.asarray(image.convert("RGB"))
-        for name in names:
-            kept, all_of = counts(truths[name], system(name)(result))
+        result: Pixels | None = None
+        for name in asked.systems:
+            if kind not in LOOKS[name.partition(":")[0]]:
+                continue
+            score = scores.find(name, source, digest(data))
+            if score is None:
+                if name not in truths:
+                    truths[name] = system(name)(pixels)
+                if result is None:
+                    with Image.open(io.BytesIO(data)) as image:
+                        result = np.asarray(image.convert("RGB"))
+                score = list(system(name).score(truths[name], system(name)(result)))
+                scores.keep(name, source, digest(data), (score[0], score[1], score[2]))
             rows.append(
                 {"photo": path.name, "set": kind, "codec": spec, "quality": quality, "system": name}
-                | {"bytes": len(data), "kept": kept, "of": all_of}
+                | {"bytes": len(data), "kept": score[0], "of": score[1], "close": score[2]}
             )
     return rows
 
@@ -231,39 +176,50 @@ def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, An
     """For each system, codec and quality: bytes, score, plain JPEG's score at these bytes, difference with 95% interval.
 
     Bytes are means over the photos, scores are pooled, and both are taken anew for each draw of photos; between the
-    qualities of plain JPEG the score is linear in the logarithm of the bytes.
+    qualities of plain JPEG the score is linear in the logarithm of the bytes. `close` is the gain of the smoother score.
     """
-    cells: dict[tuple[str, str, float], dict[str, tuple[int, int, int]]] = defaultdict(dict)
+    cells: dict[tuple[str, str, float], dict[str, tuple[float, float, float, float]]] = defaultdict(dict)
     for row in rows:
-        cells[row["system"], row["codec"], row["quality"]][row["photo"]] = (row["bytes"], row["kept"], row["of"])
+        cells[row["system"], row["codec"], row["quality"]][row["photo"]] = (row["bytes"], row["kept"], row["of"], row["close"])
     figures = []
-    for name in dict.fromkeys(row["system"] for row in rows):
+    for name in sorted({row["system"] for row in rows}):
         mine = {key: cell for key, cell in cells.items() if key[0] == name}
         shared = sorted(set.intersection(*(set(cell) for cell in mine.values())))
+        shared = [photo for photo in shared if any(cell[photo][2] for cell in mine.values())]  # where there is something to keep
+        if not shared:
+            continue
         drawn = np.random.default_rng(0).multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=draws)
         weights = np.vstack([np.ones(len(shared)), drawn]).astype(float)  # row 0: the photos themselves
         sums = {key: weights @ np.array([cell[photo] for photo in shared], float) for key, cell in mine.items()}
         size = {key: np.log(value[:, 0] / len(shared)) for key, value in sums.items()}
-        score = {key: value[:, 1] / np.maximum(value[:, 2], 1) for key, value in sums.items()}
+        score = {key: value[:, 1] / np.maximum(value[:, 2], 1e-9) for key, value in sums.items()}
+        close = {key: value[:, 3] / len(shared) for key, value in sums.items()}
         rungs = sorted(key for key in mine if key[1] == PLAIN)
         for codec in dict.fromkeys(key[1] for key in mine if key[1] != PLAIN):
             keys = sorted(key for key in mine if key[1] == codec)
-            gains = []
+            gains, closer = [], []
             for key in keys:
-                curve = [
-                    (np.stack([size[r][i] for r in rungs]), np.stack([score[r][i] for r in rungs])) for i in range(draws + 1)
-                ]
-                rival = np.array([np.interp(size[key][i], *curve[i]) for i in range(draws + 1)])
+                rival = _between(size[key], [size[r] for r in rungs], [score[r] for r in rungs])
                 gains.append(score[key] - rival)
-                figures.append(_figure(name, codec, f"{key[2]:g}", shared, size[key], score[key], rival))
-            mean = np.mean(gains, axis=0)
-            figures.append(_figure(name, codec, "mean", shared, np.mean([size[key] for key in keys], axis=0), mean, 0 * mean))
+                closer.append(close[key] - _between(size[key], [size[r] for r in rungs], [close[r] for r in rungs]))
+                figures.append(_figure(name, codec, f"{key[2]:g}", shared, size[key], score[key], rival, closer[-1]))
+            mean, near = np.mean(gains, axis=0), np.mean(closer, axis=0)
+            middle = np.mean([size[key] for key in keys], axis=0)
+            figures.append(_figure(name, codec, "mean", shared, middle, mean, 0 * mean, near))
         for key in rungs:
-            figures.append(_figure(name, PLAIN, f"{key[2]:g}", shared, size[key], score[key], score[key]))
+            figures.append(_figure(name, PLAIN, f"{key[2]:g}", shared, size[key], score[key], score[key], 0 * score[key]))
     return figures
 
 
-def _figure(name: str, codec: str, quality: str, shared: list[str], size: Any, score: Any, rival: Any) -> dict[str, Any]:
+def _between(size: npt.NDArray[Any], sizes: list[npt.NDArray[Any]], scores: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Plain JPEG's score at a size, for each draw."""
+    x, y = np.stack(sizes), np.stack(scores)
+    return np.array([np.interp(size[i], x[:, i], y[:, i]) for i in range(len(size))])
+
+
+def _figure(
+    name: str, codec: str, quality: str, shared: list[str], size: Any, score: Any, rival: Any, close: Any
+) -> dict[str, Any]:
     low, high = np.quantile((score - rival)[1:], [0.025, 0.975])
     return {
         "system": name,
@@ -275,49 +231,76 @@ def _figure(name: str, codec: str, quality: str, shared: list[str], size: Any, s
         "plain": float(rival[0]),
         "gain": float(score[0] - rival[0]),
         "interval": [float(low), float(high)],
+        "close": float(close[0]),
+        "close_error": float(close[1:].std()),
     }
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    lines = ["| system | codec | quality | photos | bytes | kept | plain | gain | 95% |", "| --- " * 9 + "|"]
+    lines = ["| system | codec | quality | photos | bytes | kept | plain | gain | 95% | smooth gain |", "| --- " * 10 + "|"]
     for f in figures:
         gain = f"{f['gain']:+.3f} | {f['interval'][0]:+.3f} to {f['interval'][1]:+.3f}"
         kept = " | " if f["quality"] == "mean" else f"{f['score']:.3f} | {f['plain']:.3f}"
         codec = f["codec"] or "default"
-        lines.append(f"| {f['system']} | {codec} | {f['quality']} | {f['photos']} | {f['bytes']:,.0f} | {kept} | {gain} |")
+        smooth = f"{f['close']:+.4f} ± {f['close_error']:.4f}"
+        head = f"| {f['system']} | {codec} | {f['quality']} | {f['photos']} | {f['bytes']:,.0f}"
+        lines.append(f"{head} | {kept} | {gain} | {smooth} |")
+    return "\n".join(lines)
+
+
+def summary(figures: list[dict[str, Any]]) -> str:
+    """One line a codec: the mean gain of each system, and of its views together, in thousandths."""
+    means = [f for f in figures if f["quality"] == "mean"]
+    kinds = dict.fromkeys(f["system"].replace(":", " views:").split(":")[0] for f in means)
+    lines = ["| codec | " + " | ".join(kinds) + " |", "| --- " * (len(kinds) + 1) + "|"]
+    for codec in dict.fromkeys(f["codec"] for f in means):
+        cells = []
+        for kind in kinds:
+            mine = [f for f in means if f["codec"] == codec and f["system"].replace(":", " views:").split(":")[0] == kind]
+            gain, close = np.mean([f["gain"] for f in mine]), np.mean([f["close"] for f in mine])
+            cells.append(f"{1000 * gain:+.0f} {1000 * close:+.1f}")
+        lines.append(f"| {codec or 'default'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codec", action="append", help='settings, as "guide=uniform,chroma=0.7"; "" = the default')
+    parser.add_argument("--rival", action="append", choices=RIVALS, default=[])
+    parser.add_argument("--system", action="append", help="as systems_kit.py names them; default: all as published")
+    parser.add_argument("--views", action="store_true", help="the same networks on photos prepared otherwise, too")
     parser.add_argument("--quality", type=float, action="append", help=f"default {QUALITIES}")
     parser.add_argument("--ladder", type=int, action="append", help=f"qualities of plain JPEG, default {LADDER}")
     parser.add_argument("--set", dest="sets", action="append", choices=SETS, help="default: all")
     parser.add_argument("--limit", type=int, help="photos of each set")
     parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--scores", type=Path, default=default_cache().parent / "systems.sqlite", help="scores by file, kept")
     parser.add_argument("--json", type=Path, help="rows of all photos, written as they come")
     parser.add_argument("--from", dest="made", type=Path, action="append", help="figures of rows that are there already")
+    parser.add_argument("--short", action="store_true", help="a line a codec: gains in thousandths, then smooth ones")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for place in options.made or ():
         rows += [json.loads(line) for line in place.read_text("utf-8").splitlines()]
     if not options.made:
         jobs = photos("report" if options.report else "choose", tuple(options.sets or SETS), options.limit)
-        task = functools.partial(
-            look,
-            specs=options.codec or [""],
+        asked = Asked(
+            specs=tuple([""] if options.codec is None else options.codec),
+            rivals=tuple(options.rival),
+            systems=(*(options.system or LOOKS), *(VIEWS if options.views else ())),
             ladder=tuple(options.ladder or LADDER),
             qualities=tuple(options.quality or QUALITIES),
+            scores=options.scores,
         )
         with ProcessPoolExecutor(options.jobs) as pool:
-            for done in as_completed([pool.submit(task, job) for job in jobs]):
+            for done in as_completed([pool.submit(functools.partial(look, asked=asked), job) for job in jobs]):
                 rows += done.result()
                 if options.json:
                     with options.json.open("a", encoding="utf-8") as file:
                         file.write("".join(json.dumps(row) + "\n" for row in done.result()))
-    print(table(compare(rows)))
+    figures = compare(rows)
+    print(summary(figures) if options.short else table(figures))
     return 0
 
 

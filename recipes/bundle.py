@@ -24,8 +24,10 @@ def main() -> None:
     with safe_open(args.run / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         words = json.loads(file.metadata()["vizcomp"])
-    if args.classifier:
+    if args.classifier:  # every installation has it: the codec's file need not
         words["classifier"] = args.classifier
+        words.pop("classifier_file", None)
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
     for key in ("classifier", "watching", "start", "data"):  # paths of the machine it was trained on
         words.get("settings", {}).pop(key, None)
     words.pop("data", None)

@@ -96,7 +96,7 @@ class MissingExtraError(VizcompError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed", f"pip install 'vizcomp[{extra}]'")
+        super().__init__(f"{package} is not installed: the extra {extra} brings it", f"pip install 'vizcomp[{extra}]'")
         self.package = package
         self.extra = extra
 

@@ -325,7 +325,7 @@ def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     An array without differences becomes 0.5 throughout.
     """
     flat = values.reshape(-1)
-    order = np.argsort(flat, kind="stable")
+    order = np.argsort(flat)  # equal values share a rank, so their order is free
     ordered = flat[order]
     if ordered[-1] - ordered[0] <= 1e-6:
         return np.full(values.shape, 0.5, np.float32)

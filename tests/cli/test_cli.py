@@ -81,8 +81,8 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
     assert len(list(csv.DictReader(io.StringIO((out / "report.csv").read_text(), newline="")))) == 4
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 8
-    assert "smaller" in done.stderr
-    assert done.stdout == ""
+    assert "smaller" in done.stdout
+    assert done.stderr == ""
 
 
 def test_json_alone_on_standard_output(folder: Path, tmp_path: Path) -> None:
@@ -141,17 +141,9 @@ def test_existing_results_are_skipped_unless_told(vizcomp: Command, folder: Path
 
 def test_a_source_is_never_replaced_by_its_output(vizcomp: Command, folder: Path) -> None:
     before = (folder / "cat.jpg").read_bytes()
-    done = vizcomp("djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=1)
+    done = vizcomp("djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=2)
     assert (folder / "cat.jpg").read_bytes() == before
-    assert "own output" in done.stderr
-
-
-def test_output_inside_the_input_is_not_walked(vizcomp: Command, folder: Path) -> None:
-    out = folder / "small"
-    vizcomp("djpeg", folder, "-o", out, "--guide", "uniform")
-    first = tree(out)
-    vizcomp("djpeg", folder, "-o", out, "--guide", "uniform", "--overwrite")
-    assert tree(out) == first
+    assert "is the input" in done.stderr
 
 
 def test_dry_run_writes_nothing(vizcomp: Command, folder: Path, tmp_path: Path) -> None:

@@ -130,11 +130,10 @@ def test_beside_the_input_by_default(vizcomp: Command, tmp_path: Path, cat: np.n
     done = vizcomp("encode", "img.png", "img.jpg", "--model", any_model, "--iterations", 2, "-v")
     assert tree(tmp_path) == {"img.png", "img.jpg", "img.vzc", "img.png.vzc"}
     assert "img.jpg -> img.vzc" in done.err
-    assert "bits a pixel" in done.err
-    assert done.out == ""
-    done = vizcomp("decode", "img.vzc", "--model", any_model)
+    assert "bits a pixel" in done.out
+    done = vizcomp("decode", "img.vzc", "--model", any_model, code=2)
     assert (tmp_path / "img.png").read_bytes() == before, "a source is not replaced by what is left of it"
-    assert "skipped" in done.err
+    assert "1 result exists and is not known" in done.err
     vizcomp("decode", "img.vzc", "--model", any_model, "--overwrite", "--iterations", 1)
     codec = NeuralCodec.load(any_model)
     data = (tmp_path / "img.vzc").read_bytes()
@@ -229,7 +228,7 @@ def test_what_a_pack_is_unpacked_to(vizcomp: Command, classes: Path, tmp_path: P
     vizcomp("encode", *common, "-o", "named.vzc")
     vizcomp("encode", *common, "-o", "bare.vzc", "--no-names")
     done = vizcomp("decode", "named.vzc", "bare.vzc", "-o", "out", "--model", small_model)
-    assert "62" in done.err
+    assert "62" in done.out
     out = tmp_path / "out"
     names = {str(p.relative_to(classes)) for p in classes.rglob("*.png")}
     assert tree(out / "named") == names | {"cat/000.jpg.png"}
@@ -409,3 +408,35 @@ print("loaded:", [m for m in ("torch", "onnxruntime", "scipy") if m in sys.modul
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True, env=ENVIRONMENT)
     assert done.stdout.rstrip().endswith("loaded: []")
     assert str(any_model) in done.stdout
+
+
+def test_a_pack_that_was_cut_off_gives_its_whole_blocks(vizcomp: Command, tmp_path: Path, small_model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(70):
+        Image.fromarray(np.full((32, 32, 3), 3 * i, np.uint8)).save(tmp_path / "in" / f"{i:02}.png")
+    vizcomp("encode", "--pack", "in", "-o", "set.vzc", "--model", small_model, "--search", 0, "--with-model")
+    whole = (tmp_path / "set.vzc").read_bytes()
+    (tmp_path / "cut.vzc").write_bytes(whole[:-60])
+    row = json.loads(vizcomp("info", "cut.vzc", "--json", code=1).out)
+    assert (row["images"], row["model_found"]) == (64, "the pack itself")
+    assert "64 images of whole blocks are left" in " ".join(row["problems"])
+    done = vizcomp("decode", "cut.vzc", "-o", "out", "--json", code=1)  # no --model: it is in the pack
+    (row,) = done.report["files"]
+    assert (row["status"], row["images"]) == ("partial", 64)
+    assert "64 images of whole blocks are left" in row["error"]
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 64
+    vizcomp("decode", "set.vzc", "-o", "all")
+    first = next((tmp_path / "out").rglob("05.png"))
+    assert first.read_bytes() == next((tmp_path / "all").rglob("05.png")).read_bytes()
+    assert "--with-model goes with --pack" in vizcomp("encode", "in", "--with-model", "--model", small_model, code=2).err
+
+
+def test_a_model_in_a_pack_must_be_its_own(small_model: Path, tmp_path: Path) -> None:
+    from vizcomp.errors import ModelError
+    from vizcomp.vzc.packs import PackWriter
+
+    out = PackWriter(model=b"none", model_file=small_model.read_bytes())
+    with pytest.raises(ModelError, match="not the one that wrote it"):
+        VzcPack(out.finish())
+    with pytest.raises(ModelError):
+        VzcPack(PackWriter(model=b"none", model_file=b"rubbish").finish())

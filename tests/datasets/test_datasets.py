@@ -17,7 +17,7 @@ import pytest
 from kit import jpeg_bytes
 from PIL import Image
 
-from vizcomp.datasets import archive, labelled, pickles
+from vizcomp.datasets import archive, labelled
 from vizcomp.datasets.cifar import fill_with_cifar10
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.datasets.read import read_labelled
@@ -31,6 +31,7 @@ from vizcomp.errors import (
     TruncatedError,
     WeightsMissingError,
 )
+from vizcomp.files import pickles
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -44,13 +44,15 @@ def test_only_the_order_of_depth_counts() -> None:
     assert np.allclose(one, other, atol=1e-3)
 
 
-def test_doubt_pulls_to_neutral() -> None:
+def test_doubt_turns_the_guide_off() -> None:
     depth = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (60, 80))
     sure = guide.depth_importance(depth, np.ones((60, 80), np.float32), flat(60, 80), size=(480, 640))
     half = guide.depth_importance(depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640))
     none = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640))
-    assert np.allclose(half - guide.NEUTRAL, (sure - guide.NEUTRAL) / 2, atol=1e-6)
-    assert np.all(none == guide.NEUTRAL)
+    assert np.allclose(1 - half, (1 - sure) / 2, atol=1e-6)
+    assert np.all(none == 1)
+    neutral = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), doubtful=guide.NEUTRAL)
+    assert np.all(neutral == guide.NEUTRAL)
 
 
 def test_upsampling_follows_the_edges_of_the_photo() -> None:
@@ -71,6 +73,22 @@ def test_stray_blocks_are_smoothed_away() -> None:
     assert guide.median3(field).max() == 0
     field[:, 10:] = 1
     assert np.array_equal(guide.median3(field)[:, 10:], field[:, 10:])
+
+
+def test_the_median_is_that_of_nine() -> None:
+    rng = np.random.default_rng(3)
+    for shape in ((1, 1), (1, 9), (7, 2), (12, 17)):
+        for field in (rng.random(shape).astype(np.float32), rng.integers(0, 3, shape).astype(np.float32)):
+            padded = np.pad(field, 1, mode="edge")
+            nine = [padded[i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3)]
+            assert np.array_equal(guide.median3(field), np.median(nine, axis=0))
+
+
+def test_equal_values_share_their_mean_rank() -> None:
+    field = np.array([[3.0, 1.0, 1.0], [7.0, 3.0, 3.0]], np.float32)
+    expected = np.array([[3.0, 0.5, 0.5], [5.0, 3.0, 3.0]]) / 5
+    np.testing.assert_allclose(guide.rank_normalise(field), expected, rtol=1e-6)
+    assert np.all(guide.rank_normalise(np.full((3, 4), 2.0, np.float32)) == guide.NEUTRAL)
 
 
 def test_detail_prefers_strong_edges() -> None:

@@ -53,7 +53,7 @@ def photos(tmp_path: Path) -> Path:
 def test_fit_then_djpeg_then_check(tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     policy = tmp_path / "made" / "policy.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     read = Policy.read(policy)
     assert read.certificate.sentence in said
     assert "At most 20% of the answers change, with 90% confidence" in said

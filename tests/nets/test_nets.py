@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from vizcomp.errors import ModelError, SettingsError
+from vizcomp.graphs.architectures import DOUBT, InceptionConfig, WhitenedConfig
+from vizcomp.graphs.recurrent import PRESETS, RecurrentConfig
 from vizcomp.nets import classifiers, inception
-from vizcomp.nets.inception import ConvNormReLU, Inception, InceptionConfig
-from vizcomp.nets.recurrent import PRESETS, RecurrentCodec, RecurrentConfig, binarize
-from vizcomp.nets.whitened import Whitened, WhitenedConfig
+from vizcomp.nets.inception import ConvNormReLU, Inception
+from vizcomp.nets.recurrent import RecurrentCodec, binarize
+from vizcomp.nets.whitened import Whitened
 
 SMALL = RecurrentConfig(
     stem=(8, 4), encoder=((8, 2, 1),), decoder=((8, 2, 1), (8, 4, 1)), bits=(2, 3, 4), shared=False, sees="both"
@@ -70,7 +72,7 @@ def test_the_mirror_image_is_asked_in_doubt_only() -> None:
         one, other = network.fc(network.features(seen)), network.fc(network.features(seen.flip(3)))
         alone = torch.cat([network(x[None]) for x in seen])
     first, second = one.topk(2, 1).values.T
-    unsure = first - second < inception.DOUBT
+    unsure = first - second < DOUBT
     assert 8 <= int(unsure.sum()) <= 88
     torch.testing.assert_close(found[~unsure], one[~unsure], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[unsure], ((one + other) / 2)[unsure], atol=1e-4, rtol=1e-4)

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from vizcomp.cli import app
 from vizcomp.errors import InputError, ModelError, SettingsError, WeightsMissingError
-from vizcomp.nets import classifiers
+from vizcomp.graphs import classifiers
+from vizcomp.nets.classifiers import built
 from vizcomp.nets.inception import Inception
 from vizcomp.vision.systems import open_system
 from vizcomp.weights import cache as weights_cache
@@ -130,7 +131,7 @@ def test_the_forward_pass_is_the_published_one(tmp_path: Path, state: dict[str, 
         "untracked": {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")},
     }.get(form) or {form + n: v for n, v in state.items()}
     path = published(tmp_path, saved)
-    loaded = classifiers.load_published(path, "2019")
+    loaded = built(classifiers.read_published(path, "2019"))
     assert sum(p.numel() for p in loaded.network.parameters()) == pytest.approx(21.64e6, abs=5e3)
     images = torch.rand(2, 3, 32, 32, generator=generator)
     with torch.inference_mode():
@@ -165,7 +166,7 @@ def test_what_does_not_fit_is_listed(tmp_path: Path, state: dict[str, Any]) -> N
     state["AuxLogits.fc.bias"] = torch.zeros(10)
     state["fc.bias"] = torch.zeros(100)
     with pytest.raises(ModelError) as caught:
-        classifiers.load_published(published(tmp_path, state), "2021")
+        classifiers.read_published(published(tmp_path, state), "2021")
     for words in ("missing: Mixed_5b.branch1x1.conv.weight", "extra: AuxLogits.fc.bias", "fc.bias (100,) for (10,)"):
         assert words in caught.value.message
 
@@ -189,7 +190,7 @@ def test_other_files_are_refused_and_nothing_runs(tmp_path: Path, state: dict[st
     elif content != "pickle":
         path.write_bytes({"empty": b"", "text": b"no weights", "cut": path.read_bytes()[:100_000]}[content])
     with pytest.raises(ModelError):
-        classifiers.load_published(path, "2021")
+        classifiers.read_published(path, "2021")
     assert not mark.exists()
 
 
@@ -212,27 +213,24 @@ def test_images_to_calibrate_on(tmp_path: Path) -> None:
         classifiers.calibration_images(tmp_path / "nowhere")
 
 
-def test_the_normalisation_is_chosen_on_data_and_kept(
-    tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_normalisation_is_chosen_on_data_and_kept(tmp_path: Path, state: dict[str, Any]) -> None:
     weights_cache.add("inception-v3", published(tmp_path, state))
 
-    def by_brightness(path: Path, year: str) -> Any:
-        def classifier(batch: Any) -> Any:
-            steps = (batch.mean((1, 2, 3)) / classifiers.DEVIATIONS[year][0] * 2).long().clamp(0, 9)
-            return torch.nn.functional.one_hot(steps, 10).float()
+    class ByBrightness:
+        def __init__(self, _: Path, year: str) -> None:
+            self.year = year
 
-        return classifier
+        def logits(self, images: np.ndarray) -> np.ndarray:
+            steps = images.mean((1, 2, 3)) / 255 / classifiers.DEVIATIONS[self.year][0] * 2
+            return np.eye(10)[steps.astype(int).clip(0, 9)]
 
-    monkeypatch.setattr(classifiers, "load_published", by_brightness)
     images = np.repeat(np.arange(0, 252, 21, dtype=np.uint8), 32 * 32 * 3).reshape(12, 32, 32, 3)
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     for year, other in (("2019", "2021"), ("2021", "2019")):
-        labels = by_brightness(tmp_path, year)(batch).argmax(1).numpy()
-        figures = classifiers.calibrate("inception-v3", images, labels)
+        labels = ByBrightness(tmp_path, year).logits(images).argmax(1)
+        figures = classifiers.calibrate("inception-v3", images, labels, opened=ByBrightness)
         assert figures[year] == 1.0
         assert figures[other] < 1
         assert classifiers.year_of("inception-v3") == year
     weights_cache.note("inception-v3", words="2021")
-    assert classifiers.calibrate("inception-v3", images, np.full(12, 99)) == {"2019": 0, "2021": 0}
+    assert classifiers.calibrate("inception-v3", images, np.full(12, 99), opened=ByBrightness) == {"2019": 0, "2021": 0}
     assert classifiers.year_of("inception-v3") == "2021"  # alike: as it was

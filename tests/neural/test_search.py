@@ -18,7 +18,8 @@ from vizcomp.neural.search import Error, _in_cells, _of_cells, _to_cells, _turne
 @pytest.fixture(scope="module")
 def network(any_model: Path) -> RecurrentCodec:
     """Blocks of 8, iterations of 4 bits; random weights give nearly grey images, so what the bits do is enlarged."""
-    network: RecurrentCodec = NeuralCodec.load(any_model)._network
+    codec = NeuralCodec.load(any_model)
+    network = search.torch_network(codec.config, codec.weights)
     for entrance in network.entrances:
         entrance.weight.mul_(4)
     network.exit.weight.mul_(12)

@@ -23,7 +23,8 @@ from vizcomp.nets import classifiers
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.training import codec, loop, processes
 from vizcomp.training.classifier import ClassifierTask, ClassifierTrainSettings
-from vizcomp.training.codec import CodecTask, CodecTrainSettings, load_weights, save_codec
+from vizcomp.training.codec import CodecTask, load_weights, save_codec
+from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.loop import train
 from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss

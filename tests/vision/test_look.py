@@ -35,15 +35,16 @@ def test_look_draws_and_says_how_the_system_is_read(tmp_path: Path, capfd: pytes
 
 
 def test_look_ends_as_other_commands_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    source, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    source, out = photo(tmp_path / "in" / "a.png"), tmp_path / "out"
     assert command("look", source, "-o", out, "--system", "no-such") == 2
     assert command("look", tmp_path / "none.png", "-o", out, "--system", "watcher") == 2
     assert "error:" in capfd.readouterr().err
-    (tmp_path / "broken.png").write_bytes(source.read_bytes()[:60])
-    assert command("look", tmp_path, "-o", out, "--system", "watcher") == 1
-    said = capfd.readouterr().err
-    assert "failed:" in said
-    assert "1 of 2 photos drawn" in said
+    (tmp_path / "in" / "broken.png").write_bytes(source.read_bytes()[:60])
+    assert command("look", tmp_path / "in", "-o", out, "--system", "watcher") == 1
+    said = capfd.readouterr()
+    assert "failed:" in said.err
+    assert "1 of 2 photos drawn" in said.out
 
 
 def test_every_kind_of_answer_is_drawn() -> None:

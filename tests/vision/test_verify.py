@@ -350,7 +350,7 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
     monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
-    monkeypatch.setattr(verify, "smallest", lambda *a, mend, **k: searched(*a, **k))
+    monkeypatch.setattr(verify, "smallest", lambda *a, mend=None, **k: searched(*a, **k))
     run("djpeg", "a.jpg", "-o", "whole", "--guide", "uniform", "--verify", "spots", "-j", 1)
     mended, whole = (rows(tmp_path / name)["a.jpg"] for name in ("mended", "whole"))
     assert mended["verified"] is whole["verified"] is True

@@ -19,7 +19,6 @@ from vizcomp.vision.options import ModelOptions
 from vizcomp.vision.system import boxes_importance, corners_to_quads, fitted, surroundings
 from vizcomp.vision.systems import GROUP, open_system
 from vizcomp.vision.text_system import LOSS_PER_DOUBLING, MAX_LOSS, lettering_worth
-from vizcomp.vision.torch_systems import TorchClassifier
 
 
 def classes(*probabilities: float) -> Classes:
@@ -102,26 +101,6 @@ def test_bundled_classifiers_answer_and_say_where_they_look() -> None:
         where = system.importance(images[1])
         assert where.ndim == 2
         assert 0 <= where.min() <= where.max() <= 1
-
-
-def test_in_a_hurry_the_best_class_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    noise = np.random.default_rng(1).integers(0, 255, (70, 8, 8, 3), np.uint8)
-    images = [image.repeat(4, 0).repeat(4, 1) for image in noise]
-    for name in ("inception", "watcher"):
-        system = open_system(name)
-        assert isinstance(system, TorchClassifier)
-        calm = system.answers(images)
-        for able in (False, True):
-            monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able, raising=False)
-            monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-            system.hurry()
-            hasty = system.answers(images)
-            assert [a.best for a in hasty] == [a.best for a in calm]  # type: ignore[union-attr]
-            apart = max(np.abs(a.probabilities - b.probabilities).max() for a, b in zip(calm, hasty, strict=True))  # type: ignore[union-attr]
-            assert apart < 0.03
-            assert (apart > 0) == able
         assert system.answers([]) == []
 
 

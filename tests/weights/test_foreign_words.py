@@ -15,6 +15,7 @@ from kit import command
 
 from vizcomp.errors import InputError, ModelError, VizcompError
 from vizcomp.files import foreign
+from vizcomp.graphs import classifiers as files
 from vizcomp.nets import classifiers
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import saved_fingerprint
@@ -67,7 +68,7 @@ def openers(path: Path) -> list[Callable[[], Any]]:
     return [
         lambda: NeuralCodec.load(path),
         lambda: saved_fingerprint(path),
-        lambda: classifiers.load(path),
+        lambda: files.read(path),
         lambda: cache.add("mine", path),
     ]
 
@@ -146,7 +147,7 @@ def test_published_weights_that_are_not_finite_are_refused(tmp_path: Path) -> No
     next(iter(state.values())).view(-1)[0] = float("nan")
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(ModelError, match="not a finite number"):
-        classifiers.check_published(tmp_path / "a.pt")
+        files.check_published(tmp_path / "a.pt")
 
 
 def test_a_depth_network_whose_weights_are_not_finite_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ ORDER = (
     "datasets",
     "shards",
     "depth",
+    "graphs",
     "nets",
     "vision",
     "djpeg",
@@ -43,7 +44,7 @@ ORDER = (
 )
 GROUND = ("_version", "_native")  # below all rooms
 ROOF = ("__init__", "__main__")  # above all rooms
-TORCH = {"nets", "training", "neural/codec", "neural/analysis", "neural/search", "neural/tensors"}
+TORCH = {"nets", "training", "neural/search"}
 NO_ARRAYS = {"_version", "errors", "batch/engines", "report", "cli", "__init__", "__main__"}
 LONGEST_FILE, LONGEST_FUNCTION = 500, 80
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -19,10 +19,10 @@ from vizcomp.batch.groups import (
     failed_record,
     grouped,
     images_of,
-    limit_threads,
     outcomes_of,
     output_targets,
     skipped_record,
+    threads_for,
     within_memory,
 )
 from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, reason_to_skip
@@ -185,8 +185,7 @@ def _read_vzc(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
 
 
 def _found(fingerprint: bytes, task: DecodeTask) -> NeuralCodec:
-    limit_threads(task.jobs)
-    return find_model(fingerprint, task.settings.models)
+    return find_model(fingerprint, task.settings.models, threads=threads_for(task.jobs))
 
 
 def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:

@@ -51,12 +51,14 @@ class DjpegTask(ItemsTask):
     Attributes:
         sampled: plain JPEG is searched at our bytes too.
         systems: those that were given as objects; they are found by their names.
+        named: the output's name was given, so that it is a file of the asked format in any case.
     """
 
     settings: DjpegSettings
     batch: BatchSettings
     sampled: bool = False
     systems: tuple[System, ...] = ()
+    named: bool = False
 
 
 @dataclasses.dataclass
@@ -81,12 +83,16 @@ def run_djpeg(
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     systems: tuple[System, ...] = (),
     fields: tuple[str, ...] = (),
+    target: AnyPath | None = None,
+    remember: bool = True,
 ) -> BatchRun:
     """Compress photos into a folder; of shards (`shards.shard.SHARDS`) the photos in them.
 
     Args:
         systems: of those that the settings name, the ones that are objects; they travel to the workers by pickle.
         fields: of shards, what holds photos: extensions in a tar, columns in a table; empty: all that do.
+        target: the only output, of the only input; it lies in `output`.
+        remember: keep a journal, for a later run with `resume`.
 
     Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
 
@@ -112,17 +118,19 @@ def run_djpeg(
         sampled = number < SAMPLE
         if isinstance(item, MemberItem):
             return MemberTask((item,), settings, batch, sampled, systems)
-        return DjpegTask((item,), settings, batch, sampled, systems)
+        return DjpegTask((item,), settings, batch, sampled, systems, target is not None)
 
     started = time.perf_counter()
-    with open_log(output, decides, batch) as log, contextlib.closing(Shards(output, batch, log, fields)) as shards:
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open_log(output, decides, batch, remember=remember))
+        shards = stack.enter_context(contextlib.closing(Shards(output, batch, log, fields, target=target)))
 
         def items() -> Iterator[Item]:
             for file in files:
                 if is_shard(file.path):
                     yield from shards.items(file)
                 else:
-                    yield log.item(file, names.path_for(file))
+                    yield log.item(file, target or names.path_for(file))
 
         verb = Verb(
             record=FileRecord,
@@ -134,6 +142,21 @@ def run_djpeg(
         )
         records, interrupted = run_batch(items(), verb, log, options)
     return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
+
+
+def joined(runs: Iterable[BatchRun]) -> BatchRun:
+    """Several runs as one, in which a photo that came again counts as often; it ends with one that was interrupted."""
+    records = Records(FileRecord)
+    worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
+    seconds = 0.0
+    for run in runs:
+        for record in run.records:
+            records.append(record)
+        seconds += run.totals.seconds
+        worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
+        if run.interrupted:
+            break
+    return BatchRun(records, total(records, seconds), False, worst)
 
 
 def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
@@ -155,6 +178,7 @@ def _djpeg_crashed(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | 
 
 def _djpeg_failed(item: Item, error: str) -> FileRecord:
     size = size_of(item.file.path)
+    error = error.replace(printable(item.file.path), item.file.shown)  # another name for what came from standard input
     return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
 
 
@@ -169,7 +193,7 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask)
+    made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask, keep_other=not task.named)
     if made.suffix:
         target = _under_own_suffix(target, file.path)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:

@@ -36,6 +36,7 @@ from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.store import AnyPath
 from vizcomp.metrics import bits_per_pixel
+from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load, to_srgb
@@ -87,6 +88,7 @@ def run_encode(
 
 def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, list[str]]:
     """The codec, and who codes and judges, with fingerprints; fails before the first file where every file would fail."""
+    candidate_count(settings.search)
     codec = worker_codec(settings.model, jobs)
     if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
         raise SettingsError(

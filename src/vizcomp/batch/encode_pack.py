@@ -23,6 +23,7 @@ from vizcomp.files.names import is_folder, is_there
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
+from vizcomp.neural.models import model_path
 from vizcomp.vzc.fields import check_name
 from vizcomp.vzc.packs import PackEntry, PackWriter
 
@@ -34,6 +35,7 @@ def run_encode_pack(
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
     *,
     names: bool = True,
+    with_model: bool = False,
 ) -> CodecRun:
     """Write photos into one pack. An image in a folder below its input has that folder for a class.
 
@@ -42,6 +44,7 @@ def run_encode_pack(
     Args:
         output: the pack.
         names: keep the photos' paths below their input.
+        with_model: put the model's file into the pack, so that it can be decoded wherever vizcomp is.
 
     With `resume`, images that an earlier run coded are taken from the journal, also where it was killed before it wrote the pack.
 
@@ -59,7 +62,8 @@ def run_encode_pack(
     with open_log(output.parent, decides, settings) as log:
         _begin_pack(output, settings, log, key)
         listed = list(files)  # the classes must be known before the first image is added
-        filling = _Filling(codec.fingerprint, listed, names)
+        model_file = model_path(settings.model).read_bytes() if with_model else b""
+        filling = _Filling(codec.fingerprint, listed, names, model_file)
         started = time.perf_counter()
         verb = Verb(
             record=CodecRecord,
@@ -97,9 +101,9 @@ def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes)
 class _Filling:
     """A pack as its images come."""
 
-    def __init__(self, model: bytes, files: Sequence[InputFile], names: bool) -> None:
+    def __init__(self, model: bytes, files: Sequence[InputFile], names: bool, model_file: bytes) -> None:
         classes = sorted({c for file in files if (c := _class_of(file)) is not None})
-        self.writer = PackWriter(model=model, classes=classes)
+        self.writer = PackWriter(model=model, classes=classes, model_file=model_file)
         self._number = {name: i for i, name in enumerate(classes)}
         self._taken: set[str] | None = set() if names else None
 

@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from vizcomp.batch.local_engine import TASKS_TO_ISOLATE, TASKS_WORTH_A_WORKER, Result, Task, available_cores, map_processes
+from vizcomp.batch.local_engine import TASKS_TO_ISOLATE, TASKS_WORTH_A_WORKER, Result, Task, map_processes
 from vizcomp.errors import SettingsError
+from vizcomp.weights.sessions import available_cores
 
 ENGINES = ("local", "ray")
 

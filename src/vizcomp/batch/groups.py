@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.batch.items import Item, Outcome, attempt, one_line, size_of
-from vizcomp.batch.local_engine import available_cores, in_worker
+from vizcomp.batch.local_engine import in_worker
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import CodecRecord, CodecTotals, VerifyState
 from vizcomp.batch.settings import DecodeSettings, EncodeSettings
@@ -26,6 +26,7 @@ from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.packs import PackEntry
+from vizcomp.weights.sessions import available_cores
 
 Pixels = npt.NDArray[np.uint8]
 OnRecord = Callable[[CodecRecord], None]
@@ -152,30 +153,26 @@ def skipped_record(item: GroupImage, why: str) -> CodecRecord:
 
 
 def within_memory(work: Callable[[Any], Any], on: Any) -> Any:
-    """`work(on)`; torch says by a RuntimeError of its own that memory ran out."""
+    """`work(on)`; torch and ONNX Runtime say by exceptions of their own that memory ran out."""
     try:
         return work(on)
-    except RuntimeError as exc:
+    except VizcompError:
+        raise
+    except Exception as exc:
         if "allocate" in str(exc):
             raise MemoryError from exc
         raise
 
 
-def limit_threads(jobs: int) -> None:
-    """Workers share the cores: more threads than one each would only get in each other's way."""
-    import torch
-
-    if in_worker():
-        torch.set_num_threads(1)
-    elif jobs:
-        torch.set_num_threads(min(jobs, available_cores()))
+def threads_for(jobs: int) -> int:
+    """Threads of a network: workers share the cores, more than one each would only get in each other's way. 0: all cores."""
+    return 1 if in_worker() else min(jobs, available_cores())
 
 
 @functools.lru_cache(maxsize=1)
 def worker_codec(model: str, jobs: int) -> NeuralCodec:
     """One codec for each process, loaded on the first image."""
-    limit_threads(jobs)
-    return NeuralCodec.load(model)
+    return NeuralCodec.load(model, threads=threads_for(jobs))
 
 
 def grouped(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:

@@ -64,6 +64,7 @@ class Item:
         known: the record of an earlier run that finished it, as a dict; None where it is to be done.
         payload: what else that run remembered.
         key: what the journal calls it, where it has no target.
+        same: True if `target` exists and an earlier run made it of this source under these settings.
     """
 
     file: InputFile
@@ -74,6 +75,7 @@ class Item:
     known: Mapping[str, Any] | None = None
     payload: bytes | None = None
     key: bytes = b""
+    same: bool = False
 
 
 class Task(Protocol):

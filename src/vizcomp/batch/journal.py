@@ -193,6 +193,25 @@ class Journal:
             return (found, payload) if isinstance(found, dict) else None
         return None
 
+    def standing(self, source: AnyPath, target: AnyPath | bytes) -> str:
+        """What is known of an output that exists.
+
+        "same": of this source and these settings. "other": of this source as it was, or of other settings. "": nothing, or it is
+        of another source.
+        """
+        rows = self._rows(
+            "SELECT source, settings, size, mtime_ns, sha256, record FROM outputs WHERE target = ?", (self._key(target),)
+        )
+        if not rows:
+            return ""
+        name, settings, size, mtime_ns, sha256, record = rows[0]
+        if record is None:
+            return "other"  # begun by a run that was stopped
+        if name != os.fsencode(str(source.absolute())):
+            return ""
+        unchanged = settings == self._settings and _same(source, size, mtime_ns, sha256, thorough=size <= SMALL_SOURCE)
+        return "same" if unchanged else "other"
+
     def begin(self, target: AnyPath | bytes) -> None:
         """An output is about to be made."""
         self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))

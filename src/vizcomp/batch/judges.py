@@ -18,6 +18,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import guide
+from vizcomp.djpeg.learned import LearnedGuide
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.find import InputFile
@@ -54,6 +55,8 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Coll
         raise SettingsError("`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too")
     if needs_depth(settings) and "depth" not in in_hand:
         found.append(depth_source(batch).name)
+    for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
+        found.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
     if batch.verify and settings.target_size is not None:
         raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):

@@ -32,11 +32,6 @@ def in_worker() -> bool:
     return multiprocessing.parent_process() is not None or IN_WORKER in os.environ
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_processes(
     function: Callable[[Task], Result],
     stream: Iterator[Task],

@@ -18,13 +18,16 @@ from vizcomp.files.write import remove_leftovers
 
 
 @contextlib.contextmanager
-def open_log(folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere) -> Iterator[Log]:
+def open_log(
+    folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere, *, remember: bool = True
+) -> Iterator[Log]:
     """The log of a run into a folder (None: beside its inputs); a dry run has none.
 
     Args:
         decides: all that decides what an output holds.
+        remember: False: it has none either.
     """
-    kept = None if settings.dry_run else Journal(folder, decides)
+    kept = None if settings.dry_run or not remember else Journal(folder, decides)
     log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         log.sweep()
@@ -42,6 +45,9 @@ class Log:
         root: the folder of all outputs; None where they are beside their inputs.
         resume: skip what an earlier run finished.
         overwrite: replace existing outputs, whoever wrote them.
+
+    Attributes:
+        left: outputs that were there and stayed, and are not known to be of this run's settings.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Log:
         self._root = root
         self._resume = resume
         self._overwrite = overwrite
+        self.left = 0
 
     def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"") -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now."""
@@ -66,15 +73,22 @@ class Log:
         fresh = False
         with contextlib.suppress(OutputError):  # its worker finds the same, and says it
             fresh = target is not None and not is_there(target)
+        same = False
+        if target is not None and not fresh and not self._overwrite:
+            standing = self.journal.standing(file.path, target)
+            same = standing == "same"
+            ours = ours or (standing == "other" and self.journal.begun(target))
         if target is not None and (ours or self._overwrite or fresh):
             self.journal.begin(target)
-        return Item(file, target, self._root, ours, fresh, key=key)
+        return Item(file, target, self._root, ours, fresh, key=key, same=same)
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""
         if self.journal is None or item.known is not None:
             return
         name = item.target if item.target is not None else item.key
+        if outcome.record.status == "skipped" and item.target is not None and not item.same:
+            self.left += 1
         if outcome.source_state is not None and (outcome.written_state is not None or outcome.payload is not None):
             self.journal.finish(
                 name,

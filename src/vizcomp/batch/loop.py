@@ -41,6 +41,7 @@ class RunOptions:
         on_record: is called with each record, in the order of the inputs.
         on_interrupt: is called after the first Ctrl-C.
         on_notice: is told, in one line, what concerns the run as a whole.
+        on_left: is told at the end how many outputs were there and stayed, and are not known to be of these settings.
     """
 
     jobs: int = 0
@@ -49,6 +50,7 @@ class RunOptions:
     on_record: Callable[[Any], None] = lambda record: None
     on_interrupt: Callable[[], None] = lambda: None
     on_notice: Callable[[str], None] = lambda text: None
+    on_left: Callable[[int], None] = lambda count: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,8 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             remove_leftovers(folder)
         if log.problem != told:
             options.on_notice(log.problem)
+        if log.left:
+            options.on_left(log.left)
         return records, interrupted or (stop.is_set() and not (all_taken and not in_hand))
 
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from vizcomp.batch.groups import Pixels, limit_threads, within_memory
+from vizcomp.batch.groups import Pixels, threads_for, within_memory
 from vizcomp.batch.items import Item, one_line, size_of
 from vizcomp.batch.log import Log
 from vizcomp.batch.records import CodecRecord, CodecStatus
 from vizcomp.batch.settings import DecodeSettings
-from vizcomp.errors import FormatError, OutputError, VizcompError
+from vizcomp.errors import FormatError, OutputError, TruncatedError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import is_there
 from vizcomp.files.place import printable
@@ -28,7 +28,8 @@ from vizcomp.neural.codec import BATCH
 from vizcomp.neural.packs import VzcPack
 from vizcomp.photos.encode import encode_png
 from vizcomp.vzc import image as vzc
-from vizcomp.vzc.packs import BLOCK, PackReader
+from vizcomp.vzc.pack_layout import BLOCK
+from vizcomp.vzc.packs import PackReader
 
 MAX_PACKED_PIXELS = 1 << 21  # packs are decoded whole, without tiles
 
@@ -113,12 +114,12 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
         data = map_file(file.path, check=lambda head, name: vzc.kind(head))
         if vzc.kind(data) != "pack":
             return None
-        reader = PackReader(data, max_pixels=settings.max_pixels)
+        reader = PackReader(data, max_pixels=settings.max_pixels, allow_truncated=True)
     except VizcompError:
         return None
     log.give_up(item)  # its outputs are those of its images
     entries: list[tuple[int, str | None, str | None]] = []
-    broken = PackPart()
+    broken = PackPart(error=TruncatedError(reader.problem) if reader.problem else None)
     for first in range(0, len(reader), BLOCK):
         block = range(first, min(first + BLOCK, len(reader)))
         try:
@@ -188,8 +189,7 @@ def _png_names(entries: Sequence[tuple[int, str | None, str | None]], digits: in
 @functools.lru_cache(maxsize=1)
 def _pack(path: AnyPath, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
     """One pack and its codec for each process."""
-    limit_threads(jobs)
-    return VzcPack(path, model=model, max_pixels=max_pixels)
+    return VzcPack(path, model=model, max_pixels=max_pixels, threads=threads_for(jobs), allow_truncated=True)
 
 
 def _is_there(path: AnyPath) -> bool:
@@ -298,7 +298,9 @@ def pack_record(plan: PackPlan, parts: Sequence[PackPart], settings: DecodeSetti
         notices=() if plan.count else ("the pack holds no images",),
     )
     if error is not None:
-        text = one_line(error) if lost == plan.count and not done else f"{lost} of {plan.count} images lost: {one_line(error)}"
+        text = one_line(error)
+        if lost and (done or lost < plan.count):
+            text = f"{lost} of {plan.count} images lost: {text}"
         status: CodecStatus = "partial" if done or skipped else "failed"
         return dataclasses.replace(record, status=status, error=text, error_type=type(error).__name__)
     if missing:

@@ -31,8 +31,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from vizcomp._version import __version__
-from vizcomp.batch.local_engine import IN_WORKER, available_cores
+from vizcomp.batch.local_engine import IN_WORKER
 from vizcomp.errors import EngineError, MissingExtraError, first_line
+from vizcomp.weights.sessions import available_cores
 
 IN_FLIGHT = 2  # batches for each actor: one at work, one that waits, so that none is idle while a result travels
 BATCH_SECONDS = 0.5  # enough to hide a round trip of a few milliseconds, little to lose with a node

@@ -128,12 +128,16 @@ class Shards:
         output: the folder of the results.
         settings: of the run.
         fields: as `shards.open.open_shard`.
+        target: where the only shard goes; None: below `output`, under its own name.
     """
 
-    def __init__(self, output: AnyPath, batch: BatchSettings, log: Log, fields: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, output: AnyPath, batch: BatchSettings, log: Log, fields: tuple[str, ...] = (), *, target: AnyPath | None = None
+    ) -> None:
         self._batch = batch
         self._log = log
         self._fields = fields
+        self._target = target
         self._names = {suffix: OutputNames(output, suffix, extensions=frozenset((suffix,))) for suffix in SHARDS}
         self._open: dict[int, _Open] = {}
         self._count = 0
@@ -141,7 +145,7 @@ class Shards:
     def items(self, file: InputFile) -> Iterator[Item]:
         """The photos of a shard; or one item that stands for it where nothing is done."""
         number, self._count = self._count, self._count + 1
-        target = self._names[file.path.suffix.lower()].path_for(file)
+        target = self._target or self._names[file.path.suffix.lower()].path_for(file)
         whole = self._log.item(file, target)
         if whole.known is not None and whole.payload is not None:
             for known in json.loads(zlib.decompress(whole.payload)):

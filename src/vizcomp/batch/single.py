@@ -5,6 +5,7 @@ Files, members of shards and the photos of `vizcomp.compress` all come through h
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +22,15 @@ from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError
+from vizcomp.errors import FormatError, VizcompError
 from vizcomp.files.find import InputFile
+from vizcomp.jpeg.exif import essential_exif, has_more_than_essential
 from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import essential_segments, has_more_than_orientation, with_metadata
+from vizcomp.jpeg.segments import EXIF, essential_segments, with_metadata
 from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.strip import with_essential
 from vizcomp.weights.sessions import return_memory
 
 
@@ -97,14 +100,14 @@ def finish(
         return Finished(data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    elif photo.jpeg is None and (photo.xmp or has_more_than_orientation(photo.exif)):
-        notices = (*notices, "the kept source carries its metadata, such as place and camera: use `metadata` none")
+    stripped, told = _kept_other(photo, original, settings)
+    notices = (*notices, *told)
     if larger:
         notices = (*notices, "source kept: compressing would not make it smaller")
     elif not failed:
         notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
-        return Finished(original(), True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
+        return Finished(stripped, True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
     return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
 
 
@@ -202,6 +205,30 @@ def _can_be_kept_without_metadata(photo: Photo) -> bool:
     if photo.jpeg is not None:
         return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
     return not (photo.icc or photo.exif or photo.xmp)
+
+
+def _kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that can be done; notices."""
+    if photo.jpeg is not None:
+        return b"", ()
+    data, exif = original(), (photo.exif or b"").removeprefix(EXIF)
+    if settings.metadata == "all":
+        return data, ()
+    stripped = with_essential(data, essential_exif(exif, photo.orientation))
+    if stripped == data:
+        return data, ()
+    if stripped is not None:
+        with contextlib.suppress(VizcompError):
+            if _same_picture(load_bytes(stripped, "kept", max_pixels=photo.pixels.size), photo):
+                return stripped, ()
+    if not (photo.xmp or has_more_than_essential(exif)):
+        return data, ()
+    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
+
+
+def _same_picture(one: Photo, other: Photo) -> bool:
+    alike = (one.orientation, one.icc, one.pixels.shape) == (other.orientation, other.icc, other.pixels.shape)
+    return alike and bool(np.array_equal(one.pixels, other.pixels))
 
 
 def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:

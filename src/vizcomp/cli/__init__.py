@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vizcomp._version import __version__
+from vizcomp.cli import log
 from vizcomp.cli.check import check
 from vizcomp.cli.decode import decode
 from vizcomp.cli.depth import depth
@@ -65,15 +66,22 @@ def main() -> None:
 
     # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script starts with & ignores
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    log.in_json = False
     try:
         sys.exit(read(app))
     except VizcompError as exc:
-        print(f"error: {in_flags(exc.message)}", file=sys.stderr)
-        if exc.hint:
-            print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
+        if log.in_json:
+            log.event("error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code)
+        else:
+            print(f"error: {in_flags(exc.message)}", file=sys.stderr)
+            if exc.hint:
+                print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if log.in_json:
+            log.event("error", text="interrupted", hint="", code=130)
+        else:
+            print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone (vizcomp ... | head): nothing is left to say
         sys.stderr.close()

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, Engine, Inputs, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose
+from vizcomp.cli.options import (
+    Config,
+    Engine,
+    Inputs,
+    Jobs,
+    Json,
+    LogJson,
+    MaxPixels,
+    Offline,
+    Profile,
+    Quiet,
+    RayAddress,
+    Verbose,
+)
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -21,6 +34,7 @@ def check(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -35,7 +49,7 @@ def check(
     from vizcomp.fitting.policy import Policy, percent
     from vizcomp.report.tables import plain, report_json
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     read = Policy.read(policy)
     with voice.downloads():
@@ -54,7 +68,7 @@ def check(
         print_parts([report_json(plain({**about, **checked.to_dict()}))])
     for one in checked.systems:
         bound = f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
-        voice.say(f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f}; {bound}")
-        voice.say(f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
-    voice.say(f"{checked.state}: {read.certificate.sentence}")
+        voice.result(f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f}; {bound}")
+        voice.result(f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
+    voice.result(f"{checked.state}: {read.certificate.sentence}")
     raise typer.Exit(1 if checked.state == "broken" else 0)

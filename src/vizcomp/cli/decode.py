@@ -13,6 +13,7 @@ from vizcomp.cli.options import (
     Engine,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Overwrite,
@@ -56,6 +57,7 @@ def decode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -68,7 +70,7 @@ def decode(
     from vizcomp.batch.settings import DecodeSettings
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = DecodeSettings(
         model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
@@ -81,4 +83,6 @@ def decode(
     if json:
         print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)
-    raise typer.Exit(run.exit_code)
+    nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
+    failed = run.exit_code == 1
+    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))

@@ -13,6 +13,7 @@ from vizcomp.cli.options import (
     Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Output,
@@ -36,8 +37,8 @@ def depth(
             "--model",
             "--depth-model",
             metavar="NAME|PATH",
-            help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
-            "the last two also as nyu:size=full,flip.",
+            help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
+            "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
         ),
     ] = "compact",
     metric: Annotated[
@@ -57,6 +58,7 @@ def depth(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -65,11 +67,12 @@ def depth(
     from vizcomp.batch.depth import run_depth
     from vizcomp.batch.engines import check_engine
     from vizcomp.batch.settings import BatchSettings
+    from vizcomp.files.apart import check_apart
     from vizcomp.files.find import count_inputs, find_inputs
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.tables import report_chunks
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
         raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
@@ -81,6 +84,7 @@ def depth(
         dry_run=dry_run,
         offline=offline,
     )
+    check_apart(inputs, output)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         check_output_folder(output)
@@ -97,11 +101,12 @@ def depth(
             "settings": {**common.to_dict(), "preview": preview, "metric": metric},
         }
         print_parts(report_chunks(report, (r.to_dict() for r in records)))
-    voice.say(
+    voice.result(
         f"{len(records) - failed - skipped} depth maps"
         + ("" if dry_run else f" in {output}")
         + (f", {skipped} skipped (--overwrite replaces what exists)" if skipped else "")
         + (f", {failed} failed" if failed else "")
         + ("; interrupted" if interrupted else "")
     )
-    raise typer.Exit(130 if interrupted else 1 if failed else 0)
+    nothing_done = bool(records) and skipped == len(records)
+    raise typer.Exit(voice.exit_code(interrupted=interrupted, failed=bool(failed), nothing_done=nothing_done))

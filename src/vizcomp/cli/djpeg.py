@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,28 +15,55 @@ from vizcomp.cli.options import (
     DepthModel,
     DryRun,
     Engine,
-    Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Output,
     Overwrite,
+    PhotoInputs,
     Profile,
     Quiet,
     RayAddress,
     Resume,
     Robust,
     Verbose,
+    place,
 )
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
+if TYPE_CHECKING:
+    from vizcomp.batch.djpeg import BatchRun
+    from vizcomp.batch.settings import BatchSettings
+    from vizcomp.batch.streams import Plan
+    from vizcomp.djpeg.settings import DjpegSettings
+    from vizcomp.files.store import AnyPath
+
 
 def djpeg(
     context: typer.Context,
-    inputs: Inputs,
     output: Output,
+    inputs: PhotoInputs = None,
+    files_from: Annotated[
+        str,
+        typer.Option(
+            "--files-from",
+            metavar="FILE|-",
+            help="Names of photos, folders and patterns: one a line, or with NUL bytes between them.",
+            show_default=False,
+        ),
+    ] = "",
+    fields: Annotated[
+        str,
+        typer.Option(
+            "--fields",
+            metavar="NAMES",
+            help="What holds photos in shards: extensions of a tar as jpg,png, columns of a Parquet file; else all that do.",
+            show_default=False,
+        ),
+    ] = "",
     quality: Annotated[
         float, typer.Option("--quality", "-q", min=1, max=100, help="Quality of the most important regions.")
     ] = 50,
@@ -42,7 +72,11 @@ def djpeg(
     ] = 0.25,
     guide: Annotated[
         str,
-        typer.Option("--guide", metavar="NAMES", help="depth, text, detail, mask, system:NAME, several joined by +, or uniform."),
+        typer.Option(
+            "--guide",
+            metavar="NAMES",
+            help="depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several joined by +, or uniform.",
+        ),
     ] = "depth+text",
     table: Annotated[
         str,
@@ -82,7 +116,8 @@ def djpeg(
         str, typer.Option("--min-saving", metavar="SHARE", help="Keep the source where less than this is saved, as 5%.")
     ] = "0%",
     metadata: Annotated[
-        str, typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile and orientation.")
+        str,
+        typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile, orientation, date, author."),
     ] = "essential",
     verify: Annotated[
         list[str] | None,
@@ -116,9 +151,22 @@ def djpeg(
     overwrite: Overwrite = False,
     resume: Resume = False,
     dry_run: DryRun = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with photos that arrive, each once it is whole, until Ctrl-C or SIGTERM.")
+    ] = False,
+    report: Annotated[
+        str, typer.Option("--report", metavar="DIR|none", help="Folder of the report, where it is not that of the results.")
+    ] = "",
+    no_thumbnails: Annotated[
+        bool,
+        typer.Option(
+            "--no-thumbnails", help="No photos in the report; it shows sources, of which --metadata takes nothing away."
+        ),
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_json: LogJson = False,
     offline: Offline = False,
     profile: Profile = "",
     config: Config = "",
@@ -127,20 +175,12 @@ def djpeg(
 
     Writes NAME.jpg for each photo, and report.html, report.json and report.csv.
     """
-    from vizcomp._version import __version__
-    from vizcomp.batch.about import systems_of
-    from vizcomp.batch.djpeg import gallery, run_djpeg
     from vizcomp.batch.engines import check_engine
-    from vizcomp.batch.judges import guide_systems
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.cli.values import parse_fraction, parse_size
     from vizcomp.djpeg.settings import DjpegSettings
-    from vizcomp.errors import OutputError
-    from vizcomp.files.find import count_inputs, find_inputs
-    from vizcomp.files.write import check_output_folder
-    from vizcomp.report.djpeg import DjpegReport
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json or str(output) == "-", log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = DjpegSettings(
         quality=quality,
@@ -171,35 +211,133 @@ def djpeg(
         tolerance=tolerance,
         offline=offline,
     )
-    files = find_inputs(inputs, exclude=output, report=voice.passed_over)
-    if not dry_run:
+    with _planned(inputs or [], output, files_from, common) as plan:
+        _check_plan(plan, json=json, watch=watch)
+        beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
+        asked = _Asked(
+            plan=plan,
+            fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
+            settings=settings,
+            batch=common,
+            jobs=jobs,
+            engine=where,
+            report=place(report) if report and beside is not None else beside,
+            thumbnails=not no_thumbnails,
+            json=json,
+            watch=watch,
+        )
+        code = _told(asked, _run(asked, voice), voice)
+    raise typer.Exit(code)
+
+
+def _planned(inputs: list[str], output: Any, files_from: str, common: BatchSettings) -> contextlib.AbstractContextManager[Plan]:
+    from vizcomp.batch.streams import planned
+
+    replace = common.overwrite or common.resume or common.dry_run
+    source = sys.stdin.buffer
+    return planned(inputs, output, standard_input=source, files_from=files_from, replace=replace, max_pixels=common.max_pixels)
+
+
+def _check_plan(plan: Plan, *, json: bool, watch: bool) -> None:
+    """What contradicts itself."""
+    from vizcomp.errors import SettingsError
+
+    if plan.to_output and json:
+        raise SettingsError("the photo and the report of `json` cannot both go to standard output", "name a file for the photo")
+    if watch and (plan.piped is not None or plan.target is not None):
+        raise SettingsError("`watch` is for folders", "name a folder to watch, and one for the results")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a command line asks for; `report`: the folder of the report, or None."""
+
+    plan: Plan
+    fields: tuple[str, ...]
+    settings: DjpegSettings
+    batch: BatchSettings
+    jobs: int
+    engine: str
+    report: AnyPath | None
+    thumbnails: bool
+    json: bool
+    watch: bool
+
+
+def _run(asked: _Asked, voice: Voice) -> BatchRun:
+    """The work: one run, or with --watch one whenever there is something new."""
+    from vizcomp.batch.djpeg import joined, run_djpeg
+    from vizcomp.batch.judges import guide_systems
+    from vizcomp.files.apart import check_apart
+    from vizcomp.files.find import count_inputs
+    from vizcomp.files.watch import Watched
+    from vizcomp.files.write import check_output_folder
+
+    plan, output, batch = asked.plan, asked.plan.folder, asked.batch
+    inputs = list(plan.names)
+    if plan.target is None:
+        check_apart(inputs, output, suffix=".jpg")
+    watched = Watched(inputs, report=voice.passed_over) if asked.watch else None
+    files = plan.files(voice.passed_over) if watched is None else None
+    if not batch.dry_run:
         check_output_folder(output)
-    voice.readings([*guide_systems(settings), *common.verify, *common.watch_with], offline=offline)
-    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
-        run = run_djpeg(files, output, settings, common, voice.options(on_record, jobs=jobs, engine=where))
+        if asked.report not in (None, output):
+            check_output_folder(asked.report)
+    voice.readings([*guide_systems(asked.settings), *batch.verify, *batch.watch_with], offline=batch.offline)
+    if watched is not None:
+        voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
+        with voice.downloads():
+            options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
+            return joined(run_djpeg(some, output, asked.settings, batch, options) for some in watched.rounds())
+    assert files is not None
+    more: dict[str, Any] = {"fields": asked.fields, "target": plan.target, "remember": not plan.to_output}
+    count = 0 if inputs else 1  # from standard input
+    with voice.downloads(), voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record:
+        options = voice.options(on_record, jobs=asked.jobs, engine=asked.engine)
+        return run_djpeg(files, output, asked.settings, batch, options, **more)
+
+
+def _told(asked: _Asked, run: BatchRun, voice: Voice) -> int:
+    """Writes the report and says what was done: the exit code."""
+    from vizcomp._version import __version__
+    from vizcomp.batch.about import systems_of
+    from vizcomp.batch.djpeg import gallery
+    from vizcomp.errors import OutputError
+    from vizcomp.report.djpeg import DjpegReport
+
+    totals, batch = run.totals, asked.batch
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
-        settings={**settings.to_dict(), **common.to_dict(), "jobs": jobs, "systems": systems_of(settings, common)},
-        totals=run.totals,
+        settings={
+            **asked.settings.to_dict(),
+            **batch.to_dict(),
+            "jobs": asked.jobs,
+            "systems": systems_of(asked.settings, batch),
+        },
+        totals=totals,
         files=run.records,
         interrupted=run.interrupted,
     )
-    all_skipped = run.totals.files > 0 and run.totals.skipped == run.totals.files and (output / "report.json").exists()
+    nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
-    if not dry_run and not all_skipped:  # a run that had nothing to do leaves the report of the one that did
+    # a run that had nothing to do leaves the report of the one that did
+    if asked.report is not None and not (nothing_done and (asked.report / "report.json").exists()):
         try:
-            written = str(report.write(output, gallery(run, settings, common)).html)
+            shown = gallery(run, asked.settings, batch) if asked.thumbnails else []
+            written = str(report.write(asked.report, shown).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
-    if json:
+    if asked.json:
         print_parts(report.json_chunks())
-    voice.djpeg_summary(run.totals, written, dry_run=dry_run, systems=common.verify)
-    if all_skipped:
-        voice.say(f"nothing to do: all results exist; the earlier report stays in {output}")
+    if asked.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
+        asked.plan.write_to(sys.stdout.buffer)
+    voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
+    if nothing_done and not voice.left and not totals.failed:
+        voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:
-        voice.warn(f"interrupted: {run.totals.files} photos done; start the same command again to do the rest")
+        voice.warn(f"interrupted: {totals.files} photos done; start the same command again to do the rest")
     if lost is not None:
         raise lost
-    raise typer.Exit(130 if run.interrupted else 1 if run.totals.failed else 0)
+    return voice.exit_code(interrupted=run.interrupted, failed=bool(totals.failed), nothing_done=nothing_done)

@@ -14,6 +14,7 @@ from vizcomp.cli.options import (
     Inputs,
     Jobs,
     Json,
+    LogJson,
     MaxPixels,
     Offline,
     Overwrite,
@@ -76,6 +77,9 @@ def encode(
     ] = 0.0,
     pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
     no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
+    with_model: Annotated[
+        bool, typer.Option("--with-model", help="With --pack: put the model's file into the pack, for ever decodable.")
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -87,6 +91,7 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -99,7 +104,7 @@ def encode(
     from vizcomp.errors import SettingsError
     from vizcomp.files.find import count_inputs, find_inputs
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = EncodeSettings(
         model=model,
@@ -117,11 +122,14 @@ def encode(
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
+    if with_model and not pack:
+        raise SettingsError("--with-model goes with --pack", "a file of one image does not hold its model")
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings(settings.verify, offline=offline)
     with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
         if pack and output is not None:
-            run = run_encode_pack(files, output, settings, voice.options(on_record, jobs=jobs, engine=where), names=not no_names)
+            options = voice.options(on_record, jobs=jobs, engine=where)
+            run = run_encode_pack(files, output, settings, options, names=not no_names, with_model=with_model)
         else:
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
@@ -130,4 +138,6 @@ def encode(
         print_codec_report("vizcomp encode", run, told)
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
-    raise typer.Exit(run.exit_code)
+    nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
+    failed = run.exit_code == 1
+    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, DryRun, Engine, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose
+from vizcomp.cli.options import (
+    Config,
+    DryRun,
+    Engine,
+    Jobs,
+    Json,
+    LogJson,
+    MaxPixels,
+    Offline,
+    Profile,
+    Quiet,
+    RayAddress,
+    Verbose,
+)
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
 if TYPE_CHECKING:
@@ -58,6 +71,7 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -75,7 +89,7 @@ def evaluate(
     from vizcomp.report.evaluation import EvaluationReport
     from vizcomp.vision.system import reading_of
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
@@ -177,7 +191,7 @@ def _summary(voice: Voice, result: EvalResult, report: str) -> None:
         cells = ["" if v is None else f"{100 * v:.1f}%" for v in values]
         psnr, ssim = ("" if p.psnr is None else f"{p.psnr:.2f}"), ("" if p.ms_ssim is None else f"{p.ms_ssim:.4f}")
         table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", *cells, psnr, ssim)
-    voice.console.print(table)
-    voice.say(result.headline)
+    voice.table(table)
+    voice.result(result.headline)
     if report:
-        voice.say(f"report: {report}")
+        voice.result(f"report: {report}")

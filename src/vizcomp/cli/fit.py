@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, Engine, Inputs, Jobs, Json, MaxPixels, Offline, Profile, Quiet, RayAddress, Verbose, place
+from vizcomp.cli.options import (
+    Config,
+    Engine,
+    Inputs,
+    Jobs,
+    Json,
+    LogJson,
+    MaxPixels,
+    Offline,
+    Profile,
+    Quiet,
+    RayAddress,
+    Verbose,
+    place,
+)
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
 Systems = Annotated[
@@ -41,6 +55,7 @@ def fit(
     quiet: Quiet = False,
     verbose: Verbose = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -58,7 +73,7 @@ def fit(
     from vizcomp.fitting.run import fit as run_fit
     from vizcomp.report.fit import FitReport
 
-    voice = Voice(quiet=quiet, verbose=verbose)
+    voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if output.exists() and not overwrite:
         raise OutputError(f"{printable(output)} exists", "give another name with -o, or --overwrite")
@@ -88,7 +103,7 @@ def fit(
     written = report.write(output.parent)
     if json:
         print_parts([report.json()])
-    voice.say(certificate.sentence)
-    voice.say(f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}")
-    voice.say(f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy {printable(output)} -o DIR")
-    voice.say(f"report: {printable(written.html)}")
+    voice.result(certificate.sentence)
+    voice.result(f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}")
+    voice.result(f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy {printable(output)} -o DIR")
+    voice.result(f"report: {printable(written.html)}")

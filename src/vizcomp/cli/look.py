@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, Inputs, Json, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
+from vizcomp.cli.options import Config, Inputs, Json, LogJson, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -27,6 +27,7 @@ def look(
     json: Json = False,
     quiet: Quiet = False,
     offline: Offline = False,
+    log_json: LogJson = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
@@ -36,13 +37,15 @@ def look(
     from vizcomp._version import __version__
     from vizcomp.batch.judges import system_by_name
     from vizcomp.batch.look import LookRecord, LookSettings, run_look
+    from vizcomp.files.apart import check_apart
     from vizcomp.files.find import find_inputs
     from vizcomp.files.write import check_output_folder
     from vizcomp.report.tables import report_chunks
     from vizcomp.vision.system import reading_of
 
-    voice = Voice(quiet=quiet, verbose=True)
+    voice = Voice(quiet=quiet, verbose=True, taken=json, log_json=log_json)
     settings = LookSettings(system=system, max_pixels=max_pixels, overwrite=overwrite, offline=offline)
+    check_apart(inputs, output)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings([system], offline=offline)
     reading = reading_of(system_by_name(system, offline))
@@ -60,5 +63,5 @@ def look(
         report = {"tool": "vizcomp look", "version": __version__, "system": system, "reading": reading}
         print_parts(report_chunks(report, (dataclasses.asdict(record) for record in records)))
     done = sum(record.status == "ok" for record in records)
-    voice.say(f"{done} of {len(records)} photos drawn in {output}" + (f", {failed} failed" if failed else ""))
+    voice.result(f"{done} of {len(records)} photos drawn in {output}" + (f", {failed} failed" if failed else ""))
     raise typer.Exit(1 if failed else 0)

@@ -20,6 +20,15 @@ def place(text: str) -> Any:
 Inputs = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
 ]
+PhotoInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...",
+        help="Photos: files, folders (searched through), globs, s3:// and gs:// too; shards as 'set/{00..99}.tar' or "
+        "'set/*.parquet'; - is a photo from standard input.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path,
     typer.Option(
@@ -55,6 +64,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
+LogJson = Annotated[
+    bool, typer.Option("--log-json", help="What is said becomes one JSON object a line on standard error, for log collectors.")
+]
 Profile = Annotated[
     str,
     typer.Option(
@@ -81,7 +93,7 @@ DepthModel = Annotated[
     typer.Option(
         "--depth-model",
         metavar="NAME|PATH",
-        help="compact (bundled), a model.onnx of vizcomp train, nyu (DenseDepth, downloaded once), or its .h5 file; "
-        "the last two also as nyu:size=full,flip.",
+        help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
+        "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
     ),
 ]

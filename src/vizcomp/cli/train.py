@@ -22,14 +22,15 @@ def train(
             "--data",
             metavar="PATH",
             help="cifar10, CIFAR-10 as published, class folders, photos (codec); labelled pictures (classifier); photos/ and "
-            "depth/ (depth).",
+            "depth/ (depth); photos (guide).",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Run folder: weights, metrics, curves.")] = Path(
         "run"
     ),
     kind: Annotated[
-        str | None, typer.Option("--kind", metavar="codec|classifier|depth", help="What to train; codec unless the recipe says.")
+        str | None,
+        typer.Option("--kind", metavar="codec|classifier|depth|guide", help="What to train; codec unless the recipe says."),
     ] = None,
     recipe: Annotated[
         Path | None,
@@ -40,7 +41,20 @@ def train(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting as in a recipe, such as epochs=10. May be repeated."),
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option("--classifier", metavar="NAME|PATH", help="Codec: the frozen classifier it is trained through.")
+        str | None,
+        typer.Option(
+            "--classifier",
+            metavar="NAME|PATH",
+            help="Codec: the frozen classifier it is trained through; docs/training.md has all forms.",
+        ),
+    ] = None,
+    side: Annotated[
+        int | None,
+        typer.Option("--side", min=16, help="Labelled pictures: crop and resize all to this side. Without it none is resized."),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="NAME", help="Guide: a vision system, as djpeg has them; may be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything.")] = None,
     device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
@@ -59,18 +73,20 @@ def train(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Train the recurrent codec, a classifier, or the small depth network.
+    """Train the recurrent codec, a classifier, the small depth network, or a guide for djpeg.
 
-    Writes model.safetensors (and model.onnx for depth), model.json, metrics.jsonl and curves.svg; --resume goes on after a stop.
+    Writes model.safetensors (and model.onnx for depth and guide), model.json, metrics.jsonl and curves.svg; --resume goes on
+    after a stop.
     """
     from rich.console import Console
 
     from vizcomp.training import settings
 
+    settings.need_torch()
     kind, values = settings.read_values(kind, recipe, output if resume else None)
     task = _task(kind)
     cls = task.settings_class
-    options = {"data": data, "classifier": classifier, "seed": seed, "device": device}
+    options = {"data": data, "classifier": classifier, "side": side, "system": system, "seed": seed, "device": device}
     options = {name: value for name, value in options.items() if value is not None}
     values = settings.changed(cls, values, options, pairs or [])
     if offline:  # in the environment, for the classifiers of a training and the processes of --devices
@@ -96,7 +112,7 @@ def train(
 
         result = loop.train(task, checked, output, resume=resume, on_progress=on_progress, on_stage=status.update)
     if result.first:
-        _print_result(result, output / ("model.onnx" if kind == "depth" else "model.safetensors"), console)
+        _print_result(result, output / ("model.onnx" if kind in ("depth", "guide") else "model.safetensors"), console)
 
 
 def _task(kind: str) -> type[loop.Task]:
@@ -108,6 +124,10 @@ def _task(kind: str) -> type[loop.Task]:
         from vizcomp.training.depth import DepthTask
 
         return DepthTask
+    if kind == "guide":
+        from vizcomp.training.guide import GuideTask
+
+        return GuideTask
     from vizcomp.training.codec import CodecTask
 
     return CodecTask

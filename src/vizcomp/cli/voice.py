@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, FileRecord, Totals
+from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
+from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
+from vizcomp.cli.progress import Far, Record, human_bytes, lines
 from vizcomp.cli.words import in_flags
 from vizcomp.errors import VizcompError
 
@@ -25,28 +27,55 @@ if TYPE_CHECKING:
     from vizcomp.weights.transfer import OnBytes
 
 
-Record = FileRecord | DepthRecord | CodecRecord
-
-
 class Voice:
-    """What a command says, and where: results to standard output, all else to standard error."""
+    """What a command says, and where: its summary to standard output, all else to standard error.
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+    Args:
+        quiet: errors only.
+        verbose: a line for each file.
+        taken: standard output is taken, by --json or a file: summaries go to standard error too.
+        log_json: what is said is one JSON object a line, on standard error.
+
+    Attributes:
+        left: outputs that were there and stayed, and are not known to be of these settings.
+    """
+
+    def __init__(self, *, quiet: bool, verbose: bool, taken: bool = False, log_json: bool = False) -> None:
         from rich.console import Console
 
         self.quiet = quiet
         self.verbose = verbose
+        self.left = 0
+        self._log_json = log.in_json = log_json
         self.console: Console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = self.console if taken else Console(highlight=False, soft_wrap=True)
         for line in what_was_used():
             self.say(line)
 
     def say(self, text: str) -> None:
         """A line for people; not with --quiet."""
-        if not self.quiet:
+        if self._log_json:
+            log.event("notice", text=in_flags(text))
+        elif not self.quiet:
             self.console.print(in_flags(text), markup=False)
+
+    def result(self, text: str) -> None:
+        """A line of the summary."""
+        if self._log_json:
+            log.event("summary", text=text)
+        elif not self.quiet:
+            self._out.print(text, markup=False)
+
+    def table(self, table: Table) -> None:
+        """A table of the summary, for people."""
+        if not self.quiet and not self._log_json:
+            self._out.print(table)
 
     def warn(self, text: str) -> None:
         """A line that even --quiet prints."""
+        if self._log_json:
+            log.event("warning", text=in_flags(text))
+            return
         self.console.print(in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None)
 
     def reading(self, name: str, reading: str) -> None:
@@ -80,8 +109,29 @@ class Voice:
         from vizcomp.batch.loop import RunOptions
 
         return RunOptions(
-            jobs=jobs, engine=engine, isolate=True, on_record=on_record, on_interrupt=self.interrupted, on_notice=self.warn
+            jobs=jobs,
+            engine=engine,
+            isolate=True,
+            on_record=on_record,
+            on_interrupt=self.interrupted,
+            on_notice=self.warn,
+            on_left=self.stayed,
         )
+
+    def stayed(self, count: int) -> None:
+        """Some outputs were there, stayed, and are not known to be of these settings."""
+        self.left += count
+
+    def exit_code(self, *, interrupted: bool, failed: bool, nothing_done: bool) -> int:
+        """How a batch command ends; says of results that stayed what they are not."""
+        if self.left:
+            were = "1 result exists and is" if self.left == 1 else f"{self.left} results exist and are"
+            self.warn(f"{were} not known to be of these photos and settings: --overwrite replaces them, another -o keeps them")
+        if interrupted:
+            return 130
+        if self.left and nothing_done:
+            return 2
+        return 1 if failed or self.left else 0
 
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""
@@ -89,6 +139,9 @@ class Voice:
 
     def record(self, record: Record) -> None:
         """What a file's record has to say: failures always, notices by default, all with --verbose."""
+        if self._log_json:
+            log.event("file", **record.to_dict())
+            return
         if record.status in ("failed", "partial"):
             error = record.error or ""
             named = error.startswith(record.input)  # many errors begin with the file's name
@@ -97,9 +150,8 @@ class Voice:
             if self.verbose:
                 self.say(f"skipped: {record.input}: {record.error}")
         elif self.verbose:
-            self.say(
-                f"{record.status}: {record.input} -> {record.output or '(dry run)'}" + "".join(f"; {n}" for n in record.notices)
-            )
+            told = [f"{record.input} -> {record.output or '(dry run)'}", *_figures(record), *record.notices]
+            self.say(f"{record.status}: {'; '.join(told)}")
         elif record.notices:
             self.say(f"{record.input}: {'; '.join(record.notices)}")
 
@@ -110,7 +162,16 @@ class Voice:
         Args:
             count: how many files there are, about: asked in a thread of its own, since the work does not wait for it.
         """
-        if self.quiet or not self.console.is_terminal:
+        if self._log_json or not self.console.is_terminal:
+            with lines(count, self._progress_line) as counted:
+
+                def tell(record: Record) -> None:
+                    self.record(record)
+                    counted(record)
+
+                yield tell
+            return
+        if self.quiet:
             yield self.record
             return
         from rich import progress as bar
@@ -146,8 +207,17 @@ class Voice:
 
             yield step
 
+    def _progress_line(self, far: Far) -> None:
+        if self._log_json:
+            log.event("progress", **far.to_dict())
+        else:
+            self.say(str(far))
+
     def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool, systems: Sequence[str]) -> None:
         """The table at the end of `djpeg`, and the verdicts of the systems that were asked."""
+        if self._log_json:
+            log.event("summary", totals=totals.to_dict(), report=report, dry_run=dry_run)
+            return
         if self.quiet:
             return
         from rich.table import Table
@@ -156,14 +226,14 @@ class Voice:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_row("photos", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
         _add_what_is_missing(table, totals)
-        table.add_row("against the source", _saving(totals.saving_vs_source))
-        table.add_row(
-            "against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {human_bytes(totals.plain_jpeg_bytes)})"
-        )
-        table.add_row(
-            "against optimised JPEG",
-            f"{_saving(totals.saving_vs_optimised_jpeg)} (progressive, same quality: {human_bytes(totals.optimised_jpeg_bytes)})",
-        )
+        if totals.output_bytes:
+            table.add_row("against the source", _saving(totals.saving_vs_source))
+            plain, optimised = human_bytes(totals.plain_jpeg_bytes), human_bytes(totals.optimised_jpeg_bytes)
+            table.add_row("against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {plain})")
+            table.add_row(
+                "against optimised JPEG",
+                f"{_saving(totals.saving_vs_optimised_jpeg)} (progressive, same quality: {optimised})",
+            )
         if (equal := totals.equal_bytes) is not None:
             ours, jpeg = (
                 f"{equal['psnr']:.1f} dB, {equal['ms_ssim']:.4f}",
@@ -180,12 +250,13 @@ class Voice:
                 f"{_saving(rival['saving'])} than optimised JPEG ({low} to {high}; "
                 f"{rival['photos']} photo{'' if rival['photos'] == 1 else 's'})",
             )
-        table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
+        if totals.output_bytes:
+            table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
         if report:
             table.add_row("report", report)
         if dry_run:
             table.add_row("", _DRY)
-        self.console.print(table)
+        self._out.print(table)
         self.verdicts(systems, totals)
 
     def verdicts(self, systems: Sequence[str], totals: Totals | CodecTotals) -> None:
@@ -193,14 +264,17 @@ class Voice:
         asked = totals.verified + totals.not_reached
         if asked or totals.nothing_to_verify:
             apart = f"; {totals.nothing_to_verify} with nothing to verify" if totals.nothing_to_verify else ""
-            self.say(f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}")
+            self.result(f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}")
         for name, counts in getattr(totals, "watched", {}).items():
-            self.say(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
+            self.result(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
 
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
         """The table at the end of `encode` and `decode`."""
         if run.interrupted:
             self.warn(f"interrupted: {run.totals.files} files done; what is finished is kept")
+        if self._log_json:
+            log.event("summary", totals=run.totals.to_dict(), pack=str(run.pack or ""), dry_run=dry_run)
+            return
         if self.quiet:
             return
         from rich.table import Table
@@ -224,7 +298,17 @@ class Voice:
             table.add_row("pack", printable(run.pack))
         if dry_run:
             table.add_row("", _DRY)
-        self.console.print(table)
+        self._out.print(table)
+
+
+def _figures(record: Record) -> list[str]:
+    """Bytes and quality of a file, for its line."""
+    if isinstance(record, DepthRecord):
+        return [] if record.confidence is None else [f"confidence {record.confidence:.2f}"]
+    sizes = f"{human_bytes(record.source_bytes)} -> {human_bytes(record.output_bytes)}"
+    if isinstance(record, CodecRecord):
+        return [sizes, f"{record.iterations} iterations"] if record.iterations else [sizes]
+    return [sizes] if record.quality is None else [sizes, f"quality {record.quality:g}"]
 
 
 def downloads_on(console: Console, *, quiet: bool) -> contextlib.AbstractContextManager[None]:
@@ -297,16 +381,6 @@ def print_parts(parts: Iterable[str]) -> None:
 
 def _saving(fraction: float) -> str:
     return f"{fraction:.1%} smaller" if fraction >= 0 else f"{-fraction:.1%} larger"
-
-
-def human_bytes(count: int) -> str:
-    """Bytes in the unit that reads best: 1234567 -> "1.23 MB"."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 999.5:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
 
 
 def command_line() -> str:

@@ -50,7 +50,8 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
         )
     for one in rows:
         size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
-        table.add_row(one["id"], one["state"], size, str(one.get("sha256", ""))[:12], one.get("licence", ""), one["what"])
+        known = str(one.get("sha256", ""))[:12] or ("unchecked" if one.get("sources") else "")
+        table.add_row(one["id"], one["state"], size, known, one.get("licence", ""), one["what"])
     console = Console()
     if not console.is_terminal:  # for grep and the like: a line for each
         console.width = 1000
@@ -110,7 +111,7 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
         voice.say(f"{name}: not the published file, which has {weights_table.find(name).size:,} bytes")
     if name != "inception-v3":
         return
-    from vizcomp.nets import classifiers
+    from vizcomp.graphs import classifiers
 
     if calibrate is not None:
         images, labels = classifiers.calibration_images(calibrate)
@@ -140,14 +141,17 @@ def add(
 def _check_of(name: str) -> Callable[[Path], None] | None:
     """What tells whether a file is that of a published network."""
     if name == "nyu":
-        from vizcomp.depth.densedepth import check_file
+        from vizcomp.depth.densedepth import check_file, need_tensorflow
 
+        need_tensorflow()
         return check_file
     if name == "inception-v3":
-        from vizcomp.nets import classifiers
+        from vizcomp.graphs import classifiers
 
         return classifiers.check_published
-    return None
+    from vizcomp.depth import published
+
+    return published.check_file(name) if name in published.KNOWN else None
 
 
 def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
@@ -168,6 +172,32 @@ def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", s
         print(cache_folder())
         return
     print(cache.added_model(name) or cache.obtain(name, offline=True))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A codec or classifier, by name or path.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    part: Annotated[
+        str, typer.Option("--part", metavar="decoder|encoder", help="Of a codec; default: decoder.", show_default=False)
+    ] = "",
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=1, metavar="N", help="Of a codec; default: all.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    offline: Offline = False,
+) -> None:
+    """Write a codec's decoder or encoder, or a classifier, as an ONNX file for other programs."""
+    from vizcomp.errors import OutputError
+    from vizcomp.files.write import check_output_folder, write_atomic
+    from vizcomp.neural.export import exported
+
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already", "--overwrite replaces it")
+    data = exported(name, part=part, iterations=iterations, offline=offline)
+    check_output_folder(output.parent)
+    write_atomic(output, data)
+    print(output)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vizcomp.datasets.archive import DataSource, Parts
-from vizcomp.datasets.labelled import LabelledImages, Part, Pixels, square
+from vizcomp.datasets.labelled import LabelledImages, NoPart, Part, Pixels, square
 from vizcomp.datasets.pickles import PickledArray, unpickled
 from vizcomp.errors import FormatError, InputError, OutputError, TruncatedError
 from vizcomp.files.place import printable
@@ -76,6 +76,8 @@ def read_cifar(source: DataSource, form: _Form, folder: Parts, part: Part, size:
             raise InputError(f"{source.shown} lacks {'/'.join((*folder, name))}", f"{form.title} needs it: unpack the set again")
         return source.read(handle)
 
+    if part == "validation":
+        raise NoPart(f"{source.shown} has no validation part", "CIFAR is published in train and test")
     classes = _class_names(content(form.meta), form)
     files = [*(form.train if part != "test" else ()), *((form.test,) if part != "train" else ())]
     pixels: list[Pixels] = []

@@ -7,17 +7,28 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcomp.datasets.archive import DataSource, Parts, open_source
 from vizcomp.datasets.cifar import FORMS, find_form
-from vizcomp.datasets.labelled import FORMS_READ, LabelledImages, OnSkip, Part, Unreadable, read_picture
+from vizcomp.datasets.labelled import (
+    FORMS_READ,
+    LabelledImages,
+    NoPart,
+    OnSkip,
+    Part,
+    Pixels,
+    Unreadable,
+    make_room,
+    read_picture,
+)
 from vizcomp.datasets.parquet import find_tables
 from vizcomp.errors import InputError, TooLargeError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.place import printable
 
 
-def read_classes(source: DataSource, part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
+def read_classes(source: DataSource, part: Part, size: int, on_skip: OnSkip | None, *, exact: bool = False) -> LabelledImages:
     skipped: list[tuple[str, str]] = []
 
     def skip(name: str, reason: str) -> None:
@@ -29,18 +40,19 @@ def read_classes(source: DataSource, part: Part, size: int, on_skip: OnSkip | No
     parts = _parts(source, root)
     chosen = _chosen(source, parts, part)
     listed = _listed(source, root, parts, chosen, skip)
-    try:
-        images = np.empty((len(listed.files), size, size, 3), np.uint8)
-    except MemoryError as exc:
-        raise TooLargeError(f"{len(listed.files)} images of side {size} do not fit into memory", "use a smaller size") from exc
+    images = make_room(len(listed.files), size)
     good = np.zeros(len(images), bool)
+    resized = 0
     for k in source.in_reading_order([handle for _, handle in listed.files]):
         try:
-            images[k] = read_picture(_content(source, listed.files[k][1]), size)
+            images[k], other = read_picture(_content(source, listed.files[k][1]), size, exact=exact)
         except Unreadable as exc:
             skip("/".join(listed.files[k][0]), exc.reason)
+        except InputError as exc:
+            raise InputError(f"{'/'.join(map(printable, listed.files[k][0]))}: {exc.message}", exc.hint) from exc
         else:
             good[k] = True
+            resized += other
     labels = np.asarray(listed.labels, np.int64)
     for label in sorted({*listed.labels} - {*labels[good].tolist()}):
         bad = int((labels == label).sum())
@@ -51,13 +63,23 @@ def read_classes(source: DataSource, part: Part, size: int, on_skip: OnSkip | No
     names = ["/".join(map(printable, at)) for at, _ in listed.files]
     source_words = "class folders" + ("" if chosen == [()] else ", " + " and ".join(f"{p[0]}/" for p in chosen))
     return LabelledImages(
-        images=images if good.all() else images[good],
+        images=_kept(images, good),
         labels=labels[good],
         classes=tuple(map(printable, listed.classes)),
         names=tuple(name for name, is_good in zip(names, good.tolist(), strict=True) if is_good),
         skipped=tuple(skipped),
         source=source_words + ("" if source.is_folder else ", in an archive"),
+        resized=resized,
     )
+
+
+def _kept(images: Pixels, good: npt.NDArray[np.bool_]) -> Pixels:
+    """The good ones, moved together in place: a second copy may not fit."""
+    chosen = np.flatnonzero(good)
+    for place, k in enumerate(chosen.tolist()):
+        if place != k:
+            images[place] = images[k]
+    return images[: len(chosen)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +180,10 @@ def _parts(source: DataSource, root: Parts) -> list[Parts]:
 def _chosen(source: DataSource, parts: list[Parts], part: Part) -> list[Parts]:
     if part == "all" or (part == "train" and parts == [()]):
         return parts
-    chosen = [p for p in parts if (p == _TRAIN if part == "train" else p in _TESTS)][:1]
+    wanted = {"train": (_TRAIN,), "validation": _TESTS[1:]}.get(part, _TESTS)
+    chosen = [p for p in parts if p in wanted][:1]
     if not chosen:
-        raise InputError(f"{source.shown} has no {part} part", f"name a folder with {part}/ in it, or use all of this one")
+        raise NoPart(f"{source.shown} has no {part} part", f"name a folder with {part}/ in it, or use all of this one")
     return chosen
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import tempfile
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.errors import VizcompError
+from vizcomp.errors import InputError, TooLargeError, VizcompError
 from vizcomp.files.find import SYSTEM_FOLDERS
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load_bytes
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-Part = Literal["train", "test", "all"]
+Part = Literal["train", "validation", "test", "all"]
 OnSkip = Callable[[str, str], None]
 
 MAX_SIZE = 1024
@@ -26,6 +27,8 @@ MAX_SIZE = 1024
 MAX_FILE = 256 << 20  # bytes of a picture or batch; CIFAR-100's is the largest published one, 155 MB
 
 MAX_MEMBERS = 5_000_000
+
+IN_MEMORY = 2 << 30  # bytes of pictures that are held in memory
 
 _SMALL = 256 << 10  # bytes of a picture that is read the quick way
 _SMALL_PIXELS = 1 << 20
@@ -44,6 +47,7 @@ class LabelledImages:
             safe to print.
         skipped: (name, reason) of each picture that could not be read.
         source: what the data were found as, such as "CIFAR-10, python batches".
+        resized: how many had another size, and were cropped to a square and resized.
     """
 
     images: Pixels
@@ -52,6 +56,7 @@ class LabelledImages:
     names: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     source: str
+    resized: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +64,10 @@ class LabelledImages:
 
 def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+class NoPart(InputError):
+    """The data have no such part."""
 
 
 class Unreadable(Exception):
@@ -69,15 +78,47 @@ class Unreadable(Exception):
         self.reason = reason
 
 
-def read_picture(data: bytes, size: int) -> Pixels:
-    """One picture as uint8 (size, size, 3)."""
+def make_room(count: int, size: int) -> Pixels:
+    """An array for pictures, uint8 (count, size, size, 3): in memory, or from `IN_MEMORY` bytes on in a temporary file.
+
+    Raises:
+        TooLargeError: neither has room.
+    """
+    shape = (count, size, size, 3)
+    try:
+        if count * size * size * 3 < IN_MEMORY:
+            return np.empty(shape, np.uint8)
+        with tempfile.TemporaryFile(prefix="vizcomp-pictures-") as file:
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except (MemoryError, OSError) as exc:
+        raise TooLargeError(f"there is no room for {count} images of side {size}", "use a smaller size") from exc
+
+
+def read_picture(data: bytes, size: int, *, exact: bool = False) -> tuple[Pixels, bool]:
+    """One picture as uint8 (size, size, 3), and whether it had another size.
+
+    Args:
+        exact: refuse another size.
+
+    Raises:
+        Unreadable: it is no picture.
+        InputError: another size, and `exact`.
+    """
     pixels = _small_picture(data)
     if pixels is None:
         try:
             pixels = upright_rgb(data)
         except VizcompError as exc:
             raise Unreadable(exc.message) from exc
-    return pixels if pixels.shape[:2] == (size, size) else square(pixels, size)
+    height, width = pixels.shape[:2]
+    if height == width == size:
+        return pixels, False
+    if exact:
+        raise InputError(
+            f"a picture of {width}x{height} pixels among training data for {size}x{size}",
+            f"`side` {size} crops and resizes every picture; another `side` trains at that size",
+        )
+    return square(pixels, size), True
 
 
 def _small_picture(data: bytes) -> Pixels | None:

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from vizcomp.datasets.labelled import MAX_MEMBERS, LabelledImages, OnSkip, Part, Pixels, Unreadable, is_hidden, read_picture
+from vizcomp.datasets.labelled import (
+    MAX_MEMBERS,
+    LabelledImages,
+    NoPart,
+    OnSkip,
+    Part,
+    Pixels,
+    Unreadable,
+    is_hidden,
+    read_picture,
+)
 from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, first_line
 from vizcomp.files.foreign import read_json
 from vizcomp.files.place import printable
@@ -27,7 +37,9 @@ def find_tables(path: Path) -> list[Path]:
     return sorted(set(found) - set(hidden))
 
 
-def read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: OnSkip | None) -> LabelledImages:
+def read_tables(
+    path: Path, tables: list[Path], part: Part, size: int, on_skip: OnSkip | None, *, exact: bool = False
+) -> LabelledImages:
     """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with the names of the classes in
     the schema's metadata, as the `datasets` library writes them."""
     try:
@@ -39,13 +51,16 @@ def read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: 
     for table in tables:
         of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
     chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
+    if part == "validation":
+        chosen = [file for file in of_split["test"] if file.stem.split("-")[0].lower() != "test"]
     if not chosen:
-        raise InputError(f"{printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
+        raise NoPart(f"{printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
     classes: tuple[str, ...] = ()
     kept: list[Pixels] = []
     labels: list[int] = []
     names: list[str] = []
     skipped: list[tuple[str, str]] = []
+    resized = 0
     for file in chosen:
         shown = printable(file.name)
         try:
@@ -63,7 +78,9 @@ def read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: 
                         try:
                             if not data or type(number) is not int:
                                 raise Unreadable("no picture, or no label")
-                            kept.append(read_picture(data, size))
+                            one, other = read_picture(data, size, exact=exact)
+                            kept.append(one)
+                            resized += other
                         except Unreadable as exc:
                             skipped.append((name, exc.reason))
                             if on_skip is not None:
@@ -85,6 +102,7 @@ def read_tables(path: Path, tables: list[Path], part: Part, size: int, on_skip: 
         names=tuple(names),
         skipped=tuple(skipped),
         source="Parquet files",
+        resized=resized,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,24 @@ def find_photos(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None = None) -> list[Pixels]:
-    """Photos as displayed: for each one uint8 (H, W, 3), RGB, C-contiguous, turned upright by its EXIF orientation.
-
-    Args:
-        min_side: photos whose shorter side is below it are skipped.
-        on_skip: is told name and reason of each photo that is too small or cannot be read.
+    """The photos of `each_photo` as a list.
 
     Raises:
         InputError: no photo is left.
     """
-    found: list[Pixels] = []
+    found = list(each_photo(paths, min_side=min_side, on_skip=on_skip))
+    if not found:
+        raise InputError(f"none of {len(paths)} photos can be used", f"photos of {min_side} pixels a side and more are needed")
+    return found
+
+
+def each_photo(paths: Iterable[Path], *, min_side: int, on_skip: OnSkip | None = None) -> Iterator[Pixels]:
+    """Photos as displayed, read one by one: uint8 (H, W, 3), RGB, C-contiguous, turned upright by their EXIF orientation.
+
+    Args:
+        min_side: photos whose shorter side is below it are skipped.
+        on_skip: is told name and reason of each photo that is too small or cannot be read.
+    """
     for path in paths:
         try:
             pixels = upright_rgb(file_bytes(Path(path)))
@@ -50,10 +58,7 @@ def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None 
             if on_skip is not None:
                 on_skip(printable(path), exc.message)
         else:
-            found.append(pixels)
-    if not found:
-        raise InputError(f"none of {len(paths)} photos can be used", f"photos of {min_side} pixels a side and more are needed")
-    return found
+            yield pixels
 
 
 def split(labels_or_count: npt.ArrayLike, share: float, seed: int) -> tuple[Labels, Labels]:

@@ -11,6 +11,7 @@ and a file with any other layer is refused.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import sys
@@ -22,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.depth.hdf5 import HINT, Array, read_keras
-from vizcomp.errors import ModelError
+from vizcomp.errors import MissingExtraError, ModelError
+
+NEEDS = "TensorFlow, which DenseDepth needs,"
 
 STRIDE = 32  # sides are padded to multiples of this
 TRAINED = 640 * 480  # pixels of the photos it was trained on
@@ -45,12 +48,14 @@ class DenseDepth:
         fingerprint: SHA-256 of the file, hexadecimal.
 
     Raises:
-        ModelError: not HDF5, cut off, not of this architecture, or TensorFlow cannot be had.
+        ModelError: not HDF5, cut off, not of this architecture, or TensorFlow cannot be loaded.
+        MissingExtraError: TensorFlow is not installed.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         from vizcomp.weights.transfer import digest
 
+        need_tensorflow()
         config, arrays = read_keras(path)
         _check_layers(config, path)
         keras, tf = _frameworks(threads)
@@ -127,6 +132,21 @@ def working_size(height: int, width: int, size: str) -> tuple[int, int]:
     return int(down), int(across)
 
 
+def need_tensorflow() -> None:
+    """Whether its packages are there, without loading them: before a file is fetched for it.
+
+    Raises:
+        MissingExtraError: they are not.
+    """
+    for package in ("tensorflow", "h5py"):
+        try:
+            found = importlib.util.find_spec(package) is not None
+        except (ImportError, ValueError):
+            found = False
+        if not found:
+            raise MissingExtraError(NEEDS, "nyu")
+
+
 def _frameworks(threads: int) -> tuple[Any, Any]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -145,8 +165,10 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
             except RuntimeError:  # it has been used already in this process
                 break
         import keras
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError(NEEDS, "nyu") from exc
     except (ImportError, RuntimeError) as exc:
-        raise ModelError(f"DenseDepth needs TensorFlow, which cannot be loaded: {exc}", "pip install tensorflow-cpu") from exc
+        raise ModelError(f"DenseDepth needs TensorFlow, which cannot be loaded: {exc}", "pip install 'vizcomp[nyu]'") from exc
     if keras.backend.backend() != "tensorflow":
         raise ModelError("DenseDepth needs Keras on TensorFlow, and Keras runs on another backend here", "unset KERAS_BACKEND")
     return keras, tf

@@ -92,7 +92,7 @@ def _opened(path: Path) -> Content:
     try:
         import h5py
     except ImportError as exc:
-        raise ModelError(f"{path} cannot be read: DenseDepth needs h5py: {exc}", "pip install tensorflow-cpu") from exc
+        raise ModelError(f"{path} cannot be read: DenseDepth needs h5py: {exc}", "pip install 'vizcomp[nyu]'") from exc
     try:
         with h5py.File(path, "r") as file:
             words = file.attrs.get("model_config")

@@ -11,6 +11,8 @@ from PIL import Image
 
 from vizcomp.depth.kinds import Depth
 from vizcomp.depth.maps import DepthSource, MapFolder
+from vizcomp.depth.published import KNOWN, PublishedDepth, is_own, parse_options, split_name
+from vizcomp.depth.published import check_file as check_network
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
@@ -94,37 +96,65 @@ def open_depth(
     """The source of depth that the settings name.
 
     Args:
-        model: "compact", the path of an .onnx file made by `vizcomp train --kind depth`, "nyu" (DenseDepth's published
-            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth; the last two
-            take options, as "nyu:size=full,flip": see `DenseNetworkDepth`.
+        model: "compact"; the path of an .onnx file made by `vizcomp train --kind depth`; "nyu" (DenseDepth's published
+            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth, both with options,
+            as "nyu:size=full,flip": see `DenseNetworkDepth`; a name of `published.KNOWN`, fetched too, or the path of another
+            published .onnx file, with options where it does not say how it is read: see `published.Reading`.
         maps: folder of ready-made maps; takes precedence over the model.
         kind, names: of the maps, as `MapFolder`.
         offline: never touch the network.
 
     Raises:
         ModelError: no such model, or a damaged one.
+        MissingExtraError: DenseDepth needs TensorFlow.
         WeightsMissingError: the published weights could not be had.
-        SettingsError: an option that the model has not; no such kind, or no pattern of names.
+        SettingsError: an option that the model has not, or one that it needs; no such kind, or no pattern of names.
         InputError: the folder of maps is missing.
     """
     if maps is not None:
         return MapFolder(Path(maps), kind=kind, names=names)
+    if (found := _onnx_depth(model, threads=threads, offline=offline)) is not None:
+        return found
     model, size, flip = model_options(model)
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
-        from vizcomp.depth.densedepth import check_file
+        from vizcomp.depth.densedepth import check_file, need_tensorflow
         from vizcomp.weights import cache
 
+        need_tensorflow()
         file = cache.obtain("nyu", offline=offline, check=check_file) if model == "nyu" else path
         return DenseNetworkDepth(file, size=size, flip=flip, threads=threads)
     if size != "auto" or flip:
         raise SettingsError(f"the depth model {model} takes neither a size nor a flip", "they are of nyu and other .h5 files")
     if model == "compact":
         return NetworkDepth(threads=threads)
-    if path.suffix == ".onnx" or os.sep in model:
+    if os.sep in model:
         if not path.is_file():
             raise ModelError(f"no depth model at {model}", "train one with: vizcomp train --kind depth")
         return NetworkDepth(path, threads=threads)
     raise ModelError(
-        f"unknown depth model {model!r}", "use compact, nyu, or the path of a model.onnx or of an .h5 file of DenseDepth"
+        f"unknown depth model {model!r}",
+        f"use compact, nyu, {', '.join(KNOWN)}, or the path of an .onnx file, or of an .h5 file of DenseDepth",
     )
+
+
+def _onnx_depth(model: str, *, threads: int, offline: bool) -> DepthSource | None:
+    """The network of a published row or of an .onnx file; None for another kind of name."""
+    name, _, options = model.partition(":")
+    if name in KNOWN:
+        if options:
+            raise SettingsError(f"the depth model {name} takes no options", "its reading is known")
+        from vizcomp.weights import cache
+
+        file = cache.obtain(name, offline=offline, check=check_network(name))
+        return PublishedDepth(file, KNOWN[name], threads=threads)
+    if (split := split_name(model)) is None:
+        return None
+    path, options = split
+    if not path.is_file():
+        raise ModelError(f"no depth model at {path}", "train one with: vizcomp train --kind depth")
+    if is_own(path):
+        if options:
+            raise SettingsError(f"{path} is a network of vizcomp and takes no options", "leave them out")
+        return NetworkDepth(path, threads=threads)
+    return PublishedDepth(path, parse_options(options), threads=threads)

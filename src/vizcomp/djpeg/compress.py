@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ from vizcomp.photos.photo import Photo
 from vizcomp.weights.sessions import return_memory
 
 if TYPE_CHECKING:
+    from vizcomp.djpeg.learned import LearnedGuide
     from vizcomp.djpeg.text_regions import TextRegions
 
 
@@ -106,10 +108,13 @@ class Prepared:
         logits = None
         if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
+        learned = {}
+        for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
+            learned[name] = _learned_guide(name)(upright(photo.pixels, photo.orientation))
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
-        self.importance = _importance(self.source, logits, settings, depth, mask, looked or {})
+        self.importance = _importance(self.source, logits, settings, depth, mask, {**(looked or {}), **learned})
         lettering = 0.0 if logits is None else guide.lettering(logits)
         self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, shape=shape)
 
@@ -159,7 +164,9 @@ def _importance(
                 raise InputError("the depth guide needs a depth map", "use `guide` uniform or detail, or give `depth_maps`")
             nearness = stored(depth.nearness, source.orientation)
             confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
-            maps.append(guide.depth_importance(nearness, confidence, luma.dc()[:rows, :cols], size=(height, width)))
+            doubtful = guide.NEUTRAL if "text" in settings.guides else 1.0
+            grid = luma.dc()[:rows, :cols]
+            maps.append(guide.depth_importance(nearness, confidence, grid, size=(height, width), doubtful=doubtful))
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
         elif name == "text":
@@ -169,7 +176,7 @@ def _importance(
             if mask is None:
                 raise InputError("the mask guide needs a mask", "give `masks` with a folder that holds one for each photo")
             maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
-        elif name.startswith(guide.SYSTEM):
+        elif name.startswith(guide.SYSTEM) or guide.is_learned(name):
             if name not in looked:
                 raise InputError(f"the guide {name} needs where the system looked", "give it as looked")
             maps.append(guide.mask_importance(stored(looked[name], source.orientation), size=(height, width)))
@@ -191,6 +198,14 @@ def _opened_text_regions() -> TextRegions:
     from vizcomp.djpeg.text_regions import TextRegions
 
     return TextRegions()
+
+
+@functools.lru_cache(maxsize=4)
+def _learned_guide(path: str) -> LearnedGuide:
+    """A guide of the user's, opened once in a process."""
+    from vizcomp.djpeg.learned import LearnedGuide
+
+    return LearnedGuide(Path(path))
 
 
 def _meet_target(encoder: Encoder, target: int) -> tuple[bytes, float, tuple[str, ...]]:

@@ -21,6 +21,7 @@ FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squar
 
 TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
 TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
+LEARNED_RATE_WEIGHT = 1.65  # the same where a guide has learned what systems look at: it misses some of it
 SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
 
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2 ln 2 / 12 squared steps
@@ -38,11 +39,16 @@ class Encoder:
         self._shape = shape
         self._auto = settings.table == "auto"
         self._price = shape.price + lettering * (shape.text_price - shape.price) if self._auto else 0.0
-        self._flat = shape.flat if shape.flat >= 0 else lettering
+        self._flat = shape.flat if shape.flat >= 0 else shape.least + (1 - shape.least) * lettering
+        self._lettering = lettering if shape.flat < 0 else shape.flat
         if any(name.startswith(guide.SYSTEM) for name in settings.guides):
             weight = SYSTEM_RATE_WEIGHT
+        elif any(guide.is_learned(name) for name in settings.guides):
+            weight = LEARNED_RATE_WEIGHT
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
+            if self._auto and "text" in settings.guides:
+                weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)  # a few words are worth keeping
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
@@ -79,7 +85,7 @@ class Encoder:
                 `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
-        finer = self._shape.finer ** (1 - self._flat) * TEXT_STEP_SCALE**self._flat if self._auto else TEXT_STEP_SCALE
+        finer = self._shape.finer ** (1 - self._lettering) * TEXT_STEP_SCALE**self._lettering if self._auto else TEXT_STEP_SCALE
         fine = finer if guided and self._far > 0 and "text" in self._settings.guides else 1.0
         wanted = self._tables(quality, fine)
         base = self._base(quality)

@@ -1,6 +1,6 @@
 """From what is known of a photo to an importance for each 8x8 block.
 
-    depth map ── block grid ── edge-aware ── median ── rank ── pulled to neutral where doubtful ─┐
+    depth map ── block grid ── edge-aware ── median ── rank ── kept where doubtful ─────────────┐
     DCT coefficients ── local detail ───────────────────────────────────────────────────────────┼── combine ── importance
     how much each block looks like lettering, and its detail ───────────────────────────────────┤
     mask, and later the vision system itself ───────────────────────────────────────────────────┘
@@ -31,6 +31,7 @@ BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where let
 CONTRAST_BESIDE_TEXT = 3.0  # spreads what the other guides say there: the nearest third and the farthest are at the ends
 LETTERING_LOGIT = 4.0
 LEAST_LETTERING, MUCH_LETTERING = 0.001, 0.005  # shares of a photo's places
+LEARNED = ".onnx"  # ends the name of a guide that `vizcomp train --kind guide` made: its path
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
@@ -42,13 +43,18 @@ def parse(spec: str) -> tuple[str, ...]:
     """
     names = tuple(part.strip() for part in spec.split("+"))
     for name in names:
-        if name not in GUIDES and not (name.startswith(SYSTEM) and len(name) > len(SYSTEM)):
+        if name not in GUIDES and not (name.startswith(SYSTEM) and len(name) > len(SYSTEM)) and not is_learned(name):
             raise ValueError(f"unknown guide {name!r}")
     if len(set(names)) != len(names):
         raise ValueError("a guide is named twice")
     if "uniform" in names and len(names) > 1:
         raise ValueError("uniform means no guide: it cannot be combined")
     return names
+
+
+def is_learned(name: str) -> bool:
+    """Whether a guide is a file of `vizcomp train --kind guide`."""
+    return not name.startswith(SYSTEM) and name.lower().endswith(LEARNED) and len(name) > len(LEARNED)
 
 
 def grid_shape(height: int, width: int) -> tuple[int, int]:
@@ -62,6 +68,7 @@ def depth_importance(
     luma: npt.NDArray[np.floating],
     *,
     size: tuple[int, int],
+    doubtful: float = 1.0,
 ) -> Array:
     """Importance from a depth map: the rank of each block's nearness in its photo, weaker where depth is doubtful.
 
@@ -70,6 +77,8 @@ def depth_importance(
         confidence: (h, w) in 0..1, or None where the depth is measured and not guessed.
         luma: (R, C) mean luma of each block (any linear scale): the edges that an upsampled map must follow.
         size: height and width of the photo in pixels (the last row and column of blocks may be partly outside).
+        doubtful: importance where confidence is 0. 1: nothing is known to be far, so nothing pays for it, as without a guide.
+            `NEUTRAL` where another guide says what must stay, and the rest pays.
 
     Returns:
         (R, C) in 0..1. A flat depth map gives `NEUTRAL` everywhere: no order, no guidance.
@@ -83,7 +92,7 @@ def depth_importance(
     if confidence is None:
         return rank
     sure: Array = np.clip(to_block_grid(confidence, size), 0.0, 1.0)
-    return np.asarray(NEUTRAL + sure * (rank - NEUTRAL), np.float32)
+    return np.asarray(doubtful + sure * (rank - doubtful), np.float32)
 
 
 def detail_importance(energy: npt.NDArray[np.floating]) -> Array:
@@ -258,7 +267,17 @@ def _box(field: Array, radius: int) -> Array:
 
 def median3(field: Array) -> Array:
     """3x3 median, borders repeated: removes single stray blocks without moving edges."""
-    return np.asarray(np.median(_windows3(field), axis=0), np.float32)
+    nine = list(_windows3(field))
+    for a, b in _MEDIAN_OF_NINE:
+        nine[a], nine[b] = np.minimum(nine[a], nine[b]), np.maximum(nine[a], nine[b])
+    return np.asarray(nine[4], np.float32)
+
+
+# exchanges that bring the middle one of nine values to place 4 (Smith, "Implementing median filters in XC4000E FPGAs", 1996)
+_MEDIAN_OF_NINE = (
+    *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
+    *((5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)),
+)
 
 
 def _max3(field: Array) -> Array:
@@ -274,9 +293,14 @@ def _windows3(field: Array) -> Array:
 def rank_normalise(field: Array) -> Array:
     """Each value's rank among all, scaled to 0..1; equal values share their mean rank, all equal gives `NEUTRAL`."""
     flat = field.ravel()
-    _, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
-    if len(counts) == 1:
+    order = np.argsort(flat)
+    ordered = flat[order]
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    below = np.flatnonzero(starts)
+    if len(below) == 1:
         return np.full(field.shape, NEUTRAL, np.float32)
-    below = np.cumsum(counts) - counts
+    counts = np.diff(below, append=flat.size)
     middle = (below + (counts - 1) / 2) / (flat.size - 1)
-    return np.asarray(middle[inverse].reshape(field.shape), np.float32)
+    ranks = np.empty(flat.size, np.float32)
+    ranks[order] = middle[np.cumsum(starts) - 1]
+    return ranks.reshape(field.shape)

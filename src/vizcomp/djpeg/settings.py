@@ -51,18 +51,30 @@ class Shape:
 
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how much lettering there is.
+        least: that share where there is no lettering.
         chroma: factor on the photo table's steps of chroma.
+        dc: factor on the steps of DC.
+        low, high: factors on luma's steps of the lowest and of the highest AC frequencies.
+        chroma_low, chroma_high: the same of chroma's.
         price: of a bit everywhere, in squared steps; guides add theirs.
         text_price: that price where a photo is one of lettering.
         finer: factor on all steps where the text guide has a say and there is no lettering; with lettering 0.78, as under
             other tables. It is such that a quality keeps what plain JPEG of that quality keeps.
+        beside: factor on the text guide's price where there is no lettering.
     """
 
     flat: float = -1.0
+    least: float = 0.2
     chroma: float = 0.6
-    price: float = 0.1
+    dc: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+    chroma_low: float = 1.0
+    chroma_high: float = 1.0
+    price: float = 0.03
     text_price: float = 0.03
-    finer: float = 0.86
+    finer: float = 1.0
+    beside: float = 0.1
 
 
 SHAPE = Shape()
@@ -75,7 +87,7 @@ class DjpegSettings:
     Attributes:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, system:NAME; or uniform.
+        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: the machine table for lettering, else the photo table with finer chroma, and a
             price on every bit), "machine" (one step for almost all frequencies: what lettering needs) or "photo" (the
             standard's tables, made for the eye).
@@ -152,11 +164,21 @@ def quantisation_tables(
     if name == "machine":
         bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]
     elif name == "auto":
-        bases[1] *= shape.chroma
+        bases[0] *= _by_frequency(shape.dc, shape.low, shape.high)
+        bases[1] *= _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high) * shape.chroma
         ends = (MACHINE_LUMA, MACHINE_CHROMA)
         bases = [np.exp((1 - flat) * np.log(base) + flat * np.log(end)) for base, end in zip(bases, ends, strict=True)]
     luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
     return luma, chroma
+
+
+def _by_frequency(dc: float, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Factors on 64 steps: `low` at the lowest AC frequencies, `high` at the highest; none from u + v = 4 to 6."""
+    order = np.add.outer(np.arange(8), np.arange(8)).ravel()
+    logs = math.log(low) * np.clip((4 - order) / 3, 0, 1) + math.log(high) * np.clip((order - 6) / 8, 0, 1)
+    factors: npt.NDArray[np.float64] = np.exp(logs)
+    factors[0] = dc
+    return factors
 
 
 def respect_source(wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None) -> npt.NDArray[np.uint16]:

@@ -6,6 +6,7 @@ The network itself is in `text_regions`; this file needs ONNX Runtime and no tor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +50,15 @@ class TextRegions:
             float32 (h, w) logits, one value for each 8x8 block of the photo (scaled to `LONG_SIDE` where it is larger); they
             cover the photo and nothing more.
         """
-        if max(image.shape[:2]) > LONG_SIDE:
-            image = scale_photo(image, LONG_SIDE)
-        image = rgb(image)
-        height, width = image.shape[:2]
-        padded = np.ascontiguousarray(pad_to_stride(image))
-        logits = self._session.run(None, {"image": padded[None]})[0][0]
-        return np.asarray(logits[: -(-height // BLOCK), : -(-width // BLOCK)], np.float32)
+        return block_logits(self._session, image)
+
+
+def block_logits(session: Any, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """A network's logit for each 8x8 block of a photo, uint8 (H, W, 3) or (H, W): float32 (h, w), as `TextRegions` has them."""
+    if max(image.shape[:2]) > LONG_SIDE:
+        image = scale_photo(image, LONG_SIDE)
+    image = rgb(image)
+    height, width = image.shape[:2]
+    padded = np.ascontiguousarray(pad_to_stride(image))
+    logits = session.run(None, {"image": padded[None]})[0][0]
+    return np.asarray(logits[: -(-height // BLOCK), : -(-width // BLOCK)], np.float32)

@@ -30,6 +30,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
+from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import TILE, NeuralCodec
 from vizcomp.neural.models import MODELS
 from vizcomp.photos.encode import encode_plain_jpeg
@@ -307,7 +308,8 @@ class Recurrent:
         if text is not None and not text.isdecimal():
             raise SettingsError(f"{spec}: search={text} is no number", "use search=24")
         self._search = None if text is None else int(text)
-        self._codec = NeuralCodec.load(name)
+        candidate_count(self._search)  # a search needs torch: said before the first image
+        self._codec = NeuralCodec.load(name, threads=1)
         self.fingerprint = self._codec.fingerprint.hex()
         self.native = self._codec.native
         self.series: tuple[str, ...] = (self.name, f"{self.name} in a pack") if self.native else (self.name,)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,6 @@ from vizcomp.vision.answers import Answer, Classes, Comparison, compare
 from vizcomp.vision.callables import living_system
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
-from vizcomp.vision.torch_systems import TorchClassifier
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,24 +99,16 @@ def worker_system(name: str, offline: bool) -> System:
 
 @functools.lru_cache(maxsize=8)
 def opened_system(name: str, offline: bool) -> System:
-    _one_thread()
     system = open_system(name, offline=offline)
-    if isinstance(system, TorchClassifier) and not name.startswith("torchvision:"):
-        system.hurry()
+    if (torch := sys.modules.get("torch")) is not None:
+        # workers share the cores; and sums in one order give the same digits for any number of jobs
+        torch.set_num_threads(1)
     return system
 
 
 @functools.lru_cache(maxsize=8)
 def worker_codec(name: str) -> Codec:
-    _one_thread()
     return open_codec(name)
-
-
-def _one_thread() -> None:
-    """Workers share the cores; and sums in one order give the same digits for any number of jobs."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def work_on_chunk(task: ChunkTask) -> ChunkResult:

@@ -61,6 +61,7 @@ def find_inputs(
     report: OnProblem | None = None,
     extensions: frozenset[str] = EXTENSIONS,
     what: str = "photo",
+    may_be_none: bool = False,
 ) -> Iterator[InputFile]:
     """The photos (or other files) that files, folders and glob patterns name, each once, in the order given.
 
@@ -76,6 +77,7 @@ def find_inputs(
         report: is told of folders that cannot be read and links that lead nowhere; they are passed over.
         extensions: lower-case suffixes that count when a folder is walked.
         what: what such a file is called in messages.
+        may_be_none: folders without a photo are no error.
 
     Raises:
         InputError: at once, before the first photo: an input is missing, is neither file nor folder, a pattern matches
@@ -83,10 +85,12 @@ def find_inputs(
     """
     if not inputs:
         raise InputError("no input given", f"name {what}s, folders or patterns")
-    finder = _Finder(exclude, report, extensions)
+    finder = _Finder(exclude, report, extensions, may_be_none=may_be_none)
     sources = [finder.source(os.fspath(item)) for item in inputs]
     found = itertools.chain.from_iterable(sources)
     first = next(found, None)
+    if first is None and may_be_none:
+        return iter(())
     if first is None:
         named = ", ".join(printable(item) for item in inputs[:3]) + (" ..." if len(inputs) > 3 else "")
         readable = READABLE if extensions is EXTENSIONS else f"folders are searched for {' and '.join(sorted(extensions))}"
@@ -149,8 +153,15 @@ class _Finder:
     """One search: what was seen already is remembered by 16 bytes a file, not by its path."""
 
     def __init__(
-        self, exclude: AnyPath | None, report: OnProblem | None, extensions: frozenset[str], *, remember: bool = True
+        self,
+        exclude: AnyPath | None,
+        report: OnProblem | None,
+        extensions: frozenset[str],
+        *,
+        remember: bool = True,
+        may_be_none: bool = False,
     ) -> None:
+        self._may_be_none = may_be_none
         self._remember = remember
         self._extensions = extensions
         self._excluded = exclude
@@ -279,7 +290,7 @@ class _Finder:
 
     def _pattern(self, pattern: str) -> Iterator[InputFile]:
         # The look ahead has a memory of its own: what it finds may belong to an earlier input.
-        if next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
+        if not self._may_be_none and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
             raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
         return self._matches(pattern)
 

@@ -21,7 +21,6 @@ the order does not change the result; it changes how much there is to pool.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -30,57 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vizcomp.errors import SettingsError
-
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR_STD = (0.2471, 0.2435, 0.2616)
-# A lead in logits below which the mirror image is asked, too. Asking it about all of 5,000 held pictures changed no best class,
-# neither as they are nor at JPEG qualities of 30, 12 and 5; it is asked about 22% of them as they are, 61% at quality 5.
-DOUBT = 2.0
-
-
-@dataclasses.dataclass(frozen=True)
-class InceptionConfig:
-    """What an Inception network looks like.
-
-    Attributes:
-        width: factor on the number of channels everywhere.
-        pool: side of the maximum after the first layer; 1 = none, as published.
-        blocks: how many of the published blocks stand at each of the three scales, at most (3, 4, 2).
-        classes: answers.
-        dropout: before the last layer, in training.
-        mirror: in evaluation, where the answer leads by less than `DOUBT` it is the mean over the image and its mirror image.
-        mean, std: of each channel, in 0..1; the input is normalised by them inside the network's caller.
-    """
-
-    width: float = 1.0
-    pool: int = 1
-    blocks: tuple[int, int, int] = (3, 4, 2)
-    classes: int = 10
-    dropout: float = 0.5
-    mirror: bool = False
-    mean: tuple[float, float, float] = CIFAR_MEAN
-    std: tuple[float, float, float] = CIFAR_STD
-
-    def __post_init__(self) -> None:
-        if not 0.05 <= self.width <= 2:
-            raise SettingsError(f"inception: width {self.width} is not in 0.05..2")
-        if self.pool not in (1, 2):
-            raise SettingsError(f"inception: pool {self.pool} is neither 1 nor 2")
-        if len(self.blocks) != 3 or any(not 1 <= n <= m for n, m in zip(self.blocks, (3, 4, 2), strict=True)):
-            raise SettingsError(f"inception: blocks {self.blocks} are not 1..3, 1..4, 1..2")
-        if not 2 <= self.classes <= 100_000:
-            raise SettingsError(f"inception: {self.classes} classes are not in 2..100000")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For model.json."""
-        return dataclasses.asdict(self)
-
-
-PRESETS: dict[str, InceptionConfig] = {
-    "full": InceptionConfig(),
-    "compact": InceptionConfig(width=0.375, pool=2, blocks=(2, 2, 1), dropout=0.1),
-}
+from vizcomp.graphs.architectures import DOUBT, PRESETS, InceptionConfig
 
 
 class ConvNormReLU(nn.Module):

@@ -28,7 +28,6 @@ Images are float32 in -1..1. torch is imported at the top: nothing that starts f
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -36,133 +35,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vizcomp.errors import SettingsError
-
-Layer = tuple[int, int, int]  # channels, stride of an encoder's or upsampling of a decoder's layer, side of the hidden kernel
-
-
-@dataclasses.dataclass(frozen=True)
-class RecurrentConfig:
-    """What a codec's networks look like. Channels count before `width`.
-
-    Attributes:
-        width: factor on all channels.
-        stem: channels and stride of the first convolution; a stride above 2 is a convolution without overlap.
-        encoder: ConvLSTM layers as (channels, stride, hidden kernel).
-        decoder: ConvLSTM layers as (channels, depth-to-space factor after it, hidden kernel).
-        bits: of each position, for each iteration.
-        shared: one binarizer and one entrance for all iterations; needs constant `bits`.
-        reconstruction: "additive" or "one-shot".
-        residual_scaling: bring the residual to a like size in every iteration.
-        sees: "residual" or "both".
-        given: numbers about the image that the encoder is told.
-        native: side of the images it was made for, 0 for any.
-    """
-
-    width: float = 1.0
-    stem: tuple[int, int] = (64, 2)
-    encoder: tuple[Layer, ...] = ((256, 2, 1), (512, 2, 1), (512, 2, 1))
-    decoder: tuple[Layer, ...] = ((512, 2, 1), (512, 2, 1), (256, 2, 3), (128, 2, 3))
-    bits: tuple[int, ...] = (32,) * 16
-    shared: bool = True
-    reconstruction: str = "additive"
-    residual_scaling: bool = False
-    sees: str = "residual"
-    given: int = 0
-    native: int = 0
-
-    def __post_init__(self) -> None:
-        def refuse(reason: str) -> None:
-            raise SettingsError(f"codec network: {reason}")
-
-        if not 0.01 <= self.width <= 4:
-            refuse(f"width {self.width} is not in 0.01..4")
-        if not self.encoder or not self.decoder or len(self.encoder) > 6 or len(self.decoder) > 6:
-            refuse("1 to 6 layers of encoder and decoder are needed")
-        for channels, factor, kernel in (*self.encoder, *self.decoder):
-            if not 1 <= channels <= 4096 or factor not in (1, 2, 4) or kernel not in (1, 3, 5):
-                refuse(f"a layer of {channels} channels, factor {factor}, hidden kernel {kernel} is not possible")
-        if not 1 <= self.stem[0] <= 4096 or self.stem[1] not in (1, 2, 4):
-            refuse(f"a stem of {self.stem[0]} channels and stride {self.stem[1]} is not possible")
-        up = 1
-        for _, factor, _ in self.decoder:
-            up *= factor
-        if up != self.block:
-            refuse(f"the encoder goes down by {self.block}, the decoder up by {up}")
-        if not 1 <= len(self.bits) <= 64 or not all(1 <= b <= 256 for b in self.bits):
-            refuse("1 to 64 iterations of 1 to 256 bits a position are possible")
-        if self.shared and len(set(self.bits)) > 1:
-            refuse("a shared binarizer needs the same number of bits in all iterations")
-        if self.reconstruction not in ("additive", "one-shot"):
-            refuse(f"reconstruction {self.reconstruction!r} is neither additive nor one-shot")
-        if self.sees not in ("residual", "both"):
-            refuse(f"sees {self.sees!r} is neither residual nor both")
-        if not 0 <= self.given <= 100_000 or not 0 <= self.native <= 4096:
-            refuse("given or native is out of range")
-
-    @property
-    def block(self) -> int:
-        """Side of the square of pixels behind one position of the code."""
-        side = self.stem[1]
-        for _, stride, _ in self.encoder:
-            side *= stride
-        return side
-
-    @property
-    def iterations(self) -> int:
-        """How many iterations there can be."""
-        return len(self.bits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RecurrentConfig:
-        """The inverse of `to_dict`; `preset` names where to start from.
-
-        Raises:
-            SettingsError: an unknown field or an impossible value.
-        """
-        values = dict(values)
-        name = values.pop("preset", None)
-        if name is not None and name not in PRESETS:
-            raise SettingsError(f"unknown codec preset {name!r}", f"use one of {', '.join(PRESETS)}")
-        if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
-            raise SettingsError(f"unknown setting of the codec network: {', '.join(unknown)}")
-        try:
-            for key in ("stem", "bits"):
-                if key in values:
-                    values[key] = tuple(values[key])
-            for key in ("encoder", "decoder"):
-                if key in values:
-                    values[key] = tuple(tuple(layer) for layer in values[key])
-            return dataclasses.replace(PRESETS[name], **values) if name is not None else cls(**values)
-        except (TypeError, ValueError) as exc:
-            raise SettingsError(f"codec network: {exc}") from exc
-
-
-PRESETS: dict[str, RecurrentConfig] = {
-    "published": RecurrentConfig(),
-    "photo": RecurrentConfig(
-        stem=(48, 4),
-        encoder=((96, 2, 1), (128, 2, 1)),
-        decoder=((128, 2, 1), (96, 2, 1), (64, 4, 1)),
-        bits=(16, 16, 16, 16, 32, 32, 32, 32),
-        shared=False,
-        sees="both",
-    ),
-    "cifar": RecurrentConfig(
-        stem=(64, 4),
-        encoder=((128, 2, 1), (128, 1, 1)),
-        decoder=((128, 2, 1), (64, 4, 1)),
-        bits=(5, 7, 12, 12, 32),
-        shared=False,
-        sees="both",
-        given=10,
-        native=32,
-    ),
-}
+from vizcomp.graphs.recurrent import RecurrentConfig
 
 
 class _Sign(torch.autograd.Function):
@@ -234,9 +107,7 @@ class RecurrentCodec(nn.Module):
         super().__init__()
         self.config = config
 
-        def n(channels: int, multiple: int = 1) -> int:
-            return max(multiple, round(channels * config.width / multiple) * multiple)
-
+        n = config.scaled
         heads = 1 if config.shared else config.iterations
         stem, stride = n(config.stem[0]), config.stem[1]
         kernel, padding = (3, 1) if stride <= 2 else (stride, 0)

@@ -9,43 +9,12 @@ train your ResNet", 2018).
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vizcomp.errors import SettingsError
-from vizcomp.nets.inception import CIFAR_MEAN, CIFAR_STD, ConvNormReLU, max_pool
-
-
-@dataclasses.dataclass(frozen=True)
-class WatcherConfig:
-    """What a watcher looks like.
-
-    Attributes:
-        channels: of the three stages.
-        classes: answers.
-        scale: factor on the logits.
-        mean, std: of each channel, in 0..1.
-    """
-
-    channels: tuple[int, int, int] = (64, 128, 192)
-    classes: int = 10
-    scale: float = 0.125
-    mean: tuple[float, float, float] = CIFAR_MEAN
-    std: tuple[float, float, float] = CIFAR_STD
-
-    def __post_init__(self) -> None:
-        if len(self.channels) != 3 or not all(4 <= c <= 2048 for c in self.channels):
-            raise SettingsError(f"watcher: channels {self.channels} are not three numbers in 4..2048")
-        if not 2 <= self.classes <= 100_000:
-            raise SettingsError(f"watcher: {self.classes} classes are not in 2..100000")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For model.json."""
-        return dataclasses.asdict(self)
+from vizcomp.graphs.architectures import WatcherConfig
+from vizcomp.nets.inception import ConvNormReLU, max_pool
 
 
 class _Stage(nn.Module):

@@ -10,47 +10,15 @@ normalisations, biases that learn faster than weights, a scaled last layer.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vizcomp.errors import SettingsError
-from vizcomp.nets.inception import CIFAR_MEAN, CIFAR_STD
+from vizcomp.graphs.architectures import PATCH, WhitenedConfig
 
-PATCH = 2  # side of a whitened patch
 LEAST_VARIANCE = 5e-4  # added to each variance, so that directions of almost none are not blown up
-
-
-@dataclasses.dataclass(frozen=True)
-class WhitenedConfig:
-    """What the network looks like.
-
-    Attributes:
-        channels: of the three stages.
-        classes: answers.
-        scale: factor on the logits.
-        mean, std: of each channel, in 0..1.
-    """
-
-    channels: tuple[int, int, int] = (64, 256, 256)
-    classes: int = 10
-    scale: float = 1 / 9
-    mean: tuple[float, float, float] = CIFAR_MEAN
-    std: tuple[float, float, float] = CIFAR_STD
-
-    def __post_init__(self) -> None:
-        if len(self.channels) != 3 or not all(24 <= c <= 2048 for c in self.channels):
-            raise SettingsError(f"whitened: channels {self.channels} are not three numbers in 24..2048")
-        if not 2 <= self.classes <= 100_000:
-            raise SettingsError(f"whitened: {self.classes} classes are not in 2..100000")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For model.json."""
-        return dataclasses.asdict(self)
 
 
 class _Norm(nn.BatchNorm2d):

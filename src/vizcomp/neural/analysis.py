@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from vizcomp.errors import SettingsError
-from vizcomp.neural.tensors import Bits, Pixels, as_shown, put_state, to_tensor
+from vizcomp.errors import MissingExtraError, SettingsError
+from vizcomp.graphs.classifiers import Classifier
+from vizcomp.graphs.recurrent import Weights
+from vizcomp.neural.arrays import Bits, Floats, Pixels, to_pixels, to_planes
+from vizcomp.neural.network import Network, State, picked, put_state
 from vizcomp.vzc import coding
 
-if TYPE_CHECKING:
-    import torch
-
-    from vizcomp.nets.recurrent import CodecState
-
+Flags = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.intp]
 ROUND = 8  # candidates decoded together when an answer is restored,
 MEND = 64  # at most this many candidates an image
 MEND_TASK = 0.5  # weight of the divergence there: the answer first
@@ -37,9 +39,19 @@ class Search:
 
 
 def candidate_count(search: int | None) -> int:
-    """How many to try in each iteration of every image."""
+    """How many to try in each iteration of every image.
+
+    Raises:
+        SettingsError: fewer than none.
+        MissingExtraError: the search takes gradients, and torch is not installed.
+    """
     if search is not None and search < 0:
         raise SettingsError(f"a search of {search} candidates is not possible", "use 0 or more")
+    if search:
+        try:
+            import vizcomp.neural.search  # noqa: F401
+        except ImportError as exc:
+            raise MissingExtraError("torch, which `search` needs,", "train") from exc
     return search or 0
 
 
@@ -47,17 +59,22 @@ class Analyser:
     """Images to bits: the network's own, or better ones near them.
 
     Args:
-        network: a `RecurrentCodec`.
+        network: the codec's.
+        weights: of it, for the search, which takes gradients.
         context: the model that says what a bit costs.
         words: what the training of the codec wrote about it.
+        threads: that compute together; 0: as many as there are cores.
     """
 
-    def __init__(self, network: Any, context: coding.ContextModel, words: dict[str, Any]) -> None:
-        self._network = network
+    def __init__(
+        self, network: Network, weights: Weights, context: coding.ContextModel, words: dict[str, Any], threads: int
+    ) -> None:
+        self._network, self._weights = network, weights
         self._context = context
         self._words = words
+        self._threads = threads
         self._native: int = network.config.native
-        self.classifier: Any = None
+        self.classifier: Classifier | None = None
         self.search = Search(**words.get("search", {}))
 
     def bits(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
@@ -72,78 +89,89 @@ class Analyser:
         Returns:
             uint8 (N, bits[t], rows, columns) for each iteration t.
         """
-        import torch
-
-        from vizcomp.neural.search import picked
-
-        with torch.no_grad():
-            source = to_tensor(images)
-            told = logits = None
-            if self._words.get("classifier"):
-                logits = self._answers(source)
-            if self._network.config.given and logits is not None:
-                told = torch.log_softmax(logits, 1).clamp_min(-10)
-            state = self._network.start((len(images), *source.shape[-2:]))
-            codes: list[Bits] = []
-            for _ in range(many):
-                values, encoder = self._network.analyse(source, state, told)
-                bits = values > 0
-                if candidates:
-                    bits = self._searched(values, source, state, logits, codes, candidates)
-                after = self._network.synthesise(bits * 2.0 - 1.0, state)
-                if mend and logits is not None:
-                    lost = torch.nonzero(self._answers(as_shown(after.image)).argmax(1) != logits.argmax(1))[:, 0]
-                    if len(lost):
-                        few = picked(state, lost)
-                        earlier = [plane[lost.numpy()] for plane in codes]
-                        bits[lost] = self._restored(bits[lost], values[lost], source[lost], few, logits[lost], earlier, mend)
-                        put_state(after, lost, self._network.synthesise(bits[lost] * 2.0 - 1.0, few))
+        source = to_planes(images)
+        told = logits = None
+        if self._words.get("classifier"):
+            logits = self._answers(images)
+        if self._network.config.given and logits is not None:
+            told = np.maximum(log_softmax(logits), np.float32(-10))
+        state = self._network.start(len(images), *source.shape[2:])
+        codes: list[Bits] = []
+        for t in range(many):
+            values, encoder = self._network.analyse(source, state, told)
+            bits = values > 0
+            if candidates:
+                bits = self._searched(values, source, state, logits, codes, candidates)
+            mended = mend > 0 and logits is not None
+            if t + 1 < many or mended:  # after the last iteration nobody looks at the image
+                after = self._network.synthesise(bits, state)
+                if mended and logits is not None:
+                    bits, after = self._mended(bits, after, values, source, state, logits, codes, mend)
                 state = after._replace(encoder=encoder)
-                codes.append(bits.numpy().astype(np.uint8))
+            codes.append(bits.astype(np.uint8))
         return codes
+
+    def _mended(
+        self,
+        bits: Flags,
+        after: State,
+        values: Floats,
+        source: Floats,
+        state: State,
+        logits: Floats,
+        before: list[Bits],
+        candidates: int,
+    ) -> tuple[Flags, State]:
+        """The bits, and the state after them, with another answer than the wanted one restored where that is found."""
+        lost = np.flatnonzero(self._answers(to_pixels(after.image)).argmax(1) != logits.argmax(1))
+        if not len(lost):
+            return bits, after
+        few = picked(state, lost)
+        bits = bits.copy()
+        earlier = [plane[lost] for plane in before]
+        bits[lost] = self._restored(bits[lost], values[lost], source[lost], few, logits[lost], earlier, candidates)
+        return bits, put_state(after, lost, self._network.synthesise(bits[lost], few))
 
     def _restored(
         self,
-        bits: torch.Tensor,
-        values: torch.Tensor,
-        source: torch.Tensor,
-        state: CodecState,
-        logits: torch.Tensor,
+        bits: Flags,
+        values: Floats,
+        source: Floats,
+        state: State,
+        logits: Floats,
         before: list[Bits],
         candidates: int,
-    ) -> torch.Tensor:
+    ) -> Flags:
         """Bits near `bits` that decode to an image with the wanted answer, where that is found: bool as `values`.
 
         Rounds of a few candidates each, the best so far with some bits turned, the more likely the less sure the encoder was of
         them. An image is done once a round has a candidate with the answer; without one its own bits stay. The random
         numbers are the same for every image, whatever else is in the batch.
         """
-        import torch
-
-        from vizcomp.neural.search import picked, squared
-
-        result, base = bits.clone(), bits.clone()
-        score = torch.full((len(values),), torch.inf)
-        todo = torch.arange(len(values))
-        generator = torch.Generator().manual_seed(0)
-        turn = ((1 - values.abs()) / 2).clamp_min(self.search.least)
+        result, base = bits.copy(), bits.copy()
+        score = np.full(len(values), np.inf, np.float32)
+        todo = np.arange(len(values))
+        generator = np.random.default_rng(0)
+        turn = np.maximum((1 - np.abs(values)) / 2, np.float32(self.search.least))
         for _ in range(0, candidates, ROUND):
-            draws = torch.rand(1, ROUND, *values.shape[1:], generator=generator)
+            draws = generator.random((1, ROUND, *values.shape[1:]), np.float32)
             trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
-            which = todo.repeat_interleave(ROUND)
-            flat = trial.flatten(0, 1)
-            image = as_shown(self._network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image)
-            earlier = [plane[which.numpy()] for plane in before]
-            scores, same = self._cost(image, flat, logits[which], earlier, MEND_TASK)
-            scores = (scores + squared(image, source[which]).mean((1, 2))).view(-1, ROUND)
-            same = same.view(-1, ROUND)
-            least, which = torch.where(same, scores, torch.inf).min(1)
-            hit = least < torch.inf
-            result[todo[hit]] = trial[hit, which[hit]]
-            nearest, which = scores.min(1)
-            better = ~hit & (nearest < score[todo])
-            base[todo[better]] = trial[better, which[better]]
-            score[todo[better]] = nearest[better]
+            which = np.repeat(todo, ROUND)
+            flat = trial.reshape(-1, *trial.shape[2:])
+            shown = to_pixels(self._network.synthesise(flat, picked(state, which)).image)
+            earlier = [plane[which] for plane in before]
+            scores, same = self._cost(shown, flat, logits[which], earlier, MEND_TASK)
+            scores = (scores + squared(to_planes(shown), source[which])).reshape(-1, ROUND)
+            same = same.reshape(-1, ROUND)
+            at = np.arange(len(todo))
+            answering = np.where(same, scores, np.inf)
+            best = answering.argmin(1)
+            hit = answering[at, best] < np.inf
+            result[todo[hit]] = trial[at[hit], best[hit]]
+            nearest = scores.argmin(1)
+            better = ~hit & (scores[at, nearest] < score[todo])
+            base[todo[better]] = trial[at[better], nearest[better]]
+            score[todo[better]] = scores[at[better], nearest[better]]
             todo = todo[~hit]
             if not len(todo):
                 break
@@ -151,41 +179,39 @@ class Analyser:
 
     def _searched(
         self,
-        values: torch.Tensor,
-        source: torch.Tensor,
-        state: CodecState,
-        logits: torch.Tensor | None,
+        values: Floats,
+        source: Floats,
+        state: State,
+        logits: Floats | None,
         before: list[Bits],
         candidates: int,
-    ) -> torch.Tensor:
+    ) -> Flags:
         """Bits near the encoder's own that decode to something better, by rounds of `neural.search`: bool as `values`."""
-        from vizcomp.neural import search as neural_search
-        from vizcomp.neural.search import JOINT, SINGLES, improved, squared
+        from vizcomp.neural.search import searched
 
-        def cost(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        def cost(shown: Pixels, trial: Flags, which: Places) -> Floats:
             answers = None if logits is None else logits[which]
-            earlier = [plane[which.numpy()] for plane in before]
-            return self._cost(as_shown(image), trial, answers, earlier, self.search.task)[0]
+            return self._cost(shown, trial, answers, [plane[which] for plane in before], self.search.task)[0]
 
         # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
-        judged = cost if self._native else None
-        structural = dict(self._words.get("settings") or {}).get("reconstruction") == "ms-ssim"
-        error = neural_search.structural if structural else squared
-        best = values > 0
-        while candidates > 0:
-            singles = min(SINGLES, candidates)
-            joint = JOINT[: candidates - singles]
-            best = improved(self._network, best, values, source, state, singles=singles, joint=joint, error=error, cost=judged)
-            candidates -= singles + len(joint)
-        return best
+        judged: Callable[[Pixels, Flags, Places], Floats] | None = cost if self._native else None
+        return searched(
+            self._network.config,
+            self._weights,
+            values,
+            source,
+            state,
+            candidates=candidates,
+            structure=dict(self._words.get("settings") or {}).get("reconstruction") == "ms-ssim",
+            cost=judged,
+            threads=self._threads,
+        )
 
-    def _cost(
-        self, image: torch.Tensor, bits: torch.Tensor, logits: torch.Tensor | None, before: list[Bits], task: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _cost(self, shown: Pixels, bits: Flags, logits: Floats | None, before: list[Bits], task: float) -> tuple[Floats, Flags]:
         """What counts for N candidates beside their error, and whether the classifier's answer is the wanted one.
 
         Args:
-            image: what they decode to, (N, 3, H, W), as it is shown.
+            shown: what they decode to, uint8 (N, H, W, 3).
             bits: bool (N, bits, rows, columns).
             logits: the classifier's logits on the sources, (N, classes).
             before: the bits of each iteration before, N of each.
@@ -194,32 +220,33 @@ class Analyser:
         Returns:
             float32 and bool (N,).
         """
-        import torch
-        from torch.nn import functional as F
-
-        total, same = torch.zeros(len(image)), torch.ones(len(image), dtype=torch.bool)
+        total, same = np.zeros(len(shown), np.float32), np.ones(len(shown), np.bool_)
         if logits is not None and task:
-            answer = F.softmax(self._answers(image), 1)
+            answer = np.exp(log_softmax(self._answers(shown)))
             same = answer.argmax(1) == logits.argmax(1)
-            if not self._mirrors():
+            if self.classifier is not None and not self.classifier.mirrors:
                 # the mean over the image and its mirror image: less of what only this classifier sees in only this image
-                answer = (answer + F.softmax(self._answers(image.flip(-1)), 1)) / 2
-            target = F.log_softmax(logits, 1)
-            total = total + task * (target.exp() * (target - answer.clamp_min(1e-6).log())).sum(1)
+                answer = (answer + np.exp(log_softmax(self._answers(shown[:, :, ::-1])))) / 2
+            target = log_softmax(logits)
+            total = total + task * (np.exp(target) * (target - np.log(np.maximum(answer, 1e-6)))).sum(1)
         if self.search.rate:
-            cost = coding.cost_bits_batch(self._context, bits.numpy().astype(np.uint8), before)
-            total = total + self.search.rate * torch.from_numpy(cost).float()
-        return total, same
+            cost = coding.cost_bits_batch(self._context, bits.astype(np.uint8), before)
+            total = total + self.search.rate * cost.astype(np.float32)
+        return total.astype(np.float32), same
 
-    def _answers(self, image: torch.Tensor) -> torch.Tensor:
-        """The classifier's logits; in bfloat16 where the processor is quicker at it, with the best class of float32."""
-        from vizcomp.nets import classifiers
-
+    def _answers(self, pictures: Pixels) -> Floats:
+        """The classifier's logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
         if self.classifier is None:
-            self.classifier = classifiers.load_folded(self._words["classifier"])
-        return classifiers.logits_of(self.classifier, image / 2 + 0.5, mixed=classifiers.multiplies_bfloat16())
+            self.classifier = Classifier.load(self._words["classifier"], threads=self._threads)
+        return self.classifier.logits(pictures)
 
-    def _mirrors(self) -> bool:
-        """Whether the classifier takes the mean over the mirror image by itself."""
-        config = getattr(getattr(self.classifier, "network", None), "config", None)
-        return bool(getattr(config, "mirror", False))
+
+def log_softmax(logits: Floats) -> Floats:
+    """The logarithms of a classifier's probabilities, (N, classes)."""
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)), np.float32)
+
+
+def squared(image: Floats, source: Floats) -> Floats:
+    """Mean squared error of images in -1..1, (N, 3, H, W) to (N,): ten times that of images in 0..1, as in training."""
+    return np.asarray(2.5 * np.square(image - source).mean((1, 2, 3)), np.float32)

@@ -17,14 +17,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
+from vizcomp.graphs import classifiers
+from vizcomp.graphs.recurrent import RecurrentConfig, Weights, shapes
 from vizcomp.neural.analysis import MEND, Analyser, Search, candidate_count
-from vizcomp.neural.models import CONTEXT_PREFIX, MODEL_HINT, MODELS, fingerprint, read_model
-from vizcomp.neural.tensors import (
+from vizcomp.neural.arrays import (
     Bits,
     Pixels,
     bit_limit,
@@ -34,15 +35,12 @@ from vizcomp.neural.tensors import (
     to_grey,
     to_pixels,
 )
+from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX, CONTEXT_PREFIX, MODEL_HINT, fingerprint, model_path, read_model
+from vizcomp.neural.network import Network
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
-from vizcomp.weights import cache, table
-
-if TYPE_CHECKING:
-    from vizcomp.nets.recurrent import RecurrentConfig
-
 
 TILE = 768  # side of a tile in pixels, without its overlap
 REACH = 64  # how far around a tile the encoder looks
@@ -69,9 +67,10 @@ class Decoded:
 
 
 class NeuralCodec:
-    """A trained codec, ready to encode and decode. Loading imports torch.
+    """A trained codec, ready to encode and decode, by ONNX Runtime.
 
     Attributes:
+        config, weights: of its networks; float32 arrays by the names of torch's modules.
         name: by which it was asked for.
         fingerprint: 4 bytes that name it in a file: of the SHA-256 of its configuration, weights and context model.
         words: what its training wrote about it.
@@ -79,18 +78,27 @@ class NeuralCodec:
         native: side of the images it is for, 0 for any.
     """
 
-    def __init__(self, network: Any, context: coding.ContextModel, words: dict[str, Any], name: str) -> None:
-        self._network = network
+    def __init__(
+        self,
+        config: RecurrentConfig,
+        weights: Weights,
+        context: coding.ContextModel,
+        words: dict[str, Any],
+        name: str,
+        *,
+        threads: int = 0,
+    ) -> None:
+        self.config, self.weights = config, weights
         self.context = context
         self.words = words
         self.name = name
-        self.config: RecurrentConfig = self._network.config
-        self.iterations: int = self.config.iterations
+        self.iterations: int = config.iterations
         self.default_iterations = min(self.iterations, int(words.get("default_iterations", self.iterations)))
-        self.native: int = self.config.native
-        self.fingerprint = fingerprint(self._network, context)
-        self._analyser = Analyser(network, context, words)
-        if tuple(context.channels) != tuple(self.config.bits):
+        self.native: int = config.native
+        self.fingerprint = fingerprint(config.to_dict(), weights, context)
+        self._network = Network(config, weights, threads=threads)
+        self._analyser = Analyser(self._network, weights, context, words, threads)
+        if tuple(context.channels) != tuple(config.bits):
             raise ModelError(f"{name}: the context model is of another codec", "train or fetch the model again")
 
     @property
@@ -103,33 +111,34 @@ class NeuralCodec:
         self._analyser.search = search
 
     @classmethod
-    def load(cls, name: str | Path = "photo") -> NeuralCodec:
+    def load(cls, name: str | Path = "photo", *, threads: int = 0) -> NeuralCodec:
         """A bundled codec (`photo`, `cifar`), or one from a .safetensors file.
+
+        Args:
+            threads: that compute together; 0: as many as there are cores.
 
         Raises:
             ModelError: no such file, damaged, or no codec of vizcomp.
             WeightsMissingError: a bundled file is missing.
         """
-        import torch
-
-        from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
-
-        path = table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
-        words, tensors = read_model(path)
+        path = model_path(name)
+        words, arrays = read_model(path)
         if words.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-        weights = {k: v.float() for k, v in tensors.items() if not k.startswith(CONTEXT_PREFIX)}
+        saved = {k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))}
         try:
             config = RecurrentConfig.from_dict(dict(words.get("network", {})))
-            with torch.device("meta"):  # a network that the words claim and the file does not hold takes no memory
-                shapes = {k: v.shape for k, v in RecurrentCodec(config).state_dict().items()}
-            if {k: v.shape for k, v in weights.items()} != shapes:
+            if {k: v.shape for k, v in saved.items()} != shapes(config):
                 raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
-            network = RecurrentCodec(config)
-            network.load_state_dict(weights)
-            arrays = {k.removeprefix(CONTEXT_PREFIX): v.numpy() for k, v in tensors.items() if k.startswith(CONTEXT_PREFIX)}
-            context = coding.ContextModel.from_arrays(arrays) if arrays else coding.ContextModel.flat(network.config.bits)
-            return cls(network.eval().requires_grad_(False), context, words, str(name))
+            tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
+            context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config.bits)
+            weights = {k: np.asarray(v, np.float32) for k, v in saved.items()}
+            codec = cls(config, weights, context, words, str(name), threads=threads)
+            if words.get(CLASSIFIER) is not None:
+                own = {k.removeprefix(CLASSIFIER_PREFIX): v for k, v in arrays.items() if k.startswith(CLASSIFIER_PREFIX)}
+                file = classifiers.from_arrays(dict(words[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT)
+                codec._analyser.classifier = classifiers.Classifier(file, threads=threads)
+            return codec
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
             # the words are the file's: they may be anything
             raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", MODEL_HINT) from exc
@@ -151,9 +160,10 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried in each iteration, in rounds of twelve (`neural.search`), in a photo for each square of 64
-                pixels. 0: none. None: none, but where the model was trained for a classifier up to `MEND` for images on which
-                that classifier's answer is another than on the source; these are tried after any other search as well.
+            search: candidates tried in each iteration, in rounds of twelve (`neural.search`, which needs torch), in a photo for
+                each square of 64 pixels. 0: none. None: none, but where the model was trained for a classifier up to `MEND` for
+                images on which that classifier's answer is another than on the source; these are tried after any other search
+                as well.
 
         Raises:
             SettingsError: iterations or bpp out of range.
@@ -316,19 +326,15 @@ class NeuralCodec:
 
     def images_between(self, codes: Sequence[Bits], first: int = 1) -> list[Pixels]:
         """The images of N codes after `first` iterations and after each later one, in one pass: what `images` gives, for each."""
-        import torch
-
         count, _, rows, columns = codes[0].shape
         step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
         images = [
             np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8) for _ in codes[first - 1 :]
         ]
-        with torch.inference_mode():
-            for start in range(0, count, step):
-                planes = [torch.from_numpy(c[start : start + step]).float() * 2 - 1 for c in codes]
-                for t, image in enumerate(self._network.decode_each(planes), 1):
-                    if t >= first:
-                        images[t - first][start : start + step] = to_pixels(image)
+        for start in range(0, count, step):
+            for t, image in enumerate(self._network.decode_each(c[start : start + step] for c in codes), 1):
+                if t >= first:
+                    images[t - first][start : start + step] = to_pixels(image)
         return images
 
     def decode_payloads(

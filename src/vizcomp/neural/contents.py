@@ -16,7 +16,8 @@ from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.models import MODELS, saved_fingerprint
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
-from vizcomp.vzc.packs import BLOCK, PackReader
+from vizcomp.vzc.pack_layout import BLOCK
+from vizcomp.vzc.packs import PackReader
 from vizcomp.weights import cache, table
 
 
@@ -126,15 +127,15 @@ def contents(path: Path, *, models: Sequence[Path] = ()) -> ImageContents | Pack
 
     Raises:
         InputError: it cannot be read.
-        FormatError: it is no .vzc file, or its header (of a pack: its footer) is damaged. Damage further on is no error but
-            one of the `problems`.
+        FormatError: it is no .vzc file, or its header (of a pack of version 1 its footer) is damaged. Damage further on is no
+            error but among the problems.
     """
     path = Path(path)
     name = printable(path)
     try:
         data = map_file(path, check=lambda start, _: vzc.kind(start))
         if vzc.kind(data) == "pack":
-            with PackReader(data, max_pixels=_NO_LIMIT) as reader:
+            with PackReader(data, max_pixels=_NO_LIMIT, allow_truncated=True) as reader:
                 return _of_pack(name, len(data), reader, models)
         return _of_image(name, data, vzc.read_header(data, max_pixels=_NO_LIMIT), models)
     except FormatError as exc:
@@ -188,7 +189,8 @@ _TAGS = {TAG_ALPHA: "alpha", TAG_NAME: "name"}
 
 
 def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -> PackContents:
-    problems = reader.check()
+    problems = [reader.problem] if reader.problem else []
+    problems += reader.check()
     sizes: collections.Counter[str] = collections.Counter()
     iterations: collections.Counter[str] = collections.Counter()
     labels: collections.Counter[int | None] = collections.Counter()
@@ -207,12 +209,12 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
             payload += len(entry.payload)
             pixels += entry.width * entry.height
     readable = sum(sizes.values())
-    whole = readable == len(reader) > 0
+    whole = readable == len(reader) > 0 and not reader.problem
     return PackContents(
         path=name,
-        version=VERSION,
+        version=reader.version,
         model=reader.model.hex(),
-        model_found=_model_here(reader.model, models),
+        model_found=_model_here(reader.model, models) or ("the pack itself" if reader.has_model else None),
         images=len(reader),
         readable=readable,
         grey=grey,

@@ -13,21 +13,24 @@ from vizcomp.vzc import image as vzc
 from vizcomp.weights import cache, table
 
 
-def find_model(fingerprint: bytes, models: Sequence[str | Path] = ()) -> NeuralCodec:
+def find_model(fingerprint: bytes, models: Sequence[str | Path] = (), *, threads: int = 0) -> NeuralCodec:
     """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache folder.
+
+    Args:
+        threads: as for `NeuralCodec.load`.
 
     Raises:
         WeightsMissingError: none has it.
         ModelError: a given file is no codec.
     """
     for name in models:
-        codec = _loaded(str(name))
+        codec = _loaded(str(name), threads)
         if codec.fingerprint == fingerprint:
             return codec
     others: list[str] = [*MODELS, *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors")))]
     for other in others:
         try:
-            codec = _loaded(other)
+            codec = _loaded(other, threads)
         except ModelError:  # a damaged file in the cache must not hide the others
             continue
         if codec.fingerprint == fingerprint:
@@ -39,14 +42,14 @@ def find_model(fingerprint: bytes, models: Sequence[str | Path] = ()) -> NeuralC
     )
 
 
-_cache: dict[str, NeuralCodec] = {}
+_cache: dict[tuple[str, int], NeuralCodec] = {}
 
 
-def _loaded(name: str) -> NeuralCodec:
+def _loaded(name: str, threads: int) -> NeuralCodec:
     """Models that were opened stay open: a batch decodes many files of one model."""
-    if name not in _cache:
-        _cache[name] = NeuralCodec.load(name)
-    return _cache[name]
+    if (name, threads) not in _cache:
+        _cache[name, threads] = NeuralCodec.load(name, threads=threads)
+    return _cache[name, threads]
 
 
 def decode(

@@ -1,33 +1,54 @@
-"""Model files of the codec and their fingerprints; told without torch."""
+"""Model files of the codec and their fingerprints."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError
 from vizcomp.vzc import coding
+from vizcomp.weights import cache, table
 from vizcomp.weights.tensors import read_tensors
 
 MODELS = ("photo", "cifar")
 CONTEXT_PREFIX = "context."
+CLASSIFIER_PREFIX = "classifier."  # of a classifier that is in the codec's file; its words are under CLASSIFIER
+CLASSIFIER = "classifier_file"
 
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
 
-def read_model(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, Any]]:
-    return read_tensors(path, framework, MODEL_HINT)
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file says of itself, and its arrays by name; errors as `read_tensors`."""
+    return read_tensors(path, MODEL_HINT)
 
 
-def fingerprint(network: Any, context: coding.ContextModel) -> bytes:
+def model_path(name: str | Path) -> Path:
+    """The file of a codec: bundled, added by hand, or a path."""
+    return table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
+
+
+def fingerprint(config: Mapping[str, Any], weights: Mapping[str, Any], context: coding.ContextModel) -> bytes:
     """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half precision) and context model.
 
     Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
+
+    Args:
+        config: as `RecurrentConfig.to_dict`.
+        weights: arrays by name, the encoder's too.
     """
-    arrays = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
-    return _fingerprint(network.config.to_dict(), arrays, context)
+    digest = hashlib.sha256()
+    fields = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
+    digest.update(json.dumps({k: config[k] for k in fields}, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        if name.startswith(("entrances.", "decoder.", "exit.")):
+            half = value.astype("<f2" if value.ndim >= 2 else "<f4")
+            digest.update(f"{name} {half.shape}".encode() + half.tobytes())
+    digest.update(context.fingerprint_bytes())
+    return digest.digest()[:4]
 
 
 def saved_fingerprint(path: Path) -> bytes:
@@ -36,25 +57,13 @@ def saved_fingerprint(path: Path) -> bytes:
     Raises:
         ModelError: damaged, or no codec of vizcomp.
     """
-    words, arrays = read_model(path, "np")
+    words, arrays = read_model(path)
     if words.get("kind") != "codec":
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
     tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
     try:
         config = words["network"]
         context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
-        return _fingerprint(config, arrays, context)
+        return fingerprint(config, arrays, context)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc
-
-
-def _fingerprint(config: dict[str, Any], arrays: dict[str, Any], context: coding.ContextModel) -> bytes:
-    digest = hashlib.sha256()
-    fields = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
-    digest.update(json.dumps({k: config[k] for k in fields}, sort_keys=True).encode())
-    for name, value in sorted(arrays.items()):
-        if name.startswith(("entrances.", "decoder.", "exit.")):
-            half = value.astype("<f2" if value.ndim >= 2 else "<f4")
-            digest.update(f"{name} {half.shape}".encode() + half.tobytes())
-    digest.update(context.fingerprint_bytes())
-    return digest.digest()[:4]

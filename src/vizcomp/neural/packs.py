@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vizcomp.errors import InputError
+from vizcomp.errors import InputError, MissingExtraError, ModelError, WeightsMissingError
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
-from vizcomp.neural.codec import BATCH
+from vizcomp.neural.arrays import Pixels, to_grey
+from vizcomp.neural.codec import BATCH, NeuralCodec
 from vizcomp.neural.find import find_model
-from vizcomp.neural.tensors import Pixels, to_grey
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import image as vzc
@@ -27,14 +28,25 @@ class VzcPack:
         source: path of a .vzc pack, or its bytes.
         model: a codec's name or path; None: found by the pack's fingerprint.
         max_pixels: limit for each image.
+        threads: as for `NeuralCodec.load`.
+        allow_truncated: as for `PackReader`.
+
+    The model may be in the pack itself (`encode --pack --with-model`): then it is used where no other file has it.
 
     `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
     """
 
     def __init__(
-        self, source: str | Path | bytes | StorePath, *, model: str | Path | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        source: str | Path | bytes | StorePath,
+        *,
+        model: str | Path | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        threads: int = 0,
+        allow_truncated: bool = False,
     ) -> None:
-        self._source, self._model, self._max_pixels = source, model, max_pixels
+        self._source, self._model, self._max_pixels, self._threads = source, model, max_pixels, threads
+        self._allow_truncated = allow_truncated
         self._open()
 
     def _open(self) -> None:
@@ -47,14 +59,31 @@ class VzcPack:
                 data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
             except OSError as exc:
                 raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
-        self.reader = PackReader(data, max_pixels=self._max_pixels)
-        self.codec = find_model(self.reader.model, [self._model] if self._model is not None else [])
+        self.reader = PackReader(data, max_pixels=self._max_pixels, allow_truncated=self._allow_truncated)
+        try:
+            models = [self._model] if self._model is not None else []
+            self.codec = find_model(self.reader.model, models, threads=self._threads)
+        except WeightsMissingError:
+            if not self.reader.has_model:
+                raise
+            self.codec = self._model_inside()
+
+    def _model_inside(self) -> NeuralCodec:
+        with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
+            path = Path(folder) / "model.safetensors"
+            path.write_bytes(self.reader.model_file())
+            codec = NeuralCodec.load(path, threads=self._threads)
+        if codec.fingerprint != self.reader.model:
+            raise ModelError("the model in the pack is not the one that wrote it", "get the pack again from where it came")
+        return codec
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             "_source": self._source,
             "_model": self._model,
             "_max_pixels": self._max_pixels,
+            "_threads": self._threads,
+            "_allow_truncated": self._allow_truncated,
         }  # data loaders send packs to workers
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -102,9 +131,15 @@ class VzcPack:
     def dataset(self, transform: Callable[[Any], Any] | None = None) -> Any:
         """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes something else of the
         uint8 array; label -1 where there is none. A `DataLoader` fetches whole batches, which are decoded together.
+
+        Raises:
+            MissingExtraError: torch is not installed.
         """
-        import torch
-        from torch.utils.data import Dataset
+        try:
+            import torch
+            from torch.utils.data import Dataset
+        except ImportError as exc:
+            raise MissingExtraError("torch, whose Dataset this is,", "train") from exc
 
         pack = self
 

@@ -12,7 +12,8 @@ inference for neural image compression", arXiv 2006.04240; there by gradients al
 
 Large images are searched everywhere at once, in cells of `CELL` x `CELL` positions that decide for themselves.
 
-Images are float32 in -1..1. torch is imported at the top: nothing that starts fast imports this file.
+Images are float32 in -1..1. This is the one file of the room that needs torch, for the slope: nothing else imports it but
+`analysis`, where a search is asked for.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from vizcomp.graphs.recurrent import RecurrentConfig, Weights
 from vizcomp.metrics import MS_SSIM_WEIGHTS
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
 from vizcomp.nets.ssim import similarity
+from vizcomp.neural import network as arrays
+from vizcomp.neural.arrays import Floats, Pixels, to_pixels
 
 CELL = 4  # positions: all of an image of 32x32 under `cifar`, a square of 64 pixels under `photo`
 WINDOW = 8  # of the structural error
@@ -35,6 +41,75 @@ TOGETHER = 1 << 19  # pixels that go through the decoder in one pass
 
 Error = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Cost = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+ArrayCost = Callable[[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.intp]], Floats]
+
+
+def torch_network(config: RecurrentConfig, weights: Weights) -> RecurrentCodec:
+    """A codec's networks with their weights, in evaluation mode."""
+    network = RecurrentCodec(config)
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+    return network.eval().requires_grad_(False)
+
+
+def searched(
+    config: RecurrentConfig,
+    weights: Weights,
+    values: Floats,
+    source: Floats,
+    state: arrays.State,
+    *,
+    candidates: int,
+    structure: bool,
+    cost: ArrayCost | None,
+    threads: int,
+) -> npt.NDArray[np.bool_]:
+    """Rounds of `improved`, from arrays to arrays.
+
+    Args:
+        values: the encoder's answer in -1..1, (N, bits, rows, columns), whose signs are what the search starts from.
+        source: (N, 3, H, W) in -1..1.
+        state: before this iteration.
+        candidates: tried in all.
+        structure: by the `structural` error, in place of the `squared` one.
+        cost: as for `improved`, of images in whole levels.
+        threads: that compute together; 0: as torch has it.
+
+    Returns:
+        bool, as `values`.
+    """
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        network = torch_network(config, weights)
+        pairs = [tuple(map(torch.from_numpy, state.decoder[i : i + 2])) for i in range(0, len(state.decoder), 2)]
+        decoder: tuple[State, ...] = tuple((pair[0], pair[1]) for pair in pairs) or (None,) * len(config.decoder)
+        at = CodecState((), decoder, torch.from_numpy(state.image), state.iteration)
+
+        def counted(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+            assert cost is not None
+            return torch.from_numpy(cost(to_pixels(image.numpy()), trial.numpy(), which.numpy()))
+
+        told, wanted = torch.from_numpy(values), torch.from_numpy(source)
+        best = told > 0
+        while candidates > 0:
+            singles = min(SINGLES, candidates)
+            joint = JOINT[: candidates - singles]
+            best = improved(
+                network,
+                best,
+                told,
+                wanted,
+                at,
+                singles=singles,
+                joint=joint,
+                error=structural if structure else squared,
+                cost=counted if cost is not None else None,
+            )
+            candidates -= singles + len(joint)
+        return np.asarray(best.numpy())
+    finally:
+        torch.set_num_threads(before)
 
 
 def squared(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

@@ -18,17 +18,20 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from vizcomp.datasets.photos import split
-from vizcomp.datasets.read import read_labelled
-from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.datasets.labelled import MAX_SIZE
+from vizcomp.errors import SettingsError
+from vizcomp.graphs import architectures
 from vizcomp.nets import classifiers
 from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
+from vizcomp.training.pictures import read_pictures
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
 from vizcomp.training.views import corrupted, erased, shifted_and_flipped
 
 TAUGHT = ("once", "views")
+SIDE = 32  # of the pictures unless asked
+LEAST_SIDE = 18  # the smallest that all architectures take
 WHITENED_ON = 5000  # pictures that a first layer of `Whitened` is computed from
 
 
@@ -37,8 +40,9 @@ class ClassifierTrainSettings:
     """What a classifier's training is made of.
 
     Attributes:
-        data: see `datasets.read.read_labelled`.
-        architecture: one of `classifiers.ARCHITECTURES`; `network` changes fields of its configuration.
+        data: see `datasets.read.read_labelled`; a `val` beside `train` is what it is checked on.
+        side: of the pictures; 0 for 32, and then pictures of another size are refused.
+        architecture: one of `architectures.ARCHITECTURES`; `network` changes fields of its configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.
         bias_factor: on the rate of what has one axis: biases, factors of normalisations.
@@ -60,6 +64,7 @@ class ClassifierTrainSettings:
     """
 
     data: str = ""
+    side: int = 0
     architecture: str = "inception"
     network: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int = 30
@@ -87,6 +92,7 @@ class ClassifierTrainSettings:
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
+            "side": (0, MAX_SIZE),
             "epochs": (1, 100_000),
             "batch": (2, 65_536),
             "learning_rate": (1e-9, 100),
@@ -105,7 +111,9 @@ class ClassifierTrainSettings:
             "seed": (0, 2**63 - 1),
         }
         check_ranges(self, ranges)
-        check_choices(self, {"taught": TAUGHT, "architecture": classifiers.ARCHITECTURES})
+        check_choices(self, {"taught": TAUGHT, "architecture": architectures.ARCHITECTURES})
+        if 0 < self.side < LEAST_SIDE:
+            raise SettingsError(f"side {self.side} is too small for these classifiers", f"use {LEAST_SIDE} or more")
 
 
 def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:
@@ -146,18 +154,15 @@ class ClassifierTask(loop.Task):
         self.settings, self.processes = settings, processes
         s, device = settings, processes.device
         processes.check_batch(s.batch, least=2)
-        self.data = read_labelled(Path(s.data), part="train")
-        self.skipped = self.data.skipped
-        train, held = split(self.data.labels, s.validation, s.seed)
-        if len(train) < s.batch:
-            raise TrainingError(
-                f"{len(train)} pictures are fewer than one batch of {s.batch}", "give more pictures, or a smaller batch"
-            )
-        self.images = torch.from_numpy(self.data.images).permute(0, 3, 1, 2).to(device)  # (N, 3, H, W) uint8, last axis channels
-        self.labels = torch.from_numpy(self.data.labels).to(device)
-        self.train, self.held = torch.from_numpy(train), torch.from_numpy(held)
+        side = s.side or SIDE
+        pictures = read_pictures(
+            Path(s.data), side=side, exact=not s.side, validation=s.validation, seed=s.seed, batch=s.batch, device=device
+        )
+        self.pictures, self.skipped, self.side = pictures, pictures.skipped, side
+        self.images, self.labels, self.train = pictures.images, pictures.labels, pictures.train
+        train = self.train
         torch.manual_seed(s.seed)
-        network = classifiers.build(s.architecture, {"classes": len(self.data.classes), **s.network})
+        network = classifiers.build(s.architecture, {"classes": len(self.pictures.classes), **s.network})
         self.model = classifiers.Classifier(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Whitened):
             self._whiten(network)
@@ -192,13 +197,13 @@ class ClassifierTask(loop.Task):
         names = split_list(s.teachers)
         teachers = [classifiers.load_folded(name).to(self.images.device) for name in names]
         for teacher, name in zip(teachers, names, strict=True):
-            if teacher.classes != tuple(self.data.classes):
+            if teacher.classes != tuple(self.pictures.classes):
                 raise SettingsError(f"the teacher {name} knows other classes than the data", "teach with the same classes")
         return teachers
 
     def _answered_once(self) -> torch.Tensor:
         """The teachers' answers on the pictures that are trained on, (N, classes) with zeros for the others."""
-        answers = torch.zeros(len(self.images), len(self.data.classes), device=self.images.device)
+        answers = torch.zeros(len(self.images), len(self.pictures.classes), device=self.images.device)
         chosen = self.train.to(self.images.device)
         answers[chosen] = answers_of(self.teachers, _views_of(self.images[chosen]), half=self.settings.half)
         return answers
@@ -208,7 +213,7 @@ class ClassifierTask(loop.Task):
         s = self.settings
         chosen = chosen.to(self.labels.device)
         views = shifted_and_flipped(self.images[chosen], s.shift).float() / 255
-        classes = len(self.data.classes)
+        classes = len(self.pictures.classes)
         target = F.one_hot(self.labels[chosen], classes) * (1 - s.label_smoothing) + s.label_smoothing / classes
         if self.answered is not None:
             target = (1 - s.teaching) * target + s.teaching * self.answered[chosen]
@@ -242,26 +247,28 @@ class ClassifierTask(loop.Task):
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        if not len(self.held):
+        p = self.pictures
+        if not len(p.held):
             return {}
         self.processes.average(self.average.state_dict().values())
         right = 0
-        for chosen in torch.split(self.held, 500):
-            images = self.images[chosen.to(self.images.device)].float() / 255
-            right += int((self.average(images).argmax(1) == self.labels[chosen.to(self.labels.device)]).sum())
-        return {"accuracy": right / len(self.held)}
+        for chosen in torch.split(p.held, 500):
+            chosen = chosen.to(p.held_images.device)
+            right += int((self.average(p.held_images[chosen].float() / 255).argmax(1) == p.held_labels[chosen]).sum())
+        return {"accuracy": right / len(p.held)}
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
         s = self.settings
         metadata = {
             "validation_accuracy": figures.get("accuracy"),
-            "data": self.data.source,
-            "pictures": {"trained_on": len(self.train), "validation": len(self.held), "skipped": len(self.data.skipped)},
+            "data": self.pictures.source,
+            "side": self.side,
+            "pictures": {"trained_on": len(self.train), "validation": len(self.pictures.held), "skipped": len(self.skipped)},
             "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device")},
             "licence": s.licence,
         }
         network = self.average.network
-        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.data.classes), metadata)
+        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.pictures.classes), metadata)
         about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **metadata}
-        loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.data.classes}, indent=2) + "\n")
+        loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.pictures.classes}, indent=2) + "\n")
         return figures

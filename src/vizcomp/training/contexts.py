@@ -36,7 +36,8 @@ def fit_contexts(
         the model, and its arrays under the names that a codec's file uses.
     """
     network = network.eval().requires_grad_(False)
-    codec = NeuralCodec(network, coding.ContextModel.flat(network.config.bits), metadata, "in training")
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    codec = NeuralCodec(network.config, weights, coding.ContextModel.flat(network.config.bits), metadata, "in training")
     many = network.config.iterations
     if network.config.native:
         stack = np.asarray(images)[:: max(1, len(images) // (most or 10_000))]

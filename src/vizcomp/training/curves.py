@@ -21,7 +21,7 @@ def curves_svg(records: list[dict[str, Any]]) -> str:
         for checked, figures in ((False, training), (True, record["validation"])):
             for name, value in figures.items():
                 series.setdefault(name, {}).setdefault((stage, checked), []).append((epoch, value))
-    last = max((r["epoch"] for r in records), default=1.0)
+    last = max((r["epoch"] for r in records), default=0.0) or 1.0  # a few steps of a long epoch round to none
     height = 70 * len(series) + 30
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {height}" font-family="sans-serif" font-size="11">',

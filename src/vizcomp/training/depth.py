@@ -85,7 +85,7 @@ class DepthTask(loop.Task):
         self.parts = [self._part(fold, k) for fold in [*range(s.folds), -1] for k in range(self.networks)]
         folders = 1 + max(self.data.folders)
         if s.shares and len(s.shares) != folders:
-            raise SettingsError(f"{len(s.shares)} shares for {folders} folders", "give one for each folder of --data")
+            raise SettingsError(f"{len(s.shares)} shares for {folders} folders", "give one for each folder of `data`")
         self.aspects = torch.tensor([photo.shape[1] / photo.shape[0] for photo in self.data.sources]).log()
         self.chances: dict[tuple[int, int], torch.Tensor] = {}  # of each photo in a batch, by stage and shape
         self.start = _read_weights(s.start) if s.start else {}

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from vizcomp.depth.compact import NAME, POSITION_STRIDE, CompactDepthConfig
-from vizcomp.djpeg import text_regions
+from vizcomp.djpeg import learned, text_regions
 from vizcomp.errors import ModelError, first_line
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
 from vizcomp.photos.frame import STRIDE
@@ -97,6 +97,24 @@ def export_text_regions(network: nn.Module, path: Path, *, metadata: dict[str, s
     axes = {"image": {1: "height", 2: "width"}, "logits": {1: "rows", 2: "columns"}}
     model = _traced(_TextRegionsOfPixels(network), (image,), axes)
     _write(model, path, {"name": text_regions.NAME, **(metadata or {})})
+
+
+def export_guide(
+    network: nn.Module, path: Path, *, levels: tuple[float, float], systems: str, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a guide, a `TextRegionsNet` too, as an ONNX file for `djpeg.learned.LearnedGuide`.
+
+    Args:
+        path: written beside and then renamed.
+        levels: logits that stand for importance 0 and 1.
+        systems: whose looking it has learned.
+        metadata: further properties of the file (licence, data ...).
+    """
+    image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
+    axes = {"image": {1: "height", 2: "width"}, "logits": {1: "rows", 2: "columns"}}
+    model = _traced(_TextRegionsOfPixels(network), (image,), axes)
+    words = {"name": learned.NAME, "levels": f"{levels[0]:.6g},{levels[1]:.6g}", "systems": systems}
+    _write(model, path, {**words, **(metadata or {})})
 
 
 def _traced(network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]) -> Any:

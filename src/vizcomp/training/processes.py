@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from vizcomp.errors import SettingsError, TrainingError, first_line
+from vizcomp.errors import MissingExtraError, SettingsError, TrainingError, first_line
 
 LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by `accelerate launch` and `torchrun`
 GRACE_SECONDS = 20.0  # for the others, once one has failed: a process that waits for a lost one never ends by itself
@@ -124,7 +124,7 @@ class Processes:
             try:
                 from accelerate import Accelerator
             except ImportError as exc:  # pragma: no cover - it is a dependency
-                raise TrainingError("several processes need the package accelerate", "pip install accelerate") from exc
+                raise MissingExtraError("accelerate, which several processes need,", "train") from exc
             self._accelerator = Accelerator(cpu=device == "cpu")
             self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
             self.device = self._accelerator.device

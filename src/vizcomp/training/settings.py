@@ -11,16 +11,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vizcomp.errors import SettingsError
+from vizcomp.errors import MissingExtraError, SettingsError
 from vizcomp.files.foreign import read_object_file
 
-KINDS = ("codec", "classifier", "depth")
+KINDS = ("codec", "classifier", "depth", "guide")
 SAVED = "settings.json"
 FREE = frozenset({"device", "data", "threads"})  # may change when a run is resumed
 NETWORK = {"preset": str, "width": float}  # of --set, but fields of the network
 PATHS = ("start", "pretrain")  # of --set; a shell does not expand ~ after NAME=
 
 T = TypeVar("T")
+
+
+def need_torch() -> None:
+    """Loads torch, which all trainings need.
+
+    Raises:
+        MissingExtraError: it, or what else a training cannot do without, is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        raise MissingExtraError("torch, which trainings need,", "train") from exc
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -133,6 +145,8 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
     if download:
         if kind == "depth":
             raise SettingsError("`download` does not go with `kind` depth", "CIFAR-10 has no depth maps")
+        if kind == "guide":
+            raise SettingsError("`download` does not go with `kind` guide", "give it photos like those to be compressed")
         fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
         if not Path(path).exists():

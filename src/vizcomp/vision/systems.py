@@ -19,11 +19,12 @@ from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.callables import living_system
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import SCRIPTS, split_name, split_suffixes
+from vizcomp.vision.own_systems import OwnClassifier
 from vizcomp.vision.script_systems import TorchScriptSystem
 from vizcomp.vision.system import HINT, System
 from vizcomp.vision.text_system import READS, TextSystem
 from vizcomp.vision.tflite_systems import TfliteSystem
-from vizcomp.vision.torch_systems import TorchClassifier, torchvision_system
+from vizcomp.vision.torch_systems import torchvision_system
 from vizcomp.weights import cache
 
 GROUP = "vizcomp.systems"
@@ -53,7 +54,7 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     if spec.startswith("text:"):
         raise ModelError(f"unknown vision system {spec!r}", f"text finds lettering, {READS} reads it too")
     if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
-        return TorchClassifier.ours(spec, offline=offline)
+        return OwnClassifier(spec, offline=offline)
     if spec.startswith("torchvision:"):
         return torchvision_system(spec, offline=offline)
     if (onnx := split_name(spec, ".onnx")) is not None:

@@ -1,4 +1,4 @@
-"""Classifiers of vizcomp and models of torchvision as vision systems."""
+"""Models of torchvision as vision systems. Needs the extra `train`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vizcomp.errors import ModelError, WeightsMissingError, first_line
+from vizcomp.errors import MissingExtraError, ModelError, WeightsMissingError, first_line
 from vizcomp.files.place import cache_folder
 from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Pixels
 from vizcomp.vision.system import (
@@ -19,17 +19,16 @@ from vizcomp.vision.system import (
     checked,
     corners_to_quads,
     file_fingerprint,
-    fitted,
     softmax,
 )
 from vizcomp.weights import cache, table
 from vizcomp.weights.download import fetch
 
-BATCH, BATCH_SMALL = 64, 1024  # images that are made ready together: of any size, and 32x32 ones
+BATCH = 64  # images that are made ready together
 
 
 class TorchClassifier:
-    """A classifier in torch: ours, or one of torchvision.
+    """A classifier of torchvision.
 
     Args:
         module: takes what `prepare` made, stacked, and gives logits (N, C).
@@ -38,6 +37,7 @@ class TorchClassifier:
     """
 
     kind: Literal["classes", "boxes", "masks", "embedding"] = "classes"
+    native = 0
 
     def __init__(
         self,
@@ -47,49 +47,18 @@ class TorchClassifier:
         classes: tuple[str, ...],
         fingerprint: str,
         camera: Any,
-        native: int = 0,
     ) -> None:
-        self.name, self.classes, self.fingerprint, self.native = name, classes, fingerprint, native
+        self.name, self.classes, self.fingerprint = name, classes, fingerprint
         self._module, self._prepare, self._camera = module, prepare, camera
-        self._mixed = False
-
-    @classmethod
-    def ours(cls, spec: str, *, offline: bool = False) -> TorchClassifier:
-        """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of `vizcomp train --kind classifier`."""
-        import torch
-
-        from vizcomp.nets import classifiers
-
-        module = classifiers.load_folded(spec, offline=offline)
-        path = classifiers.file_of(spec, offline=True)
-
-        def prepare(image: Pixels) -> torch.Tensor:
-            return torch.from_numpy(fitted(image, 32, 32).copy()).permute(2, 0, 1).float().div_(255)
-
-        blocks = [m for _, m in module.network.named_children() if not isinstance(m, torch.nn.Linear)]
-        return cls(spec, module, prepare, module.classes, file_fingerprint(path), blocks[-1], 32)
-
-    def hurry(self) -> None:
-        """From now on multiply in bfloat16 where the processor has instructions for that: about twice as fast.
-
-        The best class stays what it is in float32: where it leads by little the image is answered again in float32. Other
-        probabilities differ by up to about 0.01.
-        """
-        from vizcomp.nets import classifiers
-
-        self._mixed = classifiers.multiplies_bfloat16()
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
-        from vizcomp.nets import classifiers
-
         found = [np.zeros((0, len(self.classes)), np.float32)]
         with torch.inference_mode():
-            step = BATCH_SMALL if self.native else BATCH
-            for start in range(0, len(images), step):
-                views = torch.stack([self._prepare(image) for image in images[start : start + step]])
-                found.append(classifiers.logits_of(self._module, views, mixed=self._mixed).numpy())
+            for start in range(0, len(images), BATCH):
+                views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
+                found.append(self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy())
         logits = checked(np.concatenate(found[1:] or found), self.name)
         return [Classes(softmax(row), self.classes) for row in logits]
 
@@ -120,13 +89,21 @@ class TorchClassifier:
         return np.asarray((heat / largest).numpy(), np.float32)
 
 
-def torchvision_system(spec: str, *, offline: bool) -> System:
-    """Any classifier or detector of torchvision with its official weights, kept in our cache."""
+def torchvision_module(spec: str, *, offline: bool) -> tuple[Any, Any, str]:
+    """A model of torchvision with its official weights, kept in our cache.
+
+    Returns:
+        the module, torchvision's record of its weights, and the fingerprint of their file.
+
+    Raises:
+        ModelError: no torchvision, no such model, or weights that cannot be read.
+        WeightsMissingError: weights that could not be had.
+    """
     try:
         import torch
         import torchvision
     except ImportError as exc:
-        raise ModelError("torchvision is not installed", "pip install torchvision") from exc
+        raise MissingExtraError("torchvision", "train") from exc
     name = spec.removeprefix("torchvision:")
     try:
         choice = torchvision.models.get_model_weights(name).DEFAULT
@@ -152,9 +129,16 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
         raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
     finally:
         torch.hub.set_dir(before)
+    return module, choice, file_fingerprint(file) if file.is_file() else torchvision.__version__
+
+
+def torchvision_system(spec: str, *, offline: bool) -> System:
+    """Any classifier or detector of torchvision. Errors as `torchvision_module`."""
+    module, choice, fingerprint = torchvision_module(spec, offline=offline)
+    import torch
+
     preset = choice.transforms()
     names = tuple(str(n) for n in choice.meta.get("categories", ()))
-    fingerprint = file_fingerprint(file) if file.is_file() else torchvision.__version__
 
     def prepare(image: Pixels) -> Any:
         return preset(torch.from_numpy(image.copy()).permute(2, 0, 1))

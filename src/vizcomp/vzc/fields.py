@@ -14,7 +14,8 @@ import numpy.typing as npt
 from vizcomp.errors import FormatError, InputError, TooLargeError, TruncatedError
 
 MAGIC = b"\xb5VZ"
-VERSION = 1
+VERSION = 1  # of files of one image
+PACK_VERSION = 2
 GREY, SIZED, METADATA, PACK = 1, 2, 4, 8  # flags
 
 DEFAULT_SIZE = (32, 32)  # width and height of an image without the flag SIZED

@@ -31,6 +31,7 @@ from vizcomp.vzc.fields import (
     MAX_SIDE,
     METADATA,
     PACK,
+    PACK_VERSION,
     SIZED,
     TAG_NAME,
     VERSION,
@@ -51,7 +52,7 @@ def kind(data: Data) -> Literal["image", "pack"]:
     Raises:
         FormatError: it is no .vzc file; the message says what it looks like.
         TruncatedError: it is shorter than four bytes, and they begin like a .vzc file.
-        UnsupportedError: its version is not 1.
+        UnsupportedError: its version is not known.
     """
     start = bytes(data[:64])
     if not start.startswith(MAGIC):
@@ -61,7 +62,7 @@ def kind(data: Data) -> Literal["image", "pack"]:
     if len(start) == len(MAGIC):
         raise TruncatedError("the file ends within its header", GET_AGAIN)
     version, flags = divmod(start[3], 16)
-    if version != VERSION:
+    if version not in ((1, PACK_VERSION) if flags & PACK else (VERSION,)):
         raise UnsupportedError(f"version {version} of the .vzc format is not known", "a later vizcomp may read it")
     if not flags & PACK:
         return "image"

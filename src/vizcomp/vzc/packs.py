@@ -1,6 +1,8 @@
 """Packs: many images of one model in one .vzc file. docs/vzc-format.md specifies each byte.
 
-    pack    header, blocks of 64 images in columns, footer (classes, directory), trailer
+    pack    header, sections (class names, the model's file, blocks of 64 images in columns, directory), trailer
+
+Each section has a mark, its length and its checksum, so that a pack that was cut off gives back its whole blocks.
 
 Everything works on bytes in memory (or mapped); the only stream is the one that `PackWriter` may be given.
 """
@@ -8,39 +10,47 @@ Everything works on bytes in memory (or mapped); the only stream is the one that
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
 
-from vizcomp.errors import FormatError, InputError, TruncatedError
+from vizcomp.errors import FormatError, InputError
 from vizcomp.vzc.fields import (
     DEFAULT_MAX_PIXELS,
     GET_AGAIN,
-    MAGIC,
     MAX_ITERATIONS,
     MAX_NAME,
-    PACK,
-    VERSION,
     Cursor,
     Data,
     Ints,
     check_name,
     check_pixels,
     decoded_name,
-    short_checksum,
     write_column,
     write_varint,
 )
 from vizcomp.vzc.image import kind
+from vizcomp.vzc.pack_layout import (
+    BLOCK,
+    CLASSES,
+    DIRECTORY,
+    IMAGES,
+    MAX_CLASSES,
+    MAX_COUNT,
+    MAX_SECTION,
+    MODEL,
+    SECTION_HEAD,
+    class_list,
+    directory,
+    pack_header,
+    read_layout,
+    section,
+    trailer,
+)
 
-BLOCK = 64  # images in a block of a pack
 MAX_PACKED_PAYLOAD = 2**24 - 1
 MAX_PACKED_SIDE = 2**24 - 1
-MAX_COUNT = 2**31 - 1
-MAX_CLASSES = 65536
-END_MARK = b"Z\xb5"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,12 +95,15 @@ class PackWriter:
             kept in memory.
         model: the first four bytes of the SHA-256 of the model's canonical content; the same for all images.
         classes: names that labels index.
+        model_file: the model's own file, so that the pack can be decoded wherever vizcomp is; b"" to leave it out.
 
     Raises:
         InputError: a class name that cannot stand in a file, two that are equal, or too many.
     """
 
-    def __init__(self, stream: BinaryIO | None = None, *, model: bytes, classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, stream: BinaryIO | None = None, *, model: bytes, classes: Sequence[str] = (), model_file: bytes = b""
+    ) -> None:
         if len(model) != 4:
             raise ValueError("a model's fingerprint has 4 bytes")
         if len(classes) > MAX_CLASSES or len(set(classes)) < len(classes):
@@ -99,15 +112,19 @@ class PackWriter:
         self._stream = stream
         self._parts: list[bytes] = []
         self._waiting: list[PackEntry] = []
-        self._sizes: list[int] = []
-        self._checksums: list[int] = []
+        self._sections: list[tuple[int, int]] = []
         self._names: set[str] = set()
         self._count = 0
         self._open = True
         self.bytes_written = 0  # so far; blocks that are not full yet do not count
-        header = MAGIC + bytes([VERSION << 4 | PACK]) + model
-        self._header = header + short_checksum(b"", header)
+        self._header = pack_header(model)
         self._write(self._header)
+        if len(model_file) > MAX_SECTION:
+            raise InputError("the model's file is too large for a pack", "leave it out")
+        if self._classes:
+            self._add_section(CLASSES, class_list(self._classes))
+        if model_file:
+            self._add_section(MODEL, model_file)
 
     def __len__(self) -> int:
         return self._count
@@ -158,19 +175,14 @@ class PackWriter:
         return self._count - 1
 
     def finish(self) -> bytes:
-        """Writes what is left, directory and trailer. Returns the pack, or nothing where a stream was given."""
+        """Writes what is left, the directory and the trailer. Returns the pack, or nothing where a stream was given."""
         if not self._open:
             raise ValueError("the pack is finished")
         self._open = False
         if self._waiting:
             self._flush()
-        footer = [write_varint(self._count), write_varint(len(self._classes))]
-        footer += [write_varint(len(name)) + name for name in self._classes]
-        if self._sizes:
-            footer += [write_column(self._sizes), np.asarray(self._checksums, "<u4").tobytes()]
-        body = b"".join(footer)
-        body += len(body).to_bytes(4, "little")
-        self._write(body + zlib.crc32(body, zlib.crc32(self._header)).to_bytes(4, "little") + END_MARK)
+        body = directory(self._count, self._sections)
+        self._write(section(self._header, len(self._sections), DIRECTORY, body) + trailer(SECTION_HEAD + len(body)))
         return b"".join(self._parts)
 
     def _flush(self) -> None:
@@ -195,10 +207,12 @@ class PackWriter:
             tails,
             [len(middle) for middle in middles],
         ]
-        block = b"".join([*map(write_column, columns), *middles, *(image.payload for image in images)])
-        self._sizes.append(len(block))
-        self._checksums.append(zlib.crc32(block))
-        self._write(block)
+        payloads = (image.payload for image in images)
+        self._add_section(IMAGES, b"".join([write_varint(len(images)), *map(write_column, columns), *middles, *payloads]))
+
+    def _add_section(self, kind: int, body: bytes) -> None:
+        self._write(section(self._header, len(self._sections), kind, body))
+        self._sections.append((kind, len(body)))
 
     def _write(self, data: bytes) -> None:
         if self._stream is None:
@@ -223,8 +237,10 @@ class _Block:
         (0, MAX_NAME),
     )
 
-    def __init__(self, data: memoryview, n: int, classes: int, what: str) -> None:
+    def __init__(self, data: memoryview, n: int, classes: int, what: str, *, counted: bool) -> None:
         cursor = Cursor(data, 0, len(data), what)
+        if counted and cursor.varint() != n:
+            raise cursor.damaged("it holds another number of images than the directory says")
         columns = []
         for least, most in self._LIMITS:
             column = cursor.column(n)
@@ -254,20 +270,27 @@ class _Block:
         return self._names
 
 
+def _closed(number: int) -> tuple[int, int]:
+    raise ValueError(f"block {number} of a pack that is closed")
+
+
 class PackReader:
     """Random access to the images of a pack, by index and by name.
 
-    Opening checks header, footer and directory; the checksum of a block is compared when one of its images is first asked for, so
+    Opening checks header and directory; the checksum of a block is compared when one of its images is first asked for, so
     that a damaged block costs its own images only. A reader must not be used by several threads at once.
 
     Args:
         data: the whole pack: bytes, or a mapped file. It is not copied.
         max_pixels: limit of width * height of an image.
+        allow_truncated: of a pack of version 2 that was cut off, give the images of its whole blocks; `problem` says so.
 
     Attributes:
+        version: of the pack's format.
         model: fingerprint of the model, four bytes.
         classes: names that labels index.
         blocks: number of blocks.
+        problem: one line about what is missing; "" for a whole pack.
 
     Raises:
         FormatError: `data` is no .vzc file, one image, or damaged.
@@ -277,45 +300,14 @@ class PackReader:
 
     _KEPT = 16  # blocks whose columns are kept
 
-    def __init__(self, data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(self, data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> None:
         view = memoryview(data)
         if kind(view) != "pack":
             raise FormatError("this .vzc file is one image, not a pack", "decode it as an image")
-        head = len(MAGIC) + 1 + 4 + 2
-        if len(view) < head:
-            raise TruncatedError("the file ends within its header", GET_AGAIN)
-        if view[head - 2 : head] != short_checksum(b"", view[: head - 2]):
-            raise FormatError("the checksum of the header does not match", GET_AGAIN)
-        if view[-len(END_MARK) :] != END_MARK or len(view) < head + 12:
-            raise TruncatedError("the pack has no end mark: it was cut off, or something was added", GET_AGAIN)
-        trailer = len(view) - 10
-        length = int.from_bytes(view[trailer : trailer + 4], "little")
-        start = trailer - length
-        if start < head:
-            raise FormatError("the footer is damaged: it is longer than the file", GET_AGAIN)
-        if zlib.crc32(view[start : trailer + 4], zlib.crc32(view[:head])) != int.from_bytes(view[-6:-2], "little"):
-            raise FormatError("the checksum of the footer does not match", GET_AGAIN)
-        self.model = bytes(view[4:8])
-        cursor = Cursor(view, start, trailer, "the footer")
-        self._count = cursor.varint()
-        classes = cursor.varint()
-        if self._count > MAX_COUNT or classes > MAX_CLASSES:
-            raise cursor.damaged("too many images or classes")
-        self.classes = tuple(decoded_name(bytes(cursor.take(cursor.varint())), cursor.what) for _ in range(classes))
-        if len(set(self.classes)) < classes:
-            raise cursor.damaged("two classes have the same name")
-        self.blocks = -(-self._count // BLOCK)
-        if self.blocks * 4 > trailer - cursor.at:  # before the directory takes memory
-            raise cursor.damaged("more images than the directory has room for")
-        sizes = cursor.column(self.blocks) if self.blocks else np.zeros(0, np.int64)
-        self._checksums = np.frombuffer(cursor.take(self.blocks * 4), "<u4")
-        if cursor.at != trailer:
-            raise cursor.damaged("bytes follow the directory")
-        if sizes.size and int(sizes.max()) > len(view):  # so that their sum cannot overflow
-            raise cursor.damaged("a block is longer than the file")
-        self._starts = head + np.concatenate(([0], np.cumsum(sizes)))
-        if self._starts[-1] != start:
-            raise cursor.damaged("the blocks do not fill the file")
+        self._layout = layout = read_layout(view, allow_truncated=allow_truncated)
+        self.version = view[3] >> 4
+        self.model, self.classes, self.problem = layout.model, layout.classes, layout.problem
+        self._count, self.blocks = layout.count, len(layout.spans)
         self._view = view
         self._max_pixels = max_pixels
         self._checked = bytearray(self.blocks)
@@ -335,12 +327,13 @@ class PackReader:
             return kept
         first, n = number * BLOCK, min(BLOCK, self._count - number * BLOCK)
         what = f"block {number} (images {first} to {first + n - 1})"
-        data = self._view[self._starts[number] : self._starts[number + 1]]
         if not self._checked[number]:
-            if zlib.crc32(data) != self._checksums[number]:
+            is_now, should = self._layout.checksum(number)
+            if is_now != should:
                 raise FormatError(f"the checksum of {what} does not match", "other blocks can be read")
             self._checked[number] = 1
-        block = _Block(data, n, len(self.classes), what)
+        start, end = self._layout.spans[number]
+        block = _Block(self._view[start:end], n, len(self.classes), what, counted=self.version > 1)
         if len(self._kept) >= self._KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[number] = block
@@ -351,6 +344,25 @@ class PackReader:
             raise IndexError(f"image {i} of a pack of {self._count}")
         number, k = divmod(i, BLOCK)
         return self._block(number), k
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the model's own file is in the pack."""
+        return self._layout.model_file is not None
+
+    def model_file(self) -> bytes:
+        """The model's own file, where the pack has it; b"" where it has not.
+
+        Raises:
+            FormatError: it is damaged.
+        """
+        if self._layout.model_file is None:
+            return b""
+        is_now, should = self._layout.model_checksum()
+        if is_now != should:
+            raise FormatError("the checksum of the model in the pack does not match", GET_AGAIN)
+        start, end = self._layout.model_file
+        return bytes(self._view[start:end])
 
     def payload(self, i: int) -> bytes:
         """The payload of image i, counted from 0. Raises FormatError where its block is damaged, IndexError outside the pack."""
@@ -430,8 +442,12 @@ class PackReader:
         return self._index
 
     def check(self) -> list[str]:
-        """Reads everything and returns one line for each damaged block; none if all is well."""
+        """Reads everything and returns one line for each damaged block, and for a damaged model; none if all is well."""
         problems = []
+        try:
+            self.model_file()
+        except FormatError as exc:
+            problems.append(exc.message)
         for number in range(self.blocks):
             try:
                 block = self._block(number)
@@ -445,7 +461,9 @@ class PackReader:
     def close(self) -> None:
         """Lets go of `data`, so that a mapped file can be closed. Images can not be read after that."""
         self._kept.clear()
-        self._checksums = np.zeros(0, np.uint32)
+        self._layout = dataclasses.replace(
+            self._layout, checksum=_closed, model_checksum=lambda: _closed(0)
+        )  # the old one holds the view
         self._view.release()
 
     def __enter__(self) -> PackReader:

@@ -209,7 +209,7 @@ def clear(name: str) -> int:
 def _check_own(file: Path) -> None:
     hint = "give a model.safetensors of vizcomp train"
     try:
-        about, _tensors = read_tensors(file, "np", hint, what="weights")
+        about, _tensors = read_tensors(file, hint, what="weights")
     except ModelError as exc:
         raise InputError(exc.message, exc.hint) from exc
     if about.get("kind") not in ("codec", "classifier"):

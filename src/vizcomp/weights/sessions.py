@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,18 @@ class Network(NamedTuple):
     path: Path
 
 
-def open_session(source: str | bytes, *, threads: int = 1, arena: bool = True) -> Any:
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_session(source: str | bytes, *, threads: int = 1, arena: bool = True, quiet: bool = False) -> Any:
     """An InferenceSession on the CPU, which says nothing of itself: what is wrong is said by its exceptions.
 
     Args:
         source: path or content of an .onnx file.
         arena: keep the memory of a run for the next one.
+        quiet: threads that wait do not spin.
 
     Raises:
         Exception: it cannot be read; ONNX Runtime's exceptions share no other base class.
@@ -37,6 +44,8 @@ def open_session(source: str | bytes, *, threads: int = 1, arena: bool = True) -
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = arena
+    if quiet:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 

@@ -172,6 +172,33 @@ def bundled_path(name: str) -> Path:
 
 PUBLISHED: tuple[WeightFile, ...] = (
     WeightFile(
+        id="depth-anything-v2-small",
+        what="depth of any photo: Depth Anything V2, small (24.8 M parameters), large = near",
+        file="depth-anything-v2-small.onnx",
+        licence="Apache-2.0",
+        paper="Yang and others, Depth Anything V2, 2024 (arXiv 2406.09414)",
+        normalisation="RGB in 0..1, mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225; shorter side 518, multiples of 14",
+        sources=(Source("https://huggingface.co/onnx-community/depth-anything-v2-small/resolve/main/onnx/model.onnx"),),
+    ),
+    WeightFile(
+        id="midas-small",
+        what="depth of any photo: MiDaS v2.1, small (16.6 M parameters), large = near",
+        file="midas-small.onnx",
+        licence="MIT",
+        paper="Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)",
+        normalisation="RGB in 0..1, 256x256; mean and deviation are subtracted inside",
+        sources=(Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-small.onnx"),),
+    ),
+    WeightFile(
+        id="midas",
+        what="depth of any photo: MiDaS v2.1, large (104 M parameters), large = near",
+        file="midas.onnx",
+        licence="MIT",
+        paper="Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)",
+        normalisation="RGB in 0..1, 384x384; mean and deviation are subtracted inside",
+        sources=(Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-f6b98070.onnx"),),
+    ),
+    WeightFile(
         id="nyu",
         what="depth of rooms: DenseDepth, trained on NYU Depth v2 (Keras, 42.8 M parameters)",
         file="nyu.h5",

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vizcomp.errors import ModelError, in_one_line
 from vizcomp.files.foreign import read_object
 
 MOST_WORDS = 1 << 20  # bytes of the metadata `vizcomp`; the bundled files have 2 kB
 
 
-def read_tensors(path: Path, framework: str, hint: str, *, what: str = "a model") -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a training of vizcomp wrote about a file, {} where it says nothing, and its tensors by name.
+def read_tensors(path: Path, hint: str, *, what: str = "a model") -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a training of vizcomp wrote about a file, {} where it says nothing, and its tensors by name, as arrays.
 
     Args:
-        framework: "pt" for tensors of torch, "np" for arrays.
         hint: what to try where it cannot be read; what: the file, in words.
 
     Raises:
@@ -26,11 +27,11 @@ def read_tensors(path: Path, framework: str, hint: str, *, what: str = "a model"
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ModelError(f"{path} is not an ordinary file", hint)
-        with safe_open(str(path), framework) as file:
+        with safe_open(str(path), "np") as file:
             words = read_object((file.metadata() or {}).get("vizcomp", "{}"), most_bytes=MOST_WORDS)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
         for name, tensor in tensors.items():
-            if not _is_finite(tensor, framework):
+            if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
                 raise ModelError(f"{path}: {name[:80]!r} holds what is not a finite number", "its weights are damaged")
     except ModelError:
         raise
@@ -39,11 +40,3 @@ def read_tensors(path: Path, framework: str, hint: str, *, what: str = "a model"
     except MemoryError as exc:
         raise ModelError(f"{path} does not fit into memory", hint) from exc
     return words, tensors
-
-
-def _is_finite(tensor: Any, framework: str) -> bool:
-    if framework == "np":
-        import numpy as np
-
-        return tensor.dtype.kind != "f" or bool(np.isfinite(tensor).all())
-    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())

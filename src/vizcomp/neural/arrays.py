@@ -1,24 +1,19 @@
-"""Images as tensors and back, tiles, and the states of a decoder."""
+"""Images as arrays for the networks and back, and tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 
-if TYPE_CHECKING:
-    import torch
-
-    from vizcomp.nets.recurrent import CodecState, RecurrentConfig
-
-
 Pixels = npt.NDArray[np.uint8]
 Bits = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 def check_image(image: Pixels) -> None:
@@ -53,36 +48,20 @@ def tiles(rows: int, columns: int, side: int, reach: int) -> Iterator[tuple[tupl
             yield (y, x), (wide_y, wide_x)
 
 
-def to_tensor(images: Pixels) -> torch.Tensor:
-    import torch
-
-    # channels last in memory, as the images are: the convolutions are quicker for it
-    images = np.require(images, requirements=["C", "W"])  # torch warns of arrays that cannot be written, as Pillow gives them
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
-def as_shown(images: torch.Tensor) -> torch.Tensor:
-    """What a decoder writes, in whole levels, on the network's scale of -1..1."""
-    return levels(images).div_(127.5).sub_(1)
+def to_planes(images: Pixels) -> Floats:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in -1..1, as the networks have it."""
+    planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+    planes /= np.float32(127.5)
+    planes -= np.float32(1)
+    return planes
 
 
-def levels(images: torch.Tensor) -> torch.Tensor:
-    return images.clamp(-1, 1).add(1).mul_(127.5).round_()
-
-
-def put_state(state: CodecState, which: torch.Tensor, part: CodecState) -> None:
-    """Writes the decoder's state of some images into that of all, the inverse of `search.picked`."""
-    state.image[which] = part.image
-    for whole, some in zip(state.decoder, part.decoder, strict=True):
-        if whole is not None and some is not None:
-            whole[0][which], whole[1][which] = some
-
-
-def to_pixels(images: torch.Tensor) -> Pixels:
-    import torch
-
-    scaled = levels(images).to(torch.uint8)
-    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+def to_pixels(images: Floats) -> Pixels:
+    """What a decoder writes, in whole levels: float32 (N, 3, H, W), about -1..1, to uint8 (N, H, W, 3)."""
+    levels = np.clip(images, -1, 1)
+    levels += np.float32(1)
+    levels *= np.float32(127.5)
+    return np.ascontiguousarray(np.rint(levels, out=levels).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def to_grey(image: Pixels) -> Pixels:

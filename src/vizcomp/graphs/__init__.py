@@ -1,0 +1,1 @@
+"""Networks as ONNX graphs, made from their weights when they are needed: what runs them needs no torch."""

@@ -1,0 +1,137 @@
+"""What a codec's training is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from vizcomp.datasets.labelled import MAX_SIZE
+from vizcomp.errors import SettingsError
+from vizcomp.graphs.recurrent import RecurrentConfig
+from vizcomp.training.losses import RECONSTRUCTIONS
+from vizcomp.training.settings import check_choices, check_ranges
+
+TASKS = ("kl", "ce")
+SHOWN = ("batch", "image")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecTrainSettings:
+    """What a codec's training is made of.
+
+    Attributes:
+        data: labelled pictures (`datasets.read.read_labelled`) where the network has a native size; photos otherwise, a
+            `split_list` of folders.
+        network: fields of `RecurrentConfig`; `preset` names where to start from.
+        side: of the labelled pictures; 0 for the network's own, and then pictures of another size are refused.
+        start: a codec's .safetensors to start from, of the same configuration but perhaps for the bits of an iteration: what is
+            wider then gets fresh weights, what is narrower loses its last bits. "" for fresh weights.
+        classifier: the frozen classifier, in one of the forms of `training.frozen`; "" for none.
+        watching: a second frozen classifier in the loss; "" for none.
+        judge: a vision system that gives classes and has no part in the training, such as PATH.onnx: how often it answers on
+            the reconstructions as on the sources is measured at each validation; "" for none.
+        task: "kl" or "ce".
+        task_weight, watching_weight, reconstruction_weight: factors of the terms.
+        reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
+        later_reconstruction: factor of the reconstruction term of the last iteration against the first, in between geometric.
+        rate_weight: price of the bits: factor of the share of the raw bits that is left by the estimate; 0 for none.
+        ramp: shares of the run between which the task term rises from nothing to full weight.
+        views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
+        shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
+        shown: "batch": the same iteration of all images; "image": each image's own draw, and a classifier that takes the mirror
+            image too looks at one side only (the views are flipped at random anyway).
+        later_factor: of the classifiers' terms where it is a later one. To the reconstruction loss, detail
+            that only the classifier needs is an error; later iterations remove it unless this term applies
+            to them too.
+        hard: share of the run, at its end, with the signs as bits instead of random bits.
+        iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
+        steps: updates; 0 = `epochs` passes over the data.
+        crop: side of the crops from photos, a multiple of the block.
+        contexts: fit the context model of the entropy coder at the end; without it bits are stored as they are.
+    """
+
+    data: str = ""
+    network: dict[str, Any] = dataclasses.field(default_factory=lambda: {"preset": "cifar"})
+    side: int = 0
+    start: str = ""
+    classifier: str = ""
+    watching: str = ""
+    judge: str = ""
+    task: str = "kl"
+    task_weight: float = 0.05
+    watching_weight: float = 0.0
+    reconstruction: str = "l2"
+    reconstruction_weight: float = 1.0
+    later_reconstruction: float = 1.0
+    rate_weight: float = 0.0
+    ramp: tuple[float, float] = (0.2, 0.4)
+    views: float = 0.5
+    shown_first: float = 0.5
+    shown: str = "batch"
+    later_factor: float = 1.0
+    hard: float = 0.4
+    iterations: str = "drawn"
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 64
+    crop: int = 64
+    learning_rate: float = 1e-3
+    clip: float = 1.0
+    average: float = 0.998
+    validation: float = 0.1
+    validate_every: int = 1
+    seed: int = 0
+    device: str = "auto"
+    half: bool = False
+    contexts: bool = True
+    licence: str = "MIT"
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "task_weight": (0, 1000),
+            "watching_weight": (0, 1000),
+            "reconstruction_weight": (0, 1000),
+            "later_reconstruction": (0.001, 1000),
+            "side": (0, MAX_SIZE),
+            "rate_weight": (0, 1000),
+            "views": (0, 1),
+            "shown_first": (0, 1),
+            "later_factor": (0, 1000),
+            "hard": (0, 1),
+            "epochs": (1, 1_000_000),
+            "steps": (0, 1_000_000_000),
+            "batch": (1, 65_536),
+            "crop": (16, 1024),
+            "learning_rate": (1e-9, 10),
+            "clip": (1e-6, 1e6),
+            "average": (0, 0.999999),
+            "validation": (0, 0.9),
+            "validate_every": (1, 100_000),
+            "seed": (0, 2**63 - 1),
+        }
+        check_ranges(self, ranges)
+        object.__setattr__(self, "ramp", tuple(self.ramp))
+        if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
+            raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
+        choices = {"reconstruction": RECONSTRUCTIONS, "task": TASKS, "iterations": ("drawn", "all"), "shown": SHOWN}
+        check_choices(self, choices)
+        self.config()
+
+    def config(self) -> RecurrentConfig:
+        """The network's configuration, at the side that is asked for.
+
+        Raises:
+            SettingsError: impossible values.
+        """
+        config = RecurrentConfig.from_dict(self.network)
+        if self.side:
+            config = dataclasses.replace(config, native=self.side)
+        side, name = (config.native, "side") if config.native else (self.crop, "crop")
+        if side % config.block:
+            raise SettingsError(f"{name} {side} is no multiple of the block, {config.block}")
+        return config
+
+    @property
+    def exact(self) -> bool:
+        """Whether pictures of another size are refused: nobody asked for this one."""
+        return not self.side and "native" not in self.network

@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vizcomp.datasets.photos import split
 from vizcomp.datasets.read import read_labelled
-from vizcomp.nets import classifiers
+from vizcomp.graphs.classifiers import Classifier
 from vizcomp.neural.analysis import Search
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vzc import coding
@@ -29,14 +28,9 @@ from vizcomp.vzc.packs import PackWriter
 SEED, SHARE = 0, 0.1  # as in the recipes
 
 
-def answers(classifier: classifiers.Classifier, images: np.ndarray) -> np.ndarray:
+def answers(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     """Class of each image: uint8 (N, H, W, 3) to int64 (N,)."""
-    with torch.inference_mode():
-        parts = [
-            classifier(torch.from_numpy(images[i : i + 250]).permute(0, 3, 1, 2).float() / 255).argmax(1)
-            for i in range(0, len(images), 250)
-        ]
-    return torch.cat(parts).numpy()
+    return classifier.logits(images).argmax(1)
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -69,15 +63,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, nargs="*", help="only these; default: all")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-    torch.set_num_threads(1)
 
     data = read_labelled(args.data, part="train" if args.part == "held" else "test")
     chosen = split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
     # evenly over the classes: the data are sorted by class
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(args.images, len(chosen))).astype(int)]
     images, labels = data.images[chosen], data.labels[chosen]
-    seers = {"inception": classifiers.load(args.inception), "watcher": classifiers.load(args.watcher)}
-    codec = NeuralCodec.load(args.model)
+    seers = {"inception": Classifier.load(args.inception), "watcher": Classifier.load(args.watcher)}
+    codec = NeuralCodec.load(args.model, threads=1)
     if args.inception != "inception":
         codec.words["classifier"] = args.inception
     if args.task is not None or args.rate is not None:

@@ -24,18 +24,18 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from vizcomp.neural.tensors import to_tensor
 
 from vizcomp.datasets.read import read_labelled
+from vizcomp.neural.arrays import to_planes
 from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.network import Network
 
 MEMORY = """
 import resource, sys
-import numpy as np, torch
+import numpy as np
 from PIL import Image
-from vizcomp.neural import NeuralCodec
-torch.set_num_threads(int(sys.argv[3]))
-codec = NeuralCodec.load(sys.argv[1])
+from vizcomp.neural.codec import NeuralCodec
+codec = NeuralCodec.load(sys.argv[1], threads=int(sys.argv[3]))
 loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 photo = np.asarray(Image.open(sys.argv[2]).convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC))
 if sys.argv[4] == "encode":
@@ -120,10 +120,19 @@ def published_times(x: torch.Tensor, rounds: int) -> tuple[float, float]:
 
 def our_times(codec: NeuralCodec, x: torch.Tensor, rounds: int) -> tuple[float, float]:
     """The same for our network: the mean of its iterations, the first of which is quicker than the others."""
-    network, many = codec._network, codec.iterations
-    given = torch.zeros(len(x), network.config.given) if network.config.given else None
-    _, codes = network(x, many, given=given)
-    return median(lambda: network(x, many, given=given), rounds) / many, median(lambda: network.decode(codes), rounds) / many
+    network, many = Network(codec.config, codec.weights, threads=torch.get_num_threads()), codec.iterations
+    source = x.numpy()
+
+    def code() -> list[np.ndarray]:
+        state, codes = network.start(len(source), *source.shape[2:]), []
+        for _ in range(many):
+            values, encoder = network.analyse(source, state)
+            codes.append(values > 0)
+            state = network.synthesise(codes[-1], state)._replace(encoder=encoder)
+        return codes
+
+    codes = code()
+    return median(code, rounds) / many, median(lambda: list(network.decode_each(codes)), rounds) / many
 
 
 @torch.inference_mode()
@@ -138,12 +147,13 @@ def main() -> None:
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, eager, {args.threads} threads of {os.cpu_count()}, median of {args.rounds}")
+    print(f"published: torch {torch.__version__}, eager; ours: ONNX Runtime")
+    print(f"{args.threads} threads of {os.cpu_count()}, median of {args.rounds}")
 
     with Image.open(args.photo) as image:
         photo = np.asarray(image.convert("RGB").resize((768, 512)))
-    x = to_tensor(photo[None])
-    codec = NeuralCodec.load(args.photo_model)
+    x = torch.from_numpy(to_planes(photo[None]))
+    codec = NeuralCodec.load(args.photo_model, threads=args.threads)
     theirs, ours = published_times(x, args.rounds), our_times(codec, x, args.rounds)
     print("768x512, the network, an iteration          encode    decode")
     print(f"  published, full size                   {theirs[0]:8.3f}s {theirs[1]:8.3f}s")
@@ -160,13 +170,13 @@ def main() -> None:
     if args.small:
         labelled = read_labelled(args.small, part="train")
         small = labelled.images[:: len(labelled.images) // 1000][:1000]
-        codec = NeuralCodec.load(args.cifar_model)
+        codec = NeuralCodec.load(args.cifar_model, threads=args.threads)
         files = codec.encode_many(small, search=0)
         encode = median(lambda: codec.encode_many(small, search=0), args.rounds)
         decode = median(lambda: [codec.decode(f) for f in files], args.rounds)
         payloads = codec.payloads(small, search=0)
         batch = median(lambda: codec.decode_payloads(payloads, 32, 32, 1), args.rounds)
-        x = to_tensor(small[:100])
+        x = torch.from_numpy(to_planes(small[:100]))
         theirs, ours = published_times(x, args.rounds), our_times(codec, x, args.rounds)
         print("32x32, the network, an iteration of 100     encode    decode")
         print(f"  times faster than the published        {theirs[0] / ours[0]:8.1f}  {theirs[1] / ours[1]:8.1f}")

@@ -338,6 +338,7 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
     assert [r.output_bytes for r in again.records] == [r.output_bytes for r in first.records]
     other = codes_of(source, output, any_model, resume=True, iterations=1)
     assert {r.iterations for r in other.records} == {1}
+    assert [r.status for r in codes_of(source, output, any_model).records] == ["ok"] * 10  # other settings: done again, unasked
     assert [r.status for r in codes_of(source, output, any_model).records] == ["skipped"] * 10
 
     def pixels(**settings: Any) -> CodecRun:

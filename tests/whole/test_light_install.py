@@ -16,6 +16,8 @@ import pytest
 from kit import picture
 from PIL import Image
 
+import vizcomp
+
 EXTRAS = (
     *("torch", "torchvision", "accelerate", "onnx", "tensorflow", "keras", "h5py"),
     *("scipy", "cv2", "skimage", "matplotlib", "pandas", "pyarrow", "ray", "fsspec", "rapidocr", "ml_dtypes"),
@@ -61,7 +63,7 @@ def run(folder: Path, commands: list[list[str]]) -> tuple[list[int], str, set[st
     (folder / "start" / "sitecustomize.py").write_text(BLOCKING)
     asked = folder / "asked.txt"
     asked.write_text("")
-    paths = [str(folder / "start"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder / "start"), str(Path(vizcomp.__file__).parents[1])]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
@@ -123,7 +125,15 @@ weights export cifar -o decoder.onnx
 weights export photo -o encoder.onnx --part encoder --iterations 2
 weights export watcher -o watcher.onnx
 """
-EXPECTED = ["out/0.jpg", "maps/0.depth.png", "enc/1.vzc", "dec/0.png", "report/report.json", "looked/0.look.jpg", "policy.toml"]
+EXPECTED = [
+    "out/report.html",
+    "maps/0.depth.png",
+    "enc/1.vzc",
+    "dec/0.png",
+    "report/report.json",
+    "looked/0.look.jpg",
+    "policy.toml",
+]
 
 
 def test_the_base_is_enough(inputs: Path) -> None:

@@ -11,8 +11,10 @@ from vizcomp._version import __version__
 from vizcomp.cli import log
 from vizcomp.cli.check import check
 from vizcomp.cli.decode import decode
+from vizcomp.cli.demo import demo
 from vizcomp.cli.depth import depth
 from vizcomp.cli.djpeg import djpeg
+from vizcomp.cli.doctor import doctor
 from vizcomp.cli.encode import encode
 from vizcomp.cli.eval import evaluate
 from vizcomp.cli.fit import fit
@@ -41,6 +43,8 @@ app.command()(fit)
 app.command()(check)
 app.command()(info)
 app.command()(look)
+app.command()(doctor)
+app.command()(demo)
 app.command()(train)
 app.add_typer(weights, name="weights")
 

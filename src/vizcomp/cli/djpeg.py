@@ -214,7 +214,7 @@ def djpeg(
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch)
         beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
-        asked = _Asked(
+        asked = Asked(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
             settings=settings,
@@ -226,7 +226,7 @@ def djpeg(
             json=json,
             watch=watch,
         )
-        code = _told(asked, _run(asked, voice), voice)
+        code = told(asked, carried_out(asked, voice), voice)
     raise typer.Exit(code)
 
 
@@ -249,22 +249,22 @@ def _check_plan(plan: Plan, *, json: bool, watch: bool) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Asked:
+class Asked:
     """What a command line asks for; `report`: the folder of the report, or None."""
 
     plan: Plan
-    fields: tuple[str, ...]
+    fields: tuple[str, ...] = ()
     settings: DjpegSettings
     batch: BatchSettings
-    jobs: int
-    engine: str
+    jobs: int = 0
+    engine: str = "local"
     report: AnyPath | None
-    thumbnails: bool
-    json: bool
-    watch: bool
+    thumbnails: bool = True
+    json: bool = False
+    watch: bool = False
 
 
-def _run(asked: _Asked, voice: Voice) -> BatchRun:
+def carried_out(asked: Asked, voice: Voice) -> BatchRun:
     """The work: one run, or with --watch one whenever there is something new."""
     from vizcomp.batch.djpeg import joined, run_djpeg
     from vizcomp.batch.judges import guide_systems
@@ -297,7 +297,7 @@ def _run(asked: _Asked, voice: Voice) -> BatchRun:
         return run_djpeg(files, output, asked.settings, batch, options, **more)
 
 
-def _told(asked: _Asked, run: BatchRun, voice: Voice) -> int:
+def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
     from vizcomp.batch.about import systems_of

@@ -91,7 +91,7 @@ def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_
         if len({*labels}) < 2:
             warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
     else:
-        files = list(find_inputs([str(path)] if path is not None else [str(_samples())])) if listed is None else listed.files
+        files = list(find_inputs([str(samples_folder() if path is None else path)])) if listed is None else listed.files
         marks = np.zeros(len(files), np.int64) if listed is None else np.asarray(listed.labels, np.int64)
         chosen = _sample(marks, settings.limit, settings.seed)
         photos = _photos([files[i] for i in chosen], side, settings.max_pixels, skip)
@@ -177,7 +177,8 @@ _SAMPLES_SAID = (
 )
 
 
-def _samples() -> Path:
+def samples_folder() -> Path:
+    """The sample photos that come with the package."""
     return Path(str(package_files("vizcomp").joinpath("bundled", "samples")))
 
 

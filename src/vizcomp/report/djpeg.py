@@ -32,6 +32,7 @@ COLUMNS = (
     "File",
     "Status",
     "Pixels",
+    "Quality",
     "Source, kB",
     "Optimised JPEG, kB",
     "Result, kB",
@@ -381,6 +382,7 @@ def _row(record: FileRecord, base: str) -> tuple[str, str, list[str]]:
     cells = [
         record.status,
         _pixels(record),
+        page.DASH if record.quality is None else f"{record.quality:g}",
         *(f"{size / 1000:,.1f}" if size else page.DASH for size in sizes),
         page.percent(_saving(record, record.optimised_jpeg_bytes)),
         page.percent(_saving(record, record.source_bytes)),

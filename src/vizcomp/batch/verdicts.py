@@ -71,7 +71,7 @@ class Found:
 
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
-    """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
+    """Whether a system must hold under other resize filters too: as asked, else where a model file leaves its filter open."""
     if batch.robust is not None:
         return batch.robust
     said = isinstance(system, ModelSystem) and system.options.filter
@@ -91,11 +91,17 @@ class Panel:
         self._answers = {name: self._ask(name, source) for name in names}
 
     def _ask(self, name: str, picture: Pixels) -> list[Answer]:
-        """The answers on one view of a picture, or on two."""
+        """The answers on a picture; where they must be robust, on views of it as other programs resize it too."""
         with system_errors(name):
             system = system_by_name(name, self._batch.offline)
-            views = [picture, verify.second_view(picture)] if robust(name, system, self._batch) else [picture]
-            return [system.answers([view])[0] for view in views]
+            answers = [system.answers([picture])[0]]
+            if not robust(name, system, self._batch):
+                return answers
+            if isinstance(system, ModelSystem):
+                others = [system.answer_with(picture, kind) for kind in verify.OTHER_FILTERS]
+                if all(answer is not None for answer in others):
+                    return [*answers, *(answer for answer in others if answer is not None)]
+            return [*answers, system.answers([verify.second_view(picture)])[0]]
 
     @property
     def blind(self) -> tuple[str, ...]:

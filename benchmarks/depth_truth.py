@@ -6,12 +6,14 @@ For each photo Spearman's rank correlation over the pixels whose depth is known,
 ramp is near at the bottom and far at the top, and knows nothing else. "confidence" is the rank correlation, over the photos of a
 set, of the network's mean confidence with the photo's score. KITTI, 7-Scenes, SLAM bench and Depthy's phone photos are for
 measuring only: no network of this project has seen them. Rooms and SVT are trained on; `--start` names the photos of them that
-count, by how their names begin (those that a recipe keeps out, `checked`). SVT's maps are DenseDepth's answers, no measurements.
+count, by how their names begin (those that a recipe keeps out, `checked`). A photo that lies there several times counts once
+(the 30 files of KITTI are five photos, six times each). SVT's maps are DenseDepth's answers, no measurements.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -58,9 +60,14 @@ def measure(
     names, ramps = [], []
     scores: list[list[float]] = [[] for _ in networks]
     sure: list[list[float]] = [[] for _ in networks]
+    seen = set()
     for path in sorted((folder / "photos").iterdir()):
         if path.suffix not in (".jpg", ".png") or not path.stem.startswith(start):
             continue
+        photo_hash = hashlib.sha256(path.read_bytes()).digest()
+        if photo_hash in seen:
+            continue
+        seen.add(photo_hash)
         true = truth(folder / "depth" / f"{path.stem}.png", small_is_near, holes)
         with Image.open(path) as file:
             photo = np.asarray(file.convert("RGB"))

@@ -1,6 +1,7 @@
 """Puts a run's model into the package: `python recipes/bundle.py RUN NAME [--classifier inception]`.
 
-Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors. A codec names the classifier whose answer its encoder is
+Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors; of the depth network, NAME compact_depth, RUN/model.onnx and
+RUN/model.json to NAME.onnx and NAME.json. A codec names the classifier whose answer its encoder is
 told; in the package that is a bundled name instead of the path it had while training.
 """
 
@@ -14,6 +15,20 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+BUNDLED = Path(__file__).parents[1] / "src" / "vizcomp" / "bundled"
+
+
+def bundle_depth(run: Path, name: str) -> None:
+    """The depth network's ONNX file and, beside it, what `weights verify` and the card go by."""
+    network = (run / "model.onnx").read_bytes()
+    words = json.loads((run / "model.json").read_text("utf-8"))
+    for key in ("data", "start", "pretrain"):  # paths of the machine it was trained on
+        words["settings"].pop(key, None)
+    words |= {"licence": "MIT", "card": "docs/models/compact-depth.md", "sha256": hashlib.sha256(network).hexdigest()}
+    (BUNDLED / f"{name}.onnx").write_bytes(network)
+    (BUNDLED / f"{name}.json").write_text(json.dumps(words, indent=2) + "\n", "utf-8")
+    print(f"{name}.onnx", len(network), words["sha256"])
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -21,6 +36,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--classifier", default="")
     args = parser.parse_args()
+    if args.name == "compact_depth":
+        bundle_depth(args.run, args.name)
+        return
     with safe_open(args.run / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         words = json.loads(file.metadata()["vizcomp"])
@@ -31,7 +49,7 @@ def main() -> None:
     for key in ("classifier", "watching", "start", "data"):  # paths of the machine it was trained on
         words.get("settings", {}).pop(key, None)
     words.pop("data", None)
-    target = Path(__file__).parents[1] / "src" / "vizcomp" / "bundled" / f"{args.name}.safetensors"
+    target = BUNDLED / f"{args.name}.safetensors"
     save_file(tensors, target, metadata={"vizcomp": json.dumps(words)})
     target.chmod(0o644)
     print(target.name, target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest())

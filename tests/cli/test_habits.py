@@ -200,3 +200,23 @@ def wait_for(there: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_a_signal_while_a_network_loads_is_an_interruption(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as exc:
+            raise RuntimeError("initialisation failed") from exc
+
+    monkeypatch.setattr("vizcomp.weights.sessions.open_session", interrupted)
+    monkeypatch.setattr("vizcomp.batch.judges.depth_source", lambda batch: open_compact())
+    monkeypatch.setattr("vizcomp.batch.depth.depth_source", lambda batch: open_compact())
+    code, _, error = said("depth", "in", "-o", "maps", "-j", 1)
+    assert (code, error.splitlines()[-1]) == (130, "interrupted")
+
+
+def open_compact() -> object:
+    from vizcomp.weights.sessions import open_network
+
+    return open_network(None, "compact_depth.onnx", "compact-depth", what="depth network", hint="")

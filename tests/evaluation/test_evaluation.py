@@ -18,12 +18,13 @@ from vizcomp.evaluation import data as evaluation_data
 from vizcomp.evaluation import run, tasks
 from vizcomp.evaluation.codecs import QUALITIES, open_codec, scan_bytes
 from vizcomp.evaluation.data import _sample
-from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _bootstrap_mean, bytes_at
+from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _share_interval, bytes_at
 from vizcomp.evaluation.results import EvalPoint, EvalSettings, Progress
 from vizcomp.evaluation.run import run_eval
-from vizcomp.evaluation.tasks import work_on_chunk, worker_system
-from vizcomp.photos.encode import encode_png
+from vizcomp.evaluation.tasks import opened_system, work_on_chunk
+from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.vision.answers import Boxes
+from vizcomp.vision.callables import System
 from vizcomp.vision.system import corners_to_quads
 from vizcomp.vision.systems import open_system
 
@@ -235,9 +236,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     assert result.classifiers[0]["without_answer"] == 2
     assert any("too dark" in w for w in result.warnings)
     assert any("finds nothing" in w for w in result.warnings)
@@ -250,9 +251,9 @@ def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkey
 def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
-    worker_system.cache_clear()
+    opened_system.cache_clear()
     assert "finder finds nothing on any source" in result.headline
     assert "F1" not in result.headline
 
@@ -355,10 +356,58 @@ def test_bd_rate_agrees_with_the_bjontegaard_package() -> None:
 
 def test_intervals_hold_the_mean_and_shrink_with_more_images() -> None:
     few, many = np.array([1.0] * 8 + [0.0] * 2), np.array(([1.0] * 8 + [0.0] * 2) * 100)
-    (low, high), (lower, upper) = _bootstrap_mean(few, 0), _bootstrap_mean(many, 0)
+    (low, high), (lower, upper) = _share_interval(few), _share_interval(many)
     assert low < 0.8 < high
     assert lower < 0.8 < upper
     assert upper - lower < (high - low) / 5
+    low, high = _share_interval(np.ones(6))
+    assert (round(low, 2), high) == (0.61, 1)
+    assert _bootstrap_f1(np.ones((6, 3)), 0) == pytest.approx((low, 1))
     counts = np.array([[1, 1, 1], [0, 1, 1], [2, 2, 2], [1, 2, 1]] * 10, float)
     low, high = _bootstrap_f1(counts, 0)
     assert low < 2 * 4 / 11 < high
+
+
+def test_photos_are_measured_at_their_own_size_and_systems_guide(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for i in range(2):
+            (tmp_path / label / f"{i}.jpg").write_bytes(jpeg_bytes(picture(i, 72, 96)))
+    settings = EvalSettings(
+        classifiers=("watcher",), data=str(tmp_path), codecs=("djpeg:guide=system:watcher,strength=0.5",), baselines=("jpeg",)
+    )
+    result = run_eval(settings, jobs=1)
+    assert (result.data["width"], result.data["height"], result.data["labels"]) == (96, 72, True)
+    assert result.undone == ()
+    assert result.source_accuracy["watcher"] is not None
+    sizes = [len(encode_plain_jpeg(picture(i, 72, 96), quality=50)) for i in range(2)]
+    assert max(p.bytes_per_image for p in result.points) > min(sizes)
+    assert "of the sources' bytes; optimised JPEG needs" in result.headline or "no baseline reaches that" in result.headline
+    assert "From 4 images alone, which prove little." in result.headline
+    assert result.classifiers[0]["reading"].startswith("classes")
+
+
+def test_a_guide_that_fails_on_every_image_is_told(tmp_path: Path) -> None:
+    def fails(image: Any) -> Any:
+        raise RuntimeError("no")
+
+    (tmp_path / "a.png").write_bytes(encode_png(picture(0, 48, 64)))
+    system = System(lambda image: [0.5, 0.5], "classes", name="fine")
+    broken = System(fails, "classes", name="broken")
+    result = run_eval(
+        EvalSettings(
+            classifiers=("fine",), data=str(tmp_path), codecs=(f"djpeg:guide=system:{broken.name}",), baselines=("jpeg",)
+        ),
+        jobs=1,
+    )
+    assert result.undone == ("djpeg:guide=system:broken",)
+    assert any("broken fails" in warning for warning in result.warnings)
+    assert result.classifiers[0]["fingerprint"] == system.fingerprint
+
+
+def test_options_of_a_model_stay_with_its_name() -> None:
+    codec = System(lambda image: [0.5, 0.5], "classes", name="m.onnx:crop=0.5")
+    made = open_codec("djpeg:guide=system:m.onnx:crop=0.5,strength=0.5")
+    assert made.fingerprint == codec.fingerprint
+    with pytest.raises(SettingsError, match="no option"):
+        open_codec("djpeg:guide=uniform,rest")

@@ -15,11 +15,12 @@ from test_vision import classifier
 
 import vizcomp
 from vizcomp.djpeg.compress import compress
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
 from vizcomp.fitting import judge, run
 from vizcomp.fitting.policy import Policy
-from vizcomp.photos.photo import load
+from vizcomp.photos.photo import load, size_in
 
 ASK = ("--risk", "20%", "--confidence", "90%", "-j", 1)
 
@@ -85,6 +86,7 @@ def test_fit_then_djpeg_then_check(tmp_path: Path, model: Path, photos: Path, ca
 
 def test_a_fit_gives_the_very_files_that_djpeg_writes(tmp_path: Path, model: Path, photos: Path) -> None:
     settings = tuple(one for ladder in run.ladders() for one in ladder if one.quality in (14, 76, 100))
+    settings += (DjpegSettings(guide="uniform", table="photo", quality=60, max_side=40), run.LAST_RESORT)
     path = sorted(photos.iterdir())[0]
     file = InputFile(path, Path(path.name))
     judged = judge.judge_photo(judge.JudgeTask(0, file, settings, (str(model),)))
@@ -93,6 +95,7 @@ def test_a_fit_gives_the_very_files_that_djpeg_writes(tmp_path: Path, model: Pat
         photo = load(path)
         data = compress(photo, one, depth=depth_of(photo, file)).data
         assert verdict.size == min(len(data), path.stat().st_size)
+    assert size_in(compress(load(path), settings[-2]).data)[0] <= 40
     assert judged.verdicts[-1].losses == (0.0,)
 
 

@@ -135,7 +135,7 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
     def file_rows(self) -> list[list[str]]:
-        return [row for row in self.rows if len(row) == 12][1:]
+        return [row for row in self.rows if len(row) == 13][1:]
 
 
 def page_of(paths: pages.ReportPaths) -> Page:
@@ -319,8 +319,8 @@ def test_figures_shown_are_those_given(tmp_path: Path) -> None:
     assert "A caption." in shown
     assert "33.25 dB" in shown
     assert page.file_rows() == [
-        ["a.jpg", "ok", "640×480", "80.0", "25.0", "15.0", "40.0%", "81.2%", "33.25", "0.9712", "0.031", ""],
-        ["b.png", "kept", "640×480", "1,234.6", "25.0", "15.0", "40.0%", "98.8%", "identical", "1.0000", "0.031", ""],
+        ["a.jpg", "ok", "640×480", "50", "80.0", "25.0", "15.0", "40.0%", "81.2%", "33.25", "0.9712", "0.031", ""],
+        ["b.png", "kept", "640×480", "50", "1,234.6", "25.0", "15.0", "40.0%", "98.8%", "identical", "1.0000", "0.031", ""],
     ]
 
 
@@ -332,7 +332,7 @@ def test_larger_is_said_honestly(tmp_path: Path) -> None:
     assert "25.0% larger" in shown
     assert "smaller" not in shown
     assert "1 file more than doubled" in shown
-    assert page.file_rows()[0][6:8] == ["−300.0%", "−25.0%"]
+    assert page.file_rows()[0][7:9] == ["−300.0%", "−25.0%"]
 
 
 def test_verified_photos_are_counted(tmp_path: Path) -> None:

@@ -316,3 +316,13 @@ def test_fingerprints_know_options_and_weights_beside(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cropp") as caught:
         open_system(spec)
     assert caught.value.hint == "did you mean crop?"
+
+
+@pytest.mark.parametrize("size", [(24, 40), (90, 130)])
+def test_filters_of_opencv(size: tuple[int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    photo = np.random.default_rng(0).integers(0, 255, (61, 87, 3), np.uint8)
+    for name, kind in (("opencv", cv2.INTER_LINEAR), ("opencv-lanczos", cv2.INTER_LANCZOS4)):
+        made = view_of(photo, size, Fit("stretch", name)).pixels.astype(int)
+        assert np.abs(made - cv2.resize(photo, size[::-1], interpolation=kind)).max() <= 1
+    assert view_of(photo, (24, 24), Fit("crop", "opencv", crop=0.5)).pixels.shape == (24, 24, 3)

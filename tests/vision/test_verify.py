@@ -23,11 +23,12 @@ from vizcomp.batch import engines, judges
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import opened_system
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
-from vizcomp.batch.verdicts import RUNGS, TRIALS, robust, rungs_from, trials_worth
+from vizcomp.batch.verdicts import RUNGS, TRIALS, Panel, robust, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, compare
+from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 
@@ -288,6 +289,7 @@ def test_boxes_that_one_view_of_the_source_lacks_are_about_the_threshold(label: 
 def test_a_verdict_on_a_model_file_holds_in_two_views(
     run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batch_djpeg, "SAMPLE", 0)  # the search for a rival asks too
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     views: list[int] = []
 
@@ -348,7 +350,7 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
     monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
-    monkeypatch.setattr(verify, "smallest", lambda *a, mend, **k: searched(*a, **k))
+    monkeypatch.setattr(verify, "smallest", lambda *a, mend=None, **k: searched(*a, **k))
     run("djpeg", "a.jpg", "-o", "whole", "--guide", "uniform", "--verify", "spots", "-j", 1)
     mended, whole = (rows(tmp_path / name)["a.jpg"] for name in ("mended", "whole"))
     assert mended["verified"] is whole["verified"] is True
@@ -625,3 +627,57 @@ def test_plain_jpeg_is_searched_at_our_bytes_on_a_sample(
     found = rows(tmp_path / "out")
     assert [found[name]["equal_bytes_quality"] is None for name in ("a.png", "b.png")] == [False, True]
     assert all(row["optimised_jpeg_bytes"] for row in found.values())
+
+
+def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
+    """Boxes in a row by their scores; those of `below` follow them."""
+
+    def some(first: int, values: tuple[float, ...], **more: Any) -> Boxes:
+        quads = np.concatenate([square(100 * (first + i)) for i in range(len(values))] or [np.zeros((0, 4, 2))])
+        return Boxes(quads, ("a",) * len(values), (9, 9), np.array(values, np.float32), 0.5, **more)
+
+    return some(0, scores, below=some(len(scores), below))
+
+
+@pytest.mark.parametrize(
+    ("source", "result", "same"),
+    [
+        (scored(0.9, 0.51), scored(0.9), True),  # in doubt: not lost
+        (scored(0.9, below=(0.49,)), scored(0.9, 0.505), True),  # in doubt: not new
+        (scored(0.9, 0.6), scored(0.9, below=(0.49,)), False),
+        (scored(0.9, 0.6), scored(0.9, 0.505), False),  # too near to the threshold to rely on
+        (scored(0.9, 0.6), scored(0.9, 0.52), True),
+        (scored(0.9), scored(0.9, below=(0.495,)), False),  # nearly new
+        (scored(0.9), scored(0.9, below=(0.485,)), True),
+    ],
+)
+def test_boxes_about_the_threshold_are_neither_lost_nor_new(source: Boxes, result: Boxes, same: bool) -> None:
+    assert verify.compare_views([source], [result]).same is same
+
+
+def test_boxes_in_doubt_alone_are_nothing_to_verify() -> None:
+    assert verify.sees_nothing([scored(0.51)])
+    assert not verify.sees_nothing([scored(0.53)])
+    found = verify.compare_views([scored(0.9, 0.8)], [scored(0.9)])
+    assert (found.matched, found.reference, found.found) == (1, 2, 1)
+    assert found.unlike is not None
+    assert len(found.unlike) == 1
+    assert verify.compare_views([scored(0.9, 0.8)], [scored(0.9)], tolerance=0.4).same
+
+
+def test_a_model_is_asked_under_the_filters_of_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = ModelSystem.answer_with
+
+    def answer_with(self: ModelSystem, image: np.ndarray, resize_filter: str) -> Answer | None:
+        asked.append(resize_filter)
+        return real(self, image, resize_filter)
+
+    monkeypatch.setattr(ModelSystem, "answer_with", answer_with)
+    path = str(classifier(tmp_path / "own.onnx"))
+    picture = np.zeros((40, 60, 3), np.uint8)
+    Panel((path,), picture, BatchSettings(verify=(path,)))
+    assert asked == list(verify.OTHER_FILTERS)
+    Panel((f"{path}:filter=bilinear",), picture, BatchSettings(verify=(path,)))
+    Panel((path,), picture, BatchSettings(verify=(path,), robust=False))
+    assert asked == list(verify.OTHER_FILTERS)

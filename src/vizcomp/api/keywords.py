@@ -12,7 +12,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
 
-OF_RUNS = frozenset({"overwrite", "resume", "dry_run", "keep_dates"})
+OF_RUNS = frozenset({"overwrite", "resume", "dry_run", "keep_dates", "labels"})
 """Settings of many files, which a single image in memory has no use for."""
 
 
@@ -62,7 +62,7 @@ def djpeg_settings(call: str, settings: DjpegSettings | None, given: Mapping[str
 def batch_settings(given: Mapping[str, Any], **more: Any) -> BatchSettings:
     """The settings of a run from keywords; paths become text, lists tuples."""
     mine = {name: value for name, value in given.items() if name in names_of(BatchSettings)}
-    for name in ("depth_maps", "masks"):
+    for name in ("depth_maps", "masks", "labels"):
         if mine.get(name) is not None:
             mine[name] = str(mine[name])
     return BatchSettings(**mine, **more)

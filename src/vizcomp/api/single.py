@@ -29,7 +29,7 @@ from vizcomp.files.find import InputFile
 from vizcomp.files.store import parse_place
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.decoders import recognise
-from vizcomp.photos.photo import Photo
+from vizcomp.photos.photo import Photo, size_in
 from vizcomp.vision.system import System
 
 Array = npt.NDArray[np.float32]
@@ -228,7 +228,7 @@ def _compressed(
     )
     verdict = verdict_fields(made.found, kept=made.kept)
     verdict.pop("verified", None)
-    height, width = taken.photo.pixels.shape[:2]
+    width, height = size_in(made.data)
     return Compressed(
         data=made.data,
         width=width,

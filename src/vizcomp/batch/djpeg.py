@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import cast, get_args
 
 from vizcomp._version import __version__
@@ -18,6 +19,7 @@ from vizcomp.batch.judges import (
     mask_folder,
     needs_depth,
 )
+from vizcomp.batch.labels import Labels
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.record_list import Records
@@ -37,7 +39,8 @@ from vizcomp.files.write import write_atomic
 from vizcomp.photos import frame
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
+from vizcomp.photos.resize import resized_pixels
 from vizcomp.shards.shard import is_shard
 from vizcomp.vision.system import System
 
@@ -67,12 +70,14 @@ class BatchRun:
 
     Attributes:
         worst: the written files of lowest MS-SSIM, worst first, with the paths of their source and result.
+        notices: what a user should know of the run as a whole.
     """
 
     records: Records[FileRecord]
     totals: Totals
     interrupted: bool
     worst: list[tuple[FileRecord, InputFile, AnyPath]]
+    notices: tuple[str, ...] = ()
 
 
 def run_djpeg(
@@ -102,17 +107,20 @@ def run_djpeg(
     with given_systems(systems):
         identities = check_guides(settings, batch)
     files = check_maps(files, settings, batch)
+    labels = None if batch.labels is None else Labels(Path(batch.labels), output, settings, batch)
+    files = files if labels is None else labels.checked(files)
     names = OutputNames(output, ".jpg")
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
     if fields:
         decides["fields"] = fields
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
-    def keep_worst(item: Item, outcome: Outcome[FileRecord]) -> None:
+    def settled(item: Item, outcome: Outcome[FileRecord]) -> Outcome[FileRecord]:
         if outcome.record.status == "ok" and not batch.dry_run and item.target is not None:
             worst.append((outcome.record, item.file, item.target))
             worst.sort(key=lambda each: each[0].ms_ssim or 0.0)
             del worst[GALLERY_SIZE:]
+        return outcome if labels is None else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
 
     def task_of(number: int, item: Item) -> Task:
         sampled = number < SAMPLE
@@ -124,6 +132,8 @@ def run_djpeg(
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(output, decides, batch, remember=remember))
         shards = stack.enter_context(contextlib.closing(Shards(output, batch, log, fields, target=target)))
+        if labels is not None:
+            labels.remember_with(log.journal)
 
         def items() -> Iterator[Item]:
             for file in files:
@@ -138,10 +148,16 @@ def run_djpeg(
             work=djpeg_one,
             on_crash=_djpeg_crashed,
             whole=shards.outcomes,
-            on_outcome=keep_worst,
+            on_outcome=settled,
         )
         records, interrupted = run_batch(items(), verb, log, options)
-    return BatchRun(records, total(records, time.perf_counter() - started), interrupted, worst)
+        if labels is not None:
+            labels.close()
+    totals = total(records, time.perf_counter() - started)
+    if labels is None:
+        return BatchRun(records, totals, interrupted, worst)
+    totals = dataclasses.replace(totals, labels=labels.totals())
+    return BatchRun(records, totals, interrupted, worst, tuple(labels.notices))
 
 
 def joined(runs: Iterable[BatchRun]) -> BatchRun:
@@ -228,6 +244,8 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
         # small enough: the very file is shown
         same = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE and result.orientation == 1
         small.append(data if same else _small(result))
+        if max(result.pixels.shape[:2]) < GALLERY_LONG_SIDE:  # it may have fewer pixels: the two are shown at one size
+            small[0] = _at_size_of(small[0], small[1])
         del result
         coloured = None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)
         items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
@@ -237,6 +255,14 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
 def _small(photo: Photo) -> bytes:
     thumbnail = frame.thumbnail(photo.pixels, long_side=GALLERY_LONG_SIDE)
     return encode_plain_jpeg(upright(thumbnail, photo.orientation), quality=92, subsampling="4:4:4")
+
+
+def _at_size_of(source: bytes, result: bytes) -> bytes:
+    """A source's picture at the size of its result's, both JPEGs; as it is where they agree."""
+    pixels, (width, height) = decode_jpeg(source), size_in(result)
+    if pixels.shape[:2] == (height, width):
+        return source
+    return encode_plain_jpeg(resized_pixels(pixels, height, width), quality=92, subsampling="4:4:4")
 
 
 def total(records: Iterable[FileRecord], seconds: float) -> Totals:

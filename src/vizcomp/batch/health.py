@@ -156,7 +156,7 @@ def _cache(problems: list[str]) -> dict[str, Any]:
         check_output_folder(folder)
     except VizcompError as exc:
         found["writable"] = False
-        problems.append(f"{exc.message}: nothing is remembered for --resume, and no weights can be fetched")
+        problems.append(f"{exc.message}: nothing is remembered for a later run, and no weights can be fetched")
     with contextlib.suppress(OSError):
         files = [path for path in folder.rglob("*") if path.is_file()]
         found["bytes"] = sum(path.stat().st_size for path in files)

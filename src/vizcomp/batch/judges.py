@@ -57,6 +57,10 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Coll
         found.append(depth_source(batch).name)
     for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
         found.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
+    if settings.max_side == "auto" and not batch.verify:
+        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
+    if settings.lossless and batch.verify:
+        raise SettingsError("`lossless` and `verify` contradict each other", "omit one of them: lossless changes no pixel")
     if batch.verify and settings.target_size is not None:
         raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
     for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):

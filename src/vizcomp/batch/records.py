@@ -37,9 +37,11 @@ class FileRecord(InputRecord):
             "failed" (see `error`).
         error: one line that says what is wrong; None unless failed or skipped.
         width, height: stored size in pixels (before an EXIF rotation); 0 where the input could not be read.
+        output_width, output_height: the same of the output; 0 without one.
+        orientation: EXIF orientation of the input, 1..8.
         source_bytes, output_bytes: sizes of the files as they are on disk.
-        plain_jpeg_bytes: size of an ordinary JPEG of the same photo at the same quality (Pillow, 4:2:0, no
-            optimisation).
+        plain_jpeg_bytes: size of an ordinary JPEG of the same photo, of as many pixels as the output, at the same quality
+            (Pillow, 4:2:0, no optimisation). Under --lossless: of the same coefficients, with the typical Huffman tables.
         optimised_jpeg_bytes: the same with optimised Huffman tables and progressive scans.
         jpeg_psnr, jpeg_ms_ssim: of that plain JPEG; None where they were not measured (`rivals.SAMPLE`).
         equal_bytes_quality, equal_bytes_psnr, equal_bytes_ms_ssim: of the best optimised plain JPEG of at most our bytes; None
@@ -47,7 +49,8 @@ class FileRecord(InputRecord):
         rival_bytes, rival_quality: of the smallest optimised plain JPEG that was found under the same verdict; the source's bytes
             and None where it is a JPEG and none passed, since it would be kept; None where it was not searched, or without any.
         format: of the output: "jpeg", or "source" where a source of another format was kept; None without an output.
-        psnr: dB over RGB, output against source; None where no output was written or where they are identical.
+        psnr: dB over RGB, output against source (made as small as the output); None where no output was written or where they
+            are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
         seconds: time of the whole work on this file.
         quality: the quality that was used in the end (a target size chooses it).
@@ -91,6 +94,9 @@ class FileRecord(InputRecord):
     rival_bytes: int | None = None
     rival_quality: int | None = None
     format: str | None = None
+    output_width: int = 0
+    output_height: int = 0
+    orientation: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,8 @@ class Totals:
         equal_bytes: of the photos where plain JPEG was searched at our bytes: `photos`, means of `psnr` and `ms_ssim` and of
             `jpeg_psnr` and `jpeg_ms_ssim` (that JPEG's), and on how many it is better: `jpeg_better_psnr`, `jpeg_better_ms_ssim`.
         verified, nothing_to_verify, not_reached: photos in each of the states of `FileRecord.verify_state`.
+        labels: of --labels, their `kind`, and photos whose labels were `written`, that have none (`missing`), whose labels were
+            `refused`, or that were skipped or failed (`passed_over`); None where none were asked for.
         rival: under --verify, optimised plain JPEG under the same verdict on a sample of at most `rivals.SAMPLE` photos: `codec`,
             `photos`, its `bytes`, `our_bytes`, and `saving` with its 95% `interval` (bootstrap over photos). Photos that are no
             JPEG and on which none of its files passed are left out. None where it was not searched.
@@ -126,6 +134,7 @@ class Totals:
     not_reached: int = 0
     rival: dict[str, Any] | None = None
     watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    labels: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

@@ -42,6 +42,7 @@ class BatchSettings(_RunSettings):
         depth_maps: folder of ready-made depth maps by file stem, or None.
         depth_kind, depth_names: of those maps, as `depth.maps.MapFolder`.
         masks: folder of masks by file stem, or None.
+        labels: COCO's file, or a folder of YOLO's or VOC's files, whose labels are written beside the results; or None.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
         resume: skip what an earlier run finished with the same content and settings; redo what it only started.
@@ -60,6 +61,7 @@ class BatchSettings(_RunSettings):
     depth_kind: str = "auto"
     depth_names: str = ""
     masks: str | None = None
+    labels: str | None = _beside(None)
     max_pixels: int = _beside(DEFAULT_MAX_PIXELS)
     overwrite: bool = _beside(False)
     resume: bool = _beside(False)

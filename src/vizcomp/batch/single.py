@@ -5,7 +5,6 @@ Files, members of shards and the photos of `vizcomp.compress` all come through h
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
+from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
+from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
+from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Prepared, finished
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import FormatError, VizcompError
+from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
-from vizcomp.jpeg.exif import essential_exif, has_more_than_essential
-from vizcomp.jpeg.read import read_jpeg
-from vizcomp.jpeg.segments import EXIF, essential_segments, with_metadata
-from vizcomp.jpeg.write import write_jpeg
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, load_bytes
-from vizcomp.photos.strip import with_essential
+from vizcomp.photos.photo import Photo, load_bytes, size_in
 from vizcomp.weights.sessions import return_memory
 
 
@@ -78,69 +75,64 @@ def finish(
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
     found = _compressed(photo, file, depth, mask, settings, batch)
-    made = found.made
-    notices = (*photo.notices, *made.notices)
-    data = made.data
-    larger = original is not None and len(data) >= photo.source_bytes
-    kept = larger or (original is not None and 1 - len(data) / photo.source_bytes < settings.min_saving)
-    failed = found.state == "not_reached"
-    if failed:
-        score = min(found.scores[name] for name in found.against)
-        reached = f"{' and '.join(found.against)} answers otherwise up to quality {made.quality:g} (score {score:.2f})"
-        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
-        notices = (*notices, f"not verified: {reached}" + ("; the source is kept" if keep else ""))
-        kept = kept or keep
-    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
-        kept = False
-        notices = (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
+    kept, said = kept_or_not(photo, found, settings, is_file=original is not None)
+    notices = (*photo.notices, *found.made.notices, *said)
     if kept and photo.jpeg is None and not keep_other:
+        if found.keep:
+            raise InputError(found.keep, "leave it out, or omit `lossless`")
         kept = False
+        larger = len(found.made.data) >= photo.source_bytes
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
     if not kept or original is None:
-        return Finished(data, False, "", found, notices)
+        return Finished(found.made.data, False, "", found, notices)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    stripped, told = _kept_other(photo, original, settings)
-    notices = (*notices, *told)
-    if larger:
-        notices = (*notices, "source kept: compressing would not make it smaller")
-    elif not failed:
-        notices = (*notices, "source kept: the saving is below `min_saving`")
     if photo.jpeg is None:
-        return Finished(stripped, True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, notices)
-    return Finished(_kept_jpeg(photo.jpeg, settings.metadata), True, "", found, notices)
+        data, said = kept_other(photo, original, settings)
+        return Finished(data, True, file.relative.suffix.lower() or f".{photo.format.lower()}", found, (*notices, *said))
+    data, said = kept_jpeg(photo.jpeg, settings)
+    return Finished(data, True, "", found, (*notices, *said))
 
 
 def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
     """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is searched at our bytes too."""
-    quality = made.found.made.quality
-    plain = encode_plain_jpeg(photo.pixels, quality=round(quality) or 1)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if not made.kept:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        psnr, ms_ssim = likeness(photo, made.data)
+        psnr, ms_ssim = likeness(made.found.photo, made.data)
     height, width = photo.pixels.shape[:2]
+    output_width, output_height = (width, height) if made.kept else size_in(made.data)
     return FileRecord(
         input=file.shown,
         output=None,
         status="kept" if made.kept else "ok",
         width=width,
         height=height,
+        orientation=photo.orientation,
+        output_width=output_width,
+        output_height=output_height,
         source_bytes=photo.source_bytes,
         output_bytes=len(made.data),
-        plain_jpeg_bytes=len(plain),
-        **against_plain(photo, quality, len(made.data) if sampled and not made.kept else None),
+        **_rivals(made.found, len(made.data) if sampled and not made.kept else None),
         format="source" if made.suffix else "jpeg",
         psnr=psnr,
         ms_ssim=ms_ssim,
-        quality=quality,
+        quality=made.found.made.quality,
         notices=made.notices,
         **verdict_fields(made.found, kept=made.kept),
         **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
         **watch_fields(photo, made.data, file, batch),
     )
+
+
+def _rivals(found: Found, size: int | None) -> dict[str, Any]:
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
+    if found.rivals is not None:
+        return found.rivals
+    plain = encode_plain_jpeg(found.photo.pixels, quality=round(found.made.quality) or 1)
+    return {"plain_jpeg_bytes": len(plain), **against_plain(found.photo, found.made.quality, size)}
 
 
 def _compressed(
@@ -152,26 +144,39 @@ def _compressed(
     batch: BatchSettings,
 ) -> Found:
     """The photo's file, under `verify` with what the systems say of it."""
+    if settings.lossless:
+        return without_loss(photo, settings, batch)
     depth = source(photo, file) if source is not None else None
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
-    prepared = Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
-    found = _judged(prepared, photo, file, settings, batch)
+
+    def prepare(settings: DjpegSettings) -> Prepared:
+        return Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+
+    found = _judged(prepare, photo, file, settings, batch)
     hints = () if mask is None else mask_hint(mask)
     return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
 
 
-def _judged(prepared: Prepared, photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings) -> Found:
+def _judged(
+    prepare: Callable[[DjpegSettings], Prepared], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings
+) -> Found:
     if not batch.verify:
-        return Found(finished(prepared, settings))
+        prepared = prepare(settings)
+        return Found(finished(prepared, settings), prepared.photo)
     panel = Panel(batch.verify, displayed(photo), batch)
     if len(panel.blind) < len(batch.verify):
-        return verified(prepared, photo, panel, file.shown, batch)
+        if settings.max_side == "auto":
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
+        return verified(prepare(settings), photo, panel, file.shown, batch)
+    prepared = prepare(settings)
     made = finished(prepared, settings)
     nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
-    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), "nothing")
+    if settings.max_side == "auto":
+        nobody += " with all its pixels"
+    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), prepared.photo, "nothing")
 
 
 def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
@@ -199,46 +204,3 @@ def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSetting
         "watch_score": {name: verdict.score for name, verdict in seeing.items()},
         "watch_same": {name: verdict.same for name, verdict in seeing.items()},
     }
-
-
-def _can_be_kept_without_metadata(photo: Photo) -> bool:
-    if photo.jpeg is not None:
-        return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
-    return not (photo.icc or photo.exif or photo.xmp)
-
-
-def _kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that can be done; notices."""
-    if photo.jpeg is not None:
-        return b"", ()
-    data, exif = original(), (photo.exif or b"").removeprefix(EXIF)
-    if settings.metadata == "all":
-        return data, ()
-    stripped = with_essential(data, essential_exif(exif, photo.orientation))
-    if stripped == data:
-        return data, ()
-    if stripped is not None:
-        with contextlib.suppress(VizcompError):
-            if _same_picture(load_bytes(stripped, "kept", max_pixels=photo.pixels.size), photo):
-                return stripped, ()
-    if not (photo.xmp or has_more_than_essential(exif)):
-        return data, ()
-    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
-
-
-def _same_picture(one: Photo, other: Photo) -> bool:
-    alike = (one.orientation, one.icc, one.pixels.shape) == (other.orientation, other.icc, other.pixels.shape)
-    return alike and bool(np.array_equal(one.pixels, other.pixels))
-
-
-def _kept_jpeg(jpeg: bytes, metadata: str) -> bytes:
-    """The same picture with no more metadata than the user asked for, since a kept source is an output too."""
-    if metadata == "all":
-        return jpeg
-    if metadata == "essential":
-        return with_metadata(jpeg, "essential")
-    try:
-        image = read_jpeg(jpeg)
-    except FormatError:  # of a kind that only pixels tell
-        return with_metadata(jpeg, "none")
-    return write_jpeg(dataclasses.replace(image, segments=essential_segments(image.segments, "none")))

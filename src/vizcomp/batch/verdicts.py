@@ -20,6 +20,7 @@ from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.options import model_path
+from vizcomp.vision.scale import rescaled
 from vizcomp.vision.system import System, surroundings
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
@@ -50,21 +51,27 @@ class Found:
 
     Attributes:
         made: the file.
+        photo: what it was made of: the source, or that with fewer pixels.
         state: as `FileRecord.verify_state`; None without `--verify`.
         scores: of each system that was asked, on that file.
         trials: files that were made and judged.
         against: the systems that answer otherwise on it.
+        keep: why the source itself is to be the output, whatever its size; "" where it need not.
+        rivals: the record's sizes of plain JPEG, where they are known.
     """
 
     made: Compressed
+    photo: Photo
     state: VerifyState | None = None
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
     trials: int = 0
     against: tuple[str, ...] = ()
+    keep: str = ""
+    rivals: dict[str, int] | None = None
 
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
-    """Whether a system must hold under two resize filters: as asked, else where a model file leaves its user's filter open."""
+    """Whether a system must hold under other resize filters too: as asked, else where a model file leaves its filter open."""
     if batch.robust is not None:
         return batch.robust
     said = isinstance(system, ModelSystem) and system.options.filter
@@ -84,11 +91,17 @@ class Panel:
         self._answers = {name: self._ask(name, source) for name in names}
 
     def _ask(self, name: str, picture: Pixels) -> list[Answer]:
-        """The answers on one view of a picture, or on two."""
+        """The answers on a picture; where they must be robust, on views of it as other programs resize it too."""
         with system_errors(name):
             system = system_by_name(name, self._batch.offline)
-            views = [picture, verify.second_view(picture)] if robust(name, system, self._batch) else [picture]
-            return [system.answers([view])[0] for view in views]
+            answers = [system.answers([picture])[0]]
+            if not robust(name, system, self._batch):
+                return answers
+            if isinstance(system, ModelSystem):
+                others = [system.answer_with(picture, kind) for kind in verify.OTHER_FILTERS]
+                if all(answer is not None for answer in others):
+                    return [*answers, *(answer for answer in others if answer is not None)]
+            return [*answers, system.answers([verify.second_view(picture)])[0]]
 
     @property
     def blind(self) -> tuple[str, ...]:
@@ -96,10 +109,10 @@ class Panel:
         return tuple(name for name, answers in self._answers.items() if verify.sees_nothing(answers))
 
     def compare(self, picture: Pixels) -> dict[str, Comparison]:
-        """By system, how its answer on a uint8 (H, W, 3) picture stands to that on the source."""
+        """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in the source's scale."""
         tolerance, verdicts = self._batch.tolerance, {}
         for name, answers in self._answers.items():
-            views = self._ask(name, picture)
+            views = [rescaled(view, picture.shape[:2], self.size) for view in self._ask(name, picture)]
             with system_errors(name):
                 verdicts[name] = verify.compare_views(answers, views, tolerance=tolerance)
         return verdicts
@@ -109,7 +122,7 @@ def verified(prepared: Prepared, photo: Photo, panel: Panel, name: str, batch: B
     """The smallest file on which all systems answer the same; each verdict is on the bytes that would be written.
 
     Args:
-        prepared: the photo with its guides.
+        prepared: the photo with its guides, perhaps with fewer pixels than the source.
         panel: of the systems of `--verify`, one of which at least found something on the source.
         name: of the photo, for errors.
     """
@@ -124,9 +137,14 @@ def verified(prepared: Prepared, photo: Photo, panel: Panel, name: str, batch: B
 
     budget = functools.partial(trials_worth, photo.source_bytes)
     best = verify.smallest(rungs_from(batch.min_quality), lambda rung: prepared.at(*rung), judge, mend=mend, budget=budget)
-    by_system = verdicts[best.data]
+    return found_of(prepared, best, verdicts[best.data])
+
+
+def found_of(prepared: Prepared, best: verify.Verified[Rung], by_system: Mapping[str, Comparison]) -> Found:
+    """What a search came to, from its file and the systems' verdicts on it."""
     return Found(
         Compressed(best.data, best.rung[0], prepared.importance, prepared.notices),
+        prepared.photo,
         "verified" if best.verified else "not_reached",
         {system: verdict.score for system, verdict in by_system.items()},
         best.trials,

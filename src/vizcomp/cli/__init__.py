@@ -64,6 +64,16 @@ def _root(
     pass
 
 
+def _was_interrupted(exc: BaseException) -> bool:
+    """Whether an error came of a signal: while a library or a network loads, one can look like a broken file."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def main() -> None:
     """Run the command line; every error that a user can cause ends in two lines and its exit code."""
     import signal
@@ -74,6 +84,9 @@ def main() -> None:
     try:
         sys.exit(read(app))
     except VizcompError as exc:
+        if _was_interrupted(exc):
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
         if log.in_json:
             log.event("error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code)
         else:

@@ -32,6 +32,17 @@ from vizcomp.cli.options import (
     Verbose,
     place,
 )
+from vizcomp.cli.pixels import (
+    Labels,
+    Lossless,
+    MaxSide,
+    Scale,
+    Scans,
+    Subsampling,
+    parse_max_side,
+    parse_scale,
+    unused_without_loss,
+)
 from vizcomp.cli.policies import policy_settings
 from vizcomp.cli.voice import Voice, command_line, print_parts
 
@@ -122,6 +133,12 @@ def djpeg(
         str,
         typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile, orientation, date, author."),
     ] = "essential",
+    max_side: MaxSide = "",
+    scale: Scale = "",
+    labels: Labels = None,
+    subsampling: Subsampling = "420",
+    scans: Scans = "progressive",
+    lossless: Lossless = False,
     verify: Annotated[
         list[str] | None,
         typer.Option(
@@ -185,29 +202,37 @@ def djpeg(
 
     voice = Voice(quiet=quiet, verbose=verbose, taken=json or str(output) == "-", log_json=log_json)
     where = check_engine(engine, ray_address)
-    settings = DjpegSettings(
-        quality=quality,
-        strength=strength,
-        guide=guide,
-        table=table,  # type: ignore[arg-type]  # checked by DjpegSettings
-        target_size=parse_size(target_size) if target_size else None,
-        min_saving=parse_fraction(min_saving),
-        metadata=metadata,  # type: ignore[arg-type]
-    )
+    unused = unused_without_loss(context, lossless, voice)
+    values = {
+        "quality": quality,
+        "strength": strength,
+        "guide": guide,
+        "table": table,
+        "target_size": parse_size(target_size) if target_size else None,
+        "min_saving": parse_fraction(min_saving),
+        "metadata": metadata,
+        "max_side": parse_max_side(max_side),
+        "scale": parse_scale(scale),
+        "subsampling": subsampling,
+        "scans": scans,
+        "lossless": lossless,
+    }
+    settings = DjpegSettings(**{name: value for name, value in values.items() if name not in unused})  # type: ignore[arg-type]
     if policy:
-        settings = policy_settings(context, policy, voice)
+        settings = dataclasses.replace(policy_settings(context, policy, voice), scans=settings.scans)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
         depth_kind=depth_kind,
         depth_names=depth_names,
         masks=None if masks is None else str(masks),
+        labels=None if labels is None else str(labels),
         max_pixels=max_pixels,
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
         keep_dates=keep_dates,
-        verify=tuple(dict.fromkeys(verify or ())),
+        verify=() if "verify" in unused else tuple(dict.fromkeys(verify or ())),
         watch_with=tuple(dict.fromkeys(watch_with or ())),
         min_quality=min_quality,
         robust=robust,
@@ -215,7 +240,7 @@ def djpeg(
         offline=offline,
     )
     with _planned(inputs or [], output, files_from, common) as plan:
-        _check_plan(plan, json=json, watch=watch)
+        _check_plan(plan, json=json, watch=watch, labels=labels is not None)
         beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
         asked = Asked(
             plan=plan,
@@ -241,7 +266,7 @@ def _planned(inputs: list[str], output: Any, files_from: str, common: BatchSetti
     return planned(inputs, output, standard_input=source, files_from=files_from, replace=replace, max_pixels=common.max_pixels)
 
 
-def _check_plan(plan: Plan, *, json: bool, watch: bool) -> None:
+def _check_plan(plan: Plan, *, json: bool, watch: bool, labels: bool) -> None:
     """What contradicts itself."""
     from vizcomp.errors import SettingsError
 
@@ -249,6 +274,8 @@ def _check_plan(plan: Plan, *, json: bool, watch: bool) -> None:
         raise SettingsError("the photo and the report of `json` cannot both go to standard output", "name a file for the photo")
     if watch and (plan.piped is not None or plan.target is not None):
         raise SettingsError("`watch` is for folders", "name a folder to watch, and one for the results")
+    if labels and (watch or plan.target is not None):
+        raise SettingsError("`labels` are of the photos of one run into a folder", "omit them, or name a folder for the results")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -354,10 +381,12 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     if asked.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
         asked.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
+    voice.labels(totals, run.notices)
     if nothing_done and not voice.left and not totals.failed:
         voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:
         voice.warn(f"interrupted: {totals.files} photos done; start the same command again to do the rest")
     if lost is not None:
         raise lost
-    return voice.exit_code(interrupted=run.interrupted, failed=bool(totals.failed), nothing_done=nothing_done)
+    failed = bool(totals.failed or (totals.labels or {}).get("refused"))
+    return voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done)

@@ -141,7 +141,7 @@ def evaluate(
         voice.warn("interrupted: the report holds the codecs that were finished; the same command with --resume goes on")
     if lost is not None:
         raise lost
-    failed = result.data["skipped"] or any(p.failed for p in result.points)
+    failed = result.data["skipped"] or result.undone or any(p.failed for p in result.points)
     raise typer.Exit(130 if result.interrupted else 1 if failed else 0)
 
 

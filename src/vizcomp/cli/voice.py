@@ -268,6 +268,16 @@ class Voice:
         for name, counts in getattr(totals, "watched", {}).items():
             self.result(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
 
+    def labels(self, totals: Totals, notices: Sequence[str]) -> None:
+        """What became of the labels of `--labels`."""
+        for notice in notices:
+            self.warn(notice)
+        if totals.labels is None:
+            return
+        names = (("missing", "photos have none"), ("refused", "refused"), ("passed_over", "of photos that were not done"))
+        rest = "".join(f"; {totals.labels[key]} {name}" for key, name in names if totals.labels[key])
+        self.say(f"labels ({totals.labels['kind']}): of {totals.labels['written']} photos written{rest}")
+
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
         """The table at the end of `encode` and `decode`."""
         if run.interrupted:

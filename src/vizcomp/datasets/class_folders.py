@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.datasets.archive import DataSource, Parts
+from vizcomp.datasets.archive import DataSource, Parts, open_source
+from vizcomp.datasets.cifar import FORMS, find_form
 from vizcomp.datasets.labelled import (
     FORMS_READ,
     LabelledImages,
@@ -20,7 +22,9 @@ from vizcomp.datasets.labelled import (
     make_room,
     read_picture,
 )
+from vizcomp.datasets.parquet import find_tables
 from vizcomp.errors import InputError, TooLargeError, VizcompError
+from vizcomp.files.find import InputFile
 from vizcomp.files.place import printable
 
 
@@ -76,6 +80,40 @@ def _kept(images: Pixels, good: npt.NDArray[np.bool_]) -> Pixels:
         if place != k:
             images[place] = images[k]
     return images[: len(chosen)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFiles:
+    """Pictures of class folders as files, before any is read.
+
+    Attributes:
+        files: by class, then by name.
+        labels: indices into `classes`.
+    """
+
+    files: list[InputFile]
+    labels: list[int]
+    classes: tuple[str, ...]
+
+
+def list_classes(path: Path) -> ClassFiles | None:
+    """The pictures of a folder with a sub-folder for each class: of its test part where it has one; None where it is no such."""
+    if not path.is_dir():
+        return None
+    with open_source(path) as source:
+        if any(find_form(source, form) is not None for form in FORMS) or find_tables(path):
+            return None
+        root = _root(source)
+        parts = _parts(source, root)
+        tests = [part for part in parts if part in _TESTS][:1]
+        try:
+            listed = _listed(source, root, parts, tests or parts, lambda name, reason: None)
+        except InputError:
+            return None
+    if len(listed.classes) < 2:
+        return None  # a folder in a folder
+    found = [InputFile(path.joinpath(*root, *at), PurePath(*at)) for at, _ in listed.files]
+    return ClassFiles(found, listed.labels, tuple(map(printable, listed.classes)))
 
 
 @dataclasses.dataclass(frozen=True)

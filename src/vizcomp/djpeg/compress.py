@@ -25,9 +25,10 @@ from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
-from vizcomp.errors import InputError
+from vizcomp.errors import InputError, SettingsError
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo
+from vizcomp.photos.resize import resized, wanted_size
 from vizcomp.weights.sessions import return_memory
 
 if TYPE_CHECKING:
@@ -77,7 +78,12 @@ def compress(
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
+        SettingsError: lossless, which is `lossless.rewritten`, or a side that only a verdict can choose.
     """
+    if settings.lossless:
+        raise SettingsError("lossless is not for compress", "use vizcomp djpeg --lossless")
+    if settings.max_side == "auto":
+        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
     return finished(Prepared(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 
@@ -92,7 +98,11 @@ def finished(prepared: Prepared, settings: DjpegSettings) -> Compressed:
 
 
 class Prepared:
-    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`."""
+    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`.
+
+    Attributes:
+        photo: the photo that is coded: made smaller where the settings say so.
+    """
 
     def __init__(
         self,
@@ -104,6 +114,7 @@ class Prepared:
         looked: Mapping[str, Array] | None = None,
         shape: Shape = SHAPE,
     ) -> None:
+        photo = self.photo = sized(photo, settings)
         # before the coefficients are there: the network's memory and theirs need not be had at once
         logits = None
         if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
@@ -140,6 +151,14 @@ class Prepared:
     @property
     def notices(self) -> tuple[str, ...]:
         return self.source.notices
+
+
+def sized(photo: Photo, settings: DjpegSettings) -> Photo:
+    """The photo with as many pixels as the settings say; "auto" leaves it as it is."""
+    if not settings.resizes:
+        return photo
+    most = settings.max_side if isinstance(settings.max_side, int) else None
+    return resized(photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale))
 
 
 def _importance(

@@ -125,7 +125,8 @@ class Encoder:
                 tables=tables,
                 colour="grey" if len(components) == 1 else "ycbcr",
                 segments=self._source.segments,
-            )
+            ),
+            progressive=self._settings.scans == "progressive",
         )
 
     def _tables(self, quality: float, fine: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:

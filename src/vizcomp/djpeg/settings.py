@@ -15,6 +15,8 @@ from vizcomp.errors import SettingsError
 
 TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
+SUBSAMPLING = ("keep", "444", "420")
+SCANS = ("progressive", "baseline")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
@@ -41,6 +43,8 @@ PHOTO_CHROMA = (
     (99, 99, 99, 99, 99, 99, 99, 99),
     (99, 99, 99, 99, 99, 99, 99, 99),
 )
+
+BESIDE_LOSSLESS = ("lossless", "scans", "metadata", "min_saving")  # settings that say something about lossless results
 
 KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
 
@@ -94,9 +98,14 @@ class DjpegSettings:
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".
+        max_side: pixels of a result's longer side, at most; "auto": as few as the systems of --verify allow. None: no limit.
+        scale: of both sides, above 0 and at most 1. None: as they are. Nothing is ever enlarged.
+        subsampling: of chroma: "420", "444", or "keep" as the source has it.
+        scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware decoders take.
+        lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving` alone has its meaning then.
 
     Raises:
-        SettingsError: a value is out of its range.
+        SettingsError: a value is out of its range, or two contradict each other.
     """
 
     quality: float = 50.0
@@ -106,6 +115,11 @@ class DjpegSettings:
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
+    max_side: int | Literal["auto"] | None = None
+    scale: float | None = None
+    subsampling: Literal["keep", "444", "420"] = "420"
+    scans: Literal["progressive", "baseline"] = "progressive"
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
@@ -123,6 +137,36 @@ class DjpegSettings:
             raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
         if self.target_size is not None and self.target_size < 1:
             raise SettingsError("the target size must be at least one byte", "write it as 20kB, 1.5MB or a number of bytes")
+        if self.subsampling not in SUBSAMPLING:
+            raise SettingsError(f"unknown subsampling {self.subsampling!r}", "use keep, 444 or 420")
+        if self.scans not in SCANS:
+            raise SettingsError(f"unknown scans {self.scans!r}", "use progressive or baseline")
+        self._check_size()
+        self._check_lossless()
+
+    def _check_size(self) -> None:
+        if self.max_side not in (None, "auto") and not (isinstance(self.max_side, int) and self.max_side >= 1):
+            raise SettingsError(f"`max_side` {self.max_side} is no side of a photo", "use a number of pixels from 1, or auto")
+        if self.scale is not None and not 0 < self.scale <= 1:
+            hint = "photos are never enlarged: use a share above 0 and up to 1, as `scale` 0.5"
+            raise SettingsError(f"`scale` {self.scale:g} is out of range", hint)
+        if self.max_side is not None and self.scale is not None:
+            raise SettingsError("`max_side` and `scale` contradict each other", "omit one of them")
+        if self.max_side == "auto" and self.target_size is not None:
+            raise SettingsError("`max_side` auto and `target_size` contradict each other", "give a side in pixels")
+
+    def _check_lossless(self) -> None:
+        if not self.lossless:
+            return
+        for field in dataclasses.fields(self):
+            if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
+                hint = "omit one of them: lossless changes no pixel"
+                raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)
+
+    @property
+    def resizes(self) -> bool:
+        """Whether results may have fewer pixels than their sources."""
+        return self.max_side is not None or (self.scale is not None and self.scale < 1)
 
     @property
     def guides(self) -> tuple[str, ...]:

@@ -22,7 +22,9 @@ import PIL
 from PIL import Image, features
 
 from vizcomp._version import __version__
+from vizcomp.batch.judges import guide_systems, system_by_name, system_errors
 from vizcomp.depth.sources import open_depth
+from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
@@ -44,6 +46,7 @@ CODECS = ("djpeg", *MODELS)
 # Wide enough to reach from unusable to nearly lossless, on 32x32 images as on photos; JPEG XL takes a distance.
 QUALITIES = {"jpeg": (5, 10, 20, 35, 50, 70, 90), "webp": (1, 10, 25, 50, 75, 90), "avif": (10, 25, 40, 55, 70, 85)}
 QUALITIES["jxl"] = (10, 25, 40, 60, 75, 90)
+DJPEG_OPTIONS: dict[str, type[Any]] = {"guide": str, "strength": float, "table": str}
 DJPEG_QUALITIES = (10, 20, 35, 50, 70, 90)
 
 
@@ -128,6 +131,10 @@ def _options(spec: str, text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
+        before = next(reversed(options), "")
+        if guide.SYSTEM in options.get(before, "") and key not in DJPEG_OPTIONS:
+            options[before] += f",{part}"  # an option of the system's name
+            continue
         if not equals or not key or key in options:
             raise SettingsError(f"{spec}: {part!r} is no option", "options look like djpeg:guide=uniform,table=photo")
         options[key] = value
@@ -229,13 +236,12 @@ class DjpegCodec:
 
     ours = True
     version = __version__
-    fingerprint = ""
     native = 0
 
     def __init__(self, spec: str, options: dict[str, str]) -> None:
         self.name = spec
         self.series: tuple[str, ...] = (spec,)
-        types = {"guide": str, "strength": float, "table": str}
+        types = DJPEG_OPTIONS
         if strange := sorted(set(options) - set(types)):
             raise SettingsError(f"{spec}: unknown option {strange[0]}", f"djpeg has {', '.join(types)}")
         try:
@@ -245,6 +251,8 @@ class DjpegCodec:
         self._settings = DjpegSettings(**values)
         if "mask" in self._settings.guides:
             raise SettingsError(f"{spec}: masks are not at hand in eval", "use depth, detail or uniform")
+        # opened before the first image: what cannot work fails at once
+        self.fingerprint = " ".join(system_by_name(name, False).fingerprint for name in guide_systems(self._settings))
         self._source = open_depth("compact", None) if "depth" in self._settings.guides else None
 
     def sweep(self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()) -> Iterator[Sweep]:
@@ -255,18 +263,32 @@ class DjpegCodec:
             buffer = io.BytesIO()
             Image.fromarray(source).save(buffer, "PPM")
             photo = load_bytes(buffer.getvalue(), "image") if original is None else load(original)
-            prepared.append((photo, self._source(photo, InputFile(Path("image"), PurePath("image"))) if self._source else None))
+            depth = self._source(photo, InputFile(Path("image"), PurePath("image"))) if self._source else None
+            prepared.append((photo, depth, self._looked(source)))
         looking = time.perf_counter() - started
         for quality in DJPEG_QUALITIES:
             settings = dataclasses.replace(self._settings, quality=float(quality))
             order = iter(prepared)
 
             def encode(_: Pixels, order: Any = order, settings: DjpegSettings = settings) -> bytes:
-                photo, depth = next(order)
-                return compress(photo, settings, depth=depth).data
+                photo, depth, looked = next(order)
+                if isinstance(looked, VizcompError):
+                    raise looked
+                return compress(photo, settings, depth=depth, looked=looked).data
 
             sweep = _one_by_one(sources, f"quality {quality}", encode, _opened, scan_bytes)
             yield dataclasses.replace(sweep, encode_seconds=sweep.encode_seconds + looking)
+
+    def _looked(self, source: Pixels) -> dict[str, Any] | VizcompError:
+        """Where each system of the guide looked; its error where it fails on this image."""
+        looked: dict[str, Any] = {}
+        try:
+            for name in guide_systems(self._settings):
+                with system_errors(name):
+                    looked[guide.SYSTEM + name] = system_by_name(name, False).importance(source)
+        except VizcompError as exc:
+            return exc
+        return looked
 
 
 class Recurrent:

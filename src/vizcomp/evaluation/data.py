@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -14,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.datasets.cifar import cifar10_archive
+from vizcomp.datasets.class_folders import list_classes
 from vizcomp.datasets.labelled import LabelledImages
 from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import InputError, VizcompError
 from vizcomp.evaluation.results import EvalSettings
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.place import printable
-from vizcomp.photos.frame import rgb, thumbnail, upright
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision.system import System, fitted
 
@@ -28,9 +28,8 @@ Pixels = npt.NDArray[np.uint8]
 
 CHUNK_SMALL, CHUNK_LARGE = 500, 8  # images that one task takes: 32x32 ones, and photos
 SMALL_SIDE = 64
-MAX_PIXELS = 4_000_000  # larger photos are made smaller: every codec and system sees each of them dozens of times
-
-LARGE_SIDE = 224  # of labelled images for systems of any size
+ALONE = 4_000_000  # pixels: a larger photo is a task of its own, for its memory
+PACKED_SIDE = 224  # of labelled pictures in archives and tables, where no codec asks for a side
 
 
 @dataclasses.dataclass(eq=False)
@@ -64,10 +63,16 @@ def mapped_pixels(folder: str) -> Pixels:
 
 def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_skip: Callable[[str, str], None]) -> EvalData:
     """The images that are evaluated; `side` cuts all of them to squares of this size, 0 leaves photos as they are."""
-    path, warnings, name = _where(settings) if side or settings.data else (None, [_SAMPLES_SAID], _SAMPLES_NAME)
-    labelled = None
+    wanted = side or settings.data or first.native
+    path, warnings, name = _where(settings, side) if wanted else (None, [_SAMPLES_SAID], _SAMPLES_NAME)
+    labelled, listed = None, None
     if path is not None and first.kind == "classes":
-        labelled = _labelled(path, side or LARGE_SIDE)
+        listed = None if side else list_classes(path)
+        labelled = None if listed is not None else _labelled(path, side or first.native or PACKED_SIDE)
+        if labelled is not None and not side and labelled.images.shape[1] == PACKED_SIDE:
+            warnings.append(
+                f"Labelled pictures of an archive are cut to {PACKED_SIDE} x {PACKED_SIDE}: unpack it for whole ones."
+            )
     skipped: list[tuple[str, str]] = []
 
     def skip(what: str, why: str) -> None:
@@ -86,14 +91,18 @@ def read_data(settings: EvalSettings, folder: str, side: int, first: System, on_
         if len({*labels}) < 2:
             warnings.append(f"All images are of one class, {classes[labels[0]]}: an accuracy says little.")
     else:
-        files = list(find_inputs([str(path)] if path is not None else [str(samples_folder())]))
-        chosen = _sample(np.zeros(len(files), np.int64), settings.limit, settings.seed)
+        files = list(find_inputs([str(samples_folder() if path is None else path)])) if listed is None else listed.files
+        marks = np.zeros(len(files), np.int64) if listed is None else np.asarray(listed.labels, np.int64)
+        chosen = _sample(marks, settings.limit, settings.seed)
         photos = _photos([files[i] for i in chosen], side, settings.max_pixels, skip)
         sources = list(photos)
         if not sources:
             raise InputError(f"none of {len(chosen)} photos can be read", "give a folder of photos, or class folders")
         arrays, names = (k.pixels for k in sources), [k.name for k in sources]
         labels, classes, source = None, (), f"{len(sources)} photos"
+        if listed is not None:
+            label_of = {printable(file.relative): label for file, label in zip(listed.files, listed.labels, strict=True)}
+            labels, classes, source = [label_of[k.name] for k in sources], listed.classes, "class folders"
         sizes, jpeg, originals = [k.size for k in sources], sum(k.jpeg for k in sources), [k.original for k in sources]
     with (Path(folder) / "pixels").open("wb") as file:
         shapes, starts, at = [], [], 0
@@ -140,7 +149,7 @@ def _labelled(path: Path, side: int) -> LabelledImages | None:
             raise exc from None
 
 
-def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
+def _where(settings: EvalSettings, side: int) -> tuple[Path | None, list[str], str]:
     """Where the data are: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means the samples."""
     if settings.data == "cifar10" and not Path(settings.data).exists():
         return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
@@ -152,10 +161,11 @@ def _where(settings: EvalSettings) -> tuple[Path | None, list[str], str]:
     try:
         return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
     except VizcompError as exc:
+        cut = ", cut to the size that the codec is made for" if side else ""
         why = (
-            f"CIFAR-10 could not be had ({exc.message}), so this is measured on the few sample photos that come with vizcomp, "
-            "cut to the classifier's size: agreement with its answer on the source stands in for accuracy, and so few photos "
-            "prove little. Give `data`, or run once with the network."
+            f"CIFAR-10 could not be had ({exc.message}), so this is measured on the few sample photos of vizcomp{cut}: "
+            "agreement with its answer on the source stands in for accuracy, and so few photos prove little. Give `data`, or run "
+            "once with the network."
         )
         return None, [why], _SAMPLES_NAME
 
@@ -206,8 +216,6 @@ def _photos(files: Sequence[InputFile], side: int, max_pixels: int, skip: Callab
             original = there if photo.jpeg is not None and np.array_equal(shown, photo.pixels) else None
             if side:
                 shown = fitted(np.ascontiguousarray(shown), side, side)
-            elif height * width > MAX_PIXELS:
-                shown = thumbnail(shown, long_side=round(max(height, width) * math.sqrt(MAX_PIXELS / (height * width))))
             whole = shown.shape[:2] == (height, width)
             yield _Kept(
                 printable(file.relative),
@@ -221,4 +229,19 @@ def _photos(files: Sequence[InputFile], side: int, max_pixels: int, skip: Callab
 
 
 def chunk_size(data: EvalData) -> int:
-    return CHUNK_SMALL if max(max(s) for s in data.shapes) <= SMALL_SIDE else CHUNK_LARGE
+    if max(max(s) for s in data.shapes) <= SMALL_SIDE:
+        return CHUNK_SMALL
+    return CHUNK_LARGE if max(height * width for height, width in data.shapes) <= ALONE else 1
+
+
+def are_small(settings: EvalSettings, side: int) -> bool:
+    """Whether the images that settings name are of this side; data sets that are no files are taken to be."""
+    if not settings.data or not Path(settings.data).exists():
+        return True
+    first = next(iter(find_inputs([settings.data], report=lambda *_: None)), None) if Path(settings.data).is_dir() else None
+    if first is None:
+        return True
+    try:
+        return bool(max(load(first.path, max_pixels=settings.max_pixels).pixels.shape[:2]) <= side)
+    except VizcompError:
+        return False

@@ -15,7 +15,7 @@ from vizcomp.evaluation.data import EvalData
 from vizcomp.evaluation.results import EvalPoint
 from vizcomp.evaluation.tasks import ImageResult
 from vizcomp.metrics import bits_per_pixel
-from vizcomp.vision.answers import Answer, Classes, is_empty
+from vizcomp.vision.answers import COUNTED, Answer, Classes, is_empty
 from vizcomp.vision.boxes import box_score
 from vizcomp.vision.system import System
 
@@ -72,7 +72,7 @@ def summed_point(
         agreement[system.name] = interval[system.name] = None
         if not compared:
             continue
-        if system.kind == "boxes":
+        if system.kind in COUNTED:
             counts = np.array([(c.matched, c.reference, c.found) for c in compared], float)
             score = box_score(*(int(x) for x in counts.sum(0)))
             agreement[system.name], recall[system.name], precision[system.name] = score.f1, score.recall, score.precision
@@ -85,7 +85,7 @@ def summed_point(
         if numbers is not None and data.labels is not None:
             same = np.array([r.best[at] == numbers[data.labels[r.index]] for r in rows], float)
             accuracy[system.name] = float(same.mean())
-        interval[system.name] = _bootstrap_mean(same, seed)
+        interval[system.name] = _share_interval(same)
     finite = [r.psnr for r in rows if math.isfinite(r.psnr)]
     pixels = sum(data.shapes[r.index][0] * data.shapes[r.index][1] for r in rows)
     size = sum(r.size for r in rows)
@@ -111,19 +111,24 @@ def summed_point(
     )
 
 
-def _bootstrap_mean(values: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95% percentile interval of the mean of zeros and ones (Efron 1979); resampling such values is a binomial draw."""
-    draws = np.random.default_rng(seed).binomial(len(values), values.mean(), DRAWS) / len(values)
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return float(low), float(high)
+def _share_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """95% interval of the mean of zeros and ones by its score (Wilson 1927): of 6 alike of 6 it says 61% to 100%, where drawing
+    from the 6 would say 100%."""
+    count, share, z = len(values), float(values.mean()), 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def _bootstrap_f1(counts: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """The same for F1: whole images are drawn, with their boxes."""
+    """The same for F1 by bootstrap (Efron 1979): whole images are drawn, with their boxes. Where all are alike, drawing tells
+    nothing, and the lower end is that of so many images that are right."""
     drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS) @ counts
     both = drawn[:, 1] + drawn[:, 2]
     scores = np.where(both > 0, 2 * drawn[:, 0] / np.maximum(both, 1), 1.0)
     low, high = np.percentile(scores, (2.5, 97.5))
+    if high - low < 1e-9:
+        low *= _share_interval(np.ones(len(counts)))[0]
     return float(low), float(high)
 
 

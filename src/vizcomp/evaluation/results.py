@@ -71,9 +71,9 @@ class EvalPoint:
         accuracy: for each classifier the share of images whose label it names; None without labels. For a system that gives
             boxes: None.
         agreement: for each system the mean score of its answer on the result against its answer on the source (classes: share
-            of equal first answers; boxes: F1 over all images).
+            of equal answers; boxes, figures and words: F1 over all images).
         top5: agreement of the first answer on the source with the first five on the result; None where there are no classes.
-        recall, precision: of boxes, for each system that gives them; None for others.
+        recall, precision: of boxes, figures and words, for each system that gives them; None for others.
         interval: for each system the 95% bootstrap interval of its accuracy (of its agreement where there is no accuracy).
         psnr: dB, mean over images, identical ones left out; None where all are identical.
         ms_ssim: mean; None where the images are too small for it.
@@ -137,7 +137,7 @@ class EvalResult:
         warnings: what a reader must know (sources that are JPEG, no labels, the bundled samples instead of the real set ...).
         data: {"name", "path", "images", "labels" (bool), "classes", "skipped", "source_bytes_per_image", "width", "height" (0
             where they differ), "jpeg_sources"}.
-        classifiers: one dict each: {"name", "kind" ("classes" or "boxes"), "unseen" (bool), "fingerprint", "without_answer"};
+        classifiers: one dict each: {"name", "kind", "unseen" (bool), "fingerprint", "reading", "without_answer"};
             the first is the one that a codec may know.
         source_accuracy: for each classifier on the sources; None without labels.
         points: in the order of codecs, each from few bytes to many.
@@ -149,6 +149,7 @@ class EvalResult:
         gallery: worst first.
         codecs: one dict each: {"name", "ours", "version", "fingerprint"}.
         versions: package to version.
+        undone: codecs that failed on every image.
     """
 
     headline: str
@@ -164,3 +165,4 @@ class EvalResult:
     codecs: list[dict[str, Any]]
     versions: dict[str, str]
     interrupted: bool = False
+    undone: tuple[str, ...] = ()

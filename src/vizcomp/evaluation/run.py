@@ -19,14 +19,14 @@ from vizcomp.batch.journal import Journal
 from vizcomp.errors import EngineError, SettingsError, VizcompError
 from vizcomp.evaluation import points as evaluation_points
 from vizcomp.evaluation.codecs import Codec
-from vizcomp.evaluation.data import EvalData, chunk_size, mapped_pixels, read_data
+from vizcomp.evaluation.data import EvalData, are_small, chunk_size, mapped_pixels, read_data
 from vizcomp.evaluation.points import PointSum, accuracy_on_sources, bytes_at_levels, no_answer, summed_point
 from vizcomp.evaluation.results import EvalResult, EvalSettings, Progress
 from vizcomp.evaluation.summary import example_gallery, headline_of, package_versions, study_points, warnings_of
 from vizcomp.evaluation.tasks import ChunkResult, ChunkTask, crashed_chunk, work_on_chunk, worker_codec, worker_system
 from vizcomp.files.write import check_output_folder
 from vizcomp.vision.answers import Answer
-from vizcomp.vision.system import System
+from vizcomp.vision.system import System, reading_of
 
 _SHARED_FOLDER = "with `engine` ray, all nodes must see `data` and the folder of `output`"
 
@@ -91,17 +91,22 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
 
 
 def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[list[str], int]:
-    """Codecs and baselines, and the side to which all images are cut: that of the first system or codec that has one."""
-    side = systems[0].native
-    codecs = settings.codecs or (("cifar",) if side == 32 else ("djpeg",))
-    named = [*codecs, *settings.baselines]
+    """Codecs and baselines, and the side to which all images are cut: that of the codecs that are made for one, else 0.
+
+    Systems do not count: they resize what is decoded, as they do in use.
+    """
+    small = systems[0].native == 32 and not settings.codecs and are_small(settings, 32)
+    named = [*(settings.codecs or (("cifar",) if small else ("djpeg",))), *settings.baselines]
     natives = {name: worker_codec(name).native for name in named}
-    side = side or next((n for n in natives.values() if n), 0)
+    side = next((n for n in natives.values() if n), 0)
     for name, native in natives.items():
-        if native and native != side:
+        if native not in (0, side):
             raise SettingsError(
-                f"codec {name} is for images of {native}x{native}, {systems[0].name} for {side}x{side}", "choose another"
+                f"codec {name} is for images of {native}x{native}, another for {side}x{side}", "choose one of them"
             )
+    native = systems[0].native
+    if side and native not in (0, side):
+        raise SettingsError(f"a codec is for images of {side}x{side}, {systems[0].name} for {native}x{native}", "choose another")
     return named, side
 
 
@@ -248,6 +253,7 @@ def _described(
             "kind": system.kind,
             "unseen": i > 0,
             "fingerprint": system.fingerprint,
+            "reading": reading_of(system),
             "without_answer": sum(no_answer(a) for a in some),
         }
         for i, (system, some) in enumerate(zip(systems, answers, strict=True))
@@ -266,6 +272,7 @@ def _described(
         codecs=[{"name": n, "ours": c.ours, "version": c.version, "fingerprint": c.fingerprint} for n, c in opened.items()],
         versions=package_versions(),
         interrupted=interrupted,
+        undone=tuple(n for n in opened if n in finished and not any(p[0] == n for p in shown)),
     )
 
 

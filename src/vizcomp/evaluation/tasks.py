@@ -94,11 +94,11 @@ def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *
 
 def worker_system(name: str, offline: bool) -> System:
     """A Python callable of this name, else a system opened once for each process."""
-    return living_system(name) or _opened_system(name, offline)
+    return living_system(name) or opened_system(name, offline)
 
 
 @functools.lru_cache(maxsize=8)
-def _opened_system(name: str, offline: bool) -> System:
+def opened_system(name: str, offline: bool) -> System:
     system = open_system(name, offline=offline)
     if (torch := sys.modules.get("torch")) is not None:
         # workers share the cores; and sums in one order give the same digits for any number of jobs

@@ -13,8 +13,10 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load, load_bytes
 from vizcomp.vision.answers import Answer, Classes, compare, is_empty
+from vizcomp.vision.scale import rescaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +118,26 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
         if family not in prepared:
             prepared[family] = Prepared(photo, settings, depth=depth)
         data = prepared[family].encoder.encode(settings.quality)
-        if len(data) >= photo.source_bytes:
+        if len(data) >= photo.source_bytes and prepared[family].photo is photo:
             texts = tuple(reference.words() for reference in references)
             verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts))
             continue
         key = hashlib.sha256(data).digest()
         if key not in looked:
-            looked[key] = _verdict(task, data, references)
+            looked[key] = _verdict(task, data, references, upright(photo.pixels, photo.orientation).shape)
         verdicts.append(looked[key])
     return tuple(verdicts)
 
 
-def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer]) -> Verdict:
+def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]) -> Verdict:
+    """The verdict on a file; places are compared in the source's scale, `size` of the picture as displayed."""
     shown = displayed(load_bytes(data, task.file.shown, max_pixels=task.max_pixels))
     losses, changed, texts = [], [], []
     for name, reference in zip(task.systems, references, strict=True):
         try:
             with system_errors(name):
                 answer = system_by_name(name, task.offline).answers([shown])[0]
+                answer = rescaled(answer, shown.shape[:2], (size[0], size[1]))
         except VizcompError:  # it answers on the source and not on the result: that is a loss
             losses.append(1.0)
             changed.append(True)

@@ -24,6 +24,8 @@ from vizcomp.photos.photo import Photo
 
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
 OPTIONS = ("quality", "strength", "guide", "table")  # djpeg's options that a policy settles
+# the same, where they are not as they are by default
+FURTHER = ("max_side", "scale", "subsampling")
 HEAD = "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file then.\n"
 
 
@@ -124,7 +126,7 @@ class Policy:
     """Settings with a certificate; `Policy.read("policy.toml")`.
 
     Attributes:
-        settings: of djpeg; those beyond `OPTIONS` have their defaults.
+        settings: of djpeg; those beyond `OPTIONS` and `FURTHER` have their defaults.
         certificate: what was shown of them.
         systems: for which it was shown.
         version: of vizcomp, when it was made.
@@ -165,7 +167,7 @@ class Policy:
     def _from(cls, values: Mapping[str, Any]) -> Policy:
         made = values["made_with"]
         return cls(
-            settings=DjpegSettings(**values["policy"]),
+            settings=DjpegSettings(**{name.replace("-", "_"): value for name, value in values["policy"].items()}),
             certificate=Certificate(**values["certificate"]),
             systems=tuple(CertifiedSystem(**one) for one in values["system"]),
             version=str(made["version"]),
@@ -190,8 +192,9 @@ class Policy:
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON types, by the names of the file."""
         settings = self.settings.to_dict()
+        further = [name for name in FURTHER if settings[name] != getattr(DjpegSettings, name)]
         return {
-            "policy": {name: settings[name] for name in OPTIONS},
+            "policy": {name.replace("_", "-"): settings[name] for name in (*OPTIONS, *further)},
             "certificate": dataclasses.asdict(self.certificate),
             "system": [dataclasses.asdict(system) for system in self.systems],
             "made_with": {"version": self.version, "encoder": self.encoder},

@@ -24,6 +24,8 @@ from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 FAMILIES = (("uniform", 0.0, "machine"), ("depth+text", 0.25, "machine"), ("uniform", 0.0, "photo"))
+SIDES = (1024, 640, 448, 320)  # longer sides of results that are tried beside all pixels
+RESIZED = ("uniform", 0.0, "photo")  # the family of these: what a resize leaves has no smooth far parts to save on
 LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)  # a JPEG source keeps its integers
 WORST = 12  # photos that a report shows
 
@@ -173,11 +175,16 @@ def fit(
 
 
 def ladders() -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort."""
+    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort.
+
+    Sides have ladders of their own, which a first round over few photos thins out.
+    """
     families = [
         [DjpegSettings(quality=float(q), guide=guide, strength=strength, table=table) for q in QUALITIES]  # type: ignore[arg-type]
         for guide, strength, table in FAMILIES
     ]
+    kinds = dict(zip(("guide", "strength", "table"), RESIZED, strict=True))
+    families += [[DjpegSettings(quality=float(q), max_side=side, **kinds) for q in QUALITIES] for side in SIDES]  # type: ignore[arg-type]
     return [[*family, LAST_RESORT] for family in families]
 
 
@@ -202,7 +209,8 @@ def _between(one: DjpegSettings, quality: float) -> DjpegSettings:
 def named(settings: DjpegSettings) -> str:
     """A setting for people."""
     guide = settings.guide if settings.strength else "no guide"
-    return f"quality {settings.quality:g}, {guide}, {settings.table} table"
+    side = f", side {settings.max_side}" if settings.max_side else ""
+    return f"quality {settings.quality:g}, {guide}, {settings.table} table{side}"
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:

@@ -89,6 +89,22 @@ def markers(data: bytes) -> Iterator[Marker]:
             place = scan_end(data, place)
 
 
+def chroma_sampling(data: bytes) -> str:
+    """How a JPEG's chroma is sampled: "4:2:0", "4:2:2", "4:4:0" or "4:4:4"; "" where it has none, or in another way."""
+    with contextlib.suppress(FormatError):
+        for code, payload, _ in markers(data):
+            if 0xC0 <= code <= 0xCF and code not in (DHT, 0xC8, DAC):
+                factors = [payload[7 + 3 * i] for i in range(payload[5])] if len(payload) == 6 + 3 * payload[5] else []
+                if len(factors) != 3 or factors[1] != factors[2] or not all(f & 15 and f >> 4 for f in factors):
+                    return ""
+                for times, name in ((0x22, "4:2:0"), (0x21, "4:2:2"), (0x12, "4:4:0"), (0x11, "4:4:4")):
+                    across, down = (times >> 4) * (factors[1] >> 4), (times & 15) * (factors[1] & 15)
+                    if factors[0] == across << 4 | down:
+                        return name
+                return ""
+    return ""
+
+
 def scan_end(data: bytes, start: int) -> int:
     """Index of the marker that ends the scan data from `start` on; else the data's length."""
     match = _SCAN_END.search(data, start)

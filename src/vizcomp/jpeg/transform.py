@@ -48,8 +48,8 @@ def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", 
     return RealImage(width, height, components, "grey" if channels == 1 else "ycbcr")
 
 
-def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
-    """The real values of a JPEG's integers: coefficient times step. Finer chroma becomes 4:2:0.
+def consume(jpeg: JpegImage, *, halve: bool = True) -> tuple[RealImage, bool]:
+    """The real values of a JPEG's integers: coefficient times step. Finer chroma becomes 4:2:0, unless it is kept.
 
     Finer chroma is that of 4:4:4, 4:2:2 and 4:4:0. The mean of neighbouring pixels is a linear map,
     so it is one matrix on the 16 coefficients of two blocks.
@@ -57,12 +57,13 @@ def consume(jpeg: JpegImage) -> tuple[RealImage, bool]:
 
     Args:
         jpeg: not to be used afterwards: its components are left without coefficients.
+        halve: make finer chroma 4:2:0.
 
     Returns:
         The picture, and whether its chroma was halved.
     """
     _reduce_sampling(jpeg.components)
-    halved = _can_halve(jpeg.components)
+    halved = halve and _can_halve(jpeg.components)
     first = jpeg.components[0]
     rows, cols = ceil_div(jpeg.height, 16), ceil_div(jpeg.width, 16)
     by_index: dict[int, RealComponent] = {}

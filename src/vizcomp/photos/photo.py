@@ -14,7 +14,7 @@ from PIL import Image
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
-from vizcomp.jpeg.segments import EXIF, companions, exif_orientation
+from vizcomp.jpeg.segments import EXIF, chroma_sampling, companions, exif_orientation
 from vizcomp.photos.chunks import without_idle_chunks
 from vizcomp.photos.colour import as_array, to_eight_bit
 from vizcomp.photos.decoders import (
@@ -48,6 +48,7 @@ class Photo:
         jpeg: the file's own bytes where it is a JPEG, else None.
         dpi: horizontal and vertical resolution, or None.
         notices: what a user should know about how the photo was read.
+        subsampling: of chroma, as `jpeg.segments.chroma_sampling`; "" where the file is no JPEG.
     """
 
     pixels: Pixels
@@ -60,6 +61,7 @@ class Photo:
     jpeg: bytes | None
     dpi: tuple[float, float] | None = None
     notices: tuple[str, ...] = ()
+    subsampling: str = ""
 
 
 def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
@@ -112,7 +114,18 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
         jpeg=data if kind == "JPEG" else None,
         dpi=dots_per_inch(info.get("dpi")),
         notices=tuple(notices),
+        subsampling=chroma_sampling(data) if kind == "JPEG" else "",
     )
+
+
+def size_in(data: bytes) -> tuple[int, int]:
+    """Width and height of the stored picture in a file that we wrote, by its header.
+
+    Raises:
+        FormatError: the bytes are no picture.
+    """
+    with opened(data, "the result", None) as (image, _):
+        return image.size
 
 
 def decode_jpeg(data: bytes) -> Pixels:

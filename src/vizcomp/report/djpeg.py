@@ -32,6 +32,7 @@ COLUMNS = (
     "File",
     "Status",
     "Pixels",
+    "Quality",
     "Source, kB",
     "Optimised JPEG, kB",
     "Result, kB",
@@ -256,6 +257,9 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
     for name, seen in totals.watched.items():
         note = "seen as the source is, by a system that was not asked"
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))
+    if (labels := totals.labels) is not None:
+        note = f"photos with labels written; {labels['missing']:,} have none, {labels['refused']:,} refused"
+        stats.append((f"Labels ({labels['kind']})", f"{labels['written']:,}", note))
     if totals.seconds > 0:
         speed = f"{totals.megapixels_per_second:,.1f}{page.THIN_SPACE}MP/s"
         note = f"megapixels a second, {page.duration(totals.seconds)} in all"
@@ -355,6 +359,14 @@ def _listed(files: Sequence[FileRecord]) -> Iterable[FileRecord]:
     return heapq.nsmallest(page.MAX_TABLE_ROWS, files, key=key)  # stable, as sorted() is
 
 
+def _pixels(record: FileRecord) -> str:
+    """Pixels of a photo, and of its result where they are fewer."""
+    if not (record.width and record.height):
+        return page.DASH
+    before, after = f"{record.width}×{record.height}", f"{record.output_width}×{record.output_height}"
+    return before if not record.output_width or before == after else f"{before} → {after}"
+
+
 def _row(record: FileRecord, base: str) -> tuple[str, str, list[str]]:
     """Status, name, and the other cells of a row."""
     verdict = ""
@@ -369,7 +381,8 @@ def _row(record: FileRecord, base: str) -> tuple[str, str, list[str]]:
     sizes = (record.source_bytes, record.optimised_jpeg_bytes, record.output_bytes)
     cells = [
         record.status,
-        f"{record.width}×{record.height}" if record.width and record.height else page.DASH,
+        _pixels(record),
+        page.DASH if record.quality is None else f"{record.quality:g}",
         *(f"{size / 1000:,.1f}" if size else page.DASH for size in sizes),
         page.percent(_saving(record, record.optimised_jpeg_bytes)),
         page.percent(_saving(record, record.source_bytes)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import functools
 import math
 import re
@@ -89,7 +90,8 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template names a value that is missing.
     """
-    return _environment().get_template(template).render(values)
+    today = datetime.date.today().isoformat()
+    return _environment().get_template(template).render({"date": today, **values})
 
 
 @functools.cache

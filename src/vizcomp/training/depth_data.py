@@ -180,12 +180,15 @@ class DepthData:
         )
 
 
-def read_depth_data(folders: Sequence[Path], network: CompactDepthConfig, kinds: Sequence[str] = ("nearness",)) -> DepthData:
+def read_depth_data(
+    folders: Sequence[Path], network: CompactDepthConfig, kinds: Sequence[str] = ("nearness",), only: str = ""
+) -> DepthData:
     """Reads `photos/` and `depth/` of each folder, paired by file stem.
 
     Args:
         network: whose input size the photos are read for.
         kinds: what the maps' numbers mean, one for all folders or one for each.
+        only: beginnings of names, separated by commas, of the photos to read; "": all.
 
     Returns:
         the photos with a usable map; the others are named in `skipped`.
@@ -201,6 +204,8 @@ def read_depth_data(folders: Sequence[Path], network: CompactDepthConfig, kinds:
     for number, folder in enumerate(folders):
         kind = kinds[number if len(kinds) > 1 else 0]
         for photo, depth in _pairs(folder, skipped):
+            if not photo.name.startswith(tuple(only.split(","))):
+                continue
             try:
                 source, map_ = _read_pair(photo, depth, kind, network)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, VizcompError) as exc:

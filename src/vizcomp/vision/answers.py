@@ -60,12 +60,16 @@ class Boxes:
         labels: of each box, or () where there is one kind only.
         size: width and height of the image.
         scores: float32 (N,), or None where the system gives none.
+        least: the score from which a box is an answer; None where the system does not say.
+        below: boxes of nearly that score, which are no answer; None where the system gives none. Verdicts with margins use them.
     """
 
     quads: npt.NDArray[np.float64]
     labels: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
     scores: Array | None = None
+    least: float | None = None
+    below: Boxes | None = None
 
     def words(self) -> str:
         """For people: "3 boxes" or "2 person, 1 dog"."""
@@ -222,7 +226,8 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
         same = float(q[reference.best]) >= (1 - tolerance) * float(q.max())
         return Comparison(float(np.minimum(p, q).sum().clip(0, 1)), bool(same))
     if isinstance(reference, Boxes) and isinstance(found, Boxes):
-        mine, theirs = _matched(reference, found)
+        pairs = matching(reference, found)
+        mine, theirs = [i for i, _ in pairs], [j for _, j in pairs]
         count = len(reference.quads) + len(found.quads)
         score = 2 * len(mine) / count if count else 1.0
         without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
@@ -283,14 +288,14 @@ def _cosine(a: Array, b: Array) -> float:
     return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)) / lengths, 0, 1))
 
 
-def _matched(reference: Boxes, found: Boxes) -> tuple[list[int], list[int]]:
-    """The boxes that have a partner of the same label, by index in each of the answers."""
+def matching(reference: Boxes, found: Boxes) -> list[tuple[int, int]]:
+    """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, by index in each."""
     pairs = []
     for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
         mine = [i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label]
         theirs = [i for i in range(len(found.quads)) if label is None or found.labels[i] == label]
         pairs += [(mine[i], theirs[j]) for i, j, _ in match_boxes(reference.quads[mine], found.quads[theirs])]
-    return [i for i, _ in pairs], [j for _, j in pairs]
+    return pairs
 
 
 def together(places: Quads, others: Quads | None) -> Quads:

@@ -19,6 +19,7 @@ from vizcomp.vision import detectors, layouts, poses, readings
 from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Keypoints, Kind, Masks, Pixels
 from vizcomp.vision.options import MAX_INPUT_SIDE, NORMS, ModelOptions
 from vizcomp.vision.system import (
+    BAND,
     HINT,
     LEAST_SCORE,
     answer_importance,
@@ -245,6 +246,13 @@ class ModelSystem:
             return np.asarray(Image.fromarray(view).convert("L"))[..., None]
         return view if self._preparation.order == "RGB" else view[..., ::-1]
 
+    def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
+        """The answer where another program resizes the photo, by one of `options.FILTERS`; None where no size is asked for."""
+        if self._size is None:
+            return None
+        view = view_of(image, self._size, dataclasses.replace(self._preparation.fit, filter=resize_filter))
+        return self._answer(self._run([view.pixels]), image, view)
+
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         """As `System.answers`."""
         step = self._step()
@@ -279,7 +287,8 @@ class ModelSystem:
         size = view.pixels.shape[0], view.pixels.shape[1]
         every = self._layout.detections(outputs, size)
         checked(every.scores, self.name)
-        sure = every.at_least(max(self._least, 1e-9))
+        banded = self.kind == "boxes" and self._least > 0
+        sure = every.at_least(max(self._least - (BAND if banded else 0), 1e-9))
         checked(sure.corners, self.name)
         if why := readings.absurd(sure):
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
@@ -290,8 +299,14 @@ class ModelSystem:
         corners = view.on_photo(found.corners)
         height, width = image.shape[:2]
         corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
-        labels = tuple(self._label(int(label)) for label in found.labels) if (found.labels >= 0).any() else ()
-        return Boxes(corners_to_quads(corners), labels, (width, height), np.asarray(found.scores, np.float32))
+        named = bool((found.labels >= 0).any())
+
+        def boxes(which: npt.NDArray[np.bool_], below: Boxes | None = None) -> Boxes:
+            labels = tuple(self._label(int(label)) for label in found.labels[which]) if named else ()
+            scores = np.asarray(found.scores[which], np.float32)
+            return Boxes(corners_to_quads(corners[which]), labels, (width, height), scores, self._least, below)
+
+        return boxes(found.scores >= self._least, boxes(found.scores < self._least))
 
     def _figures(self, found: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
         every = checked(np.zeros((0, 1, 2)) if found.points is None else found.points, self.name)

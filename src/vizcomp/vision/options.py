@@ -24,7 +24,7 @@ SUFFIXES = (".onnx", ".tflite", *SCRIPTS)  # of model files whose names may have
 KINDS = ("classes", "boxes", "masks", "keypoints", "embedding")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
 RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
-FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area", "opencv", "opencv-lanczos")
 ACTIVATIONS = ("none", "sigmoid", "softmax")
 # name: value of white before mean and deviation, mean, deviation
 NORMS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {

@@ -37,6 +37,7 @@ AROUND = 16  # pixels around a box that is to be found again
 
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
 PLACES = 8  # rows and columns of the places that are covered in turn
+BAND = 0.02  # boxes whose score is so near to the least that counts are in doubt
 LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
 
 

@@ -17,10 +17,24 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Pixels, Quads, compare, is_empty, together
+from vizcomp.vision.answers import (
+    NOWHERE,
+    Answer,
+    Boxes,
+    Classes,
+    Comparison,
+    Pixels,
+    Quads,
+    compare,
+    is_empty,
+    matching,
+    together,
+)
 from vizcomp.vision.boxes import match_boxes
+from vizcomp.vision.system import BAND
 
 Rung = TypeVar("Rung")
 
@@ -34,6 +48,7 @@ BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)
 LAST = 2  # how many rungs are among the last
 
 LEAD = 0.5  # share of the source's lead over the second class that must be left
+OTHER_FILTERS = ("opencv", "opencv-lanczos")  # of programs that do not smooth before they reduce: docs/decisions/0011-verified.md
 SLIGHT = 0.97  # of each side, for the second view of a picture
 
 
@@ -166,6 +181,8 @@ def second_view(picture: Pixels) -> Pixels:
 def sees_nothing(views: Sequence[Answer]) -> bool:
     """Whether there is nothing that a system finds in all views of a source; a classifier always says something."""
     boxes = [answer for answer in views if isinstance(answer, Boxes)]
+    if boxes and all(_has_band(answer) for answer in boxes):
+        return not any((_scores(answer) >= (answer.least or 0) + BAND).any() for answer in boxes)
     if boxes:
         return not len(_firm(boxes)[0].quads)
     return any(is_empty(answer) for answer in views)
@@ -174,8 +191,9 @@ def sees_nothing(views: Sequence[Answer]) -> bool:
 def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, tolerance: float = 0.0) -> Comparison:
     """`compare` with margins, over one or more views of the source and as many of a result; all must hold.
 
-    Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the second. Boxes: those that only
-    some of the source's views have are about the threshold; they count neither as lost nor as new.
+    Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the second. Boxes with scores:
+    those within `BAND` about the least score count neither as lost nor as new; others must stay out of half of it. Boxes
+    without scores: those that only some of the source's views have are about the threshold, and count as little.
 
     Args:
         reference, views: the answers on each view of the source, and of the result.
@@ -186,6 +204,9 @@ def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, toler
     firm, doubtful = _firm([answer for answer in reference if isinstance(answer, Boxes)])
     verdicts = []
     for before, after in zip(reference, views, strict=True):
+        if isinstance(before, Boxes) and isinstance(after, Boxes) and _has_band(before) and _has_band(after):
+            verdicts.append(_banded(before, after, tolerance))
+            continue
         if isinstance(before, Boxes) and isinstance(after, Boxes):
             fresh = _without(after, firm)
             verdicts.append(
@@ -201,6 +222,39 @@ def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, toler
     for verdict in verdicts:
         places = together(places, verdict.unlike)
     return dataclasses.replace(worst, same=all(verdict.same for verdict in verdicts), unlike=places)
+
+
+def _has_band(answer: Boxes) -> bool:
+    return answer.least is not None and answer.scores is not None and answer.below is not None
+
+
+def _scores(answer: Boxes) -> npt.NDArray[np.float64]:
+    return np.zeros(0) if answer.scores is None else answer.scores.astype(np.float64)
+
+
+def _banded(before: Boxes, after: Boxes, tolerance: float) -> Comparison:
+    """Boxes with scores, and those of nearly the least score that counts, on one view of the source and of the result."""
+    one, other = _with_below(before), _with_below(after)
+    least, pairs = before.least or 0.0, dict(matching(one, other))
+    firm = np.flatnonzero(_scores(one) >= least + BAND)
+    sure = _scores(other)
+    held = [i for i in firm.tolist() if i in pairs and sure[pairs[i]] >= least + BAND / 2]
+    new = [j for j in range(len(sure)) if j not in pairs.values() and sure[j] >= least - BAND / 2]
+    count = len(firm) + len(held) + len(new)
+    score = 2 * len(held) / count if count else 1.0
+    lost = [i for i in firm.tolist() if i not in held]
+    unlike = np.concatenate([one.quads[lost], other.quads[new]])
+    same = score >= 1 - tolerance - 1e-12
+    return Comparison(score, same, len(held), len(firm), len(held) + len(new), unlike)
+
+
+def _with_below(answer: Boxes) -> Boxes:
+    below = answer.below
+    if below is None or not len(below.quads):
+        return answer
+    scores = np.concatenate([_scores(answer), _scores(below)]).astype(np.float32)
+    labels = answer.labels + below.labels
+    return Boxes(np.concatenate([answer.quads, below.quads]), labels, answer.size, scores, answer.least)
 
 
 def _lead(answer: Classes) -> float:

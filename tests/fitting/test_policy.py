@@ -37,6 +37,17 @@ def test_a_policy_comes_back_as_it_was(tmp_path: Path) -> None:
     assert {"name", "fingerprint", "reading"} <= set(values["system"][0])
 
 
+def test_a_policy_holds_pixels_and_chroma_where_they_were_chosen(tmp_path: Path) -> None:
+    policy = a_policy(settings=DjpegSettings(guide="uniform", max_side=640, subsampling="keep"))
+    policy.write(tmp_path / "policy.toml")
+    assert Policy.read(tmp_path / "policy.toml") == policy
+    values = tomllib.loads((tmp_path / "policy.toml").read_text())["policy"]
+    assert set(values) == {*OPTIONS, "max-side", "subsampling"}
+    scaled = a_policy(settings=DjpegSettings(guide="uniform", scale=0.5))
+    scaled.write(tmp_path / "policy.toml")
+    assert Policy.read(tmp_path / "policy.toml").settings.scale == 0.5
+
+
 def test_the_headline_is_the_certificate() -> None:
     text = a_policy().to_toml()
     assert "At most 5% of the answers change, with 95% confidence (20 of 700 changed" in text

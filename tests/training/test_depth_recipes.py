@@ -1,0 +1,82 @@
+"""Recipes around the depth network's training: maps of its own, and the mean of several runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
+from vizcomp.training.depth import DepthTask
+from vizcomp.training.depth_data import DepthTrainSettings
+from vizcomp.training.loop import train
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, shared=True, pixels=1600, long_side=48, bits=6)
+
+
+def run(recipe: str, *options: str) -> str:
+    done = subprocess.run([sys.executable, str(RECIPES / recipe), *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight photos of a box in front of a ground that comes nearer downwards."""
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "photos").mkdir()
+    (folder / "depth").mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        photo = np.full((48, 64, 3), 90, np.uint8) + rng.integers(0, 12, (48, 64, 3), dtype=np.uint8)
+        depth = np.repeat(np.linspace(20, 120, 48).astype(np.uint8)[:, None], 64, axis=1)
+        top, left = rng.integers(0, 20), rng.integers(0, 40)
+        photo[top : top + 20, left : left + 22] = (220, 40, 30)
+        depth[top : top + 20, left : left + 22] = 240
+        Image.fromarray(photo).save(folder / "photos" / f"s{k}.jpg", quality=95)
+        Image.fromarray(depth).save(folder / "depth" / f"s{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        start = str(folder / "0" / "model.safetensors") if seed else ""
+        settings = DepthTrainSettings(
+            data=str(data), checked="s0,s1", epochs=8, batch=3, average=0.5, seed=seed, start=start, network=TINY, licence="MIT"
+        )
+        train(DepthTask, settings, folder / str(seed))
+    return [folder / "0", folder / "1"]
+
+
+def test_runs_are_averaged_and_the_confidence_is_fitted_on_what_they_kept_out(runs: list[Path], tmp_path: Path) -> None:
+    said = run("depth_average.py", *map(str, runs), "--out", str(tmp_path / "mean"))
+    assert "2 photos, rank correlation" in said
+    first, second, mean = (load_file(folder / "model.safetensors") for folder in (*runs, tmp_path / "mean"))
+    assert set(mean) == set(first)
+    name = "0.stage1.conv1.weight"
+    np.testing.assert_allclose(mean[name], (first[name] + second[name]) / 2, atol=1e-6)
+    card = json.loads((tmp_path / "mean" / "model.json").read_text())
+    assert card["averaged"] == ["0", "1"]
+    assert CompactDepth(tmp_path / "mean" / "model.onnx").config == CompactDepthConfig.from_dict(card["network"])
+    assert card["network"]["calibration"] != list(TINY.calibration)
+
+
+def test_a_networks_own_maps_can_be_learned_from(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    options = ("--photos", str(data / "photos"), "--model", str(runs[0] / "model.onnx"), "--out", str(tmp_path / "own"))
+    assert "8 of 8 photos" in run("depth_own.py", *options, "--least", "0")
+    assert "0 of 8 photos" in run("depth_own.py", *options[:-1], str(tmp_path / "none"), "--least", "1.1")
+    assert list((tmp_path / "none" / "depth").iterdir()) == []
+    both = os.pathsep.join([str(data), str(tmp_path / "own")])
+    settings = DepthTrainSettings(data=both, shares=(1.0, 1.0), validation=0.0, epochs=1, batch=4, network=TINY)
+    train(DepthTask, settings, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "model.json").read_text())["photos"]["trained_on"] == 16

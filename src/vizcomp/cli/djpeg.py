@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,10 +48,12 @@ from vizcomp.cli.voice import Voice, command_line, print_parts
 
 if TYPE_CHECKING:
     from vizcomp.batch.djpeg import BatchRun
+    from vizcomp.batch.loop import RunOptions
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.batch.streams import Plan
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.files.store import AnyPath
+    from vizcomp.files.watch import Watched
 
 
 def djpeg(
@@ -315,13 +318,30 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
         voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
         with voice.downloads():
             options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
-            return joined(run_djpeg(some, output, asked.settings, batch, options) for some in watched.rounds())
+            return joined(_rounds(asked, watched, options))
     assert files is not None
     more: dict[str, Any] = {"fields": asked.fields, "target": plan.target, "remember": not plan.to_output}
     count = 0 if inputs else 1  # from standard input
     with voice.downloads(), voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record:
         options = voice.options(on_record, jobs=asked.jobs, engine=asked.engine)
         return run_djpeg(files, output, asked.settings, batch, options, **more)
+
+
+def _rounds(asked: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
+    """One run whenever there is something new, until Ctrl-C: also where that comes when all of a round is in hand."""
+    from vizcomp.batch.djpeg import run_djpeg
+
+    stopped: list[bool] = []
+
+    def stop() -> None:
+        stopped.append(True)
+        options.on_interrupt()
+
+    heard = dataclasses.replace(options, on_interrupt=stop)
+    for some in watched.rounds():
+        yield run_djpeg(some, asked.plan.folder, asked.settings, asked.batch, heard)
+        if stopped:
+            return
 
 
 def told(asked: Asked, run: BatchRun, voice: Voice) -> int:

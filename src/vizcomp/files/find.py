@@ -110,9 +110,12 @@ def expanded(pattern: str) -> list[str]:
     """
     names = [pattern]
     while any(_BRACES.search(name) for name in names):
-        names = [each for name in names for each in _first_expanded(name)]
-        if len(names) > MOST_NAMES:
-            raise InputError(f"{printable(pattern)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+        longer: list[str] = []
+        for name in names:
+            longer += _first_expanded(name)
+            if len(longer) > MOST_NAMES:
+                raise InputError(f"{printable(pattern)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+        names = longer
     return names
 
 

@@ -256,6 +256,10 @@ def test_answers_in_the_scale_of_the_source() -> None:
     assert isinstance(boxes, Boxes)
     np.testing.assert_allclose(boxes.quads[0], [[40, 60], [120, 60], [120, 120], [40, 120]])
     assert (boxes.size, boxes.labels) == ((800, 300), ("a",))
+    both = rescaled(Boxes(boxes.quads, below=Boxes(boxes.quads)), size, wanted)
+    assert isinstance(both, Boxes)
+    assert both.below is not None
+    np.testing.assert_allclose(both.below.quads, both.quads)
     text = rescaled(Text(("word",), boxes.quads, (200, 100)), size, wanted)
     assert isinstance(text, Text)
     np.testing.assert_allclose(text.quads, boxes.quads * [4, 3])

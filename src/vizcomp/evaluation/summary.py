@@ -60,26 +60,30 @@ def headline_of(
         min(able, key=lambda p: p.bytes_per_image) if able else max(curves[mine], key=lambda p: point_value(p, measures[0]) or 0)
     )
     size = _Sizes(data.about["source_bytes_per_image"])
-    parts = []
+    parts: list[tuple[str, str]] = []
     for at, (system, measure) in enumerate(zip(systems, measures, strict=True)):
         value = point_value(point, measure)
         if value is None:
             continue
         who = f"unseen {system.name}" if at else system.name
         if system.kind in COUNTED and all(no_answer(a) for a in answers[at]):
-            parts.append(f"{who} finds nothing on any source, so there is nothing to keep")
+            parts.append((f"{who} finds nothing on any source", "there is nothing to keep"))
             continue
         kept = f"{who} {_kept(system, measure, value, point, top_value(measure, systems, data, answers))}"
         needs = {c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None}
         told = [name for name in (PLAIN, min(needs, key=lambda c: needs[c], default="")) if name in needs]
         against = " and ".join(f"{_BASELINES.get(name, name)} needs {size(needs[name])}" for name in dict.fromkeys(told))
         none = "no baseline reaches that" if others else ""
-        parts.append("; ".join(filter(None, [f"{kept} at {size(point.bytes_per_image)}{size.unit}", against or none])))
+        parts.append((f"{kept} at {size(point.bytes_per_image)}{size.unit}", against or none))
     quality = f" PSNR there is {point.psnr:.1f} dB." if point.psnr is not None else ""
     few = f" From {point.images:,} images alone, which prove little." if point.images < FEW else ""
     surely = "" if able else f" No setting of it surely keeps {SAME_ENOUGH:.0%}."
-    said = ". ".join(part[:1].upper() + part[1:] if at else part for at, part in enumerate(parts))
-    return f"{mine}: {said}.{quality}{surely}{few}"
+    if not parts:
+        return f"{mine}: no system answered."
+    (claim, against), *unseen = parts
+    said = [against, *("; ".join(filter(None, part)) for part in unseen)]
+    rest = " ".join(f"{part[:1].upper()}{part[1:]}." for part in said if part)
+    return f"{claim}, by {mine}: {rest}{quality}{surely}{few}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,11 @@ def rescaled(answer: Answer, size: tuple[int, int], wanted: tuple[int, int]) -> 
         return answer
     factors = np.array([wanted[1] / size[1], wanted[0] / size[0]])
     whole = (wanted[1], wanted[0])
-    if isinstance(answer, Boxes | Text):
+    if isinstance(answer, Boxes):
+        below = None if answer.below is None else rescaled(answer.below, size, wanted)
+        assert below is None or isinstance(below, Boxes)
+        return dataclasses.replace(answer, quads=answer.quads * factors, size=whole, below=below)
+    if isinstance(answer, Text):
         return dataclasses.replace(answer, quads=answer.quads * factors, size=whole)
     if isinstance(answer, Keypoints):
         corners = answer.corners * np.tile(factors, 2)

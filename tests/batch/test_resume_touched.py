@@ -46,7 +46,7 @@ def test_a_result_that_was_edited_is_not_replaced(photo: Path) -> None:
     assert run(photo)[0] == "ok"
     result = photo.parents[1] / "out" / "a.jpg"
     result.write_bytes(b"mine")
-    assert run(photo, 70) == ("skipped", "output exists; --overwrite replaces it")
+    assert run(photo, 70) == ("skipped", "output exists; `overwrite` replaces it")
     assert result.read_bytes() == b"mine"
 
 

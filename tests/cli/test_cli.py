@@ -165,13 +165,14 @@ def test_min_saving_keeps_the_source(vizcomp: Command, folder: Path, tmp_path: P
 def test_no_metadata_means_none_even_where_the_source_is_kept(vizcomp: Command, tmp_path: Path, cat: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
-    small = Image.fromarray(cat[:64, :64])
-    small.save(tmp_path / "a.jpg", quality=5, exif=exif)
+    small, photos = Image.fromarray(cat[:64, :64]), tmp_path / "photos"
+    photos.mkdir()
+    small.save(photos / "a.jpg", quality=5, exif=exif)
     exif[0x0112] = 6
-    small.save(tmp_path / "turned.jpg", quality=5, exif=exif)
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "tiny.png", exif=exif)
+    small.save(photos / "turned.jpg", quality=5, exif=exif)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(photos / "tiny.png", exif=exif)
     out = tmp_path / "out"
-    vizcomp("djpeg", tmp_path, "-o", out, "--guide", "uniform", "--quality", "100", "--metadata", "none", "--min-saving", "99%")
+    vizcomp("djpeg", photos, "-o", out, "--guide", "uniform", "--quality", "100", "--metadata", "none", "--min-saving", "99%")
     rows = json.loads((out / "report.json").read_text())["files"]
     assert len(rows) == 3
     for row in rows:

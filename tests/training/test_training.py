@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -407,7 +408,7 @@ README_LINES = re.findall(r"`vizcomp train ([^`]*)`", (RECIPES / "README.md").re
 @pytest.mark.parametrize("line", README_LINES)
 def test_the_commands_of_the_recipes_are_valid(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES.parent)
-    arguments = line.replace("THROUGH", "--classifier a --set watching=b").split()
+    arguments = shlex.split(line.replace("THROUGH", "--classifier a --set watching=b"))
     options = dict(pairwise(arguments))
     pairs = [value for name, value in pairwise(arguments) if name == "--set"]
     kind, values = read_values(options.get("--kind"), Path(options["--recipe"]), None)

@@ -81,6 +81,6 @@ def test_verified_by_reading(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     out = tmp_path / "out"
     inputs = (tmp_path / "sign.png", tmp_path / "nothing.png")
     assert command("djpeg", *inputs, "-o", out, "--verify", "text:read", "--guide", "system:text:read", "--jobs", 1) == 0
-    said = capfd.readouterr().err
+    said = "".join(capfd.readouterr())
     assert "1 of 1 photos; 1 with nothing to verify" in said
-    assert "nothing to verify, made at --quality" in (out / "report.json").read_text("utf-8")
+    assert "nothing to verify, made at `quality`" in (out / "report.json").read_text("utf-8")

@@ -143,7 +143,7 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
         if "photos" in words and not (clone / "photos").exists():  # the reader's own
             shutil.copytree(clone / "samples", clone / "photos", ignore=shutil.ignore_patterns("*.md"))
         assert command(*words[1:]) == 0, words
-        out, said = capfd.readouterr()
+        out, _ = capfd.readouterr()
         if words[1] == "info":
             assert "all checksums match" in out
             continue
@@ -154,7 +154,7 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
             totals = json.loads((folder / "report.json").read_text("utf-8"))["totals"]
             assert (totals["files"], totals["failed"], totals["skipped"]) == (len(photos), 0, 0)
             assert totals["output_bytes"] <= totals["source_bytes"]
-            assert f"{totals['saving_vs_source']:.1%} smaller" in said, "the saving is printed"
+            assert f"{totals['saving_vs_source']:.1%} smaller" in out, "the saving is printed"
         elif words[1] == "eval":
             points = json.loads((folder / "report.json").read_text("utf-8"))["points"]
             assert {p["codec"] for p in points} == {"djpeg", "jpeg", "jpeg optimised", "webp", "avif"}

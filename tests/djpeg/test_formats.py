@@ -418,7 +418,7 @@ def test_imagemagick_shows_them_upright(small: np.ndarray, tmp_path: Path) -> No
     program = shutil.which("magick") or shutil.which("convert")
     said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60).stdout if program else ""
     if "Version: ImageMagick" not in said:
-        pytest.skip("ImageMagick is not there")
+        pytest.skip("ImageMagick is not installed")
     for name, data in all_results(small).items():
         if name != "jpeg" and name not in said.lower() and (name != "avif" or "heic" not in said.lower()):
             continue  # built without

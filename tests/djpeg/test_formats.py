@@ -432,7 +432,7 @@ def test_imagemagick_shows_them_upright(small: np.ndarray, tmp_path: Path) -> No
 def test_chromium_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        pytest.skip("Chromium is not there")
+        pytest.skip("no Chromium here")
     page = "<body><script>const seen = {};\n"
     for name, data in all_results(small).items():
         page += f"""{{ const image = new Image(); image.onload = () => {{

@@ -13,12 +13,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vizcomp.cli import app
-from vizcomp.depth.published import KNOWN, PublishedDepth, Reading, parse_options, reading_beside, split_name
+from vizcomp.depth.published import KNOWN, PublishedDepth, Reading, parse_options, reading_beside
 from vizcomp.depth.sources import open_depth
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.photo import load
 from vizcomp.weights import table
+from vizcomp.weights.options import split_name
 
 Shape = tuple["int | str", ...]
 
@@ -194,10 +195,19 @@ def test_what_is_no_depth_network(tmp_path: Path) -> None:
         open_depth(str(tmp_path / "missing.onnx:norm=unit"), None)
 
 
+def test_a_list_of_numbers_in_the_name(tmp_path: Path, ramp: Path) -> None:
+    """Its slashes are no folders."""
+    path = network(tmp_path / "net.onnx", (1, 3, 28, 28))
+    by_norm = nearness(f"{path}:norm=imagenet,polarity=near", ramp)
+    by_numbers = nearness(f"{path}:mean=0.485/0.456/0.406,std=0.229/0.224/0.225,polarity=near", ramp)
+    np.testing.assert_allclose(by_numbers, by_norm, atol=1e-6)
+
+
 def test_options_and_names() -> None:
-    assert split_name("a/b.onnx") == (Path("a/b.onnx"), "")
-    assert split_name("b.ONNX:size=1,norm=unit") == (Path("b.ONNX"), "size=1,norm=unit")
-    assert split_name("compact") is None
+    assert split_name("a/b.onnx", ".onnx") == (Path("a/b.onnx"), "")
+    assert split_name("b.ONNX:size=1,norm=unit", ".onnx") == (Path("b.ONNX"), "size=1,norm=unit")
+    assert split_name("a/b.onnx:mean=0.5/0.4/0.3,std=1", ".onnx") == (Path("a/b.onnx"), "mean=0.5/0.4/0.3,std=1")
+    assert split_name("compact", ".onnx") is None
     assert parse_options("size=640x480,mean=0.5/0.4/0.3,std=1") == Reading(size=(640, 480), mean=(0.5, 0.4, 0.3), std=(1.0,))
     for text, hint in (("nrom=unit", "norm"), ("norm=imgnet", "imagenet"), ("size", "key=value"), ("size=0", ""), ("std=0", "")):
         with pytest.raises(SettingsError) as told:

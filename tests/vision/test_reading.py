@@ -15,10 +15,11 @@ from vizcomp.errors import ModelError, SettingsError
 from vizcomp.vision import detectors
 from vizcomp.vision.answers import Boxes, Classes, Embedding, Masks, compare, is_empty
 from vizcomp.vision.detectors import Detections
-from vizcomp.vision.options import ModelOptions, parse_options, split_name
+from vizcomp.vision.options import ModelOptions, parse_options
 from vizcomp.vision.system import reading_of
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.views import Fit, view_of
+from vizcomp.weights.options import split_name
 
 Values = npt.NDArray[Any]
 SIDE = 64

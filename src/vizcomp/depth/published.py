@@ -8,11 +8,9 @@ exports have beside or above them. Where it stays unsaid the user is asked; noth
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import math
 import mmap
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,17 +26,11 @@ from vizcomp.files.find import InputFile
 from vizcomp.files.foreign import read_object_file
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo
+from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs
 from vizcomp.weights.sessions import open_session
 
 HINT = "see docs/depth.md for the options of published networks"
 MAX_SIDE = 4096  # of an input: a hostile file must not take all memory
-# name: value of white before mean and deviation, mean, deviation
-NORMS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "unit": (1.0, (0.0,), (1.0,)),
-    "bytes": (255.0, (0.0,), (1.0,)),
-    "signed": (1.0, (0.5,), (0.5,)),
-    "imagenet": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 POLARITIES = ("near", "far")
 ORDERS = ("rgb", "bgr")
 FITS = ("stretch", "aspect")
@@ -70,11 +62,7 @@ class Reading:
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
         for key, choices in {"norm": tuple(NORMS), "fit": FITS, "polarity": POLARITIES, "order": ORDERS}.items():
-            value = getattr(self, key)
-            if value and value not in choices:
-                near = difflib.get_close_matches(value, choices, 1)
-                hint = f"did you mean {key}={near[0]}?" if near else f"{key} is one of {', '.join(choices)}"
-                raise SettingsError(f"{key}={value}: no such choice", hint)
+            check_choice(key, getattr(self, key), choices)
         fits = {
             "size": len(self.size) in (0, 2) and all(0 < side <= MAX_SIDE for side in self.size),
             "multiple": 0 <= self.multiple <= 256,
@@ -115,16 +103,6 @@ def check_file(name: str) -> Callable[[Path], None]:
     return check
 
 
-def split_name(spec: str) -> tuple[Path, str] | None:
-    """The path and the options of PATH.onnx or PATH.onnx:key=value,...; None where no such file is named."""
-    if spec.lower().endswith(".onnx"):
-        return Path(spec), ""
-    path, colon, options = spec.rpartition(":")
-    if colon and path.lower().endswith(".onnx") and os.sep not in options:
-        return Path(path), options
-    return None
-
-
 def is_own(path: Path) -> bool:
     """Whether an .onnx file is a network of `vizcomp train --kind depth`: its metadata then have that name as it is.
 
@@ -146,23 +124,13 @@ def parse_options(text: str) -> Reading:
     Raises:
         SettingsError: an unknown key, or a value that does not fit.
     """
-    values: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
-        values[key.strip()] = value.strip()
-    return _made(values, "the depth model's options")
+    return _made(read_pairs(text), "the depth model's options")
 
 
 def _made(values: Mapping[str, Any], place: str) -> Reading:
-    names = [field.name for field in dataclasses.fields(Reading)]
+    check_names(values, [field.name for field in dataclasses.fields(Reading)], place)
     made: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(names)}"
-            raise SettingsError(f"{place}: unknown option {key!r}", hint)
         try:
             made[key] = _value(key, value)
         except (TypeError, ValueError) as exc:

@@ -11,12 +11,13 @@ from PIL import Image
 
 from vizcomp.depth.kinds import Depth
 from vizcomp.depth.maps import DepthSource, MapFolder
-from vizcomp.depth.published import KNOWN, PublishedDepth, is_own, parse_options, split_name
+from vizcomp.depth.published import KNOWN, PublishedDepth, is_own, parse_options
 from vizcomp.depth.published import check_file as check_network
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo
+from vizcomp.weights.options import split_name
 
 _OPTIONS = ("size", "flip")
 
@@ -148,7 +149,7 @@ def _onnx_depth(model: str, *, threads: int, offline: bool) -> DepthSource | Non
 
         file = cache.obtain(name, offline=offline, check=check_network(name))
         return PublishedDepth(file, KNOWN[name], threads=threads)
-    if (split := split_name(model)) is None:
+    if (split := split_name(model, ".onnx")) is None:
         return None
     path, options = split
     if not path.is_file():

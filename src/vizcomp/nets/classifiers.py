@@ -108,17 +108,7 @@ def built(file: files.ClassifierFile) -> Classifier:
 
 
 def load(name: str | Path, *, offline: bool = False) -> Classifier:
-    """A classifier in evaluation mode, its weights frozen.
-
-    Args:
-        name: a bundled name (`inception`, `watcher`), a published one (`inception-v3`), one that `weights add` gave, or the
-            path of a .safetensors file.
-        offline: never touch the network.
-
-    Raises:
-        ModelError: no such file, damaged, or no classifier of vizcomp.
-        WeightsMissingError: a published one that could not be had.
-    """
+    """A classifier in evaluation mode, its weights frozen. Names and errors are those of `graphs.classifiers.read`."""
     return built(files.read(name, offline=offline))
 
 

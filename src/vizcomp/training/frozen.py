@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from vizcomp.errors import ModelError, SettingsError, first_line
 from vizcomp.graphs.classifiers import BUNDLED, PUBLISHED
 from vizcomp.nets import classifiers
-from vizcomp.vision.options import NORMS, ModelOptions, parse_options, split_name
+from vizcomp.vision.options import ModelOptions, parse_options
 from vizcomp.vision.torch_systems import torchvision_module
+from vizcomp.weights.options import NORMS, split_name
 
 SCRIPTS = (".pt", ".pth", ".torchscript")
 PROGRAM = ".pt2"

@@ -17,7 +17,7 @@ from PIL import Image
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.vision import detectors, layouts, poses, readings
 from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Keypoints, Kind, Masks, Pixels
-from vizcomp.vision.options import MAX_INPUT_SIDE, NORMS, ModelOptions
+from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.system import (
     BAND,
     HINT,
@@ -29,6 +29,7 @@ from vizcomp.vision.system import (
     softmax,
 )
 from vizcomp.vision.views import Fit, View, view_of
+from vizcomp.weights.options import NORMS
 
 # A tensor's `external_data` entry in an ONNX file, up to the length of the file's name.
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")

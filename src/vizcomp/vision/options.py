@@ -6,7 +6,6 @@ yolox_nano.onnx:detector=yolox,least=0.4,norm=imagenet,resize=letterbox
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from vizcomp.errors import ModelError, SettingsError, VizcompError
 from vizcomp.files.foreign import read_object_file
+from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs, split_name
 
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
 HINT = "see docs/vision.md for the options of models"
@@ -26,14 +26,6 @@ DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision
 RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area", "opencv", "opencv-lanczos")
 ACTIVATIONS = ("none", "sigmoid", "softmax")
-# name: value of white before mean and deviation, mean, deviation
-NORMS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "unit": (1.0, (0.0,), (1.0,)),
-    "bytes": (255.0, (0.0,), (1.0,)),
-    "signed": (1.0, (0.5,), (0.5,)),
-    "imagenet": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "clip": (1.0, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
 CHOICES = {
     "kind": KINDS,
     "detector": DETECTORS,
@@ -108,12 +100,7 @@ class ModelOptions:
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
         for key, choices in CHOICES.items():
-            if (value := getattr(self, key)) and value not in choices:
-                near = difflib.get_close_matches(value, choices, 1)
-                raise SettingsError(
-                    f"{key}={value}: no such choice",
-                    f"did you mean {key}={near[0]}?" if near else f"{key} is one of {', '.join(choices)}",
-                )
+            check_choice(key, getattr(self, key), choices)
         fits = {
             "size": len(self.size) in (0, 2) and all(0 < side <= MAX_INPUT_SIDE for side in self.size),
             "grey": self.grey is None or 0 <= self.grey <= 255,
@@ -151,32 +138,13 @@ def split_suffixes(spec: str, suffixes: Iterable[str]) -> tuple[Path, str] | Non
     return next((split for suffix in suffixes if (split := split_name(spec, suffix)) is not None), None)
 
 
-def split_name(spec: str, suffix: str) -> tuple[Path, str] | None:
-    """A model file's path and the text of its options, or None where no such file is named.
-
-    Args:
-        spec: as PATH.onnx, or PATH.onnx:key=value,key=value.
-        suffix: of the file, as ".onnx".
-    """
-    if spec.lower().endswith(suffix):
-        return Path(spec), ""
-    match = re.fullmatch(rf"(.*{re.escape(suffix)}):(.*)", spec, re.IGNORECASE | re.DOTALL)
-    return (Path(match[1]), match[2]) if match else None
-
-
 def parse_options(text: str) -> ModelOptions:
     """From "key=value,key=value"; numbers of a list are separated by /, sizes are as 640x480.
 
     Raises:
         SettingsError: an unknown key, or a value that does not fit.
     """
-    values: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
-        values[key.strip()] = value.strip()
-    return _made(values, "the name's options")
+    return _made(read_pairs(text), "the name's options")
 
 
 def read_options(path: Path) -> ModelOptions:
@@ -203,11 +171,8 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     made: dict[str, Any] = {}
     if values.get("kind") == "text":
         raise SettingsError(f"{place}: a model file cannot be read as a reader of text", "use the system text:read")
+    check_names(values, kinds, place)
     for key, value in values.items():
-        if key not in kinds:
-            near = difflib.get_close_matches(key, kinds, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the options are {', '.join(kinds)}"
-            raise SettingsError(f"{place}: unknown option {key!r}", hint)
         try:
             made[key] = _value(key, kinds[key], value)
         except VizcompError:

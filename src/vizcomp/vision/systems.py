@@ -18,7 +18,7 @@ import importlib.metadata
 from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.callables import living_system
 from vizcomp.vision.onnx_systems import OnnxSystem
-from vizcomp.vision.options import SCRIPTS, split_name, split_suffixes
+from vizcomp.vision.options import SCRIPTS, split_suffixes
 from vizcomp.vision.own_systems import OwnClassifier
 from vizcomp.vision.script_systems import TorchScriptSystem
 from vizcomp.vision.system import HINT, System
@@ -26,6 +26,7 @@ from vizcomp.vision.text_system import READS, TextSystem
 from vizcomp.vision.tflite_systems import TfliteSystem
 from vizcomp.vision.torch_systems import torchvision_system
 from vizcomp.weights import cache
+from vizcomp.weights.options import split_name
 
 GROUP = "vizcomp.systems"
 OURS = ("inception", "watcher", "inception-v3")

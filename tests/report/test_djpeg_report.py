@@ -535,3 +535,11 @@ def test_under_a_verdict_the_headline_is_against_what_passes_it_too() -> None:
     worse = rival_totals([(10_000, 15_000)])
     assert worse is not None
     assert (worse["saving"], worse["interval"]) == (-0.5, [-0.5, -0.5])
+
+
+@pytest.mark.parametrize(("size", "kind"), [(9_000, "key"), (11_000, "loss")])
+def test_a_result_larger_than_plain_jpeg_is_no_gain(tmp_path: Path, size: int, kind: str) -> None:
+    one = record(output_bytes=size, optimised_jpeg_bytes=10_000)
+    paths = write(tmp_path, [one], [GalleryItem(name=one.input, caption="", source=jpeg(), result=jpeg())])
+    marks = {attrs["class"] for tag, attrs in page_of(paths).elements if tag == "div" and attrs.get("class") in ("key", "loss")}
+    assert marks == {kind}

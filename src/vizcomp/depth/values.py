@@ -138,7 +138,7 @@ def _npy(data: bytes, name: str, max_pixels: int) -> Numbers:
     if dtype.hasobject:
         raise InputError(f"{name} holds Python objects, which are not read", _HINT)
     if math.prod(shape) > max_pixels:
-        raise TooLargeError(f"{name} has the shape {shape}", "raise the limit of pixels")
+        raise TooLargeError(f"{name} has the shape {shape}", "raise `max_pixels`")
     if math.prod(shape) * dtype.itemsize > len(data):
         raise FormatError(f"{name} is cut off", "copy it again")
     array: Numbers = np.load(io.BytesIO(data), allow_pickle=False)
@@ -153,7 +153,7 @@ def _npz(data: bytes, name: str, max_pixels: int) -> Numbers:
             names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "none"
             raise InputError(f"{name} holds no array called depth (there are: {names})", "name it so, or store it alone")
         if chosen[0].file_size > 16 * max_pixels + 4096:
-            raise TooLargeError(f"{name} holds more than is allowed", "raise the limit of pixels")
+            raise TooLargeError(f"{name} holds more than is allowed", "raise `max_pixels`")
         return _npy(archive.read(chosen[0]), name, max_pixels)
 
 
@@ -165,7 +165,7 @@ def _pfm(data: bytes, name: str, max_pixels: int) -> Numbers:
         raise InputError(f"{name} has three colours", _HINT)
     width, height = int(head[2]), int(head[3])
     if width * height > max_pixels:
-        raise TooLargeError(f"{name} has {width} x {height} pixels", "raise the limit of pixels")
+        raise TooLargeError(f"{name} has {width} x {height} pixels", "raise `max_pixels`")
     order = "<f4" if float(head[4]) < 0 else ">f4"
     body = np.frombuffer(data, order, count=width * height, offset=head.end())
     return body.reshape(height, width)[::-1].astype(np.float32)  # rows go from the bottom up

@@ -115,7 +115,7 @@ def _format_error(name: str, kind: str, data: bytes, exc: Exception) -> FormatEr
     if _is_cut(kind, data) or "truncated" in text or isinstance(exc, EOFError):
         return TruncatedError(f"{name} is cut off: the {kind} data end too early", "copy or download it again")
     if isinstance(exc, Image.DecompressionBombError):
-        return TooLargeError(f"{name} is larger than allowed", "make it smaller, or raise the limit of pixels")
+        return TooLargeError(f"{name} is larger than allowed", "make it smaller, or raise `max_pixels`")
     known = ("unsupported", "unknown", "not supported", "cannot handle", "missing codec", "not implemented")
     whole_tiff = kind == "TIFF" and isinstance(exc, UnidentifiedImageError)  # Pillow's word for sample layouts it does not know
     if whole_tiff or isinstance(exc, NotImplementedError) or any(word in text for word in known):
@@ -257,7 +257,7 @@ def _check_size(size: tuple[int, int] | None, name: str, max_pixels: int | None)
     if size is not None and max_pixels is not None and size[0] * size[1] > max_pixels:
         raise TooLargeError(
             f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels / 1e6:g} million allowed",
-            "make it smaller, or raise the limit of pixels",
+            "make it smaller, or raise `max_pixels`",
         )
 
 

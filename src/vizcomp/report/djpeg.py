@@ -338,7 +338,7 @@ def _facts(record: FileRecord | None) -> list[tuple[str, str, str]]:
     against = (("key", "optimised JPEG", record.optimised_jpeg_bytes), ("", "source", record.source_bytes))
     for kind, name, before in against:
         if (saving := _saving(record, before)) is not None:
-            facts.append((kind, f"Saving against {name}", page.percent(saving)))
+            facts.append(("loss" if kind and saving < 0 else kind, f"Saving against {name}", page.percent(saving)))
     facts.append(("", "PSNR", _psnr(record, f"{page.THIN_SPACE}dB")))
     facts.append(("", "MS-SSIM", page.number(record.ms_ssim, 4)))
     if record.verified is not None:

@@ -26,6 +26,12 @@ from vizcomp.cli.voice import Voice, print_parts
 def check(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="A policy.toml of vizcomp fit.")],
     inputs: Inputs,
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="PATH|folders", help="Labels of these photos, for a policy about labels.")
+    ] = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="Neither count earlier checks of this policy nor remember this one.")
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -56,10 +62,13 @@ def check(
         checked = run_check(
             read,
             find_inputs(inputs, report=voice.passed_over),
+            labels=labels,
+            once=once,
             jobs=jobs,
             engine=where,
             max_pixels=max_pixels,
             offline=offline,
+            on_progress=voice.say,
         )
     for notice in checked.notices:
         voice.warn(notice)
@@ -67,8 +76,12 @@ def check(
         about = {"tool": "vizcomp check", "version": __version__, "policy": policy, "certificate": read.certificate.sentence}
         print_parts([report_json(plain({**about, **checked.to_dict()}))])
     for one in checked.systems:
-        bound = f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
-        voice.result(f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f}; {bound}")
-        voice.result(f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
+        bound = f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)} from these alone"
+        what = "worse" if read.certificate.labels else "changed"
+        voice.result(f"{one.name}: {one.changed} of {checked.units} {what}, mean loss {one.mean_loss:.4f}; {bound}")
+        enough = f"{1 / (1 - read.certificate.confidence):.3g} is enough"
+        voice.result(f"  evidence (e-values, {enough}): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
+    if checked.checks > 1:
+        voice.result(f"evidence of {checked.checks} checks, {checked.units_so_far:,} photos in all")
     voice.result(f"{checked.state}: {read.certificate.sentence}")
     raise typer.Exit(1 if checked.state == "broken" else 0)

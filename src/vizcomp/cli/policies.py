@@ -18,7 +18,7 @@ STRENGTH = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 # Options that would make files other than the certified ones. The rest (jobs, output, dates ...) changes no answer.
 CONTRADICTING = (
     *("quality", "strength", "guide", "table", "target_size", "min_saving", "metadata", "verify", "tolerance"),
-    *("max_side", "scale", "subsampling", "lossless", "format", "readers"),
+    *("max_side", "short_side", "scale", "resample", "subsampling", "lossless", "format", "readers"),
     *("depth_model", "size", "flip", "depth_maps", "masks"),
 )
 

@@ -96,6 +96,7 @@ def encode_format(
     icc: bytes | None = None,
     exif: bytes | None = None,
     xmp: bytes | None = None,
+    full_chroma: bool = False,
 ) -> bytes:
     """A file by the encoder's own quality.
 
@@ -104,6 +105,7 @@ def encode_format(
         quality: 0..100 as the encoder has it.
         alpha: opacity, uint8 (H, W), or None.
         icc, exif, xmp: metadata to carry; no `icc` in those of `WITHOUT_PROFILES`.
+        full_chroma: of AVIF, 4:4:4 in place of 4:2:0.
 
     Raises:
         UnsupportedError: as `check_sides`, or what the encoder refuses.
@@ -119,6 +121,7 @@ def encode_format(
     options: dict[str, Any] = {**kind.options, "quality": quality}
     if kind.name == "avif":
         options["quality"] = round(quality)
+        options |= {"subsampling": "4:4:4"} if full_chroma else {}
     options |= {key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value}
     buffer = io.BytesIO()
     try:

@@ -19,7 +19,7 @@ from vizcomp.api.systems import by_name
 from vizcomp.batch.judges import check_guides, depth_source, given_systems, mask_folder, needs_depth
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.single import finish, verdict_fields, watch_fields
+from vizcomp.batch.single import finish, shown_source, verdict_fields, watch_fields
 from vizcomp.depth.kinds import Depth, to_depth
 from vizcomp.depth.maps import DepthSource, read_depth_map
 from vizcomp.depth.values import read_values, values_of
@@ -240,7 +240,7 @@ def _compressed(
         notices=made.notices,
         importance=made.found.made.importance,
         **verdict,
-        **watch_fields(taken.photo, made.data, taken.file, batch),
+        **watch_fields(shown_source(taken.photo, taken.original, taken.file, batch), made.data, taken.file, batch),
     )
 
 

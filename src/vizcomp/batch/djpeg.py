@@ -218,7 +218,7 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
         target = _with_suffix(target, settings.suffix, made)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
             return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
-    record = measured(photo, made, file, batch, sampled=task.sampled)
+    record = measured(photo, made, file, batch, sampled=task.sampled, original=file.path.read_bytes)
     if batch.dry_run:
         return record
     write_atomic(target, made.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)

@@ -13,6 +13,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DepthModel,
     DryRun,
     Engine,
@@ -173,6 +174,7 @@ def djpeg(
         float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
     ] = 20,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -255,6 +257,7 @@ def djpeg(
         watch_with=tuple(dict.fromkeys(watch_with or ())),
         min_quality=min_quality,
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )

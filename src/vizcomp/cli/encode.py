@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Inputs,
@@ -72,6 +73,7 @@ def encode(
         ),
     ] = None,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
     ] = 0.0,
@@ -117,6 +119,7 @@ def encode(
         dry_run=dry_run,
         verify=tuple(dict.fromkeys(verify or ())),
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )
@@ -133,7 +136,7 @@ def encode(
         else:
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
-        systems = [about_system(name, offline) for name in settings.verify]
+        systems = [about_system(name, offline, decoder) for name in settings.verify]
         told = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
         print_codec_report("vizcomp encode", run, told)
     voice.codec_summary(run, dry_run=dry_run)

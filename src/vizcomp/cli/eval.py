@@ -11,6 +11,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Jobs,
@@ -59,6 +60,7 @@ def evaluate(
     limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N images, drawn by --seed; 0 = all.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw and of the intervals.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")] = Path("vizcomp-report"),
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -102,6 +104,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         max_pixels=max_pixels,
+        decoder=decoder,
         offline=offline,
     )
     if not dry_run:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, Inputs, Json, LogJson, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
+from vizcomp.cli.options import Config, Decoder, Inputs, Json, LogJson, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -22,6 +22,7 @@ def look(
             "PATH.onnx:detector=yolox,least=0.4.",
         ),
     ],
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -44,7 +45,7 @@ def look(
     from vizcomp.vision.system import reading_of
 
     voice = Voice(quiet=quiet, verbose=True, taken=json, log_json=log_json)
-    settings = LookSettings(system=system, max_pixels=max_pixels, overwrite=overwrite, offline=offline)
+    settings = LookSettings(system=system, max_pixels=max_pixels, overwrite=overwrite, decoder=decoder, offline=offline)
     check_apart(inputs, output)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings([system], offline=offline)

@@ -60,6 +60,14 @@ Robust = Annotated[
         show_default="on for model files",
     ),
 ]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        "--decoder",
+        metavar="pillow|opencv",
+        help="Who decodes what the vision systems see, as their own programs do; opencv knows no colour profiles.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

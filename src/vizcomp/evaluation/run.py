@@ -25,6 +25,7 @@ from vizcomp.evaluation.results import EvalResult, EvalSettings, Progress
 from vizcomp.evaluation.summary import example_gallery, headline_of, package_versions, study_points, warnings_of
 from vizcomp.evaluation.tasks import ChunkResult, ChunkTask, crashed_chunk, work_on_chunk, worker_codec, worker_system
 from vizcomp.files.write import check_output_folder
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.answers import Answer
 from vizcomp.vision.system import System, reading_of
 
@@ -55,9 +56,10 @@ def run_eval(
     Raises:
         VizcompError: what no image can do without is wrong: a system, a codec, a setting, the data.
     """
+    check_decoder(settings.decoder)
     systems = [worker_system(name, settings.offline) for name in settings.classifiers]
     named, side = _named_codecs(settings, systems)
-    opened = {name: worker_codec(name) for name in named}
+    opened = {name: worker_codec(name, settings.decoder) for name in named}
     with _place_for_images(output if engine.startswith("ray") else None, dry_run) as folder:
         data = read_data(settings, folder, side, systems[0], on_skip)
         _check_labels(data, systems)
@@ -97,7 +99,7 @@ def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[li
     """
     small = systems[0].native == 32 and not settings.codecs and are_small(settings, 32)
     named = [*(settings.codecs or (("cifar",) if small else ("djpeg",))), *settings.baselines]
-    natives = {name: worker_codec(name).native for name in named}
+    natives = {name: worker_codec(name, settings.decoder).native for name in named}
     side = next((n for n in natives.values() if n), 0)
     for name, native in natives.items():
         if native not in (0, side):
@@ -164,7 +166,7 @@ class _Asked:
 
     def task(self, chunk: tuple[int, ...], codec: str, answers: tuple[Any, ...] = ()) -> ChunkTask:
         names = tuple(system.name for system in self.systems)
-        return ChunkTask(self.data, chunk, codec, names, self.settings.offline, answers)
+        return ChunkTask(self.data, chunk, codec, names, self.settings.offline, answers, self.settings.decoder)
 
 
 def _readable(result: ChunkResult) -> ChunkResult:
@@ -196,7 +198,7 @@ def _sums(
         for name in asked.codecs
         for chunk in asked.chunks
     ]
-    keys = [] if journal is None else _keys(work, asked.data, asked.codecs, asked.systems)
+    keys = [] if journal is None else _keys(work, asked)
     earlier: list[ChunkResult | None] = [None] * len(work)
     if journal is not None:
         stored = (journal.remembered(key) for key in keys)
@@ -276,10 +278,11 @@ def _described(
     )
 
 
-def _keys(work: Sequence[ChunkTask], data: EvalData, opened: dict[str, Codec], systems: Sequence[System]) -> list[bytes]:
+def _keys(work: Sequence[ChunkTask], asked: _Asked) -> list[bytes]:
     """For each task all that decides what comes of it, as one hash."""
-    looking = [[s.name, s.kind, s.fingerprint] for s in systems]
-    common = [__version__, len(data), package_versions(), looking]
+    data, opened = asked.data, asked.codecs
+    looking = [[s.name, s.kind, s.fingerprint] for s in asked.systems]
+    common = [__version__, len(data), package_versions(), check_decoder(asked.settings.decoder), looking]
     pixels: dict[tuple[int, ...], str] = {}
     keys = []
     for task in work:

@@ -30,6 +30,7 @@ class Work:
         jobs, engine: as `batch.engines.map_tasks`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
+        decoder: who decodes what they see.
     """
 
     systems: tuple[str, ...]
@@ -37,6 +38,7 @@ class Work:
     engine: str = "local"
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
     def open(self) -> list[System]:
         """The systems, in this process: for their names, kinds and fingerprints."""
@@ -91,7 +93,12 @@ class Bench:
     def _judged(self, settings: tuple[DjpegSettings, ...], files: Sequence[InputFile]) -> dict[InputFile, Judged]:
         work = self._work
         tasks = (
-            JudgeTask(i, file, settings, work.systems, self._answers.get(file, ()), work.max_pixels, work.offline)
+            JudgeTask(
+                *(i, file, settings, work.systems, self._answers.get(file, ())),
+                max_pixels=work.max_pixels,
+                offline=work.offline,
+                decoder=work.decoder,
+            )
             for i, file in enumerate(files)
         )
         judged: dict[InputFile, Judged] = {}

@@ -151,12 +151,12 @@ def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batc
             break
         ladder = [(quality, share * strength) for quality, share in rungs]
         below = len(best.data) if best.verified else photo.source_bytes
-        found, used = verify.thrown(
+        result, used = verify.thrown(
             ladder, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
         )
         trials += used
-        if found is not None:
-            best, best_of = found, one
+        if result is not None:
+            best, best_of = result, one
     return found_of(best_of, dataclasses.replace(best, trials=trials), verdicts[best.data])
 
 

@@ -155,14 +155,14 @@ class ModelSystem:
         channels = fixed[1] if layout == "NCHW" else fixed[3]
         if channels not in (0, 1, 3):
             raise self._wrong(f"its input has {channels} channels in the layout {layout}, not 3")
-        own = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
-        asked = self.options.size or (self._known.size if not all(own) else ())
-        if asked and any(a and a != b for a, b in zip(own, asked, strict=True)):
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, not {asked[0]}x{asked[1]}")
-        if max(own) > MAX_INPUT_SIDE:
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
+        sides = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
+        size = self.options.size or (self._known.size if not all(sides) else ())
+        if size and any(a and a != b for a, b in zip(sides, size, strict=True)):
+            raise self._wrong(f"its input is {sides[0]}x{sides[1]}, not {size[0]}x{size[1]}")
+        if max(sides) > MAX_INPUT_SIDE:
+            raise self._wrong(f"its input is {sides[0]}x{sides[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
         self._nchw, self._channels = layout == "NCHW", channels or 3
-        self._size = (asked[0], asked[1]) if asked else own if all(own) else None
+        self._size = (size[0], size[1]) if size else sides if all(sides) else None
         self._batch = fixed[0]
 
     def _prepared(self, family: str) -> Preparation:
@@ -294,29 +294,29 @@ class ModelSystem:
         if why := readings.absurd(sure):
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
         whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
-        found = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
+        detections = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
         if self.kind == "keypoints":
-            return self._figures(found, whole[:2], image, view)
-        corners = view.on_photo(found.corners)
+            return self._figures(detections, whole[:2], image, view)
+        corners = view.on_photo(detections.corners)
         height, width = image.shape[:2]
         corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
-        named = bool((found.labels >= 0).any())
+        named = bool((detections.labels >= 0).any())
 
         def boxes(which: npt.NDArray[np.bool_], below: Boxes | None = None) -> Boxes:
-            labels = tuple(self._label(int(label)) for label in found.labels[which]) if named else ()
-            scores = np.asarray(found.scores[which], np.float32)
+            labels = tuple(self._label(int(label)) for label in detections.labels[which]) if named else ()
+            scores = np.asarray(detections.scores[which], np.float32)
             return Boxes(corners_to_quads(corners[which]), labels, (width, height), scores, self._least, below)
 
-        return boxes(found.scores >= self._least, boxes(found.scores < self._least))
+        return boxes(detections.scores >= self._least, boxes(detections.scores < self._least))
 
-    def _figures(self, found: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
-        every = checked(np.zeros((0, 1, 2)) if found.points is None else found.points, self.name)
+    def _figures(self, detections: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
+        every = checked(np.zeros((0, 1, 2)) if detections.points is None else detections.points, self.name)
         points = view.points_on_photo(every[..., :2] * whole)
         scores = np.asarray(every[..., 2] if every.shape[2] == 3 else np.ones(every.shape[:2]), np.float32)
         some = (scores >= self._seen).any(1)  # a figure without a seen point is none
         points, scores = points[some], scores[some]
-        boxed = bool(found.corners.any())
-        corners = view.on_photo(found.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
+        boxed = bool(detections.corners.any())
+        corners = view.on_photo(detections.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
         return Keypoints(points, scores, corners, (image.shape[1], image.shape[0]), self._seen)
 
     def _label(self, label: int) -> str:
@@ -362,8 +362,8 @@ def _fingerprint(path: Path, options: ModelOptions) -> str:
     more = [file_fingerprint(place) for place in weights_beside(path)]
     if options != ModelOptions():
         more.append(repr(options))
-    own = file_fingerprint(path)
-    return f"{own}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else own
+    fingerprint = file_fingerprint(path)
+    return f"{fingerprint}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else fingerprint
 
 
 def model_file(spec_path: Path) -> None:

@@ -168,18 +168,18 @@ def read_options(path: Path) -> ModelOptions:
 
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     kinds = {f.name: str(f.type) for f in dataclasses.fields(ModelOptions)}
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if values.get("kind") == "text":
         raise SettingsError(f"{place}: a model file cannot be read as a reader of text", "use the system text:read")
     check_names(values, kinds, place)
     for key, value in values.items():
         try:
-            made[key] = _value(key, kinds[key], value)
+            fields[key] = _value(key, kinds[key], value)
         except VizcompError:
             raise
         except (TypeError, ValueError) as exc:
             raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
-    return ModelOptions(**made)
+    return ModelOptions(**fields)
 
 
 def _value(key: str, kind: str, value: Any) -> Any:

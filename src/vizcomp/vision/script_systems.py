@@ -70,11 +70,11 @@ class TorchScriptRuntime:
         import torch
 
         with torch.inference_mode():
-            made = self._module(torch.from_numpy(batch))
-        if isinstance(made, Mapping):
-            named = dict(made)
+            outputs = self._module(torch.from_numpy(batch))
+        if isinstance(outputs, Mapping):
+            named = dict(outputs)
         else:
-            several = made if isinstance(made, tuple | list) else [made]
+            several = outputs if isinstance(outputs, tuple | list) else [outputs]
             named = {f"output{at}": one for at, one in enumerate(several)}
         return {name: one.numpy() for name, one in named.items() if isinstance(one, torch.Tensor)}
 

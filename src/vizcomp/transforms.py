@@ -90,8 +90,8 @@ class Djpeg:
     def pixels(self, image: Pixels, quality: float) -> Pixels:
         """An image, uint8 (H, W) or (H, W, 3), as it is after compression at a quality; of the same shape."""
         image = np.asarray(image)
-        made = decode_jpeg(compress(image, quality=quality, **self.options).data)
-        return made if made.shape == image.shape else made.reshape(image.shape)
+        pixels = decode_jpeg(compress(image, quality=quality, **self.options).data)
+        return pixels if pixels.shape == image.shape else pixels.reshape(image.shape)
 
     def _applied(self, image: Any, quality: float) -> Any:
         if isinstance(image, Image.Image):
@@ -109,11 +109,11 @@ def _of_pil(image: Image.Image, change: Callable[[Pixels], Pixels]) -> Image.Ima
     """Grey stays grey, alpha stays as it is, all other modes become RGB."""
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
     plain = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("LA", "1") else "RGB")
-    made = Image.fromarray(change(np.asarray(plain)))
+    changed = Image.fromarray(change(np.asarray(plain)))
     if alpha is not None:
-        made.putalpha(alpha)
-    made.info = dict(image.info)
-    return made
+        changed.putalpha(alpha)
+    changed.info = dict(image.info)
+    return changed
 
 
 def _of_tensor(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
@@ -132,27 +132,27 @@ def _of_tensor(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
                 raise InputError("an image tensor has numbers outside of 0..1", "put Djpeg before v2.Normalize")
             plain = (plain.float() * 255).round().to(torch.uint8)
         flat = plain.reshape(-1, *plain.shape[-3:]) if plain.ndim > 2 else plain[None, None]
-        made = torch.stack([_changed(each, change) for each in flat]).reshape(plain.shape)
+        images = torch.stack([_changed(each, change) for each in flat]).reshape(plain.shape)
         if image.is_floating_point():
-            made = (made.to(image.dtype) / 255).to(image.dtype)
-        made = made.to(image.device)
-    return _like(made, image)
+            images = (images.to(image.dtype) / 255).to(image.dtype)
+        images = images.to(image.device)
+    return _like(images, image)
 
 
 def _changed(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
     torch = sys.modules["torch"]
     grey = image.shape[0] == 1
     pixels = image[0].numpy() if grey else np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    made = torch.from_numpy(np.array(change(pixels)))
-    return made[None] if grey else made.permute(2, 0, 1)
+    changed = torch.from_numpy(np.array(change(pixels)))
+    return changed[None] if grey else changed.permute(2, 0, 1)
 
 
-def _like(made: Any, image: Any) -> Any:
+def _like(changed: Any, image: Any) -> Any:
     if type(image) is sys.modules["torch"].Tensor:
-        return made
+        return changed
     from torchvision import tv_tensors
 
-    return tv_tensors.wrap(made, like=image)
+    return tv_tensors.wrap(changed, like=image)
 
 
 def _image_test(sample: Any) -> Callable[[Any], bool]:

@@ -28,9 +28,17 @@ FAULTS = Path(__file__).parents[3] / "shared/data/faults"
 PHOTO = np.zeros((32, 64, 3), np.uint8)  # in a centred letterbox of 64x64 it lies 16 rows down
 
 
-def constant(path: Path, metadata: dict[str, str] | None = None, channels: int = 3, batch: int = 1, **outputs: Values) -> str:
-    """A model that answers these arrays to any picture."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, channels, SIDE, SIDE])
+def constant(
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    channels: int = 3,
+    batch: int = 1,
+    shape: tuple[int | None, ...] = (),
+    dtype: int = TensorProto.FLOAT,
+    **outputs: Values,
+) -> str:
+    """A model that answers these arrays to any picture; `shape` is that of its input, None where it is open."""
+    image = helper.make_tensor_value_info("image", dtype, list(shape) or [batch, channels, SIDE, SIDE])
     held, nodes, infos = [], [], []
     for name, array in outputs.items():
         held.append(numpy_helper.from_array(array, f"held_{name}"))

@@ -77,7 +77,7 @@ def compress_files(
     """
     check_names("compress_files", options, _KNOWN, elsewhere=_ELSEWHERE)
     where = check_engine(engine, ray_address)
-    wanted = djpeg_settings("compress_files", settings, options)
+    djpeg = djpeg_settings("compress_files", settings, options)
     systems: dict[str, System] = {}
     judges = {"verify": by_name(verify, "verify", systems), "watch_with": by_name(watch_with, "watch_with", systems)}
     objects = tuple(systems.values())
@@ -94,20 +94,20 @@ def compress_files(
     if not batch.dry_run:
         check_output_folder(folder)
     run_options = RunOptions(jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record)
-    run = run_djpeg(files, folder, wanted, batch, run_options, objects)
-    made = DjpegReport(
+    run = run_djpeg(files, folder, djpeg, batch, run_options, objects)
+    pages = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command="vizcomp.compress_files",
-        settings={**wanted.to_dict(), **batch.to_dict(), "jobs": jobs},
+        settings={**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs},
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,
     )
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
     if report is not False and not batch.dry_run and not (idle and report is True):  # as the command: the earlier one stays
-        made.write(folder if report is True else parse_place(report), gallery(run, wanted, batch))
-    return made
+        pages.write(folder if report is True else parse_place(report), gallery(run, djpeg, batch))
+    return pages
 
 
 with_signature(compress_files, DjpegSettings, BatchSettings)

@@ -164,19 +164,19 @@ def compress(
         TypeError: an unknown keyword.
     """
     check_names("compress", options, _KNOWN, elsewhere=_ELSEWHERE)
-    wanted = djpeg_settings("compress", settings, options)
+    djpeg = djpeg_settings("compress", settings, options)
     systems: dict[str, System] = {}
     judges = {"verify": by_name(verify, "verify", systems), "watch_with": by_name(watch_with, "watch_with", systems)}
     in_hand = tuple(name for name, value in (("depth", depth), ("mask", mask)) if value is not None)
     maps = options.get("depth_maps") is not None
     batch = batch_settings(options, **judges, depth_kind=depth_kind if maps else "auto")
-    _check(wanted, batch, in_hand, depth_kind)
+    _check(djpeg, batch, in_hand, depth_kind)
     with given_systems(systems.values()):
-        _check_once(wanted, batch, in_hand, tuple(map(id, systems.values())))
-        taken = open_image(image, max_pixels=batch.max_pixels)
-        if not taken.named and (given := [name for name in _OF_PATHS if options.get(name)]):
+        _check_once(djpeg, batch, in_hand, tuple(map(id, systems.values())))
+        photo = open_image(image, max_pixels=batch.max_pixels)
+        if not photo.named and (given := [name for name in _OF_PATHS if options.get(name)]):
             raise SettingsError(f"`{given[0]}` finds maps by the image's file stem, but it has no path", "give `depth` or `mask`")
-        return _compressed(taken, wanted, batch, _depth_of(depth, depth_kind), _mask_of(mask))
+        return _compressed(photo, djpeg, batch, _depth_of(depth, depth_kind), _mask_of(mask))
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -191,56 +191,54 @@ def check_options(options: Mapping[str, Any]) -> None:
     batch_settings({name: value for name, value in options.items() if name not in own})
 
 
-def _check(wanted: DjpegSettings, batch: BatchSettings, in_hand: tuple[str, ...], depth_kind: str) -> None:
+def _check(djpeg: DjpegSettings, batch: BatchSettings, in_hand: tuple[str, ...], depth_kind: str) -> None:
     """What contradicts itself before anything is opened."""
     for name in in_hand:
-        if name not in wanted.guides:
-            raise SettingsError(f"`{name}` has no effect without the guide {name}", f"use `guide` {wanted.guide}+{name}")
+        if name not in djpeg.guides:
+            raise SettingsError(f"`{name}` has no effect without the guide {name}", f"use `guide` {djpeg.guide}+{name}")
         if (batch.depth_maps if name == "depth" else batch.masks) is not None:
             folder = "depth_maps" if name == "depth" else "masks"
             raise SettingsError(f"`{name}` and `{folder}` contradict each other", "give one of them")
-    if "mask" in wanted.guides and "mask" not in in_hand and batch.masks is None:
+    if "mask" in djpeg.guides and "mask" not in in_hand and batch.masks is None:
         raise InputError("the guide mask needs a mask", "give `mask`: an array (h, w), bright = keep")
     if depth_kind != "auto" and "depth" not in in_hand and batch.depth_maps is None:
         raise SettingsError("`depth_kind` says what the numbers of `depth` mean", "give `depth` too, or omit it")
 
 
 @functools.lru_cache(maxsize=64)
-def _check_once(wanted: DjpegSettings, batch: BatchSettings, in_hand: tuple[str, ...], systems: tuple[int, ...]) -> None:
+def _check_once(djpeg: DjpegSettings, batch: BatchSettings, in_hand: tuple[str, ...], systems: tuple[int, ...]) -> None:
     """As the command checks before its first file; for the same settings and systems not again."""
-    check_guides(wanted, batch, in_hand=in_hand)
+    check_guides(djpeg, batch, in_hand=in_hand)
 
 
-def _compressed(
-    taken: Opened, wanted: DjpegSettings, batch: BatchSettings, depth: Depth | None, mask: Array | None
-) -> Compressed:
+def _compressed(photo: Opened, djpeg: DjpegSettings, batch: BatchSettings, depth: Depth | None, mask: Array | None) -> Compressed:
     source: DepthSource | None = None
-    if needs_depth(wanted):
+    if needs_depth(djpeg):
         source = depth_source(batch) if depth is None else _Given(depth)
     if mask is None and batch.masks is not None:
-        mask = mask_folder(batch.masks).read(taken.file)
-    made = finish(
-        *(taken.photo, taken.file, wanted, batch),
-        original=taken.original,
+        mask = mask_folder(batch.masks).read(photo.file)
+    result = finish(
+        *(photo.photo, photo.file, djpeg, batch),
+        original=photo.original,
         depth=source,
         mask=mask,
-        keep_other=wanted.min_saving > 0,  # else what is made is a file of the asked format in any case
+        keep_other=djpeg.min_saving > 0,  # else what is made is a file of the asked format in any case
     )
-    verdict = verdict_fields(made.found, kept=made.kept)
+    verdict = verdict_fields(result.found, kept=result.kept)
     verdict.pop("verified", None)
-    width, height = size_in(made.data)
+    width, height = size_in(result.data)
     return Compressed(
-        data=made.data,
+        data=result.data,
         width=width,
         height=height,
-        format=recognise(made.data[:4096], taken.file.shown).lower(),
-        quality=made.found.made.quality,
-        source_bytes=taken.photo.source_bytes,
-        kept=made.kept,
-        notices=made.notices,
-        importance=made.found.made.importance,
+        format=recognise(result.data[:4096], photo.file.shown).lower(),
+        quality=result.found.made.quality,
+        source_bytes=photo.photo.source_bytes,
+        kept=result.kept,
+        notices=result.notices,
+        importance=result.found.made.importance,
         **verdict,
-        **watch_fields(shown_source(taken.photo, taken.original, taken.file, batch), made.data, taken.file, batch),
+        **watch_fields(shown_source(photo.photo, photo.original, photo.file, batch), result.data, photo.file, batch),
     )
 
 

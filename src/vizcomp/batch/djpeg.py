@@ -213,15 +213,17 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
     photo = load(file.path, max_pixels=batch.max_pixels)
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask, keep_other=not task.named)
-    if made.suffix and not task.named:
-        target = _with_suffix(target, settings.suffix, made)
+    result = finish(
+        photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask, keep_other=not task.named
+    )
+    if result.suffix and not task.named:
+        target = _with_suffix(target, settings.suffix, result)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
             return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
-    record = measured(photo, made, file, batch, sampled=task.sampled, original=file.path.read_bytes)
+    record = measured(photo, result, file, batch, sampled=task.sampled, original=file.path.read_bytes)
     if batch.dry_run:
         return record
-    write_atomic(target, made.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
+    write_atomic(target, result.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
     written.append(target)
     return dataclasses.replace(record, output=printable(target))
 
@@ -234,13 +236,13 @@ def _possible(target: AnyPath, settings: DjpegSettings) -> list[AnyPath]:
     return [target, *(target.with_name(f"{base}.{name}") for name in settings.formats if name != "jpeg")]
 
 
-def _with_suffix(target: AnyPath, asked: str, made: Finished) -> AnyPath:
+def _with_suffix(target: AnyPath, asked: str, suffix: Finished) -> AnyPath:
     """Where a file of another kind than was asked for goes.
 
     Kept as it is, "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg".
     """
     base = target.name.removesuffix(asked)
-    return target.with_name(base if made.kept and base.lower().endswith(made.suffix) else base + made.suffix)
+    return target.with_name(base if suffix.kept and base.lower().endswith(suffix.suffix) else base + suffix.suffix)
 
 
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:

@@ -172,12 +172,12 @@ def _encode(group: list[GroupImage], task: EncodeTask) -> None:
             item.entry = entry
         return
     if len(sources) == 1:
-        made = [codec.encode(sources[0], iterations=settings.iterations, bpp=settings.bpp, search=settings.search)]
+        encodings = [codec.encode(sources[0], iterations=settings.iterations, bpp=settings.bpp, search=settings.search)]
     else:
         most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
         files = codec.encode_many(np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search)
-        made = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
-    for item, data, source in zip(group, made, sources, strict=True):
+        encodings = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
+    for item, data, source in zip(group, encodings, sources, strict=True):
         if settings.verify and not item.company:
             shown = source if settings.decoder == "pillow" else by_opencv(item.file.path.read_bytes(), item.file.shown)
             item.found = _verified(codec, shown, data, settings)

@@ -88,9 +88,9 @@ def _memory() -> int | None:
 
 def _formats() -> dict[str, bool]:
     """By name whether photos of it can be read."""
-    found = dict.fromkeys(("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"), True)
-    found |= {name: bool(features.check(kind)) for name, kind in (("WebP", "webp"), ("AVIF", "avif"))}
-    return {**found, "HEIC": _is_there("pillow_heif"), "JPEG XL": _is_there("pillow_jxl")}
+    formats = dict.fromkeys(("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"), True)
+    formats |= {name: bool(features.check(kind)) for name, kind in (("WebP", "webp"), ("AVIF", "avif"))}
+    return {**formats, "HEIC": _is_there("pillow_heif"), "JPEG XL": _is_there("pillow_jxl")}
 
 
 def photo_for_decoders() -> bytes:
@@ -113,8 +113,8 @@ def _by_torchvision(data: bytes) -> Pixels:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    found = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return np.asarray(found.permute(1, 2, 0).numpy())
+    pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _decoders() -> list[dict[str, Any]]:
@@ -143,17 +143,17 @@ def _decoders() -> list[dict[str, Any]]:
 
 def _cache(problems: list[str]) -> dict[str, Any]:
     folder = cache_folder()
-    found: dict[str, Any] = {"path": str(folder), "writable": True, "bytes": 0, "journals": 0}
+    state: dict[str, Any] = {"path": str(folder), "writable": True, "bytes": 0, "journals": 0}
     try:
         check_output_folder(folder)
     except VizcompError as exc:
-        found["writable"] = False
+        state["writable"] = False
         problems.append(f"{exc.message}: nothing is remembered for a later run, and no weights can be fetched")
     with contextlib.suppress(OSError):
         files = [path for path in folder.rglob("*") if path.is_file()]
-        found["bytes"] = sum(path.stat().st_size for path in files)
-        found["journals"] = sum(path.suffix == ".sqlite" for path in files)
-    return found
+        state["bytes"] = sum(path.stat().st_size for path in files)
+        state["journals"] = sum(path.suffix == ".sqlite" for path in files)
+    return state
 
 
 def _bundled(problems: list[str]) -> dict[str, str]:
@@ -167,15 +167,15 @@ def _bundled(problems: list[str]) -> dict[str, str]:
 
 def _gpu() -> dict[str, Any]:
     """What could compute beside the processor. djpeg and the codec need none."""
-    found: dict[str, Any] = {"driver": None, "onnxruntime": [], "torch": None}
+    devices: dict[str, Any] = {"driver": None, "onnxruntime": [], "torch": None}
     with contextlib.suppress(OSError):
-        found["driver"] = Path("/proc/driver/nvidia/version").read_text("utf-8", "replace").partition("\n")[0][:200] or None
+        devices["driver"] = Path("/proc/driver/nvidia/version").read_text("utf-8", "replace").partition("\n")[0][:200] or None
     with contextlib.suppress(Exception):
         import onnxruntime
 
-        found["onnxruntime"] = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+        devices["onnxruntime"] = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
     with contextlib.suppress(Exception):
         import torch
 
-        found["torch"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return found
+        devices["torch"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return devices

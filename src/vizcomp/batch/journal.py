@@ -189,8 +189,8 @@ class Journal:
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
         with contextlib.suppress(ValueError):
-            found = json.loads(record)
-            return (found, payload) if isinstance(found, dict) else None
+            fields = json.loads(record)
+            return (fields, payload) if isinstance(fields, dict) else None
         return None
 
     def standing(self, source: AnyPath, target: AnyPath | bytes) -> str:
@@ -316,8 +316,8 @@ def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str, *, thorough: boo
     """By content; size and time spare reading what was not touched, unless it is to be `thorough`."""
     try:
         if isinstance(path, StorePath):
-            found = path.stat() if path.existed is not False else None
-            return found is not None and (found.st_size, found.tag) == (size, sha256)
+            state = path.stat() if path.existed is not False else None
+            return state is not None and (state.st_size, state.tag) == (size, sha256)
         stat = path.stat()
         if stat.st_size != size:
             return False

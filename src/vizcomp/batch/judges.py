@@ -43,7 +43,7 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Coll
     Args:
         in_hand: guides whose maps are there already, "depth" or "mask".
     """
-    found = []
+    problems = []
     if "mask" in settings.guides and batch.masks is None and "mask" not in in_hand:
         raise InputError(
             "`guide` mask needs masks", "give `masks` with a folder that holds one mask for each photo, by file stem"
@@ -55,9 +55,9 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Coll
     if batch.depth_maps is None and (batch.depth_kind != "auto" or batch.depth_names):
         raise SettingsError("`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too")
     if needs_depth(settings) and "depth" not in in_hand:
-        found.append(depth_source(batch).name)
+        problems.append(depth_source(batch).name)
     for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
-        found.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
+        problems.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
     if settings.max_side == "auto" and not batch.verify:
         raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
     if settings.lossless and batch.verify:
@@ -66,14 +66,14 @@ def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Coll
         raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
     asked = sorted({*guide_systems(settings), *batch.verify, *batch.watch_with})
     if batch.decoder != "pillow":
-        found.append(check_decoder(batch.decoder, settings.formats))
+        problems.append(check_decoder(batch.decoder, settings.formats))
         if not asked:
             raise SettingsError("`decoder` has no effect where no vision system looks", "name one by `verify`, or omit it")
     for name in asked:
-        found.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
+        problems.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
     if batch.masks is not None:
         mask_folder(batch.masks)
-    return found
+    return problems
 
 
 def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: BatchSettings) -> Iterator[InputFile]:

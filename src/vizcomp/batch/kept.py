@@ -19,7 +19,7 @@ from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.photos.strip import with_essential
 
 
-def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file: bool) -> tuple[bool, tuple[str, ...]]:
+def kept_or_not(photo: Photo, result: Found, settings: DjpegSettings, *, is_file: bool) -> tuple[bool, tuple[str, ...]]:
     """Whether the source's own bytes are the output, and what is to be said about that.
 
     Args:
@@ -29,28 +29,28 @@ def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file:
         InputError: it has to be, and cannot be without its metadata.
     """
     if not is_file:
-        if found.keep:
-            raise InputError(found.keep, "omit `lossless`")
-        return False, _not_reached(photo, found)
-    kept, notices = _reasons_to_keep(photo, found, settings)
-    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
-        if found.keep:
+        if result.keep:
+            raise InputError(result.keep, "omit `lossless`")
+        return False, _not_reached(photo, result)
+    reason, notices = _reasons_to_keep(photo, result, settings)
+    if reason and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
+        if result.keep:
             hint = "use `metadata` essential, or omit `lossless`"
             raise InputError("cannot be kept without its metadata, and `lossless` makes no other file of it", hint)
         return False, (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
-    if kept and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
+    if reason and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
         notices = (*notices, f"its chroma is as the source has it: {photo.subsampling}")
-    return kept, notices
+    return reason, notices
 
 
-def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
-    if found.keep:
-        return True, (found.keep,)
-    made, larger = found.made, len(found.made.data) >= photo.source_bytes
-    little = 1 - len(made.data) / photo.source_bytes < settings.min_saving
-    fewer_pixels = found.photo is not photo
-    notices = _not_reached(photo, found)
-    if found.state == "not_reached":
+def _reasons_to_keep(photo: Photo, result: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
+    if result.keep:
+        return True, (result.keep,)
+    data, larger = result.made, len(result.made.data) >= photo.source_bytes
+    little = 1 - len(data.data) / photo.source_bytes < settings.min_saving
+    fewer_pixels = result.photo is not photo
+    notices = _not_reached(photo, result)
+    if result.state == "not_reached":
         keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
         if keep or not larger:
             more = ("source kept: compressing would not make it smaller",) if larger else ()
@@ -63,11 +63,11 @@ def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tup
     return little, (*notices, f"source kept{as_it_is}: the saving is below `min_saving`") if little else notices
 
 
-def _not_reached(photo: Photo, found: Found) -> tuple[str, ...]:
-    if found.state != "not_reached":
+def _not_reached(photo: Photo, result: Found) -> tuple[str, ...]:
+    if result.state != "not_reached":
         return ()
-    score = min(found.scores[name] for name in found.against)
-    reached = f"{' and '.join(found.against)} answers otherwise up to quality {found.made.quality:g} (score {score:.2f})"
+    score = min(result.scores[name] for name in result.against)
+    reached = f"{' and '.join(result.against)} answers otherwise up to quality {result.made.quality:g} (score {score:.2f})"
     return (f"not verified: {reached}" + ("; the source is kept" if photo.jpeg is not None else ""),)
 
 

@@ -197,8 +197,8 @@ class Labels:
             self._journal.finish(target, source, states[0], record={}, written=target, written_state=states[1])
 
     def _may_replace(self, target: AnyPath) -> bool:
-        ours = self._batch.resume and self._journal is not None and self._journal.begun(target)
-        return self._batch.overwrite or ours
+        resumed = self._batch.resume and self._journal is not None and self._journal.begun(target)
+        return self._batch.overwrite or resumed
 
     def totals(self) -> dict[str, Any]:
         """For the report."""
@@ -213,11 +213,11 @@ def _kind(place: Path) -> str:
             raise InputError(f"{printable(place)} is no .json file", "give COCO's file, or the folder of YOLO's or VOC's files")
         return "coco"
     some = itertools.islice((p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT)
-    found = {path.suffix.lower() for path in some}
-    kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in found]
+    suffixes = {path.suffix.lower() for path in some}
+    kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in suffixes]
     if len(kinds) > 1:
         raise SettingsError(f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind")
     if not kinds:
-        hint = "give the .json file itself" if ".json" in found else "give a folder of YOLO's .txt or VOC's .xml files"
+        hint = "give the .json file itself" if ".json" in suffixes else "give a folder of YOLO's .txt or VOC's .xml files"
         raise InputError(f"{printable(place)} holds no labels", hint)
     return kinds[0]

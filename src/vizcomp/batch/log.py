@@ -27,8 +27,8 @@ def open_log(
         decides: all that decides what an output holds.
         remember: False: it has none either.
     """
-    kept = None if settings.dry_run or not remember else Journal(folder, decides)
-    log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
+    journal = None if settings.dry_run or not remember else Journal(folder, decides)
+    log = Log(journal, folder, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         log.sweep()
     try:
@@ -68,12 +68,12 @@ class Log:
         if self.journal is None:
             return Item(file, target, self._root, key=key)
         name = target if target is not None else key
-        ours = False
+        begun = False
         if self._resume:
-            if (found := self.journal.finished(file.path, name)) is not None:
-                record, payload = found
+            if (finished := self.journal.finished(file.path, name)) is not None:
+                record, payload = finished
                 return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
-            ours = self.journal.begun(name)
+            begun = self.journal.begun(name)
         fresh = False
         with contextlib.suppress(OutputError):  # its worker finds the same, and says it
             fresh = target is not None and not any(is_there(place) for place in (target, *others))
@@ -81,10 +81,10 @@ class Log:
         if target is not None and not fresh and not self._overwrite:
             standing = self.journal.standing(file.path, target)
             same = standing == "same"
-            ours = ours or (standing == "other" and self.journal.begun(target))
-        if target is not None and (ours or self._overwrite or fresh):
+            begun = begun or (standing == "other" and self.journal.begun(target))
+        if target is not None and (begun or self._overwrite or fresh):
             self.journal.begin(target)
-        return Item(file, target, self._root, ours, fresh, key=key, same=same)
+        return Item(file, target, self._root, begun, fresh, key=key, same=same)
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""

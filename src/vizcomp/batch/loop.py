@@ -87,9 +87,9 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
     left: set[AnyPath] = set()
-    told = log.problem
-    if told:
-        options.on_notice(told)
+    problem = log.problem
+    if problem:
+        options.on_notice(problem)
 
     def died() -> None:
         """A worker did, and the others were ended with it: they may have been writing."""
@@ -135,7 +135,7 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             log.give_up(item)
         for folder in left:
             remove_leftovers(folder)
-        if log.problem != told:
+        if log.problem != problem:
             options.on_notice(log.problem)
         if log.left:
             options.on_left(log.left)
@@ -234,8 +234,8 @@ def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], tas
         return on_crash(task)
     whole = task.again()
     apart = [dataclasses.replace(whole, items=(item,)) for item in whole.items]
-    found = map_tasks(function, apart, on_crash=on_crash, again=lambda single: single.again(), jobs=1, isolate=True)
-    return list(itertools.chain.from_iterable(found))
+    outcomes = map_tasks(function, apart, on_crash=on_crash, again=lambda single: single.again(), jobs=1, isolate=True)
+    return list(itertools.chain.from_iterable(outcomes))
 
 
 @contextlib.contextmanager

@@ -24,13 +24,13 @@ def without_loss(photo: Photo, settings: DjpegSettings, batch: BatchSettings) ->
     if photo.jpeg is None:
         return _kept(photo, f"kept as it is: a {photo.format} is no JPEG, and `lossless` changes no pixel")
     try:
-        made = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
+        file = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
     except (DamagedError, TruncatedError):
         raise
     except FormatError as exc:
         return _kept(photo, f"kept as it is: {exc.message}")
-    sizes = {"plain_jpeg_bytes": made.plain_bytes, "optimised_jpeg_bytes": made.optimised_bytes}
-    return Found(Compressed(made.data, 100.0, NOTHING, made.notices), photo, rivals=sizes)
+    sizes = {"plain_jpeg_bytes": file.plain_bytes, "optimised_jpeg_bytes": file.optimised_bytes}
+    return Found(Compressed(file.data, 100.0, NOTHING, file.notices), photo, rivals=sizes)
 
 
 def _kept(photo: Photo, why: str) -> Found:

@@ -83,16 +83,16 @@ def against_plain(photo: Photo, quality: float, size: int | None) -> dict[str, A
     return fields
 
 
-def _of_bytes(photo: Photo, size: int, made: dict[int, bytes]) -> tuple[int, bytes] | None:
+def _of_bytes(photo: Photo, size: int, file: dict[int, bytes]) -> tuple[int, bytes] | None:
     """The highest quality of at most `size` bytes, and its file; None where even quality 1 has more."""
     low, high = 0, 101
     while high - low > 1:
         # first where we already know the answer, then by halves
-        middle = next((q for q in made if low < q < high), (low + high) // 2)
-        if middle not in made:
-            made[middle] = optimised_jpeg(photo, middle)
-        if len(made[middle]) <= size:
+        middle = next((q for q in file if low < q < high), (low + high) // 2)
+        if middle not in file:
+            file[middle] = optimised_jpeg(photo, middle)
+        if len(file[middle]) <= size:
             low = middle
         else:
             high = middle
-    return (low, made[low]) if low else None
+    return (low, file[low]) if low else None

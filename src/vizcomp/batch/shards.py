@@ -114,11 +114,11 @@ def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord
     source = depth_source(batch) if needs_depth(settings) else None
     photo = load_bytes(member.data, file.shown, max_pixels=batch.max_pixels)
     mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    made = finish(photo, file, settings, batch, original=lambda: member.data, depth=source, mask=mask)
-    suffix = member.suffix if made.kept else new_suffix(member.suffix, made.suffix or task.settings.suffix)
-    if made.data != member.data:
-        box.append(Replaced(made.data, suffix))
-    return measured(photo, made, file, batch, sampled=task.sampled, original=lambda: member.data)
+    result = finish(photo, file, settings, batch, original=lambda: member.data, depth=source, mask=mask)
+    suffix = member.suffix if result.kept else new_suffix(member.suffix, result.suffix or task.settings.suffix)
+    if result.data != member.data:
+        box.append(Replaced(result.data, suffix))
+    return measured(photo, result, file, batch, sampled=task.sampled, original=lambda: member.data)
 
 
 class Shards:

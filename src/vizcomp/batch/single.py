@@ -84,41 +84,41 @@ def finish(
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
     shown = shown_source(photo, original, file, batch)
-    found = _compressed(photo, file, shown, depth, mask, settings, batch)
-    made = found.made
+    result = _compressed(photo, file, shown, depth, mask, settings, batch)
+    output = result.made
     read = photo.notices
-    if made.format != "jpeg" and photo.alpha is not None:  # which the file has
+    if output.format != "jpeg" and photo.alpha is not None:  # which the file has
         read = tuple(notice for notice in read if notice != FLATTENED)
-    kept, said = kept_or_not(photo, found, settings, is_file=original is not None)
-    notices = (*read, *made.notices, *said)
-    own = photo.format.lower()  # of the source
-    if kept and not _read_by_all(own, settings.reading):
+    kept, said = kept_or_not(photo, result, settings, is_file=original is not None)
+    notices = (*read, *output.notices, *said)
+    source_format = photo.format.lower()  # of the source
+    if kept and not _read_by_all(source_format, settings.reading):
         kept = False
         notices = (*notices, "written although the source was to be kept: not all `readers` open its format")
-    if kept and own not in settings.formats and not keep_other:
-        if found.keep:
-            raise InputError(found.keep, "leave it out, or omit `lossless`")
+    if kept and source_format not in settings.formats and not keep_other:
+        if result.keep:
+            raise InputError(result.keep, "leave it out, or omit `lossless`")
         kept = False
-        larger = len(made.data) >= photo.source_bytes
+        larger = len(output.data) >= photo.source_bytes
         notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
     if not kept or original is None:
-        suffix = f".{made.format}".replace(".jpeg", ".jpg")
-        return Finished(made.data, False, "" if suffix == settings.suffix else suffix, found, notices, made.format)
+        suffix = f".{output.format}".replace(".jpeg", ".jpg")
+        return Finished(output.data, False, "" if suffix == settings.suffix else suffix, result, notices, output.format)
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    asked = own == "jpeg" if settings.format == "auto" else own == settings.format
-    kind = own if own in settings.formats else "source"
+    same_format = source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    kind = source_format if source_format in settings.formats else "source"
     if photo.jpeg is None:
         data, said = kept_other(photo, original, settings)
-        suffix = settings.suffix if asked else file.relative.suffix.lower() or f".{own}"
-        return Finished(data, True, "" if suffix == settings.suffix else suffix, found, (*notices, *said), kind)
+        suffix = settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
+        return Finished(data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind)
     data, said = kept_jpeg(photo.jpeg, settings)
-    return Finished(data, True, "" if asked else ".jpg", found, (*notices, *said), kind)
+    return Finished(data, True, "" if same_format else ".jpg", result, (*notices, *said), kind)
 
 
 def measured(
     photo: Photo,
-    made: Finished,
+    output: Finished,
     file: InputFile,
     batch: BatchSettings,
     *,
@@ -134,32 +134,36 @@ def measured(
     shown = shown_source(photo, original, file, batch)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
-    if not made.kept:
+    if not output.kept:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        psnr, ms_ssim = likeness(made.found.photo, made.data)
+        psnr, ms_ssim = likeness(output.found.photo, output.data)
     height, width = photo.pixels.shape[:2]
-    output_width, output_height = (width, height) if made.kept else size_in(made.data)
+    output_width, output_height = (width, height) if output.kept else size_in(output.data)
     return FileRecord(
         input=file.shown,
         output=None,
-        status="kept" if made.kept else "ok",
+        status="kept" if output.kept else "ok",
         width=width,
         height=height,
         orientation=photo.orientation,
         output_width=output_width,
         output_height=output_height,
         source_bytes=photo.source_bytes,
-        output_bytes=len(made.data),
-        **_rivals(made.found, len(made.data) if sampled and not made.kept else None),
-        format=made.format,
+        output_bytes=len(output.data),
+        **_rivals(output.found, len(output.data) if sampled and not output.kept else None),
+        format=output.format,
         psnr=psnr,
         ms_ssim=ms_ssim,
-        quality=made.found.made.quality,
-        notices=made.notices,
-        **verdict_fields(made.found, kept=made.kept),
-        **(plain_rival(photo, shown(), file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
-        **watch_fields(shown, made.data, file, batch),
+        quality=output.found.made.quality,
+        notices=output.notices,
+        **verdict_fields(output.found, kept=output.kept),
+        **(
+            plain_rival(photo, shown(), file.shown, batch)
+            if sampled and output.found.state in ("verified", "not_reached")
+            else {}
+        ),
+        **watch_fields(shown, output.data, file, batch),
     )
 
 
@@ -168,12 +172,12 @@ def shown_source(photo: Photo, original: Callable[[], bytes] | None, file: Input
     return lambda: source_seen(photo, original, file.shown, batch)
 
 
-def _rivals(found: Found, size: int | None) -> dict[str, Any]:
+def _rivals(result: Found, size: int | None) -> dict[str, Any]:
     """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
-    if found.rivals is not None:
-        return found.rivals
-    plain = encode_plain_jpeg(found.photo.pixels, quality=round(found.made.quality) or 1)
-    return {"plain_jpeg_bytes": len(plain), **against_plain(found.photo, found.made.quality, size)}
+    if result.rivals is not None:
+        return result.rivals
+    plain = encode_plain_jpeg(result.photo.pixels, quality=round(result.made.quality) or 1)
+    return {"plain_jpeg_bytes": len(plain), **against_plain(result.photo, result.made.quality, size)}
 
 
 def _compressed(
@@ -197,9 +201,9 @@ def _compressed(
     def ready(settings: DjpegSettings) -> list[Ready]:
         return prepare(photo, settings, depth=depth, mask=mask, looked=looked)
 
-    found = _judged(ready, photo, file, shown, settings, batch)
+    verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
+    return dataclasses.replace(verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints)))
 
 
 def _judged(
@@ -219,24 +223,24 @@ def _judged(
             return fewest_pixels(lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch)
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
-    made = finished(ready, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
+    files = finished(ready, settings)
+    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {files.quality:g}"
     if settings.max_side == "auto":
         nobody += " with all its pixels"
-    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), ready[0].photo, "nothing")
+    return Found(dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing")
 
 
-def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
+def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
     """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
-    if found.state is None:
+    if result.state is None:
         return {}
-    state = "verified" if kept and found.state == "not_reached" else found.state
-    scores = dict.fromkeys(found.scores, 1.0) if kept else found.scores
+    state = "verified" if kept and result.state == "not_reached" else result.state
+    scores = dict.fromkeys(result.scores, 1.0) if kept else result.scores
     return {
         "verified": state == "verified",
         "verify_state": state,
         "verify_score": scores,
-        "verify_trials": found.trials,
+        "verify_trials": result.trials,
     }
 
 

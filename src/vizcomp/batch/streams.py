@@ -54,12 +54,12 @@ class Plan:
             SettingsError: there are several, and one file for them.
         """
         exclude = self.folder if self.target is None else None
-        found = find_inputs(self.names, exclude=exclude, report=report) if self.names or self.piped is None else iter(())
+        files = find_inputs(self.names, exclude=exclude, report=report) if self.names or self.piped is None else iter(())
         if self.piped is not None:
-            found = itertools.chain([self.piped], found)
+            files = itertools.chain([self.piped], files)
         if self.target is None:
-            return found
-        first = list(itertools.islice(found, 2))
+            return files
+        first = list(itertools.islice(files, 2))
         if len(first) > 1:
             where = "standard output" if self.to_output else printable(self.target)
             raise SettingsError(f"`output` is one file, {where}, but the inputs are several", "name a folder, or one photo")

@@ -74,6 +74,11 @@ class Found:
     keep: str = ""
     rivals: dict[str, int] | None = None
 
+    @property
+    def searched(self) -> bool:
+        """Whether a verdict was asked for on files of it."""
+        return self.state in ("verified", "not_reached")
+
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
     """Whether a system must hold under other resize filters too: as asked, else where a model file leaves its filter open."""
@@ -152,12 +157,12 @@ def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batc
             break
         ladder = [(quality, share * strength) for quality, share in rungs]
         below = len(best.data) if best.verified else photo.source_bytes
-        found, used = verify.thrown(
+        result, used = verify.thrown(
             ladder, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
         )
         trials += used
-        if found is not None:
-            best, best_of = found, one
+        if result is not None:
+            best, best_of = result, one
     return found_of(best_of, dataclasses.replace(best, trials=trials), verdicts[best.data])
 
 

@@ -53,8 +53,8 @@ def complete(path: tuple[str, ...], parameter: Any) -> Callable[[Any, str], list
         prefix = "system:" if parameter.name == "guide" and begun.startswith("system:") else ""
         if prefix:
             known = [prefix + name for name in (*SYSTEMS, *_added())]
-        found = [prefix + name for name in _files(begun.removeprefix(prefix))] if files else []
-        return _items([*known, *found], begun)
+        completions = [prefix + name for name in _files(begun.removeprefix(prefix))] if files else []
+        return _items([*known, *completions], begun)
 
     return values
 

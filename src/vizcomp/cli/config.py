@@ -141,8 +141,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     if path.name != "pyproject.toml":
         return table
     tool = table.get("tool")
-    found = tool.get("vizcomp") if isinstance(tool, dict) else None
-    return found if isinstance(found, dict) else None
+    own_table = tool.get("vizcomp") if isinstance(tool, dict) else None
+    return own_table if isinstance(own_table, dict) else None
 
 
 class _Reader:
@@ -192,8 +192,8 @@ class _Reader:
         return {
             name: options
             for kind in ("profiles", "profile")
-            if isinstance(found := table.get(kind), Mapping)
-            for name, options in found.items()
+            if isinstance(profiles := table.get(kind), Mapping)
+            for name, options in profiles.items()
         }
 
     def values(self, table: Mapping[str, Any], profile: str) -> dict[str, Any]:
@@ -206,15 +206,15 @@ class _Reader:
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(profiles)) or 'no profiles'}"
                 raise SettingsError(f"{self._shown} has no profile {profile}", hint)
             layers.append(profiles[profile])
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         options = self._commands.get(self._name, {})
         for layer in layers:
             for one in (layer, layer.get(self._name, {})):
                 for key, value in one.items():
                     parameter = options.get(key.replace("_", "-"))
                     if parameter is not None and not isinstance(value, Mapping):
-                        found[parameter.name] = self._value(key, value, parameter)
-        return found
+                        values[parameter.name] = self._value(key, value, parameter)
+        return values
 
     def _value(self, key: str, value: Any, parameter: Any) -> Any:
         """As Typer takes it from a command line."""

@@ -36,8 +36,8 @@ def demo(
     voice = Voice(quiet=quiet, verbose=False)
     samples, batch = str(samples_folder()), BatchSettings()
     with planned([samples], output, standard_input=sys.stdin.buffer, max_pixels=batch.max_pixels) as plan:
-        asked = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
-        code = told(asked, carried_out(asked, voice), voice)
+        job = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
+        code = told(job, carried_out(job, voice), voice)
     page = (output / "report.html").absolute()
     if code == 0 and not no_open and _has_display():
         import webbrowser

@@ -264,7 +264,7 @@ def djpeg(
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
         beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
-        asked = Asked(
+        job = Asked(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
             settings=settings,
@@ -276,7 +276,7 @@ def djpeg(
             json=json,
             watch=watch,
         )
-        code = told(asked, carried_out(asked, voice), voice)
+        code = told(job, carried_out(job, voice), voice)
     raise typer.Exit(code)
 
 
@@ -317,7 +317,7 @@ class Asked:
     watch: bool = False
 
 
-def carried_out(asked: Asked, voice: Voice) -> BatchRun:
+def carried_out(job: Asked, voice: Voice) -> BatchRun:
     """The work: one run, or with --watch one whenever there is something new."""
     from vizcomp.batch.djpeg import joined, run_djpeg
     from vizcomp.batch.judges import guide_systems
@@ -326,31 +326,31 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
     from vizcomp.files.watch import Watched
     from vizcomp.files.write import check_output_folder
 
-    plan, output, batch = asked.plan, asked.plan.folder, asked.batch
+    plan, output, batch = job.plan, job.plan.folder, job.batch
     inputs = list(plan.names)
     if plan.target is None:
         check_apart(inputs, output, suffix=".jpg")
-    watched = Watched(inputs, report=voice.passed_over) if asked.watch else None
+    watched = Watched(inputs, report=voice.passed_over) if job.watch else None
     files = plan.files(voice.passed_over) if watched is None else None
     if not batch.dry_run:
         check_output_folder(output)
-        if asked.report not in (None, output):
-            check_output_folder(asked.report)
-    voice.readings([*guide_systems(asked.settings), *batch.verify, *batch.watch_with], offline=batch.offline)
+        if job.report not in (None, output):
+            check_output_folder(job.report)
+    voice.readings([*guide_systems(job.settings), *batch.verify, *batch.watch_with], offline=batch.offline)
     if watched is not None:
         voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
         with voice.downloads():
-            options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
-            return joined(_rounds(asked, watched, options))
+            options = voice.options(voice.record, jobs=job.jobs, engine=job.engine)
+            return joined(_rounds(job, watched, options))
     assert files is not None
-    more: dict[str, Any] = {"fields": asked.fields, "target": plan.target, "remember": not plan.to_output}
+    more: dict[str, Any] = {"fields": job.fields, "target": plan.target, "remember": not plan.to_output}
     count = 0 if inputs else 1  # from standard input
     with voice.downloads(), voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record:
-        options = voice.options(on_record, jobs=asked.jobs, engine=asked.engine)
-        return run_djpeg(files, output, asked.settings, batch, options, **more)
+        options = voice.options(on_record, jobs=job.jobs, engine=job.engine)
+        return run_djpeg(files, output, job.settings, batch, options, **more)
 
 
-def _rounds(asked: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
+def _rounds(job: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
     """One run whenever there is something new, until Ctrl-C: also where that comes when all of a round is in hand."""
     from vizcomp.batch.djpeg import run_djpeg
 
@@ -362,12 +362,12 @@ def _rounds(asked: Asked, watched: Watched, options: RunOptions) -> Iterator[Bat
 
     heard = dataclasses.replace(options, on_interrupt=stop)
     for some in watched.rounds():
-        yield run_djpeg(some, asked.plan.folder, asked.settings, asked.batch, heard)
+        yield run_djpeg(some, job.plan.folder, job.settings, job.batch, heard)
         if stopped:
             return
 
 
-def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
+def told(job: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
     from vizcomp.batch.about import systems_of
@@ -375,16 +375,16 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     from vizcomp.errors import OutputError
     from vizcomp.report.djpeg import DjpegReport
 
-    totals, batch = run.totals, asked.batch
+    totals, batch = run.totals, job.batch
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
         settings={
-            **asked.settings.to_dict(),
+            **job.settings.to_dict(),
             **batch.to_dict(),
-            "jobs": asked.jobs,
-            "systems": systems_of(asked.settings, batch),
+            "jobs": job.jobs,
+            "systems": systems_of(job.settings, batch),
         },
         totals=totals,
         files=run.records,
@@ -393,16 +393,16 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
     # a run that had nothing to do leaves the report of the one that did
-    if asked.report is not None and not (nothing_done and (asked.report / "report.json").exists()):
+    if job.report is not None and not (nothing_done and (job.report / "report.json").exists()):
         try:
-            shown = gallery(run, asked.settings, batch) if asked.thumbnails else []
-            written = str(report.write(asked.report, shown).html)
+            shown = gallery(run, job.settings, batch) if job.thumbnails else []
+            written = str(report.write(job.report, shown).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
-    if asked.json:
+    if job.json:
         print_parts(report.json_chunks())
-    if asked.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
-        asked.plan.write_to(sys.stdout.buffer)
+    if job.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
+        job.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
     voice.labels(totals, run.notices)
     if nothing_done and not voice.left and not totals.failed:

@@ -137,8 +137,8 @@ def encode(
             run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
     if json:
         systems = [about_system(name, offline, decoder) for name in settings.verify]
-        told = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
-        print_codec_report("vizcomp encode", run, told)
+        settings_shown = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
+        print_codec_report("vizcomp encode", run, settings_shown)
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files

@@ -29,17 +29,17 @@ def info(
     """
     from vizcomp.neural.contents import ImageContents, contents
 
-    found = contents(file, models=() if model is None else (model,))
+    content = contents(file, models=() if model is None else (model,))
     if json:
         import json as json_module
 
         from vizcomp._version import __version__
 
         about = {"tool": "vizcomp info", "tool_version": __version__}
-        print(json_module.dumps({**about, **found.to_dict()}, indent=2))
+        print(json_module.dumps({**about, **content.to_dict()}, indent=2))
     else:
-        _print(found, _image_rows(found) if isinstance(found, ImageContents) else _pack_rows(found))
-    raise typer.Exit(1 if found.problems else 0)
+        _print(content, _image_rows(content) if isinstance(content, ImageContents) else _pack_rows(content))
+    raise typer.Exit(1 if content.problems else 0)
 
 
 def _print(about: ImageContents | PackContents, rows: list[tuple[str, str]]) -> None:

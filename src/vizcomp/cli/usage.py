@@ -101,8 +101,8 @@ def _in_our_words(exc: Any) -> SettingsError:
 
 
 def _bad_value(exc: Any, parameter: Any, shown: str, hint: str) -> SettingsError:
-    found = exc.__cause__.errors() if hasattr(exc.__cause__, "errors") else []
-    kind, value = (found[0].get("type", ""), found[0].get("input")) if found else ("", None)
+    errors = exc.__cause__.errors() if hasattr(exc.__cause__, "errors") else []
+    kind, value = (errors[0].get("type", ""), errors[0].get("input")) if errors else ("", None)
     info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
     low, high = getattr(info, "min", None), getattr(info, "max", None)
     if kind.startswith(("less_than", "greater_than", "finite")) and (low is not None or high is not None):

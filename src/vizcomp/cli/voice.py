@@ -150,8 +150,8 @@ class Voice:
             if self.verbose:
                 self.say(f"skipped: {record.input}: {record.error}")
         elif self.verbose:
-            told = [f"{record.input} -> {record.output or '(dry run)'}", *_figures(record), *record.notices]
-            self.say(f"{record.status}: {'; '.join(told)}")
+            parts = [f"{record.input} -> {record.output or '(dry run)'}", *_figures(record), *record.notices]
+            self.say(f"{record.status}: {'; '.join(parts)}")
         elif record.notices:
             self.say(f"{record.input}: {'; '.join(record.notices)}")
 

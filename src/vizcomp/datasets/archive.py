@@ -137,10 +137,10 @@ class _Archive:
         self._odd.clear()
         node = self._node(at)
         files = [name for name in sorted(node) if isinstance(node[name], _Member) and _is_picture(name)]
-        found = [((*at, name), node[name]) for name in files]
+        pictures = [((*at, name), node[name]) for name in files]
         for name in self.folders(at):
-            found += self.pictures((*at, name), on_skip)
-        return found
+            pictures += self.pictures((*at, name), on_skip)
+        return pictures
 
     def file(self, at: Parts) -> _Member | None:
         node = self._node(at[:-1]).get(at[-1])

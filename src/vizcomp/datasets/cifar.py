@@ -105,13 +105,13 @@ def read_cifar(source: DataSource, form: _Form, folder: Parts, part: Part, size:
 
 def _class_names(data: bytes, form: _Form) -> tuple[str, ...]:
     if form.label_bytes:
-        found: list[Any] = data.decode("utf-8", "replace").split()
+        names: list[Any] = data.decode("utf-8", "replace").split()
     else:
         listed = unpickled(data, form.meta).get(form.kind + "label_names")
-        found = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in listed] if type(listed) is list else []
-    if len(found) != form.classes or not all(isinstance(n, str) for n in found) or len(set(found)) != len(found):
+        names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in listed] if type(listed) is list else []
+    if len(names) != form.classes or not all(isinstance(n, str) for n in names) or len(set(names)) != len(names):
         raise FormatError(f"{form.meta} does not name the {form.classes} classes of {form.title}", "download the set again")
-    return tuple(printable(name) for name in found)
+    return tuple(printable(name) for name in names)
 
 
 def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[int], list[str]]:

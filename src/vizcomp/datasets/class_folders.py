@@ -112,8 +112,8 @@ def list_classes(path: Path) -> ClassFiles | None:
             return None
     if len(listed.classes) < 2:
         return None  # a folder in a folder
-    found = [InputFile(path.joinpath(*root, *at), PurePath(*at)) for at, _ in listed.files]
-    return ClassFiles(found, listed.labels, tuple(map(printable, listed.classes)))
+    files = [InputFile(path.joinpath(*root, *at), PurePath(*at)) for at, _ in listed.files]
+    return ClassFiles(files, listed.labels, tuple(map(printable, listed.classes)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _listed(source: DataSource, root: Parts, parts: list[Parts], chosen: list[Pa
     if not classes:
         alone = "its pictures lie in one folder; each class needs one of its own"
         raise InputError(f"{source.shown} holds no classes", alone if source.has_pictures(root) else FORMS_READ)
-    found = _Listed(classes, [], [])
+    listing = _Listed(classes, [], [])
     for folder in chosen:
         for label, name in enumerate(classes):
             at = (*root, *folder, name)
@@ -142,9 +142,9 @@ def _listed(source: DataSource, root: Parts, parts: list[Parts], chosen: list[Pa
             if not pictures:
                 where = "/".join(printable(n) for n in (*folder, name))
                 raise InputError(f"the class {where} of {source.shown} has no pictures", "add some, or remove the class")
-            found.files.extend((file[len(root) :], handle) for file, handle in pictures)
-            found.labels.extend([label] * len(pictures))
-    return found
+            listing.files.extend((file[len(root) :], handle) for file, handle in pictures)
+            listing.labels.extend([label] * len(pictures))
+    return listing
 
 
 _TRAIN: Parts = ("train",)
@@ -173,8 +173,8 @@ def _parts(source: DataSource, root: Parts) -> list[Parts]:
         at = (*root, *part)
         return part[0] in names and bool(source.folders(at)) and not source.has_pictures(at)
 
-    found = [part for part in (_TRAIN, *_TESTS) if holds_classes(part)]
-    return found if _TRAIN in found or (found and len(found) == len(names)) else [()]
+    parts = [part for part in (_TRAIN, *_TESTS) if holds_classes(part)]
+    return parts if _TRAIN in parts or (parts and len(parts) == len(names)) else [()]
 
 
 def _chosen(source: DataSource, parts: list[Parts], part: Part) -> list[Parts]:

@@ -32,9 +32,9 @@ def find_tables(path: Path) -> list[Path]:
     """The Parquet files that `path` names or holds, two folders down at most, by name."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    found = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
-    hidden = [file for file in found if any(map(is_hidden, file.relative_to(path).parts))]
-    return sorted(set(found) - set(hidden))
+    files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
+    hidden = [file for file in files if any(map(is_hidden, file.relative_to(path).parts))]
+    return sorted(set(files) - set(hidden))
 
 
 def read_tables(
@@ -65,10 +65,10 @@ def read_tables(
         shown = printable(file.name)
         try:
             with pyarrow.parquet.ParquetFile(file) as table:
-                picture, label, found = _columns(table, shown)
-                if classes and found and found != classes:
+                picture, label, class_names = _columns(table, shown)
+                if classes and class_names and class_names != classes:
                     raise FormatError(f"{shown} has other classes than the file before it", "keep one data set in a folder")
-                classes = classes or found
+                classes = classes or class_names
                 count = 0
                 for rows in table.iter_batches(_ROWS, columns=[picture, label]):
                     for cell, number in zip(rows.column(picture), rows.column(label).to_pylist(), strict=True):

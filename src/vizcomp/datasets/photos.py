@@ -21,12 +21,12 @@ def find_photos(path: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises:
         InputError: something named does not exist, or there is no photo at all.
     """
-    found = []
+    paths = []
     for file in find_inputs([path] if isinstance(path, str | Path) else path):
         if not isinstance(file.path, Path):
             raise InputError(f"{file.shown} does not lie on a disk", "copy the data set to a disk first: it is read many times")
-        found.append(file.path)
-    return found
+        paths.append(file.path)
+    return paths
 
 
 def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None = None) -> list[Pixels]:
@@ -35,10 +35,10 @@ def read_photos(paths: Sequence[Path], *, min_side: int, on_skip: OnSkip | None 
     Raises:
         InputError: no photo is left.
     """
-    found = list(each_photo(paths, min_side=min_side, on_skip=on_skip))
-    if not found:
+    photos = list(each_photo(paths, min_side=min_side, on_skip=on_skip))
+    if not photos:
         raise InputError(f"none of {len(paths)} photos can be used", f"photos of {min_side} pixels a side and more are needed")
-    return found
+    return photos
 
 
 def each_photo(paths: Iterable[Path], *, min_side: int, on_skip: OnSkip | None = None) -> Iterator[Pixels]:

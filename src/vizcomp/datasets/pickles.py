@@ -73,13 +73,13 @@ def unpickled(data: bytes, shown: str) -> dict[Any, Any]:
         FormatError: anything else is in it, or it is broken.
     """
     try:
-        found = interpreted(io.BytesIO(data), len(data), _BatchRules())
+        value = interpreted(io.BytesIO(data), len(data), _BatchRules())
     except Refused as exc:
         raise FormatError(
             f"{shown} is refused: its pickle {exc}, which no batch of CIFAR does", "download the data again"
         ) from exc
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as exc:
         raise FormatError(f"{shown} is broken: it is not the pickle of a batch", "copy or download it again") from exc
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise FormatError(f"{shown} is not a batch of CIFAR: its pickle holds no dict", "download the data again")
-    return found
+    return value

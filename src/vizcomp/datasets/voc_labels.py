@@ -43,7 +43,7 @@ def moved(path: Path, result: Result) -> bytes:
     if len(data) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes of XML")
     fields, encoding = _fields(data)
-    size = tuple(round(_number(found[0])) for side in ("width", "height") if (found := _at(fields, ("annotation", "size", side))))
+    size = tuple(round(_number(texts[0])) for side in ("width", "height") if (texts := _at(fields, ("annotation", "size", side))))
     declared = (size[0], size[1]) if len(size) == 2 and min(size) > 0 else None
     move = result.move(declared)
     changes = [(f, _renamed(f.text, result)) for name in ("filename", "path") for f in _at(fields, ("annotation", name))]
@@ -61,7 +61,7 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         raise ValueError("XML in UTF-16 is not read: save it as UTF-8")
     parser = expat.ParserCreate()
     open_elements: list[tuple[str, int]] = []
-    found: list[_Field] = []
+    fields: list[_Field] = []
     current: _Field | None = None
     count, encoding = 0, "utf-8"
 
@@ -87,7 +87,7 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         nonlocal current
         if current is not None and current.start >= 0:
             current.end = parser.CurrentByteIndex
-            found.append(current)
+            fields.append(current)
         current = None
         open_elements.pop()
 
@@ -100,7 +100,7 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         parser.Parse(data, True)
     except expat.ExpatError as exc:
         raise ValueError(f"broken XML: {exc}") from exc
-    return found, encoding
+    return fields, encoding
 
 
 def _at(fields: list[_Field], path: tuple[str, ...]) -> list[_Field]:

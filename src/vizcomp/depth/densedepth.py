@@ -92,11 +92,11 @@ class DenseDepth:
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
             raise ValueError(f"photos are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
-        found = np.stack([self._one(image) for image in images])
+        maps = np.stack([self._one(image) for image in images])
         if flip:
             mirrored = np.stack([self._one(image[:, ::-1])[:, ::-1] for image in images])
-            found = np.asarray((found + mirrored) / 2, np.float32)
-        return found
+            maps = np.asarray((maps + mirrored) / 2, np.float32)
+        return maps
 
     def _one(self, image: npt.NDArray[np.uint8]) -> Array:
         height, width = image.shape[:2]
@@ -140,10 +140,10 @@ def need_tensorflow() -> None:
     """
     for package in ("tensorflow", "h5py"):
         try:
-            found = importlib.util.find_spec(package) is not None
+            installed = importlib.util.find_spec(package) is not None
         except (ImportError, ValueError):
-            found = False
-        if not found:
+            installed = False
+        if not installed:
             raise MissingExtraError(NEEDS, "nyu")
 
 
@@ -416,7 +416,7 @@ def _node(node: Any) -> list[tuple[str, int]]:
     """What a layer is given: of Keras 2 a list of references, of Keras 3 its arguments, with references somewhere inside."""
     if isinstance(node, list):
         return _references(node)
-    found: list[tuple[str, int]] = []
+    inputs: list[tuple[str, int]] = []
 
     def search(value: Any, depth: int) -> None:
         if depth > MOST_NESTED:
@@ -425,10 +425,10 @@ def _node(node: Any) -> list[tuple[str, int]]:
             for one in value:
                 search(one, depth + 1)
         elif isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.extend(_references(value["config"]["keras_history"]))
+            inputs.extend(_references(value["config"]["keras_history"]))
 
     search(node["args"], 0)
-    return found
+    return inputs
 
 
 def _check_ends(model: Any, path: Path) -> None:
@@ -436,24 +436,24 @@ def _check_ends(model: Any, path: Path) -> None:
     if channels != 1:
         raise ModelError(f"{path} answers {channels} channels: expected one, the depth", HINT)
     try:
-        found = tuple(int(side) for side in model.compute_output_shape((1, 64, 96, 3)))
+        shape = tuple(int(side) for side in model.compute_output_shape((1, 64, 96, 3)))
     except (ValueError, TypeError) as exc:
         raise ModelError(f"{path}: the graph does not take 96x64 pixels: {exc}", HINT) from exc
-    if found != (1, 32, 48, 1):
-        raise ModelError(f"{path} answers {found[2]}x{found[1]} for 96x64 pixels: expected half the size", HINT)
+    if shape != (1, 32, 48, 1):
+        raise ModelError(f"{path} answers {shape[2]}x{shape[1]} for 96x64 pixels: expected half the size", HINT)
 
 
-def _fill(made: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]], path: Path) -> None:
-    for group, name, layer in made:
+def _fill(built: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]], path: Path) -> None:
+    for group, name, layer in built:
         wanted = [tuple(w.shape) for w in layer.weights]
         inside = arrays.get(group, {})
         if group == name:
             values = list(inside.values())
         else:  # a nested model's arrays lie in one group, trainable ones first: their names say whose they are
             values = [a for w in layer.weights if (a := _of(inside, name, w.name)) is not None]
-        found = [a.shape for a in values]
-        if wanted != found:
-            raise ModelError(f"{path}: the layer {name[:60]} has weights of {found}: expected {wanted}", HINT)
+        shapes = [a.shape for a in values]
+        if wanted != shapes:
+            raise ModelError(f"{path}: the layer {name[:60]} has weights of {shapes}: expected {wanted}", HINT)
         if not all(np.isfinite(value).all() for value in values):
             raise ModelError(f"{path}: the layer {name[:60]} has weights that are not finite", "get it again")
         if wanted:
@@ -465,5 +465,5 @@ def _of(inside: dict[str, Array], layer: str, variable: str) -> Array | None:
 
     The shortest name that ends so: of layers `bn` and `conv1/bn` each has its own, with or without the model's name in front.
     """
-    found = [n for n in inside if f"/{n.partition(':')[0]}".endswith(f"/{layer}/{variable}")]
-    return inside[min(found, key=len)] if found else None
+    names = [n for n in inside if f"/{n.partition(':')[0]}".endswith(f"/{layer}/{variable}")]
+    return inside[min(names, key=len)] if names else None

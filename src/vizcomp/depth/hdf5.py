@@ -95,10 +95,10 @@ def _opened(path: Path) -> Content:
         raise ModelError(f"{path} cannot be read: DenseDepth needs h5py: {exc}", "pip install 'vizcomp[nyu]'") from exc
     try:
         with h5py.File(path, "r") as file:
-            words = file.attrs.get("model_config")
-            if words is None:
+            text = file.attrs.get("model_config")
+            if text is None:
                 raise ModelError(f"{path} has no model_config: expected a whole model, found weights or other data", HINT)
-            config = read_object(words)
+            config = read_object(text)
             group = file["model_weights"]
             arrays: dict[str, dict[str, Array]] = {}
             room = MOST_BYTES

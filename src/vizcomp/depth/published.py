@@ -129,13 +129,13 @@ def parse_options(text: str) -> Reading:
 
 def _made(values: Mapping[str, Any], place: str) -> Reading:
     check_names(values, [field.name for field in dataclasses.fields(Reading)], place)
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in values.items():
         try:
-            made[key] = _value(key, value)
+            fields[key] = _value(key, value)
         except (TypeError, ValueError) as exc:
             raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
-    return Reading(**made)
+    return Reading(**fields)
 
 
 def _value(key: str, value: Any) -> Any:
@@ -180,25 +180,25 @@ def _hugging_face(folder: Path) -> Reading:
             files[name] = read_object_file(folder / name)
         except (OSError, ValueError):
             files[name] = {}
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     before, model = files["preprocessor_config.json"], files["config.json"]
     mean, std, size = before.get("image_mean"), before.get("image_std"), before.get("size")
     white = 255 * float(before["rescale_factor"]) if isinstance(before.get("rescale_factor"), float) else 1.0
     means, deviations = _numbers(mean, 3), _numbers(std, 3)
     if means and deviations and abs(white - 1) < 1e-3 and before.get("do_normalize", True):
-        made |= {"mean": means, "std": deviations, "order": "rgb"}
+        fields |= {"mean": means, "std": deviations, "order": "rgb"}
     if isinstance(size, dict) and (sides := _numbers([size.get("width"), size.get("height")], 2)):
-        made["size"] = tuple(map(int, sides))
-        made["fit"] = "aspect" if before.get("keep_aspect_ratio") is True else "stretch"
+        fields["size"] = tuple(map(int, sides))
+        fields["fit"] = "aspect" if before.get("keep_aspect_ratio") is True else "stretch"
     if multiple := _numbers([before.get("ensure_multiple_of")], 1):
-        made["multiple"] = int(multiple[0])
+        fields["multiple"] = int(multiple[0])
     kind, estimates = model.get("model_type"), model.get("depth_estimation_type")
     if kind in ("glpn", "zoedepth", "depth_pro") or estimates == "metric":
-        made["polarity"] = "far"
+        fields["polarity"] = "far"
     elif kind in ("dpt", "depth_anything"):
-        made["polarity"] = "near"
+        fields["polarity"] = "near"
     try:
-        return Reading(**made)
+        return Reading(**fields)
     except SettingsError:
         return Reading()
 
@@ -231,13 +231,13 @@ class PublishedDepth:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             self._session = open_session(str(path), threads=threads)
-            words = self._session.get_modelmeta().custom_metadata_map
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except OSError as exc:
             raise ModelError(f"{path}: {exc.strerror or exc}", HINT) from exc
         except Exception as exc:  # ONNX Runtime raises several kinds
             raise ModelError(f"{path} is not an ONNX file that can be read: {first_line(exc)[:120]}", HINT) from exc
-        own = {field.name for field in dataclasses.fields(Reading)}
-        inside = _made({key: value for key, value in words.items() if key in own}, f"{path}: its metadata")
+        names = {field.name for field in dataclasses.fields(Reading)}
+        inside = _made({key: value for key, value in metadata.items() if key in names}, f"{path}: its metadata")
         self.reading = (said or Reading()).merged(reading_beside(path)).merged(inside)
         self._input, self._shape = self._only_input()
         self._output = self._map_output()
@@ -338,13 +338,13 @@ class PublishedDepth:
         real = real.reshape((1,) * (len(self._shape) - 3) + real.shape)
         dtype = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}.get(self._input.type, np.float32)
         try:
-            (found,) = self._session.run([self._output], {self._input.name: np.ascontiguousarray(real.astype(dtype))})
+            (output,) = self._session.run([self._output], {self._input.name: np.ascontiguousarray(real.astype(dtype))})
         except Exception as exc:  # ONNX Runtime raises several kinds
             raise ModelError(f"{self._path}: the network failed: {first_line(exc)[:160]}", HINT) from exc
-        sides = [side for side in found.shape if side != 1]
+        sides = [side for side in output.shape if side != 1]
         if len(sides) != 2:
-            raise ModelError(f"{self._path}: its output {self._output} of the shape {list(found.shape)} is no map", HINT)
-        values = np.asarray(found, np.float32).reshape(sides)
+            raise ModelError(f"{self._path}: its output {self._output} of the shape {list(output.shape)} is no map", HINT)
+        values = np.asarray(output, np.float32).reshape(sides)
         if not np.isfinite(values).all():
             raise ModelError(f"{self._path}: the network's answer is not finite", "its reading may be wrong, or its file damaged")
         return values

@@ -114,8 +114,8 @@ def open_depth(
     """
     if maps is not None:
         return MapFolder(Path(maps), kind=kind, names=names)
-    if (found := _onnx_depth(model, threads=threads, offline=offline)) is not None:
-        return found
+    if (network := _onnx_depth(model, threads=threads, offline=offline)) is not None:
+        return network
     model, size, flip = model_options(model)
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):

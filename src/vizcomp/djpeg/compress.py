@@ -131,7 +131,7 @@ def finished(ready: Sequence[Ready], settings: DjpegSettings) -> Compressed:
 
     At a target size all are as large, and the one of the highest quality is taken.
     """
-    made: list[Compressed] = []
+    files: list[Compressed] = []
     error: InputError | None = None
     for one in ready:
         quality = settings.quality
@@ -146,13 +146,13 @@ def finished(ready: Sequence[Ready], settings: DjpegSettings) -> Compressed:
             data = one.encoder.encode(settings.quality, last=True)
         else:
             data = one.at(settings.quality)
-        made.append(Compressed(data, quality, one.importance, (*one.notices, *notices), one.format))
-    if not made:
+        files.append(Compressed(data, quality, one.importance, (*one.notices, *notices), one.format))
+    if not files:
         assert error is not None
         raise error
     if settings.target_size is not None:
-        return max(made, key=lambda each: each.quality)
-    return min(made, key=lambda each: len(each.data))
+        return max(files, key=lambda each: each.quality)
+    return min(files, key=lambda each: len(each.data))
 
 
 def prepare(
@@ -255,8 +255,8 @@ class Prepared:
             places: float32 (h, w) in 0..1 over the photo as displayed; 1: `fine`, 0: `quality`.
         """
         height, width = self.source.image.height, self.source.image.width
-        kept = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
-        return self.encoder.encode(fine, obey=share, rest=quality, kept=kept)
+        mask = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
+        return self.encoder.encode(fine, obey=share, rest=quality, kept=mask)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -398,9 +398,9 @@ def _bisect(
         if len(data) >= target * (1 - TARGET_TOLERANCE):
             break
         middle = (fits + too_large) / 2
-        made = encode(middle)
-        if len(made) <= target:
-            fits, data = middle, max(data, made, key=len)
+        file = encode(middle)
+        if len(file) <= target:
+            fits, data = middle, max(data, file, key=len)
         else:
             too_large = middle
     return data, too_large, fits

@@ -150,11 +150,11 @@ class Picture:
             places: float32 (h, w) in 0..1 over the photo as displayed; 1: kept.
         """
         height, width = self._photo.pixels.shape[:2]
-        kept = guide.mask_importance(stored(places, self._photo.orientation), size=(height, width))
+        mask = guide.mask_importance(stored(places, self._photo.orientation), size=(height, width))
         blur = self._blur(quality, share)
-        if float((kept * blur).max()) < FELT:
+        if float((mask * blur).max()) < FELT:
             quality = (quality + fine) / 2
-        return self._coded(quality, (1 - kept) * blur)
+        return self._coded(quality, (1 - mask) * blur)
 
     def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
         """The best file of at most `target` bytes, its quality, and notices.

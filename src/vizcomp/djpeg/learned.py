@@ -37,10 +37,10 @@ class LearnedGuide:
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self._path = path
-        self._session, words, self.fingerprint, _ = open_network(path, "", NAME, what="guide", hint=HINT, threads=threads)
-        self.systems = words.get("systems", "")
+        self._session, metadata, self.fingerprint, _ = open_network(path, "", NAME, what="guide", hint=HINT, threads=threads)
+        self.systems = metadata.get("systems", "")
         try:
-            self._least, self._sure = (float(word) for word in words.get("levels", "").split(","))
+            self._least, self._sure = (float(word) for word in metadata.get("levels", "").split(","))
         except ValueError as exc:
             raise ModelError(f"{path}: its levels cannot be read", HINT) from exc
         if not (math.isfinite(self._least) and math.isfinite(self._sure) and self._least < self._sure):

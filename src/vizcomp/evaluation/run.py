@@ -138,7 +138,7 @@ def _evaluated(
     chunks = [tuple(range(i, min(i + step, len(data)))) for i in range(0, len(data), step)]
     count = itertools.count(1)
     total = len(chunks) * (1 + len(opened))
-    asked = _Asked(
+    request = _Asked(
         settings,
         data,
         systems,
@@ -147,9 +147,9 @@ def _evaluated(
         lambda tasks: _mapped_tasks(tasks, jobs, engine),
         lambda what: on_progress(Progress(next(count), total, what)),
     )
-    answers, errors = _answers_on_sources(asked)
-    sums, complete, more_errors, interrupted = _sums(asked, answers, journal)
-    return _described(asked, answers, sums, complete, [*errors, *more_errors], interrupted)
+    answers, errors = _answers_on_sources(request)
+    sums, complete, more_errors, interrupted = _sums(request, answers, journal)
+    return _described(request, answers, sums, complete, [*errors, *more_errors], interrupted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,30 +175,30 @@ def _readable(result: ChunkResult) -> ChunkResult:
     return result
 
 
-def _answers_on_sources(asked: _Asked) -> tuple[list[list[Answer | None]], list[str]]:
+def _answers_on_sources(request: _Asked) -> tuple[list[list[Answer | None]], list[str]]:
     """Each system's answers on the sources, and errors."""
     errors: list[str] = []
-    answers: list[list[Answer | None]] = [[] for _ in asked.systems]
-    for result in map(_readable, asked.results([asked.task(chunk, "") for chunk in asked.chunks])):
+    answers: list[list[Answer | None]] = [[] for _ in request.systems]
+    for result in map(_readable, request.results([request.task(chunk, "") for chunk in request.chunks])):
         if not result.answers:
             raise VizcompError(result.errors[0] if result.errors else "the systems gave no answer", "try fewer `jobs`")
         for all_answers, some in zip(answers, result.answers, strict=True):
             all_answers += some
         errors += result.errors
-        asked.tell("sources")
+        request.tell("sources")
     return answers, errors
 
 
 def _sums(
-    asked: _Asked, answers: list[list[Answer | None]], journal: Journal | None
+    request: _Asked, answers: list[list[Answer | None]], journal: Journal | None
 ) -> tuple[dict[tuple[str, str, str], PointSum], set[str], list[str], bool]:
     """(codec, series, setting) to its sum; the codecs that were finished; errors; whether Ctrl-C ended it early."""
     work = [
-        asked.task(chunk, name, tuple(tuple(a[i] for i in chunk) for a in answers))
-        for name in asked.codecs
-        for chunk in asked.chunks
+        request.task(chunk, name, tuple(tuple(a[i] for i in chunk) for a in answers))
+        for name in request.codecs
+        for chunk in request.chunks
     ]
-    keys = [] if journal is None else _keys(work, asked)
+    keys = [] if journal is None else _keys(work, request)
     earlier: list[ChunkResult | None] = [None] * len(work)
     if journal is not None:
         stored = (journal.remembered(key) for key in keys)
@@ -208,7 +208,7 @@ def _sums(
     errors: list[str] = []
     interrupted = False
     try:
-        fresh = asked.results([task for task, before in zip(work, earlier, strict=True) if before is None])
+        fresh = request.results([task for task, before in zip(work, earlier, strict=True) if before is None])
         for number, task in enumerate(work):
             result = earlier[number] or next(fresh, None)
             if result is None:
@@ -224,15 +224,15 @@ def _sums(
                 one.encoding += encoding
                 one.decoding += decoding
                 one.failed += result.failed[series, setting]
-            asked.tell(task.codec)
+            request.tell(task.codec)
     except KeyboardInterrupt:
         interrupted = True
-    finished = {name for name in asked.codecs if finished_chunks[name] == len(asked.chunks)}
+    finished = {name for name in request.codecs if finished_chunks[name] == len(request.chunks)}
     return sums, finished, errors, interrupted
 
 
 def _described(
-    asked: _Asked,
+    request: _Asked,
     answers: list[list[Answer | None]],
     sums: dict[tuple[str, str, str], PointSum],
     finished: set[str],
@@ -240,11 +240,11 @@ def _described(
     interrupted: bool,
 ) -> EvalResult:
     """The result: points of the finished codecs, and what follows from them."""
-    data, systems, opened = asked.data, asked.systems, asked.codecs
+    data, systems, opened = request.data, request.systems, request.codecs
     points, shown = [], []
     for (name, series, setting), one in sums.items():
         if name in finished and one.rows:
-            points.append(summed_point(series, setting, opened[name].ours, one, data, systems, asked.settings.seed))
+            points.append(summed_point(series, setting, opened[name].ours, one, data, systems, request.settings.seed))
             shown.append((name, points[-1], one))
     order = {series: i for i, series in enumerate(s for c in opened.values() for s in c.series)}
     points.sort(key=lambda p: (order.get(p.codec, 0), p.bytes_per_image))
@@ -296,8 +296,8 @@ def _keys(work: Sequence[ChunkTask], asked: _Asked) -> list[bytes]:
             pixels[task.chosen] = digest.hexdigest()
         codec = opened[task.codec]
         names = [data.names[i] for i in task.chosen]
-        told = [*common, [task.codec, codec.version, codec.fingerprint], names, task.chosen, pixels[task.chosen]]
-        keys.append(hashlib.sha256(json.dumps(told).encode()).digest())
+        parts = [*common, [task.codec, codec.version, codec.fingerprint], names, task.chosen, pixels[task.chosen]]
+        keys.append(hashlib.sha256(json.dumps(parts).encode()).digest())
     return keys
 
 

@@ -71,8 +71,8 @@ def headline_of(
             continue
         kept = f"{who} {_kept(system, measure, value, point, top_value(measure, systems, data, answers))}"
         needs = {c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None}
-        told = [name for name in (PLAIN, min(needs, key=lambda c: needs[c], default="")) if name in needs]
-        against = " and ".join(f"{_BASELINES.get(name, name)} needs {size(needs[name])}" for name in dict.fromkeys(told))
+        rivals = [name for name in (PLAIN, min(needs, key=lambda c: needs[c], default="")) if name in needs]
+        against = " and ".join(f"{_BASELINES.get(name, name)} needs {size(needs[name])}" for name in dict.fromkeys(rivals))
         none = "no baseline reaches that" if others else ""
         parts.append((f"{kept} at {size(point.bytes_per_image)}{size.unit}", against or none))
     quality = f" PSNR there is {point.psnr:.1f} dB." if point.psnr is not None else ""

@@ -87,15 +87,15 @@ def find_inputs(
         raise InputError("no input given", f"name {what}s, folders or patterns")
     finder = _Finder(exclude, report, extensions, may_be_none=may_be_none)
     sources = [finder.source(os.fspath(item)) for item in inputs]
-    found = itertools.chain.from_iterable(sources)
-    first = next(found, None)
+    files = itertools.chain.from_iterable(sources)
+    first = next(files, None)
     if first is None and may_be_none:
         return iter(())
     if first is None:
         named = ", ".join(printable(item) for item in inputs[:3]) + (" ..." if len(inputs) > 3 else "")
         readable = READABLE if extensions is EXTENSIONS else f"folders are searched for {' and '.join(sorted(extensions))}"
         raise InputError(f"no {what} found in {named}", f"{readable}; other suffixes are taken where the file itself is named")
-    return itertools.chain([first], found)
+    return itertools.chain([first], files)
 
 
 _BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{},]*(?:,[^{},]*)+))\}")
@@ -216,19 +216,19 @@ class _Finder:
                 return self._file(place, PurePosixPath(place.name), str(place))
             if any(c in place.key for c in "*?["):
                 spelled = re.search(r"\.\w+$", place.name) is not None
-                found = ((p, r) for p, r in store.matches(place) if spelled or p.suffix.lower() in self._extensions)
+                matches = ((p, r) for p, r in store.matches(place) if spelled or p.suffix.lower() in self._extensions)
             else:
                 exclude = self._excluded if isinstance(self._excluded, StorePath) else None
-                found = ((p, r) for p, r in walk(place, exclude) if p.suffix.lower() in self._extensions)
+                matches = ((p, r) for p, r in walk(place, exclude) if p.suffix.lower() in self._extensions)
                 if not place.is_dir():
                     raise InputError(f"{shown} does not exist", "check the bucket and the key")
         except OSError as exc:
             raise store_error(shown, exc) from exc
-        return self._listed(found, shown)
+        return self._listed(matches, shown)
 
-    def _listed(self, found: Iterator[tuple[StorePath, PurePosixPath]], shown: str) -> Iterator[InputFile]:
+    def _listed(self, matches: Iterator[tuple[StorePath, PurePosixPath]], shown: str) -> Iterator[InputFile]:
         try:
-            for place, relative in found:
+            for place, relative in matches:
                 yield from self._file(place, relative, str(place))
         except OSError as exc:
             raise store_error(shown, exc) from exc

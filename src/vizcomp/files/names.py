@@ -181,13 +181,13 @@ class Existing:
             OutputError: the store does not answer.
         """
         folder = target.parent
-        found = self._folders.pop(folder, None)
-        if found is None:
+        names = self._folders.pop(folder, None)
+        if names is None:
             try:
-                found = {place.key: place.known for place, is_dir in folder.list() if not is_dir and place.known is not None}
+                names = {place.key: place.known for place, is_dir in folder.list() if not is_dir and place.known is not None}
             except OSError as exc:
                 raise OutputError(f"{folder} cannot be listed: {store_cause(exc)}", STORE_HINT) from exc
-        self._folders[folder] = found
+        self._folders[folder] = names
         while len(self._folders) > 4:  # inputs come folder by folder
             self._folders.popitem(last=False)
-        return dataclasses.replace(target, known=found.get(target.key), existed=target.key in found)
+        return dataclasses.replace(target, known=names.get(target.key), existed=target.key in names)

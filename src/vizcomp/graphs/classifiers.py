@@ -127,8 +127,8 @@ def read_published(path: Path, year: str) -> ClassifierFile:
     config = dataclasses.replace(PRESETS["full"], std=DEVIATIONS[year])
     hint = "give inception_v3.pt of PyTorch_CIFAR10"
     wanted = shapes(config)
-    found = _without_prefix(read_state_dict(path, hint))
-    weights = {n: v for n, v in found.items() if not n.endswith("num_batches_tracked")}
+    arrays = _without_prefix(read_state_dict(path, hint))
+    weights = {n: v for n, v in arrays.items() if not n.endswith("num_batches_tracked")}
     wrong = {
         "missing": sorted(wanted.keys() - weights.keys()),
         "extra": sorted(weights.keys() - wanted.keys()),
@@ -212,13 +212,13 @@ class Classifier:
 
     def logits(self, images: Pixels) -> Array:
         """uint8 (N, H, W, 3) RGB to float32 (N, classes)."""
-        found = self._through(images)
+        logits = self._through(images)
         if self.mirrors and len(images):
-            first = np.partition(found, (-2, -1), axis=1)
+            first = np.partition(logits, (-2, -1), axis=1)
             unsure = np.flatnonzero(first[:, -1] - first[:, -2] < DOUBT)
             if len(unsure):
-                found[unsure] = (found[unsure] + self._through(images[unsure, :, ::-1])) / 2
-        return found
+                logits[unsure] = (logits[unsure] + self._through(images[unsure, :, ::-1])) / 2
+        return logits
 
     def _through(self, images: Pixels) -> Array:
         parts = [

@@ -160,19 +160,19 @@ PRESETS: dict[str, RecurrentConfig] = {
 def shapes(config: RecurrentConfig) -> dict[str, Shape]:
     """The weights that a codec has: names and shapes."""
     n = config.scaled
-    found: dict[str, Shape] = {}
+    of_layer: dict[str, Shape] = {}
 
     def layer(name: str, ins: int, outs: int, hidden: int) -> None:
-        found[f"{name}.input.weight"], found[f"{name}.input.bias"] = (4 * outs, ins, 3, 3), (4 * outs,)
-        found[f"{name}.hidden.weight"] = (4 * outs, outs, hidden, hidden)
+        of_layer[f"{name}.input.weight"], of_layer[f"{name}.input.bias"] = (4 * outs, ins, 3, 3), (4 * outs,)
+        of_layer[f"{name}.hidden.weight"] = (4 * outs, outs, hidden, hidden)
 
     def convolution(name: str, ins: int, outs: int, kernel: int) -> None:
-        found[f"{name}.weight"], found[f"{name}.bias"] = (outs, ins, kernel, kernel), (outs,)
+        of_layer[f"{name}.weight"], of_layer[f"{name}.bias"] = (outs, ins, kernel, kernel), (outs,)
 
     outs, stride = n(config.stem[0]), config.stem[1]
     convolution("stem", 3 if config.sees == "residual" else 6, outs, 3 if stride <= 2 else stride)
     if config.given:
-        found["told.weight"] = (outs, config.given)
+        of_layer["told.weight"] = (outs, config.given)
     for index, (channels, _, hidden) in enumerate(config.encoder):
         layer(f"encoder.{index}", outs, n(channels), hidden)
         outs = n(channels)
@@ -189,7 +189,7 @@ def shapes(config: RecurrentConfig) -> dict[str, Shape]:
         convolution("exit.0", outs, 3 * up * up, 3)
     else:
         convolution("exit", outs, 3, 1)
-    return found
+    return of_layer
 
 
 def after_layer(config: RecurrentConfig, index: int) -> int:
@@ -202,16 +202,16 @@ def after_layer(config: RecurrentConfig, index: int) -> int:
 def state_shapes(config: RecurrentConfig, part: str) -> list[tuple[int, int]]:
     """Channels of each layer's state, and how many positions of it stand beside one of the code; part: encoder or decoder."""
     if part == "decoder":
-        found, side = [], 1
+        states, side = [], 1
         for channels, up, _ in config.decoder:
-            found.append((config.scaled(channels, up * up), side))
+            states.append((config.scaled(channels, up * up), side))
             side *= up
-        return found
-    found, side = [], config.block // config.stem[1]
+        return states
+    states, side = [], config.block // config.stem[1]
     for channels, down, _ in config.encoder:
         side //= down
-        found.append((config.scaled(channels), side))
-    return found
+        states.append((config.scaled(channels), side))
+    return states
 
 
 class _Steps:
@@ -276,8 +276,8 @@ class _Steps:
         stride = config.stem[1]
         x = self.convolved(x, "stem", stride, 1 if stride <= 2 else 0)
         if given:
-            told = node("Gemm", given, self.weight("told.weight"), transB=1)
-            x = node("Add", x, node("Unsqueeze", told, self.graph.constant([2, 3], np.int64)))
+            hint = node("Gemm", given, self.weight("told.weight"), transB=1)
+            x = node("Add", x, node("Unsqueeze", hint, self.graph.constant([2, 3], np.int64)))
         after = []
         for index, (_, down, hidden) in enumerate(config.encoder):
             after.append(self._layer(x, states[index], f"encoder.{index}", down, hidden))

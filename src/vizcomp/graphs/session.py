@@ -35,5 +35,5 @@ class Session:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # for ever: its end would wait for them
             session = open_session(self._made(), threads=threads, quiet=True)
             self._opened = (os.getpid(), session)
-        found: list[npt.NDArray[np.float32]] = session.run(list(outputs), dict(inputs))
-        return found
+        values: list[npt.NDArray[np.float32]] = session.run(list(outputs), dict(inputs))
+        return values

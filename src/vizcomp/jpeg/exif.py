@@ -103,14 +103,14 @@ def is_essential(tag: int, *, below: bool = False) -> bool:
 
 def _texts(tiff: bytes, offset: int, tags: Mapping[int, str]) -> dict[int, tuple[int, bytes]]:
     """By tag the type and the bytes of the texts that are wanted; blank and long ones are not."""
-    found: dict[int, tuple[int, bytes]] = {}
+    texts: dict[int, tuple[int, bytes]] = {}
     for entry in directory(tiff, offset):
         inside = entry.place + entry.size <= len(tiff) and 0 < entry.size <= MAX_TEXT
-        if entry.tag in tags and entry.kind in _TEXTS and inside and entry.tag not in found:
+        if entry.tag in tags and entry.kind in _TEXTS and inside and entry.tag not in texts:
             text = tiff[entry.place : entry.place + entry.size].rstrip(b"\0")
             if text.strip(b" \0:"):  # cameras without a clock write blanks
-                found[entry.tag] = (entry.kind, text + b"\0")
-    return found
+                texts[entry.tag] = (entry.kind, text + b"\0")
+    return texts
 
 
 def _block(first: dict[int, tuple[int, bytes]], below: dict[int, tuple[int, bytes]], orientation: int) -> bytes:

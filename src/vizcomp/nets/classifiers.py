@@ -35,11 +35,11 @@ class Classifier(nn.Module):
         words: the file's metadata.
     """
 
-    def __init__(self, network: Network, classes: tuple[str, ...] = (), words: dict[str, Any] | None = None) -> None:
+    def __init__(self, network: Network, classes: tuple[str, ...] = (), metadata: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.network = network
         self.classes = classes
-        self.words = words or {}
+        self.words = metadata or {}
         self.register_buffer("mean", torch.tensor(network.config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(network.config.std).view(1, 3, 1, 1), persistent=False)
         self.mean: torch.Tensor
@@ -65,10 +65,10 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Network:
     Raises:
         SettingsError: an unknown architecture or field, or a value out of range.
     """
-    made = configured(architecture, config)
-    if isinstance(made, InceptionConfig):
-        return Inception(made)
-    return Watcher(made) if isinstance(made, WatcherConfig) else Whitened(made)
+    network = configured(architecture, config)
+    if isinstance(network, InceptionConfig):
+        return Inception(network)
+    return Watcher(network) if isinstance(network, WatcherConfig) else Whitened(network)
 
 
 def save(
@@ -76,7 +76,7 @@ def save(
     architecture: str,
     network: Network,
     classes: tuple[str, ...],
-    words: dict[str, Any],
+    metadata: dict[str, Any],
     *,
     half: bool = True,
 ) -> None:
@@ -93,7 +93,13 @@ def save(
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    about = {**words, "kind": "classifier", "architecture": architecture, "network": network.config.to_dict(), "classes": classes}
+    about = {
+        **metadata,
+        "kind": "classifier",
+        "architecture": architecture,
+        "network": network.config.to_dict(),
+        "classes": classes,
+    }
     beside = path.with_name(f".{path.name}.part")
     save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
     beside.chmod(0o644)

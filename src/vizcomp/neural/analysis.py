@@ -67,15 +67,15 @@ class Analyser:
     """
 
     def __init__(
-        self, network: Network, weights: Weights, context: coding.ContextModel, words: dict[str, Any], threads: int
+        self, network: Network, weights: Weights, context: coding.ContextModel, metadata: dict[str, Any], threads: int
     ) -> None:
         self._network, self._weights = network, weights
         self._context = context
-        self._words = words
+        self._words = metadata
         self._threads = threads
         self._native: int = network.config.native
         self.classifier: Classifier | None = None
-        self.search = Search(**words.get("search", {}))
+        self.search = Search(**metadata.get("search", {}))
 
     def bits(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
         """Bits of images whose sides are multiples of the block.

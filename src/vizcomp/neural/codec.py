@@ -83,21 +83,21 @@ class NeuralCodec:
         config: RecurrentConfig,
         weights: Weights,
         context: coding.ContextModel,
-        words: dict[str, Any],
+        metadata: dict[str, Any],
         name: str,
         *,
         threads: int = 0,
     ) -> None:
         self.config, self.weights = config, weights
         self.context = context
-        self.words = words
+        self.words = metadata
         self.name = name
         self.iterations: int = config.iterations
-        self.default_iterations = min(self.iterations, int(words.get("default_iterations", self.iterations)))
+        self.default_iterations = min(self.iterations, int(metadata.get("default_iterations", self.iterations)))
         self.native: int = config.native
         self.fingerprint = fingerprint(config.to_dict(), weights, context)
         self._network = Network(config, weights, threads=threads)
-        self._analyser = Analyser(self._network, weights, context, words, threads)
+        self._analyser = Analyser(self._network, weights, context, metadata, threads)
         if tuple(context.channels) != tuple(config.bits):
             raise ModelError(f"{name}: the context model is of another codec", "train or fetch the model again")
 
@@ -122,21 +122,21 @@ class NeuralCodec:
             WeightsMissingError: a bundled file is missing.
         """
         path = model_path(name)
-        words, arrays = read_model(path)
-        if words.get("kind") != "codec":
+        metadata, arrays = read_model(path)
+        if metadata.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
         saved = {k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))}
         try:
-            config = RecurrentConfig.from_dict(dict(words.get("network", {})))
+            config = RecurrentConfig.from_dict(dict(metadata.get("network", {})))
             if {k: v.shape for k, v in saved.items()} != shapes(config):
                 raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
             tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
             context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config.bits)
             weights = {k: np.asarray(v, np.float32) for k, v in saved.items()}
-            codec = cls(config, weights, context, words, str(name), threads=threads)
-            if words.get(CLASSIFIER) is not None:
+            codec = cls(config, weights, context, metadata, str(name), threads=threads)
+            if metadata.get(CLASSIFIER) is not None:
                 own = {k.removeprefix(CLASSIFIER_PREFIX): v for k, v in arrays.items() if k.startswith(CLASSIFIER_PREFIX)}
-                file = classifiers.from_arrays(dict(words[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT)
+                file = classifiers.from_arrays(dict(metadata[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT)
                 codec._analyser.classifier = classifiers.Classifier(file, threads=threads)
             return codec
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:

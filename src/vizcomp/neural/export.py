@@ -45,7 +45,7 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
     many = codec.iterations if iterations is None else iterations
     if not 1 <= many <= codec.iterations:
         raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose other `iterations`")
-    made = unrolled_encoder if part == "encoder" else unrolled_decoder
+    graph = unrolled_encoder if part == "encoder" else unrolled_decoder
     metadata = {
         "name": name,
         "model": codec.fingerprint.hex(),
@@ -54,7 +54,7 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
         "network": json.dumps(codec.config.to_dict()),
         "version": __version__,
     }
-    return made(codec.config, codec.weights, many, metadata)
+    return graph(codec.config, codec.weights, many, metadata)
 
 
 def _is_classifier(name: str) -> bool:
@@ -62,5 +62,5 @@ def _is_classifier(name: str) -> bool:
         return False
     if name in (*classifiers.BUNDLED, *classifiers.PUBLISHED):
         return True
-    words, _ = read_model(cache.added_model(name) or Path(name))
-    return words.get("kind") == "classifier"
+    metadata, _ = read_model(cache.added_model(name) or Path(name))
+    return metadata.get("kind") == "classifier"

@@ -57,12 +57,12 @@ def saved_fingerprint(path: Path) -> bytes:
     Raises:
         ModelError: damaged, or no codec of vizcomp.
     """
-    words, arrays = read_model(path)
-    if words.get("kind") != "codec":
+    metadata, arrays = read_model(path)
+    if metadata.get("kind") != "codec":
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
     tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
     try:
-        config = words["network"]
+        config = metadata["network"]
         context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
         return fingerprint(config, arrays, context)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:

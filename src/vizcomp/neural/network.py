@@ -68,8 +68,8 @@ class Network:
                 if self.config.residual_scaling:
                     inputs["iteration"] = np.asarray(state.iteration, np.float32)
         outputs = [made, *(f"new_{name}" for name in names)]
-        found, *after = self._sessions[part, first].run(outputs, inputs)
-        return found, tuple(after)
+        output, *after = self._sessions[part, first].run(outputs, inputs)
+        return output, tuple(after)
 
     def analyse(self, source: Floats, state: State, given: Floats | None = None) -> tuple[Floats, tuple[Floats, ...]]:
         """One step of the encoder.

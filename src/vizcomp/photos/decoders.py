@@ -379,16 +379,16 @@ def _exif_of_tiff(image: Image.Image) -> bytes | None:
     try:
         with quiet_pillow():
             tags = getattr(image, "tag_v2", {})
-            own = image.getexif()
-            made = Image.Exif()
+            tiff_exif = image.getexif()
+            exif = Image.Exif()
             for tag in _DESCRIPTIVE:
                 if tag in (0x8769, 0x8825):
-                    directory = own.get_ifd(tag)
+                    directory = tiff_exif.get_ifd(tag)
                     if directory:
-                        made[tag] = dict(directory)
+                        exif[tag] = dict(directory)
                 elif tag in tags:
-                    made[tag] = tags[tag]
-            return made.tobytes() if len(made) else None
+                    exif[tag] = tags[tag]
+            return exif.tobytes() if len(exif) else None
     except Exception:  # Pillow writes what it read; odd tags make it fail in many ways, and a photo needs none of them
         return None
 

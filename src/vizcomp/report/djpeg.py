@@ -186,10 +186,10 @@ def _headline(totals: Totals) -> Headline:
 
 def _kinds(formats: Mapping[str, int]) -> str:
     names = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
-    ours = {name: formats[key] for key, name in names.items() if formats.get(key)}
-    if list(ours) in ([], ["JPEG"]):
+    results = {name: formats[key] for key, name in names.items() if formats.get(key)}
+    if list(results) in ([], ["JPEG"]):
         return "The files are ordinary JPEG: any decoder opens them."
-    return "The files are " + " and ".join(f"{number:,} {name}" for name, number in ours.items()) + "."
+    return "The files are " + " and ".join(f"{number:,} {name}" for name, number in results.items()) + "."
 
 
 def _verified_headline(totals: Totals, rival: Mapping[str, Any]) -> Headline:

@@ -64,11 +64,11 @@ class TableShard:
         if fields:
             return list(dict.fromkeys(fields))
         said = self._said_to_be_images()
-        found = [name for name in names if self._can_hold(name) and (name in said if said else self._starts_as_photo(name))]
-        if not found:
+        columns = [name for name in names if self._can_hold(name) and (name in said if said else self._starts_as_photo(name))]
+        if not columns:
             listed = ", ".join(f"{printable(name)} ({self.schema.field(name).type})" for name in names[:8])
             raise InputError(f"{self.shown} has no column of photos: {listed}", "name it with `fields`")
-        return found
+        return columns
 
     def _can_hold(self, name: str) -> bool:
         types, kind = self.arrow.types, self.schema.field(name).type

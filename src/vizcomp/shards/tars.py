@@ -73,7 +73,7 @@ class TarShard:
 
     def _listed(self) -> list[_Photo]:
         stream = BoundedStream(self._file, self.shown)
-        found: list[_Photo] = []
+        photos: list[_Photo] = []
         names: set[str] = set()
         kinds: set[str] = set()
         self._file.seek(0)
@@ -96,20 +96,20 @@ class TarShard:
                     extension = _extension(member.name)
                     kinds.add(extension)
                     if self._holds_photo(extension):
-                        found.append(_Photo(member.name, start, member.offset_data, member.size, end))
+                        photos.append(_Photo(member.name, start, member.offset_data, member.size, end))
                 start = end
             self._end = start
             stream.begin_data()
             stream.seek(tar.offset)
             if stream.read(BLOCK) != bytes(BLOCK):  # tarfile takes a cut inside a header for the end
                 raise cut_off(self.shown)
-        if not found:
+        if not photos:
             there = ", ".join(sorted(filter(None, kinds))[:8]) or "nothing"
             raise InputError(
                 f"{self.shown} holds no photos (its extensions: {printable(there)})", "name those of photos with `fields`"
             )
-        taken = [name for name, count in _counts(photo.name for photo in found).items() if count > 1]
-        return [_fixed(photo, names, frozenset(taken)) for photo in found]
+        taken = [name for name, count in _counts(photo.name for photo in photos).items() if count > 1]
+        return [_fixed(photo, names, frozenset(taken)) for photo in photos]
 
     def _holds_photo(self, extension: str) -> bool:
         return extension in self._fields if self._fields else "." + extension in EXTENSIONS
@@ -198,7 +198,7 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
         size: of the new content, in bytes.
         old, new: suffixes, such as ".png".
     """
-    made, at, named = [], 0, False
+    parts, at, named = [], 0, False
     last = len(headers) - BLOCK
     while at < last:
         block = bytearray(headers[at : at + BLOCK])
@@ -212,7 +212,7 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
             name = body.rstrip(b"\0")
             body, named = _renamed(name, old, new) + b"\0", True
         at += BLOCK + -(-length // BLOCK) * BLOCK
-        made.append(_sealed(block, len(body)) + body + bytes(-len(body) % BLOCK))
+        parts.append(_sealed(block, len(body)) + body + bytes(-len(body) % BLOCK))
     block = bytearray(headers[last:])
     name = bytes(block[:100]).rstrip(b"\0")
     fresh = _renamed(name, old, new)
@@ -222,13 +222,13 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
         extra = bytearray(block)
         extra[156:157] = b"x"
         body = _record(b"path", whole)
-        made.append(_sealed(extra, len(body)) + body + bytes(-len(body) % BLOCK))
+        parts.append(_sealed(extra, len(body)) + body + bytes(-len(body) % BLOCK))
     block[:100] = fresh[:100].ljust(100, b"\0")
-    return b"".join(made) + _sealed(block, size)
+    return b"".join(parts) + _sealed(block, size)
 
 
 def _records(body: bytes, size: int, old: str, new: str) -> tuple[bytes, bool]:
-    made, at, named = [], 0, False
+    parts, at, named = [], 0, False
     while at < len(body):
         space = body.index(b" ", at)
         length = int(body[at:space])
@@ -237,9 +237,9 @@ def _records(body: bytes, size: int, old: str, new: str) -> tuple[bytes, bool]:
             value, named = _renamed(value, old, new), True
         elif key == b"size":
             value = b"%d" % size
-        made.append(_record(key, value))
+        parts.append(_record(key, value))
         at += length
-    return b"".join(made), named
+    return b"".join(parts), named
 
 
 def _record(key: bytes, value: bytes) -> bytes:

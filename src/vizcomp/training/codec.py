@@ -328,5 +328,5 @@ class CodecTask(loop.Task):
             return {}, {}
         file = files.read(self.settings.classifier)
         half = {n: v.astype(np.float16) if v.ndim >= 2 else v for n, v in file.weights.items()}
-        words = {"classifier": Path(frozen.name).name, CLASSIFIER: dict(file.words)}
-        return words, {CLASSIFIER_PREFIX + name: value for name, value in half.items()}
+        metadata = {"classifier": Path(frozen.name).name, CLASSIFIER: dict(file.words)}
+        return metadata, {CLASSIFIER_PREFIX + name: value for name, value in half.items()}

@@ -232,9 +232,9 @@ def _pairs(folder: Path, skipped: list[tuple[str, str]]) -> list[tuple[Path, Pat
         if not part.is_dir():
             raise TrainingError(f"no training data: {part} is not a folder", _HINT)
     map_of = {p.stem: p for p in sorted(maps.iterdir()) if p.suffix.lower() in MAP_SUFFIXES}
-    found = sorted(p for p in photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
-    skipped += [(p.name, "no map of that name") for p in found if p.stem not in map_of]
-    return [(p, map_of[p.stem]) for p in found if p.stem in map_of]
+    files = sorted(p for p in photos.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
+    skipped += [(p.name, "no map of that name") for p in files if p.stem not in map_of]
+    return [(p, map_of[p.stem]) for p in files if p.stem in map_of]
 
 
 def ranked(nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -297,11 +297,11 @@ def split_photos(
         beginnings = tuple(checked.split(","))
         if unused := [b for b in beginnings if not any(name.startswith(b) for name in names)]:
             raise TrainingError(f"checked: no photo is called {unused[0]}...", "give beginnings of file names")
-        found = {i for i in rest if names[i].startswith(beginnings)}
+        named = {i for i in rest if names[i].startswith(beginnings)}
     else:
         count = 0 if validation == 0 else max(1, round(len(rest) * validation))
-        found = {rest[int((k + 0.5) * len(rest) / count)] for k in range(count)}
-    return [i for i in rest if i not in found], sorted(found), held
+        named = {rest[int((k + 0.5) * len(rest) / count)] for k in range(count)}
+    return [i for i in rest if i not in named], sorted(named), held
 
 
 def fold_parts(names: list[str], folds: int, over: str = "places") -> list[list[int]]:

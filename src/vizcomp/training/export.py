@@ -113,8 +113,8 @@ def export_guide(
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
     axes = {"image": {1: "height", 2: "width"}, "logits": {1: "rows", 2: "columns"}}
     model = _traced(_TextRegionsOfPixels(network), (image,), axes)
-    words = {"name": learned.NAME, "levels": f"{levels[0]:.6g},{levels[1]:.6g}", "systems": systems}
-    _write(model, path, {**words, **(metadata or {})})
+    entries = {"name": learned.NAME, "levels": f"{levels[0]:.6g},{levels[1]:.6g}", "systems": systems}
+    _write(model, path, {**entries, **(metadata or {})})
 
 
 def _traced(network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]) -> Any:

@@ -187,12 +187,13 @@ def _called(module_name: str, function: str) -> nn.Module:
     try:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
-        made = getattr(importlib.import_module(module_name), function)()
+        module = getattr(importlib.import_module(module_name), function)()
     except Exception as exc:  # it is the user's code
         hint = "name a function without arguments that returns a torch module"
         raise ModelError(f"{module_name}:{function} gives no classifier: {type(exc).__name__}: {first_line(exc)}", hint) from exc
-    if not isinstance(made, nn.Module):
+    if not isinstance(module, nn.Module):
         raise ModelError(
-            f"{module_name}:{function} returns a {type(made).__name__}, no torch module", "return the module, in its own weights"
+            f"{module_name}:{function} returns a {type(module).__name__}, no torch module",
+            "return the module, in its own weights",
         )
-    return made
+    return module

@@ -193,8 +193,8 @@ class GuideTask(loop.Task):
         beside = folder / ".model.safetensors.part"
         save_file(tensors, beside)
         os.replace(beside, folder / "model.safetensors")
-        words = {"licence": s.licence, "data": "photos"} if s.licence else {"data": "photos"}
-        export_guide(self.average, folder / "model.onnx", levels=levels, systems="; ".join(s.system), metadata=words)
+        metadata = {"licence": s.licence, "data": "photos"} if s.licence else {"data": "photos"}
+        export_guide(self.average, folder / "model.onnx", levels=levels, systems="; ".join(s.system), metadata=metadata)
         card = {
             "kind": "guide",
             "systems": list(s.system),

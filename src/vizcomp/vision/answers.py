@@ -204,8 +204,8 @@ def is_empty(answer: Answer) -> bool:
     return isinstance(answer, Boxes | Keypoints) and not len(answer.quads)
 
 
-def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
-    """Whether `found`, the answer on a result, is the same as `reference`, the answer on its source.
+def compare(reference: Answer, answer: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
+    """Whether `answer`, the answer on a result, is the same as `reference`, the answer on its source.
 
     Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
     the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
@@ -219,55 +219,55 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
     Raises:
         SettingsError: answers of different kinds, or of different classes.
     """
-    if isinstance(reference, Classes) and isinstance(found, Classes):
-        p, q = reference.probabilities, found.probabilities
+    if isinstance(reference, Classes) and isinstance(answer, Classes):
+        p, q = reference.probabilities, answer.probabilities
         if p.shape != q.shape:
             raise SettingsError("answers over different classes cannot be compared")
         same = float(q[reference.best]) >= (1 - tolerance) * float(q.max())
         return Comparison(float(np.minimum(p, q).sum().clip(0, 1)), bool(same))
-    if isinstance(reference, Boxes) and isinstance(found, Boxes):
-        pairs = matching(reference, found)
+    if isinstance(reference, Boxes) and isinstance(answer, Boxes):
+        pairs = matching(reference, answer)
         mine, theirs = [i for i, _ in pairs], [j for _, j in pairs]
-        count = len(reference.quads) + len(found.quads)
+        count = len(reference.quads) + len(answer.quads)
         score = 2 * len(mine) / count if count else 1.0
-        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
+        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(answer.quads, theirs, 0)]) if where else None
         same = score >= 1 - tolerance - 1e-12
-        return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
-    if isinstance(reference, Masks) and isinstance(found, Masks):
-        score = _mean_iou(reference.labels, found.labels)
+        return Comparison(score, same, len(mine), len(reference.quads), len(answer.quads), without)
+    if isinstance(reference, Masks) and isinstance(answer, Masks):
+        score = _mean_iou(reference.labels, answer.labels)
         return Comparison(score, score >= SAME_MASKS * (1 - tolerance) - 1e-12)
-    if isinstance(reference, Keypoints) and isinstance(found, Keypoints):
-        return _poses(reference, found, tolerance, where)
-    if isinstance(reference, Text) and isinstance(found, Text):
-        return _texts(reference, found, tolerance, where)
-    if isinstance(reference, Embedding) and isinstance(found, Embedding):
-        score = _cosine(reference.vector, found.vector)
+    if isinstance(reference, Keypoints) and isinstance(answer, Keypoints):
+        return _poses(reference, answer, tolerance, where)
+    if isinstance(reference, Text) and isinstance(answer, Text):
+        return _texts(reference, answer, tolerance, where)
+    if isinstance(reference, Embedding) and isinstance(answer, Embedding):
+        score = _cosine(reference.vector, answer.vector)
         return Comparison(score, score >= SAME_EMBEDDING * (1 - tolerance) - 1e-12)
     raise SettingsError("answers of different kinds, as a classifier's and a detector's, cannot be compared")
 
 
-def _poses(reference: Keypoints, found: Keypoints, tolerance: float, where: bool) -> Comparison:
-    if len(reference.points) and len(found.points) and reference.points.shape[1] != found.points.shape[1]:
+def _poses(reference: Keypoints, answer: Keypoints, tolerance: float, where: bool) -> Comparison:
+    if len(reference.points) and len(answer.points) and reference.points.shape[1] != answer.points.shape[1]:
         raise SettingsError("poses of different numbers of points cannot be compared")
     pairs = poses.matched(
-        (reference.points, reference.scores, reference.corners), (found.points, found.scores, found.corners), reference.least
+        (reference.points, reference.scores, reference.corners), (answer.points, answer.scores, answer.corners), reference.least
     )
-    count = len(reference.points) + len(found.points)
+    count = len(reference.points) + len(answer.points)
     score = 2 * sum(alike for _, _, alike in pairs) / count if count else 1.0
     without = None
     if where:
         good = [(i, j) for i, j, alike in pairs if alike >= SAME_POSES]
-        mine, theirs = (np.delete(a.quads, [p[k] for p in good], 0) for k, a in enumerate((reference, found)))
+        mine, theirs = (np.delete(a.quads, [p[k] for p in good], 0) for k, a in enumerate((reference, answer)))
         without = np.concatenate([mine, theirs])
     same = score >= SAME_POSES * (1 - tolerance) - 1e-12
-    return Comparison(score, same, len(pairs), len(reference.points), len(found.points), without)
+    return Comparison(score, same, len(pairs), len(reference.points), len(answer.points), without)
 
 
-def _texts(reference: Text, found: Text, tolerance: float, where: bool) -> Comparison:
-    read = lettering.compared(reference.lines, found.lines)
+def _texts(reference: Text, answer: Text, tolerance: float, where: bool) -> Comparison:
+    read = lettering.compared(reference.lines, answer.lines)
     without = None
     if where:
-        without = np.concatenate([reference.quads[list(read.odd_reference)], found.quads[list(read.odd_found)]])
+        without = np.concatenate([reference.quads[list(read.odd_reference)], answer.quads[list(read.odd_found)]])
     same = read.error_rate <= tolerance + 1e-12
     return Comparison(max(0.0, 1 - read.error_rate), same, read.matched, read.reference, read.found, without)
 
@@ -288,13 +288,13 @@ def _cosine(a: Array, b: Array) -> float:
     return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)) / lengths, 0, 1))
 
 
-def matching(reference: Boxes, found: Boxes) -> list[tuple[int, int]]:
+def matching(reference: Boxes, answer: Boxes) -> list[tuple[int, int]]:
     """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, by index in each."""
     pairs = []
     for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
         mine = [i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label]
-        theirs = [i for i in range(len(found.quads)) if label is None or found.labels[i] == label]
-        pairs += [(mine[i], theirs[j]) for i, j, _ in match_boxes(reference.quads[mine], found.quads[theirs])]
+        theirs = [i for i in range(len(answer.quads)) if label is None or answer.labels[i] == label]
+        pairs += [(mine[i], theirs[j]) for i, j, _ in match_boxes(reference.quads[mine], answer.quads[theirs])]
     return pairs
 
 

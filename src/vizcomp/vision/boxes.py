@@ -54,7 +54,7 @@ def polygon_iou(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     return min(1.0, max(0.0, shared / (area_a + area_b - shared)))
 
 
-def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5) -> list[tuple[int, int, float]]:
+def match_boxes(reference: npt.ArrayLike, answer: npt.ArrayLike, iou: float = 0.5) -> list[tuple[int, int, float]]:
     """Pairs boxes one to one: the pair of the largest overlap first, then the largest among the boxes still free
     (greedy), as long as the overlap is at least `iou`. Of equal overlaps the lower reference index goes first.
 
@@ -71,7 +71,7 @@ def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5
     """
     if not 0.0 < iou <= 1.0:
         raise ValueError(f"iou must be in (0, 1], is {iou}")
-    quads_a, quads_b = _as_quads(reference), _as_quads(found)
+    quads_a, quads_b = _as_quads(reference), _as_quads(answer)
     if not len(quads_a) or not len(quads_b):
         return []
     low_a, high_a = quads_a.min(axis=1), quads_a.max(axis=1)
@@ -94,7 +94,7 @@ def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5
     return sorted(pairs)
 
 
-def box_f1(reference: Sequence[npt.ArrayLike], found: Sequence[npt.ArrayLike], iou: float = 0.5) -> BoxScore:
+def box_f1(reference: Sequence[npt.ArrayLike], answer: Sequence[npt.ArrayLike], iou: float = 0.5) -> BoxScore:
     """F1 of boxes against reference boxes, one to one (`match_boxes`), pooled: boxes are counted over all images
     before the ratio is taken, so an image with many boxes weighs more.
 
@@ -105,27 +105,27 @@ def box_f1(reference: Sequence[npt.ArrayLike], found: Sequence[npt.ArrayLike], i
     Raises:
         ValueError: the numbers of images differ, or as `match_boxes`.
     """
-    if len(reference) != len(found):
-        raise ValueError(f"{len(reference)} images in the reference, {len(found)} found")
-    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, found, strict=True))
-    return box_score(matched, sum(len(_as_quads(boxes)) for boxes in reference), sum(len(_as_quads(boxes)) for boxes in found))
+    if len(reference) != len(answer):
+        raise ValueError(f"{len(reference)} images in the reference, {len(answer)} found")
+    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, answer, strict=True))
+    return box_score(matched, sum(len(_as_quads(boxes)) for boxes in reference), sum(len(_as_quads(boxes)) for boxes in answer))
 
 
-def box_score(matched: int, reference: int, found: int) -> BoxScore:
+def box_score(matched: int, reference: int, answer: int) -> BoxScore:
     """The score of boxes that are counted already.
 
     Raises:
         ValueError: a count is negative, or more are matched than there are.
     """
-    if matched < 0 or matched > min(reference, found):
-        raise ValueError(f"{matched} matched of {reference} and {found}")
+    if matched < 0 or matched > min(reference, answer):
+        raise ValueError(f"{matched} matched of {reference} and {answer}")
     return BoxScore(
-        precision=matched / found if found else 1.0,
+        precision=matched / answer if answer else 1.0,
         recall=matched / reference if reference else 1.0,
-        f1=2.0 * matched / (reference + found) if reference + found else 1.0,
+        f1=2.0 * matched / (reference + answer) if reference + answer else 1.0,
         matched=matched,
         reference=reference,
-        found=found,
+        found=answer,
     )
 
 

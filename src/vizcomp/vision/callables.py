@@ -142,11 +142,11 @@ class System:
             return [self._answer(self._fn(image.copy()), image) for image in images]
         if not images:
             return []
-        made = self._fn([image.copy() for image in images])
-        if not isinstance(made, Sequence | np.ndarray) or len(made) != len(images):
-            count = f"{len(made)} answers" if isinstance(made, Sequence | np.ndarray) else f"a {type(made).__name__}"
+        answers = self._fn([image.copy() for image in images])
+        if not isinstance(answers, Sequence | np.ndarray) or len(answers) != len(images):
+            count = f"{len(answers)} answers" if isinstance(answers, Sequence | np.ndarray) else f"a {type(answers).__name__}"
             raise InputError(f"{self.name} gives {count} for {len(images)} images", "with batch=True: one answer for each image")
-        return [self._answer(one, image) for one, image in zip(made, images, strict=True)]
+        return [self._answer(one, image) for one, image in zip(answers, images, strict=True)]
 
     def importance(self, image: Pixels) -> Array:
         """As `vision.system.System.importance`."""

@@ -67,10 +67,10 @@ def from_centres(boxes: Values) -> Values:
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
 
 
-def suppressed(found: Detections, iou: float) -> Detections:
+def suppressed(detections: Detections, iou: float) -> Detections:
     """Of boxes of one label that overlap by more than `iou`, the surest alone; surest first. 1 suppresses none."""
-    order = np.argsort(-found.scores, kind="stable")[:CANDIDATES]
-    corners, labels = found.corners[order], found.labels[order]
+    order = np.argsort(-detections.scores, kind="stable")[:CANDIDATES]
+    corners, labels = detections.corners[order], detections.labels[order]
     areas = np.prod(np.maximum(corners[:, 2:] - corners[:, :2], 0), 1)
     alive = np.ones(len(order), bool)
     for i in range(len(order) if iou < 1 else 0):
@@ -79,7 +79,7 @@ def suppressed(found: Detections, iou: float) -> Detections:
             shared = np.prod(np.maximum(extent, 0), 1)
             union = np.maximum(areas[i] + areas[i + 1 :] - shared, 1e-12)
             alive[i + 1 :] &= (labels[i + 1 :] != labels[i]) | (shared / union <= iou)
-    return found.chosen(order[alive])
+    return detections.chosen(order[alive])
 
 
 def yolov5(rows: Values, extra: int = 0, points: tuple[int, ...] = ()) -> Detections:

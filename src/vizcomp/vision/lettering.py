@@ -27,12 +27,12 @@ class Readings:
     odd_found: tuple[int, ...] = ()
 
 
-def compared(reference: Sequence[str], found: Sequence[str]) -> Readings:
+def compared(reference: Sequence[str], answer: Sequence[str]) -> Readings:
     """Compares the words of lines; where they stand does not count, since lines are split and joined at will.
 
     Words that both have cancel out, each as often as both have it. What is left of either, in its order, makes the errors.
     """
-    mine, theirs = ([_words(line) for line in lines] for lines in (reference, found))
+    mine, theirs = ([_words(line) for line in lines] for lines in (reference, answer))
     counts = [collections.Counter(word for line in lines for word in line) for lines in (mine, theirs)]
     both = counts[0] & counts[1]
     (rest, odd_reference), (other_rest, odd_found) = _left(mine, both), _left(theirs, both)

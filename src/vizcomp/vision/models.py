@@ -17,6 +17,7 @@ from PIL import Image
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.vision import detectors, layouts, poses, readings
 from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Keypoints, Kind, Masks, Pixels
+from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.system import (
     BAND,
@@ -38,6 +39,7 @@ LEAST_POINT = 0.3  # certainty from which a point is seen
 LEAST_POSE = 0.3  # mean certainty of the points of the one figure of a pose network that has no detector
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
+PICTURES = (np.float32, np.float16, np.float64, np.uint8)  # dtypes of an input that takes a picture
 _BATCH = 64
 
 
@@ -45,19 +47,17 @@ class Runtime(Protocol):
     """What runs a model.
 
     Attributes:
-        shape: of the one input, 0 where it is open.
-        dtype: of the input.
+        slots: the inputs.
         outputs: names.
         metadata: texts that the file has of itself.
     """
 
-    shape: tuple[int, ...]
-    dtype: Any
+    slots: tuple[Slot, ...]
     outputs: tuple[str, ...]
     metadata: Mapping[str, str]
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name; any exception where it fails."""
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name, of all inputs by name; any exception where it fails."""
         ...
 
 
@@ -148,22 +148,28 @@ class ModelSystem:
         return usual if self.options.nms is None else self.options.nms
 
     def _read_input(self) -> None:
-        fixed = self._runtime.shape
-        if len(fixed) != 4:
-            raise self._wrong(f"its input has the shape {list(fixed)}, no batch of images", "export it with (N, 3, H, W)")
+        slot = self._slot = picture_slot(self.name, self._runtime.slots, self.options)
+        if slot.dtype not in PICTURES:
+            raise self._wrong(f"its input is {slot.said}, no image", "export it with a float or uint8 input")
+        if len(slot.shape) not in (3, 4):
+            raise self._wrong(f"its input has the shape {list(slot.shape)}, no batch of images", "export it with (N, 3, H, W)")
+        fixed = slot.shape if len(slot.shape) == 4 else (1, *slot.shape)  # of one image alone, as torchvision's detectors take it
         layout = self.options.layout or ("NHWC" if fixed[3] in (1, 3) and fixed[1] not in (1, 3) else "NCHW")
         channels = fixed[1] if layout == "NCHW" else fixed[3]
         if channels not in (0, 1, 3):
-            raise self._wrong(f"its input has {channels} channels in the layout {layout}, not 3")
-        own = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
-        asked = self.options.size or (self._known.size if not all(own) else ())
-        if asked and any(a and a != b for a, b in zip(own, asked, strict=True)):
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, not {asked[0]}x{asked[1]}")
-        if max(own) > MAX_INPUT_SIDE:
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
+            raise self._wrong(
+                f"its input has {channels} channels in the layout {layout}, not 3", "export it with 3 channels, or 1"
+            )
+        sides = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
+        size = self.options.size or (self._known.size if not all(sides) else ())
+        if size and any(a and a != b for a, b in zip(sides, size, strict=True)):
+            raise self._wrong(f"its input is {sides[0]}x{sides[1]}, not {size[0]}x{size[1]}")
+        if max(sides) > MAX_INPUT_SIDE:
+            raise self._wrong(f"its input is {sides[0]}x{sides[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
         self._nchw, self._channels = layout == "NCHW", channels or 3
-        self._size = (asked[0], asked[1]) if asked else own if all(own) else None
+        self._size = (size[0], size[1]) if size and all(size) else sides if all(sides) else None
         self._batch = fixed[0]
+        check_others(self.name, self._runtime.slots, slot, self.options, self._size or ())
 
     def _prepared(self, family: str) -> Preparation:
         options = self.options
@@ -195,7 +201,7 @@ class ModelSystem:
             white if options.range is None else options.range,
             options.mean or mean,
             options.std or std,
-            self._runtime.dtype == np.uint8,
+            self._slot.dtype == np.uint8,
         )
 
     @property
@@ -225,15 +231,17 @@ class ModelSystem:
         if self._batch > count:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._batch - count, 0)])
         plan = self._preparation
-        if self._runtime.dtype not in (np.uint8, np.int8):
+        if self._slot.dtype != np.uint8:
             scaled = batch.astype(np.float32) * (plan.range / 255)
             with np.errstate(over="ignore", invalid="ignore"):  # an odd model's std: its answer is checked
                 batch = (scaled - np.array(plan.mean, np.float32)) / np.array(plan.std, np.float32)
-                batch = batch.astype(self._runtime.dtype)
+                batch = batch.astype(self._slot.dtype)
         if self._nchw:
             batch = batch.transpose(0, 3, 1, 2)
+        feeds = constants(self.name, self._runtime.slots, self.options, len(batch), views[0].shape[:2])
+        batch = batch[0] if len(self._slot.shape) == 3 else batch
         try:
-            outputs = self._runtime.run(np.ascontiguousarray(batch))
+            outputs = self._runtime.run({self._slot.name: np.ascontiguousarray(batch), **feeds})
         except Exception as exc:  # a runtime has a class of its own for each cause
             from vizcomp.errors import first_line
 
@@ -262,6 +270,9 @@ class ModelSystem:
             part = images[start : start + step]
             views = [view_of(image, self._size, self._preparation.fit) for image in part]
             outputs = self._run([view.pixels for view in views])
+            if len(part) > 1 and np.shape(outputs[self._layout.output])[:1] != (len(part),):
+                answers += [self.answers([image])[0] for image in part]  # its answer does not follow the batch
+                continue
             for at, (image, view) in enumerate(zip(part, views, strict=True)):
                 one = outputs if len(part) == 1 else {n: a[at : at + 1] for n, a in outputs.items()}
                 answers.append(self._answer(one, image, view))
@@ -294,29 +305,29 @@ class ModelSystem:
         if why := readings.absurd(sure):
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
         whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
-        found = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
+        detections = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
         if self.kind == "keypoints":
-            return self._figures(found, whole[:2], image, view)
-        corners = view.on_photo(found.corners)
+            return self._figures(detections, whole[:2], image, view)
+        corners = view.on_photo(detections.corners)
         height, width = image.shape[:2]
         corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
-        named = bool((found.labels >= 0).any())
+        named = bool((detections.labels >= 0).any())
 
         def boxes(which: npt.NDArray[np.bool_], below: Boxes | None = None) -> Boxes:
-            labels = tuple(self._label(int(label)) for label in found.labels[which]) if named else ()
-            scores = np.asarray(found.scores[which], np.float32)
+            labels = tuple(self._label(int(label)) for label in detections.labels[which]) if named else ()
+            scores = np.asarray(detections.scores[which], np.float32)
             return Boxes(corners_to_quads(corners[which]), labels, (width, height), scores, self._least, below)
 
-        return boxes(found.scores >= self._least, boxes(found.scores < self._least))
+        return boxes(detections.scores >= self._least, boxes(detections.scores < self._least))
 
-    def _figures(self, found: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
-        every = checked(np.zeros((0, 1, 2)) if found.points is None else found.points, self.name)
+    def _figures(self, detections: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
+        every = checked(np.zeros((0, 1, 2)) if detections.points is None else detections.points, self.name)
         points = view.points_on_photo(every[..., :2] * whole)
         scores = np.asarray(every[..., 2] if every.shape[2] == 3 else np.ones(every.shape[:2]), np.float32)
         some = (scores >= self._seen).any(1)  # a figure without a seen point is none
         points, scores = points[some], scores[some]
-        boxed = bool(found.corners.any())
-        corners = view.on_photo(found.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
+        boxed = bool(detections.corners.any())
+        corners = view.on_photo(detections.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
         return Keypoints(points, scores, corners, (image.shape[1], image.shape[0]), self._seen)
 
     def _label(self, label: int) -> str:
@@ -362,22 +373,14 @@ def _fingerprint(path: Path, options: ModelOptions) -> str:
     more = [file_fingerprint(place) for place in weights_beside(path)]
     if options != ModelOptions():
         more.append(repr(options))
-    own = file_fingerprint(path)
-    return f"{own}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else own
+    fingerprint = file_fingerprint(path)
+    return f"{fingerprint}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else fingerprint
 
 
 def model_file(spec_path: Path) -> None:
     """Raises ModelError where a file is not there."""
     if not spec_path.is_file():
         raise ModelError(f"{spec_path} is not there", HINT)
-
-
-def one_image_input(name: str, count: int) -> None:
-    """Raises ModelError where a model has not one input."""
-    if count != 1:
-        raise ModelError(
-            f"{name}: a model with one image input is needed, this one has {count} inputs", "export it with one input"
-        )
 
 
 def options_of(path: Path, text: str) -> ModelOptions:

@@ -41,12 +41,12 @@ class OwnClassifier:
         self.fingerprint = file_fingerprint(classifiers.file_of(spec, offline=True))
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for start in range(0, len(images), BATCH):
             views = np.stack([fitted(image, self.native, self.native) for image in images[start : start + BATCH]])
             logits = checked(self._network.logits(views), self.name)
-            found += [Classes(softmax(row), self.classes) for row in logits]
-        return found
+            answers += [Classes(softmax(row), self.classes) for row in logits]
+        return answers
 
     def importance(self, image: Pixels) -> Array:
         heat = self._network.importance(fitted(image, self.native, self.native))

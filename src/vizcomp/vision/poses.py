@@ -44,10 +44,10 @@ def similarity(one: Values, sure: Values, other: Values, other_sure: Values, are
     return float(np.where(seen & there, near, 0.0)[seen | new].mean())
 
 
-def matched(reference: Figures, found: Figures, least: float) -> list[tuple[int, int, float]]:
+def matched(reference: Figures, answer: Figures, least: float) -> list[tuple[int, int, float]]:
     """Pairs figures one to one, the most alike first: (index in reference, index in found, similarity)."""
     points, scores, corners = reference
-    others, other_scores, _ = found
+    others, other_scores, _ = answer
     every = []
     for i in range(len(points)):
         area = float(np.prod(np.maximum(corners[i, 2:] - corners[i, :2], 0)))

@@ -137,11 +137,11 @@ def known_of(metadata: Mapping[str, str]) -> Known:
     )
 
 
-def absurd(found: Detections) -> str:
+def absurd(detections: Detections) -> str:
     """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
-    if len(found.scores) and float(found.scores.max()) > 1.01:
-        return f"a box has the score {float(found.scores.max()):.3g}, above 1: are these numbers before an activation?"
-    turned = (found.corners[:, 2:] < found.corners[:, :2] - 1e-6).any(1)
+    if len(detections.scores) and float(detections.scores.max()) > 1.01:
+        return f"a box has the score {float(detections.scores.max()):.3g}, above 1: are these numbers before an activation?"
+    turned = (detections.corners[:, 2:] < detections.corners[:, :2] - 1e-6).any(1)
     if turned.any():
         return "corners of a box are not in order (left, top, right, bottom)"
     return ""

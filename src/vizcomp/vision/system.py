@@ -114,7 +114,7 @@ def boxes_importance(
     Quadrilaterals by their bounds. A detector looks at the surroundings of what it finds: with a hard edge in the place of the
     fall it found fewer boxes again at equal bytes.
     """
-    found = np.zeros((height, width), np.float32)
+    importance = np.zeros((height, width), np.float32)
     fall = max(8.0, FALLOFF * max(height, width))
     for quad, most in zip(quads, np.ones(len(quads)) if worth is None else worth, strict=True):
         (left, top), (right, bottom) = quad.min(0), quad.max(0)
@@ -128,8 +128,8 @@ def boxes_importance(
         across = np.maximum(0, np.maximum(left - margin - cols, cols + 1 - right - margin))
         near = 1 - np.hypot(down[:, None], across[None]) / fall
         place = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
-        found[place] = np.maximum(found[place], most * near.clip(0, 1))
-    return found
+        importance[place] = np.maximum(importance[place], most * near.clip(0, 1))
+    return importance
 
 
 def softmax(logits: npt.NDArray[Any]) -> Array:

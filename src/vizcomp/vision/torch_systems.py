@@ -54,12 +54,12 @@ class TorchClassifier:
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
-        found = [np.zeros((0, len(self.classes)), np.float32)]
+        rows = [np.zeros((0, len(self.classes)), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
-                found.append(self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy())
-        logits = checked(np.concatenate(found[1:] or found), self.name)
+                rows.append(self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy())
+        logits = checked(np.concatenate(rows[1:] or rows), self.name)
         return [Classes(softmax(row), self.classes) for row in logits]
 
     def importance(self, image: Pixels) -> Array:
@@ -118,8 +118,8 @@ def torchvision_module(spec: str, *, offline: bool) -> tuple[Any, Any, str]:
         # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
         # nor locks, and says little where it fails
         digits = file.stem.rpartition("-")[2]
-        known = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
-        fetch((table.Source(choice.url),), file, sha256=known, by_hand=by_hand)
+        prefix = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
+        fetch((table.Source(choice.url),), file, sha256=prefix, by_hand=by_hand)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:
@@ -166,15 +166,15 @@ class TorchDetector:
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for image in images:
             with torch.inference_mode():
                 one = self._module([self._prepare(image)])[0]
             keep = one["scores"] >= LEAST_SCORE
             quads = corners_to_quads(checked(one["boxes"][keep].numpy().astype(np.float64), self.name))
             labels = tuple(self._label(int(i)) for i in one["labels"][keep])
-            found.append(Boxes(quads, labels, (image.shape[1], image.shape[0])))
-        return found
+            answers.append(Boxes(quads, labels, (image.shape[1], image.shape[0])))
+        return answers
 
     def _label(self, index: int) -> str:
         return self.classes[index] if index < len(self.classes) else f"class {index}"

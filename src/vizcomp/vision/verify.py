@@ -152,13 +152,13 @@ def _mended(
     made = len(tried)
     best = tried[high]
     near_top = high >= len(rungs) - LAST
-    asked: set[tuple[int, int]] = set()
+    tried_places: set[tuple[int, int]] = set()
     queue = [high - below for below in (BELOW_LAST if near_top else BELOW)]
     while queue and made < budget(len(best.data)):
         rest = queue.pop(0)
-        if rest < 0 or (rest, len(places)) in asked:
+        if rest < 0 or (rest, len(places)) in tried_places:
             continue
-        asked.add((rest, len(places)))
+        tried_places.add((rest, len(places)))
         data = mend(rungs[rest], rungs[high], places)
         if len(data) >= len(best.data):  # nothing to gain
             queue = queue or [rest - 1]
@@ -194,12 +194,12 @@ def thrown(
     Returns:
         The smallest that passed, or None, and how many were judged.
     """
-    made: dict[int, bytes] = {}
+    files: dict[int, bytes] = {}
 
     def file(at: int) -> bytes:
-        if at not in made:
-            made[at] = encode(rungs[at])
-        return made[at]
+        if at not in files:
+            files[at] = encode(rungs[at])
+        return files[at]
 
     low, high = -1, len(rungs)  # the files up to `low` are small enough; that of `high` is not
     while high - low > 1:

@@ -190,10 +190,10 @@ def clear(name: str) -> int:
     Raises:
         SettingsError: no such name, or a bundled one.
     """
-    own = added_model(name)
-    if own is None and not table.find(name).sources:
+    added = added_model(name)
+    if added is None and not table.find(name).sources:
         raise SettingsError(f"{name} comes with the package; it is not in the cache", "give the name of a published file")
-    paths = [own] if own else [place(table.find(name))]
+    paths = [added] if added else [place(table.find(name))]
     # the lock stays: without it another process that waits for it and one that comes later would both download
     paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*") if p.suffix != ".lock"]
     freed = 0
@@ -201,7 +201,7 @@ def clear(name: str) -> int:
         if path.is_file():
             freed += path.stat().st_size
             path.unlink()
-    if own is None:
+    if added is None:
         _forget(name)
     return freed
 
@@ -224,9 +224,9 @@ def _records() -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _record(name: str, path: Path, sha256: str, source: str, words: str) -> None:
+def _record(name: str, path: Path, sha256: str, source: str, fields: str) -> None:
     stat = path.stat()
-    about = {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "source": source, "words": words}
+    about = {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "source": source, "words": fields}
     _change_records(lambda records: records | {name: about})
 
 

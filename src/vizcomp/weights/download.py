@@ -110,9 +110,9 @@ def fetch(
         for source in sources:
             try:
                 with watcher.source(path.name, source) as on_bytes:
-                    found = _persist(dataclasses.replace(job, on_bytes=on_bytes), source, pause)
-                watcher.done(path.name, found)
-                return Fetched(source, found)
+                    checksum = _persist(dataclasses.replace(job, on_bytes=on_bytes), source, pause)
+                watcher.done(path.name, checksum)
+                return Fetched(source, checksum)
             except Refused as exc:
                 answers.append(f"{source}: {exc}")
             except OSError as exc:  # of the disk: those of the network are handled below

@@ -71,12 +71,12 @@ def open_network(path: Path | None, bundled: str, name: str, *, what: str, hint:
         raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
     try:
         session = open_session(data, threads=threads, arena=False)  # it would keep what one large photo took
-        words = session.get_modelmeta().custom_metadata_map
+        metadata = session.get_modelmeta().custom_metadata_map
     except Exception as exc:
         raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
-    if words.get("name") != name:
+    if metadata.get("name") != name:
         raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
-    return Network(session, words, hashlib.sha256(data).hexdigest(), path)
+    return Network(session, metadata, hashlib.sha256(data).hexdigest(), path)
 
 
 def return_memory() -> None:

@@ -94,12 +94,12 @@ def read_state_dict(path: Path, hint: str) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         data = path.read_bytes()
-        found, storages = _zipped(data) if data.startswith(b"PK") else _in_a_row(data)
-        if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a whole checkpoint
-            found = found["state_dict"]
-        if not isinstance(found, dict) or not all(isinstance(value, _Tensor) for value in found.values()):
+        arrays, storages = _zipped(data) if data.startswith(b"PK") else _in_a_row(data)
+        if isinstance(arrays, dict) and isinstance(arrays.get("state_dict"), dict):  # a whole checkpoint
+            arrays = arrays["state_dict"]
+        if not isinstance(arrays, dict) or not all(isinstance(value, _Tensor) for value in arrays.values()):
             raise ModelError(f"{path} holds no state dict", hint)
-        return {str(name): _array(tensor, storages) for name, tensor in found.items()}
+        return {str(name): _array(tensor, storages) for name, tensor in arrays.items()}
     except Refused as exc:
         raise ModelError(
             f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint
@@ -137,21 +137,21 @@ def _in_a_row(data: bytes) -> tuple[object, dict[str, bytes]]:
     system = interpreted(stream, len(data), rules)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise ValueError("its numbers are big-endian")
-    found = interpreted(stream, len(data), rules)
+    value = interpreted(stream, len(data), rules)
     keys = interpreted(stream, len(data), rules)
     if not isinstance(keys, list):
         raise ValueError("no list of its storages")
-    sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors(found)}
+    sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors(value)}
     storages = {}
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
         length = count * sizes[key]
         storages[key] = stream.read(length) if 0 <= length <= len(data) else b""
-    return found, storages
+    return value, storages
 
 
-def _tensors(found: object) -> list[_Tensor]:
-    values = found.values() if isinstance(found, dict) else []
+def _tensors(entries: object) -> list[_Tensor]:
+    values = entries.values() if isinstance(entries, dict) else []
     nested = [each for value in values if isinstance(value, dict) for each in value.values()]
     return [each for each in [*values, *nested] if isinstance(each, _Tensor)]
 

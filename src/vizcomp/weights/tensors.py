@@ -28,7 +28,7 @@ def read_tensors(path: Path, hint: str, *, what: str = "a model") -> tuple[dict[
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ModelError(f"{path} is not an ordinary file", hint)
         with safe_open(str(path), "np") as file:
-            words = read_object((file.metadata() or {}).get("vizcomp", "{}"), most_bytes=MOST_WORDS)
+            metadata = read_object((file.metadata() or {}).get("vizcomp", "{}"), most_bytes=MOST_WORDS)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
         for name, tensor in tensors.items():
             if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
@@ -39,4 +39,4 @@ def read_tensors(path: Path, hint: str, *, what: str = "a model") -> tuple[dict[
         raise ModelError(f"{path} cannot be read as {what}: {in_one_line(exc)}", hint) from exc
     except MemoryError as exc:
         raise ModelError(f"{path} does not fit into memory", hint) from exc
-    return words, tensors
+    return metadata, tensors

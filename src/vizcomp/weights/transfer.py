@@ -272,9 +272,9 @@ def take(job: Job, source: table.Source, session: requests.Session) -> None:
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
         job.note.write_text(json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8")
         pour(job, read_blocks(response, job.timeout), offset, job.size or total)
-        found = job.part.stat().st_size
-        if (job.size or total) and found < (job.size or total):
-            raise Passing(f"broke off after {found:,} of {job.size or total:,} bytes")
+        size = job.part.stat().st_size
+        if (job.size or total) and size < (job.size or total):
+            raise Passing(f"broke off after {size:,} of {job.size or total:,} bytes")
 
 
 def _resumable(job: Job, source: table.Source) -> tuple[int, dict[str, str]]:
@@ -358,13 +358,13 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
 
 def finish(job: Job) -> str:
     """Check the hidden file, and rename it: its sha256."""
-    found, size = digest(job.part), job.part.stat().st_size
+    sha256, size = digest(job.part), job.part.stat().st_size
     wrong = ""
     if job.size and size != job.size:
         wrong = f"gave {size:,} bytes, should have given {job.size:,}"
     elif not size:
         wrong = "gave an empty file"
-    elif not found.startswith(job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
+    elif not sha256.startswith(job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
         wrong = "gave other content: the checksum differs"
     elif job.check is not None:
         try:
@@ -376,4 +376,4 @@ def finish(job: Job) -> str:
         raise Refused(wrong)
     os.replace(job.part, job.path)
     job.note.unlink(missing_ok=True)
-    return found
+    return sha256

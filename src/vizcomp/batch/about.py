@@ -23,7 +23,8 @@ _ALWAYS = ("numpy", "pillow")
 
 
 def systems_of(settings: DjpegSettings | None, batch: BatchSettings) -> list[dict[str, Any]]:
-    """Each system that verifies, watches or guides, as `about_system`, with its `roles`: "verify", "watch", "guide".
+    """Each system that verifies, watches or guides, as `about_system`, with its `roles`: "verify",
+    "watch", "guide".
 
     Raises:
         VizcompError: as `vision.systems.open_system`.
@@ -32,12 +33,17 @@ def systems_of(settings: DjpegSettings | None, batch: BatchSettings) -> list[dic
     roles = {"verify": batch.verify, "watch": batch.watch_with, "guide": guides}
     names = dict.fromkeys(name for some in roles.values() for name in some)
     return [
-        {**about_system(name, batch.offline), "roles": [role for role, some in roles.items() if name in some]} for name in names
+        {
+            **about_system(name, batch.offline),
+            "roles": [role for role, some in roles.items() if name in some],
+        }
+        for name in names
     ]
 
 
 def about_system(name: str, offline: bool = False) -> dict[str, Any]:
-    """`name`, `fingerprint`, `kind`, `reading`, and `versions` of vizcomp and of the packages that the answers depend on."""
+    """`name`, `fingerprint`, `kind`, `reading`, and `versions` of vizcomp and of the packages that
+    the answers depend on."""
     system = system_by_name(name, offline)
     runners = _RUN_BY.get(type(system).__module__.rpartition(".")[2], ())
     return {

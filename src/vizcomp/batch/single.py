@@ -1,6 +1,8 @@
-"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its source is kept.
+"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its
+source is kept.
 
-Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are made alike.
+Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are
+made alike.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ class Finished:
     Attributes:
         data: its bytes.
         kept: the source's own bytes, perhaps with less metadata.
-        suffix: of its name, where it is not the one that the settings ask for: that of the source's kind, such as ".png", where
-            it was kept, or that of the format that "auto" took; else "".
-        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was asked for is kept.
+        suffix: of its name, where it is not the one that the settings ask for: that of the source's
+            kind, such as ".png", where it was kept, or that of the format that "auto" took; else
+            "".
+        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was
+            asked for is kept.
         found: what was made, also where it was not taken, and the verdict on it.
         notices: what a user should know, that of the reading included.
     """
@@ -71,10 +75,12 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing
+            to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
-        keep_other: a source of another format than is asked for may be kept as it is; False: it is made in that in any case.
+        keep_other: a source of another format than is asked for may be kept as it is; False: it is
+            made in that in any case.
 
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
@@ -89,30 +95,55 @@ def finish(
     source_format = photo.format.lower()  # of the source
     if kept and not _read_by_all(source_format, settings.reading):
         kept = False
-        notices = (*notices, "written although the source was to be kept: not all `readers` open its format")
+        notices = (
+            *notices,
+            "written although the source was to be kept: not all `readers` open its format",
+        )
     if kept and source_format not in settings.formats and not keep_other:
         if result.keep:
             raise InputError(result.keep, "leave it out, or omit `lossless`")
         kept = False
         larger = len(output.data) >= photo.source_bytes
-        notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
+        notices = (
+            *notices,
+            (
+                f"written although {'it is larger than' if larger else 'it saves little over'} the"
+                " source"
+            ),
+        )
     if not kept or original is None:
         suffix = f".{output.format}".replace(".jpeg", ".jpg")
-        return Finished(output.data, False, "" if suffix == settings.suffix else suffix, result, notices, output.format)
+        return Finished(
+            output.data,
+            False,
+            "" if suffix == settings.suffix else suffix,
+            result,
+            notices,
+            output.format,
+        )
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    same_format = source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    same_format = (
+        source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    )
     kind = source_format if source_format in settings.formats else "source"
     if photo.jpeg is None:
         data, said = kept_other(photo, original, settings)
-        suffix = settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
-        return Finished(data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind)
+        suffix = (
+            settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
+        )
+        return Finished(
+            data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind
+        )
     data, said = kept_jpeg(photo.jpeg, settings)
     return Finished(data, True, "" if same_format else ".jpg", result, (*notices, *said), kind)
 
 
-def measured(photo: Photo, output: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
-    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is searched at our bytes too."""
+def measured(
+    photo: Photo, output: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool
+) -> FileRecord:
+    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is
+    searched at our bytes too."""
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if not output.kept:
@@ -139,17 +170,25 @@ def measured(photo: Photo, output: Finished, file: InputFile, batch: BatchSettin
         quality=output.found.made.quality,
         notices=output.notices,
         **verdict_fields(output.found, kept=output.kept),
-        **(plain_rival(photo, file.shown, batch) if sampled and output.found.state in ("verified", "not_reached") else {}),
+        **(
+            plain_rival(photo, file.shown, batch)
+            if sampled and output.found.state in ("verified", "not_reached")
+            else {}
+        ),
         **watch_fields(photo, output.data, file, batch),
     )
 
 
 def _rivals(result: Found, size: int | None) -> dict[str, Any]:
-    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size`
+    as `against_plain`."""
     if result.rivals is not None:
         return result.rivals
     plain = encode_plain_jpeg(result.photo.pixels, quality=round(result.made.quality) or 1)
-    return {"plain_jpeg_bytes": len(plain), **against_plain(result.photo, result.made.quality, size)}
+    return {
+        "plain_jpeg_bytes": len(plain),
+        **against_plain(result.photo, result.made.quality, size),
+    }
 
 
 def _compressed(
@@ -167,18 +206,26 @@ def _compressed(
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(
+                displayed(photo)
+            )
 
     def ready(settings: DjpegSettings) -> list[Ready]:
         return prepare(photo, settings, depth=depth, mask=mask, looked=looked)
 
     verdict = _judged(ready, photo, file, settings, batch)
     hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints)))
+    return dataclasses.replace(
+        verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints))
+    )
 
 
 def _judged(
-    prepare: Callable[[DjpegSettings], list[Ready]], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings
+    prepare: Callable[[DjpegSettings], list[Ready]],
+    photo: Photo,
+    file: InputFile,
+    settings: DjpegSettings,
+    batch: BatchSettings,
 ) -> Found:
     if not batch.verify:
         ready = prepare(settings)
@@ -186,18 +233,26 @@ def _judged(
     panel = Panel(batch.verify, displayed(photo), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch)
+            return fewest_pixels(
+                lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch
+            )
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
     files = finished(ready, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {files.quality:g}"
+    nobody = (
+        f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at"
+        f" `quality` {files.quality:g}"
+    )
     if settings.max_side == "auto":
         nobody += " with all its pixels"
-    return Found(dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing")
+    return Found(
+        dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing"
+    )
 
 
 def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
-    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
+    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they
+    do."""
     if result.state is None:
         return {}
     state = "verified" if kept and result.state == "not_reached" else result.state
@@ -210,7 +265,9 @@ def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
+def watch_fields(
+    photo: Photo, data: bytes, file: InputFile, batch: BatchSettings
+) -> dict[str, Any]:
     """The record's fields on `watch_with`, from the bytes of the file that is written."""
     if not batch.watch_with:
         return {}
@@ -224,7 +281,8 @@ def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSetting
 
 
 def _read_by_all(kind: str, readers: tuple[str, ...]) -> bool:
-    """Whether all readers open a source of a format; of those that are not written here, all but HEIF are old."""
+    """Whether all readers open a source of a format; of those that are not written here, all but
+    HEIF are old."""
     if not readers or kind not in ("heif", *FORMATS):
         return True
     return kind != "heif" and readable(kind, readers)

@@ -1,4 +1,5 @@
-"""The reading of a model's outputs: by its metadata, by options, by shapes; where these leave several, the user is asked."""
+"""The reading of a model's outputs: by its metadata, by options, by shapes; where these leave
+several, the user is asked."""
 
 from __future__ import annotations
 
@@ -15,9 +16,31 @@ from vizcomp.vision.options import SUFFIXES, ModelOptions, split_suffixes
 from vizcomp.vision.readings import Known, Layout, Outputs, Size, absurd
 
 # As many classes as published data sets have: a row of so many numbers is no embedding.
-USUAL_CLASSES = (80, 90, 91, 100, 101, 102, 120, 196, 200, 257, 365, 397, 1000, 1001, 8142, 10000, 11221, 11821, 21841, 21843)
+USUAL_CLASSES = (
+    80,
+    90,
+    91,
+    100,
+    101,
+    102,
+    120,
+    196,
+    200,
+    257,
+    365,
+    397,
+    1000,
+    1001,
+    8142,
+    10000,
+    11221,
+    11821,
+    21841,
+    21843,
+)
 LEAST_EMBEDDING = 64  # numbers; shorter ones are not made
-POSES = (17, 21, 133)  # points of published poses: beside a box and one class, as likely a detector of more classes
+# points of published poses: beside a box and one class, as likely a detector of more classes
+POSES = (17, 21, 133)
 MULTIPOSE = 56  # numbers of a figure in MoveNet's answer: 17 points of 3, a box, a score
 
 
@@ -32,7 +55,9 @@ class Reader:
         known: what the file says.
     """
 
-    def __init__(self, name: str, outputs: Outputs, size: Size, options: ModelOptions, known: Known) -> None:
+    def __init__(
+        self, name: str, outputs: Outputs, size: Size, options: ModelOptions, known: Known
+    ) -> None:
         self._name, self._outputs, self._size = name, outputs, size
         self._options, self._known = options, known
         self._names = options.classes or known.names
@@ -47,7 +72,8 @@ class Reader:
         options = self._options
         if self._known.task == "obb":
             raise ModelError(
-                f"{self._name} is an obb model: its boxes are turned, which is not read here", "export a detect model"
+                f"{self._name} is an obb model: its boxes are turned, which is not read here",
+                "export a detect model",
             )
         if options.kind == "keypoints" or (self._known.task == "pose" and options.kind != "boxes"):
             return self._pose()
@@ -61,14 +87,21 @@ class Reader:
             return self._flat("classes")
         choices = self._choices()
         if len(choices) == 1 and "=" not in choices[0]:
-            return self._flat(choices[0]) if choices[0] in ("classes",) else self._detector(choices[0])
+            return (
+                self._flat(choices[0]) if choices[0] in ("classes",) else self._detector(choices[0])
+            )
         raise self._ask(choices)
 
     def _ask(self, choices: list[str]) -> SettingsError:
-        shapes = ", ".join(f"{name} {'x'.join(map(str, a.shape))}" for name, a in self._outputs.items())
+        shapes = ", ".join(
+            f"{name} {'x'.join(map(str, a.shape))}" for name, a in self._outputs.items()
+        )
         split = split_suffixes(self._name, SUFFIXES)
         base, given = (self._name, "") if split is None else (str(split[0]), split[1])
-        typed = [f"{base}:{','.join(filter(None, [given, c if '=' in c else self._typed(c)]))}" for c in choices]
+        typed = [
+            f"{base}:{','.join(filter(None, [given, c if '=' in c else self._typed(c)]))}"
+            for c in choices
+        ]
         return SettingsError(
             f"{self._name}: how is its output to be read? Its shape {shapes} "
             + ("leaves it open" if len(choices) > 1 else "does not say"),
@@ -77,10 +110,16 @@ class Reader:
 
     @staticmethod
     def _typed(choice: str) -> str:
-        return f"kind={choice}" if choice in ("classes", "embedding", "masks") else f"detector={choice}"
+        return (
+            f"kind={choice}"
+            if choice in ("classes", "embedding", "masks")
+            else f"detector={choice}"
+        )
 
     def _wrong(self, what: str, hint: str = "") -> ModelError:
-        return ModelError(f"{self._name}: {what}", hint or "choose another reading: see docs/vision.md")
+        return ModelError(
+            f"{self._name}: {what}", hint or "choose another reading: see docs/vision.md"
+        )
 
     def _ultralytics(self) -> str:
         main = next(iter(self._outputs.values()))
@@ -96,25 +135,40 @@ class Reader:
                 return "yolov5"
             if rows <= columns:
                 return "yolov8"
-        raise self._wrong("it says that it is a YOLO, but its outputs are none that is read here", "export it with its head")
+        raise self._wrong(
+            "it says that it is a YOLO, but its outputs are none that is read here",
+            "export it with its head",
+        )
 
     def _choices(self) -> list[str]:
         """Readings as they are typed; one that has no "=" is certain where it is alone."""
-        if self._options.kind == "boxes" or any((self._options.boxes, self._options.scores, self._options.units)):
+        if self._options.kind == "boxes" or any(
+            (self._options.boxes, self._options.scores, self._options.units)
+        ):
             return self._listed_choices()
-        if len(self._outputs) > 1 and any(self._like_boxes(name) for name in self._outputs) and not self._prototypes():
+        if (
+            len(self._outputs) > 1
+            and any(self._like_boxes(name) for name in self._outputs)
+            and not self._prototypes()
+        ):
             return self._listed_choices()
         return self._single(next(iter(self._outputs.values())))
 
     def _like_boxes(self, name: str) -> bool:
-        """Whether an output holds four numbers for each of some places; one row of four may be one of classes."""
+        """Whether an output holds four numbers for each of some places; one row of four may be one
+        of classes."""
         array = self._outputs[name]
         if array.ndim < 2 or array.shape[-1] != 4:
             return False
         return array.ndim == 3 or len(array) != 1 or "box" in name.lower()
 
     def _single(self, main: npt.NDArray[Any]) -> list[str]:
-        if main.ndim >= 3 and main.shape[-1] in (2, 3) and main.shape[-2] > 3 and main[..., 0].size == main.shape[-2]:
+        if (
+            main.ndim >= 3
+            and main.shape[-1] in (2, 3)
+            and main.shape[-2] > 3
+            and main[..., 0].size == main.shape[-2]
+        ):
             return [f"kind=keypoints,points={order}" for order in ("yx", "xy")]
         if main.ndim == 4 and main.shape[2:] != (1, 1) and main.shape[1:3] != (1, 1):
             return ["kind=masks"]
@@ -124,11 +178,14 @@ class Reader:
             return self._grids(*main.shape[1:])
         if not main.ndim or main.size < 2 or main.ndim > 4:
             raise self._wrong(
-                f"its output has the shape {main.shape}: neither classes nor boxes", "export it with the head that answers"
+                f"its output has the shape {main.shape}: neither classes nor boxes",
+                "export it with the head that answers",
             )
         count = main.size // len(main) if main.ndim > 1 else main.size
         if count < 2:
-            raise self._wrong(f"its output has the shape {main.shape}: one number is neither classes nor boxes")
+            raise self._wrong(
+                f"its output has the shape {main.shape}: one number is neither classes nor boxes"
+            )
         if count > 100_000:
             return ["kind=classes", "kind=masks", "kind=embedding"]
         return self._vectors(next(iter(self._outputs)), main.reshape(-1)[-count:], count)
@@ -151,9 +208,18 @@ class Reader:
         least = 5 + protos
         by_rows, by_columns = strides_fit(rows, self._size), strides_fit(columns, self._size)
         cells = detectors.strides_of(rows, *self._size)
-        if cells and rows > columns >= 6 and detectors.is_raw_grid(part_of({"m": main}, "m"), *self._size, cells):
+        if (
+            cells
+            and rows > columns >= 6
+            and detectors.is_raw_grid(part_of({"m": main}, "m"), *self._size, cells)
+        ):
             return ["yolox"]
-        if by_columns and not by_rows and not strides_fit(rows, self._size, 3) and least <= rows < columns:
+        if (
+            by_columns
+            and not by_rows
+            and not strides_fit(rows, self._size, 3)
+            and least <= rows < columns
+        ):
             for count in POSES if not self._names else ():
                 if rows == 5 + 3 * count:
                     pose = f"kind=keypoints,detector=yolov8,keypoints={count}x3"
@@ -167,10 +233,16 @@ class Reader:
         if columns == MULTIPOSE and rows <= 20:
             return ["kind=keypoints,points=yx", "kind=keypoints,points=xy", "kind=embedding"]
         if rows <= 1000 and any(columns == 6 + 3 * count for count in POSES):
-            return [f"kind=keypoints,detector=yolov10,keypoints={(columns - 6) // 3}x3", "detector=detr,activation=none"]
+            return [
+                f"kind=keypoints,detector=yolov10,keypoints={(columns - 6) // 3}x3",
+                "detector=detr,activation=none",
+            ]
         choices = ["detector=yolov8"] if least <= rows < columns else []
         if by_rows or strides_fit(rows, self._size, 3):
-            choices += ["detector=yolov5", *(["detector=yolox"] if by_rows and columns >= 6 else [])]
+            choices += [
+                "detector=yolov5",
+                *(["detector=yolox"] if by_rows and columns >= 6 else []),
+            ]
         if rows >= max(least, columns):
             choices.append("detector=yolov8")
         if columns >= 5:
@@ -178,9 +250,12 @@ class Reader:
         return [*choices, "kind=embedding"] if not choices or max(rows, columns) < 80 else choices
 
     def _end_to_end(self, rows: detectors.Values, protos: int) -> list[str]:
-        """Rows of six numbers: corners, score and label, or shares and two scores. The grey picture's may leave one of them."""
+        """Rows of six numbers: corners, score and label, or shares and two scores. The grey
+        picture's may leave one of them."""
         shares = protos == 0 and bool((rows.min(initial=0) >= 0) and (rows.max(initial=0) <= 1))
-        corners = bool((rows[:, 2:4] >= rows[:, :2]).all()) and bool((rows[:, 5] == rows[:, 5].round()).all())
+        corners = bool((rows[:, 2:4] >= rows[:, :2]).all()) and bool(
+            (rows[:, 5] == rows[:, 5].round()).all()
+        )
         if shares == corners and protos == 0:
             return ["detector=yolov10", "detector=detr,activation=none"]
         return ["yolov10"] if corners or protos else ["detector=detr,activation=none"]
@@ -199,35 +274,57 @@ class Reader:
                 raise self._wrong(f"points beside the boxes of {detector} are not read here")
             if not points:
                 raise self._wrong(
-                    "it does not say how many points a figure has", "say it: option keypoints=17x3, points and numbers of each"
+                    "it does not say how many points a figure has",
+                    "say it: option keypoints=17x3, points and numbers of each",
                 )
             layout = self._yolo(detector)
             held = layout.extra if detector != "yolov10" else array.shape[-1] - 6
             if held != np.prod(points):
-                raise self._wrong(f"{points[0]} points of {points[1]} are not {held} numbers", "say it: option keypoints=17x3")
+                raise self._wrong(
+                    f"{points[0]} points of {points[1]} are not {held} numbers",
+                    "say it: option keypoints=17x3",
+                )
             return self._checked(dataclasses.replace(layout, kind="keypoints", points=points))
         main = part_of(self._outputs, name)
         if array.ndim == 3 and array.shape[2] == MULTIPOSE and not points:
             points = (17, 3)
         elif array.ndim > 1 and array.shape[-1] in (2, 3) and array[..., 0].size == array.shape[-2]:
             if points and points != array.shape[-2:]:
-                raise self._wrong(f"its output has the shape {array.shape}, not points of {points[0]}x{points[1]}")
+                raise self._wrong(
+                    f"its output has the shape {array.shape}, not points of {points[0]}x{points[1]}"
+                )
             points = (array.shape[-2], array.shape[-1])
         elif array.ndim == 3 and not points:
-            raise self._ask([f"detector={detector},keypoints=17x3" for detector in ("yolov8", "yolov10", "yolov5")])
+            raise self._ask(
+                [
+                    f"detector={detector},keypoints=17x3"
+                    for detector in ("yolov8", "yolov10", "yolov5")
+                ]
+            )
         elif main.ndim != 2 or main.shape[1] != np.prod(points) + 5:
-            raise self._wrong(f"its output has the shape {array.shape}: no points of figures", "choose another reading")
+            raise self._wrong(
+                f"its output has the shape {array.shape}: no points of figures",
+                "choose another reading",
+            )
         if not self._options.points:
             raise self._ask(["points=yx", "points=xy"])
         figures = detectors.figures(main, points, self._options.points).points
         assert figures is not None
         shares = self._shares(bool(np.abs(figures[..., :2]).max(initial=0) <= 2))
-        return Layout("keypoints", output=name, shares=shares, points=points, order=self._options.points)
+        return Layout(
+            "keypoints", output=name, shares=shares, points=points, order=self._options.points
+        )
 
     def _prototypes(self) -> int:
-        """How many coefficients of masks follow the classes: the channels of a second output of four axes."""
+        """How many coefficients of masks follow the classes: the channels of a second output of
+        four axes."""
         arrays = list(self._outputs.values())
-        if len(arrays) == 2 and arrays[0].ndim == 3 and arrays[1].ndim == 4 and arrays[1].shape[0] == 1:
+        if (
+            len(arrays) == 2
+            and arrays[0].ndim == 3
+            and arrays[1].ndim == 4
+            and arrays[1].shape[0] == 1
+        ):
             return int(arrays[1].shape[1] if arrays[1].shape[1] <= 64 else 0)
         return 0
 
@@ -241,29 +338,55 @@ class Reader:
         said = self._options.units or self._options.boxes or self._options.kind
         if (array.ndim == 2 and numbers.ndim <= 2) or said:
             return ["torchvision"]
-        sigmoid = [] if numbers.ndim < 3 else ["detector=detr,activation=sigmoid", "detector=detr,activation=none"]
-        return ["detector=torchvision,units=pixels", "detector=torchvision,units=share", "detector=ssd", *sigmoid]
+        sigmoid = (
+            []
+            if numbers.ndim < 3
+            else ["detector=detr,activation=sigmoid", "detector=detr,activation=none"]
+        )
+        return [
+            "detector=torchvision,units=pixels",
+            "detector=torchvision,units=share",
+            "detector=ssd",
+            *sigmoid,
+        ]
 
     def _parts(self) -> tuple[str, str, str, str]:
         """Names of boxes, scores, labels and count, by options, names, and shapes."""
         options, arrays = self._options, self._outputs
         plain = {name: name.lower().split(":")[0] for name in arrays}
         sets = [n for n, a in arrays.items() if a.shape[-1:] == (4,) and a.ndim > 1]
-        boxes = options.boxes or next((n for n in sets if plain[n] in ("boxes", "detection_boxes")), next(iter(sets), ""))
+        boxes = options.boxes or next(
+            (n for n in sets if plain[n] in ("boxes", "detection_boxes")), next(iter(sets), "")
+        )
         rows = arrays[boxes].size // 4 if boxes in arrays else 0
-        others = [n for n in arrays if n != boxes and "raw_" not in plain[n] and "multiclass" not in plain[n]]
+        others = [
+            n
+            for n in arrays
+            if n != boxes and "raw_" not in plain[n] and "multiclass" not in plain[n]
+        ]
         counts = [n for n in others if "num" in plain[n] or "count" in plain[n]]
         if (
             not counts
             and len(arrays) == 4
-            and all("detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values())
+            and all(
+                "detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values()
+            )
         ):
             counts = [n for n in others if arrays[n].size == 1][:1]
-        labels = options.labels or next((n for n in others if "label" in plain[n] or "class" in plain[n]), "")
+        labels = options.labels or next(
+            (n for n in others if "label" in plain[n] or "class" in plain[n]), ""
+        )
         scores = options.scores or next((n for n in others if "score" in plain[n]), "")
-        scores = scores or next((n for n in others if "logit" in plain[n] or "prob" in plain[n] or "conf" in plain[n]), "")
+        scores = scores or next(
+            (n for n in others if "logit" in plain[n] or "prob" in plain[n] or "conf" in plain[n]),
+            "",
+        )
         loose = [n for n in others if n not in (*counts, scores, labels)]
-        if not scores and all("detection_postprocess" in p for p in plain.values()) and len(loose) == 2:
+        if (
+            not scores
+            and all("detection_postprocess" in p for p in plain.values())
+            and len(loose) == 2
+        ):
             labels, scores = loose
         fitting = [n for n in loose if rows and arrays[n].size >= rows]
         if not scores and len(fitting) == 1:
@@ -271,7 +394,8 @@ class Reader:
         for what, name in (("boxes", boxes), ("scores", scores)):
             if name not in arrays:
                 raise self._wrong(
-                    f"which of its outputs are the {what}? There are {', '.join(arrays)}", f"say it: option {what}=NAME"
+                    f"which of its outputs are the {what}? There are {', '.join(arrays)}",
+                    f"say it: option {what}=NAME",
                 )
         if labels and labels not in arrays:
             raise self._wrong(f"it has no output {labels}; there are {', '.join(arrays)}")
@@ -284,7 +408,9 @@ class Reader:
             count = array.size // len(array) if array.ndim > 1 else array.size
             squeezed = [side for side in array.shape[1:] if side != 1]
             if count < 2 or len(squeezed) > 1:
-                raise self._wrong(f"its output {first} has the shape {array.shape}: no row of classes")
+                raise self._wrong(
+                    f"its output {first} has the shape {array.shape}: no row of classes"
+                )
             if self._names and len(self._names) != count:
                 raise self._wrong(f"it answers {count} classes, {len(self._names)} are named")
         if kind == "masks" and array.ndim not in (3, 4):
@@ -297,15 +423,27 @@ class Reader:
         if detector == "detr" and len(self._outputs) == 1:
             name, array = next(iter(self._outputs.items()))
             if array.ndim != 3 or array.shape[2] < 5:
-                raise self._wrong(f"its output has the shape {array.shape}, not (1, N, 4 + classes)")
+                raise self._wrong(
+                    f"its output has the shape {array.shape}, not (1, N, 4 + classes)"
+                )
             return self._checked(
-                Layout("boxes", "detr", name, activation=self._options.activation or "none", shares=self._shares(True))
+                Layout(
+                    "boxes",
+                    "detr",
+                    name,
+                    activation=self._options.activation or "none",
+                    shares=self._shares(True),
+                )
             )
         boxes, scores, labels, count = self._parts()
-        activation = self._options.activation or ("none" if detector != "detr" else self._detr_activation(scores))
+        activation = self._options.activation or (
+            "none" if detector != "detr" else self._detr_activation(scores)
+        )
         shares = self._shares(detector != "torchvision")
         first = 1 if detector == "ssd" and "num_detections" in count.lower() else 0
-        layout = Layout("boxes", detector, boxes, scores, labels, count, 0, activation, shares, (), first)
+        layout = Layout(
+            "boxes", detector, boxes, scores, labels, count, 0, activation, shares, (), first
+        )
         return self._checked(layout)
 
     def _shares(self, usual: bool) -> bool:
@@ -336,18 +474,24 @@ class Reader:
             if (self._known.task == "pose" or self._options.keypoints) and detector != "yolov10":
                 extra = self._posed()
         if wide - extra < (1 if detector in ("yolov8", "yolov10") else 0):
-            raise self._wrong(f"its output {name} has the shape {array.shape}: too few numbers for {detector}")
+            raise self._wrong(
+                f"its output {name} has the shape {array.shape}: too few numbers for {detector}"
+            )
         if self._names and detector != "yolov10" and wide - extra != len(self._names):
             raise self._wrong(f"it answers {wide - extra} classes, {len(self._names)} are named")
         strides: tuple[int, ...] = ()
         if detector == "yolox":
             cells = detectors.strides_of(rows, *self._size)
             if not cells:
-                raise self._wrong(f"its {rows} rows are not the cells of an input of {self._size[0]}x{self._size[1]}")
+                raise self._wrong(
+                    f"its {rows} rows are not the cells of an input of"
+                    f" {self._size[0]}x{self._size[1]}"
+                )
             main = part_of({"m": array}, "m")
             decoded = float(np.abs(main[:, :2]).max()) > 2 * max(cells)
             strides = () if decoded else cells
-        # boxes of all cells within two pixels of the corner are none: such numbers are shares, as in TFLite exports
+        # boxes of all cells within two pixels of the corner are none: such numbers are shares, as
+        # in TFLite exports
         sides = np.abs(array[0, :4] if detector == "yolov8" else array[0, :, :4])
         shares = self._shares(not strides and 0 < float(sides.max(initial=0)) <= 2)
         return Layout("boxes", detector, name, extra=extra, shares=shares, strides=strides)

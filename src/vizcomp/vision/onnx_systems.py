@@ -13,7 +13,11 @@ from vizcomp.errors import ModelError, first_line
 from vizcomp.vision.models import ModelSystem, model_file, one_image_input, options_of
 from vizcomp.vision.options import ModelOptions
 
-_DTYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(uint8)": np.uint8,
+    "tensor(float16)": np.float16,
+}
 
 
 class OnnxSystem(ModelSystem):
@@ -25,7 +29,8 @@ class OnnxSystem(ModelSystem):
         text: options as in the system's name.
 
     Raises:
-        ModelError: no ONNX, more than one input, an input that is no image, or outputs that cannot be read.
+        ModelError: no ONNX, more than one input, an input that is no image, or outputs that cannot
+            be read.
         SettingsError: unknown options, or several readings; it lists what to type.
     """
 
@@ -49,17 +54,25 @@ class OnnxRuntime:
         try:
             self._session = open_session(str(path))
         except Exception as exc:  # ONNX Runtime has a class of its own for each cause
-            raise ModelError(f"{path} cannot be read as an ONNX model: {first_line(exc)}", "export it again") from exc
+            raise ModelError(
+                f"{path} cannot be read as an ONNX model: {first_line(exc)}", "export it again"
+            ) from exc
         try:
             self.outputs = tuple(o.name for o in self._session.get_outputs())
             inputs = self._session.get_inputs()
             one_image_input(name, len(inputs))
             self._input, kind, shape = inputs[0].name, inputs[0].type, inputs[0].shape
-            self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self.metadata: Mapping[str, str] = dict(
+                self._session.get_modelmeta().custom_metadata_map
+            )
         except UnicodeDecodeError as exc:
-            raise ModelError(f"{path} is damaged: its names are no text", "export it again") from exc
+            raise ModelError(
+                f"{path} is damaged: its names are no text", "export it again"
+            ) from exc
         if kind not in _DTYPES:
-            raise ModelError(f"{name}: its input is {kind}, no image", "export it with a float or uint8 input")
+            raise ModelError(
+                f"{name}: its input is {kind}, no image", "export it with a float or uint8 input"
+            )
         self.dtype = _DTYPES[kind]
         self.shape = tuple(side if isinstance(side, int) and side > 0 else 0 for side in shape)
 

@@ -16,7 +16,8 @@ from vizcomp.vision.models import ModelSystem, model_file, one_image_input, opti
 
 
 class TfliteSystem(ModelSystem):
-    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised ones too.
+    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised
+    ones too.
 
     Args:
         path: of the .tflite file.
@@ -34,7 +35,8 @@ class TfliteSystem(ModelSystem):
 
 
 class TfliteRuntime:
-    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes where it is uint8.
+    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes
+    where it is uint8.
 
     Raises:
         MissingExtraError: ai-edge-litert is not installed.
@@ -51,14 +53,17 @@ class TfliteRuntime:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=1)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as exc:
-            raise ModelError(f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again") from exc
+            raise ModelError(
+                f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again"
+            ) from exc
         inputs = self._interpreter.get_input_details()
         one_image_input(name, len(inputs))
         self._input = inputs[0]
         self._results = self._interpreter.get_output_details()
         if self._input["dtype"] not in (np.float32, np.float16, np.uint8, np.int8):
             raise ModelError(
-                f"{name}: its input is {np.dtype(self._input['dtype'])}, no image", "export it with a float or uint8 input"
+                f"{name}: its input is {np.dtype(self._input['dtype'])}, no image",
+                "export it with a float or uint8 input",
             )
         self.dtype: Any = np.uint8 if self._input["dtype"] == np.uint8 else np.float32
         self.shape = tuple(int(side) for side in self._input["shape"])
@@ -85,7 +90,8 @@ class TfliteRuntime:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is turned away."""
+    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is
+    turned away."""
     before = os.dup(2)
     away = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -4,8 +4,7 @@ workers.
     python benchmarks/batch_memory.py --files 1000 20000 --jobs 2
 
 Linux: VmHWM of each process, read until it ends. The photos are made in a temporary folder and are
-    of 32x32 pixels, so that what
-grows is the batch's own: names, records, journal, report.
+of 32x32 pixels, so that what grows is the batch's own: names, records, journal, report.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ full size.
 The published network (Toderici et al. 2017: 35.5 M parameters) is built here from its description
 in plain PyTorch, with random
 weights: they do not change how long it takes. Both run in the same process on the same image, one
-    after the other, the median of
-several rounds each. For an iteration of 768x512: the network alone (as published networks are
-timed), and for ours also the whole way from pixels to a file and back. Memory is the peak of a
-process of its own that codes 24 megapixels.
+after the other, the median of several rounds each. For an iteration of 768x512: the network alone
+(as published networks are timed), and for ours also the whole way from pixels to a file and back.
+Memory is the peak of a process of its own that codes 24 megapixels.
 """
 
 from __future__ import annotations

@@ -9,10 +9,9 @@ size; the mean over photos. A ramp is near at the bottom and far at the top, and
 "confidence" is the rank correlation, over the photos of a set, of the network's mean confidence
 with the photo's score. KITTI, 7-Scenes, SLAM bench and Depthy's phone photos are for measuring
 only: no network of this project has seen them. Rooms and SVT are trained on; `--start` names the
-    photos of them that count, by how their names begin (those that a recipe keeps out, `checked`).
-    A photo that lies there several times counts once
-(the 30 files of KITTI are five photos, six times each). SVT's maps are DenseDepth's answers, no
-measurements.
+photos of them that count, by how their names begin (those that a recipe keeps out, `checked`). A
+photo that lies there several times counts once (the 30 files of KITTI are five photos, six times
+each). SVT's maps are DenseDepth's answers, no measurements.
 """
 
 from __future__ import annotations

@@ -295,7 +295,7 @@ def bytes_at(points: Sequence[tuple[float, float]], level: float) -> float | Non
 
     A detector is not monotone in quality, so a setting counts only as far as no larger one is
     worse: the curve is taken as the least F1 at or above each size. None if the level is never
-        reached; the smallest size if it always is.
+    reached; the smallest size if it always is.
     """
     ordered = sorted(points)
     safe = np.minimum.accumulate([f1 for _, f1 in reversed(ordered)])[::-1]

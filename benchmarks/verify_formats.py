@@ -3,7 +3,7 @@ what a reader still reads.
 
 The verdict is RapidOCR's detector, as in `verify_text`; the reader, which is not asked, is its
 recogniser: `words` is the share of the words read on the source that are read the same on the file.
-    Means of bytes are geometric. Rows: --json.
+Means of bytes are geometric. Rows: --json.
 
     python benchmarks/verify_formats.py --limit 20 --format jpeg --format avif --format auto \\
         --json rows.json

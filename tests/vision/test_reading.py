@@ -33,10 +33,15 @@ def constant(
     metadata: dict[str, str] | None = None,
     channels: int = 3,
     batch: int = 1,
+    shape: tuple[int | None, ...] = (),
+    dtype: int = TensorProto.FLOAT,
     **outputs: Values,
 ) -> str:
-    """A model that answers these arrays to any picture."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, channels, SIDE, SIDE])
+    """A model that answers these arrays to any picture; `shape` is that of its input, None where it
+    is open."""
+    image = helper.make_tensor_value_info(
+        "image", dtype, list(shape) or [batch, channels, SIDE, SIDE]
+    )
     held, nodes, infos = [], [], []
     for name, array in outputs.items():
         held.append(numpy_helper.from_array(array, f"held_{name}"))

@@ -26,7 +26,7 @@ from vizcomp.api.systems import by_name
 from vizcomp.batch.judges import check_guides, depth_source, given_systems, mask_folder, needs_depth
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.single import finish, verdict_fields, watch_fields
+from vizcomp.batch.single import finish, shown_source, verdict_fields, watch_fields
 from vizcomp.depth.kinds import Depth, to_depth
 from vizcomp.depth.maps import DepthSource, read_depth_map
 from vizcomp.depth.values import read_values, values_of
@@ -286,7 +286,12 @@ def _compressed(
         notices=result.notices,
         importance=result.found.made.importance,
         **verdict,
-        **watch_fields(photo.photo, result.data, photo.file, batch),
+        **watch_fields(
+            shown_source(photo.photo, photo.original, photo.file, batch),
+            result.data,
+            photo.file,
+            batch,
+        ),
     )
 
 

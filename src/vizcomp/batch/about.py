@@ -9,6 +9,7 @@ from vizcomp._version import __version__
 from vizcomp.batch.judges import guide_systems, system_by_name
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import reading_of
 
 # By the file of a system's class, the packages whose versions can change its answers.
@@ -34,24 +35,28 @@ def systems_of(settings: DjpegSettings | None, batch: BatchSettings) -> list[dic
     names = dict.fromkeys(name for some in roles.values() for name in some)
     return [
         {
-            **about_system(name, batch.offline),
+            **about_system(name, batch.offline, batch.decoder),
             "roles": [role for role, some in roles.items() if name in some],
         }
         for name in names
     ]
 
 
-def about_system(name: str, offline: bool = False) -> dict[str, Any]:
+def about_system(name: str, offline: bool = False, decoder: str = "pillow") -> dict[str, Any]:
     """`name`, `fingerprint`, `kind`, `reading`, and `versions` of vizcomp and of the packages that
     the answers depend on."""
     system = system_by_name(name, offline)
     runners = _RUN_BY.get(type(system).__module__.rpartition(".")[2], ())
+    versions = {"vizcomp": __version__, **_versions((*runners, *_ALWAYS))}
+    if decoded_by := check_decoder(decoder):
+        kind, _, version = decoded_by.partition(" ")
+        versions[kind] = version
     return {
         "name": name,
         "fingerprint": system.fingerprint,
         "kind": system.kind,
         "reading": reading_of(system),
-        "versions": {"vizcomp": __version__, **_versions((*runners, *_ALWAYS))},
+        "versions": versions,
     }
 
 

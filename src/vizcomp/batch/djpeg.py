@@ -282,7 +282,9 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
                 error=skipped,
                 source_bytes=photo.source_bytes,
             )
-    record = measured(photo, result, file, batch, sampled=task.sampled)
+    record = measured(
+        photo, result, file, batch, sampled=task.sampled, original=file.path.read_bytes
+    )
     if batch.dry_run:
         return record
     write_atomic(

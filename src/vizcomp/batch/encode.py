@@ -39,6 +39,7 @@ from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
+from vizcomp.photos.opencv import by_opencv, check_decoder
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision import verify as vision_verify
 from vizcomp.vision.answers import Comparison
@@ -105,6 +106,12 @@ def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, lis
             "choose another `iterations`",
         )
     identities = [codec.fingerprint.hex()]
+    if settings.decoder != "pillow":
+        identities.append(check_decoder(settings.decoder))
+        if not settings.verify:
+            raise SettingsError(
+                "`decoder` has no effect without `verify`", "name a vision system, or omit it"
+            )
     for name in settings.verify:
         identities.append(
             " ".join([name, system_by_name(name, settings.offline).fingerprint, *beside(name)])
@@ -210,13 +217,18 @@ def _encode(group: list[GroupImage], task: EncodeTask) -> None:
         ]
     for item, data, source in zip(group, encodings, sources, strict=True):
         if settings.verify and not item.company:
-            item.found = _verified(codec, source, data, settings)
+            shown = (
+                source
+                if settings.decoder == "pillow"
+                else by_opencv(item.file.path.read_bytes(), item.file.shown)
+            )
+            item.found = _verified(codec, shown, data, settings)
         item.data = data if item.found is None else item.found.data
 
 
 def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> Judged:
-    """The fewest iterations of a file on which the systems answer as on the source; each verdict is
-    on the decoded file."""
+    """The fewest iterations of a file on which the systems answer as on the source, as they see it;
+    each verdict is on the decoded file."""
     panel = Panel(settings.verify, np.ascontiguousarray(rgb(source)), settings)
     file = vzc.unpack(data)
     header, count = file.header, len(file.chunks)

@@ -85,9 +85,8 @@ class Judged:
 class GroupImage:
     """One input on its way through a worker.
 
-    `company`: an earlier run finished this image. It is encoded again, but not written, so that its
-        batch stays the same:
-    a network's sums depend in the last digits on the batch.
+    `company`: an earlier run finished this image. It is encoded again, but not written, so that
+    its batch stays the same: a network's sums depend in the last digits on the batch.
     """
 
     file: InputFile

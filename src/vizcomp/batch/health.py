@@ -19,9 +19,10 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from vizcomp._version import __version__
-from vizcomp.errors import UnsupportedError, VizcompError, first_line
+from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.place import cache_folder
 from vizcomp.files.write import check_output_folder
+from vizcomp.photos.opencv import by_opencv
 from vizcomp.weights import cache, table
 from vizcomp.weights.sessions import available_cores
 
@@ -124,15 +125,6 @@ def _by_pillow(data: bytes) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def _by_opencv(data: bytes) -> Pixels:
-    import cv2
-
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise UnsupportedError("OpenCV cannot read a JPEG")
-    return np.asarray(pixels[..., ::-1])
-
-
 def _by_torchvision(data: bytes) -> Pixels:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -150,7 +142,7 @@ def _decoders() -> list[dict[str, Any]]:
     reference = _by_pillow(data).astype(np.int64)
     ways: tuple[tuple[str, str, Callable[[bytes], Pixels]], ...] = (
         ("pillow", "PIL", _by_pillow),
-        ("opencv", "cv2", _by_opencv),
+        ("opencv", "cv2", lambda data: by_opencv(data, "a JPEG")),
         ("torchvision", "torchvision", _by_torchvision),
     )
     rows = []

@@ -23,6 +23,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.shards.shard import is_shard
 from vizcomp.vision.callables import living_system
@@ -83,7 +84,15 @@ def check_guides(
         )
     if batch.verify and settings.target_size is not None:
         raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
-    for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
+    asked = sorted({*guide_systems(settings), *batch.verify, *batch.watch_with})
+    if batch.decoder != "pillow":
+        problems.append(check_decoder(batch.decoder, settings.formats))
+        if not asked:
+            raise SettingsError(
+                "`decoder` has no effect where no vision system looks",
+                "name one by `verify`, or omit it",
+            )
+    for name in asked:
         problems.append(
             " ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)])
         )

@@ -59,6 +59,7 @@ class BatchSettings(_RunSettings):
         robust: they must answer so under two resize filters; None: those whose model file leaves
             the filter open.
         tolerance: how much their answers may differ, 0..1; see `vision.compare`.
+        decoder: who decodes what systems see, one of `photos.opencv.DECODERS`.
         offline: never touch the network.
     """
 
@@ -78,6 +79,7 @@ class BatchSettings(_RunSettings):
     min_quality: float = MIN_QUALITY
     robust: bool | None = None
     tolerance: float = 0.0
+    decoder: str = "pillow"
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class EncodeSettings(_RunSettings):
         dry_run: do all the work, write nothing.
         verify: vision systems by name: each image gets the fewest iterations on which all of them
             answer as on the source, no more than the settings above allow.
-        robust, tolerance: as in `BatchSettings`.
+        robust, tolerance, decoder: as in `BatchSettings`.
         offline: never touch the network.
     """
 
@@ -139,6 +141,7 @@ class EncodeSettings(_RunSettings):
     verify: tuple[str, ...] = ()
     robust: bool | None = None
     tolerance: float = 0.0
+    decoder: str = "pillow"
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:

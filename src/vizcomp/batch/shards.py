@@ -153,7 +153,7 @@ def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord
     )
     if result.data != member.data:
         box.append(Replaced(result.data, suffix))
-    return measured(photo, result, file, batch, sampled=task.sampled)
+    return measured(photo, result, file, batch, sampled=task.sampled, original=lambda: member.data)
 
 
 class Shards:

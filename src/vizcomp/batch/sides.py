@@ -17,12 +17,12 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from vizcomp.batch.judges import displayed
+from vizcomp.batch.seen import file_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.verdicts import Found, Panel, Rung, found_of, jointly, rungs_from, trials_worth
 from vizcomp.djpeg.compress import Ready
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.photo import Photo
 from vizcomp.vision import verify
 from vizcomp.vision.answers import Comparison, Quads
 from vizcomp.vision.system import surroundings
@@ -101,8 +101,7 @@ class _Search:
 
     def _judge(self, data: bytes) -> Comparison:
         if data not in self._verdicts:
-            shown = displayed(load_bytes(data, self._name, max_pixels=self._batch.max_pixels))
-            self._verdicts[data] = self._panel.compare(shown)
+            self._verdicts[data] = self._panel.compare(file_seen(data, self._name, self._batch))
         return jointly(self._verdicts[data])
 
     def smallest_side(self, sides: tuple[int, ...]) -> int:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
+from vizcomp.batch.judges import guide_systems, system_by_name, system_errors
 from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
 from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
+from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
@@ -30,9 +31,12 @@ from vizcomp.djpeg.settings import FORMATS, DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.colour import FLATTENED
+from vizcomp.photos.decoders import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, load_bytes, size_in
+from vizcomp.photos.photo import Photo, size_in
 from vizcomp.weights.sessions import return_memory
+
+Shown = Callable[[], Pixels]  # a source as systems see it, made where one is asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,8 @@ def finish(
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
-    result = _compressed(photo, file, depth, mask, settings, batch)
+    shown = shown_source(photo, original, file, batch)
+    result = _compressed(photo, file, shown, depth, mask, settings, batch)
     output = result.made
     read = photo.notices
     if output.format != "jpeg" and photo.alpha is not None:  # which the file has
@@ -140,10 +145,21 @@ def finish(
 
 
 def measured(
-    photo: Photo, output: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool
+    photo: Photo,
+    output: Finished,
+    file: InputFile,
+    batch: BatchSettings,
+    *,
+    sampled: bool,
+    original: Callable[[], bytes] | None = None,
 ) -> FileRecord:
-    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is
-    searched at our bytes too."""
+    """The record of a photo and its file, without where that is written.
+
+    Args:
+        sampled: plain JPEG is searched at our bytes too.
+        original: as `finish`.
+    """
+    shown = shown_source(photo, original, file, batch)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if not output.kept:
@@ -171,12 +187,19 @@ def measured(
         notices=output.notices,
         **verdict_fields(output.found, kept=output.kept),
         **(
-            plain_rival(photo, file.shown, batch)
+            plain_rival(photo, shown(), file.shown, batch)
             if sampled and output.found.state in ("verified", "not_reached")
             else {}
         ),
-        **watch_fields(photo, output.data, file, batch),
+        **watch_fields(shown, output.data, file, batch),
     )
+
+
+def shown_source(
+    photo: Photo, original: Callable[[], bytes] | None, file: InputFile, batch: BatchSettings
+) -> Shown:
+    """Gives the source as systems see it; `original` as `finish`."""
+    return lambda: source_seen(photo, original, file.shown, batch)
 
 
 def _rivals(result: Found, size: int | None) -> dict[str, Any]:
@@ -194,6 +217,7 @@ def _rivals(result: Found, size: int | None) -> dict[str, Any]:
 def _compressed(
     photo: Photo,
     file: InputFile,
+    shown: Shown,
     source: DepthSource | None,
     mask: npt.NDArray[np.float32] | None,
     settings: DjpegSettings,
@@ -206,14 +230,12 @@ def _compressed(
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(
-                displayed(photo)
-            )
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(shown())
 
     def ready(settings: DjpegSettings) -> list[Ready]:
         return prepare(photo, settings, depth=depth, mask=mask, looked=looked)
 
-    verdict = _judged(ready, photo, file, settings, batch)
+    verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
     return dataclasses.replace(
         verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints))
@@ -224,13 +246,14 @@ def _judged(
     prepare: Callable[[DjpegSettings], list[Ready]],
     photo: Photo,
     file: InputFile,
+    shown: Shown,
     settings: DjpegSettings,
     batch: BatchSettings,
 ) -> Found:
     if not batch.verify:
         ready = prepare(settings)
         return Found(finished(ready, settings), ready[0].photo)
-    panel = Panel(batch.verify, displayed(photo), batch)
+    panel = Panel(batch.verify, shown(), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
             return fewest_pixels(
@@ -266,13 +289,14 @@ def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
 
 
 def watch_fields(
-    photo: Photo, data: bytes, file: InputFile, batch: BatchSettings
+    shown: Shown, data: bytes, file: InputFile, batch: BatchSettings
 ) -> dict[str, Any]:
-    """The record's fields on `watch_with`, from the bytes of the file that is written."""
+    """The record's fields on `watch_with`, from the bytes of the file that is written; `shown`
+    gives the source."""
     if not batch.watch_with:
         return {}
-    panel = Panel(batch.watch_with, displayed(photo), batch)
-    verdicts = panel.compare(displayed(load_bytes(data, file.shown, max_pixels=batch.max_pixels)))
+    panel = Panel(batch.watch_with, shown(), batch)
+    verdicts = panel.compare(file_seen(data, file.shown, batch))
     seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
     return {
         "watch_score": {name: verdict.score for name, verdict in seeing.items()},

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
+from vizcomp.batch.judges import Pixels, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.rivals import optimised_jpeg
+from vizcomp.batch.seen import file_seen
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.djpeg.compress import Compressed, Ready
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.photo import Photo
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
 from vizcomp.vision.models import ModelSystem
@@ -79,6 +80,11 @@ class Found:
     against: tuple[str, ...] = ()
     keep: str = ""
     rivals: dict[str, int] | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether a verdict was asked for on files of it."""
+        return self.state in ("verified", "not_reached")
 
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
@@ -155,9 +161,7 @@ def verified(
 
     def judge(data: bytes) -> Comparison:
         if data not in verdicts:
-            verdicts[data] = panel.compare(
-                displayed(load_bytes(data, name, max_pixels=batch.max_pixels))
-            )
+            verdicts[data] = panel.compare(file_seen(data, name, batch))
         return jointly(verdicts[data])
 
     def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
@@ -213,16 +217,17 @@ def _throws(ready: Sequence[Ready], verified: bool) -> list[tuple[Ready, float]]
     return others if ready[0].format == "jpeg" else [*others, (ready[0], OTHER_STRENGTH)]
 
 
-def plain_rival(photo: Photo, name: str, batch: BatchSettings) -> dict[str, Any]:
+def plain_rival(photo: Photo, source: Pixels, name: str, batch: BatchSettings) -> dict[str, Any]:
     """The fields of `FileRecord` on optimised plain JPEG under the same verdict, by the same search
-    over the same qualities."""
-    panel = Panel(batch.verify, displayed(photo), batch)
+    over the same qualities.
+
+    `source` is the photo as systems see it.
+    """
+    panel = Panel(batch.verify, source, batch)
     qualities = sorted({round(quality) or 1 for quality, _ in rungs_from(batch.min_quality)})
 
     def judge(data: bytes) -> Comparison:
-        return jointly(
-            panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels)))
-        )
+        return jointly(panel.compare(file_seen(data, name, batch)))
 
     budget = functools.partial(trials_worth, photo.source_bytes)
     # plain JPEG keeps it in its metadata, which is none of its bytes here

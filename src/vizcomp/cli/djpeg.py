@@ -13,6 +13,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DepthModel,
     DryRun,
     Engine,
@@ -232,6 +233,7 @@ def djpeg(
         ),
     ] = 20,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
         float,
         typer.Option(
@@ -340,6 +342,7 @@ def djpeg(
         watch_with=tuple(dict.fromkeys(watch_with or ())),
         min_quality=min_quality,
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )

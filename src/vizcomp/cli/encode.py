@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Inputs,
@@ -91,6 +92,7 @@ def encode(
         ),
     ] = None,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
         float,
         typer.Option(
@@ -151,6 +153,7 @@ def encode(
         dry_run=dry_run,
         verify=tuple(dict.fromkeys(verify or ())),
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )
@@ -176,7 +179,7 @@ def encode(
                 files, output, settings, voice.options(on_record, jobs=jobs, engine=where)
             )
     if json:
-        systems = [about_system(name, offline) for name in settings.verify]
+        systems = [about_system(name, offline, decoder) for name in settings.verify]
         settings_shown = {
             **settings.to_dict(),
             "pack": pack,

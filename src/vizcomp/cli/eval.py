@@ -11,6 +11,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Jobs,
@@ -86,6 +87,7 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")
     ] = Path("vizcomp-report"),
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -136,6 +138,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         max_pixels=max_pixels,
+        decoder=decoder,
         offline=offline,
     )
     if not dry_run:

@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     Engine,
     Inputs,
     Jobs,
@@ -80,6 +81,7 @@ def fit(
             help="No round of the search begins after this time, as 30min or 2h.",
         ),
     ] = "",
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -131,6 +133,7 @@ def fit(
             engine=where,
             max_pixels=max_pixels,
             offline=offline,
+            decoder=decoder,
             on_progress=voice.say,
         )
     for notice in fitted.notices:
@@ -144,6 +147,7 @@ def fit(
         "unit": unit,
         "format": format,
         "budget": budget,
+        "decoder": decoder,
         "jobs": jobs,
     }
     report = FitReport(

@@ -8,6 +8,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     Inputs,
     Json,
     LogJson,
@@ -36,6 +37,7 @@ def look(
             ),
         ),
     ],
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -60,7 +62,7 @@ def look(
 
     voice = Voice(quiet=quiet, verbose=True, taken=json, log_json=log_json)
     settings = LookSettings(
-        system=system, max_pixels=max_pixels, overwrite=overwrite, offline=offline
+        system=system, max_pixels=max_pixels, overwrite=overwrite, decoder=decoder, offline=offline
     )
     check_apart(inputs, output)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)

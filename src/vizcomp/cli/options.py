@@ -90,6 +90,17 @@ Robust = Annotated[
         show_default="on for model files",
     ),
 ]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        "--decoder",
+        metavar="pillow|opencv",
+        help=(
+            "Who decodes what the vision systems see, as their own programs do; opencv knows no"
+            " colour profiles."
+        ),
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")
 ]

@@ -8,7 +8,7 @@ another format (`formats`).
 A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own.
 What each block can have is its own price of a bit in the rate-distortion decision over its
 coefficients: the nearest are rounded as the quality says, farther ones give up, or lower, the
-    coefficients that buy least for their bits.
+coefficients that buy least for their bits.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import io
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
@@ -37,6 +38,7 @@ from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import TILE, NeuralCodec
 from vizcomp.neural.models import MODELS
 from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.opencv import by_opencv, check_decoder
 from vizcomp.photos.photo import load, load_bytes
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
@@ -114,10 +116,11 @@ class Codec(Protocol):
         ...
 
 
-def open_codec(spec: str) -> Codec:
+def open_codec(spec: str, decoder: str = "pillow") -> Codec:
     """A codec by name: djpeg, photo, cifar, a model.safetensors, or a baseline.
 
-    Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=24`.
+    Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=24`. Files of
+    formats that others have are decoded by `decoder`, one of `photos.opencv.DECODERS`.
 
     Raises:
         SettingsError: unknown, or an option that it does not have.
@@ -131,9 +134,9 @@ def open_codec(spec: str) -> Codec:
     if name in BASELINES:
         if options:
             raise SettingsError(f"{spec}: a baseline has no options", "omit them")
-        return PillowCodec(name)
+        return PillowCodec(name, decoder)
     if name == "djpeg":
-        return DjpegCodec(spec, options)
+        return DjpegCodec(spec, options, decoder)
     if name in MODELS or name.lower().endswith(".safetensors"):
         return Recurrent(spec, name, options)
     raise SettingsError(
@@ -197,8 +200,9 @@ class PillowCodec:
     fingerprint = ""
     native = 0
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, decoder: str = "pillow") -> None:
         self.name = name
+        self._open = _opener(decoder, (name,))
         self.series: tuple[str, ...] = (name,) if name != "jpeg" else ("jpeg", "jpeg optimised")
         if name == "jxl":
             try:
@@ -223,7 +227,7 @@ class PillowCodec:
         for quality in QUALITIES[self.name]:
             setting = f"quality {quality}"
             if self.name != "jpeg":
-                yield _one_by_one(sources, setting, self._encoder(quality), _opened, len)
+                yield _one_by_one(sources, setting, self._encoder(quality), self._open, len)
                 continue
             for series, better in zip(self.series, (False, True), strict=True):
 
@@ -232,7 +236,7 @@ class PillowCodec:
                         source, quality=quality, optimize=better, progressive=better
                     )
 
-                yield _one_by_one(sources, setting, encode, _opened, scan_bytes, series)
+                yield _one_by_one(sources, setting, encode, self._open, scan_bytes, series)
 
     def _encoder(self, quality: int) -> Any:
         # one thread: starting more takes longer than a small image needs, and workers share the
@@ -249,6 +253,12 @@ class PillowCodec:
             return buffer.getvalue()
 
         return encode
+
+
+def _opener(decoder: str, formats: Sequence[str]) -> Callable[[bytes], Pixels]:
+    """How files of some formats become pixels."""
+    check_decoder(decoder, formats)
+    return _opened if decoder == "pillow" else functools.partial(by_opencv, name="the result")
 
 
 def _opened(data: bytes) -> Pixels:
@@ -278,7 +288,7 @@ class DjpegCodec:
     version = __version__
     native = 0
 
-    def __init__(self, spec: str, options: dict[str, str]) -> None:
+    def __init__(self, spec: str, options: dict[str, str], decoder: str = "pillow") -> None:
         self.name = spec
         self.series: tuple[str, ...] = (spec,)
         types = DJPEG_OPTIONS
@@ -292,6 +302,7 @@ class DjpegCodec:
             raise SettingsError(f"{spec}: {exc}", "strength is a number in 0..1") from exc
         self._settings = DjpegSettings(**values)
         check_formats(self._settings)
+        self._open = _opener(decoder, self._settings.formats)
         if "mask" in self._settings.guides:
             raise SettingsError(
                 f"{spec}: masks are not at hand in eval", "use depth, detail or uniform"
@@ -330,7 +341,7 @@ class DjpegCodec:
                 return compress(photo, settings, depth=depth, looked=looked).data
 
             payload = scan_bytes if self._settings.format == "jpeg" else len
-            sweep = _one_by_one(sources, f"quality {quality}", encode, _opened, payload)
+            sweep = _one_by_one(sources, f"quality {quality}", encode, self._open, payload)
             yield dataclasses.replace(sweep, encode_seconds=sweep.encode_seconds + looking)
 
     def _looked(self, source: Pixels) -> dict[str, Any] | VizcompError:

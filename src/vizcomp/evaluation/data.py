@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.batch.judges import displayed
+from vizcomp.batch.seen import source_seen
 from vizcomp.datasets.cifar import cifar10_archive
 from vizcomp.datasets.class_folders import list_classes
 from vizcomp.datasets.labelled import LabelledImages
 from vizcomp.datasets.read import read_labelled
-from vizcomp.errors import InputError, VizcompError
+from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.evaluation.results import EvalSettings
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.place import printable
-from vizcomp.photos.frame import rgb, upright
-from vizcomp.photos.photo import load, to_srgb
+from vizcomp.photos.photo import load
 from vizcomp.vision.system import System, fitted
 
 Pixels = npt.NDArray[np.uint8]
@@ -92,6 +93,12 @@ def read_data(
         on_skip(what, why)
 
     if labelled is not None:
+        if settings.decoder != "pillow":
+            raise SettingsError(
+                f"`decoder` {settings.decoder} is for photos: pictures of an archive or a table are"
+                " read by Pillow",
+                "unpack it into class folders, or omit `decoder`",
+            )
         for what, why in labelled.skipped:
             skip(what, why)
         chosen = _sample(labelled.labels, settings.limit, settings.seed)
@@ -119,7 +126,7 @@ def read_data(
             else np.asarray(listed.labels, np.int64)
         )
         chosen = _sample(marks, settings.limit, settings.seed)
-        photos = _photos([files[i] for i in chosen], side, settings.max_pixels, skip)
+        photos = _photos([files[i] for i in chosen], side, settings, skip)
         sources = list(photos)
         if not sources:
             raise InputError(
@@ -255,16 +262,19 @@ class _Kept(NamedTuple):
 
 
 def _photos(
-    files: Sequence[InputFile], side: int, max_pixels: int, skip: Callable[[str, str], None]
+    files: Sequence[InputFile], side: int, settings: EvalSettings, skip: Callable[[str, str], None]
 ) -> Iterator[_Kept]:
     for file in files:
         try:
-            photo = load(file.path, max_pixels=max_pixels)
-            shown = rgb(upright(to_srgb(photo)[0], photo.orientation))
+            photo = load(file.path, max_pixels=settings.max_pixels)
+            shown = source_seen(photo, file.path.read_bytes, file.shown, settings)
             height, width = shown.shape[:2]
             there = file.path if isinstance(file.path, Path) else None
+            as_stored = shown if settings.decoder == "pillow" else displayed(photo)
             original = (
-                there if photo.jpeg is not None and np.array_equal(shown, photo.pixels) else None
+                there
+                if photo.jpeg is not None and np.array_equal(as_stored, photo.pixels)
+                else None
             )
             if side:
                 shown = fitted(np.ascontiguousarray(shown), side, side)

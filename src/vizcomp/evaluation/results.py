@@ -22,6 +22,7 @@ class EvalSettings:
         limit: at most so many images, drawn by `seed`, evenly over the classes; 0 = all.
         seed: of the draw and of the bootstrap.
         max_pixels: larger photos are refused.
+        decoder: who decodes sources and results, one of `photos.opencv.DECODERS`.
         offline: never touch the network.
     """
 
@@ -32,6 +33,7 @@ class EvalSettings:
     limit: int = 0
     seed: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
+    decoder: str = "pillow"
     offline: bool = False
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ from vizcomp.evaluation.tasks import (
     worker_system,
 )
 from vizcomp.files.write import check_output_folder
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.answers import Answer
 from vizcomp.vision.system import System, reading_of
 
@@ -76,9 +77,10 @@ def run_eval(
     Raises:
         VizcompError: what no image can do without is wrong: a system, a codec, a setting, the data.
     """
+    check_decoder(settings.decoder)
     systems = [worker_system(name, settings.offline) for name in settings.classifiers]
     named, side = _named_codecs(settings, systems)
-    opened = {name: worker_codec(name) for name in named}
+    opened = {name: worker_codec(name, settings.decoder) for name in named}
     with _place_for_images(output if engine.startswith("ray") else None, dry_run) as folder:
         data = read_data(settings, folder, side, systems[0], on_skip)
         _check_labels(data, systems)
@@ -120,7 +122,7 @@ def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[li
     """
     small = systems[0].native == 32 and not settings.codecs and are_small(settings, 32)
     named = [*(settings.codecs or (("cifar",) if small else ("djpeg",))), *settings.baselines]
-    natives = {name: worker_codec(name).native for name in named}
+    natives = {name: worker_codec(name, settings.decoder).native for name in named}
     side = next((n for n in natives.values() if n), 0)
     for name, native in natives.items():
         if native not in (0, side):
@@ -196,7 +198,9 @@ class _Asked:
 
     def task(self, chunk: tuple[int, ...], codec: str, answers: tuple[Any, ...] = ()) -> ChunkTask:
         names = tuple(system.name for system in self.systems)
-        return ChunkTask(self.data, chunk, codec, names, self.settings.offline, answers)
+        return ChunkTask(
+            self.data, chunk, codec, names, self.settings.offline, answers, self.settings.decoder
+        )
 
 
 def _readable(result: ChunkResult) -> ChunkResult:
@@ -234,7 +238,7 @@ def _sums(
         for name in request.codecs
         for chunk in request.chunks
     ]
-    keys = [] if journal is None else _keys(work, request.data, request.codecs, request.systems)
+    keys = [] if journal is None else _keys(work, request)
     earlier: list[ChunkResult | None] = [None] * len(work)
     if journal is not None:
         stored = (journal.remembered(key) for key in keys)
@@ -325,12 +329,17 @@ def _described(
     )
 
 
-def _keys(
-    work: Sequence[ChunkTask], data: EvalData, opened: dict[str, Codec], systems: Sequence[System]
-) -> list[bytes]:
+def _keys(work: Sequence[ChunkTask], asked: _Asked) -> list[bytes]:
     """For each task all that decides what comes of it, as one hash."""
-    looking = [[s.name, s.kind, s.fingerprint] for s in systems]
-    common = [__version__, len(data), package_versions(), looking]
+    data, opened = asked.data, asked.codecs
+    looking = [[s.name, s.kind, s.fingerprint] for s in asked.systems]
+    common = [
+        __version__,
+        len(data),
+        package_versions(),
+        check_decoder(asked.settings.decoder),
+        looking,
+    ]
     pixels: dict[tuple[int, ...], str] = {}
     keys = []
     for task in work:

@@ -34,6 +34,7 @@ class ChunkTask:
     systems: tuple[str, ...]
     offline: bool
     reference: tuple[tuple[Answer | None, ...], ...] = ()  # for each system, for each image
+    decoder: str = "pillow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +115,8 @@ def opened_system(name: str, offline: bool) -> System:
 
 
 @functools.lru_cache(maxsize=8)
-def worker_codec(name: str) -> Codec:
-    return open_codec(name)
+def worker_codec(name: str, decoder: str = "pillow") -> Codec:
+    return open_codec(name, decoder)
 
 
 def work_on_chunk(task: ChunkTask) -> ChunkResult:
@@ -137,7 +138,7 @@ def work_on_chunk(task: ChunkTask) -> ChunkResult:
     failed: dict[tuple[str, str], int] = {}
     # one image decoded from files of different kinds is judged once
     seen: dict[bytes, tuple[Any, ...]] = {}
-    codec = worker_codec(task.codec)
+    codec = worker_codec(task.codec, task.decoder)
     for sweep in codec.sweep(
         sources, len(task.data), [task.data.originals[i] for i in task.chosen]
     ):

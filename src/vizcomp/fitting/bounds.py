@@ -6,10 +6,9 @@ that the risk is above the one asked for; a small p-value speaks against that. N
 the risk falls as quality rises.
 
 Sources: Clopper and Pearson, Biometrika 26 (1934); Bentkus, Annals of Probability 32 (2004);
-    Angelopoulos, Bates, Candes,
-Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and Ramdas, "Estimating means of
-bounded random variables by betting", arXiv 2010.09686; Holm, Scandinavian Journal of Statistics 6
-(1979).
+Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and
+Ramdas, "Estimating means of bounded random variables by betting", arXiv 2010.09686; Holm,
+Scandinavian Journal of Statistics 6 (1979).
 """
 
 from __future__ import annotations

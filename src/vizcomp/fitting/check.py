@@ -17,6 +17,7 @@ from vizcomp.fitting.measure import Bench, Work
 from vizcomp.fitting.policy import Policy
 from vizcomp.fitting.sample import read_sample
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.opencv import check_decoder
 
 STATES = ("held", "broken", "undecided")
 
@@ -81,12 +82,23 @@ def check(
         policy: from `Policy.read`.
         photos, jobs, engine, max_pixels, offline: as `fit`.
 
+    The photos are decoded as the certificate says.
+
     Raises:
         SettingsError: a system is not the one that was certified.
         InputError: no photo can be read, or a system gives no answer.
     """
     names = tuple(system.name for system in policy.systems)
-    work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
+    decoder = policy.certificate.decoder
+    check_decoder(decoder, (policy.settings.format,))
+    work = Work(
+        systems=names,
+        jobs=jobs,
+        engine=engine,
+        max_pixels=max_pixels,
+        offline=offline,
+        decoder=decoder,
+    )
     opened = work.open()
     for certified, system in zip(policy.systems, opened, strict=True):
         if system.fingerprint != certified.fingerprint:

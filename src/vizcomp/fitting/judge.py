@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from vizcomp.batch.judges import depth_source, displayed, needs_depth, system_by_name, system_errors
+from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
+from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.settings import DjpegSettings
@@ -14,7 +15,7 @@ from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.photos.photo import Photo, load
 from vizcomp.vision.answers import Answer, Classes, compare, is_empty
 from vizcomp.vision.scale import rescaled
 
@@ -35,6 +36,7 @@ class JudgeTask:
     references: tuple[Answer, ...] = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def crashed(task: JudgeTask) -> Judged:
 
 
 def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
-    shown = displayed(photo)
+    shown = source_seen(photo, task.file.path.read_bytes, task.file.shown, task)
     answers = []
     for name in task.systems:
         with system_errors(name):
@@ -141,7 +143,7 @@ def _verdict(
 ) -> Verdict:
     """The verdict on a file; places are compared in the source's scale, `size` of the picture as
     displayed."""
-    shown = displayed(load_bytes(data, task.file.shown, max_pixels=task.max_pixels))
+    shown = file_seen(data, task.file.shown, task)
     losses, changed, texts = [], [], []
     for name, reference in zip(task.systems, references, strict=True):
         try:

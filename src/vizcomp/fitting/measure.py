@@ -31,6 +31,7 @@ class Work:
         jobs, engine: as `batch.engines.map_tasks`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
+        decoder: who decodes what they see.
     """
 
     systems: tuple[str, ...]
@@ -38,6 +39,7 @@ class Work:
     engine: str = "local"
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
     def open(self) -> list[System]:
         """The systems, in this process: for their names, kinds and fingerprints."""
@@ -104,13 +106,10 @@ class Bench:
         work = self._work
         tasks = (
             JudgeTask(
-                i,
-                file,
-                settings,
-                work.systems,
-                self._answers.get(file, ()),
-                work.max_pixels,
-                work.offline,
+                *(i, file, settings, work.systems, self._answers.get(file, ())),
+                max_pixels=work.max_pixels,
+                offline=work.offline,
+                decoder=work.decoder,
             )
             for i, file in enumerate(files)
         )

@@ -86,6 +86,7 @@ class Certificate:
         sample: hash that names the photos of the certify part.
         bytes: mean bytes of a result.
         source_bytes: mean bytes of a source.
+        decoder: who decoded what the systems saw.
     """
 
     risk: float
@@ -100,6 +101,7 @@ class Certificate:
     sample: str = ""
     bytes: int = 0
     source_bytes: int = 0
+    decoder: str = "pillow"
 
     def __post_init__(self) -> None:
         shares = (self.risk, self.confidence, self.bound, self.mean_loss)

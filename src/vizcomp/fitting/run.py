@@ -22,6 +22,7 @@ from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample
 from vizcomp.fitting.search import Aim, Scores, Tested, certify, explore
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.formats import FORMATS
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
@@ -117,6 +118,7 @@ def fit(
     engine: str = "local",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     offline: bool = False,
+    decoder: str = "pillow",
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Find the smallest setting of `djpeg` for some vision systems, with a guarantee.
@@ -135,6 +137,7 @@ def fit(
         jobs, engine: as `djpeg`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
+        decoder: who decodes what the systems see, one of `photos.opencv.DECODERS`.
         on_progress: is told what was done so far.
 
     Raises:
@@ -147,12 +150,15 @@ def fit(
     several = [systems] if isinstance(systems, str | System) else systems
     names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
     _check(names, risk, confidence, budget)
-    if format not in (*FORMATS, "jpeg"):
-        raise SettingsError(
-            f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}"
-        )
-    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
-    work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
+    _check_format(format, decoder)
+    work = Work(
+        systems=names,
+        jobs=jobs,
+        engine=engine,
+        max_pixels=max_pixels,
+        offline=offline,
+        decoder=decoder,
+    )
     opened = work.open()
     sample = read_sample(_files(photos), unit=unit, max_pixels=max_pixels)
     first, second = split(sample.units)
@@ -269,6 +275,15 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
     return listed
 
 
+def _check_format(format: str, decoder: str) -> None:
+    if format not in (*FORMATS, "jpeg"):
+        raise SettingsError(
+            f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}"
+        )
+    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
+    check_decoder(decoder, (format,))
+
+
 def _check(names: Sequence[str], risk: float, confidence: float, budget: float | None) -> None:
     if not names:
         raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
@@ -380,6 +395,7 @@ def _policy(
         sample=sample_digest(units),
         bytes=round(float(np.mean([row.verdict.size for row in rows]))),
         source_bytes=round(float(np.mean([row.source_bytes for row in rows]))),
+        decoder=work.decoder,
     )
     certified = tuple(
         CertifiedSystem(

@@ -141,7 +141,7 @@ def structural(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
     Half of the absolute error of images in 0..1, and one minus the mean of the scales' terms of
     contrast and structure, with the published weights. A sum of scales where MS-SSIM has their
     product: so each place has its own. Windows are squares of 8 pixels, every 4; small images have
-        fewer scales.
+    fewer scales.
     """
     shown = image.clamp(-1, 1)
     total = 0.25 * (shown - source).abs().mean(1)

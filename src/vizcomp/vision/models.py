@@ -28,6 +28,7 @@ from vizcomp.vision.answers import (
     Masks,
     Pixels,
 )
+from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.system import (
     BAND,
@@ -50,6 +51,7 @@ LEAST_POINT = 0.3  # certainty from which a point is seen
 LEAST_POSE = 0.3
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
+PICTURES = (np.float32, np.float16, np.float64, np.uint8)  # dtypes of an input that takes a picture
 _BATCH = 64
 
 
@@ -57,19 +59,17 @@ class Runtime(Protocol):
     """What runs a model.
 
     Attributes:
-        shape: of the one input, 0 where it is open.
-        dtype: of the input.
+        slots: the inputs.
         outputs: names.
         metadata: texts that the file has of itself.
     """
 
-    shape: tuple[int, ...]
-    dtype: Any
+    slots: tuple[Slot, ...]
     outputs: tuple[str, ...]
     metadata: Mapping[str, str]
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name; any exception where it fails."""
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name, of all inputs by name; any exception where it fails."""
         ...
 
 
@@ -180,18 +180,27 @@ class ModelSystem:
         return usual if self.options.nms is None else self.options.nms
 
     def _read_input(self) -> None:
-        fixed = self._runtime.shape
-        if len(fixed) != 4:
+        slot = self._slot = picture_slot(self.name, self._runtime.slots, self.options)
+        if slot.dtype not in PICTURES:
             raise self._wrong(
-                f"its input has the shape {list(fixed)}, no batch of images",
+                f"its input is {slot.said}, no image", "export it with a float or uint8 input"
+            )
+        if len(slot.shape) not in (3, 4):
+            raise self._wrong(
+                f"its input has the shape {list(slot.shape)}, no batch of images",
                 "export it with (N, 3, H, W)",
             )
+        # of one image alone, as torchvision's detectors take it
+        fixed = slot.shape if len(slot.shape) == 4 else (1, *slot.shape)
         layout = self.options.layout or (
             "NHWC" if fixed[3] in (1, 3) and fixed[1] not in (1, 3) else "NCHW"
         )
         channels = fixed[1] if layout == "NCHW" else fixed[3]
         if channels not in (0, 1, 3):
-            raise self._wrong(f"its input has {channels} channels in the layout {layout}, not 3")
+            raise self._wrong(
+                f"its input has {channels} channels in the layout {layout}, not 3",
+                "export it with 3 channels, or 1",
+            )
         sides = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
         size = self.options.size or (self._known.size if not all(sides) else ())
         if size and any(a and a != b for a, b in zip(sides, size, strict=True)):
@@ -202,8 +211,9 @@ class ModelSystem:
                 "export it smaller",
             )
         self._nchw, self._channels = layout == "NCHW", channels or 3
-        self._size = (size[0], size[1]) if size else sides if all(sides) else None
+        self._size = (size[0], size[1]) if size and all(size) else sides if all(sides) else None
         self._batch = fixed[0]
+        check_others(self.name, self._runtime.slots, slot, self.options, self._size or ())
 
     def _prepared(self, family: str) -> Preparation:
         options = self.options
@@ -250,7 +260,7 @@ class ModelSystem:
             white if options.range is None else options.range,
             options.mean or mean,
             options.std or std,
-            self._runtime.dtype == np.uint8,
+            self._slot.dtype == np.uint8,
         )
 
     @property
@@ -282,16 +292,20 @@ class ModelSystem:
         if self._batch > count:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._batch - count, 0)])
         plan = self._preparation
-        if self._runtime.dtype not in (np.uint8, np.int8):
+        if self._slot.dtype != np.uint8:
             scaled = batch.astype(np.float32) * (plan.range / 255)
             # an odd model's std: its answer is checked
             with np.errstate(over="ignore", invalid="ignore"):
                 batch = (scaled - np.array(plan.mean, np.float32)) / np.array(plan.std, np.float32)
-                batch = batch.astype(self._runtime.dtype)
+                batch = batch.astype(self._slot.dtype)
         if self._nchw:
             batch = batch.transpose(0, 3, 1, 2)
+        feeds = constants(
+            self.name, self._runtime.slots, self.options, len(batch), views[0].shape[:2]
+        )
+        batch = batch[0] if len(self._slot.shape) == 3 else batch
         try:
-            outputs = self._runtime.run(np.ascontiguousarray(batch))
+            outputs = self._runtime.run({self._slot.name: np.ascontiguousarray(batch), **feeds})
         except Exception as exc:  # a runtime has a class of its own for each cause
             from vizcomp.errors import first_line
 
@@ -327,6 +341,10 @@ class ModelSystem:
             part = images[start : start + step]
             views = [view_of(image, self._size, self._preparation.fit) for image in part]
             outputs = self._run([view.pixels for view in views])
+            if len(part) > 1 and np.shape(outputs[self._layout.output])[:1] != (len(part),):
+                # its answer does not follow the batch
+                answers += [self.answers([image])[0] for image in part]
+                continue
             for at, (image, view) in enumerate(zip(part, views, strict=True)):
                 one = outputs if len(part) == 1 else {n: a[at : at + 1] for n, a in outputs.items()}
                 answers.append(self._answer(one, image, view))
@@ -485,15 +503,6 @@ def model_file(spec_path: Path) -> None:
     """Raises ModelError where a file is not there."""
     if not spec_path.is_file():
         raise ModelError(f"{spec_path} is not there", HINT)
-
-
-def one_image_input(name: str, count: int) -> None:
-    """Raises ModelError where a model has not one input."""
-    if count != 1:
-        raise ModelError(
-            f"{name}: a model with one image input is needed, this one has {count} inputs",
-            "export it with one input",
-        )
 
 
 def options_of(path: Path, text: str) -> ModelOptions:

@@ -18,6 +18,12 @@ from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs
 
 # pixels of a model's input: a damaged or hostile one must not take all memory
 MAX_INPUT_SIDE = 8192
+INPUT = "input."  # before the name of a further input, in an option
+SIDES = ("height", "width")
+OWN_SIZE = (0, 0)
+BOX = ("left", "top", "right", "bottom")
+COLUMNS = (*BOX, "score", "label", "other")  # of rows of boxes; "other" is not looked at
+
 HINT = "see docs/vision.md for the options of models"
 
 SCRIPTS = (".torchscript", ".pt")
@@ -50,7 +56,7 @@ class ModelOptions:
         kind: one of `KINDS`.
         detector: one of `DETECTORS`: how the outputs hold boxes.
         layout: "NCHW" or "NHWC".
-        size: height and width of the input.
+        size: height and width of the input; (0, 0): each photo's own.
         resize: one of `RESIZES`; "letterbox" has the picture in the centre.
         grey: of the rest of a letterbox, 0..255.
         crop: share of the shorter side that is seen, with resize=crop.
@@ -71,6 +77,10 @@ class ModelOptions:
         seen: points below this certainty are not seen.
         least: boxes and figures below this score are no answer.
         nms: of two boxes of one class that overlap more (IoU), the surer one stays; 1 = both do.
+        image: the input that takes the picture, where a model has several.
+        inputs: what the others hold: names and numbers, or "height" and "width" of the picture in
+            its input.
+        columns: what the columns of rows of boxes hold, of `COLUMNS`.
     """
 
     kind: str = ""
@@ -99,6 +109,9 @@ class ModelOptions:
     seen: float | None = None
     least: float | None = None
     nms: float | None = None
+    image: str = ""
+    inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
@@ -106,7 +119,8 @@ class ModelOptions:
             check_choice(key, getattr(self, key), choices)
         fits = {
             "size": (
-                len(self.size) in (0, 2) and all(0 < side <= MAX_INPUT_SIDE for side in self.size)
+                len(self.size) in (0, 2)
+                and (all(0 < side <= MAX_INPUT_SIDE for side in self.size) or self.size == OWN_SIZE)
             ),
             "grey": self.grey is None or 0 <= self.grey <= 255,
             "crop": self.crop is None or 0 < self.crop <= 1,
@@ -125,6 +139,7 @@ class ModelOptions:
             "seen": self.seen is None or 0 < self.seen <= 1,
             "least": self.least is None or 0 <= self.least <= 1,
             "nms": self.nms is None or 0 < self.nms <= 1,
+            "columns": not self.columns or _are_columns(self.columns),
         }
         for key, good in fits.items():
             if not good:
@@ -134,6 +149,12 @@ class ModelOptions:
         """These, and the others' values where these are silent."""
         silent = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) == f.default]
         return dataclasses.replace(self, **{name: getattr(others, name) for name in silent})
+
+
+def _are_columns(columns: tuple[str, ...]) -> bool:
+    """Whether a box and a score are there, and nothing twice."""
+    named = [column for column in columns if column != "other"]
+    return {*BOX, "score"} <= {*named} <= {*COLUMNS} and len(named) == len({*named})
 
 
 def model_path(spec: str) -> Path | None:
@@ -187,6 +208,7 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
         raise SettingsError(
             f"{place}: a model file cannot be read as a reader of text", "use the system text:read"
         )
+    values = _with_inputs(values, place)
     check_names(values, kinds, place)
     for key, value in values.items():
         try:
@@ -198,7 +220,29 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     return ModelOptions(**fields)
 
 
+def _with_inputs(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Options whose `input.NAME` are gathered as `inputs`."""
+    rest = {
+        key: value for key, value in values.items() if key != "inputs" and not key.startswith(INPUT)
+    }
+    named = {
+        key.removeprefix(INPUT): value for key, value in values.items() if key.startswith(INPUT)
+    }
+    if isinstance(values.get("inputs"), dict):
+        named = {**values["inputs"], **named}
+    elif "inputs" in values:
+        raise SettingsError(
+            f"{place}: inputs={values['inputs']}: names and their numbers are needed",
+            "write input.NAME=1/1",
+        )
+    return {**rest, "inputs": named} if named else rest
+
+
 def _value(key: str, kind: str, value: Any) -> Any:
+    if key == "inputs":
+        return tuple((name, _numbers(numbers)) for name, numbers in value.items())
+    if key == "size" and value == "own":
+        return OWN_SIZE
     if key == "classes" and isinstance(value, str):
         return _names(Path(value))
     if kind.startswith("tuple"):
@@ -207,7 +251,9 @@ def _value(key: str, kind: str, value: Any) -> Any:
         items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
         if key == "size" and len(items) == 1:
             items *= 2
-        make = str if key == "classes" else int if key in ("size", "keypoints") else float
+        make = (
+            str if key in ("classes", "columns") else int if key in ("size", "keypoints") else float
+        )
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
         return float(value)
@@ -218,6 +264,21 @@ def _value(key: str, kind: str, value: Any) -> Any:
     return (
         value.upper() if key in ("layout", "order") else value.lower() if key in CHOICES else value
     )
+
+
+def _numbers(value: Any) -> tuple[str, ...]:
+    items = (
+        value.split("/")
+        if isinstance(value, str)
+        else value
+        if isinstance(value, list)
+        else [value]
+    )
+    texts = tuple(str(item).strip() for item in items)
+    for text in texts:
+        if text not in SIDES:
+            float(text)
+    return texts
 
 
 def _names(path: Path) -> tuple[str, ...]:

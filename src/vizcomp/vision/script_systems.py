@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError, ModelError, first_line
+from vizcomp.vision.inputs import Slot
 from vizcomp.vision.models import ModelSystem, model_file, options_of
 
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
@@ -45,8 +46,7 @@ class TorchScriptRuntime:
         ModelError: no TorchScript.
     """
 
-    shape: tuple[int, ...] = (0, 3, 0, 0)
-    dtype: Any = np.float32
+    slots: tuple[Slot, ...] = (Slot("image", (0, 3, 0, 0), np.float32),)
     outputs: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
@@ -69,12 +69,12 @@ class TorchScriptRuntime:
         self._module = opened.eval()
         self.metadata: Mapping[str, str] = _said(extra[_CONFIG])
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`; outputs without a name are output0, output1, ..."""
         import torch
 
         with torch.inference_mode():
-            outputs = self._module(torch.from_numpy(batch))
+            outputs = self._module(*(torch.from_numpy(values) for values in feeds.values()))
         if isinstance(outputs, Mapping):
             named = dict(outputs)
         else:

@@ -260,10 +260,9 @@ def compare_views(
     must hold.
 
     Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the
-        second. Boxes with scores:
-    those within `BAND` about the least score count neither as lost nor as new; others must stay out
-    of half of it. Boxes without scores: those that only some of the source's views have are about
-    the threshold, and count as little.
+    second. Boxes with scores: those within `BAND` about the least score count neither as lost nor
+    as new; others must stay out of half of it. Boxes without scores: those that only some of the
+    source's views have are about the threshold, and count as little.
 
     Args:
         reference, views: the answers on each view of the source, and of the result.

@@ -17,9 +17,8 @@ domain (Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compress
 CS-2005-16, 2005: stretch, weigh, squash), and the result drives a binary range coder (Martin,
 "Range
 encoding: an algorithm for removing redundancy from a digitised message", 1979). Where a rate is
-    set, tables and weights learn
-while an image is coded, from their trained start for every image and slot anew, so that iterations
-stay separately decodable.
+set, tables and weights learn while an image is coded, from their trained start for every image and
+slot anew, so that iterations stay separately decodable.
 
 The arithmetic, which `vizcomp._native` does (bits.c) and which a test repeats in Python. x >> n of
 a negative x stands for the quotient rounded to nearest, halves away from zero.

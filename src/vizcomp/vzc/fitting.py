@@ -308,7 +308,7 @@ def fit(
     Each set's references and table are one round of boosting: references are chosen one by one by
     the gain in code length of the Newton step that their table allows (Friedman, "Greedy function
     approximation: a gradient boosting machine", 2001), given what the earlier sets explain. So the
-        sets differ by themselves, their logits add up, and weights start at 1.
+    sets differ by themselves, their logits add up, and weights start at 1.
 
     Args:
         codes: codes[i][t] is the uint8 array (C_t, H, W) of image i, iteration t. Grids may differ

@@ -1,18 +1,19 @@
 """Do verdicts of `djpeg --verify` hold in other hands, and what do they cost?
 
-Photos are made under the verdict of one system. Then source and result are read from disk by code of this file alone:
-OpenCV decodes, OpenCV resizes by a filter of its own, the network runs without vizcomp, and its boxes or its class are read
-here. Of the photos that are called verified, on how many is the answer the same? For boxes: one to one at IoU 0.5, equal
-classes, from score 0.5 on, none lost and none new; and, in brackets, without boxes within 0.05 of that score on either side.
+Photos are made under the verdict of one system. Then source and result are read from disk by code
+of this file alone: OpenCV decodes, OpenCV resizes by a filter of its own, the network runs without
+vizcomp, and its boxes or its class are read here. Of the photos that are called verified, on how
+many is the answer the same? For boxes: one to one at IoU 0.5, equal classes, from score 0.5 on,
+none lost and none new; and, in brackets, without boxes within 0.05 of that score on either side.
 
-    python benchmarks/verify_margins.py                                    # all four, 8 minutes on one core
-    python benchmarks/verify_margins.py --system yolox --photos 20         # a look
+    python benchmarks/verify_margins.py                            # all four, 8 minutes on one core
+    python benchmarks/verify_margins.py --system yolox --photos 20 # a look
     python benchmarks/verify_margins.py --system yolox --margins neither,margin,filters,both
 
-`--part choose` takes the even places in the order of names, `report` the odd ones. Printed for each system: photos that are
-verified, that are not reached, that have nothing to verify; bytes against the smallest optimised plain JPEG under the same
-verdict, with a 95% bootstrap over photos; trials; and what holds by filter. A photo whose own source is kept holds by itself,
-and is counted apart.
+`--part choose` takes the even places in the order of names, `report` the odd ones. Printed for each
+system: photos that are verified, that are not reached, that have nothing to verify; bytes against
+the smallest optimised plain JPEG under the same verdict, with a 95% bootstrap over photos; trials;
+and what holds by filter. A photo whose own source is kept holds by itself, and is counted apart.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ LEAST, DOUBT, OVERLAP = 0.5, 0.05, 0.5
 PHOTOS = {"yolox": 64, "efficientnet": 64, "mobilenet": 64, "text": 16}
 
 Image = np.ndarray
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (N, 4), classes (N,), scores (N,), in a view of one size
+# corners (N, 4), classes (N,), scores (N,), in a view of one size
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def resized(image: Image, width: int, height: int, kind: int) -> Image:
@@ -64,7 +66,9 @@ class Yolox:
         view = np.full((416, 416, 3), 114, np.uint8)
         small = resized(image, int(image.shape[1] * scale), int(image.shape[0] * scale), kind)
         view[: small.shape[0], : small.shape[1]] = small
-        rows = self._session.run(None, {"images": view.transpose(2, 0, 1)[None].astype(np.float32)})[0][0]
+        rows = self._session.run(
+            None, {"images": view.transpose(2, 0, 1)[None].astype(np.float32)}
+        )[0][0]
         start = 0
         for stride in (8, 16, 32):
             side = 416 // stride
@@ -77,7 +81,11 @@ class Yolox:
         scores = rows[:, 4] * rows[:, 5:].max(1)
         some = scores >= LEAST - DOUBT
         centre, half = rows[some, :2], rows[some, 2:4] / 2
-        return unique(np.concatenate([centre - half, centre + half], 1), rows[some, 5:].argmax(1), scores[some])
+        return unique(
+            np.concatenate([centre - half, centre + half], 1),
+            rows[some, 5:].argmax(1),
+            scores[some],
+        )
 
 
 class Classifier:
@@ -94,20 +102,27 @@ class Classifier:
 
 
 class Lettering:
-    """RapidOCR's detector on a photo that was brought to the size it looks at by another filter than its own."""
+    """RapidOCR's detector on a photo that was brought to the size it looks at by another filter
+    than its own."""
 
     def __init__(self) -> None:
         from rapidocr import RapidOCR
 
         cv2.setNumThreads(1)
-        threads = {f"EngineConfig.onnxruntime.{which}_op_num_threads": 1 for which in ("intra", "inter")}
+        threads = {
+            f"EngineConfig.onnxruntime.{which}_op_num_threads": 1 for which in ("intra", "inter")
+        }
         self._engine = RapidOCR(params={"Global.log_level": "critical", **threads})
 
     def __call__(self, image: Image, kind: int) -> Found:
         scale = max(1.0, 736 / min(image.shape[:2]))
         sides = [max(32, 32 * round(side * scale / 32)) for side in image.shape[:2]]
-        quads = self._engine(resized(image, sides[1], sides[0], kind), use_det=True, use_cls=False, use_rec=False).boxes
-        corners = np.zeros((0, 4)) if quads is None else np.concatenate([quads.min(1), quads.max(1)], 1)
+        quads = self._engine(
+            resized(image, sides[1], sides[0], kind), use_det=True, use_cls=False, use_rec=False
+        ).boxes
+        corners = (
+            np.zeros((0, 4)) if quads is None else np.concatenate([quads.min(1), quads.max(1)], 1)
+        )
         return corners, np.zeros(len(corners), int), np.ones(len(corners))
 
 
@@ -126,7 +141,16 @@ def efficientnet(path: Path) -> Classifier:
     name = opened.get_inputs()[0].name
 
     def run(view: Image) -> np.ndarray:
-        return opened.run(None, {name: ((view / np.float32(255) - 0.498) / 0.502).transpose(2, 0, 1)[None].astype(np.float32)})[0]
+        return opened.run(
+            None,
+            {
+                name: (
+                    ((view / np.float32(255) - 0.498) / 0.502)
+                    .transpose(2, 0, 1)[None]
+                    .astype(np.float32)
+                )
+            },
+        )[0]
 
     return Classifier(run)
 
@@ -137,7 +161,9 @@ def mobilenet(path: Path) -> Classifier:
 
     opened = Interpreter(model_path=str(path), num_threads=1)
     opened.allocate_tensors()
-    source, result = (details[0]["index"] for details in (opened.get_input_details(), opened.get_output_details()))
+    source, result = (
+        details[0]["index"] for details in (opened.get_input_details(), opened.get_output_details())
+    )
 
     def run(view: Image) -> np.ndarray:
         opened.set_tensor(source, view[None])
@@ -149,8 +175,12 @@ def mobilenet(path: Path) -> Classifier:
 
 def ious(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Of corners (4,) with corners (N, 4)."""
-    shared = np.maximum(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0).prod(1)
-    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared + 1e-9)
+    shared = np.maximum(
+        np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0
+    ).prod(1)
+    return shared / (
+        (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared + 1e-9
+    )
 
 
 def unique(corners: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> Found:
@@ -164,10 +194,15 @@ def unique(corners: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> Foun
 
 
 def lost(one: Found, other: Found, least: float) -> int:
-    """How many boxes of at least this score in the first have no partner in the second, whatever score that has there."""
+    """How many boxes of at least this score in the first have no partner in the second, whatever
+    score that has there."""
     free, gone = np.ones(len(other[0]), bool), 0
     for i in np.flatnonzero(one[2] >= least):
-        overlap = np.where(free & (other[1] == one[1][i]), ious(one[0][i], other[0]), 0) if len(other[0]) else np.zeros(0)
+        overlap = (
+            np.where(free & (other[1] == one[1][i]), ious(one[0][i], other[0]), 0)
+            if len(other[0])
+            else np.zeros(0)
+        )
         if len(overlap) and overlap.max() >= OVERLAP:
             free[overlap.argmax()] = False
         else:
@@ -185,7 +220,9 @@ def holds(before: Any, after: Any) -> tuple[bool, bool]:
     return same, sure
 
 
-def made(name: str, margins: str, files: list[Any], folder: Path, options: argparse.Namespace) -> tuple[list[FileRecord], Any]:
+def made(
+    name: str, margins: str, files: list[Any], folder: Path, options: argparse.Namespace
+) -> tuple[list[FileRecord], Any]:
     """The records of a run under the verdict of a system, with some of the margins or all."""
     models = options.models
     specs = {
@@ -210,7 +247,11 @@ def told(name: str, margins: str, reader: Any, records: list[FileRecord], totals
     """Prints what came of it."""
     states = [record.verify_state for record in records]
     counts = {state: states.count(state) for state in ("verified", "not_reached", "nothing")}
-    done = [record for record in records if record.verify_state == "verified" and record.output is not None]
+    done = [
+        record
+        for record in records
+        if record.verify_state == "verified" and record.output is not None
+    ]
     changed = [record for record in done if record.status == "ok"]
     same = {kind: np.zeros(2, int) for kind in FILTERS}
     for record in changed:
@@ -223,31 +264,44 @@ def told(name: str, margins: str, reader: Any, records: list[FileRecord], totals
     size = np.mean([record.output_bytes for record in done]) if done else 0
     rival = totals.rival or {"saving": float("nan"), "interval": [float("nan")] * 2, "photos": 0}
     print(
-        f"{name}, {margins}: {len(records)} photos, {counts['verified']} verified ({len(done) - len(changed)} by keeping the "
-        f"source), {counts['not_reached']} not reached, {counts['nothing']} with nothing to verify, "
-        f"{len(records) - sum(counts.values())} failed; {trials:.2f} trials\n"
-        f"  bytes against optimised JPEG under the same verdict, {rival['photos']} photos: {-rival['saving']:+.1%} "
-        f"({-rival['interval'][1]:+.1%} to {-rival['interval'][0]:+.1%}); {size:.0f} bytes\n"
-        f"  hold of {len(changed)}: {held}; all filters {strict:.1%} ({loose:.1%})",
+        f"{name}, {margins}: {len(records)} photos, {counts['verified']} verified"
+        f" ({len(done) - len(changed)} by keeping the source), {counts['not_reached']} not reached,"
+        f" {counts['nothing']} with nothing to verify, {len(records) - sum(counts.values())}"
+        f" failed; {trials:.2f} trials\n  bytes against optimised JPEG under the same verdict,"
+        f" {rival['photos']} photos: {-rival['saving']:+.1%} ({-rival['interval'][1]:+.1%} to"
+        f" {-rival['interval'][0]:+.1%}); {size:.0f} bytes\n  hold of {len(changed)}: {held}; all"
+        f" filters {strict:.1%} ({loose:.1%})",
         flush=True,
     )
 
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", type=Path, default=SHARED / "models")
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--system", action="append", choices=list(PHOTOS))
-    parser.add_argument("--photos", type=int, default=0, help="of each system; 0: as many as fit into the time")
+    parser.add_argument(
+        "--photos", type=int, default=0, help="of each system; 0: as many as fit into the time"
+    )
     parser.add_argument("--part", choices=["choose", "report"], default="choose")
     parser.add_argument("--guide", default="depth+text", help="SYSTEM: the system itself")
-    parser.add_argument("--margins", default="both", help="neither, margin, filters, both; several joined by commas")
+    parser.add_argument(
+        "--margins", default="both", help="neither, margin, filters, both; several joined by commas"
+    )
     options = parser.parse_args()
     readers: dict[str, tuple[str, Callable[[], Any]]] = {
         "yolox": ("coco/images", lambda: Yolox(options.models / "yolox_nano.onnx")),
-        "efficientnet": ("imagenet", lambda: efficientnet(options.models / "efficientnet_lite0.onnx")),
-        "mobilenet": ("imagenet", lambda: mobilenet(options.models / "mobilenet_v2_1.0_224_quant.tflite")),
+        "efficientnet": (
+            "imagenet",
+            lambda: efficientnet(options.models / "efficientnet_lite0.onnx"),
+        ),
+        "mobilenet": (
+            "imagenet",
+            lambda: mobilenet(options.models / "mobilenet_v2_1.0_224_quant.tflite"),
+        ),
         "text": ("svt/photos", Lettering),
     }
     for name in options.system or list(PHOTOS):

@@ -62,7 +62,9 @@ def transparent(path: Path | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "opencv"])
-def test_the_source_is_shown_as_the_decoder_makes_it(watch: Watch, system: vizcomp.System, decoder: str) -> None:
+def test_the_source_is_shown_as_the_decoder_makes_it(
+    watch: Watch, system: vizcomp.System, decoder: str
+) -> None:
     made = vizcomp.compress(transparent(), verify=system, guide="uniform", decoder=decoder)
     assert made.verify_state == "verified"
     assert (watch.shown[0][0, 0, 2] == 255) == (decoder == "pillow")
@@ -70,7 +72,9 @@ def test_the_source_is_shown_as_the_decoder_makes_it(watch: Watch, system: vizco
 
 
 def test_results_are_decoded_by_opencv_too(watch: Watch, system: vizcomp.System) -> None:
-    made = vizcomp.compress(jpeg_bytes(picture(0, 64, 96)), verify=system, guide="uniform", decoder="opencv")
+    made = vizcomp.compress(
+        jpeg_bytes(picture(0, 64, 96)), verify=system, guide="uniform", decoder="opencv"
+    )
     assert np.array_equal(watch.shown[-1], by_opencv(bytes(made), "it"))
 
 
@@ -96,7 +100,9 @@ def test_without_a_system_it_is_refused(tmp_path: Path, capfd: pytest.CaptureFix
         check_encoder(EncodeSettings(model="cifar", decoder="opencv"), 1)
 
 
-def test_an_unknown_decoder_and_a_missing_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_decoder_and_a_missing_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match="unknown `decoder`"):
         check_decoder("turbo")
     monkeypatch.setitem(sys.modules, "cv2", None)
@@ -104,7 +110,16 @@ def test_an_unknown_decoder_and_a_missing_package(monkeypatch: pytest.MonkeyPatc
         check_decoder("opencv")
     assert caught.value.exit_code == 2
     Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    asked = ("look", tmp_path / "a.png", "-o", tmp_path / "out", "--system", "watcher", "--decoder", "opencv")
+    asked = (
+        "look",
+        tmp_path / "a.png",
+        "-o",
+        tmp_path / "out",
+        "--system",
+        "watcher",
+        "--decoder",
+        "opencv",
+    )
     assert command(*asked) == 2
 
 
@@ -133,10 +148,16 @@ def test_look_and_encode_take_it(tmp_path: Path, watch: Watch, system: vizcomp.S
     assert all(image[0, 0, 2] < 255 for image in watch.shown[:2])
 
 
-def test_eval_decodes_sources_and_results_by_it(tmp_path: Path, watch: Watch, system: vizcomp.System) -> None:
+def test_eval_decodes_sources_and_results_by_it(
+    tmp_path: Path, watch: Watch, system: vizcomp.System
+) -> None:
     (tmp_path / "in").mkdir()
     transparent(tmp_path / "in" / "a.png")
-    common = {"classifiers": (system.name,), "data": str(tmp_path / "in"), "codecs": ("djpeg:guide=uniform",)}
+    common = {
+        "classifiers": (system.name,),
+        "data": str(tmp_path / "in"),
+        "codecs": ("djpeg:guide=uniform",),
+    }
     run_eval(EvalSettings(**common, baselines=("jpeg",), decoder="opencv"), jobs=1)
     assert watch.shown[0][0, 0, 2] < 255
     Image.fromarray(picture(0, 40, 40)).save(tmp_path / "in" / "a.png")
@@ -147,9 +168,19 @@ def test_eval_decodes_sources_and_results_by_it(tmp_path: Path, watch: Watch, sy
 def test_a_policy_says_who_decoded(tmp_path: Path, watch: Watch, system: vizcomp.System) -> None:
     (tmp_path / "in").mkdir()
     transparent(tmp_path / "in" / "a.png")
-    certificate = Certificate(risk=0.1, confidence=0.9, photos=1, changed=0, bound=0.05, date="2026-01-01", decoder="opencv")
+    certificate = Certificate(
+        risk=0.1,
+        confidence=0.9,
+        photos=1,
+        changed=0,
+        bound=0.05,
+        date="2026-01-01",
+        decoder="opencv",
+    )
     systems = (CertifiedSystem(name=system.name, fingerprint="1"),)
-    Policy(settings=vizcomp.DjpegSettings(guide="uniform"), certificate=certificate, systems=systems).write(tmp_path / "p.toml")
+    Policy(
+        settings=vizcomp.DjpegSettings(guide="uniform"), certificate=certificate, systems=systems
+    ).write(tmp_path / "p.toml")
     policy = Policy.read(tmp_path / "p.toml")
     assert policy.certificate.decoder == "opencv"
     check(policy, find_inputs([str(tmp_path / "in")]), jobs=1)
@@ -159,7 +190,20 @@ def test_a_policy_says_who_decoded(tmp_path: Path, watch: Watch, system: vizcomp
 def test_the_command_writes_it_into_the_report(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(picture(0, 48, 64)))
     out = tmp_path / "out"
-    asked = ("djpeg", tmp_path / "a.jpg", "-o", out, "--guide", "uniform", "--verify", "watcher", "--decoder", "opencv", "-j", 1)
+    asked = (
+        "djpeg",
+        tmp_path / "a.jpg",
+        "-o",
+        out,
+        "--guide",
+        "uniform",
+        "--verify",
+        "watcher",
+        "--decoder",
+        "opencv",
+        "-j",
+        1,
+    )
     assert command(*asked) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["settings"]["decoder"] == "opencv"

@@ -24,7 +24,8 @@ _ALWAYS = ("numpy", "pillow")
 
 
 def systems_of(settings: DjpegSettings | None, batch: BatchSettings) -> list[dict[str, Any]]:
-    """Each system that verifies, watches or guides, as `about_system`, with its `roles`: "verify", "watch", "guide".
+    """Each system that verifies, watches or guides, as `about_system`, with its `roles`: "verify",
+    "watch", "guide".
 
     Raises:
         VizcompError: as `vision.systems.open_system`.
@@ -42,7 +43,8 @@ def systems_of(settings: DjpegSettings | None, batch: BatchSettings) -> list[dic
 
 
 def about_system(name: str, offline: bool = False, decoder: str = "pillow") -> dict[str, Any]:
-    """`name`, `fingerprint`, `kind`, `reading`, and `versions` of vizcomp and of the packages that the answers depend on."""
+    """`name`, `fingerprint`, `kind`, `reading`, and `versions` of vizcomp and of the packages that
+    the answers depend on."""
     system = system_by_name(name, offline)
     runners = _RUN_BY.get(type(system).__module__.rpartition(".")[2], ())
     versions = {"vizcomp": __version__, **_versions((*runners, *_ALWAYS))}

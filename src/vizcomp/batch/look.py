@@ -52,7 +52,10 @@ class LookSettings:
 
 
 def run_look(
-    files: Iterable[InputFile], output: AnyPath, settings: LookSettings, on_record: Callable[[LookRecord], None]
+    files: Iterable[InputFile],
+    output: AnyPath,
+    settings: LookSettings,
+    on_record: Callable[[LookRecord], None],
 ) -> list[LookRecord]:
     """Write NAME.look.jpg for each photo, in this process: what the system answers, drawn.
 

@@ -16,13 +16,16 @@ NOTHING = np.ones((1, 1), np.float32)  # importance: no block is cheaper than an
 
 
 def without_loss(photo: Photo, settings: DjpegSettings, batch: BatchSettings) -> Found:
-    """A JPEG with the same coefficients in fewer bytes; what cannot be written so is kept, and says why.
+    """A JPEG with the same coefficients in fewer bytes; what cannot be written so is kept, and says
+    why.
 
     Raises:
         DamagedError, TruncatedError: the JPEG is.
     """
     if photo.jpeg is None:
-        return _kept(photo, f"kept as it is: a {photo.format} is no JPEG, and `lossless` changes no pixel")
+        return _kept(
+            photo, f"kept as it is: a {photo.format} is no JPEG, and `lossless` changes no pixel"
+        )
     try:
         file = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
     except (DamagedError, TruncatedError):

@@ -1,4 +1,5 @@
-"""What vision systems are shown of a photo: its pixels as the decoder of their own programs makes them."""
+"""What vision systems are shown of a photo: its pixels as the decoder of their own programs makes
+them."""
 
 from __future__ import annotations
 
@@ -19,11 +20,14 @@ class Showing(Protocol):
     def max_pixels(self) -> int: ...
 
 
-def source_seen(photo: Photo, original: Callable[[], bytes] | None, name: str, showing: Showing) -> Pixels:
+def source_seen(
+    photo: Photo, original: Callable[[], bytes] | None, name: str, showing: Showing
+) -> Pixels:
     """A source as a system gets it, upright, uint8 (H, W, 3).
 
     Args:
-        original: the bytes that it was read from; None: it was no file, so that nothing was to be decoded.
+        original: the bytes that it was read from; None: it was no file, so that nothing was to be
+            decoded.
         name: for errors.
 
     Raises:
@@ -35,7 +39,8 @@ def source_seen(photo: Photo, original: Callable[[], bytes] | None, name: str, s
 
 
 def file_seen(data: bytes, name: str, showing: Showing) -> Pixels:
-    """A file as a system gets it: upright, uint8 (H, W, 3). Errors as `load_bytes` and `source_seen`."""
+    """A file as a system gets it: upright, uint8 (H, W, 3). Errors as `load_bytes` and
+    `source_seen`."""
     if showing.decoder == "pillow":
         return displayed(load_bytes(data, name, max_pixels=showing.max_pixels))
     return by_opencv(data, name)

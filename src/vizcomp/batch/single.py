@@ -1,6 +1,8 @@
-"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its source is kept.
+"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its
+source is kept.
 
-Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are made alike.
+Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are
+made alike.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ class Finished:
     Attributes:
         data: its bytes.
         kept: the source's own bytes, perhaps with less metadata.
-        suffix: of its name, where it is not the one that the settings ask for: that of the source's kind, such as ".png", where
-            it was kept, or that of the format that "auto" took; else "".
-        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was asked for is kept.
+        suffix: of its name, where it is not the one that the settings ask for: that of the source's
+            kind, such as ".png", where it was kept, or that of the format that "auto" took; else
+            "".
+        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was
+            asked for is kept.
         found: what was made, also where it was not taken, and the verdict on it.
         notices: what a user should know, that of the reading included.
     """
@@ -75,10 +79,12 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing
+            to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
-        keep_other: a source of another format than is asked for may be kept as it is; False: it is made in that in any case.
+        keep_other: a source of another format than is asked for may be kept as it is; False: it is
+            made in that in any case.
 
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
@@ -94,24 +100,46 @@ def finish(
     source_format = photo.format.lower()  # of the source
     if kept and not _read_by_all(source_format, settings.reading):
         kept = False
-        notices = (*notices, "written although the source was to be kept: not all `readers` open its format")
+        notices = (
+            *notices,
+            "written although the source was to be kept: not all `readers` open its format",
+        )
     if kept and source_format not in settings.formats and not keep_other:
         if result.keep:
             raise InputError(result.keep, "leave it out, or omit `lossless`")
         kept = False
         larger = len(output.data) >= photo.source_bytes
-        notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
+        notices = (
+            *notices,
+            (
+                f"written although {'it is larger than' if larger else 'it saves little over'} the"
+                " source"
+            ),
+        )
     if not kept or original is None:
         suffix = f".{output.format}".replace(".jpeg", ".jpg")
-        return Finished(output.data, False, "" if suffix == settings.suffix else suffix, result, notices, output.format)
+        return Finished(
+            output.data,
+            False,
+            "" if suffix == settings.suffix else suffix,
+            result,
+            notices,
+            output.format,
+        )
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    same_format = source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    same_format = (
+        source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    )
     kind = source_format if source_format in settings.formats else "source"
     if photo.jpeg is None:
         data, said = kept_other(photo, original, settings)
-        suffix = settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
-        return Finished(data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind)
+        suffix = (
+            settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
+        )
+        return Finished(
+            data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind
+        )
     data, said = kept_jpeg(photo.jpeg, settings)
     return Finished(data, True, "" if same_format else ".jpg", result, (*notices, *said), kind)
 
@@ -167,17 +195,23 @@ def measured(
     )
 
 
-def shown_source(photo: Photo, original: Callable[[], bytes] | None, file: InputFile, batch: BatchSettings) -> Shown:
+def shown_source(
+    photo: Photo, original: Callable[[], bytes] | None, file: InputFile, batch: BatchSettings
+) -> Shown:
     """Gives the source as systems see it; `original` as `finish`."""
     return lambda: source_seen(photo, original, file.shown, batch)
 
 
 def _rivals(result: Found, size: int | None) -> dict[str, Any]:
-    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size`
+    as `against_plain`."""
     if result.rivals is not None:
         return result.rivals
     plain = encode_plain_jpeg(result.photo.pixels, quality=round(result.made.quality) or 1)
-    return {"plain_jpeg_bytes": len(plain), **against_plain(result.photo, result.made.quality, size)}
+    return {
+        "plain_jpeg_bytes": len(plain),
+        **against_plain(result.photo, result.made.quality, size),
+    }
 
 
 def _compressed(
@@ -203,7 +237,9 @@ def _compressed(
 
     verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints)))
+    return dataclasses.replace(
+        verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints))
+    )
 
 
 def _judged(
@@ -220,18 +256,26 @@ def _judged(
     panel = Panel(batch.verify, shown(), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch)
+            return fewest_pixels(
+                lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch
+            )
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
     files = finished(ready, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {files.quality:g}"
+    nobody = (
+        f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at"
+        f" `quality` {files.quality:g}"
+    )
     if settings.max_side == "auto":
         nobody += " with all its pixels"
-    return Found(dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing")
+    return Found(
+        dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing"
+    )
 
 
 def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
-    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
+    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they
+    do."""
     if result.state is None:
         return {}
     state = "verified" if kept and result.state == "not_reached" else result.state
@@ -244,8 +288,11 @@ def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def watch_fields(shown: Shown, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
-    """The record's fields on `watch_with`, from the bytes of the file that is written; `shown` gives the source."""
+def watch_fields(
+    shown: Shown, data: bytes, file: InputFile, batch: BatchSettings
+) -> dict[str, Any]:
+    """The record's fields on `watch_with`, from the bytes of the file that is written; `shown`
+    gives the source."""
     if not batch.watch_with:
         return {}
     panel = Panel(batch.watch_with, shown(), batch)
@@ -258,7 +305,8 @@ def watch_fields(shown: Shown, data: bytes, file: InputFile, batch: BatchSetting
 
 
 def _read_by_all(kind: str, readers: tuple[str, ...]) -> bool:
-    """Whether all readers open a source of a format; of those that are not written here, all but HEIF are old."""
+    """Whether all readers open a source of a format; of those that are not written here, all but
+    HEIF are old."""
     if not readers or kind not in ("heif", *FORMATS):
         return True
     return kind != "heif" and readable(kind, readers)

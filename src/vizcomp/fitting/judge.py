@@ -96,7 +96,9 @@ def judge_photo(task: JudgeTask) -> Judged:
 
 def crashed(task: JudgeTask) -> Judged:
     """The result of a photo whose worker died."""
-    return Judged(task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory")
+    return Judged(
+        task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory"
+    )
 
 
 def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
@@ -109,7 +111,8 @@ def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
 
 
 def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tuple[Verdict, ...]:
-    """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is looked at once."""
+    """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is
+    looked at once."""
     batch = BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
     depth = depth_source(batch)(photo, task.file) if any(map(needs_depth, task.settings)) else None
     prepared: dict[DjpegSettings, list[Ready]] = {}
@@ -122,17 +125,24 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
         data = min((one.at(settings.quality) for one in prepared[family]), key=len)
         if len(data) >= photo.source_bytes and prepared[family][0].photo is photo:
             texts = tuple(reference.words() for reference in references)
-            verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts))
+            verdicts.append(
+                Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts)
+            )
             continue
         key = hashlib.sha256(data).digest()
         if key not in looked:
-            looked[key] = _verdict(task, data, references, upright(photo.pixels, photo.orientation).shape)
+            looked[key] = _verdict(
+                task, data, references, upright(photo.pixels, photo.orientation).shape
+            )
         verdicts.append(looked[key])
     return tuple(verdicts)
 
 
-def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]) -> Verdict:
-    """The verdict on a file; places are compared in the source's scale, `size` of the picture as displayed."""
+def _verdict(
+    task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]
+) -> Verdict:
+    """The verdict on a file; places are compared in the source's scale, `size` of the picture as
+    displayed."""
     shown = file_seen(data, task.file.shown, task)
     losses, changed, texts = [], [], []
     for name, reference in zip(task.systems, references, strict=True):
@@ -146,7 +156,9 @@ def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer], size: t
             texts.append("fails")
             continue
         compared = compare(reference, answer)
-        losses.append(float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score)
+        losses.append(
+            float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+        )
         changed.append(not compared.same)
         texts.append(answer.words())
     return Verdict(len(data), tuple(losses), tuple(changed), tuple(texts))

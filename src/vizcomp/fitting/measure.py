@@ -1,4 +1,5 @@
-"""Scores of settings on units of a sample, by way of the engines; answers on the sources are asked for once."""
+"""Scores of settings on units of a sample, by way of the engines; answers on the sources are asked
+for once."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class PhotoVerdict:
 
 
 class Bench:
-    """Photos that settings are tried on. Remembers answers on sources, and what could not be read."""
+    """Photos that settings are tried on. Remembers answers on sources, and what could not be
+    read."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -64,8 +66,11 @@ class Bench:
         self.unread: dict[InputFile, str] = {}
         self.verdicts: dict[DjpegSettings, list[PhotoVerdict]] = {}
 
-    def scores(self, settings: Sequence[DjpegSettings], units: Sequence[Unit]) -> dict[DjpegSettings, Scores]:
-        """The scores of some settings on some units; photos that cannot be read are left out of all of them.
+    def scores(
+        self, settings: Sequence[DjpegSettings], units: Sequence[Unit]
+    ) -> dict[DjpegSettings, Scores]:
+        """The scores of some settings on some units; photos that cannot be read are left out of all
+        of them.
 
         Raises:
             InputError: a system gives no answer on a photo; no photo can be read.
@@ -77,12 +82,17 @@ class Bench:
             for place, one in enumerate(settings) if members else ():
                 rows[one].append([self._row(file, judged[file], place) for file in members])
         if not any(rows.values()):
-            raise InputError("no photo of the sample can be read", next(iter(self.unread.values()), "give other photos"))
+            raise InputError(
+                "no photo of the sample can be read",
+                next(iter(self.unread.values()), "give other photos"),
+            )
         scores = {}
         for one, groups in rows.items():
             self.verdicts.setdefault(one, []).extend(row for group in groups for row in group)
             sizes = np.array([np.mean([row.verdict.size for row in group]) for group in groups])
-            losses = np.array([np.mean([row.verdict.losses for row in group], axis=0) for group in groups]).T
+            losses = np.array(
+                [np.mean([row.verdict.losses for row in group], axis=0) for group in groups]
+            ).T
             scores[one] = Scores(sizes, losses)
         return scores
 
@@ -90,7 +100,9 @@ class Bench:
         texts = tuple(answer.words() for answer in self._answers[file])
         return PhotoVerdict(file, judged.verdicts[place], judged.source_bytes, texts)
 
-    def _judged(self, settings: tuple[DjpegSettings, ...], files: Sequence[InputFile]) -> dict[InputFile, Judged]:
+    def _judged(
+        self, settings: tuple[DjpegSettings, ...], files: Sequence[InputFile]
+    ) -> dict[InputFile, Judged]:
         work = self._work
         tasks = (
             JudgeTask(
@@ -103,9 +115,17 @@ class Bench:
         )
         judged: dict[InputFile, Judged] = {}
         failed = []
-        # one job works in this process: a pool for every setting of a small sample would cost more than the work
+        # one job works in this process: a pool for every setting of a small sample would cost more
+        # than the work
         isolate = work.jobs != 1
-        results = map_tasks(judge_photo, tasks, on_crash=crashed, engine=work.engine, jobs=work.jobs, isolate=isolate)
+        results = map_tasks(
+            judge_photo,
+            tasks,
+            on_crash=crashed,
+            engine=work.engine,
+            jobs=work.jobs,
+            isolate=isolate,
+        )
         for result in results:
             file = files[result.number]
             if result.failed:
@@ -117,14 +137,21 @@ class Bench:
                 self._answers[file] = result.references
         if failed:
             raise InputError(
-                f"a system gives no answer on {len(failed)} of {len(files)} photos, first {failed[0]}",
-                "leave these photos out, or mend the system: a certificate is about photos that it can read",
+                f"a system gives no answer on {len(failed)} of {len(files)} photos, first"
+                f" {failed[0]}",
+                "leave these photos out, or mend the system: a certificate is about photos that it"
+                " can read",
             )
         return judged
 
     def empty(self) -> list[float]:
         """For each system, the share of the photos looked at on which it finds nothing."""
         counts = collections.Counter(
-            place for answers in self._answers.values() for place, answer in enumerate(answers) if is_empty(answer)
+            place
+            for answers in self._answers.values()
+            for place, answer in enumerate(answers)
+            if is_empty(answer)
         )
-        return [counts[place] / max(1, len(self._answers)) for place in range(len(self._work.systems))]
+        return [
+            counts[place] / max(1, len(self._answers)) for place in range(len(self._work.systems))
+        ]

@@ -1,6 +1,7 @@
 """Pictures as OpenCV decodes them, for vision systems whose own programs do.
 
-OpenCV turns a photo by its EXIF block, and knows no ICC profile and no opacity: what lies under transparent parts is shown.
+OpenCV turns a photo by its EXIF block, and knows no ICC profile and no opacity: what lies under
+transparent parts is shown.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def check_decoder(decoder: str, formats: Iterable[str] = ()) -> str:
         formats: of results, as "jpeg" or "avif".
 
     Returns:
-        Its name and version where answers hang on it; "" for Pillow, by which vizcomp reads everything.
+        Its name and version where answers hang on it; "" for Pillow, by which vizcomp reads
+        everything.
 
     Raises:
         SettingsError: no such decoder, or it does not read a format.
@@ -42,7 +44,8 @@ def check_decoder(decoder: str, formats: Iterable[str] = ()) -> str:
     for kind in formats:
         if not _reads(kind):
             raise SettingsError(
-                f"this OpenCV, {version}, does not read {kind.upper()}", "use `decoder` pillow, or leave that format out"
+                f"this OpenCV, {version}, does not read {kind.upper()}",
+                "use `decoder` pillow, or leave that format out",
             )
     return f"opencv {version}"
 
@@ -60,7 +63,9 @@ def by_opencv(data: bytes, name: str) -> Pixels:
     except cv2.error:  # a picture beyond its own limits
         found = None
     if found is None:
-        raise UnsupportedError(f"{name}: OpenCV does not read it", "use `decoder` pillow, or leave it out")
+        raise UnsupportedError(
+            f"{name}: OpenCV does not read it", "use `decoder` pillow, or leave it out"
+        )
     return np.ascontiguousarray(found[..., ::-1])
 
 

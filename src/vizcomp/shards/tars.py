@@ -1,11 +1,13 @@
 """Tar archives of WebDataset: photos replaced, all else byte for byte.
 
-A member is a run of blocks of 512 bytes: headers of its own that some archives put first (a long name, POSIX records), its
-header, its content, zeros up to a whole block. Of a photo that is replaced, the content and what tells its size and name are
-written anew; every other block is copied: owner, times and modes, other members, links, their order, the end of the archive.
+A member is a run of blocks of 512 bytes: headers of its own that some archives put first (a long
+name, POSIX records), its header, its content, zeros up to a whole block. Of a photo that is
+replaced, the content and what tells its size and name are written anew; every other block is
+copied: owner, times and modes, other members, links, their order, the end of the archive.
 
-WebDataset takes what comes after the first dot of a member's base name for its extension: of `0001.jpg` that is `jpg`, of
-`0001.seg.png` it is `seg.png`. Photos are the members whose whole extension is that of a photo, so masks and maps stay.
+WebDataset takes what comes after the first dot of a member's base name for its extension: of
+`0001.jpg` that is `jpg`, of `0001.seg.png` it is `seg.png`. Photos are the members whose whole
+extension is that of a photo, so masks and maps stay.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _COPY = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class _Photo:
-    """Where a photo lies: its headers from `start`, its content from `offset`, the next member at `end`."""
+    """Where a photo lies: its headers from `start`, its content from `offset`, the next member at
+    `end`."""
 
     name: str
     start: int
@@ -51,7 +54,9 @@ class TarShard:
         try:
             self._file = path.open("rb")
         except OSError as exc:
-            raise InputError(f"{shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions") from exc
+            raise InputError(
+                f"{shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions"
+            ) from exc
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self._check_head()
@@ -66,7 +71,8 @@ class TarShard:
             raise InputError(f"{self.shown} is empty", "copy or download it again")
         if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise FormatError(
-                f"{self.shown} is compressed as a whole", "unpack it to a plain .tar first: photos do not get smaller by that"
+                f"{self.shown} is compressed as a whole",
+                "unpack it to a plain .tar first: photos do not get smaller by that",
             )
         if head[257:262] != b"ustar" and any(head):
             raise FormatError(f"{self.shown} is no tar archive", "shards are plain .tar files")
@@ -96,19 +102,25 @@ class TarShard:
                     extension = _extension(member.name)
                     kinds.add(extension)
                     if self._holds_photo(extension):
-                        photos.append(_Photo(member.name, start, member.offset_data, member.size, end))
+                        photos.append(
+                            _Photo(member.name, start, member.offset_data, member.size, end)
+                        )
                 start = end
             self._end = start
             stream.begin_data()
             stream.seek(tar.offset)
-            if stream.read(BLOCK) != bytes(BLOCK):  # tarfile takes a cut inside a header for the end
+            # tarfile takes a cut inside a header for the end
+            if stream.read(BLOCK) != bytes(BLOCK):
                 raise cut_off(self.shown)
         if not photos:
             there = ", ".join(sorted(filter(None, kinds))[:8]) or "nothing"
             raise InputError(
-                f"{self.shown} holds no photos (its extensions: {printable(there)})", "name those of photos with `fields`"
+                f"{self.shown} holds no photos (its extensions: {printable(there)})",
+                "name those of photos with `fields`",
             )
-        taken = [name for name, count in _counts(photo.name for photo in photos).items() if count > 1]
+        taken = [
+            name for name, count in _counts(photo.name for photo in photos).items() if count > 1
+        ]
         return [_fixed(photo, names, frozenset(taken)) for photo in photos]
 
     def _holds_photo(self, extension: str) -> bool:
@@ -117,7 +129,12 @@ class TarShard:
     def members(self) -> Iterator[Member]:
         for photo in self.photos:
             if photo.size > MAX_FILE:
-                yield Member(photo.name, b"", _suffix(photo.name), f"it has {photo.size} bytes, more than the {MAX_FILE} allowed")
+                yield Member(
+                    photo.name,
+                    b"",
+                    _suffix(photo.name),
+                    f"it has {photo.size} bytes, more than the {MAX_FILE} allowed",
+                )
                 continue
             data = b"" if photo.fixed else self._read(photo.offset, photo.size)
             yield Member(photo.name, data, _suffix(photo.name), photo.fixed)
@@ -127,7 +144,9 @@ class TarShard:
             self._file.seek(offset)
             data = self._file.read(count)
         except OSError as exc:
-            raise InputError(f"{self.shown} cannot be read: {disk_cause(exc)}", "check the disk") from exc
+            raise InputError(
+                f"{self.shown} cannot be read: {disk_cause(exc)}", "check the disk"
+            ) from exc
         if len(data) < count:
             raise cut_off(self.shown)
         return data
@@ -286,12 +305,17 @@ def _counts(names: Iterator[str]) -> dict[str, int]:
 
 
 def _fixed(photo: _Photo, names: set[str], twice: frozenset[str]) -> _Photo:
-    """The photo, marked where it cannot be another one: two of a name would be one sample for a reader."""
+    """The photo, marked where it cannot be another one: two of a name would be one sample for a
+    reader."""
     if photo.name in twice:
         return dataclasses.replace(photo, fixed="the shard holds two of its name")
     suffix = _suffix(photo.name)
     beside = photo.name[: len(photo.name) - len(suffix)]
-    others = [beside + each for each in (".jpg", ".jpeg") if beside + each != photo.name and beside + each in names]
+    others = [
+        beside + each
+        for each in (".jpg", ".jpeg")
+        if beside + each != photo.name and beside + each in names
+    ]
     if others and suffix.lower() not in (".jpg", ".jpeg"):
         return dataclasses.replace(photo, fixed=f"its sample holds {printable(others[0])} already")
     return photo

@@ -46,7 +46,10 @@ class Slot:
     def described(self) -> str:
         """For people: "im_shape (float32 1x2)"."""
         kind = np.dtype(self.dtype).name if self.dtype is not None else self.said
-        return f"{self.name} ({' '.join([kind, 'x'.join(str(side or '?') for side in self.shape)]).strip()})"
+        return (
+            f"{self.name}"
+            f" ({' '.join([kind, 'x'.join(str(side or '?') for side in self.shape)]).strip()})"
+        )
 
 
 def picture_slot(name: str, slots: Sequence[Slot], options: ModelOptions) -> Slot:
@@ -59,7 +62,10 @@ def picture_slot(name: str, slots: Sequence[Slot], options: ModelOptions) -> Slo
     if options.image:
         chosen = [slot for slot in slots if slot.name == options.image]
         if not chosen:
-            raise ModelError(f"{name}: it has no input {options.image}", f"there are {', '.join(slot.name for slot in slots)}")
+            raise ModelError(
+                f"{name}: it has no input {options.image}",
+                f"there are {', '.join(slot.name for slot in slots)}",
+            )
         return chosen[0]
     if len(slots) == 1:
         return slots[0]
@@ -67,14 +73,22 @@ def picture_slot(name: str, slots: Sequence[Slot], options: ModelOptions) -> Slo
     able = [slot for slot in slots if slot.like_a_picture and slot.name not in given]
     if not able:
         said = ", ".join(slot.described() for slot in slots) or "none"
-        raise ModelError(f"{name}: none of its inputs takes a picture: {said}", "export it with an input (N, 3, H, W)")
+        raise ModelError(
+            f"{name}: none of its inputs takes a picture: {said}",
+            "export it with an input (N, 3, H, W)",
+        )
     if len(able) > 1:
         choices = " or ".join(typed(name, f"image={slot.name}") for slot in able)
-        raise SettingsError(f"{name}: which of its inputs takes the photo?", f"say which: {choices}; see docs/vision.md")
+        raise SettingsError(
+            f"{name}: which of its inputs takes the photo?",
+            f"say which: {choices}; see docs/vision.md",
+        )
     return able[0]
 
 
-def check_others(name: str, slots: Sequence[Slot], picture: Slot, options: ModelOptions, size: Sequence[int]) -> None:
+def check_others(
+    name: str, slots: Sequence[Slot], picture: Slot, options: ModelOptions, size: Sequence[int]
+) -> None:
     """All inputs but the picture's must be said.
 
     Args:
@@ -95,7 +109,8 @@ def check_others(name: str, slots: Sequence[Slot], picture: Slot, options: Model
         return
     hint = ",".join(f"{INPUT}{slot.name}={_proposed(slot, size)}" for slot in asked)
     raise SettingsError(
-        f"{name}: what are its further inputs to hold? {', '.join(slot.described() for slot in asked)}",
+        f"{name}: what are its further inputs to hold?"
+        f" {', '.join(slot.described() for slot in asked)}",
         f"say it, as {typed(name, hint)}; see docs/vision.md",
     )
 
@@ -121,7 +136,10 @@ def constants(
     """
     by_name = {slot.name: slot for slot in slots}
     words = {word: float(side) for word, side in zip(SIDES, size, strict=True)}
-    return {key: _filled(name, by_name[key], [_number(words, text) for text in texts], batch) for key, texts in options.inputs}
+    return {
+        key: _filled(name, by_name[key], [_number(words, text) for text in texts], batch)
+        for key, texts in options.inputs
+    }
 
 
 def _number(words: Mapping[str, float], text: str) -> float:
@@ -130,7 +148,10 @@ def _number(words: Mapping[str, float], text: str) -> float:
 
 def _filled(name: str, slot: Slot, values: list[float], batch: int) -> npt.NDArray[Any]:
     if slot.dtype is None:
-        raise ModelError(f"{name}: its input {slot.name} is {slot.said}, which holds no numbers", "export it without that input")
+        raise ModelError(
+            f"{name}: its input {slot.name} is {slot.said}, which holds no numbers",
+            "export it without that input",
+        )
     shape = [side or (batch if at == 0 else 0) for at, side in enumerate(slot.shape)]
     if 0 in shape:  # open sides hold all numbers that are given
         shape = [batch, len(values)] if len(shape) == 2 else [side or 1 for side in shape]
@@ -139,5 +160,7 @@ def _filled(name: str, slot: Slot, values: list[float], batch: int) -> npt.NDArr
         if len(values) == count:
             return np.broadcast_to(np.resize(np.array(values), shape), shape).astype(slot.dtype)
     raise ModelError(
-        f"{name}: input {slot.described()} takes {one} numbers for each picture, {len(values)} are given", "see docs/vision.md"
+        f"{name}: input {slot.described()} takes {one} numbers for each picture, {len(values)} are"
+        " given",
+        "see docs/vision.md",
     )

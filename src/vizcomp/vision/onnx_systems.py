@@ -58,7 +58,9 @@ class OnnxRuntime:
         try:
             self._session = open_session(str(path))
         except Exception as exc:  # ONNX Runtime has a class of its own for each cause
-            raise ModelError(f"{path} cannot be read as an ONNX model: {first_line(exc)}", "export it again") from exc
+            raise ModelError(
+                f"{path} cannot be read as an ONNX model: {first_line(exc)}", "export it again"
+            ) from exc
         try:
             self.outputs = tuple(o.name for o in self._session.get_outputs())
             self.slots = tuple(
@@ -70,9 +72,13 @@ class OnnxRuntime:
                 )
                 for one in self._session.get_inputs()
             )
-            self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+            self.metadata: Mapping[str, str] = dict(
+                self._session.get_modelmeta().custom_metadata_map
+            )
         except UnicodeDecodeError as exc:
-            raise ModelError(f"{path} is damaged: its names are no text", "export it again") from exc
+            raise ModelError(
+                f"{path} is damaged: its names are no text", "export it again"
+            ) from exc
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`."""

@@ -1,4 +1,5 @@
-"""A reading of a model's outputs, its layout, and what a model's own metadata say. `layouts` finds the reading."""
+"""A reading of a model's outputs, its layout, and what a model's own metadata say. `layouts` finds
+the reading."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Layout:
         shares: whether boxes are shares of the input.
         strides: of cells that a raw grid has; () where boxes are decoded.
         first: the number of the first class.
-        points: how many points each figure has, and how many numbers each point: 2, or 3 with how sure it is; () without figures.
+        points: how many points each figure has, and how many numbers each point: 2, or 3 with how
+            sure it is; () without figures.
         order: of a point's first two numbers, "xy" or "yx".
         columns: of rows of boxes, as `ModelOptions.columns`; () for the detector's own.
         turned: rows and columns are the other way round.
@@ -54,7 +56,8 @@ class Layout:
     turned: bool = False
 
     def before_activation(self, outputs: Outputs) -> bool:
-        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and an angle among them."""
+        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
+        an angle among them."""
         main = np.asarray(outputs[self.output])
         if self.detector not in ("yolov5", "yolov8", "yolox") or not main.size:
             return False
@@ -62,13 +65,16 @@ class Layout:
         return bool(main[..., 4 : main.shape[-2] - self.extra, :].min(initial=0) < -0.01)
 
     def detections(self, outputs: Outputs, size: Size) -> Detections:
-        """Boxes of one picture in an input of this height and width; no score is too low, none is suppressed."""
+        """Boxes of one picture in an input of this height and width; no score is too low, none is
+        suppressed."""
         main = part_of(outputs, self.output)
         if self.points and not self.detector:
             return detectors.figures(main, self.points, self.order)
         if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
             return self._yolo(main, size)
-        width = 5 if main.shape[-1] == 5 and not self.scores else 4 if self.scores else main.shape[-1]
+        width = (
+            5 if main.shape[-1] == 5 and not self.scores else 4 if self.scores else main.shape[-1]
+        )
         main = main.reshape(-1, width)
         if not len(main):
             return Detections(main[:, :4], np.zeros(0), np.zeros(0, np.int64))
@@ -149,10 +155,25 @@ def known_of(metadata: Mapping[str, str]) -> Known:
 
     names, size, points = literal("names"), literal("imgsz"), literal("kpt_shape")
     if isinstance(names, dict):
-        names = [names[key] for key in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0))]
-    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
-    pair = isinstance(points, list | tuple) and len(points) == 2 and all(isinstance(p, int) for p in points)
-    posed = pair and isinstance(points, list | tuple) and 0 < points[0] <= 1000 and points[1] in (2, 3)
+        names = [
+            names[key]
+            for key in sorted(
+                names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0)
+            )
+        ]
+    sides = (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
+    )
+    pair = (
+        isinstance(points, list | tuple)
+        and len(points) == 2
+        and all(isinstance(p, int) for p in points)
+    )
+    posed = (
+        pair and isinstance(points, list | tuple) and 0 < points[0] <= 1000 and points[1] in (2, 3)
+    )
     return Known(
         metadata.get("task", ""),
         tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
@@ -167,7 +188,10 @@ BELOW_ZERO = "a score is below 0: are these numbers before an activation, or tur
 def absurd(detections: Detections) -> str:
     """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
     if len(detections.scores) and float(detections.scores.max()) > 1.01:
-        return f"a box has the score {float(detections.scores.max()):.3g}, above 1: are these numbers before an activation?"
+        return (
+            f"a box has the score {float(detections.scores.max()):.3g}, above 1: are these numbers"
+            " before an activation?"
+        )
     turned = (detections.corners[:, 2:] < detections.corners[:, :2] - 1e-6).any(1)
     if turned.any():
         return "corners of a box are not in order (left, top, right, bottom)"

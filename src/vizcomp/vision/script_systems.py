@@ -19,11 +19,13 @@ _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
 
 class TorchScriptSystem(ModelSystem):
-    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` wrote, on the processor.
+    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` wrote,
+    on the processor.
 
     Args:
         path: of the .torchscript or .pt file.
-        text: options as in the system's name; the file does not say its input's size: option `size`.
+        text: options as in the system's name; the file does not say its input's size: option
+            `size`.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -55,12 +57,14 @@ class TorchScriptRuntime:
         extra = {_CONFIG: ""}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # the way of storing is old: people have such files
+                # the way of storing is old: people have such files
+                warnings.simplefilter("ignore", FutureWarning)
                 opened = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, OSError) as exc:
             raise ModelError(
                 f"{path} cannot be read as TorchScript: {first_line(exc)}",
-                "save the model by torch.jit.save(torch.jit.trace(...)), or give it as vizcomp.System(function, kind=...)",
+                "save the model by torch.jit.save(torch.jit.trace(...)), or give it as"
+                " vizcomp.System(function, kind=...)",
             ) from exc
         self._module = opened.eval()
         self.metadata: Mapping[str, str] = _said(extra[_CONFIG])
@@ -89,5 +93,7 @@ def _said(config: str | bytes) -> dict[str, str]:
         return {}
     said = {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
     if isinstance(names := values.get("names"), dict):
-        said["names"] = repr({int(key) if key.isdecimal() else key: name for key, name in names.items()})
+        said["names"] = repr(
+            {int(key) if key.isdecimal() else key: name for key, name in names.items()}
+        )
     return said

@@ -17,7 +17,8 @@ from vizcomp.vision.models import ModelSystem, model_file, options_of
 
 
 class TfliteSystem(ModelSystem):
-    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised ones too.
+    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised
+    ones too.
 
     Args:
         path: of the .tflite file.
@@ -35,7 +36,8 @@ class TfliteSystem(ModelSystem):
 
 
 class TfliteRuntime:
-    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes where it is uint8.
+    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes
+    where it is uint8.
 
     Raises:
         MissingExtraError: ai-edge-litert is not installed.
@@ -52,11 +54,18 @@ class TfliteRuntime:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=1)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as exc:
-            raise ModelError(f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again") from exc
+            raise ModelError(
+                f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again"
+            ) from exc
         self._inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
         self._results = self._interpreter.get_output_details()
         self.slots = tuple(
-            Slot(name, tuple(int(side) for side in detail["shape"]), _taken(detail["dtype"]), str(np.dtype(detail["dtype"])))
+            Slot(
+                name,
+                tuple(int(side) for side in detail["shape"]),
+                _taken(detail["dtype"]),
+                str(np.dtype(detail["dtype"])),
+            )
             for name, detail in self._inputs.items()
         )
         self.outputs = tuple(result["name"] for result in self._results)
@@ -68,7 +77,9 @@ class TfliteRuntime:
             detail = self._inputs[name]
             scale, zero = detail["quantization"]
             quantised = detail["dtype"] == np.int8
-            numbers = (np.round(values / (scale or 1)) + zero).clip(-128, 127) if quantised else values
+            numbers = (
+                (np.round(values / (scale or 1)) + zero).clip(-128, 127) if quantised else values
+            )
             self._interpreter.set_tensor(detail["index"], numbers.astype(detail["dtype"]))
         self._interpreter.invoke()
         return {result["name"]: self._real(result) for result in self._results}
@@ -90,7 +101,8 @@ def _taken(dtype: Any) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is turned away."""
+    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is
+    turned away."""
     before = os.dup(2)
     away = os.open(os.devnull, os.O_WRONLY)
     try:

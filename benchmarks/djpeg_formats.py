@@ -6,8 +6,8 @@ read on the source that are read the same. A codec is one of
 
     jpeg:q=50                           Pillow, optimised, progressive, 4:2:0
     avif:q=45[,guide=G,sigma=S,...]     Pillow's encoder at its own quality; guide and widest blur
-    in pixels; the rest are the
-                                        encoder's options. webp and jxl alike
+                                        in pixels; the rest are the encoder's options. webp and jxl
+                                        alike
     djpeg:q=50[,format=F,guide=G,...]   vizcomp's settings
 
     python benchmarks/djpeg_formats.py --limit 60 --json rows.json --codec jpeg:q=50 \\

@@ -4,12 +4,12 @@
 A codec is a function (path of the photo, pixels, depth map or None) -> bytes that Pillow decodes.
 Specs:
 
-    jpeg:q=50[,opt=1]                 Pillow, 4:2:0; opt=1: optimised and progressive (the same
-    pixels, fewer bytes) webp:q=25   avif:q=45             Pillow's defaults (AVIF on one thread)
-    study                             the original study's d-JPEG
-    flat:step=30[,chroma=45]          one quantisation step for all frequencies, Pillow, optimised
-    and progressive djpeg[:q=..,guide=..,strength=..,table=..,maps=model|given|reversed|flat]
-    vizcomp's own, default settings unless given
+    jpeg:q=50[,opt=1]          Pillow, 4:2:0; opt=1: optimised and progressive (fewer bytes)
+    webp:q=25   avif:q=45      Pillow's defaults (AVIF on one thread)
+    study                      the original study's d-JPEG
+    flat:step=30[,chroma=45]   one quantisation step for all frequencies, optimised, progressive
+    djpeg[:q=..,guide=..,strength=..,table=..,maps=model|given|reversed|flat]
+                               vizcomp's own, default settings unless given
 
 `maps` says where djpeg's depth comes from: `model`, the bundled network (the default, as for a
 user); `given`, the ready-made DenseDepth map of the photo; `reversed`, that map upside down in

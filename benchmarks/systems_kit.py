@@ -1,14 +1,13 @@
 """The vision systems that `djpeg_systems.py` asks, and how an answer on a result is scored against
 the one on its source.
 
-    name        what                                              published reading
-    text        boxes of RapidOCR's detector                      F1 at IoU 0.5
-    words       what RapidOCR reads in the boxes of the source    share read the same
-    yolox       YOLOX-nano's boxes, same class                    F1 at IoU 0.5
-    efficientnet, mobilenet   classes of ImageNet                 same best class
-    deeplab     masks of VOC's classes                            F1 of foreground pixels of one
-    class movenet     joints of a person                                share within a tenth of the
-    person's height
+    name          what                                             published reading
+    text          boxes of RapidOCR's detector                     F1 at IoU 0.5
+    words         what RapidOCR reads in the boxes of the source   share read the same
+    yolox         YOLOX-nano's boxes, same class                   F1 at IoU 0.5
+    efficientnet  classes of ImageNet (and mobilenet)              same best class
+    deeplab       masks of VOC's classes                           F1 of one class's foreground
+    movenet       joints of a person                               share within a tenth of the height
 
 A name may have a view behind a colon, the same network on the photo prepared in another way: a
 cheap stand-in for systems that nobody here has. `squash` scales the whole photo without a crop,

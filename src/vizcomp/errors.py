@@ -1,19 +1,19 @@
 """The one error tree. Every error that a user can cause is one of these.
 
-    VizcompError                    base: one line that says what is wrong, one that says what to
-    try ├── InputError                  an input cannot be read or used: missing, empty, not an
-    image, too large ├── OutputError                 an output cannot be written: no permission, no
-    space, would overwrite ├── FormatError                 bytes break the format they claim to be
-    │   ├── TruncatedError          the data end before the format says so
-    │   ├── DamagedError            coded samples that a decoder can only guess at
-    │   ├── UnsupportedError        a valid stream that uses a feature we do not read
-    │   └── TooLargeError           a size beyond the stated limit, refused before memory is taken
-    ├── ModelError                  a model is unknown, or its weights do not match
-    │   └── WeightsMissingError     weights are not there and could not be had (exit code 3)
-    ├── MissingExtraError           an optional dependency is not installed
-    ├── SettingsError               a setting is out of range, or two contradict each other (exit
-    code 2) ├── TrainingError               training cannot go on: no data, loss not finite, out of
-    memory └── EngineError                 the engine that runs the tasks failed
+    VizcompError                  base: one line for what is wrong, one for what to try
+    ├── InputError                an input cannot be read or used: missing, no image, too large
+    ├── OutputError               an output cannot be written: no permission, space, overwrite
+    ├── FormatError               bytes break the format they claim to be
+    │   ├── TruncatedError        the data end before the format says so
+    │   ├── DamagedError          coded samples that a decoder can only guess at
+    │   ├── UnsupportedError      a valid stream that uses a feature we do not read
+    │   └── TooLargeError         a size beyond the stated limit, refused before memory is taken
+    ├── ModelError                a model is unknown, or its weights do not match
+    │   └── WeightsMissingError   weights are not there and could not be had (exit code 3)
+    ├── MissingExtraError         an optional dependency is not installed
+    ├── SettingsError             a setting is out of range, or two contradict (exit code 2)
+    ├── TrainingError             training cannot go on: no data, loss not finite, no memory
+    └── EngineError               the engine that runs the tasks failed
 
 The command line prints `message` and `hint` and leaves with `exit_code`. Any other exception is a
 defect of ours and shows its traceback.

@@ -1,8 +1,8 @@
 """The one loop of all batch commands: inputs to items, items to tasks, tasks through an engine,
 outcomes to records.
 
-    find_inputs ──▶ Log.item ──▶ tasks ──▶ engines.map_tasks ──▶ outcomes ──▶ Log.settle, Records,
-    on_record one by one      known?       groups    in worker processes    in order
+    find_inputs ─▶ Log.item ─▶ tasks ─▶ engines.map_tasks ─▶ outcomes ─▶ Log.settle, Records,
+    one by one     known?      groups   in worker processes  in order    on_record
 
 It knows nothing of what a verb does with an input. Little of it grows with the number of inputs:
 names come one by one, a few tasks are in hand, and records beyond the first thousands are in a

@@ -1,9 +1,8 @@
 """Which setting to certify: ladders of settings explored by successive halving, then tested in one
 order.
 
-    sequence = explore(ladders, units, measure, aim)      # on the explore part: free to look,
-    choose and smooth tests = certify(sequence, measure_certify, ...)       # on the certify part:
-    fixed-sequence testing, nothing is smoothed
+    sequence = explore(ladders, units, measure, aim)   # free to look, choose and smooth
+    tests = certify(sequence, measure_certify, ...)    # fixed sequence, nothing is smoothed
 
 Settings are any hashable values here, so that a simulation can run the very same search.
 """

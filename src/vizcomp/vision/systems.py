@@ -1,13 +1,12 @@
 """Names of vision systems, and files of models, to the systems.
 
-    system = open_system("text")                     # or text:read, inception, torchvision:NAME,
-    PATH.onnx, PATH.safetensors before, after = system.answers([source, result])
+    system = open_system("text")  # or text:read, inception, torchvision:NAME, PATH.onnx
+    before, after = system.answers([source, result])
     compare(before, after).same
 
 An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`,
-`Keypoints`, `Text` or an `Embedding`.
-Two answers compare to a score in 0..1
-and to a verdict under a tolerance. A further system joins by an entry point of the group
+`Keypoints`, `Text` or an `Embedding`. Two answers compare to a score in 0..1 and to a verdict under
+a tolerance. A further system joins by an entry point of the group
 `vizcomp.systems`: a name, and a callable without arguments that gives a `System`.
 """
 

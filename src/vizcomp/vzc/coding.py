@@ -15,19 +15,20 @@ earlier slots anywhere within two rows and columns, in the same slot above or to
 bits make the index of a table of probabilities; the S probabilities are mixed in the logistic
 domain (Mahoney, "Adaptive Weighing of Context Models for Lossless Data Compression", Florida Tech
 CS-2005-16, 2005: stretch, weigh, squash), and the result drives a binary range coder (Martin,
-"Range
-encoding: an algorithm for removing redundancy from a digitised message", 1979). Where a rate is
-set, tables and weights learn while an image is coded, from their trained start for every image and
-slot anew, so that iterations stay separately decodable.
+"Range encoding: an algorithm for removing redundancy from a digitised message", 1979). Where a rate
+is set, tables and weights learn while an image is coded, from their trained start for every image
+and slot anew, so that iterations stay separately decodable.
 
 The arithmetic, which `vizcomp._native` does (bits.c) and which a test repeats in Python. x >> n of
 a negative x stands for the quotient rounded to nearest, halves away from zero.
 
-    e(0) = 2^31; e(i + 1) = (e(i) * 2139111403 + 2^30) >> 31                       exp(-i / 256) in
-    31 fractional bits squash(x) = (2^47 + (2^31 + e(x)) // 2) // (2^31 + e(x)) for 0 <= x <= 2816;
-    squash(-x) = 65536 - squash(x) stretch(s), 2048 <= s < 4096: the least x >= 0 with squash(x) >=
-    16 s + 8, at most 2816;  stretch(4095 - s) = -stretch(s) p = squash(clip((256 w_S + sum_k w_k
-    stretch(t_k >> 4)) >> 16, -2816, 2816))   probability of a one, in 1/65536
+    e(0) = 2^31; e(i + 1) = (e(i) * 2139111403 + 2^30) >> 31     exp(-i / 256) in 31 bits
+    squash(x) = (2^47 + (2^31 + e(x)) // 2) // (2^31 + e(x)) for 0 <= x <= 2816
+    squash(-x) = 65536 - squash(x)
+    stretch(s), 2048 <= s < 4096: the least x >= 0 with squash(x) >= 16 s + 8, at most 2816
+    stretch(4095 - s) = -stretch(s)
+    p = squash(clip((256 w_S + sum_k w_k stretch(t_k >> 4)) >> 16, -2816, 2816))
+    p is the probability of a one, in 1/65536
 
     range coder: low = 0, range = 2^56; part = (range >> 16) p; a one keeps [low, low + part), a
     zero the rest; while range < 2^48 a byte leaves at the top (low's bits 48..55, carries run into

@@ -4,8 +4,8 @@ docs/vzc-format.md specifies each byte.
 Payloads are opaque here: `coding` makes and reads them. Everything works on bytes in memory (or
 mapped).
 
-    image   header (magic, version, flags, model, size, metadata, lengths, checksum), then payload
-    and checksum of each iteration
+    image   header (magic, version, flags, model, size, metadata, lengths, checksum), then
+            payload and checksum of each iteration
 
 Readers check every length against the bytes that are there before they use it, and every limit
 before they take memory.

@@ -1,7 +1,7 @@
 """Packs: many images of one model in one .vzc file. docs/vzc-format.md specifies each byte.
 
     pack    header, sections (class names, the model's file, blocks of 64 images in columns,
-    directory), trailer
+            directory), trailer
 
 Each section has a mark, its length and its checksum, so that a pack that was cut off gives back its
 whole blocks.

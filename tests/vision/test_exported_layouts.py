@@ -1,4 +1,4 @@
-"""Lists of boxes as exporters and suppression inside a graph write them: read right, asked about, or refused in one line."""
+"""Lists of boxes as exporters write them: read right, asked about, or refused in one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ ASKED: dict[str, tuple[Outputs, str]] = {
         {"detection_out": real([[[[0, 2, 0.9, 0.25, 0.125, 0.75, 0.625]]]])},
         f"{ROW}other/label/score/left/top/right/bottom,units=share",
     ),
-    "PaddleDetection": ({"multiclass_nms3_0.tmp_0": real([[2, 0.9, *ONE]]), "multiclass_nms3_0.tmp_2": whole([1])}, PADDLE),
+    "PaddleDetection": (
+        {"multiclass_nms3_0.tmp_0": real([[2, 0.9, *ONE]]), "multiclass_nms3_0.tmp_2": whole([1])},
+        PADDLE,
+    ),
     "PaddleDetection, two rows": ({"out": real([[2, 0.9, *ONE], [-1, -1, 0, 0, 0, 0]])}, PADDLE),
     "a zoo's Faster R-CNN": (
         {"6379": real([ONE]), "6381": whole([2]), "6383": real([0.9])},
@@ -98,7 +101,9 @@ def test_an_empty_list_of_rows_is_asked_about_and_is_an_answer(tmp_path: Path) -
 
 def test_classes_may_come_first_in_scores(tmp_path: Path) -> None:
     outputs = {"boxes": real([[ONE, ONE]]), "scores": real([[[0, 0], [0, 0], [0.9, 0.1]]])}
-    assert boxes_of(constant(tmp_path / "m.onnx", **outputs) + ":detector=torchvision", PHOTO) == [("class 2", ONE)]
+    assert boxes_of(constant(tmp_path / "m.onnx", **outputs) + ":detector=torchvision", PHOTO) == [
+        ("class 2", ONE)
+    ]
     other = {"boxes": real([[ONE, ONE]]), "scores": real([[0.9, 0.1, 0.2]])}
     with pytest.raises(ModelError, match="3 scores in scores are not those of 2 boxes"):
         open_system(constant(tmp_path / "o.onnx", **other) + ":detector=torchvision")
@@ -135,11 +140,21 @@ def test_a_head_that_may_have_an_angle_is_asked_about(tmp_path: Path) -> None:
     ("outputs", "said"),
     [
         (
-            {"a": np.zeros((1, 255, 8, 8)), "b": np.zeros((1, 255, 4, 4)), "c": np.zeros((1, 255, 2, 2))},
+            {
+                "a": np.zeros((1, 255, 8, 8)),
+                "b": np.zeros((1, 255, 4, 4)),
+                "c": np.zeros((1, 255, 2, 2)),
+            },
             "before its boxes are decoded",
         ),
-        ({"hm": np.zeros((1, 80, 16, 16)), "wh": np.zeros((1, 2, 16, 16))}, "before its boxes are decoded"),
-        ({"a": np.zeros((1, 3, 8, 8, 85)), "b": np.zeros((1, 3, 4, 4, 85))}, "neither classes nor boxes"),
+        (
+            {"hm": np.zeros((1, 80, 16, 16)), "wh": np.zeros((1, 2, 16, 16))},
+            "before its boxes are decoded",
+        ),
+        (
+            {"a": np.zeros((1, 3, 8, 8, 85)), "b": np.zeros((1, 3, 4, 4, 85))},
+            "neither classes nor boxes",
+        ),
         ({"label": np.array([3], np.int64)}, "but not how sure"),
         ({"best": np.array([[3, 1, 2]], np.int64)}, "but not how sure"),
         ({"y": np.array(1.0)}, "neither classes nor boxes"),
@@ -210,9 +225,23 @@ def test_columns_must_be_those_of_the_output(tmp_path: Path) -> None:
         open_system(f"{spec}:{ROW}left/top/right/bottom/score/label")
 
 
-def test_the_command_ends_with_2_and_what_to_type(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_ends_with_2_and_what_to_type(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     spec = constant(tmp_path / "m.onnx", out=real([[2, 0.9, *ONE]]))
     assert command("djpeg", tmp_path / "a.png", "-o", tmp_path / "out", "--verify", spec) == 2
     assert f"{spec}:{PADDLE}" in capfd.readouterr().err.replace("\n", "")
-    assert command("djpeg", tmp_path / "a.png", "-o", tmp_path / "out", "--verify", f"{spec}:{PADDLE}", "-j", 1) == 0
+    assert (
+        command(
+            "djpeg",
+            tmp_path / "a.png",
+            "-o",
+            tmp_path / "out",
+            "--verify",
+            f"{spec}:{PADDLE}",
+            "-j",
+            1,
+        )
+        == 0
+    )

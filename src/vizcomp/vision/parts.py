@@ -1,4 +1,4 @@
-"""Which of a detector's outputs holds what, where its boxes, scores and labels are arrays of their own."""
+"""Which output of a detector holds what, where boxes, scores and labels lie apart."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ class Parts:
     def of_tensorflow(self) -> bool:
         """Whether they are called as in TensorFlow's zoo, or by TFLite's operator for them."""
         plain = _plain(self.boxes)
-        return plain == "detection_boxes" or "detection_postprocess" in plain or "statefulpartitioned" in plain
+        return (
+            plain == "detection_boxes"
+            or "detection_postprocess" in plain
+            or "statefulpartitioned" in plain
+        )
 
 
 def _plain(name: str) -> str:
@@ -52,12 +56,14 @@ def like_a_list(arrays: Outputs) -> bool:
     """Whether one of several outputs holds boxes."""
     if any(like_boxes(name, array) for name, array in arrays.items()):
         return True
-    ones = [array.dtype.kind for array in arrays.values() if array.size == 1]  # of a single box: its label, its score
+    ones = [
+        array.dtype.kind for array in arrays.values() if array.size == 1
+    ]  # of a single box: its label, its score
     return any(array.shape == (1, 4) for array in arrays.values()) and {*ones} >= {"i", "f"}
 
 
 def like_boxes(name: str, array: npt.NDArray[Any]) -> bool:
-    """Whether an output holds four numbers for each of some places; one row of four may be one of classes."""
+    """Whether an output holds boxes; one row of four numbers may be one of classes."""
     if array.ndim < 2 or array.shape[-1] not in (4, 5):
         return False
     if array.shape[-1] == 5:  # corners and a score, as MMDetection has it
@@ -65,7 +71,9 @@ def like_boxes(name: str, array: npt.NDArray[Any]) -> bool:
     return array.ndim == 3 or len(array) != 1 or "box" in name.lower()
 
 
-def parts_of(arrays: Outputs, options: ModelOptions, wrong: Callable[[str, str], ModelError]) -> Parts:
+def parts_of(
+    arrays: Outputs, options: ModelOptions, wrong: Callable[[str, str], ModelError]
+) -> Parts:
     """The parts by options, names, and shapes.
 
     Args:
@@ -77,23 +85,35 @@ def parts_of(arrays: Outputs, options: ModelOptions, wrong: Callable[[str, str],
     plain = {name: _plain(name) for name in arrays}
     sets = [n for n, a in arrays.items() if a.ndim > 1 and a.shape[-1] == 4]
     sets = sets or [n for n, a in arrays.items() if like_boxes(n, a)]
-    boxes = options.boxes or next((n for n in sets if plain[n] in ("boxes", "detection_boxes")), next(iter(sets), ""))
+    boxes = options.boxes or next(
+        (n for n in sets if plain[n] in ("boxes", "detection_boxes")), next(iter(sets), "")
+    )
     rows = int(np.prod(arrays[boxes].shape[:-1])) if boxes in arrays else 0
-    others = [n for n in arrays if n != boxes and "raw_" not in plain[n] and "multiclass" not in plain[n]]
-    counts = [n for n in others if ("num" in plain[n] or "count" in plain[n]) and arrays[n].size == 1]
+    others = [
+        n for n in arrays if n != boxes and "raw_" not in plain[n] and "multiclass" not in plain[n]
+    ]
+    counts = [
+        n for n in others if ("num" in plain[n] or "count" in plain[n]) and arrays[n].size == 1
+    ]
     tflite = all("detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values())
     if not counts and len(arrays) == 4 and tflite:
         counts = [n for n in others if arrays[n].size == 1][:1]
-    labels = options.labels or next((n for n in others if "label" in plain[n] or "class" in plain[n]), "")
+    labels = options.labels or next(
+        (n for n in others if "label" in plain[n] or "class" in plain[n]), ""
+    )
     scores = options.scores or next((n for n in others if "score" in plain[n]), "")
-    scores = scores or next((n for n in others if any(word in plain[n] for word in ("logit", "prob", "conf"))), "")
+    scores = scores or next(
+        (n for n in others if any(word in plain[n] for word in ("logit", "prob", "conf"))), ""
+    )
     merged = not scores and boxes in arrays and arrays[boxes].shape[-1] == 5
     said = bool(scores) or merged
     loose = [n for n in others if n not in (*counts, scores, labels)]
     if not scores and all("detection_postprocess" in p for p in plain.values()) and len(loose) == 2:
         labels, scores = loose
         said = True
-    whole = [n for n in loose if np.issubdtype(arrays[n].dtype, np.integer) and arrays[n].size == rows]
+    whole = [
+        n for n in loose if np.issubdtype(arrays[n].dtype, np.integer) and arrays[n].size == rows
+    ]
     if not labels and len(whole) == 1:
         labels, loose = whole[0], [n for n in loose if n != whole[0]]
     fitting = [n for n in loose if rows and arrays[n].size >= rows]
@@ -101,9 +121,15 @@ def parts_of(arrays: Outputs, options: ModelOptions, wrong: Callable[[str, str],
         scores = fitting[0]
     for what, name in (("boxes", boxes), *([] if merged else [("scores", scores)])):
         if name not in arrays:
-            raise wrong(f"which of its outputs are the {what}? There are {', '.join(arrays)}", f"say it: option {what}=NAME")
+            raise wrong(
+                f"which of its outputs are the {what}? There are {', '.join(arrays)}",
+                f"say it: option {what}=NAME",
+            )
     if labels and labels not in arrays:
         raise wrong(f"it has no output {labels}; there are {', '.join(arrays)}", "")
     if not merged and arrays[scores].size % max(1, rows):
-        raise wrong(f"{arrays[scores].size} scores in {scores} are not those of {rows} boxes", "say it: option scores=NAME")
+        raise wrong(
+            f"{arrays[scores].size} scores in {scores} are not those of {rows} boxes",
+            "say it: option scores=NAME",
+        )
     return Parts(boxes, scores, labels, next(iter(counts), ""), said or bool(options.boxes))

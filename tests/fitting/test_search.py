@@ -83,10 +83,17 @@ def test_where_nothing_is_safe_the_largest_is_tested() -> None:
 
     sequence, _ = explore(NAMES, 30, measure, AIM)
     assert [rung for _, rung in sequence] == [8]
-    assert Outlook(AIM, {one: measure([one], range(30))[one] for one in NAMES[0]}).chance(NAMES[0][8], np.ones(1)) < 0.01
+    assert (
+        Outlook(AIM, {one: measure([one], range(30))[one] for one in NAMES[0]}).chance(
+            NAMES[0][8], np.ones(1)
+        )
+        < 0.01
+    )
 
 
-def made_scores(*losses: np.ndarray, groups: list[int] | None = None, rest: tuple[int, ...] = ()) -> Scores:
+def made_scores(
+    *losses: np.ndarray, groups: list[int] | None = None, rest: tuple[int, ...] = ()
+) -> Scores:
     numbers = None if groups is None else np.array(groups)
     return Scores(np.ones(len(losses[0])), np.stack(losses), groups=numbers, rest=rest)
 
@@ -96,7 +103,9 @@ def test_all_systems_must_hold() -> None:
     good, bad = np.zeros(100), np.full(100, 0.06)
     assert aim.p_value(made_scores(good, good)) <= 0.05
     assert aim.p_value(made_scores(good, bad)) > 0.05
-    assert aim.p_value(made_scores(good, good)) == max(aim.one_p_value(good, True), aim.one_p_value(good, False))
+    assert aim.p_value(made_scores(good, good)) == max(
+        aim.one_p_value(good, True), aim.one_p_value(good, False)
+    )
     assert aim.uppers(made_scores(good, bad))[0] > 0.06
 
 
@@ -114,7 +123,9 @@ def test_all_groups_must_hold_and_each_has_its_own_p_value() -> None:
 def test_what_was_not_looked_at_counts_as_unchanged() -> None:
     aim = Aim(0.05, 0.95, 100, (True,))
     losses = np.array([1.0, 1, 1, 0, 0])
-    assert aim.p_value(made_scores(losses, rest=(95,))) == bounds.binomial_p_value(3, 100, 0.05) > 0.05
+    assert (
+        aim.p_value(made_scores(losses, rest=(95,))) == bounds.binomial_p_value(3, 100, 0.05) > 0.05
+    )
     three_of_all = np.concatenate([losses, np.zeros(95)])
     assert aim.p_value(made_scores(three_of_all)) == aim.p_value(made_scores(losses, rest=(95,)))
 
@@ -133,11 +144,14 @@ def test_how_many_changed_answers_pass(units: int, most: int) -> None:
 
 def test_the_beta_binomial_is_a_distribution_and_nears_the_binomial() -> None:
     assert beta_binomial(20, 20, 2.0, 3.0) == pytest.approx(1)
-    assert beta_binomial(2, 100, 1e7 * 0.02, 1e7 * 0.98) == pytest.approx(bounds.binomial_tail(2, 100, 0.02), rel=1e-3)
+    assert beta_binomial(2, 100, 1e7 * 0.02, 1e7 * 0.98) == pytest.approx(
+        bounds.binomial_tail(2, 100, 0.02), rel=1e-3
+    )
 
 
 def test_how_far_answers_move_tells_of_changes_that_few_photos_do_not_show() -> None:
-    """Two settings without a change on 16 photos: the one that moves answers more is expected to lose more."""
+    """Two settings without a change on 16 photos: the one that moves answers more is expected to
+    lose more."""
     aim = Aim(0.05, 0.95, 700, (True,))
     none, some = np.zeros((1, 16)), (np.arange(16) < 4).astype(float)[None]
     scores = {
@@ -148,7 +162,11 @@ def test_how_far_answers_move_tells_of_changes_that_few_photos_do_not_show() -> 
     outlook = Outlook(aim, scores)
     still, moves, changes = (float(outlook.means(one)[0]) for one in scores)
     assert still < moves < changes
-    assert outlook.chance("still", outlook.means("still")) > 0.9 > outlook.chance("moves", outlook.means("moves"))
+    assert (
+        outlook.chance("still", outlook.means("still"))
+        > 0.9
+        > outlook.chance("moves", outlook.means("moves"))
+    )
 
 
 @pytest.mark.parametrize(("units", "reachable"), [(0, False), (58, False), (59, True)])
@@ -175,13 +193,18 @@ def test_ladders_are_of_every_format_and_number_of_pixels() -> None:
     every = ladders(["jpeg", "webp", "avif"], sizes)
     assert all(len(set(ladder)) == len(QUALITIES) + 1 for ladder in every)
     assert all(is_last(ladder[-1]) and ladder[-1] == LAST_RESORT for ladder in every)
-    kinds = {(one.format, one.short_side, one.subsampling) for ladder in every for one in ladder[:-1]}
+    kinds = {
+        (one.format, one.short_side, one.subsampling) for ladder in every for one in ladder[:-1]
+    }
     assert kinds == {
         *((name, None, "420") for name in ("jpeg", "webp", "avif")),
         *((name, 224, "420") for name in ("jpeg", "webp", "avif")),
         *((name, 224, "444") for name in ("jpeg", "avif")),
     }
-    assert {one.guide for ladder in every for one in ladder if one.short_side is None} == {"uniform", "depth+text"}
+    assert {one.guide for ladder in every for one in ladder if one.short_side is None} == {
+        "uniform",
+        "depth+text",
+    }
     assert ladders(["avif"])[0][-1].format == "avif"
     names = [named(one) for ladder in every for one in ladder]
     assert len(set(names)) == len({one for ladder in every for one in ladder})

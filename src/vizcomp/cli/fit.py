@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     Engine,
     Inputs,
     Jobs,
@@ -26,7 +27,11 @@ from vizcomp.cli.voice import Voice, command_line, print_parts
 
 Systems = Annotated[
     list[str] | None,
-    typer.Option("--system", metavar="NAME", help="Who looks, as for --verify. Repeatable: the guarantee holds for each."),
+    typer.Option(
+        "--system",
+        metavar="NAME",
+        help="Who looks, as for --verify. Repeatable: the guarantee holds for each.",
+    ),
 ]
 
 
@@ -34,49 +39,97 @@ def fit(
     inputs: Inputs,
     system: Systems = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", parser=place, help="The policy; the report goes beside it.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=place,
+            help="The policy; the report goes beside it.",
+        ),
     ] = Path("policy.toml"),
     risk: Annotated[
-        str, typer.Option("--risk", metavar="SHARE", help="Answers that may change; of a detector, the mean loss of F1.")
+        str,
+        typer.Option(
+            "--risk",
+            metavar="SHARE",
+            help="Answers that may change; of a detector, the mean loss of F1.",
+        ),
     ] = "1%",
-    confidence: Annotated[str, typer.Option("--confidence", metavar="SHARE", help="Of the statement.")] = "95%",
+    confidence: Annotated[
+        str, typer.Option("--confidence", metavar="SHARE", help="Of the statement.")
+    ] = "95%",
     unit: Annotated[
-        str, typer.Option("--unit", metavar="file|folder", help="folder: photos of one folder belong together, as frames do.")
+        str,
+        typer.Option(
+            "--unit",
+            metavar="file|folder",
+            help="folder: photos of one folder belong together, as frames do.",
+        ),
     ] = "file",
     by: Annotated[
         str,
-        typer.Option("--by", metavar="folder", help="The guarantee holds in each folder by itself, as of a camera."),
+        typer.Option(
+            "--by",
+            metavar="folder",
+            help="The guarantee holds in each folder by itself, as of a camera.",
+        ),
     ] = "",
     labels: Annotated[
         str,
         typer.Option(
             "--labels",
             metavar="PATH|folders",
-            help="Being right counts, not being the same: a COCO .json, a folder of YOLO .txt or VOC .xml, a .csv of file and "
-            "label; or folders, whose names are classes.",
+            help=(
+                "Being right counts, not being the same: a COCO .json, a folder of YOLO .txt or VOC"
+                " .xml, a .csv of file and "
+                "label; or folders, whose names are classes."
+            ),
         ),
     ] = "",
     format: Annotated[
         str,
-        typer.Option("--format", metavar="auto|jpeg|webp|avif|jxl", help="Of the files; auto: the best that all readers open."),
+        typer.Option(
+            "--format",
+            metavar="auto|jpeg|webp|avif|jxl",
+            help="Of the files; auto: the best that all readers open.",
+        ),
     ] = "auto",
     readers: Annotated[
-        str, typer.Option("--readers", metavar="LIST", help="Who must open the files, as of djpeg --format auto.")
+        str,
+        typer.Option(
+            "--readers", metavar="LIST", help="Who must open the files, as of djpeg --format auto."
+        ),
     ] = "",
     rivals: Annotated[
-        bool, typer.Option("--rivals/--no-rivals", help="Compare with JPEG, WebP and AVIF, each certified in the same way.")
+        bool,
+        typer.Option(
+            "--rivals/--no-rivals",
+            help="Compare with JPEG, WebP and AVIF, each certified in the same way.",
+        ),
     ] = True,
     budget: Annotated[
         str,
-        typer.Option("--budget", metavar="TIME", help="Of the whole, as 30min: the search is cut short, the certificate is not."),
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="Of the whole, as 30min: the search is cut short, the certificate is not.",
+        ),
     ] = "",
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
     ray_address: RayAddress = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a policy that exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a policy that exists.")
+    ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a fit of the same photos and settings that was interrupted.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a fit of the same photos and settings that was interrupted.",
+        ),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -86,9 +139,11 @@ def fit(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Find the smallest djpeg setting for your own system, with a guarantee: at most so many answers change.
+    """Find the smallest djpeg setting for your own system, with a guarantee: at most so many
+    answers change.
 
-    Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv beside it.
+    Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv
+    beside it.
     """
     from vizcomp._version import __version__
     from vizcomp.batch.engines import check_engine
@@ -105,7 +160,9 @@ def fit(
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if output.exists() and not overwrite:
-        raise OutputError(f"{printable(output)} exists", "give another name with -o, or --overwrite")
+        raise OutputError(
+            f"{printable(output)} exists", "give another name with -o, or --overwrite"
+        )
     check_output_folder(output.parent)
     try:
         with voice.downloads():
@@ -126,9 +183,17 @@ def fit(
                 engine=where,
                 max_pixels=max_pixels,
                 offline=offline,
+                decoder=decoder,
                 on_progress=voice.say,
             )
-            pictures = draw_worst(fitted.worst, fitted.policy.settings, system or [], max_pixels=max_pixels, offline=offline)
+            pictures = draw_worst(
+                fitted.worst,
+                fitted.policy.settings,
+                system or [],
+                max_pixels=max_pixels,
+                offline=offline,
+                decoder=decoder,
+            )
     except KeyboardInterrupt:
         voice.warn("what was found is kept: the same command with --resume goes on from there")
         raise
@@ -147,6 +212,7 @@ def fit(
         "readers": readers,
         "rivals": rivals,
         "budget": budget,
+        "decoder": decoder,
         "jobs": jobs,
     }
     report = FitReport(
@@ -163,6 +229,12 @@ def fit(
     voice.result(certificate.sentence)
     voice.result(f"{named(fitted.policy.settings)}")
     compared = f": {fitted.compared}" if fitted.compared else ""
-    voice.result(f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}{compared}")
-    voice.result(f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy {printable(output)} -o DIR")
+    voice.result(
+        f"mean size {certificate.bytes:,} bytes, of the sources"
+        f" {certificate.source_bytes:,}{compared}"
+    )
+    voice.result(
+        f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy"
+        f" {printable(output)} -o DIR"
+    )
     voice.result(f"report: {printable(written.html)}")

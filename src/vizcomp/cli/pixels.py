@@ -16,7 +16,10 @@ MaxSide = Annotated[
     typer.Option(
         "--max-side",
         metavar="N|auto",
-        help="Pixels of a result's longer side, at most; auto: as few as the systems of --verify allow. Nothing is enlarged.",
+        help=(
+            "Pixels of a result's longer side, at most; auto: as few as the systems of --verify"
+            " allow. Nothing is enlarged."
+        ),
         show_default=False,
     ),
 ]
@@ -32,24 +35,38 @@ ShortSide = Annotated[
 Resample = Annotated[
     str,
     typer.Option(
-        "--resample", metavar="lanczos|bicubic|bilinear|area", help="Filter that makes photos smaller: best that of your system."
+        "--resample",
+        metavar="lanczos|bicubic|bilinear|area",
+        help="Filter that makes photos smaller: best that of your system.",
     ),
 ]
 Scale = Annotated[
     str,
-    typer.Option("--scale", metavar="SHARE", help="Of both sides, as 0.5 or 50%; up to 1.", show_default=False),
+    typer.Option(
+        "--scale",
+        metavar="SHARE",
+        help="Of both sides, as 0.5 or 50%; up to 1.",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
         "--labels",
         metavar="PATH",
-        help="Labels of the photos, to be written beside the results in their size: a COCO .json, a folder of YOLO .txt or of "
-        "VOC .xml.",
+        help=(
+            "Labels of the photos, to be written beside the results in their size: a COCO .json, a"
+            " folder of YOLO .txt or of VOC .xml."
+        ),
     ),
 ]
 Subsampling = Annotated[
-    str, typer.Option("--subsampling", metavar="keep|444|420", help="Resolution of chroma; keep: as the source has it.")
+    str,
+    typer.Option(
+        "--subsampling",
+        metavar="keep|444|420",
+        help="Resolution of chroma; keep: as the source has it.",
+    ),
 ]
 Scans = Annotated[
     str,
@@ -60,13 +77,38 @@ Scans = Annotated[
     ),
 ]
 Lossless = Annotated[
-    bool, typer.Option("--lossless", help="Change nothing but Huffman tables, scans and metadata: no pixel differs.")
+    bool,
+    typer.Option(
+        "--lossless",
+        help="Change nothing but Huffman tables, scans and metadata: no pixel differs.",
+    ),
 ]
 
 # Options that --lossless leaves nothing to do.
 WITHOUT_LOSS = (
-    *("quality", "strength", "guide", "table", "depth_model", "depth_maps", "depth_kind", "depth_names", "masks"),
-    *("target_size", "verify", "min_quality", "robust", "tolerance", "policy", "max_side", "short_side", "resample", "scale"),
+    *(
+        "quality",
+        "strength",
+        "guide",
+        "table",
+        "depth_model",
+        "depth_maps",
+        "depth_kind",
+        "depth_names",
+        "masks",
+    ),
+    *(
+        "target_size",
+        "verify",
+        "min_quality",
+        "robust",
+        "tolerance",
+        "policy",
+        "max_side",
+        "short_side",
+        "resample",
+        "scale",
+    ),
     "subsampling",
 )
 
@@ -83,7 +125,9 @@ def parse_short_side(text: str) -> int | None:
         return None
     number = text.strip()
     if not (number.isascii() and number.isdigit() and 0 < len(number.lstrip("0")) < 20):
-        raise SettingsError(f"--short-side {text} is no side of a photo", "use a number of pixels from 1")
+        raise SettingsError(
+            f"--short-side {text} is no side of a photo", "use a number of pixels from 1"
+        )
     return int(number)
 
 
@@ -99,7 +143,9 @@ def parse_max_side(text: str) -> int | Literal["auto"] | None:
         return "auto" if text else None
     number = text.strip()
     if not (number.isascii() and number.isdigit() and 0 < len(number.lstrip("0")) < 20):
-        raise SettingsError(f"--max-side {text} is no side of a photo", "use a number of pixels from 1, or auto")
+        raise SettingsError(
+            f"--max-side {text} is no side of a photo", "use a number of pixels from 1, or auto"
+        )
     return int(number)
 
 
@@ -121,7 +167,8 @@ def parse_scale(text: str) -> float | None:
 
 
 def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) -> set[str]:
-    """Options of a file or the environment that --lossless on the command line takes the place of, by their names.
+    """Options of a file or the environment that --lossless on the command line takes the place of,
+    by their names.
 
     Raises:
         SettingsError: one that stands as near as --lossless has nothing to say then.
@@ -136,7 +183,13 @@ def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) ->
             continue
         option = "--" + name.replace("_", "-")
         if STRENGTH.index(source) >= asked:
-            raise SettingsError(f"--lossless and {option} contradict each other", "omit one of them: lossless changes no pixel")
-        voice.say(f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used: --lossless decides")
+            raise SettingsError(
+                f"--lossless and {option} contradict each other",
+                "omit one of them: lossless changes no pixel",
+            )
+        voice.say(
+            f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used:"
+            " --lossless decides"
+        )
         unused.add(name)
     return unused

@@ -1,4 +1,5 @@
-"""What labels say stands where on a photo: boxes out of COCO's JSON, YOLO's text and VOC's XML, to compare answers with."""
+"""What labels say stands where on a photo: boxes out of COCO's JSON, YOLO's text and VOC's XML, to
+compare answers with."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.place import printable
 
 CLASSES = "classes.txt"
-NO_LABELS = frozenset([CLASSES, "obj.names", "labels.txt", "predefined_classes.txt", "readme.txt", "license.txt"])
+NO_LABELS = frozenset(
+    [CLASSES, "obj.names", "labels.txt", "predefined_classes.txt", "readme.txt", "license.txt"]
+)
 """Files beside labels that are none."""
 
 _LOOKED_AT = 10_000  # files of a folder that tell of which kind its labels are
@@ -28,8 +31,10 @@ class TrueBoxes:
     Attributes:
         names: of each box's class; "" where only its number is known.
         numbers: of each box's class, from 0 in the labels' own order.
-        corners: left, top, right, bottom of each, in pixels of the labels' frame, or as shares of it.
-        size: width and height of that frame; None where the labels do not say, or where corners are shares.
+        corners: left, top, right, bottom of each, in pixels of the labels' frame, or as shares of
+            it.
+        size: width and height of that frame; None where the labels do not say, or where corners are
+            shares.
         shares: corners are shares of the photo as displayed.
     """
 
@@ -53,7 +58,9 @@ class TrueBoxes:
         if self.shares:
             width, height = shown
             return [(a * width, b * height, c * width, d * height) for a, b, c, d in self.corners]
-        result = Result(name="", output="", size=size, orientation=orientation, output_size=shown, turned=True)
+        result = Result(
+            name="", output="", size=size, orientation=orientation, output_size=shown, turned=True
+        )
         move: Move = result.move(self.size)
         return [move.box(*corners) for corners in self.corners]
 
@@ -66,24 +73,39 @@ def label_kind(place: Path) -> str:
         SettingsError: there are several kinds.
     """
     if not place.exists():
-        raise InputError(f"{printable(place)} does not exist", "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml")
+        raise InputError(
+            f"{printable(place)} does not exist",
+            "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml",
+        )
     if place.is_file():
         if place.suffix.lower() != ".json":
-            raise InputError(f"{printable(place)} is no .json file", "give COCO's file, or the folder of YOLO's or VOC's files")
+            raise InputError(
+                f"{printable(place)} is no .json file",
+                "give COCO's file, or the folder of YOLO's or VOC's files",
+            )
         return "coco"
-    some = itertools.islice((p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT)
+    some = itertools.islice(
+        (p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT
+    )
     found = {path.suffix.lower() for path in some}
     kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in found]
     if len(kinds) > 1:
-        raise SettingsError(f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind")
+        raise SettingsError(
+            f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind"
+        )
     if not kinds:
-        hint = "give the .json file itself" if ".json" in found else "give a folder of YOLO's .txt or VOC's .xml files"
+        hint = (
+            "give the .json file itself"
+            if ".json" in found
+            else "give a folder of YOLO's .txt or VOC's .xml files"
+        )
         raise InputError(f"{printable(place)} holds no labels", hint)
     return kinds[0]
 
 
 def label_file(place: Path, kind: str, relative: PurePath) -> Path | None:
-    """A photo's file of labels, "yolo" or "voc": in its sub-folder, in that below the folder of photos, or at the top.
+    """A photo's file of labels, "yolo" or "voc": in its sub-folder, in that below the folder of
+    photos, or at the top.
 
     Args:
         relative: the photo's path below the folder that was given.
@@ -98,7 +120,8 @@ def label_file(place: Path, kind: str, relative: PurePath) -> Path | None:
 
 
 def true_boxes(place: Path) -> Callable[[Any, PurePath], TrueBoxes | None]:
-    """From a photo's path, and that below the folder that was given, to its boxes; None where it has no labels.
+    """From a photo's path, and that below the folder that was given, to its boxes; None where it
+    has no labels.
 
     Errors of one file are ValueErrors of the call.
 
@@ -127,7 +150,10 @@ def true_boxes(place: Path) -> Callable[[Any, PurePath], TrueBoxes | None]:
             boxes, size = voc_labels.boxes(file)
             return _rows([(name, -1, *corners) for name, corners in boxes], size)
         shares = yolo_labels.boxes(file)
-        rows = [(names[number] if number < len(names) else "", number, *corners) for number, corners in shares]
+        rows = [
+            (names[number] if number < len(names) else "", number, *corners)
+            for number, corners in shares
+        ]
         return dataclasses.replace(_rows(rows, None), shares=True)
 
     return of_files
@@ -141,6 +167,10 @@ def _rows(rows: list[tuple[str, int, float, float, float, float]], size: Size | 
 def _class_names(place: Path) -> list[str]:
     """The names of YOLO's classes, where they lie beside its labels."""
     try:
-        return (place / CLASSES).read_text("utf-8-sig").split("\n") if (place / CLASSES).is_file() else []
+        return (
+            (place / CLASSES).read_text("utf-8-sig").split("\n")
+            if (place / CLASSES).is_file()
+            else []
+        )
     except (OSError, UnicodeDecodeError):
         return []

@@ -1,4 +1,5 @@
-"""The settings that a fit tries: ladders of qualities for each format, number of pixels and guide; and plain rivals."""
+"""The settings that a fit tries: ladders of qualities for each format, number of pixels and guide;
+and plain rivals."""
 
 from __future__ import annotations
 
@@ -31,10 +32,12 @@ STORED = 75  # quality of plain JPEG as people store it
 
 @dataclasses.dataclass(frozen=True)
 class Rival:
-    """What people use: a format's own encoder at its own quality, without guide and with all pixels.
+    """What people use: a format's own encoder at its own quality, without guide and with all
+    pixels.
 
     Attributes:
-        codec: "jpeg" is optimised and progressive, "plain" is JPEG as Pillow writes it, "webp" and "avif" are those.
+        codec: "jpeg" is optimised and progressive, "plain" is JPEG as Pillow writes it, "webp" and
+            "avif" are those.
         quality: of the encoder.
     """
 
@@ -44,7 +47,9 @@ class Rival:
     @property
     def title(self) -> str:
         """For people."""
-        return {"jpeg": "optimised JPEG", "plain": "plain JPEG"}.get(self.codec) or FORMATS[self.codec].title
+        return {"jpeg": "optimised JPEG", "plain": "plain JPEG"}.get(self.codec) or FORMATS[
+            self.codec
+        ].title
 
     def encode(self, photo: Photo) -> bytes:
         """The file, upright, with the photo's ICC profile.
@@ -56,7 +61,9 @@ class Rival:
         if self.codec in FORMATS:
             return encode_format(pixels, FORMATS[self.codec], self.quality, icc=photo.icc)
         small = self.codec == "jpeg"
-        return encode_plain_jpeg(pixels, quality=self.quality, optimize=small, progressive=small, icc=photo.icc)
+        return encode_plain_jpeg(
+            pixels, quality=self.quality, optimize=small, progressive=small, icc=photo.icc
+        )
 
 
 Candidate = DjpegSettings | Rival
@@ -70,7 +77,8 @@ def formats_of(asked: str, readers: str) -> tuple[list[str], list[str]]:
         readers: who must open the files, as of `DjpegSettings`; "" for `readers.DEFAULT`.
 
     Raises:
-        SettingsError: no such format or reader, or one that a reader does not open, or that cannot be written here.
+        SettingsError: no such format or reader, or one that a reader does not open, or that cannot
+            be written here.
         MissingExtraError: the library that writes it is not there.
     """
     names = parse_readers(readers) or (DEFAULT if asked == AUTO else ())
@@ -127,9 +135,11 @@ class Input:
 
 
 def pixels_of(inputs: Sequence[Input], sides: Sequence[tuple[int, int]]) -> list[Pixels]:
-    """How many pixels to try, all of them first; what would make hardly any photo smaller is left out.
+    """How many pixels to try, all of them first; what would make hardly any photo smaller is left
+    out.
 
-    A photo that has just the size which a system's own resize gives, by the same filter, is to that system the photo itself.
+    A photo that has just the size which a system's own resize gives, by the same filter, is to that
+    system the photo itself.
 
     Args:
         inputs: of the systems that say how large theirs is.
@@ -146,17 +156,25 @@ def pixels_of(inputs: Sequence[Input], sides: Sequence[tuple[int, int]]) -> list
     longer, shorter = (np.array([by(size) for size in sides]) for by in (max, min))
     found = [Pixels()]
     for pixels in dict.fromkeys(tried):
-        larger = longer > 1.1 * (pixels.max_side or 0) if pixels.max_side else shorter > 1.1 * (pixels.short_side or 0)
+        larger = (
+            longer > 1.1 * (pixels.max_side or 0)
+            if pixels.max_side
+            else shorter > 1.1 * (pixels.short_side or 0)
+        )
         if not len(sides) or float(larger.mean()) >= LARGER:
             found.append(pixels)
     return found
 
 
-def ladders(formats: Sequence[str] = ("jpeg",), sizes: Sequence[Pixels] = (Pixels(),)) -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, small files first, and above them the last resort.
+def ladders(
+    formats: Sequence[str] = ("jpeg",), sizes: Sequence[Pixels] = (Pixels(),)
+) -> list[list[DjpegSettings]]:
+    """The candidates: for each kind of setting a ladder of qualities, small files first, and above
+    them the last resort.
 
-    With all pixels each guide has a ladder, and JPEG one for each of its tables. With fewer there is no guide: what a resize
-    leaves has no smooth far parts to save on. JPEG and AVIF have colour at full resolution too then.
+    With all pixels each guide has a ladder, and JPEG one for each of its tables. With fewer there
+    is no guide: what a resize leaves has no smooth far parts to save on. JPEG and AVIF have colour
+    at full resolution too then.
     """
     last = LAST_RESORT
     if "jpeg" not in formats:
@@ -173,7 +191,11 @@ def _kinds(name: str, pixels: Pixels) -> list[DjpegSettings]:
     """Settings of a format and so many pixels, at any quality."""
     whole = pixels == Pixels()
     if name == "jpeg":
-        kinds = [("auto", "420"), ("photo", "420"), ("machine", "420")] if whole else [("photo", "420"), ("photo", "444")]
+        kinds = (
+            [("auto", "420"), ("photo", "420"), ("machine", "420")]
+            if whole
+            else [("photo", "420"), ("photo", "444")]
+        )
     else:
         kinds = [("auto", "420")] if whole or name != "avif" else [("auto", "420"), ("auto", "444")]
     return [
@@ -217,7 +239,11 @@ def refined(sequence: Sequence[Candidate]) -> list[Candidate]:
 
 def _between(one: Candidate, quality: float) -> Candidate:
     middle = round((one.quality * quality) ** 0.5)
-    return Rival(one.codec, middle) if isinstance(one, Rival) else dataclasses.replace(one, quality=float(middle))
+    return (
+        Rival(one.codec, middle)
+        if isinstance(one, Rival)
+        else dataclasses.replace(one, quality=float(middle))
+    )
 
 
 def named(one: Candidate) -> str:
@@ -228,6 +254,8 @@ def named(one: Candidate) -> str:
         return "quality 100, the sources' own pixels"
     guide = f"guide {one.guide}" if one.strength and one.guide != "uniform" else "no guide"
     kind = f"JPEG, {one.table} table" if one.format == "jpeg" else FORMATS[one.format].title
-    pixels = Pixels(one.max_side if isinstance(one.max_side, int) else None, one.short_side, one.resample)
+    pixels = Pixels(
+        one.max_side if isinstance(one.max_side, int) else None, one.short_side, one.resample
+    )
     chroma = ", 4:4:4" if one.subsampling == "444" else ""
     return f"{kind}{chroma}, quality {one.quality:g}, {guide}, {pixels}"

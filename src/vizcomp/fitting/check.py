@@ -22,6 +22,7 @@ from vizcomp.fitting.policy import Policy
 from vizcomp.fitting.sample import Sample, UsedPhotos, read_sample
 from vizcomp.fitting.truth import read_truths
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
 
 STATES = ("held", "broken", "undecided")
@@ -35,8 +36,8 @@ class CheckedSystem:
         changed: units with another answer.
         mean_loss: 0..1.
         upper: bound of the risk from these photos alone, at the policy's confidence.
-        evidence_held, evidence_broken: e-values against "the risk is above" and "is at most" the certified one, those of all
-            checks so far multiplied; 20 speaks with 95% confidence.
+        evidence_held, evidence_broken: e-values against "the risk is above" and "is at most" the
+            certified one, those of all checks so far multiplied; 20 speaks with 95% confidence.
     """
 
     name: str
@@ -52,11 +53,13 @@ class Checked:
     """What a check came to.
 
     Attributes:
-        state: one of `STATES`: broken where any system's evidence says so, held where that of all does.
+        state: one of `STATES`: broken where any system's evidence says so, held where that of all
+            does.
         units: of fresh photos.
         bytes: mean of a file.
         systems: one for each of the policy.
-        checks, units_so_far: how many checks the evidence is of, this one included, and of how many units.
+        checks, units_so_far: how many checks the evidence is of, this one included, and of how many
+            units.
         notices: what a user should know.
     """
 
@@ -85,26 +88,39 @@ def check(
     offline: bool = False,
     on_progress: Any = lambda text: None,
 ) -> Checked:
-    """Test a policy on fresh photos, with e-values: it may be done every day, and what earlier days showed counts.
+    """Test a policy on fresh photos, with e-values: it may be done every day, and what earlier days
+    showed counts.
 
     Args:
         policy: from `Policy.read`.
         labels: as `fit`; needed where the policy is about labels.
         once: neither count earlier checks nor remember this one.
-        photos, jobs, engine, max_pixels, offline, on_progress: as `fit`. Photos that the fit or an earlier check looked at are
-            left out.
+        photos, jobs, engine, max_pixels, offline, on_progress: as `fit`. Photos that the fit or an
+            earlier check looked at are left out. They are decoded as the certificate says.
 
     Raises:
-        SettingsError: a system is not the one that was certified; labels are missing, or not asked for.
+        SettingsError: a system is not the one that was certified; labels are missing, or not asked
+            for.
         InputError: no photo can be read or is fresh, or a system gives no answer.
     """
     names = tuple(system.name for system in policy.systems)
-    work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
+    decoder = policy.certificate.decoder
+    check_decoder(decoder, (policy.settings.format,))
+    work = Work(
+        systems=names,
+        jobs=jobs,
+        engine=engine,
+        max_pixels=max_pixels,
+        offline=offline,
+        decoder=decoder,
+    )
     opened = work.open()
     _check_systems(policy, opened)
     if bool(labels) != bool(policy.certificate.labels):
         wrong = (
-            "is about labels: give `labels` of these photos" if policy.certificate.labels else "is not about `labels`: omit them"
+            "is about labels: give `labels` of these photos"
+            if policy.certificate.labels
+            else "is not about `labels`: omit them"
         )
         raise SettingsError(f"the policy {wrong}", "see its [certificate]")
     listed: list[Any] = list(photos)
@@ -118,18 +134,25 @@ def check(
         work = dataclasses.replace(work, truths=truths.by_file)
     sample = read_sample(files, unit=policy.certificate.unit, max_pixels=max_pixels)
     log = _Log(policy, read=not once)
-    units, said = _fresh(sample, log, UsedPhotos([f"{system.kind} {system.fingerprint}" for system in opened]))
+    units, said = _fresh(
+        sample, log, UsedPhotos([f"{system.kind} {system.fingerprint}" for system in opened])
+    )
     notices += said
     bench = Bench(work)
-    scores = bench.scores([policy.settings], units, Watch(lambda done, all: on_progress(f"check: {done:,} of {all:,} answers")))[
-        policy.settings
-    ]
+    scores = bench.scores(
+        [policy.settings],
+        units,
+        Watch(lambda done, all: on_progress(f"check: {done:,} of {all:,} answers")),
+    )[policy.settings]
     rows = bench.rows(policy.settings, units)
     worse = [sum(row.verdict.changed[i] for row in rows) for i in range(len(opened))]
     if policy.certificate.unit == "folder":
         worse = [int(np.count_nonzero(losses)) for losses in scores.losses]
     risk, confidence = policy.certificate.risk, policy.certificate.confidence
-    today = [[bounds.log_e_value(losses, risk, above=above) for losses in scores.losses] for above in (False, True)]
+    today = [
+        [bounds.log_e_value(losses, risk, above=above) for losses in scores.losses]
+        for above in (False, True)
+    ]
     log.add(today, len(scores.sizes), worse, [unit.digest for unit in units])
     if not once:
         log.write()
@@ -137,38 +160,52 @@ def check(
     for i, system in enumerate(opened):
         losses = scores.losses[i]
         binary = system.kind == "classes" and policy.certificate.unit == "file"
-        upper = bounds.binomial_upper(worse[i], len(losses), confidence) if binary else bounds.betting_upper(losses, confidence)
+        upper = (
+            bounds.binomial_upper(worse[i], len(losses), confidence)
+            if binary
+            else bounds.betting_upper(losses, confidence)
+        )
         held, broken = (math.exp(min(700.0, evidence[i])) for evidence in log.evidence)
         looked.append(CheckedSystem(names[i], worse[i], float(losses.mean()), upper, held, broken))
     if sample.duplicates:
-        notices.append(f"{sample.duplicates} photos have the same bytes as another: they count once")
+        notices.append(
+            f"{sample.duplicates} photos have the same bytes as another: they count once"
+        )
     notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
     mean = float(scores.sizes.mean())
     state = _state(log, confidence)
-    return Checked(state, len(scores.sizes), mean, tuple(looked), len(log.days), log.units, tuple(notices))
+    return Checked(
+        state, len(scores.sizes), mean, tuple(looked), len(log.days), log.units, tuple(notices)
+    )
 
 
 def _check_systems(policy: Policy, opened: Sequence[System]) -> None:
     for certified, system in zip(policy.systems, opened, strict=True):
         if system.fingerprint != certified.fingerprint:
             raise SettingsError(
-                f"{certified.name} is not the system that was certified: {system.fingerprint}, not {certified.fingerprint}",
+                f"{certified.name} is not the system that was certified: {system.fingerprint}, not"
+                f" {certified.fingerprint}",
                 "run vizcomp fit for this version of it",
             )
 
 
 def _fresh(sample: Sample, log: _Log, used: UsedPhotos) -> tuple[list[Any], list[str]]:
-    """The units that neither a fit nor an earlier check looked at, and what to say of the others."""
+    """The units that neither a fit nor an earlier check looked at, and what to say of the
+    others."""
     said = []
     unused = used.fresh(sample.units)
     if gone := len(sample.units) - len(unused):
-        said.append(f"{gone} photos were used by a fit for these systems: they are not fresh, and are left out")
+        said.append(
+            f"{gone} photos were used by a fit for these systems: they are not fresh, and are"
+            " left out"
+        )
     units = [unit for unit in unused if unit.digest not in log.photos]
     if gone := len(unused) - len(units):
         said.append(f"{gone} photos were checked before: they count once")
     if not units:
         raise InputError(
-            f"none of the {len(sample.units)} photos is fresh: " + "; ".join(said), "give photos that were not looked at before"
+            f"none of the {len(sample.units)} photos is fresh: " + "; ".join(said),
+            "give photos that were not looked at before",
         )
     return units, said
 
@@ -194,17 +231,33 @@ class _Log:
                 hint = "remove it; earlier checks are then forgotten"
                 raise InputError(f"{printable(self._path)} cannot be read: {exc}", hint) from exc
 
-    def add(self, evidence: list[list[float]], units: int, changed: list[int], photos: Sequence[str]) -> None:
+    def add(
+        self, evidence: list[list[float]], units: int, changed: list[int], photos: Sequence[str]
+    ) -> None:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        self.days.append({"date": date, "units": units, "changed": changed, "held": evidence[0], "broken": evidence[1]})
+        self.days.append(
+            {
+                "date": date,
+                "units": units,
+                "changed": changed,
+                "held": evidence[0],
+                "broken": evidence[1],
+            }
+        )
         self.photos |= set(photos)
 
     def write(self) -> None:
-        write_atomic(self._path, json.dumps({"days": self.days, "photos": sorted(self.photos)}).encode())
+        write_atomic(
+            self._path, json.dumps({"days": self.days, "photos": sorted(self.photos)}).encode()
+        )
 
     def _sums(self) -> tuple[Any, Any]:
-        """Running sums of the logarithms, (checks, systems) each: products of e-values of photos drawn one after the other."""
-        held, broken = (np.cumsum(np.array([day[name] for day in self.days], float), 0) for name in ("held", "broken"))
+        """Running sums of the logarithms, (checks, systems) each: products of e-values of photos
+        drawn one after the other."""
+        held, broken = (
+            np.cumsum(np.array([day[name] for day in self.days], float), 0)
+            for name in ("held", "broken")
+        )
         return held, broken
 
     @property
@@ -215,7 +268,8 @@ class _Log:
 
     @property
     def peaks(self) -> tuple[list[float], list[float]]:
-        """The same, each at its highest: who looks every day may stop there (Ville's inequality)."""
+        """The same, each at its highest: who looks every day may stop there (Ville's
+        inequality)."""
         held, broken = self._sums()
         return held.max(0).tolist(), broken.max(0).tolist()
 
@@ -225,7 +279,8 @@ class _Log:
 
 
 def _state(log: _Log, confidence: float) -> str:
-    """One system is enough to break a policy, so each needs that much more evidence; to hold it takes all."""
+    """One system is enough to break a policy, so each needs that much more evidence; to hold it
+    takes all."""
     level = -math.log(1 - confidence)
     held, broken = log.peaks
     if any(one >= level + math.log(len(broken)) for one in broken):

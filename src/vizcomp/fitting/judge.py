@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vizcomp.batch.judges import depth_source, displayed, needs_depth, system_by_name, system_errors
+from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
+from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import Ready, prepare, sized
@@ -19,7 +20,7 @@ from vizcomp.files.find import InputFile
 from vizcomp.fitting.candidates import Candidate, Rival
 from vizcomp.fitting.truth import Truth
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.photos.photo import Photo, load
 from vizcomp.vision.answers import Answer, Classes, Pixels, compare
 from vizcomp.vision.scale import rescaled
 
@@ -42,6 +43,7 @@ class JudgeTask:
     truth: Truth | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +52,12 @@ class Verdict:
 
     Attributes:
         size: its bytes.
-        losses: of each system, 0..1: 1 for a changed answer of a classifier, 1 - F1 of a detector; with labels, by how much the
-            answer is worse than that on the source.
-        soft: of each system, 0..1: how far the answer has moved, changed or not. The search goes by it, no test does.
-        changed: of each system, whether the answer is not the same; with labels, whether it is worse.
+        losses: of each system, 0..1: 1 for a changed answer of a classifier, 1 - F1 of a detector;
+            with labels, by how much the answer is worse than that on the source.
+        soft: of each system, 0..1: how far the answer has moved, changed or not. The search goes by
+            it, no test does.
+        changed: of each system, whether the answer is not the same; with labels, whether it is
+            worse.
         texts: of each system, its answer for people.
         right: of each system, how right the answer is by the label, 0..1; () without labels.
     """
@@ -75,7 +79,8 @@ class Judged:
         right: of each system, how right that is by the label; () without labels.
         verdicts: one for each setting.
         unread: why the photo cannot be read or coded; "" where it can.
-        failed: why a system gives no answer on the source, or one that its label does not fit; "" where all is well.
+        failed: why a system gives no answer on the source, or one that its label does not fit; ""
+            where all is well.
     """
 
     number: int
@@ -91,7 +96,7 @@ def judge_photo(task: JudgeTask) -> Judged:
     """All verdicts on one photo; its errors are in the result."""
     try:
         photo = load(task.file.path, max_pixels=task.max_pixels)
-        shown = displayed(photo)
+        shown = source_seen(photo, task.file.path.read_bytes, task.file.shown, task)
     except (VizcompError, MemoryError, OSError) as exc:
         return Judged(task.number, unread=f"{task.file.shown}: {first_line(exc)}")
     try:
@@ -109,7 +114,9 @@ def judge_photo(task: JudgeTask) -> Judged:
 
 def crashed(task: JudgeTask) -> Judged:
     """The result of a photo whose worker died."""
-    return Judged(task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory")
+    return Judged(
+        task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory"
+    )
 
 
 def asked(systems: Sequence[str], shown: Pixels, *, offline: bool) -> tuple[Answer, ...]:
@@ -127,7 +134,8 @@ def rights(truth: Truth | None, answers: Sequence[Answer], photo: Photo) -> tupl
 
 
 class Coder:
-    """A photo as settings make it: files as `djpeg` writes them, and those of rivals. Guides are asked once for all qualities."""
+    """A photo as settings make it: files as `djpeg` writes them, and those of rivals. Guides are
+    asked once for all qualities."""
 
     def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
         self._photo, self._file, self._batch = photo, file, batch
@@ -146,7 +154,9 @@ class Coder:
         family = dataclasses.replace(one, quality=50.0)
         if family in self._ready:
             return self._ready[family]
-        if one.format != "jpeg" and one.guides == ("uniform",):  # nothing of a JPEG's coefficients is needed
+        if one.format != "jpeg" and one.guides == (
+            "uniform",
+        ):  # nothing of a JPEG's coefficients is needed
             photo = sized(self._photo, one)
             importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
             ready: Ready = Picture(photo, importance, one, one.format)
@@ -157,13 +167,27 @@ class Coder:
 
 
 class _Judging:
-    """One photo before the systems. Each distinct file is looked at once, and no picture that is the source's own."""
+    """One photo before the systems. Each distinct file is looked at once, and no picture that is
+    the source's own."""
 
     def __init__(
-        self, task: JudgeTask, photo: Photo, shown: Pixels, references: Sequence[Answer], right: tuple[float, ...]
+        self,
+        task: JudgeTask,
+        photo: Photo,
+        shown: Pixels,
+        references: Sequence[Answer],
+        right: tuple[float, ...],
     ) -> None:
-        self._task, self._photo, self._shown, self._references, self._right = task, photo, shown, references, right
-        self._coder = Coder(photo, task.file, BatchSettings(max_pixels=task.max_pixels, offline=task.offline))
+        self._task, self._photo, self._shown, self._references, self._right = (
+            task,
+            photo,
+            shown,
+            references,
+            right,
+        )
+        self._coder = Coder(
+            photo, task.file, BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
+        )
         self._looked: dict[bytes, Verdict] = {}
 
     def verdict(self, one: Candidate) -> Verdict:
@@ -184,7 +208,7 @@ class _Judging:
     def _look(self, data: bytes) -> Verdict:
         """The verdict on a file; places are compared in the source's scale."""
         task = self._task
-        shown = displayed(load_bytes(data, task.file.shown, max_pixels=task.max_pixels))
+        shown = file_seen(data, task.file.shown, task)
         if shown.shape == self._shown.shape and np.array_equal(shown, self._shown):
             return self._unchanged(len(data))
         losses: list[float] = []
@@ -193,7 +217,11 @@ class _Judging:
         changed, texts = [], []
         for at, (name, reference) in enumerate(zip(task.systems, self._references, strict=True)):
             try:
-                answer = rescaled(asked([name], shown, offline=task.offline)[0], shown.shape[:2], self._shown.shape[:2])
+                answer = rescaled(
+                    asked([name], shown, offline=task.offline)[0],
+                    shown.shape[:2],
+                    self._shown.shape[:2],
+                )
             except VizcompError:  # it answers on the source and not on the result: that is a loss
                 lost = self._right[at] if self._right else 1.0
                 for some, value in ((losses, lost), (soft, 1.0), (right, 0.0)):
@@ -202,7 +230,9 @@ class _Judging:
                 texts.append("fails")
                 continue
             compared = compare(reference, answer)
-            loss = float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+            loss = (
+                float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+            )
             worse = not compared.same
             if task.truth is not None:
                 right.append(task.truth.right(answer, self._photo))

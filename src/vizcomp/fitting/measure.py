@@ -42,6 +42,7 @@ class Work:
         jobs, engine: as `batch.engines.map_tasks`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
+        decoder: who decodes what they see.
     """
 
     systems: tuple[str, ...]
@@ -50,6 +51,7 @@ class Work:
     engine: str = "local"
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
     def open(self) -> list[System]:
         """The systems, in this process: for their names, kinds and fingerprints."""
@@ -88,7 +90,8 @@ class Watch:
 
     Attributes:
         tell: is given how many answers are there and how many there will be, every few seconds.
-        hopeless: of one setting alone: from its scores so far, with what is missing in `Scores.rest`, whether it cannot pass.
+        hopeless: of one setting alone: from its scores so far, with what is missing in
+            `Scores.rest`, whether it cannot pass.
     """
 
     tell: Callable[[int, int], None] = lambda done, all: None
@@ -96,7 +99,8 @@ class Watch:
 
 
 class Bench:
-    """Photos that settings are tried on. Remembers all verdicts, answers on sources, and what could not be read.
+    """Photos that settings are tried on. Remembers all verdicts, answers on sources, and what could
+    not be read.
 
     Args:
         work: who looks.
@@ -108,7 +112,9 @@ class Bench:
         seconds: that took.
     """
 
-    def __init__(self, work: Work, *, groups: Mapping[str, int] | None = None, memory: Memory | None = None) -> None:
+    def __init__(
+        self, work: Work, *, groups: Mapping[str, int] | None = None, memory: Memory | None = None
+    ) -> None:
         self._work, self._groups, self._memory = work, dict(groups or {}), memory
         self._answers: dict[InputFile, tuple[Answer, ...]] = {}
         self._digests: dict[InputFile, str] = {}
@@ -117,8 +123,11 @@ class Bench:
         self.unread: dict[InputFile, str] = {}
         self.asked, self.seconds = 0, 0.0
 
-    def scores(self, settings: Sequence[Candidate], units: Sequence[Unit], watch: Watch = Watch()) -> dict[Candidate, Scores]:
-        """The scores of some settings on some units; photos that cannot be read are left out of all of them.
+    def scores(
+        self, settings: Sequence[Candidate], units: Sequence[Unit], watch: Watch = Watch()
+    ) -> dict[Candidate, Scores]:
+        """The scores of some settings on some units; photos that cannot be read are left out of all
+        of them.
 
         Raises:
             InputError: a system gives no answer on a photo; no photo can be read.
@@ -141,7 +150,11 @@ class Bench:
             if time.monotonic() - last > TELL_SECONDS:
                 last = time.monotonic()
                 watch.tell(done, len(files) * len(settings))
-            if number % LOOK_EVERY == 0 and not stop.is_set() and self._hopeless(settings[0], units, watch):
+            if (
+                number % LOOK_EVERY == 0
+                and not stop.is_set()
+                and self._hopeless(settings[0], units, watch)
+            ):
                 stop.set()
         self.asked += done
         self.seconds += time.monotonic() - started
@@ -149,13 +162,22 @@ class Bench:
             self._memory.save()
         if failed:
             raise InputError(
-                f"a system gives no answer on {len(failed)} of {len(files)} photos, first {failed[0]}",
-                "leave these photos out, or mend the system: a certificate is about photos that it can read",
+                f"a system gives no answer on {len(failed)} of {len(files)} photos, first"
+                f" {failed[0]}",
+                "leave these photos out, or mend the system: a certificate is about photos that it"
+                " can read",
             )
         scores = {one: found for one in settings if (found := self._known(one, units)) is not None}
         if len(scores) < len(settings):
-            raise InputError("no photo of the sample can be read", next(iter(self.unread.values()), "give other photos"))
-        return scores if stop.is_set() else {one: dataclasses.replace(found, rest=()) for one, found in scores.items()}
+            raise InputError(
+                "no photo of the sample can be read",
+                next(iter(self.unread.values()), "give other photos"),
+            )
+        return (
+            scores
+            if stop.is_set()
+            else {one: dataclasses.replace(found, rest=()) for one, found in scores.items()}
+        )
 
     def _hopeless(self, one: Candidate, units: Sequence[Unit], watch: Watch) -> bool:
         if watch.hopeless is None:
@@ -167,11 +189,14 @@ class Bench:
         """Each photo's verdict under a setting, of those that have one."""
         files = [file for unit in units for file in unit.files]
         return [
-            PhotoVerdict(file, self._verdicts[file, one], self.sources[file]) for file in files if (file, one) in self._verdicts
+            PhotoVerdict(file, self._verdicts[file, one], self.sources[file])
+            for file in files
+            if (file, one) in self._verdicts
         ]
 
     def _known(self, one: Candidate, units: Sequence[Unit]) -> Scores | None:
-        """The scores on those units of which all photos were looked at, and how many of each group are missing; None: no unit."""
+        """The scores on those units of which all photos were looked at, and how many of each group
+        are missing; None: no unit."""
         sizes, losses, soft, groups = [], [], [], []
         rest = [0] * max(1, len(self._groups))
         for unit in units:
@@ -189,12 +214,23 @@ class Bench:
         if not sizes:
             return None
         numbers = np.array(groups, np.int64)
-        return Scores(np.array(sizes), np.array(losses).T, np.array(soft).T, numbers, tuple(rest) if any(rest) else ())
+        return Scores(
+            np.array(sizes),
+            np.array(losses).T,
+            np.array(soft).T,
+            numbers,
+            tuple(rest) if any(rest) else (),
+        )
 
-    def _judged(self, settings: Sequence[Candidate], files: Sequence[InputFile], stop: threading.Event) -> Iterator[Judged]:
+    def _judged(
+        self, settings: Sequence[Candidate], files: Sequence[InputFile], stop: threading.Event
+    ) -> Iterator[Judged]:
         """What comes of the photos, as it comes; what is known already is not made again."""
         work = self._work
-        missing = {file: tuple(one for one in settings if (file, one) not in self._verdicts) for file in files}
+        missing = {
+            file: tuple(one for one in settings if (file, one) not in self._verdicts)
+            for file in files
+        }
         todo = [file for file in files if missing[file] and file not in self.unread]
         tasks = (
             JudgeTask(
@@ -206,12 +242,22 @@ class Bench:
                 truth=work.truths.get(file),
                 max_pixels=work.max_pixels,
                 offline=work.offline,
+                decoder=work.decoder,
             )
             for number, file in enumerate(todo)
         )
-        # one job works in this process: a pool for every setting of a small sample would cost more than the work
+        # one job works in this process: a pool for every setting of a small sample would cost more
+        # than the work
         isolate = work.jobs != 1
-        results = map_tasks(judge_photo, tasks, on_crash=crashed, engine=work.engine, jobs=work.jobs, isolate=isolate, stop=stop)
+        results = map_tasks(
+            judge_photo,
+            tasks,
+            on_crash=crashed,
+            engine=work.engine,
+            jobs=work.jobs,
+            isolate=isolate,
+            stop=stop,
+        )
         for result in results:
             file = todo[result.number]
             if result.unread:
@@ -221,7 +267,9 @@ class Bench:
             yield result
 
     def _add(self, file: InputFile, settings: Sequence[Candidate], result: Judged) -> None:
-        if not any(isinstance(answer, Masks) for answer in result.references):  # they are as large as their photos
+        if not any(
+            isinstance(answer, Masks) for answer in result.references
+        ):  # they are as large as their photos
             self._answers[file] = result.references
         source = SourceAnswers(
             result.source_bytes,
@@ -252,9 +300,14 @@ class Bench:
     def empty(self) -> list[float]:
         """For each system, the share of the photos looked at on which it finds nothing."""
         counts = collections.Counter(
-            place for source in self.sources.values() for place, empty in enumerate(source.empty) if empty
+            place
+            for source in self.sources.values()
+            for place, empty in enumerate(source.empty)
+            if empty
         )
-        return [counts[place] / max(1, len(self.sources)) for place in range(len(self._work.systems))]
+        return [
+            counts[place] / max(1, len(self.sources)) for place in range(len(self._work.systems))
+        ]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,7 +1,9 @@
-"""What a fit has found so far, on the disk: an interrupted one goes on from there, and no answer is asked for twice.
+"""What a fit has found so far, on the disk: an interrupted one goes on from there, and no answer is
+asked for twice.
 
-A row stands for a photo, by its content, and a setting. The order of the tests is written down before the certify part is first
-looked at, and is never made again: what was seen of that part has no say in it.
+A row stands for a photo, by its content, and a setting. The order of the tests is written down
+before the certify part is first looked at, and is never made again: what was seen of that part has
+no say in it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ COMMIT_SECONDS = 1.0
 KEEP_DAYS = 60  # without a run that used it
 
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS rows (photo TEXT, setting TEXT, row TEXT, PRIMARY KEY (photo, setting))",
+    (
+        "CREATE TABLE IF NOT EXISTS rows (photo TEXT, setting TEXT, row TEXT, PRIMARY KEY (photo,"
+        " setting))"
+    ),
     "CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT)",
 )
 
@@ -55,24 +60,31 @@ class Memory:
                 self.path.unlink(missing_ok=True)
             self.found = self.path.exists()
             self._base = sqlite3.connect(self.path, timeout=10.0)
-            self._base.execute("PRAGMA synchronous = OFF")  # a crash of the machine costs a repetition, no more
+            self._base.execute(
+                "PRAGMA synchronous = OFF"
+            )  # a crash of the machine costs a repetition, no more
             for table in _TABLES:
                 self._base.execute(table)
             self._base.commit()
         except (OSError, sqlite3.Error) as exc:
             raise OutputError(
-                f"{printable(self.path)} cannot be written: {exc}", "set VIZCOMP_CACHE to a folder that can"
+                f"{printable(self.path)} cannot be written: {exc}",
+                "set VIZCOMP_CACHE to a folder that can",
             ) from exc
         self._committed = time.monotonic()
 
     def row(self, photo: str, setting: str) -> Any | None:
         """What was remembered of a photo under a setting, JSON types; None where nothing was."""
-        found = self._base.execute("SELECT row FROM rows WHERE photo = ? AND setting = ?", (photo, setting)).fetchone()
+        found = self._base.execute(
+            "SELECT row FROM rows WHERE photo = ? AND setting = ?", (photo, setting)
+        ).fetchone()
         return None if found is None else json.loads(found[0])
 
     def add(self, photo: str, setting: str, row: Any) -> None:
         """Remember JSON types; they are on the disk some seconds later, or at `save`."""
-        self._base.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (photo, setting, json.dumps(row)))
+        self._base.execute(
+            "INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", (photo, setting, json.dumps(row))
+        )
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.save()
 

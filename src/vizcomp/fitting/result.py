@@ -1,4 +1,5 @@
-"""What a fit came to: its policy, what was tried, what changed, and what rivals cost under the same promise."""
+"""What a fit came to: its policy, what was tried, what changed, and what rivals cost under the same
+promise."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Row:
         units: looked at.
         bytes: mean of a file.
         loss: mean, of the system that loses most.
-        p_value: of the test, None on the explore part; where a test ended early, it is at least this.
+        p_value: of the test, None on the explore part; where a test ended early, it is at least
+            this.
         passed: the test's verdict, None on the explore part.
     """
 
@@ -42,7 +44,9 @@ class Row:
     passed: bool | None = None
 
     @classmethod
-    def of(cls, settings: Candidate, part: str, scores: Scores, test: Tested[Candidate] | None = None) -> Row:
+    def of(
+        cls, settings: Candidate, part: str, scores: Scores, test: Tested[Candidate] | None = None
+    ) -> Row:
         """From scores, and the test that they were for."""
         size = float(scores.sizes.mean())
         value, passed = (None, None) if test is None else (test.p_value, test.passed)
@@ -90,8 +94,10 @@ class Fitted:
     Attributes:
         policy: the certified setting.
         rows: all settings, first as explored, then as tested.
-        rivals: of people's own formats the best certified setting, and plain JPEG as it is stored; () where nobody asked.
-        worst: photos of the certify part that lose most under the policy, worst first; those that lose nothing are left out.
+        rivals: of people's own formats the best certified setting, and plain JPEG as it is stored;
+            () where nobody asked.
+        worst: photos of the certify part that lose most under the policy, worst first; those that
+            lose nothing are left out.
         notices: what a user should know.
         stronger: smaller risks, and how many photos they take.
         seconds: the whole took.
@@ -110,12 +116,23 @@ class Fitted:
     @property
     def stored(self) -> RivalRow | None:
         """Plain JPEG as people store it."""
-        return next((one for one in self.rivals if one.setting is not None and one.setting.codec == "plain"), None)
+        return next(
+            (
+                one
+                for one in self.rivals
+                if one.setting is not None and one.setting.codec == "plain"
+            ),
+            None,
+        )
 
     @property
     def best_rival(self) -> RivalRow | None:
         """Of the rivals that hold, the smallest."""
-        held = [one for one in self.rivals if one.holds and one.bytes is not None and one is not self.stored]
+        held = [
+            one
+            for one in self.rivals
+            if one.holds and one.bytes is not None and one is not self.stored
+        ]
         return min(held, key=lambda one: one.bytes or 0, default=None)
 
     @property
@@ -123,11 +140,20 @@ class Fitted:
         """The policy's bytes beside those of others, for people; "" where nothing was compared."""
         ours, parts = self.policy.certificate.bytes, []
         if self.stored is not None and self.stored.bytes and self.stored.setting is not None:
-            note = "" if self.stored.holds else f", which does not hold: {100 * (self.stored.loss or 0):.1f}% lost"
+            note = (
+                ""
+                if self.stored.holds
+                else f", which does not hold: {100 * (self.stored.loss or 0):.1f}% lost"
+            )
             parts.append(f"{_against(ours, self.stored.bytes)} {named(self.stored.setting)}{note}")
-        if self.best_rival is not None and self.best_rival.bytes and self.best_rival.setting is not None:
+        if (
+            self.best_rival is not None
+            and self.best_rival.bytes
+            and self.best_rival.setting is not None
+        ):
             parts.append(
-                f"{_against(ours, self.best_rival.bytes)} the smallest certified rival, {named(self.best_rival.setting)}"
+                f"{_against(ours, self.best_rival.bytes)} the smallest certified rival,"
+                f" {named(self.best_rival.setting)}"
             )
         return "; ".join(parts)
 
@@ -148,9 +174,16 @@ class Fitted:
             **self.policy.to_dict(),
             "headline": self.policy.certificate.sentence,
             "compared": self.compared,
-            "rows": [{**dataclasses.asdict(row), "settings": _settings(row.settings)} for row in self.rows],
+            "rows": [
+                {**dataclasses.asdict(row), "settings": _settings(row.settings)}
+                for row in self.rows
+            ],
             "rivals": [
-                {**dataclasses.asdict(one), "setting": _settings(one.setting) if one.setting else None} for one in self.rivals
+                {
+                    **dataclasses.asdict(one),
+                    "setting": _settings(one.setting) if one.setting else None,
+                }
+                for one in self.rivals
             ],
             "worst": worst,
             "stronger": [dataclasses.asdict(one) for one in self.stronger],
@@ -179,8 +212,13 @@ def stronger(aim: Aim, scores: Scores) -> tuple[Stronger, ...]:
         least = bounds.photos_needed(risk, aim.confidence)
         while not smaller.reachable_with(least):  # betting takes a few more
             least += 1
-        seen = [_as_seen(smaller, losses, binary) for losses, binary in zip(scores.losses, aim.binary, strict=True)]
-        rows.append(Stronger(risk, least, None if None in seen else max(least, *(one or 0 for one in seen))))
+        seen = [
+            _as_seen(smaller, losses, binary)
+            for losses, binary in zip(scores.losses, aim.binary, strict=True)
+        ]
+        rows.append(
+            Stronger(risk, least, None if None in seen else max(least, *(one or 0 for one in seen)))
+        )
     return tuple(rows)
 
 

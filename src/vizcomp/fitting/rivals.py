@@ -1,4 +1,5 @@
-"""What people use instead, under the same promise: each rival with its own best certified setting."""
+"""What people use instead, under the same promise: each rival with its own best certified
+setting."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def rival_rows(
     go_on: Callable[[], bool],
     watch: Callable[[str], Watch],
 ) -> tuple[list[RivalRow], list[str]]:
-    """Optimised JPEG, WebP and AVIF, searched and tested as our own settings are; and plain JPEG as it is stored.
+    """Optimised JPEG, WebP and AVIF, searched and tested as our own settings are; and plain JPEG as
+    it is stored.
 
     Args:
         go_on: asked before each rival.
@@ -54,13 +56,22 @@ def rival_rows(
     return rows, said
 
 
-def _best(codec: str, bench: Bench, aim: Aim, explored: Sequence[Unit], certified: Sequence[Unit], watch: Watch) -> RivalRow:
+def _best(
+    codec: str,
+    bench: Bench,
+    aim: Aim,
+    explored: Sequence[Unit],
+    certified: Sequence[Unit],
+    watch: Watch,
+) -> RivalRow:
     def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
         return bench.scores(settings, [explored[i] for i in some], watch)
 
     sequence, _ = explore([rival_ladder(codec)], len(explored), measure, aim)
     stops = Watch(watch.tell, lambda scores: aim.p_value(scores) > 1 - aim.confidence)
-    tests = list(certify(refined(sequence), lambda one: bench.scores([one], certified, stops)[one], aim))
+    tests = list(
+        certify(refined(sequence), lambda one: bench.scores([one], certified, stops)[one], aim)
+    )
     passed = [test for test in tests if test.passed]
     if not passed:
         return RivalRow(Rival(codec, 0).title, None)

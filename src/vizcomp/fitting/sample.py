@@ -1,4 +1,5 @@
-"""The photos of a fit: counted once each, split by their content, and remembered once they were used."""
+"""The photos of a fit: counted once each, split by their content, and remembered once they were
+used."""
 
 from __future__ import annotations
 
@@ -87,27 +88,47 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int, by: s
         seen.add(digest)
         with contextlib.suppress(Exception):  # what is wrong with it is said where it is decoded
             sides.append(size_in(data))
-        groups.setdefault(digest if unit == "file" else str(file.path.parent), []).append((digest, file))
+        groups.setdefault(digest if unit == "file" else str(file.path.parent), []).append(
+            (digest, file)
+        )
     if not groups:
-        raise InputError("no photo of the sample can be read" + (f": {unread[0]}" if unread else ""), "give other photos")
+        raise InputError(
+            "no photo of the sample can be read" + (f": {unread[0]}" if unread else ""),
+            "give other photos",
+        )
     units = []
     for members in groups.values():
         digests = sorted(digest for digest, _ in members)
-        whole = digests[0] if unit == "file" else hashlib.sha256("".join(digests).encode()).hexdigest()
+        whole = (
+            digests[0] if unit == "file" else hashlib.sha256("".join(digests).encode()).hexdigest()
+        )
         stratum = group_of(members[0][1]) if by else ""
-        units.append(Unit(whole, tuple(file for _, file in members), tuple(digest for digest, _ in members), stratum))
+        units.append(
+            Unit(
+                whole,
+                tuple(file for _, file in members),
+                tuple(digest for digest, _ in members),
+                stratum,
+            )
+        )
     units.sort(key=lambda one: hashlib.sha256(b"vizcomp fit" + one.digest.encode()).digest())
     return Sample(tuple(units), duplicates, tuple(unread), tuple(sides))
 
 
 def group_of(file: InputFile) -> str:
-    """The stratum of a file: the first folder below the one that was given, or that folder itself."""
+    """The stratum of a file: the first folder below the one that was given, or that folder
+    itself."""
     parts = file.relative.parts
-    return printable(PurePath(parts[0])) if len(parts) > 1 else printable(PurePath(file.path.parent.name or "."))
+    return (
+        printable(PurePath(parts[0]))
+        if len(parts) > 1
+        else printable(PurePath(file.path.parent.name or "."))
+    )
 
 
 def split(units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
-    """The explore part and the certify part, each with its share of every stratum, in the units' own order."""
+    """The explore part and the certify part, each with its share of every stratum, in the units'
+    own order."""
     counts = collections.Counter(unit.group for unit in units)
     left = {group: round(EXPLORE_SHARE * count) for group, count in counts.items()}
     parts: tuple[list[Unit], list[Unit]] = ([], [])
@@ -124,7 +145,8 @@ def sample_digest(units: Sequence[Unit]) -> str:
 
 
 class UsedPhotos:
-    """The photos that earlier fits looked at for the same systems, each with the fit that did; in the cache folder."""
+    """The photos that earlier fits looked at for the same systems, each with the fit that did; in
+    the cache folder."""
 
     def __init__(self, systems: Sequence[str]) -> None:
         name = hashlib.sha256(json.dumps(sorted(systems)).encode()).hexdigest()[:16]
@@ -136,7 +158,8 @@ class UsedPhotos:
         return [unit for unit in units if unit.digest not in used]
 
     def check(self, units: Sequence[Unit], run: str) -> None:
-        """Refuse units of which one was used by another fit: whoever tries again until it passes has no certificate.
+        """Refuse units of which one was used by another fit: whoever tries again until it passes
+        has no certificate.
 
         Args:
             run: the fit that asks; what it used itself is its own.
@@ -145,11 +168,15 @@ class UsedPhotos:
             InputError: some were used.
         """
         used = self._read()
-        again = [unit for unit in units if not used.get(unit.digest, run).startswith((run, EXPLORED))]
+        again = [
+            unit for unit in units if not used.get(unit.digest, run).startswith((run, EXPLORED))
+        ]
         if again:
             raise InputError(
-                f"{len(again)} of the {len(units)} photos to certify with were used by an earlier fit for these systems",
-                "a new certificate needs photos that were not looked at; the earlier policy stays valid",
+                f"{len(again)} of the {len(units)} photos to certify with were used by an earlier"
+                " fit for these systems",
+                "a new certificate needs photos that were not looked at; the earlier policy stays"
+                " valid",
             )
 
     def begun(self, units: Sequence[Unit], run: str) -> bool:
@@ -158,7 +185,8 @@ class UsedPhotos:
         return any(used.get(unit.digest) == run for unit in units)
 
     def add(self, units: Sequence[Unit], run: str, *, explored: Sequence[Unit] = ()) -> None:
-        """Remember units, before the first of them is looked at; and those that a choice was made on, where they are new."""
+        """Remember units, before the first of them is looked at; and those that a choice was made
+        on, where they are new."""
         used = dict.fromkeys((unit.digest for unit in explored), EXPLORED + run) | self._read()
         used |= dict.fromkeys((unit.digest for unit in units), run)
         write_atomic(self._path, json.dumps(used, sort_keys=True).encode())
@@ -166,8 +194,12 @@ class UsedPhotos:
     def _read(self) -> dict[str, str]:
         try:
             used = json.loads(self._path.read_bytes())
-            return dict(used) if isinstance(used, dict) else dict.fromkeys(used, "")  # a list: of older versions
+            # a list: of older versions
+            return dict(used) if isinstance(used, dict) else dict.fromkeys(used, "")
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError) as exc:
-            raise InputError(f"{self._path} cannot be read: {exc}", "remove it; what was used before is then forgotten") from exc
+            raise InputError(
+                f"{self._path} cannot be read: {exc}",
+                "remove it; what was used before is then forgotten",
+            ) from exc

@@ -1,7 +1,9 @@
-"""What settings cost and lose on units of a sample, what is asked of them, and what one part says of the next.
+"""What settings cost and lose on units of a sample, what is asked of them, and what one part says
+of the next.
 
-A *group* is a stratum of the sample (a camera, a site); where nobody asked for any, all units are of one. What is asked has to
-hold for every system in every group, which takes no correction: the largest of the p-values decides.
+A *group* is a stratum of the sample (a camera, a site); where nobody asked for any, all units are
+of one. What is asked has to hold for every system in every group, which takes no correction: the
+largest of the p-values decides.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class Scores:
         losses: float64 (S, N), of each system and unit, each in 0..1.
         soft: float64 (S, N), how far each answer moved; None: `losses` say all that is known.
         groups: int64 (N,), the group of each unit; None: one group.
-        rest: units of each group that were not looked at, since nothing that they might say could help; () for none.
+        rest: units of each group that were not looked at, since nothing that they might say could
+            help; () for none.
     """
 
     sizes: Array
@@ -80,7 +83,8 @@ class Scores:
 
 @functools.lru_cache(maxsize=1024)
 def passing(units: int, risk: float, confidence: float) -> int:
-    """How many changed answers among so many units still show that the risk is at most `risk`; -1 where not even none does."""
+    """How many changed answers among so many units still show that the risk is at most `risk`; -1
+    where not even none does."""
     low, high = -1, units
     while high - low > 1:
         middle = (low + high) // 2
@@ -112,18 +116,23 @@ class Aim:
         return self.groups or (self.certify,)
 
     def p_value(self, scores: Scores) -> float:
-        """The largest p-value of all systems in all groups: all must hold, so no correction is due."""
+        """The largest p-value of all systems in all groups: all must hold, so no correction is
+        due."""
         return max(self.group_p_values(scores))
 
     def group_p_values(self, scores: Scores) -> list[float]:
         """Of each group the largest p-value of the systems."""
         return [
-            max(self.one_p_value(one, binary) for one, binary in zip(losses, self.binary, strict=True))
+            max(
+                self.one_p_value(one, binary)
+                for one, binary in zip(losses, self.binary, strict=True)
+            )
             for losses in self._by_group(scores)
         ]
 
     def one_p_value(self, losses: Array, binary: bool) -> float:
-        """Exact for changed answers, by betting for other losses: the kind of loss decides, not its values."""
+        """Exact for changed answers, by betting for other losses: the kind of loss decides, not its
+        values."""
         if not len(losses):
             return 1.0
         if binary:
@@ -134,16 +143,19 @@ class Aim:
         """Of each group the largest of the systems' upper bounds of the risk."""
         return [
             max(
-                bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
-                if binary
-                else bounds.betting_upper(one, self.confidence)
+                (
+                    bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
+                    if binary
+                    else bounds.betting_upper(one, self.confidence)
+                )
                 for one, binary in zip(losses, self.binary, strict=True)
             )
             for losses in self._by_group(scores)
         ]
 
     def _by_group(self, scores: Scores) -> Iterator[Array]:
-        """The losses of each group, (S, n); units that were not looked at count as lost in nothing."""
+        """The losses of each group, (S, n); units that were not looked at count as lost in
+        nothing."""
         for group in range(len(self.sizes)):
             losses = scores.losses[:, scores.group_of == group]
             rest = scores.rest[group] if scores.rest else 0
@@ -156,27 +168,38 @@ class Aim:
 
     def reachable_with(self, units: int) -> bool:
         """Whether losses of 0 on so many units would be enough."""
-        return units > 0 and all(self.one_p_value(np.zeros(units), binary) <= 1 - self.confidence for binary in self.binary)
+        return units > 0 and all(
+            self.one_p_value(np.zeros(units), binary) <= 1 - self.confidence
+            for binary in self.binary
+        )
 
     @property
     def allowed(self) -> int:
-        """How many changed answers of a system, in its smallest group, the certify part lets pass."""
+        """How many changed answers of a system, in its smallest group, the certify part lets
+        pass."""
         return max(0, passing(min(self.sizes), self.risk, self.confidence))
 
 
 class Outlook(Generic[Setting]):
-    """What the explore part says of how settings will fare on the certify part. It looks, smooths and guesses; it proves nothing.
+    """What the explore part says of how settings will fare on the certify part. It looks, smooths
+    and guesses; it proves nothing.
 
-    How far a classifier's answers move goes along with how many of them change, by one power law for all settings; it is seen
-    on every photo, a change on few. Both are joined, as a prior and its observations are.
+    How far a classifier's answers move goes along with how many of them change, by one power law
+    for all settings; it is seen on every photo, a change on few. Both are joined, as a prior and
+    its observations are.
     """
 
     def __init__(self, aim: Aim, scores: Mapping[Setting, Scores]) -> None:
         self._aim, self._scores = aim, scores
-        lost, moved = (np.array([getattr(one, name).mean(1) for one in scores.values()]) for name in ("losses", "moved"))
+        lost, moved = (
+            np.array([getattr(one, name).mean(1) for one in scores.values()])
+            for name in ("losses", "moved")
+        )
         counts = np.array([len(one.sizes) for one in scores.values()], float)
         self._links = [_link(moved[:, i], lost[:, i], counts) for i in range(len(aim.binary))]
-        self._columns = [(system, group) for system in range(len(aim.binary)) for group in range(len(aim.sizes))]
+        self._columns = [
+            (system, group) for system in range(len(aim.binary)) for group in range(len(aim.sizes))
+        ]
 
     def means(self, one: Setting) -> Array:
         """The loss to expect of each system in each group, (S * G,)."""
@@ -184,9 +207,16 @@ class Outlook(Generic[Setting]):
         found = []
         for system, group in self._columns:
             mine = scores.group_of == group
-            whole, own = (self._blend(scores.losses[system][part], scores.moved[system][part], system) for part in (..., mine))
+            whole, own = (
+                self._blend(scores.losses[system][part], scores.moved[system][part], system)
+                for part in (..., mine)
+            )
             count = float(mine.sum())
-            found.append((count * own + SHRINK * whole) / (count + SHRINK) if len(self._aim.sizes) > 1 else whole)
+            found.append(
+                (count * own + SHRINK * whole) / (count + SHRINK)
+                if len(self._aim.sizes) > 1
+                else whole
+            )
         return np.array(found)
 
     def _blend(self, losses: Array, moved: Array, system: int) -> float:
@@ -210,7 +240,8 @@ class Outlook(Generic[Setting]):
         return max(risk / 20, risk - QUANTILE * self._spread(one, system) / math.sqrt(units))
 
     def _spread(self, one: Setting, system: int) -> float:
-        """Standard deviation of a system's losses, not far below that of losses which are seldom and large."""
+        """Standard deviation of a system's losses, not far below that of losses which are seldom
+        and large."""
         losses = self._scores[one].losses[system]
         usual = self._aim.risk / 4
         return math.sqrt((float(((losses - losses.mean()) ** 2).sum()) + usual) / (len(losses) + 1))
@@ -234,7 +265,8 @@ class Outlook(Generic[Setting]):
 
 
 def _link(moved: Array, lost: Array, counts: Array) -> tuple[float, float]:
-    """Factor and power by which mean losses follow from how far answers move: the likeliest of counts of changes (Poisson)."""
+    """Factor and power by which mean losses follow from how far answers move: the likeliest of
+    counts of changes (Poisson)."""
     best = (0.0, 1.0)
     most = -math.inf
     for power in POWERS:
@@ -249,13 +281,18 @@ def _link(moved: Array, lost: Array, counts: Array) -> tuple[float, float]:
 
 
 def beta_binomial(most: int, count: int, a: float, b: float) -> float:
-    """The probability of at most `most` successes in `count` trials, whose probability has a Beta(a, b) distribution."""
+    """The probability of at most `most` successes in `count` trials, whose probability has a
+    Beta(a, b) distribution."""
 
     def log_beta(x: float, y: float) -> float:
         return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
     logs = [
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) + log_beta(k + a, count - k + b) - log_beta(a, b)
+        math.lgamma(count + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(count - k + 1)
+        + log_beta(k + a, count - k + b)
+        - log_beta(a, b)
         for k in range(most + 1)
     ]
     return min(1.0, math.fsum(math.exp(value) for value in logs))

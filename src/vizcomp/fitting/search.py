@@ -1,7 +1,8 @@
-"""Which setting to certify: ladders of settings explored by successive halving, then tested in one order.
+"""Which setting to certify: ladders of settings explored by successive halving, then tested in one
+order.
 
-    sequence = explore(ladders, units, measure, aim)      # on the explore part: free to look, choose and smooth
-    tests = certify(sequence, measure_certify, ...)       # on the certify part: fixed-sequence testing, nothing is smoothed
+    sequence = explore(ladders, units, measure, aim)   # free to look, choose and smooth
+    tests = certify(sequence, measure_certify, ...)    # fixed sequence, nothing is smoothed
 
 Settings are any hashable values here, so that a simulation can run the very same search.
 """
@@ -50,16 +51,19 @@ def explore(
     go_on: Callable[[int, int], bool] = lambda answers, units: True,
     tell: Callable[[Round[Setting]], None] = lambda found: None,
 ) -> tuple[list[Setting], dict[Setting, Scores]]:
-    """Settings in the order in which they are to be tested, safest first, and the scores that this rests on.
+    """Settings in the order in which they are to be tested, safest first, and the scores that this
+    rests on.
 
-    The first round takes every second rung. Later ones are over twice as many units each: the better half of the ladders stays,
-    and of each the half of its rungs that lie next to where the loss passes what is allowed. The best ladder gives the sequence.
+    The first round takes every second rung. Later ones are over twice as many units each: the
+    better half of the ladders stays, and of each the half of its rungs that lie next to where the
+    loss passes what is allowed. The best ladder gives the sequence.
 
     Args:
         ladders: each from small files to large ones.
         units: of the explore part.
         measure: the scores of settings on some units.
-        go_on: asked before each round but the first, with the settings it would try and the units it would try them on.
+        go_on: asked before each round but the first, with the settings it would try and the units
+            it would try them on.
         tell: is given where the search is after each round.
     """
     scores: dict[Setting, Scores] = {}
@@ -79,7 +83,9 @@ def explore(
         tell(Round(done, scores, seen[0][0].best))
         if done == units:
             break
-        alive = [(ladder, one.near(ladder)) for one, ladder in seen[: max(2, math.ceil(len(seen) / 2))]]
+        alive = [
+            (ladder, one.near(ladder)) for one, ladder in seen[: max(2, math.ceil(len(seen) / 2))]
+        ]
         size = min(units, 2 * done)
         if not go_on(len({setting for _, rungs in alive for setting in rungs}), size - done):
             break
@@ -87,7 +93,8 @@ def explore(
 
 
 def falling(values: Array, weights: Array) -> Array:
-    """The nearest sequence that never rises, by pooling neighbours (weighted least squares); (N,) float64."""
+    """The nearest sequence that never rises, by pooling neighbours (weighted least squares); (N,)
+    float64."""
     pools: list[tuple[float, float, int]] = []
     for value, weight in zip(values, weights, strict=True):
         pools.append((float(value), float(weight), 1))
@@ -112,22 +119,31 @@ class _Seen(Generic[Setting]):
     chances: Array
 
     @classmethod
-    def of(cls, ladder: Sequence[Setting], scores: dict[Setting, Scores], outlook: Outlook[Setting]) -> _Seen[Setting]:
+    def of(
+        cls, ladder: Sequence[Setting], scores: dict[Setting, Scores], outlook: Outlook[Setting]
+    ) -> _Seen[Setting]:
         rungs = [setting for setting in ladder if setting in scores]
         weights = np.array([len(scores[setting].sizes) for setting in rungs], float)
-        means = np.array([outlook.means(setting) for setting in rungs])  # (rungs, systems and groups)
+        # (rungs, systems and groups)
+        means = np.array([outlook.means(setting) for setting in rungs])
         smooth = np.stack([falling(column, weights) for column in means.T], 1)
         return cls(
             rungs,
             np.array([scores[setting].sizes.mean() for setting in rungs]),
-            np.array([outlook.strain(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]),
-            np.array([outlook.chance(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]),
+            np.array(
+                [outlook.strain(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
+            ),
+            np.array(
+                [outlook.chance(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
+            ),
         )
 
     @property
     def edge(self) -> int:
         """The smallest rung that will just about pass; the largest rung where none will."""
-        return int(np.argmax(self.strain <= 1)) if (self.strain <= 1).any() else len(self.strain) - 1
+        return (
+            int(np.argmax(self.strain <= 1)) if (self.strain <= 1).any() else len(self.strain) - 1
+        )
 
     @property
     def best(self) -> Setting | None:
@@ -135,24 +151,30 @@ class _Seen(Generic[Setting]):
 
     @property
     def cost(self) -> float:
-        """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of the loss."""
+        """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of
+        the loss."""
         at = self.edge
         if at == 0 or self.strain[at] > 1:
             return float(self.sizes[at])
         share = (self.strain[at - 1] - 1) / (self.strain[at - 1] - self.strain[at])
-        return float(np.exp((1 - share) * np.log(self.sizes[at - 1]) + share * np.log(self.sizes[at])))
+        return float(
+            np.exp((1 - share) * np.log(self.sizes[at - 1]) + share * np.log(self.sizes[at]))
+        )
 
     def near(self, ladder: Sequence[Setting]) -> list[Setting]:
-        """The half of all rungs of the ladder next to the edge, with one more that is safer than riskier ones."""
+        """The half of all rungs of the ladder next to the edge, with one more that is safer than
+        riskier ones."""
         count = max(3, math.ceil(len(ladder) / 2))
         edge = ladder.index(self.rungs[self.edge])
         low = min(max(0, edge - (count - 1) // 2), max(0, len(ladder) - count))
         return list(ladder[low : low + count])
 
 
-def sequence_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> list[Setting]:
-    """The order of the tests: the largest rung, then from the smallest one that is rather sure to pass, with all above it,
-    down to the smallest that may pass.
+def sequence_of(
+    ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim
+) -> list[Setting]:
+    """The order of the tests: the largest rung, then from the smallest one that is rather sure to
+    pass, with all above it, down to the smallest that may pass.
 
     The largest comes first so that there is a certificate where the search was too hopeful.
     """
@@ -163,7 +185,8 @@ def sequence_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: A
     chances = dict(zip(seen.rungs, seen.chances, strict=True))
     hopeless, chance = set(), 1.0
     for setting in reversed(ladder):
-        chance = chances.get(setting, chance)  # one that was not looked at is as the next larger one
+        # one that was not looked at is as the next larger one
+        chance = chances.get(setting, chance)
         if chance < HOPELESS:
             hopeless.add(setting)
     down = [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless]
@@ -180,12 +203,16 @@ class Tested(Generic[Setting]):
     passed: bool
 
 
-def certify(sequence: Sequence[Setting], measure: Callable[[Setting], Scores], aim: Aim) -> Iterator[Tested[Setting]]:
-    """Test settings in their order until one fails, which comes too: the last that passed is certified.
+def certify(
+    sequence: Sequence[Setting], measure: Callable[[Setting], Scores], aim: Aim
+) -> Iterator[Tested[Setting]]:
+    """Test settings in their order until one fails, which comes too: the last that passed is
+    certified.
 
     Args:
         sequence: fixed before the certify part was looked at.
-        measure: a setting's scores on the whole certify part, or on as much as it takes to see that it cannot pass.
+        measure: a setting's scores on the whole certify part, or on as much as it takes to see that
+            it cannot pass.
     """
     for setting in sequence:
         scores = measure(setting)

@@ -1,4 +1,5 @@
-"""Labels that answers are held against: where they are given, what counts is how right an answer is, not whether it changed."""
+"""Labels that answers are held against: where they are given, what counts is how right an answer
+is, not whether it changed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ from vizcomp.vision.boxes import corners_to_quads
 
 FOLDERS = "folders"
 MOST_BYTES = 1 << 28  # of a table
-FILE_COLUMNS, LABEL_COLUMNS = ("file", "filename", "file_name", "image", "path"), ("label", "class", "text", "words")
+FILE_COLUMNS, LABEL_COLUMNS = (
+    ("file", "filename", "file_name", "image", "path"),
+    ("label", "class", "text", "words"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Truth:
 
     Attributes:
         words: the name of its class, or what there is to read; "" where `boxes` are what is known.
-        rank: the place of that name among all names in order, from 0; it stands for the class of a system that names none.
+        rank: the place of that name among all names in order, from 0; it stands for the class of a
+            system that names none.
         names: how many names there are.
         boxes: what stands where, or None.
     """
@@ -42,7 +47,8 @@ class Truth:
     boxes: TrueBoxes | None = None
 
     def right(self, answer: Answer, photo: Photo) -> float:
-        """How right an answer in a photo's scale is, 0..1: the class, F1 of boxes at IoU 0.5, or the share of the words read.
+        """How right an answer in a photo's scale is, 0..1: the class, F1 of boxes at IoU 0.5, or
+        the share of the words read.
 
         Raises:
             InputError: the label is no label of such an answer, or of a photo of another size.
@@ -52,12 +58,24 @@ class Truth:
         if isinstance(answer, Boxes) and self.boxes is not None:
             return self._f1(answer, photo)
         if isinstance(answer, Text) and self.boxes is None:
-            read = lettering.compared([self.words.casefold()], [line.casefold() for line in answer.lines])
+            read = lettering.compared(
+                [self.words.casefold()], [line.casefold() for line in answer.lines]
+            )
             return read.matched / read.reference if read.reference else float(not read.found)
-        wanted = {Classes: "the class of each photo", Boxes: "boxes", Text: "the words of each photo"}.get(type(answer))
+        wanted = {
+            Classes: "the class of each photo",
+            Boxes: "boxes",
+            Text: "the words of each photo",
+        }.get(type(answer))
         if wanted is None:
-            raise InputError("`labels` are for classes, boxes and text alone", "omit them: agreement is certified then")
-        raise InputError(f"`labels` do not say what this system answers: it needs {wanted}", "see docs/fit.md for the kinds")
+            raise InputError(
+                "`labels` are for classes, boxes and text alone",
+                "omit them: agreement is certified then",
+            )
+        raise InputError(
+            f"`labels` do not say what this system answers: it needs {wanted}",
+            "see docs/fit.md for the kinds",
+        )
 
     def _class_of(self, answer: Classes) -> int:
         names = [name.casefold() for name in answer.names]
@@ -68,7 +86,8 @@ class Truth:
         if not names and self.names == len(answer.probabilities):
             return self.rank
         raise InputError(
-            f"the label {printable(PurePath(self.words))!r} is no class of the system, which has {len(answer.probabilities)}",
+            f"the label {printable(PurePath(self.words))!r} is no class of the system, which has"
+            f" {len(answer.probabilities)}",
             "use its names of classes, or their numbers from 0",
         )
 
@@ -78,7 +97,9 @@ class Truth:
         try:
             corners = self.boxes.on((width, height), photo.orientation)
         except ValueError as exc:
-            raise InputError(f"its labels do not fit: {exc}", "give the labels of these photos") from exc
+            raise InputError(
+                f"its labels do not fit: {exc}", "give the labels of these photos"
+            ) from exc
         labels: tuple[str, ...] = ()
         if answer.labels:
             labels = _as_answered(self.boxes, answer.labels)
@@ -121,8 +142,9 @@ def read_truths(place: str, files: Iterable[InputFile]) -> Truths:
     """The labels of photos.
 
     Args:
-        place: "folders" where a photo's folder is its class; a .csv or .tsv file with a column `file` and one `label` (or
-            `class`, `text`, `words`); a COCO .json file, or a folder of YOLO's .txt or VOC's .xml files.
+        place: "folders" where a photo's folder is its class; a .csv or .tsv file with a column
+            `file` and one `label` (or `class`, `text`, `words`); a COCO .json file, or a folder of
+            YOLO's .txt or VOC's .xml files.
 
     Raises:
         InputError: no labels, or none of these photos.
@@ -143,18 +165,24 @@ def read_truths(place: str, files: Iterable[InputFile]) -> Truths:
             except (ValueError, OSError) as exc:
                 why = disk_cause(exc) if isinstance(exc, OSError) else str(exc)
                 raise InputError(
-                    f"the labels of {file.shown} cannot be read: {why}", "mend them, or leave the photo out"
+                    f"the labels of {file.shown} cannot be read: {why}",
+                    "mend them, or leave the photo out",
                 ) from exc
             if boxes is not None:
                 found[file] = Truth(boxes=boxes)
     if not found:
         raise InputError(
-            f"{printable(PurePath(place))} has no labels of these photos" + (f", such as {listed[0].shown}" if listed else ""),
+            f"{printable(PurePath(place))} has no labels of these photos"
+            + (f", such as {listed[0].shown}" if listed else ""),
             "labels go by the names of photos: see docs/fit.md",
         )
-    digest = hashlib.sha256(repr(sorted((file.shown, truth) for file, truth in found.items())).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(
+        repr(sorted((file.shown, truth) for file, truth in found.items())).encode()
+    ).hexdigest()[:12]
     missing = len(listed) - len(found)
-    notices = (f"{missing} of {len(listed)} photos have no label and are left out",) if missing else ()
+    notices = (
+        (f"{missing} of {len(listed)} photos have no label and are left out",) if missing else ()
+    )
     return Truths(found, digest, notices)
 
 
@@ -164,29 +192,43 @@ def _named(names: dict[InputFile, str]) -> dict[InputFile, Truth]:
 
 
 def _table(path: Path, files: list[InputFile]) -> dict[InputFile, str]:
-    """A label for each photo that the table names, by its path or by the end of it; several rows of one photo are its words."""
+    """A label for each photo that the table names, by its path or by the end of it; several rows of
+    one photo are its words."""
     try:
         with path.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         why = disk_cause(exc) if isinstance(exc, OSError) else "it is no text in UTF-8"
-        raise InputError(f"{printable(path)} cannot be read: {why}", "give a .csv file with the columns file and label") from exc
+        raise InputError(
+            f"{printable(path)} cannot be read: {why}",
+            "give a .csv file with the columns file and label",
+        ) from exc
     if len(data) > MOST_BYTES:
-        raise InputError(f"{printable(path)} has more than {MOST_BYTES:,} bytes", "give a smaller table")
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        raise InputError(
+            f"{printable(path)} has more than {MOST_BYTES:,} bytes", "give a smaller table"
+        )
+    rows = csv.DictReader(
+        io.StringIO(text), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+    )
     columns = {(name or "").strip().casefold(): name for name in rows.fieldnames or ()}
     at = next((columns[name] for name in FILE_COLUMNS if name in columns), None)
     said = next((columns[name] for name in LABEL_COLUMNS if name in columns), None)
     if at is None or said is None:
-        raise SettingsError(f"{printable(path)} has no columns file and label", "its first line names them: file,label")
+        raise SettingsError(
+            f"{printable(path)} has no columns file and label",
+            "its first line names them: file,label",
+        )
     labels: dict[tuple[str, ...], list[str]] = {}
     try:
         for row in rows:
             parts = PurePath((row[at] or "").strip().replace("\\", "/")).parts
             labels.setdefault(parts, []).append((row[said] or "").strip())
     except csv.Error as exc:
-        raise InputError(f"{printable(path)} is no table: {exc}", "give a .csv file with the columns file and label") from exc
+        raise InputError(
+            f"{printable(path)} is no table: {exc}",
+            "give a .csv file with the columns file and label",
+        ) from exc
     found = {}
     for file in files:
         parts = PurePath(str(file.path).replace("\\", "/")).parts

@@ -20,9 +20,15 @@ FILTERS = {
 
 
 def wanted_size(
-    height: int, width: int, *, max_side: int | None = None, short_side: int | None = None, scale: float | None = None
+    height: int,
+    width: int,
+    *,
+    max_side: int | None = None,
+    short_side: int | None = None,
+    scale: float | None = None,
 ) -> tuple[int, int]:
-    """Height and width that a photo should have: aspect kept, each side at least 1, neither larger than it is.
+    """Height and width that a photo should have: aspect kept, each side at least 1, neither larger
+    than it is.
 
     Args:
         max_side: of the longer side, 1 or more; None: as it is.
@@ -40,7 +46,8 @@ def wanted_size(
 
 
 def resized_pixels(pixels: Pixels, height: int, width: int, *, resample: str = "lanczos") -> Pixels:
-    """Pixels at another size, by Pillow's filters over the values as they are stored; Lanczos has three lobes.
+    """Pixels at another size, by Pillow's filters over the values as they are stored; Lanczos has
+    three lobes.
 
     Not in linear light: docs/decisions/0018-fewer-pixels.md has what vision systems say of the two.
 
@@ -58,15 +65,20 @@ def resized_pixels(pixels: Pixels, height: int, width: int, *, resample: str = "
 
 
 def resized(photo: Photo, height: int, width: int, *, resample: str = "lanczos") -> Photo:
-    """A photo with fewer pixels, and no longer with its JPEG's own bytes; as it is where it has that size already.
+    """A photo with fewer pixels, and no longer with its JPEG's own bytes; as it is where it has
+    that size already.
 
     Args:
-        height, width: of the stored frame. The filter has no preference for a direction, so this is what resizing the photo
-            as displayed gives, seen in the stored frame.
+        height, width: of the stored frame. The filter has no preference for a direction, so this is
+            what resizing the photo as displayed gives, seen in the stored frame.
         resample: one of `FILTERS`.
     """
     if photo.pixels.shape[:2] == (height, width):
         return photo
-    alpha = None if photo.alpha is None else resized_pixels(photo.alpha, height, width, resample=resample)
+    alpha = (
+        None
+        if photo.alpha is None
+        else resized_pixels(photo.alpha, height, width, resample=resample)
+    )
     pixels = resized_pixels(photo.pixels, height, width, resample=resample)
     return dataclasses.replace(photo, pixels=pixels, jpeg=None, alpha=alpha)

@@ -44,21 +44,32 @@ class FitReport:
 
     def json(self) -> str:
         """The report as strict JSON text."""
-        about = {"tool": self.tool, "version": self.version, "command": self.command, "settings": self.settings}
+        about = {
+            "tool": self.tool,
+            "version": self.version,
+            "command": self.command,
+            "settings": self.settings,
+        }
         return tables.report_json(tables.plain({**about, **self.result.to_dict()}))
 
     def csv_chunks(self) -> Iterator[str]:
         """A header and a line for each setting, as `tables.csv_chunks` writes them."""
         rows = self.result.rows
         return tables.csv_chunks(
-            _COLUMNS, ([r.part, named(r.settings), r.units, r.bytes, r.loss, r.p_value, r.passed] for r in rows)
+            _COLUMNS,
+            (
+                [r.part, named(r.settings), r.units, r.bytes, r.loss, r.p_value, r.passed]
+                for r in rows
+            ),
         )
 
     def html(self) -> str:
         """The page as text: one file with its style and script inside."""
         result = self.result
         certificate = result.policy.certificate
-        explored = sorted((r for r in result.rows if r.part == "explore"), key=lambda r: (-r.units, r.bytes))
+        explored = sorted(
+            (r for r in result.rows if r.part == "explore"), key=lambda r: (-r.units, r.bytes)
+        )
         return page.render(
             "fit.html.j2",
             report=self,
@@ -84,8 +95,16 @@ class FitReport:
         result, certificate = self.result, self.result.policy.certificate
         stats = [
             ("Setting", named(result.policy.settings), "for vizcomp djpeg --policy"),
-            ("Mean size", page.size(certificate.bytes), f"of sources of {page.size(certificate.source_bytes)}"),
-            ("Mean loss", page.percent(certificate.mean_loss), f"bound {page.percent(certificate.bound)} from these alone"),
+            (
+                "Mean size",
+                page.size(certificate.bytes),
+                f"of sources of {page.size(certificate.source_bytes)}",
+            ),
+            (
+                "Mean loss",
+                page.percent(certificate.mean_loss),
+                f"bound {page.percent(certificate.bound)} from these alone",
+            ),
         ]
         for one in result.policy.systems:
             if one.right_on_sources >= 0:
@@ -94,7 +113,8 @@ class FitReport:
         return stats
 
     def _bars(self) -> list[tuple[str, str, str, str, float]]:
-        """Kind, name, figure, note and share of the longest bar, of ours and of rivals; () without rivals."""
+        """Kind, name, figure, note and share of the longest bar, of ours and of rivals; () without
+        rivals."""
         result = self.result
         rows: list[tuple[str, str, float | None, str]] = [
             ("ours", "This policy", float(result.policy.certificate.bytes), "holds")
@@ -103,12 +123,29 @@ class FitReport:
             title = named(one.setting) if one.setting else one.title
             lost = "" if one.loss is None else f"{page.percent(one.loss)} lost"
             rows.append(
-                ("", title, one.bytes, f"holds, {lost}" if one.holds else f"does not hold, {lost}" if lost else "none holds")
+                (
+                    "",
+                    title,
+                    one.bytes,
+                    (
+                        f"holds, {lost}"
+                        if one.holds
+                        else f"does not hold, {lost}"
+                        if lost
+                        else "none holds"
+                    ),
+                )
             )
         most = max((size for _, _, size, _ in rows if size), default=1.0)
         if len(rows) < 2:
             return []
         return [
-            (kind, name, page.DASH if size is None else page.size(round(size)), note, 100 * (size or 0) / most)
+            (
+                kind,
+                name,
+                page.DASH if size is None else page.size(round(size)),
+                note,
+                100 * (size or 0) / most,
+            )
             for kind, name, size, note in rows
         ]

@@ -39,9 +39,12 @@ def write_photos(folder: Path, count: int, *, first: int = 0) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was used in one test is fresh in the next."""
+def _own_cache_and_few_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was used in one test is fresh in the next; and a fit tries a quarter of its settings."""
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(candidates, "QUALITIES", (14, 45, 90))
+    monkeypatch.setattr(candidates, "RIVAL_QUALITIES", (40, 75, 93))
+    monkeypatch.setattr(candidates, "GUIDES", (("uniform", 0.0),))
 
 
 @pytest.fixture
@@ -105,15 +108,16 @@ def test_fit_then_djpeg_then_check(
 
 
 def test_a_fit_gives_the_very_files_that_djpeg_writes(
-    tmp_path: Path, model: Path, photos: Path
+    tmp_path: Path, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(candidates, "GUIDES", (("uniform", 0.0), ("depth+text", 0.25)))
     sizes = [
         candidates.Pixels(),
         candidates.Pixels(short_side=40, resample="bicubic"),
         candidates.Pixels(max_side=40),
     ]
     every = candidates.ladders(["jpeg", "webp", "avif"], sizes)
-    settings = tuple(one for ladder in every for one in ladder if one.quality in (14, 76))
+    settings = tuple(one for ladder in every for one in ladder if one.quality < 90)
     settings += (
         DjpegSettings(guide="uniform", table="photo", quality=60, max_side=40),
         candidates.LAST_RESORT,

@@ -21,7 +21,9 @@ GUIDES = (("uniform", 0.0), ("depth+text", 0.25))
 LARGER = 0.25  # share of the photos that have to be larger than a side for it to be tried
 SHARES = (1.0, 4 / 3, 2.0)  # of the input of a system, sides that are tried
 SIDES = (320, 448, 640, 1024)  # longer sides where no system says how large its input is
-LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0, subsampling="keep")
+LAST_RESORT = DjpegSettings(
+    quality=100.0, guide="uniform", strength=0.0, table="photo", subsampling="keep"
+)
 """A JPEG source keeps its very integers."""
 
 AUTO = "auto"

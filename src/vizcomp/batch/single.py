@@ -29,7 +29,7 @@ from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.colour import FLATTENED
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, load_bytes, size_in
+from vizcomp.photos.photo import STILL_THERE, Photo, load_bytes, size_in
 from vizcomp.weights.sessions import return_memory
 
 
@@ -104,6 +104,7 @@ def finish(
     asked = own == "jpeg" if settings.format == "auto" else own == settings.format
     kind = own if own in settings.formats else "source"
     if photo.jpeg is None:
+        notices = tuple(n for n in notices if not n.endswith(STILL_THERE))
         data, said = kept_other(photo, original, settings)
         suffix = settings.suffix if asked else file.relative.suffix.lower() or f".{own}"
         return Finished(data, True, "" if suffix == settings.suffix else suffix, found, (*notices, *said), kind)

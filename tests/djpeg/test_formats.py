@@ -371,6 +371,34 @@ def test_auto_names_what_it_took_and_knows_it_again(photos: Path, tmp_path: Path
     assert tree(out) == everything
 
 
+@pytest.mark.parametrize("again", ["--overwrite", "--resume"])
+def test_an_older_result_of_another_suffix_does_not_stay_beside_the_new_one(photos: Path, tmp_path: Path, again: str) -> None:
+    out = tmp_path / "out"
+    asked = ("djpeg", photos / "plain.jpg", "-o", out, "--format", "auto", "--guide", "uniform", "--quiet", "--report", "none")
+    assert command(*asked) == 0
+    (first,) = tree(out)
+    stranger = out / "plain.txt"
+    stranger.write_text("not ours")
+    readers = "torchvision" if first == "plain.avif" else "pillow,browser"
+    assert command(*asked, "--readers", readers, again) == 0
+    assert len(tree(out)) == 2
+    assert first not in tree(out)
+    assert stranger.read_text() == "not ours"
+    (second,) = tree(out) - {"plain.txt"}
+    (out / second).write_bytes(b"changed by its user")
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {first, second, "plain.txt"}
+
+
+def test_a_kept_source_gives_way_to_its_result(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ("djpeg", photos / "clear.png", "-o", out, "--guide", "uniform", "--quiet", "--report", "none")
+    assert command(*asked, "--min-saving", "100%") == 0
+    assert tree(out) == {"clear.png"}
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {"clear.jpg"}
+
+
 def test_a_source_that_readers_do_not_open_is_not_kept(photos: Path, tmp_path: Path) -> None:
     source = photos / "new.avif"
     with Image.open(photos / "tiny.webp") as image:

@@ -10,6 +10,7 @@ from vizcomp.djpeg.compress import Compressed
 from vizcomp.djpeg.lossless import rewritten
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import DamagedError, FormatError, TruncatedError
+from vizcomp.photos.formats import transcoded
 from vizcomp.photos.photo import Photo
 
 NOTHING = np.ones((1, 1), np.float32)  # importance: no block is cheaper than another
@@ -25,12 +26,13 @@ def without_loss(photo: Photo, settings: DjpegSettings, batch: BatchSettings) ->
         return _kept(photo, f"kept as it is: a {photo.format} is no JPEG, and `lossless` changes no pixel")
     try:
         made = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
+        data = made.data if settings.format == "jpeg" else transcoded(made.data, *photo.pixels.shape[:2])
     except (DamagedError, TruncatedError):
         raise
     except FormatError as exc:
         return _kept(photo, f"kept as it is: {exc.message}")
     sizes = {"plain_jpeg_bytes": made.plain_bytes, "optimised_jpeg_bytes": made.optimised_bytes}
-    return Found(Compressed(made.data, 100.0, NOTHING, made.notices), photo, rivals=sizes)
+    return Found(Compressed(data, 100.0, NOTHING, made.notices, settings.format), photo, rivals=sizes)
 
 
 def _kept(photo: Photo, why: str) -> Found:

@@ -187,7 +187,7 @@ def _judged(
     panel = Panel(batch.verify, displayed(photo), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch)
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
     made = finished(ready, settings)

@@ -109,6 +109,7 @@ class DjpegSettings:
         subsampling: of chroma: "420", "444", or "keep" as the source has it.
         scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware decoders take.
         lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving` alone has its meaning then.
+            With the format "jxl" a JPEG's coefficients become a JPEG XL, from which that JPEG can be had again.
 
     Raises:
         SettingsError: a value is out of its range, or two contradict each other.
@@ -173,8 +174,6 @@ class DjpegSettings:
     def _check_format(self) -> None:
         if self.format == "jpeg":
             return
-        if self.max_side == "auto":
-            raise SettingsError("`max_side` auto searches JPEG alone", "give a side in pixels, or omit `format`")
         if self.scans != "progressive":
             raise SettingsError("`scans` are of JPEG alone", "omit them, or use `format` jpeg")
         if self.subsampling != "420":
@@ -184,6 +183,8 @@ class DjpegSettings:
         if not self.lossless:
             return
         for field in dataclasses.fields(self):
+            if field.name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
+                continue
             if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
                 hint = "omit one of them: lossless changes no pixel"
                 raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)

@@ -23,6 +23,7 @@ from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
+from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import readable
 from vizcomp.djpeg.settings import FORMATS, DjpegSettings
 from vizcomp.errors import InputError
@@ -79,9 +80,14 @@ def finish(
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
+    whole = photo
+    if settings.mask_outside == "drop" and mask is not None and (photo := without_outside(photo, mask)) is not whole:
+        original = None  # no source may be kept of which something is to go
     found = _compressed(photo, file, depth, mask, settings, batch)
     made = found.made
     read = photo.notices
+    if original is None and photo is not whole and len(made.data) >= photo.source_bytes:
+        read = (*read, "larger than its source, which has more than its mask keeps")
     if made.format != "jpeg" and photo.alpha is not None:  # which the file has
         read = tuple(notice for notice in read if notice != FLATTENED)
     kept, said = kept_or_not(photo, found, settings, is_file=original is not None)

@@ -35,6 +35,7 @@ from vizcomp.cli.options import (
 from vizcomp.cli.pixels import (
     Labels,
     Lossless,
+    MaskOutside,
     MaxSide,
     Scale,
     Scans,
@@ -137,6 +138,7 @@ def djpeg(
     masks: Annotated[
         Path | None, typer.Option("--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep.")
     ] = None,
+    mask_outside: MaskOutside = "cheap",
     target_size: Annotated[
         str,
         typer.Option(
@@ -228,6 +230,7 @@ def djpeg(
         "target_size": parse_size(target_size) if target_size else None,
         "min_saving": parse_fraction(min_saving),
         "metadata": metadata,
+        "mask_outside": mask_outside,
         "max_side": parse_max_side(max_side),
         "scale": parse_scale(scale),
         "subsampling": subsampling,

@@ -44,13 +44,21 @@ Scans = Annotated[
         help="baseline: for hardware decoders, and faster to decode; about 1% more bytes.",
     ),
 ]
+MaskOutside = Annotated[
+    str,
+    typer.Option(
+        "--mask-outside",
+        metavar="cheap|drop",
+        help="What --masks do not keep: cheap as --strength says, or drop: black, for places without data and for privacy.",
+    ),
+]
 Lossless = Annotated[
     bool, typer.Option("--lossless", help="Change nothing but Huffman tables, scans and metadata: no pixel differs.")
 ]
 
 # Options that --lossless leaves nothing to do.
 WITHOUT_LOSS = (
-    *("quality", "strength", "guide", "table", "depth_model", "depth_maps", "depth_kind", "depth_names", "masks"),
+    *("quality", "strength", "guide", "table", "depth_model", "depth_maps", "depth_kind", "depth_names", "masks", "mask_outside"),
     *("target_size", "verify", "min_quality", "robust", "tolerance", "policy", "max_side", "scale", "subsampling"),
 )
 

@@ -17,6 +17,7 @@ from vizcomp.errors import SettingsError
 
 TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
+OUTSIDE = ("cheap", "drop")
 FORMATS = ("jpeg", "webp", "avif", "jxl", "auto")
 SUBSAMPLING = ("keep", "444", "420")
 SCANS = ("progressive", "baseline")
@@ -101,6 +102,7 @@ class DjpegSettings:
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".
+        mask_outside: "cheap", or "drop": of what the mask does not keep nothing is left, black is in its place.
         format: "jpeg", "webp", "avif", "jxl", or "auto": of those that all readers open, for each photo the one whose file is
             smallest.
         readers: who must open the files, as "pillow,opencv"; "" for `readers.DEFAULT` where the format is "auto".
@@ -122,6 +124,7 @@ class DjpegSettings:
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
+    mask_outside: Literal["cheap", "drop"] = "cheap"
     format: Literal["jpeg", "webp", "avif", "jxl", "auto"] = "jpeg"
     readers: str = ""
     max_side: int | Literal["auto"] | None = None
@@ -156,9 +159,21 @@ class DjpegSettings:
             raise SettingsError(f"unknown subsampling {self.subsampling!r}", "use keep, 444 or 420")
         if self.scans not in SCANS:
             raise SettingsError(f"unknown scans {self.scans!r}", "use progressive or baseline")
+        self._check_mask()
         self._check_size()
         self._check_format()
         self._check_lossless()
+
+    def _check_mask(self) -> None:
+        if self.mask_outside not in OUTSIDE:
+            raise SettingsError(f"unknown `mask_outside` {self.mask_outside!r}", f"use {' or '.join(OUTSIDE)}")
+        if self.mask_outside == "cheap":
+            return
+        if "mask" not in self.guides:
+            raise SettingsError("`mask_outside` drop needs the guide mask", "use `guide` mask, and give `masks`")
+        if self.metadata == "all":
+            hint = "a thumbnail in them may show the whole photo: use essential or none"
+            raise SettingsError("`mask_outside` drop and `metadata` all contradict each other", hint)
 
     def _check_size(self) -> None:
         if self.max_side not in (None, "auto") and not (isinstance(self.max_side, int) and self.max_side >= 1):

@@ -65,13 +65,16 @@ def test_masks_are_as_displayed() -> None:
     assert pixels[: 48 - 16].max() <= 6
 
 
-def test_a_source_is_not_kept_however_small_it_is(tmp_path: Path) -> None:
-    tiny = jpeg_bytes(noise(), quality=5)
+def test_a_source_is_not_kept_however_small_it_is() -> None:
+    source = jpeg_bytes(noise(), quality=40)
     for more in ({}, {"min_saving": 0.9}):
-        made = dropped(tiny, **{"quality": 100, **more})
+        mask = np.full((96, 160), 255, np.uint8)
+        mask[:, 152:] = 0
+        made = dropped(source, mask=mask, **{"quality": 100, "table": "photo", **more})
         assert not made.kept
-        assert shown(made.data)[:, 100:].max() <= 6
-        assert any("larger than its source" in notice for notice in made.notices)
+        assert shown(made.data)[:, 153:].max() <= 6
+        assert any("larger than its source" in notice for notice in made.notices) == (len(made.data) >= len(source))
+    assert len(made.data) >= len(source)
 
 
 def test_what_contradicts_or_would_drop_everything_is_refused() -> None:

@@ -13,7 +13,14 @@ from jpeg_kit import blank, exif, photo, pillow
 from PIL import Image
 
 from vizcomp.errors import FormatError, TruncatedError
-from vizcomp.jpeg.segments import SOS, essential_segments, markers, metadata_segments, orientation, scan_end
+from vizcomp.jpeg.segments import (
+    SOS,
+    essential_segments,
+    markers,
+    metadata_segments,
+    orientation,
+    scan_end,
+)
 from vizcomp.jpeg.write import write_jpeg
 
 
@@ -35,7 +42,18 @@ def test_orientation_survives_alone(order: str) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
     ("kind", "stored"),
-    [(1, "B"), (3, "H"), (4, "I"), (6, "b"), (8, "h"), (9, "i"), (5, "II"), (10, "ii"), (3, "HHH"), (4, "II")],
+    [
+        (1, "B"),
+        (3, "H"),
+        (4, "I"),
+        (6, "b"),
+        (8, "h"),
+        (9, "i"),
+        (5, "II"),
+        (10, "ii"),
+        (3, "HHH"),
+        (4, "II"),
+    ],
 )
 def test_an_orientation_of_any_type_becomes_one_short(order: str, kind: int, stored: str) -> None:
     rational = kind in (5, 10)
@@ -53,7 +71,12 @@ def test_an_orientation_of_any_type_becomes_one_short(order: str, kind: int, sto
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 40))
 def test_malformed_exif_counts_as_none(noise: bytes, cut: int) -> None:
-    for payload in (b"Exif\0\0" + noise, exif(6)[:cut], b"Exif\0\0II*\0" + noise, exif(6)[:14] + noise):
+    for payload in (
+        b"Exif\0\0" + noise,
+        exif(6)[:cut],
+        b"Exif\0\0II*\0" + noise,
+        exif(6)[:14] + noise,
+    ):
         assert 1 <= orientation([(0xE1, payload)]) <= 8
         essential_segments([(0xE1, payload)], "essential")
 

@@ -20,7 +20,14 @@ RDF = b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 
 
 def packet(body: bytes, names: bytes = b"") -> bytes:
-    return b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF ' + RDF + names + b">" + body + b"</rdf:RDF></x:xmpmeta>"
+    return (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        + RDF
+        + names
+        + b">"
+        + body
+        + b"</rdf:RDF></x:xmpmeta>"
+    )
 
 
 def long_packet(size: int = 150_000) -> bytes:
@@ -48,7 +55,9 @@ def test_a_long_packet_becomes_a_stub_and_its_extension() -> None:
 def test_a_long_packet_goes_from_format_to_format(kind: str) -> None:
     out = io.BytesIO()
     Image.fromarray(photo(32, 24)).save(out, kind, xmp=long_packet())
-    made = compress(load_bytes(out.getvalue(), "long"), DjpegSettings(guide="uniform", metadata="all"))
+    made = compress(
+        load_bytes(out.getvalue(), "long"), DjpegSettings(guide="uniform", metadata="all")
+    )
     assert not made.notices
     again = load_bytes(made.data, "again")
     assert again.xmp is not None
@@ -60,7 +69,10 @@ def test_a_long_packet_goes_from_format_to_format(kind: str) -> None:
 
 def test_namespaces_go_with_what_is_joined() -> None:
     main = packet(
-        b'<rdf:Description xmlns:xmpNote="n" xmpNote:HasExtendedXMP="' + b"A" * 32 + b'" b:Short="1"/>', b' xmlns:b="urn:b"'
+        b'<rdf:Description xmlns:xmpNote="n" xmpNote:HasExtendedXMP="'
+        + b"A" * 32
+        + b'" b:Short="1"/>',
+        b' xmlns:b="urn:b"',
     )
     joined = joined_xmp(main, long_packet(3))
     assert joined is not None
@@ -73,14 +85,21 @@ def test_namespaces_go_with_what_is_joined() -> None:
 
 def test_an_extension_that_is_not_whole_is_told() -> None:
     first, *parts = metadata_segments(xmp=long_packet())
-    head = b"".join(b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload for _, payload in (first, *parts[1:]))
+    head = b"".join(
+        b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+        for _, payload in (first, *parts[1:])
+    )
     data = pillow(photo(32, 24))
     notices = load_bytes(data[:2] + head + data[2:], "cut").notices
     assert notices == ("the extension of its XMP data cannot be read",)
 
 
 def test_an_extension_that_promises_more_goes_as_a_whole() -> None:
-    segments = metadata_segments(xmp=packet(b"<rdf:Description>" + b"x" * 150_000 + b'<hdrgm:Version a="1"/></rdf:Description>'))
+    segments = metadata_segments(
+        xmp=packet(
+            b"<rdf:Description>" + b"x" * 150_000 + b'<hdrgm:Version a="1"/></rdf:Description>'
+        )
+    )
     kept = essential_segments(segments, "all")
     assert [payload[: len(MAIN)] for _, payload in kept] == [MAIN]
     assert b"HasExtendedXMP" not in kept[0][1]

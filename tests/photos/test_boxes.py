@@ -28,7 +28,8 @@ def avif(**options: Any) -> bytes:
 
 
 def with_item(data: bytes, kind: bytes) -> bytes:
-    """An AVIF whose list of items has one more, of no bytes: as the `tmap` of ISO 21496-1 it promises a gain map."""
+    """An AVIF whose list of items has one more, of no bytes: as the `tmap` of ISO 21496-1 it
+    promises a gain map."""
     meta = next(b for b in boxes(data) if b.kind == b"meta")
     inner = list(boxes(data, meta.start + 4, meta.end))
     parts = [data[meta.start : meta.start + 4]]
@@ -52,13 +53,19 @@ def _pixels(data: bytes) -> int:
 
 
 def told(data: bytes) -> list[str]:
-    return [notice for notice in load_bytes(data, "photo").notices if notice.endswith("is not in the result")]
+    return [
+        notice
+        for notice in load_bytes(data, "photo").notices
+        if notice.endswith("is not in the result")
+    ]
 
 
 def test_a_gain_map_of_avif_is_told() -> None:
     assert told(avif()) == []
     assert told(with_item(avif(), b"tmap")) == ["its gain map (HDR) is not in the result"]
-    assert told(avif() + box(b"mpvd", b"video")) == ["its video of the motion photo is not in the result"]
+    assert told(avif() + box(b"mpvd", b"video")) == [
+        "its video of the motion photo is not in the result"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,9 @@ def test_auxiliary_pictures_of_heic_are_told(urn: bytes, name: str) -> None:
 
 def test_a_gain_map_of_jpeg_xl_is_told() -> None:
     head = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl ", bytes(4), b"jxl ")
-    assert carried(head + box(b"jhgm", b"map") + box(b"jxlc", b"\xff\x0a"), "JXL") == ("gain map (HDR)",)
+    assert carried(head + box(b"jhgm", b"map") + box(b"jxlc", b"\xff\x0a"), "JXL") == (
+        "gain map (HDR)",
+    )
 
 
 def test_wide_colours_without_a_profile_are_told() -> None:
@@ -86,11 +95,16 @@ def test_wide_colours_without_a_profile_are_told() -> None:
     assert not load_bytes(data, "srgb").notices
     at = data.index(b"colrnclx") + 8
     wide = data[:at] + struct.pack(">HH", 12, 16) + data[at + 4 :]
-    assert load_bytes(wide, "p3").notices == ("its colours (Display P3, PQ (HDR)) are taken for sRGB, as other decoders do",)
+    assert load_bytes(wide, "p3").notices == (
+        "its colours (Display P3, PQ (HDR)) are taken for sRGB, as other decoders do",
+    )
 
 
 def test_without_what_tells_the_picture_stays() -> None:
-    data = avif(exif=Image.Exif().tobytes() + b"SecretCamera" + bytes(200), xmp=b"<x>SecretPlace" + b" " * 60 + b"</x>")
+    data = avif(
+        exif=Image.Exif().tobytes() + b"SecretCamera" + bytes(200),
+        xmp=b"<x>SecretPlace" + b" " * 60 + b"</x>",
+    )
     data += box(b"uuid", b"SecretUuid")
     stripped = essential_heif(data, b"MM\0*\0\0\0\x08\0\0\0\0\0\0")
     assert stripped is not None
@@ -102,16 +116,25 @@ def test_without_what_tells_the_picture_stays() -> None:
 
 def test_a_jpeg_xl_without_its_boxes_keeps_its_codestream() -> None:
     head = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl ", bytes(4), b"jxl ")
-    whole = head + box(b"Exif", bytes(4), b"Secret") + box(b"xml ", b"Secret") + box(b"brob", b"Exif", b"Secret")
+    whole = (
+        head
+        + box(b"Exif", bytes(4), b"Secret")
+        + box(b"xml ", b"Secret")
+        + box(b"brob", b"Exif", b"Secret")
+    )
     whole += box(b"jbrd", b"Secret") + box(b"jxlc", b"\xff\x0astream")
     assert essential_jxl(whole, b"") == head + box(b"jxlc", b"\xff\x0astream")
-    assert essential_jxl(whole, b"MM") == head + box(b"Exif", bytes(4), b"MM") + box(b"jxlc", b"\xff\x0astream")
+    assert essential_jxl(whole, b"MM") == head + box(b"Exif", bytes(4), b"MM") + box(
+        b"jxlc", b"\xff\x0astream"
+    )
     assert essential_jxl(whole[:-3], b"") is None
     assert essential_jxl(b"\xff\x0astream", b"") == b"\xff\x0astream"
 
 
 def test_broken_boxes_cost_nothing_but_themselves() -> None:
-    data = with_item(avif(exif=Image.Exif().tobytes() + bytes(100), xmp=b"<x/>" + b" " * 60), b"tmap")
+    data = with_item(
+        avif(exif=Image.Exif().tobytes() + bytes(100), xmp=b"<x/>" + b" " * 60), b"tmap"
+    )
     rng = np.random.default_rng(5)
     end = min(len(data), 900)
     for trial in range(1500):

@@ -1,4 +1,5 @@
-"""What of a photo's metadata is in its result: dates, artist and copyright, and neither place nor camera, of any format."""
+"""What of a photo's metadata is in its result: dates, artist and copyright, and neither place nor
+camera, of any format."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def source(kind: str, **options: Any) -> bytes:
         block[270], block[700], block[305] = "SecretComment", xmp, "SecretText"
     elif kind != "PNG":
         options["xmp"] = xmp
-    Image.fromarray(picture(3, 48, 64)).save(out, kind, exif=block.tobytes() if kind == "JXL" else block, **options)
+    Image.fromarray(picture(3, 48, 64)).save(
+        out, kind, exif=block.tobytes() if kind == "JXL" else block, **options
+    )
     return out.getvalue()
 
 
@@ -58,19 +61,26 @@ def result(data: bytes, name: str, folder: Path, **settings: Any) -> tuple[Path,
     path = folder / "in" / name
     path.write_bytes(data)
     chosen = DjpegSettings(guide="uniform", quality=95, **settings)
-    run = run_djpeg(find_inputs([path]), folder / "out", chosen, BatchSettings(), options=RunOptions(jobs=1))
+    run = run_djpeg(
+        find_inputs([path]), folder / "out", chosen, BatchSettings(), options=RunOptions(jobs=1)
+    )
     record = run.records[0]
     assert record.output is not None, record.error
     return Path(record.output), record
 
 
 def check_essential(path: Path, *, turned: int | None = 6, taken: bool = True) -> None:
-    """`turned`: the orientation that the EXIF states; `taken`: it has the date of the shot, in a directory of its own."""
+    """`turned`: the orientation that the EXIF states; `taken`: it has the date of the shot, in a
+    directory of its own."""
     data = path.read_bytes()
     assert not [secret for secret in SECRET if secret in data]
     with Image.open(path) as image:
         found = image.getexif()
-        assert (found.get(0x0112), found.get(0x0132), found.get(0x013B)) == (turned, DATE, "A. Artist")
+        assert (found.get(0x0112), found.get(0x0132), found.get(0x013B)) == (
+            turned,
+            DATE,
+            "A. Artist",
+        )
         assert found.get(0x8298) == "(c) A. Artist"
         assert found.get_ifd(0x8769).get(0x9003) == (TAKEN if taken else None)
         assert not found.get_ifd(0x8825)
@@ -81,7 +91,8 @@ def check_essential(path: Path, *, turned: int | None = 6, taken: bool = True) -
 def test_a_compressed_file_has_date_artist_and_copyright_alone(tmp_path: Path, kind: str) -> None:
     path, record = result(source(kind), f"a.{kind.lower()}", tmp_path)
     assert record.status in ("ok", "kept")
-    if kind == "TIFF":  # Pillow turns its pixels upright as it reads them, and writes no second directory into one
+    # Pillow turns its pixels upright as it reads them, and writes no second directory into one
+    if kind == "TIFF":
         check_essential(path, turned=None, taken=False)
     else:
         check_essential(path)
@@ -100,7 +111,9 @@ KEPT = [
 
 @pytest.mark.parametrize(("kind", "suffix"), KEPT)
 def test_a_kept_source_has_no_more_either(tmp_path: Path, kind: str, suffix: str) -> None:
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}.get(kind, {})
+    options: dict[str, Any] = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}.get(
+        kind, {}
+    )
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()
     if kind == "JXL":
@@ -118,7 +131,9 @@ def test_a_kept_source_has_no_more_either(tmp_path: Path, kind: str, suffix: str
 def test_a_kept_gif_says_nothing_and_still_loops(tmp_path: Path) -> None:
     frames = [Image.fromarray(picture(n, 32, 32)).quantize(8) for n in range(3)]
     out = io.BytesIO()
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], loop=4, comment=b"SecretComment")
+    frames[0].save(
+        out, "GIF", save_all=True, append_images=frames[1:], loop=4, comment=b"SecretComment"
+    )
     data = out.getvalue()[:-1] + b"!\xff\x0bXMP DataXMP" + b"\x0aSecretText" + b"\0;"
     path, record = result(data, "a.gif", tmp_path, min_saving=0.999)
     assert record.status == "kept"
@@ -128,7 +143,9 @@ def test_a_kept_gif_says_nothing_and_still_loops(tmp_path: Path) -> None:
         for n in range(3):
             kept.seek(n)
             before.seek(n)
-            assert np.array_equal(np.asarray(kept.convert("RGB")), np.asarray(before.convert("RGB")))
+            assert np.array_equal(
+                np.asarray(kept.convert("RGB")), np.asarray(before.convert("RGB"))
+            )
 
 
 def test_all_keeps_all_and_none_keeps_none(tmp_path: Path) -> None:
@@ -163,7 +180,9 @@ def test_animations_stay_whole() -> None:
             for n in range(3):
                 image.seek(n)
                 before.seek(n)
-                assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(before.convert("RGB")))
+                assert np.array_equal(
+                    np.asarray(image.convert("RGB")), np.asarray(before.convert("RGB"))
+                )
 
 
 def test_broken_blocks_cost_nothing_but_themselves() -> None:
@@ -180,7 +199,8 @@ def test_broken_blocks_cost_nothing_but_themselves() -> None:
         for place in rng.integers(0, len(data), 4):
             data[place] = rng.integers(0, 256)
         assert len(essential_exif(bytes(data), 3)) < 20_000
-    loop = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x8769, 4, 1, 8, 0)  # a directory that leads to itself
+    # a directory that leads to itself
+    loop = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x8769, 4, 1, 8, 0)
     assert essential_exif(loop, 1) == b""
     for kind in ("PNG", "WEBP", "TIFF"):
         data = source(kind)

@@ -1,4 +1,5 @@
-"""XMP packets (ISO 16684-1): their orientation, and those too large for one segment of a JPEG (XMP part 3, 1.1.3)."""
+"""XMP packets (ISO 16684-1): their orientation, and those too large for one segment of a JPEG (XMP
+part 3, 1.1.3)."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ _PART = 65400  # bytes of an extended packet in a segment, as the standard advis
 MAX_EXTENDED = 16 << 20  # larger ones than any camera or editor writes
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))([2-8])")
 _WRAPPER = re.compile(rb"<\?xpacket[^>]*\?>")
-_POINTER = re.compile(rb"\s*xmpNote:HasExtendedXMP\s*=\s*[\"']([0-9A-Fa-f]{32})[\"']|"
-                      rb"\s*<xmpNote:HasExtendedXMP>\s*([0-9A-Fa-f]{32})\s*</xmpNote:HasExtendedXMP>")  # fmt: skip
+_POINTER = re.compile(
+    rb"\s*xmpNote:HasExtendedXMP\s*=\s*[\"']([0-9A-Fa-f]{32})[\"']|"
+    rb"\s*<xmpNote:HasExtendedXMP>\s*([0-9A-Fa-f]{32})\s*</xmpNote:HasExtendedXMP>"
+)
 _DESCRIPTIONS = re.compile(rb"^(.*?)<rdf:RDF\b([^>]*)>(.*)</rdf:RDF>", re.DOTALL)
 _NAMESPACE = re.compile(rb"(xmlns:[\w.-]+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _STUB = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="%s"/>'
+    b'<rdf:Description rdf:about="" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'
+    b' xmpNote:HasExtendedXMP="%s"/>'
     b"</rdf:RDF></x:xmpmeta>"
 )
 
@@ -39,7 +43,8 @@ def xmp_orientation(xmp: bytes) -> int:
 
 
 def xmp_segments(xmp: bytes) -> list[Segment]:
-    """A packet as segments of a JPEG: one, or where it is too large a stub and its extension; none above `MAX_EXTENDED`."""
+    """A packet as segments of a JPEG: one, or where it is too large a stub and its extension; none
+    above `MAX_EXTENDED`."""
     if len(xmp) <= MAX_MAIN:
         return [(_APP1, MAIN + xmp)]
     bare = _WRAPPER.sub(b"", xmp).strip()
@@ -47,13 +52,15 @@ def xmp_segments(xmp: bytes) -> list[Segment]:
         return []
     name = hashlib.md5(bare, usedforsecurity=False).hexdigest().upper().encode()
     parts = [
-        (_APP1, EXTENDED + name + struct.pack(">II", len(bare), at) + bare[at : at + _PART]) for at in range(0, len(bare), _PART)
+        (_APP1, EXTENDED + name + struct.pack(">II", len(bare), at) + bare[at : at + _PART])
+        for at in range(0, len(bare), _PART)
     ]
     return [(_APP1, MAIN + _STUB % name), *parts]
 
 
 def extended_xmp(main: bytes, segments: Sequence[Segment]) -> bytes | None:
-    """The extension that a main packet names; b"" where it names none, None where it is not there whole."""
+    """The extension that a main packet names; b"" where it names none, None where it is not there
+    whole."""
     pointer = _POINTER.search(main)
     if pointer is None:
         return b""
@@ -61,7 +68,11 @@ def extended_xmp(main: bytes, segments: Sequence[Segment]) -> bytes | None:
     parts: dict[int, bytes] = {}
     total = 0
     for marker, payload in segments:
-        if marker == _APP1 and payload[: len(head)].upper() == head.upper() and len(payload) > len(head) + 8:
+        if (
+            marker == _APP1
+            and payload[: len(head)].upper() == head.upper()
+            and len(payload) > len(head) + 8
+        ):
             total, at = struct.unpack_from(">II", payload, len(head))
             parts[at] = payload[len(head) + 8 :]
     whole = b"".join(parts[at] for at in sorted(parts))
@@ -74,12 +85,17 @@ def without_pointer(payload: bytes) -> bytes:
 
 
 def joined_xmp(main: bytes, extended: bytes) -> bytes | None:
-    """One packet with what a main packet and its extension say; None where they are not written as usual."""
+    """One packet with what a main packet and its extension say; None where they are not written as
+    usual."""
     first, second = _DESCRIPTIONS.match(main), _DESCRIPTIONS.match(extended)
     if first is None or second is None:
         return None
     known = set(re.findall(rb"xmlns:[\w.-]+", first.group(1) + first.group(2)))
-    names = [m.group(0) for m in _NAMESPACE.finditer(second.group(1) + second.group(2)) if m.group(1) not in known]
+    names = [
+        m.group(0)
+        for m in _NAMESPACE.finditer(second.group(1) + second.group(2))
+        if m.group(1) not in known
+    ]
     at = first.end(2)
     end = first.end(3)
     tag = b"".join(b" " + name for name in dict.fromkeys(names))

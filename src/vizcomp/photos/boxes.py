@@ -1,4 +1,5 @@
-"""Boxes of HEIC, AVIF and JPEG XL: what they carry beside the picture, and the same files without what tells of place or camera.
+"""Boxes of HEIC, AVIF and JPEG XL: what they carry beside the picture, and the same files without
+what tells of place or camera.
 
 ISO/IEC 14496-12 (boxes, items), 23008-12 (HEIF), 18181-2 (JPEG XL), 21496-1 (gain maps).
 """
@@ -50,7 +51,8 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
 
 
 def carried(data: bytes, kind: str) -> tuple[str, ...]:
-    """What a HEIC, an AVIF or a JPEG XL carries beside its picture: a gain map, a depth map, a video."""
+    """What a HEIC, an AVIF or a JPEG XL carries beside its picture: a gain map, a depth map, a
+    video."""
     found: dict[str, None] = {}
     for box in boxes(data):
         if kind == "JXL":
@@ -67,7 +69,8 @@ def carried(data: bytes, kind: str) -> tuple[str, ...]:
 
 
 def stated_primaries(data: bytes) -> tuple[int, int] | None:
-    """Colour primaries and transfer of an AVIF or HEIC (ITU-T H.273) by its first nclx property; None without one."""
+    """Colour primaries and transfer of an AVIF or HEIC (ITU-T H.273) by its first nclx property;
+    None without one."""
     for box in boxes(data):
         if box.kind == b"meta":
             at = data.find(b"colrnclx", box.start, box.end)
@@ -78,7 +81,8 @@ def stated_primaries(data: bytes) -> tuple[int, int] | None:
 
 
 def essential_jxl(data: bytes, exif: bytes) -> bytes | None:
-    """A JPEG XL without its boxes of metadata but for a given EXIF block; None where it is not understood.
+    """A JPEG XL without its boxes of metadata but for a given EXIF block; None where it is not
+    understood.
 
     What gives back a JPEG goes too, since it would miss them.
 
@@ -100,9 +104,11 @@ def essential_jxl(data: bytes, exif: bytes) -> bytes | None:
 
 
 def essential_heif(data: bytes, exif: bytes) -> bytes | None:
-    """A HEIC or AVIF with a given block as its EXIF; None where it is not understood. Arguments as `essential_jxl`.
+    """A HEIC or AVIF with a given block as its EXIF; None where it is not understood. Arguments as
+    `essential_jxl`.
 
-    In place, so that no offset changes: the bytes of items and boxes that tell of the photo are written over.
+    In place, so that no offset changes: the bytes of items and boxes that tell of the photo are
+    written over.
     """
     out, end = bytearray(data), 0
     for box in boxes(data):
@@ -139,14 +145,19 @@ def _items(data: bytes, meta: Box) -> dict[int, tuple[int, bytes]]:
         for entry in boxes(data, box.start + (6 if data[box.start] == 0 else 8), box.end):
             version = data[entry.start] if entry.start < entry.end else 0
             width = 4 if version == 3 else 2
-            if entry.kind == b"infe" and version in (2, 3) and entry.start + 10 + width <= entry.end:
+            if (
+                entry.kind == b"infe"
+                and version in (2, 3)
+                and entry.start + 10 + width <= entry.end
+            ):
                 number = int.from_bytes(data[entry.start + 4 : entry.start + 4 + width], "big")
                 items[number] = version, data[entry.start + 6 + width : entry.start + 10 + width]
     return items
 
 
 def _places(data: bytes, meta: Box) -> dict[int, list[tuple[int, int]]]:
-    """By number, where the bytes of each item are: offset and length of each part; of items elsewhere nothing."""
+    """By number, where the bytes of each item are: offset and length of each part; of items
+    elsewhere nothing."""
     inner = {box.kind: box for box in boxes(data, meta.start + 4, meta.end)}
     if b"iloc" not in inner:
         return {}
@@ -155,7 +166,12 @@ def _places(data: bytes, meta: Box) -> dict[int, list[tuple[int, int]]]:
     version = reader.take(1)
     reader.take(3)
     sizes = reader.take(2)
-    offset, length, base, index = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15, sizes & 15 if version else 0
+    offset, length, base, index = (
+        sizes >> 12,
+        sizes >> 8 & 15,
+        sizes >> 4 & 15,
+        sizes & 15 if version else 0,
+    )
     places: dict[int, list[tuple[int, int]]] = {}
     left = _MAX_ITEMS  # a broken list may have parts of no bytes without end
     for _ in range(min(reader.take(4 if version == 2 else 2), _MAX_ITEMS)):

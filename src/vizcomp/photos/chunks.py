@@ -1,4 +1,5 @@
-"""Chunks of a PNG that are not its picture, left out where Pillow would refuse the file for them."""
+"""Chunks of a PNG that are not its picture, left out where Pillow would refuse the file for
+them."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _LARGEST_TEXT = 1 << 20  # of Pillow, unpacked
 def without_idle_chunks(data: bytes, notices: list[str]) -> bytes:
     """A PNG that Pillow reads if its pixels are whole; adds to `notices` what was left out.
 
-    Text is dropped, but for XMP and EXIF of a sane size; other chunks beside the picture are where their
-    checksum is wrong. The very bytes come back where there is nothing to drop.
+    Text is dropped, but for XMP and EXIF of a sane size; other chunks beside the picture are where
+    their checksum is wrong. The very bytes come back where there is nothing to drop.
     """
     if not data.startswith(_SIGNATURE):
         return data
@@ -31,7 +32,9 @@ def without_idle_chunks(data: bytes, notices: list[str]) -> bytes:
     for kind, start, body, whole in _chunks(data):
         end = start + 12 + len(body)
         sound = kind in _PICTURE or whole
-        if kind in _TEXT and not (sound and (_is_small_xmp(kind, body) or _is_small_exif(kind, body))):
+        if kind in _TEXT and not (
+            sound and (_is_small_xmp(kind, body) or _is_small_exif(kind, body))
+        ):
             dropped = True
         elif not sound:
             broken.append(kind.decode("latin-1"))
@@ -69,7 +72,8 @@ def _is_small_xmp(kind: bytes, body: bytes) -> bool:
 
 
 def _is_small_exif(kind: bytes, body: bytes) -> bool:
-    """Whether it is EXIF as ImageMagick wrote it before there was a chunk for it: hexadecimal, in a text."""
+    """Whether it is EXIF as ImageMagick wrote it before there was a chunk for it: hexadecimal, in a
+    text."""
     keyword, _, rest = body.partition(b"\0")
     if keyword not in EXIF_TEXTS or kind == b"iTXt" or len(body) > _LARGEST_TEXT:
         return False
@@ -86,7 +90,8 @@ def _unpacks_small(packed: bytes) -> bool:
 
 
 def exif_of_text(info: Mapping[Any, Any]) -> bytes | None:
-    """The EXIF block of such a text, as stored in it; None without one, or where it is no hexadecimal.
+    """The EXIF block of such a text, as stored in it; None without one, or where it is no
+    hexadecimal.
 
     Args:
         info: texts of a PNG by keyword, as Pillow reads them.
@@ -94,6 +99,7 @@ def exif_of_text(info: Mapping[Any, Any]) -> bytes | None:
     for keyword in EXIF_TEXTS:
         text = info.get(keyword.decode())
         if isinstance(text, str):
-            with contextlib.suppress(ValueError):  # a line with a name, one with a number, then the bytes
+            # a line with a name, one with a number, then the bytes
+            with contextlib.suppress(ValueError):
                 return bytes.fromhex("".join(text.strip().split("\n")[2:])) or None
     return None

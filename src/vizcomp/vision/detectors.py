@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.vision.options import BOX
+
 Values = npt.NDArray[np.float64]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
@@ -178,11 +180,31 @@ def detr(boxes: Values, numbers: Values, activation: str) -> Detections:
     return Detections(from_centres(boxes), scores.max(1), scores.argmax(1).astype(np.int64))
 
 
-def ssd(boxes: Values, scores: Values, labels: Values | None, count: int | None) -> Detections:
-    """(N, 4) top, left, bottom, right as shares of the input; of the rows the first `count` are
-    meant."""
-    return listed(
-        boxes[:count][:, [1, 0, 3, 2]], scores[:count], None if labels is None else labels[:count]
+def ordered(boxes: Values, columns: Sequence[str]) -> Values:
+    """(N, 4) of some order to left, top, right, bottom; as they are where no order is given."""
+    return boxes[:, [columns.index(side) for side in BOX]] if columns else boxes
+
+
+def table(rows: Values, columns: Sequence[str]) -> Detections:
+    """Rows of boxes (N, len(columns)); padding with scores below 0 is none."""
+    rows = rows.reshape(-1, len(columns))
+    rows = rows[rows[:, columns.index("score")] >= 0]
+    labels = rows[:, columns.index("label")] if "label" in columns else np.full(len(rows), -1.0)
+    return Detections(
+        ordered(rows, columns), rows[:, columns.index("score")], labels.round().astype(np.int64)
+    )
+
+
+def looks_like(rows: Values, columns: Sequence[str]) -> bool:
+    """Whether rows hold what these columns say: whole labels, scores in 0..1, corners in order."""
+    label, score, corners = (
+        rows[:, columns.index("label")],
+        rows[:, columns.index("score")],
+        ordered(rows, columns),
+    )
+    whole = bool((label == label.round()).all() and (label >= -1).all())
+    return whole and bool(
+        (score <= 1).all() and (score >= -1).all() and (corners[:, 2:] >= corners[:, :2]).all()
     )
 
 

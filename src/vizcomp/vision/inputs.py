@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
-from vizcomp.vision.options import INPUT, SIDES, SUFFIXES, ModelOptions, split_suffixes
+from vizcomp.vision.options import INPUT, SIDES, ModelOptions, typed
 
 # What exporters' inputs usually hold: proposed where it is asked for, never taken.
 _USUAL = {"orig_target_sizes": "width/height", "orig_size": "width/height", "scale_factor": "1/1"}
@@ -78,7 +78,7 @@ def picture_slot(name: str, slots: Sequence[Slot], options: ModelOptions) -> Slo
             "export it with an input (N, 3, H, W)",
         )
     if len(able) > 1:
-        choices = " or ".join(_typed(name, f"image={slot.name}") for slot in able)
+        choices = " or ".join(typed(name, f"image={slot.name}") for slot in able)
         raise SettingsError(
             f"{name}: which of its inputs takes the photo?",
             f"say which: {choices}; see docs/vision.md",
@@ -111,7 +111,7 @@ def check_others(
     raise SettingsError(
         f"{name}: what are its further inputs to hold?"
         f" {', '.join(slot.described() for slot in asked)}",
-        f"say it, as {_typed(name, hint)}; see docs/vision.md",
+        f"say it, as {typed(name, hint)}; see docs/vision.md",
     )
 
 
@@ -124,12 +124,6 @@ def _proposed(slot: Slot, size: Sequence[int]) -> str:
     for word, side in zip(SIDES, size, strict=False):
         usual = usual.replace(word, str(side))
     return usual
-
-
-def _typed(name: str, option: str) -> str:
-    split = split_suffixes(name, SUFFIXES)
-    base, given = (name, "") if split is None else (str(split[0]), split[1])
-    return f"{base}:{','.join(filter(None, [given, option]))}"
 
 
 def constants(

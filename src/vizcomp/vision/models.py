@@ -131,6 +131,17 @@ class ModelSystem:
         outputs = self._tried(size)
         self._layout = layouts.Reader(name, outputs, size, options, self._known).layout()
         family = self._layout.detector or self._layout.kind
+        if (
+            self._size is None
+            and not options.size
+            and self._layout.kind in ("classes", "embedding")
+        ):
+            raise layouts.asked(
+                name, "how large is its input? The file leaves that open", ["size=224", "size=own"]
+            )
+        self._numbers = (
+            np.asarray(outputs[self._layout.output]).size if self._layout.output in outputs else 0
+        )
         self.kind = self._layout.kind  # type: ignore[assignment]  # one of options.KINDS
         if not self._size and family.startswith("yolo"):
             self._size = (YOLO_SIDE, YOLO_SIDE)
@@ -362,6 +373,23 @@ class ModelSystem:
         if self.kind == "masks":
             return Masks(self._labels(main, image, view), self.classes)
         row = main.reshape(-1)
+        if row.size != self._numbers:
+            raise InputError(
+                f"{self.name}: {row.size} numbers here, {self._numbers} on a grey picture: no"
+                f" {self.kind}",
+                "are these boxes? Say how it is read: see docs/vision.md",
+            )
+        if row.size == 1:
+            yes = (
+                float(1 / (1 + np.exp(-row[0])))
+                if self._layout.activation == "sigmoid"
+                else float(row[0])
+            )
+            if not 0 <= yes <= 1:
+                raise InputError(
+                    f"{self.name}: {yes:.3g} is no probability", "say activation=sigmoid"
+                )
+            return Classes(np.array([1 - yes, yes], np.float32), self.classes)
         if self.kind == "embedding":
             return Embedding(np.asarray(row, np.float32))
         already = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2

@@ -173,6 +173,13 @@ def split_suffixes(spec: str, suffixes: Iterable[str]) -> tuple[Path, str] | Non
     )
 
 
+def typed(name: str, options: str) -> str:
+    """A system's name with further options, as it is typed."""
+    split = split_suffixes(name, SUFFIXES)
+    base, given = (name, "") if split is None else (str(split[0]), split[1])
+    return f"{base}:{','.join(filter(None, [given, options]))}"
+
+
 def parse_options(text: str) -> ModelOptions:
     """From "key=value,key=value"; numbers of a list are separated by /, sizes are as 640x480.
 

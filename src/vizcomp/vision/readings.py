@@ -35,6 +35,8 @@ class Layout:
         points: how many points each figure has, and how many numbers each point: 2, or 3 with how
             sure it is; () without figures.
         order: of a point's first two numbers, "xy" or "yx".
+        columns: of rows of boxes, as `ModelOptions.columns`; () for the detector's own.
+        turned: rows and columns are the other way round.
     """
 
     kind: str
@@ -50,6 +52,17 @@ class Layout:
     first: int = 0
     points: tuple[int, ...] = ()
     order: str = "xy"
+    columns: tuple[str, ...] = ()
+    turned: bool = False
+
+    def before_activation(self, outputs: Outputs) -> bool:
+        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
+        an angle among them."""
+        main = np.asarray(outputs[self.output])
+        if self.detector not in ("yolov5", "yolov8", "yolox") or not main.size:
+            return False
+        main = main if self.detector == "yolov8" and not self.turned else np.swapaxes(main, -1, -2)
+        return bool(main[..., 4 : main.shape[-2] - self.extra, :].min(initial=0) < -0.01)
 
     def detections(self, outputs: Outputs, size: Size) -> Detections:
         """Boxes of one picture in an input of this height and width; no score is too low, none is
@@ -59,21 +72,33 @@ class Layout:
             return detectors.figures(main, self.points, self.order)
         if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
             return self._yolo(main, size)
-        boxes = main.reshape(-1, 4)
-        if not len(boxes):
-            return Detections(boxes, np.zeros(0), np.zeros(0, np.int64))
+        width = (
+            5 if main.shape[-1] == 5 and not self.scores else 4 if self.scores else main.shape[-1]
+        )
+        main = main.reshape(-1, width)
+        if not len(main):
+            return Detections(main[:, :4], np.zeros(0), np.zeros(0, np.int64))
         if self.detector == "detr" and not self.scores:
             return detectors.detr(main[:, :4], main[:, 4:], self.activation)
-        numbers = part_of(outputs, self.scores).reshape(len(boxes), -1)
+        boxes = detectors.ordered(main[:, :4], self.columns)
+        numbers = part_of(outputs, self.scores) if self.scores else main[:, 4]
+        if numbers.ndim == 2 and numbers.shape[0] != len(boxes) == numbers.shape[1]:
+            numbers = numbers.T  # classes first
+        numbers = numbers.reshape(len(boxes), -1)
         if self.detector == "detr":
             return detectors.detr(boxes, numbers, self.activation)
         labels = part_of(outputs, self.labels).reshape(-1) if self.labels else None
+        count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else len(boxes)
+        labels = None if labels is None else labels[:count]
+        numbers = detectors.activated(numbers[:count], self.activation)
         if self.detector == "ssd":
-            count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else None
-            return detectors.ssd(boxes, numbers, labels, count)
-        return detectors.listed(boxes, detectors.activated(numbers, self.activation), labels)
+            boxes = boxes[:, [1, 0, 3, 2]]
+        return detectors.listed(boxes[:count], numbers, labels)
 
     def _yolo(self, main: detectors.Values, size: Size) -> Detections:
+        main = main.T if self.turned else main
+        if self.columns:
+            return detectors.table(main, self.columns)
         if self.detector == "yolov10":
             return detectors.yolov10(main, self.points)
         if self.detector == "yolov8":
@@ -90,6 +115,8 @@ class Layout:
                 f"activation {self.activation}" if self.activation != "none" else "",
                 "shares" if self.shares else "",
                 f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
+                f"columns {'/'.join(self.columns)}" if self.columns else "",
+                "classes last" if self.turned else "",
                 f"{self.extra} columns left out" if self.extra and not self.points else "",
             )
             if part
@@ -153,6 +180,9 @@ def known_of(metadata: Mapping[str, str]) -> Known:
         tuple(size) if sides and isinstance(size, list | tuple) else (),
         tuple(points) if posed and isinstance(points, list | tuple) else (),
     )
+
+
+BELOW_ZERO = "a score is below 0: are these numbers before an activation, or turned boxes (obb)?"
 
 
 def absurd(detections: Detections) -> str:

@@ -51,7 +51,11 @@ needs_limits = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason=
 
 @needs_limits
 @pytest.mark.parametrize(
-    ("kind", "trials"), [("jpeg", 2000), ("photo", 800), ("vzc", 500), ("pack", 1000), ("onnx", 300), ("safetensors", 150)]
+    ("kind", "trials"),
+    [
+        *(("jpeg", 2000), ("photo", 800), ("vzc", 500), ("pack", 1000), ("onnx", 300), ("safetensors", 150)),
+        *(("segments", 150), ("chunks", 150), ("tar", 150), ("texts", 100)),  # the others where slow tests are asked for
+    ],
 )
 def test_mutated_files_end_in_a_result_or_an_error_of_ours(kind: str, trials: int) -> None:
     found = guard.run(kind, trials, seed=1)

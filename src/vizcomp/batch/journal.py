@@ -188,7 +188,7 @@ class Journal:
             return None
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             found = json.loads(record)
             return (found, payload) if isinstance(found, dict) else None
         return None

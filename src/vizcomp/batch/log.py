@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Log:
 
     Attributes:
         left: outputs that were there and stayed, and are not known to be of this run's settings.
+        reads: what makes a record of what the journal remembers; what it raises TypeError for is done again.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Log:
         self._resume = resume
         self._overwrite = overwrite
         self.left = 0
+        self.reads: Callable[[dict[str, Any]], object] = dict
 
     def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"", *, others: Sequence[AnyPath] = ()) -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now.
@@ -70,7 +72,8 @@ class Log:
         name = target if target is not None else key
         ours = False
         if self._resume:
-            if (found := self.journal.finished(file.path, name)) is not None:
+            found = self.journal.finished(file.path, name)
+            if found is not None and self._is_record({**found[0], "input": file.shown}):
                 record, payload = found
                 return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
             ours = self.journal.begun(name)
@@ -85,6 +88,13 @@ class Log:
         if target is not None and (ours or self._overwrite or fresh):
             self.journal.begin(target)
         return Item(file, target, self._root, ours, fresh, key=key, same=same)
+
+    def _is_record(self, values: dict[str, Any]) -> bool:
+        try:
+            self.reads(values)
+        except TypeError:
+            return False
+        return True
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""

@@ -14,7 +14,6 @@ What is given on the command line goes before the environment, that before the p
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +22,8 @@ from typing import Any
 import typer
 
 from vizcomp.cli.usage import FILE, commands, keys, unknown_variables
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, first_line
+from vizcomp.files.foreign import read_small, read_toml
 from vizcomp.files.place import disk_cause, printable
 
 NAME = "vizcomp.toml"
@@ -125,9 +125,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     """
     shown = printable(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        data = read_small(path, MAX_BYTES)
+        if len(data) > MAX_BYTES:
             raise SettingsError(f"{shown} is too large for a file of options", f"it may have {MAX_BYTES} bytes")
-        text = path.read_text("utf-8")
+        text = data.decode("utf-8")
     except OSError as exc:
         raise InputError(f"{shown} cannot be read: {disk_cause(exc)}", "check --config, or say --config none") from exc
     except UnicodeDecodeError as exc:
@@ -135,9 +136,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     if path.name == "pyproject.toml" and "vizcomp" not in text:
         return None
     try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise SettingsError(f"{shown} is no TOML: {str(exc)[:200]}", "correct it, or say --config none") from exc
+        table = read_toml(text.replace("\r\n", "\n"), finite=False)  # what other tools have in a pyproject.toml is theirs
+    except ValueError as exc:
+        raise SettingsError(f"{shown} is no TOML: {first_line(exc)[:200]}", "correct it, or say --config none") from exc
     if path.name != "pyproject.toml":
         return table
     tool = table.get("tool")

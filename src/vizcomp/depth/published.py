@@ -26,7 +26,7 @@ from vizcomp.files.find import InputFile
 from vizcomp.files.foreign import read_object_file
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo
-from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs
+from vizcomp.weights.options import NORMS, a_number, check_choice, check_names, read_pairs
 from vizcomp.weights.sessions import open_session
 
 HINT = "see docs/depth.md for the options of published networks"
@@ -134,7 +134,7 @@ def _made(values: Mapping[str, Any], place: str) -> Reading:
         try:
             made[key] = _value(key, value)
         except (TypeError, ValueError) as exc:
-            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
+            raise SettingsError(f"{place}: {key}={str(value)[:80]}: {exc}", HINT) from exc
     return Reading(**made)
 
 
@@ -144,7 +144,7 @@ def _value(key: str, value: Any) -> Any:
         if key == "size":
             sides = tuple(int(item) for item in items)
             return sides * 2 if len(sides) == 1 else sides
-        return tuple(float(item) for item in items)
+        return tuple(a_number(item) for item in items)
     if key == "multiple":
         return int(value)
     if not isinstance(value, str):
@@ -206,7 +206,7 @@ def _hugging_face(folder: Path) -> Reading:
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
     """A list of so many numbers; () for anything else."""
     good = isinstance(values, list) and len(values) == count and all(type(value) in (int, float) for value in values)
-    return tuple(float(value) for value in values) if good else ()
+    return tuple(float(value) for value in values) if good else ()  # `foreign` lets no integers in that a float cannot hold
 
 
 class PublishedDepth:

@@ -255,6 +255,9 @@ class _Finder:
                 continue
             above.add(real)
             files, folders = self._listing(here)
+            if not files and not folders and not os.path.lexists(here or "."):  # it was there when its parent was listed
+                yield InputFile(Path(here), below)
+                continue
             for name in files:
                 if os.path.splitext(name)[1].lower() in self._extensions:
                     path = os.path.join(here, name)
@@ -295,7 +298,16 @@ class _Finder:
         # The look ahead has a memory of its own: what it finds may belong to an earlier input.
         if not self._may_be_none and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
             raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
-        return self._matches(pattern)
+        return self._matches(pattern) if self._may_be_none else self._matched_once(pattern)
+
+    def _matched_once(self, pattern: str) -> Iterator[InputFile]:
+        """What a pattern names; the pattern itself where all that it named when the run began is gone."""
+        nothing = True
+        for file in self._matches(pattern):
+            nothing = False
+            yield file
+        if nothing and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
+            yield InputFile(Path(pattern), PurePath(os.path.basename(pattern)))
 
     def _matches(self, pattern: str) -> Iterator[InputFile]:
         """Photos that a pattern names; below the part of it without wildcards the tree is kept."""

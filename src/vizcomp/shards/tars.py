@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from vizcomp.shards.shard import Member, Replaced
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE  # archives are usually padded to a multiple of this
 _COPY = 1 << 20
+_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")  # as tarfile reads them: "length key=value\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,17 +231,19 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
 
 def _records(body: bytes, size: int, old: str, new: str) -> tuple[bytes, bool]:
     made, at, named = [], 0, False
-    while at < len(body):
-        space = body.index(b" ", at)
-        length = int(body[at:space])
-        key, _, value = body[space + 1 : at + length - 1].partition(b"=")
+    while match := _RECORD.match(body, at):
+        length, key = int(match[1]), match[2]
+        end = at + length
+        if end > len(body) or match.end() >= end:
+            raise FormatError("its POSIX records are broken", "write the archive again")
+        value = body[match.end() : end - 1]
         if key == b"path":
             value, named = _renamed(value, old, new), True
         elif key == b"size":
             value = b"%d" % size
         made.append(_record(key, value))
-        at += length
-    return b"".join(made), named
+        at = end
+    return b"".join(made) + body[at:], named  # what tarfile does not take for a record is none for others either
 
 
 def _record(key: bytes, value: bytes) -> bytes:

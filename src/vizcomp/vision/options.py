@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError, SettingsError, VizcompError
-from vizcomp.files.foreign import read_object_file
-from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs, split_name
+from vizcomp.files.foreign import read_object_file, read_small
+from vizcomp.weights.options import NORMS, a_number, check_choice, check_names, read_pairs, split_name
 
 MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
+MOST_NAMES = 8 << 20  # bytes of a file of the names of classes
 HINT = "see docs/vision.md for the options of models"
 
 SCRIPTS = (".torchscript", ".pt")
@@ -178,7 +179,7 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
         except VizcompError:
             raise
         except (TypeError, ValueError) as exc:
-            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
+            raise SettingsError(f"{place}: {key}={str(value)[:80]}: {exc}", HINT) from exc
     return ModelOptions(**made)
 
 
@@ -191,10 +192,10 @@ def _value(key: str, kind: str, value: Any) -> Any:
         items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
         if key == "size" and len(items) == 1:
             items *= 2
-        make = str if key == "classes" else int if key in ("size", "keypoints") else float
+        make = str if key == "classes" else int if key in ("size", "keypoints") else a_number
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
-        return float(value)
+        return a_number(value)
     if kind.startswith("int"):
         return int(value)
     if not isinstance(value, str):
@@ -204,6 +205,9 @@ def _value(key: str, kind: str, value: Any) -> Any:
 
 def _names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        text = read_small(path, MOST_NAMES)
+        if len(text) > MOST_NAMES:
+            raise ValueError(f"more than {MOST_NAMES:,} bytes")
+        return tuple(line.strip() for line in text.decode("utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as exc:
         raise SettingsError(f"the names of classes cannot be read: {path}: {exc}", "give a text file with a name a line") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,20 @@ from urllib.parse import urlsplit
 from vizcomp.errors import WeightsMissingError
 from vizcomp.weights import table
 from vizcomp.weights.member import take_member
-from vizcomp.weights.transfer import NO_NAME, Check, Job, OnBytes, Passing, Refused, digest, finish, open_session, reason, take
+from vizcomp.weights.transfer import (
+    NO_NAME,
+    Check,
+    Job,
+    OnBytes,
+    Passing,
+    Refused,
+    digest,
+    finish,
+    not_a_link,
+    open_session,
+    reason,
+    take,
+)
 
 TRIES = 4  # of one source without getting further, where what went wrong may pass
 PROGRESS = 1 << 20  # new bytes that reset the count of tries
@@ -133,7 +147,11 @@ def locked(path: Path) -> contextlib.AbstractContextManager[None]:
     Raises:
         OSError: its folder cannot be written.
     """
-    file = path.with_name(f".{path.name}.lock").open("wb")
+    lock = path.with_name(f".{path.name}.lock")
+    not_a_link(lock)
+    # neither is what it leads to emptied, nor is a pipe waited for
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = open(os.open(lock, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115 - `_held` closes it
     with contextlib.suppress(ImportError):  # no such module on Windows: there two processes fetch it twice, the later rename wins
         import fcntl
 

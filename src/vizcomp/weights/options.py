@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -46,6 +47,18 @@ def read_pairs(text: str) -> dict[str, str]:
             raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
         values[key.strip()] = value.strip()
     return values
+
+
+def a_number(value: Any) -> float:
+    """A finite number, from one or from its text.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a finite number is needed")
+    return number
 
 
 def check_names(values: Mapping[str, Any], names: Collection[str], place: str) -> None:

@@ -1,4 +1,6 @@
-"""Mutators by structure of archives, model files and texts: tar, zip, Parquet, protocol buffers, HDF5, JSON, TOML and XML.
+"""Mutators by structure of archives, model files and texts.
+
+Tar, zip, Parquet, protocol buffers, HDF5, JSON, TOML and XML.
 
 As in `containers`: what is changed has checksums that match, and most lengths do too.
 """
@@ -18,14 +20,47 @@ from typing import Any
 
 BLOCK = 512
 ODD: tuple[Any, ...] = (
-    *(0, -1, 1, 2, 255, 1 << 31, 1 << 63, -(1 << 63), 10**400, 1e308, -0.5, 5e-324, "", "F64", "../x", "/dev/zero", "photo"),
-    *(None, True, [], [1 << 40], {}, [[0]], {"": {"": 0}}, "\x1b[2J\x07", "a\nb", "\ud800", "x" * 5000, "NaN", "inf", "1e999"),
+    *(
+        0,
+        -1,
+        1,
+        2,
+        255,
+        1 << 31,
+        1 << 63,
+        -(1 << 63),
+        10**400,
+        1e308,
+        -0.5,
+        5e-324,
+        "",
+        "F64",
+        "../x",
+        "/dev/zero",
+        "photo",
+    ),
+    *(
+        None,
+        True,
+        [],
+        [1 << 40],
+        {},
+        [[0]],
+        {"": {"": 0}},
+        "\x1b[2J\x07",
+        "a\nb",
+        "\ud800",
+        "x" * 5000,
+        "NaN",
+        "inf",
+        "1e999",
+    ),
     *([0.0] * 4, [-1, -1, 1e11, 1e11], ["a"] * 3),
 )
 DEEP = '{"a":'
 
 
-# --- tar --------------------------------------------------------------------------------------------------------------
+# --- tar ------------------------------------------------------------------------------------------
 
 
 def sealed(block: bytearray) -> bytes:
@@ -49,14 +84,37 @@ def tar_headers(data: bytes) -> list[int]:
 
 
 RECORDS = (
-    *(b"-5 path=x\n", b"0 path=x\n", b"+0 path=x\n", b"3 =\n", b"99999999999 path=x\n", b"11 size=-9\n", b"12 size=1e9\n"),
-    *(b"20 GNU.sparse.map=0,1\n", b"22 GNU.sparse.major=1\n", b"27 GNU.sparse.size=999999\n", b"14 path=../x\n", b"9 a=\0\0\0\n"),
-    *(b"16 path=0001.png\n", b"18 hdrcharset=BIN\n", b"15 mtime=1e999\n", b"12 mtime=nan", b"1 1 1 1 1 1 1", b"8" * 600),
+    *(
+        b"-5 path=x\n",
+        b"0 path=x\n",
+        b"+0 path=x\n",
+        b"3 =\n",
+        b"99999999999 path=x\n",
+        b"11 size=-9\n",
+        b"12 size=1e9\n",
+    ),
+    *(
+        b"20 GNU.sparse.map=0,1\n",
+        b"22 GNU.sparse.major=1\n",
+        b"27 GNU.sparse.size=999999\n",
+        b"14 path=../x\n",
+        b"9 a=\0\0\0\n",
+    ),
+    *(
+        b"16 path=0001.png\n",
+        b"18 hdrcharset=BIN\n",
+        b"15 mtime=1e999\n",
+        b"12 mtime=nan",
+        b"1 1 1 1 1 1 1",
+        b"8" * 600,
+    ),
 )
 
 
 def stir_tar(data: bytes, dice: random.Random) -> bytes:
-    """One to three changes of headers, each with a right checksum, or headers and records that are put before others."""
+    """One to three changes of headers, each with a right checksum, or headers and records that are
+    put before others.
+    """
     out = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 3))):
         headers = tar_headers(bytes(out))
@@ -77,7 +135,24 @@ def stir_tar(data: bytes, dice: random.Random) -> bytes:
             block[124:136] = dice.choice(sizes)
         elif kind == 1:
             block[156:157] = dice.choice(
-                (b"0", b"\0", b"1", b"2", b"3", b"5", b"6", b"7", b"g", b"x", b"X", b"L", b"K", b"S", b"D", b"Z")
+                (
+                    b"0",
+                    b"\0",
+                    b"1",
+                    b"2",
+                    b"3",
+                    b"5",
+                    b"6",
+                    b"7",
+                    b"g",
+                    b"x",
+                    b"X",
+                    b"L",
+                    b"K",
+                    b"S",
+                    b"D",
+                    b"Z",
+                )
             )
         elif kind == 2:
             name = dice.choice(
@@ -98,15 +173,24 @@ def stir_tar(data: bytes, dice: random.Random) -> bytes:
         elif kind == 3:
             place = dice.choice((100, 108, 116, 136, 257, 263, 265, 329, 345, 386, 482, 483))
             block[place : place + 8] = dice.choice(
-                (b"\xff" * 8, b"\0" * 8, b"7777777\0", b"\x80" + bytes(7), b"ustar  \0", b"ustar\x0000")
+                (
+                    b"\xff" * 8,
+                    b"\0" * 8,
+                    b"7777777\0",
+                    b"\x80" + bytes(7),
+                    b"ustar  \0",
+                    b"ustar\x0000",
+                )
             )
         elif kind in (4, 5):
-            body = b"".join(dice.choice(RECORDS) for _ in range(dice.choice((1, 2, 5)))) * dice.choice((1, 1, 1, 40))
+            body = b"".join(
+                dice.choice(RECORDS) for _ in range(dice.choice((1, 2, 5)))
+            ) * dice.choice((1, 1, 1, 40))
             if dice.random() < 0.5:
                 body = (
-                    tarfile.TarInfo._create_pax_generic_header({"path": "x/0001.jpg", "size": "9"}, b"x", "utf-8")[BLOCK:].rstrip(
-                        b"\0"
-                    )
+                    tarfile.TarInfo._create_pax_generic_header(
+                        {"path": "x/0001.jpg", "size": "9"}, b"x", "utf-8"
+                    )[BLOCK:].rstrip(b"\0")
                     + body
                 )  # type: ignore[attr-defined]
             head = bytearray(block)
@@ -125,17 +209,21 @@ def stir_tar(data: bytes, dice: random.Random) -> bytes:
     return bytes(out[:400_000])
 
 
-# --- zip --------------------------------------------------------------------------------------------------------------
+# --- zip ------------------------------------------------------------------------------------------
 
 
 def stir_zip(data: bytes, dice: random.Random, change: Any) -> bytes:
-    """Members that are changed, renamed, doubled or packed otherwise, or numbers of the directory that are changed."""
+    """Members that are changed, renamed, doubled or packed otherwise, or numbers of the directory
+    that are changed.
+    """
     if dice.random() < 0.3:
         out = bytearray(data)
         marks = [m.start() for m in re.finditer(rb"PK(\x01\x02|\x03\x04|\x05\x06)", data)]
         for _ in range(dice.choice((1, 1, 3))):
             at = dice.choice(marks) + dice.randrange(4, 44)
-            out[at : at + 4] = dice.choice((b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", b"\1\0\0\0", b"\0\0\0\x40"))
+            out[at : at + 4] = dice.choice(
+                (b"\xff" * 4, bytes(4), b"\xff\xff\xff\x7f", b"\1\0\0\0", b"\0\0\0\x40")
+            )
         return bytes(out)
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(made, "w") as new:
@@ -148,16 +236,31 @@ def stir_zip(data: bytes, dice: random.Random, change: Any) -> bytes:
         elif kind == 3:
             del members[at]
         elif kind == 4:
-            members[at] = dice.choice(("../x", "/x", "data.pkl", "a" * 5000, "\x1b[2J", members[0][0], name + "/data.pkl")), body
+            members[at] = (
+                dice.choice(
+                    (
+                        "../x",
+                        "/x",
+                        "data.pkl",
+                        "a" * 5000,
+                        "\x1b[2J",
+                        members[0][0],
+                        name + "/data.pkl",
+                    )
+                ),
+                body,
+            )
         else:
             members += [(name, body)] * dice.choice((1, 300))
-        packed = dice.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
+        packed = dice.choice(
+            (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA)
+        )
         for name, body in members:
             new.writestr(zipfile.ZipInfo(name), body, packed)
     return made.getvalue()
 
 
-# --- protocol buffers (ONNX) ------------------------------------------------------------------------------------------
+# --- protocol buffers (ONNX) ----------------------------------------------------------------------
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -184,7 +287,10 @@ def _to_varint(value: int) -> bytes:
 
 
 def fields_of(data: bytes) -> list[tuple[int, int, Any]]:
-    """The fields of a message: number, wire type, value. A ValueError or IndexError where it is none."""
+    """The fields of a message: number, wire type, value.
+
+    A ValueError or IndexError where it is none.
+    """
     found, at = [], 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -214,12 +320,21 @@ def message_of(fields: list[tuple[int, int, Any]]) -> bytes:
     made = []
     for number, wire, value in fields:
         made.append(_to_varint(number << 3 | wire))
-        made.append(_to_varint(value) if wire == 0 else value if wire != 2 else _to_varint(len(value)) + value)
+        made.append(
+            _to_varint(value)
+            if wire == 0
+            else value
+            if wire != 2
+            else _to_varint(len(value)) + value
+        )
     return b"".join(made)
 
 
 def stir_message(data: bytes, dice: random.Random, depth: int = 0) -> bytes:
-    """A message with one of its fields, at any depth, changed, lost, repeated or moved; lengths fit."""
+    """A message with one of its fields, at any depth, changed, lost, repeated or moved.
+
+    Lengths fit.
+    """
     fields = fields_of(data)
     if not fields:
         return data
@@ -241,23 +356,41 @@ def stir_message(data: bytes, dice: random.Random, depth: int = 0) -> bytes:
     elif kind == 3:
         fields[at] = dice.choice((number + 1, max(1, number - 1), 1, 15)), wire, value
     elif wire == 0:
-        fields[at] = number, wire, dice.choice((0, 1, 2, 7, 8, 255, 1 << 20, 1 << 31, (1 << 63) - 1, (1 << 64) - 1))
+        fields[at] = (
+            number,
+            wire,
+            dice.choice((0, 1, 2, 7, 8, 255, 1 << 20, 1 << 31, (1 << 63) - 1, (1 << 64) - 1)),
+        )
     elif wire == 2:
         fields[at] = (
             number,
             wire,
-            dice.choice((b"", b"\xff\xfe", b"../x", b"/etc/passwd", value + value, value[:-1], b"a" * 5000, b"\x1b[2J")),
+            dice.choice(
+                (
+                    b"",
+                    b"\xff\xfe",
+                    b"../x",
+                    b"/etc/passwd",
+                    value + value,
+                    value[:-1],
+                    b"a" * 5000,
+                    b"\x1b[2J",
+                )
+            ),
         )
     else:
         fields[at] = number, wire, dice.choice((b"\xff", b"\0", b"\x7f")) * len(value)
     return message_of(fields)
 
 
-# --- Parquet: Thrift's compact protocol -------------------------------------------------------------------------------
+# --- Parquet: Thrift's compact protocol -----------------------------------------------------------
 
 
 def stir_parquet(data: bytes, dice: random.Random) -> bytes:
-    """Numbers of the footer or of page headers changed where they stand; the footer's length fits."""
+    """Numbers of the footer or of page headers changed where they stand.
+
+    The footer's length fits.
+    """
     length = int.from_bytes(data[-8:-4], "little")
     start = len(data) - 8 - length
     out = bytearray(data)
@@ -270,7 +403,9 @@ def stir_parquet(data: bytes, dice: random.Random) -> bytes:
                 end += 1
             kind = dice.randrange(4)
             if kind == 0:
-                footer[at:end] = _to_varint(dice.choice((0, 1, 2, 3, 126, 127, 1 << 20, 1 << 31, (1 << 33) - 2, (1 << 62))))
+                footer[at:end] = _to_varint(
+                    dice.choice((0, 1, 2, 3, 126, 127, 1 << 20, 1 << 31, (1 << 33) - 2, (1 << 62)))
+                )
             elif kind == 1:
                 footer[at] ^= 1 << dice.randrange(8)
             elif kind == 2:
@@ -279,23 +414,32 @@ def stir_parquet(data: bytes, dice: random.Random) -> bytes:
                 footer[at] = dice.choice((0, 0x15, 0x16, 0x18, 0x19, 0x1C, 0x29, 0xF5, 0xFF))
         return bytes(out[:start]) + bytes(footer) + len(footer).to_bytes(4, "little") + b"PAR1"
     for _ in range(dice.choice((1, 1, 2))):
-        at = 4 + dice.randrange(min(start - 4, 64)) if dice.random() < 0.7 else dice.randrange(4, start)
+        at = (
+            4 + dice.randrange(min(start - 4, 64))
+            if dice.random() < 0.7
+            else dice.randrange(4, start)
+        )
         some = _to_varint(dice.choice((0, 1, 3, 1 << 20, (1 << 31) - 2, (1 << 32) - 2)))
         out[at : at + len(some)] = some
     return bytes(out)
 
 
-# --- HDF5 -------------------------------------------------------------------------------------------------------------
+# --- HDF5 -----------------------------------------------------------------------------------------
 
 
 def stir_hdf5(data: bytes, dice: random.Random) -> bytes:
-    """Numbers at places of 8 bytes, as most of HDF5's are; chunks of addresses that point back or nowhere."""
+    """Numbers at places of 8 bytes, as most of HDF5's are.
+
+    Chunks of addresses that point back or nowhere.
+    """
     out = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 4))):
         at = dice.randrange(len(out) // 8) * 8
         kind = dice.randrange(4)
         if kind == 0:
-            out[at : at + 8] = dice.choice((0, 8, 96, at, 1 << 20, 1 << 31, 1 << 62, (1 << 64) - 1)).to_bytes(8, "little")
+            out[at : at + 8] = dice.choice(
+                (0, 8, 96, at, 1 << 20, 1 << 31, 1 << 62, (1 << 64) - 1)
+            ).to_bytes(8, "little")
         elif kind == 1:
             out[at : at + 8] = (dice.randrange(len(out)) & ~7).to_bytes(8, "little")
         elif kind == 2:
@@ -306,7 +450,7 @@ def stir_hdf5(data: bytes, dice: random.Random) -> bytes:
     return bytes(out)
 
 
-# --- JSON, TOML, XML --------------------------------------------------------------------------------------------------
+# --- JSON, TOML, XML ------------------------------------------------------------------------------
 
 
 def stir_values(value: Any, dice: random.Random) -> Any:
@@ -326,7 +470,9 @@ def stir_values(value: Any, dice: random.Random) -> Any:
             elif kind == 7:
                 del place[key]
             elif isinstance(place, dict):
-                place[dice.choice(("", "x", "\x1b[31m", "__class__", str(key).upper()))] = place.pop(key)
+                place[dice.choice(("", "x", "\x1b[31m", "__class__", str(key).upper()))] = (
+                    place.pop(key)
+                )
             else:
                 place += [copy.deepcopy(place[key])] * dice.choice((1, 200))
             break
@@ -334,7 +480,9 @@ def stir_values(value: Any, dice: random.Random) -> Any:
 
 
 def stir_json(data: bytes, dice: random.Random) -> bytes:
-    """JSON with odd values, or nested beyond measure, or with texts of numbers that JSON does not have."""
+    """JSON with odd values, or nested beyond measure, or with texts of numbers that JSON does not
+    have.
+    """
     text = json.dumps(stir_values(json.loads(data), dice))
     kind = dice.randrange(12)
     if kind == 0:
@@ -343,7 +491,12 @@ def stir_json(data: bytes, dice: random.Random) -> bytes:
     elif kind == 1:
         at = dice.randrange(len(text))
         text = (
-            re.sub(r"\d+", dice.choice(("NaN", "-Infinity", "1" * 5000, "1e999", "0" * 300, "1.5")), text[:at], count=1)
+            re.sub(
+                r"\d+",
+                dice.choice(("NaN", "-Infinity", "1" * 5000, "1e999", "0" * 300, "1.5")),
+                text[:at],
+                count=1,
+            )
             + text[at:]
         )
     elif kind == 2:
@@ -392,17 +545,40 @@ def stir_xml(data: bytes, dice: random.Random) -> bytes:
     if kind < 4:
         found = list(re.finditer(r">([^<>]+)<", text))
         match = dice.choice(found)
-        odd = ("nan", "inf", "-1", "1e999", "1" * 5000, "", "&#0;", "&lt;b&gt;", "é\x1b", "١٢", "0x10", " 3 ", "1_000")
+        odd = (
+            "nan",
+            "inf",
+            "-1",
+            "1e999",
+            "1" * 5000,
+            "",
+            "&#0;",
+            "&lt;b&gt;",
+            "é\x1b",
+            "١٢",
+            "0x10",
+            " 3 ",
+            "1_000",
+        )
         text = text[: match.start(1)] + dice.choice(odd) + text[match.end(1) :]
     elif kind == 4:
         text = '<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;&b;">]>' + text
     elif kind == 5:
         text = text.replace("<object>", "<object>" * dice.choice((1, 2, 20_000)), 1)
     elif kind == 6:
-        text = f'<?xml version="1.0" encoding="{dice.choice(("utf-7", "latin-1", "utf-16", "x" * 99, "idna", "hex"))}"?>' + text
+        text = (
+            '<?xml version="1.0" encoding="'
+            + dice.choice(("utf-7", "latin-1", "utf-16", "x" * 99, "idna", "hex"))
+            + '"?>'
+            + text
+        )
     else:
         at = dice.randrange(len(text))
-        text = text[:at] + dice.choice(("<", "</", "<a>", "&", "\x00", "]]>", "<!--")) + text[at + dice.randrange(3) :]
+        text = (
+            text[:at]
+            + dice.choice(("<", "</", "<a>", "&", "\x00", "]]>", "<!--"))
+            + text[at + dice.randrange(3) :]
+        )
     return text.encode("utf-8", "replace")
 
 
@@ -458,7 +634,9 @@ def npy(data: bytes, dice: random.Random) -> bytes:
     else:
         header = re.sub(
             r"'[<|>][a-z]\d'",
-            dice.choice(("'|O'", "'<f2'", "'<c16'", "'|V9'", "'<U99'", "'<m8'", "[('a', '<f4')]", "'|S0'")),
+            dice.choice(
+                ("'|O'", "'<f2'", "'<c16'", "'|V9'", "'<U99'", "'<m8'", "[('a', '<f4')]", "'|S0'")
+            ),
             header,
             count=1,
         )

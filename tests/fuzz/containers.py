@@ -1,8 +1,10 @@
-"""Mutators that know a file's structure: parts are changed, repeated, moved and lost, while lengths and checksums stay right.
+"""Mutators that know a file's structure.
 
-So what is changed comes as far as the code that reads it, where bytes changed at random fail at the first checksum. A container
-is taken apart into named parts and put together again by `split` and `join` of its format; `stir` changes a list of parts, and
-`stir_bytes` what is in one.
+Parts are changed, repeated, moved and lost, while lengths and checksums stay right.
+
+So what is changed comes as far as the code that reads it, where bytes changed at random fail at the
+first checksum. A container is taken apart into named parts and put together again by `split` and
+`join` of its format; `stir` changes a list of parts, and `stir_bytes` what is in one.
 """
 
 from __future__ import annotations
@@ -13,14 +15,51 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-TELLING = (0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1000, 4096, 0x7FFF, 0x8000, 0xFFFF, 1 << 16, 1 << 24)
-LARGE = (0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFE, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+TELLING = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    15,
+    16,
+    31,
+    32,
+    63,
+    64,
+    127,
+    128,
+    255,
+    256,
+    1000,
+    4096,
+    0x7FFF,
+    0x8000,
+    0xFFFF,
+    1 << 16,
+    1 << 24,
+)
+LARGE = (
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0xFFFFFFFE,
+    1 << 40,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+)
 MOST = 400_000  # bytes of a file that is made
 
 
 @dataclass
 class Part:
-    """A part of a container: its name as the format has it, and what it holds; `lie` is added to its length."""
+    """A part of a container: its name as the format has it, and what it holds.
+
+    `lie` is added to its length.
+    """
 
     name: bytes
     body: bytes
@@ -55,7 +94,12 @@ def stir_bytes(data: bytes, dice: random.Random) -> bytes:
     return bytes(out[:MOST])
 
 
-def stir(parts: list[Part], dice: random.Random, others: list[Part], inner: Callable[[Part], bytes] | None = None) -> list[Part]:
+def stir(
+    parts: list[Part],
+    dice: random.Random,
+    others: list[Part],
+    inner: Callable[[Part], bytes] | None = None,
+) -> list[Part]:
     """One to three changes of a list of parts.
 
     Args:
@@ -69,7 +113,11 @@ def stir(parts: list[Part], dice: random.Random, others: list[Part], inner: Call
         at, kind = dice.randrange(len(parts)), dice.randrange(12)
         part = parts[at]
         if kind < 6:
-            part.body = inner(part) if inner is not None and dice.random() < 0.7 else stir_bytes(part.body, dice)
+            part.body = (
+                inner(part)
+                if inner is not None and dice.random() < 0.7
+                else stir_bytes(part.body, dice)
+            )
         elif kind == 6:
             del parts[at]
         elif kind == 7:
@@ -82,13 +130,17 @@ def stir(parts: list[Part], dice: random.Random, others: list[Part], inner: Call
             other = dice.choice(others)
             parts.insert(at, Part(other.name, other.body))
         elif kind == 10:
-            part.name = dice.choice(others).name if others and dice.random() < 0.7 else stir_bytes(part.name, dice)[:4].ljust(4)
+            part.name = (
+                dice.choice(others).name
+                if others and dice.random() < 0.7
+                else stir_bytes(part.name, dice)[:4].ljust(4)
+            )
         else:
             part.lie = dice.choice((-8, -1, 1, 4, 1 << 16, 0x7FFFFFFF, -len(part.body)))
     return parts
 
 
-# --- PNG --------------------------------------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -112,9 +164,14 @@ def join_png(parts: list[Part]) -> bytes:
 
 
 def inner_png(part: Part, dice: random.Random) -> bytes:
-    """What a compressed chunk holds is changed before it is compressed; a text may grow a thousand times."""
+    """What a compressed chunk holds is changed before it is compressed.
+
+    A text may grow a thousand times.
+    """
     if part.name in (b"IDAT", b"fdAT", b"iCCP", b"zTXt", b"iTXt"):
-        skip = 4 if part.name == b"fdAT" else part.body.find(b"\0") + 2 if part.name != b"IDAT" else 0
+        skip = (
+            4 if part.name == b"fdAT" else part.body.find(b"\0") + 2 if part.name != b"IDAT" else 0
+        )
         try:
             plain = zlib.decompress(part.body[skip:])
         except zlib.error:
@@ -122,12 +179,14 @@ def inner_png(part: Part, dice: random.Random) -> bytes:
         plain = bytes(50_000_000) if dice.random() < 0.005 else stir_bytes(plain, dice)
         return part.body[:skip] + zlib.compress(plain, 1)
     if part.name == b"IHDR" and dice.random() < 0.5:
-        sides = [dice.choice((0, 1, 7, 999, 5000, 1 << 16, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(2)]
+        sides = [
+            dice.choice((0, 1, 7, 999, 5000, 1 << 16, 0x7FFFFFFF, 0xFFFFFFFF)) for _ in range(2)
+        ]
         return struct.pack(">II", *sides) + part.body[8:]
     return stir_bytes(part.body, dice)
 
 
-# --- RIFF (WebP) ------------------------------------------------------------------------------------------------------
+# --- RIFF (WebP) ----------------------------------------------------------------------------------
 
 
 def split_riff(data: bytes, at: int = 12) -> list[Part]:
@@ -148,11 +207,14 @@ def join_riff(parts: list[Part], head: bytes = b"WEBP") -> bytes:
     return b"RIFF" + len(body).to_bytes(4, "little") + body
 
 
-# --- JPEG -------------------------------------------------------------------------------------------------------------
+# --- JPEG -----------------------------------------------------------------------------------------
 
 
 def split_jpeg(data: bytes) -> list[Part]:
-    """Segments, each named by its marker; what is coded after a scan's header is a part without a name."""
+    """Segments, each named by its marker.
+
+    What is coded after a scan's header is a part without a name.
+    """
     parts, at = [], 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
@@ -167,7 +229,9 @@ def split_jpeg(data: bytes) -> list[Part]:
         at += 2 + length
         if marker[1] == 0xDA:
             end = at
-            while end + 1 < len(data) and not (data[end] == 0xFF and data[end + 1] not in (0, *range(0xD0, 0xD8))):
+            while end + 1 < len(data) and not (
+                data[end] == 0xFF and data[end + 1] not in (0, *range(0xD0, 0xD8))
+            ):
                 end += 1
             parts.append(Part(b"", data[at:end]))
             at = end
@@ -183,13 +247,28 @@ def join_jpeg(parts: list[Part]) -> bytes:
         elif part.lie == -2 and not part.body:
             made.append(name)
         else:
-            made += [name, (min(0xFFFF, len(part.body) + 2) + part.lie & 0xFFFF).to_bytes(2, "big"), part.body[:0xFFFD]]
+            made += [
+                name,
+                (min(0xFFFF, len(part.body) + 2) + part.lie & 0xFFFF).to_bytes(2, "big"),
+                part.body[:0xFFFD],
+            ]
     return b"".join(made) + b"\xff\xd9"
 
 
-# --- boxes: AVIF, HEIF, JPEG XL ---------------------------------------------------------------------------------------
+# --- boxes: AVIF, HEIF, JPEG XL -------------------------------------------------------------------
 
-FOLDERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6, b"iref": 4, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0}
+FOLDERS = {
+    b"meta": 4,
+    b"iprp": 0,
+    b"ipco": 0,
+    b"iinf": 6,
+    b"iref": 4,
+    b"moov": 0,
+    b"trak": 0,
+    b"mdia": 0,
+    b"minf": 0,
+    b"stbl": 0,
+}
 """Boxes that hold others, and the bytes before those (ISO/IEC 14496-12)."""
 
 
@@ -210,12 +289,19 @@ def split_boxes(data: bytes) -> list[Part]:
 def join_boxes(parts: list[Part]) -> bytes:
     made = []
     for part in parts:
-        made += [((len(part.body) + 8 + part.lie) & 0xFFFFFFFF).to_bytes(4, "big"), part.name, part.body]
+        made += [
+            ((len(part.body) + 8 + part.lie) & 0xFFFFFFFF).to_bytes(4, "big"),
+            part.name,
+            part.body,
+        ]
     return b"".join(made)
 
 
 def inner_box(part: Part, dice: random.Random) -> bytes:
-    """Into the boxes that hold others, at any depth; one is now and then wrapped in itself many times."""
+    """Into the boxes that hold others, at any depth.
+
+    One is now and then wrapped in itself many times.
+    """
     skip = FOLDERS.get(part.name)
     if skip is None:
         return stir_bytes(part.body, dice)
@@ -229,13 +315,15 @@ def inner_box(part: Part, dice: random.Random) -> bytes:
     return part.body[:skip] + join_boxes(changed)
 
 
-# --- TIFF -------------------------------------------------------------------------------------------------------------
+# --- TIFF -----------------------------------------------------------------------------------------
 
 TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 
 def stir_tiff(data: bytes, dice: random.Random) -> bytes:
-    """One to four entries of its directories (TIFF 6.0, section 2) with other tags, types, counts, values or places."""
+    """One to four entries of its directories (TIFF 6.0, section 2) with other tags, types, counts,
+    values or places.
+    """
     if len(data) < 8 or data[:4] not in (b"II*\0", b"MM\0*"):
         return stir_bytes(data, dice)
     order = "<" if data[:2] == b"II" else ">"
@@ -255,14 +343,22 @@ def stir_tiff(data: bytes, dice: random.Random) -> bytes:
         place, kind = dice.choice(entries), dice.randrange(6)
         if kind == 0:
             struct.pack_into(
-                order + "H", out, place, dice.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 322, 324, 330, 34665))
+                order + "H",
+                out,
+                place,
+                dice.choice((256, 257, 258, 259, 262, 273, 277, 278, 279, 322, 324, 330, 34665)),
             )
         elif kind == 1:
             struct.pack_into(order + "H", out, place + 2, dice.choice((0, *TYPES, 16, 17, 18, 255)))
         elif kind == 2:
             struct.pack_into(order + "I", out, place + 4, number(dice) & 0xFFFFFFFF)
         elif kind in (3, 4):
-            struct.pack_into(order + "I", out, place + 8, (number(dice) if kind == 3 else dice.randrange(len(out))) & 0xFFFFFFFF)
+            struct.pack_into(
+                order + "I",
+                out,
+                place + 8,
+                (number(dice) if kind == 3 else dice.randrange(len(out))) & 0xFFFFFFFF,
+            )
         else:
             other = dice.choice(entries)
             out[place : place + 12] = out[other : other + 12]
@@ -271,10 +367,12 @@ def stir_tiff(data: bytes, dice: random.Random) -> bytes:
 
 def exif_of(data: bytes, dice: random.Random) -> bytes:
     """An APP1 segment with its Exif directory changed."""
-    return data[:6] + stir_tiff(data[6:], dice) if data[:6] == b"Exif\0\0" else stir_bytes(data, dice)
+    return (
+        data[:6] + stir_tiff(data[6:], dice) if data[:6] == b"Exif\0\0" else stir_bytes(data, dice)
+    )
 
 
-# --- the formats together ---------------------------------------------------------------------------------------------
+# --- the formats together -------------------------------------------------------------------------
 
 
 def changed(data: bytes, dice: random.Random, files: list[bytes]) -> bytes:
@@ -288,7 +386,9 @@ def changed(data: bytes, dice: random.Random, files: list[bytes]) -> bytes:
         return join_riff(stir(split_riff(data), dice, others, lambda part: inner_riff(part, dice)))
     if data[:2] == b"\xff\xd8":
         others = split_jpeg(other) if other[:2] == b"\xff\xd8" else []
-        return join_jpeg(stir(split_jpeg(data), dice, others, lambda part: inner_segment(part, dice)))
+        return join_jpeg(
+            stir(split_jpeg(data), dice, others, lambda part: inner_segment(part, dice))
+        )
     if data[4:8] in (b"ftyp", b"JXL "):
         others = split_boxes(other) if other[4:8] in (b"ftyp", b"JXL ") else []
         return join_boxes(stir(split_boxes(data), dice, others, lambda part: inner_box(part, dice)))

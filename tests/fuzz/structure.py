@@ -1,6 +1,8 @@
-"""Kinds of hostile files that `guard` makes by their structure (`containers`, `archives`), and how each is opened.
+"""Kinds of hostile files that `guard` makes by their structure (`containers`, `archives`), and how
+each is opened.
 
-Photos go the whole way of `djpeg`, archives are read as data sets and written again as shards, labels are moved, and what vizcomp
+Photos go the whole way of `djpeg`, archives are read as data sets and written again as shards,
+labels are moved, and what vizcomp
 keeps for itself (journals, records of the cache, policies) is read back.
 """
 
@@ -47,7 +49,7 @@ def place(name: str, data: bytes) -> Iterator[Path]:
         yield path
 
 
-# --- photos -----------------------------------------------------------------------------------------------------------
+# --- photos ---------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -77,7 +79,10 @@ def photos(*kinds: str) -> list[bytes]:
     for kind in kinds:
         for mode in ("RGB", "L", "RGBA", "P", "CMYK", "I;16", "1"):
             pixels = pictures()
-            image = Image.fromarray(pixels if mode in ("RGBA", "CMYK") else pixels[..., :3], mode if mode == "CMYK" else None)
+            image = Image.fromarray(
+                pixels if mode in ("RGBA", "CMYK") else pixels[..., :3],
+                mode if mode == "CMYK" else None,
+            )
             image = (
                 image
                 if mode in ("CMYK", "RGBA")
@@ -86,9 +91,16 @@ def photos(*kinds: str) -> list[bytes]:
                 else image.convert(mode)
             )
             several = {"save_all": True, "append_images": [image, image], "duration": 50}
-            for options in ({}, {"icc_profile": profile, "exif": exif, "xmp": b"<x:xmpmeta/>"}, several, {"progressive": True}):
+            for options in (
+                {},
+                {"icc_profile": profile, "exif": exif, "xmp": b"<x:xmpmeta/>"},
+                several,
+                {"progressive": True},
+            ):
                 out = io.BytesIO()
-                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError):
+                with contextlib.suppress(
+                    OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError
+                ):
                     image.save(out, kind, **options)
                     files.append(out.getvalue())
     return list(dict.fromkeys(files))
@@ -108,7 +120,11 @@ def jxl_containers() -> list[bytes]:
             half = len(data) // 2
             parts = [(b"jxlp", bytes(4) + data[:half]), (b"jxlp", b"\x80\0\0\1" + data[half:])]
             for rest in ([(b"jxlc", data)], parts):
-                made.append(containers.join_boxes([containers.Part(name, body) for name, body in [*boxes, *rest]]))
+                made.append(
+                    containers.join_boxes(
+                        [containers.Part(name, body) for name, body in [*boxes, *rest]]
+                    )
+                )
     return made
 
 
@@ -123,9 +139,14 @@ def compress_photo(data: bytes, dice: random.Random) -> str:
     """The whole way: read, compressed or kept, metadata chosen, written; without the networks."""
     import vizcomp
 
-    options: dict[str, Any] = {"metadata": dice.choice(("none", "essential", "all")), "quality": dice.choice((5, 50, 95))}
+    options: dict[str, Any] = {
+        "metadata": dice.choice(("none", "essential", "all")),
+        "quality": dice.choice((5, 50, 95)),
+    }
     if dice.random() < 0.3:
-        options["min_saving"] = 0.99  # so it is kept, and its metadata are taken out of the file itself
+        options["min_saving"] = (
+            0.99  # so it is kept, and its metadata are taken out of the file itself
+        )
     if dice.random() < 0.1:
         options["max_side"] = 24
     if dice.random() < 0.05 and data[:2] == b"\xff\xd8":
@@ -134,7 +155,7 @@ def compress_photo(data: bytes, dice: random.Random) -> str:
     return "read"
 
 
-# --- maps of depth ----------------------------------------------------------------------------------------------------
+# --- maps of depth --------------------------------------------------------------------------------
 
 
 def maps() -> list[bytes]:
@@ -168,13 +189,19 @@ def maps() -> list[bytes]:
 def make_map(files: list[bytes], dice: random.Random) -> bytes:
     suffix, _, data = dice.choice(files).partition(b":")
     if suffix == b".npy":
-        data = archives.npy(data, dice) if dice.random() < 0.7 else containers.stir_bytes(data, dice)
+        data = (
+            archives.npy(data, dice) if dice.random() < 0.7 else containers.stir_bytes(data, dice)
+        )
     elif suffix == b".npz":
         data = archives.stir_zip(data, dice, archives.npy)
     elif suffix == b".pfm":
         data = archives.stir_lines(data[:16], dice) + data[16:]
     else:
-        data = containers.stir_bytes(data[:400], dice) + data[400:] if dice.random() < 0.8 else containers.stir_bytes(data, dice)
+        data = (
+            containers.stir_bytes(data[:400], dice) + data[400:]
+            if dice.random() < 0.8
+            else containers.stir_bytes(data, dice)
+        )
     return suffix + b":" + data
 
 
@@ -187,7 +214,7 @@ def read_map(data: bytes, dice: random.Random) -> str:
     return "read"
 
 
-# --- model files ------------------------------------------------------------------------------------------------------
+# --- model files ----------------------------------------------------------------------------------
 
 
 def make_onnx(files: list[bytes], dice: random.Random) -> bytes:
@@ -202,7 +229,10 @@ def state_dicts() -> list[bytes]:
     """State dicts as torch.save writes them, in both forms."""
     import torch
 
-    values = {"a.weight": torch.arange(12.0).reshape(3, 4), "a.bias": torch.zeros(3, dtype=torch.float16)}
+    values = {
+        "a.weight": torch.arange(12.0).reshape(3, 4),
+        "a.bias": torch.zeros(3, dtype=torch.float16),
+    }
     files = []
     for kept in (values, {"state_dict": values, "epoch": 3}):
         for new in (True, False):
@@ -214,7 +244,11 @@ def state_dicts() -> list[bytes]:
 
 def make_state_dict(files: list[bytes], dice: random.Random) -> bytes:
     data = dice.choice(files)
-    return archives.stir_zip(data, dice, containers.stir_bytes) if data[:2] == b"PK" else containers.stir_bytes(data, dice)
+    return (
+        archives.stir_zip(data, dice, containers.stir_bytes)
+        if data[:2] == b"PK"
+        else containers.stir_bytes(data, dice)
+    )
 
 
 def read_states(data: bytes, dice: random.Random) -> str:
@@ -235,13 +269,17 @@ def keras_files() -> list[bytes]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "a.h5"
             with h5py.File(path, "w") as file:
-                file.attrs["model_config"] = json.dumps({"class_name": "Model", "config": {"layers": []}})
+                file.attrs["model_config"] = json.dumps(
+                    {"class_name": "Model", "config": {"layers": []}}
+                )
                 group = file.create_group("model_weights")
                 group.attrs["layer_names"] = [b"conv", b"norm"]
                 for name in ("conv", "norm"):
                     inner = group.create_group(name)
                     inner.attrs["weight_names"] = [f"{name}/kernel:0".encode()]
-                    inner.create_dataset(f"{name}/kernel:0", data=np.ones((4, 5), np.float32), compression=packed)
+                    inner.create_dataset(
+                        f"{name}/kernel:0", data=np.ones((4, 5), np.float32), compression=packed
+                    )
             files.append(path.read_bytes())
     return files
 
@@ -258,11 +296,14 @@ def read_hdf5(data: bytes, dice: random.Random) -> str:
     return "read"
 
 
-# --- archives ---------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 def tars() -> list[bytes]:
-    """Archives with photos, labels, long names and POSIX records, in the three dialects; and one of class folders."""
+    """Archives with photos, labels, long names and POSIX records, in the three dialects.
+
+    And one of class folders.
+    """
     jpeg = photos("JPEG")[0]
     files = []
     for dialect in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
@@ -297,7 +338,9 @@ def write_again(path: Path) -> None:
     try:
         writer = shard.writer(io.BytesIO())
         for number, member in enumerate(shard.members()):
-            writer.put(None if member.fixed or number % 3 == 2 else Replaced(b"x" * (number % 700), ".jpg"))
+            writer.put(
+                None if member.fixed or number % 3 == 2 else Replaced(b"x" * (number % 700), ".jpg")
+            )
         writer.close()
     finally:
         shard.close()
@@ -322,14 +365,29 @@ def parquets() -> list[bytes]:
     jpeg = photos("JPEG")[0]
     about = {
         b"huggingface": json.dumps(
-            {"info": {"features": {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}}}
+            {
+                "info": {
+                    "features": {
+                        "image": {"_type": "Image"},
+                        "label": {"_type": "ClassLabel", "names": ["a", "b"]},
+                    }
+                }
+            }
         )
     }
-    table = pa.table({"image": [{"bytes": jpeg, "path": f"{i}.png"} for i in range(6)], "label": [0, 1] * 3, "raw": [jpeg] * 6})
+    table = pa.table(
+        {
+            "image": [{"bytes": jpeg, "path": f"{i}.png"} for i in range(6)],
+            "label": [0, 1] * 3,
+            "raw": [jpeg] * 6,
+        }
+    )
     files = []
     for packing in ("NONE", "SNAPPY", "ZSTD", "GZIP"):
         out = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(about), out, compression=packing, row_group_size=4)
+        pq.write_table(
+            table.replace_schema_metadata(about), out, compression=packing, row_group_size=4
+        )
         files.append(out.getvalue())
     return files
 

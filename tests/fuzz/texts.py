@@ -1,6 +1,8 @@
-"""Texts that vizcomp reads from outside or keeps for itself, changed by their structure, and how each is read.
+"""Texts that vizcomp reads from outside or keeps for itself, changed by their structure, and how
+each is read.
 
-Labels, options of models, policies, configuration files and recipes; journals, the parts of an evaluation, records of the cache.
+Labels, options of models, policies, configuration files and recipes; journals, the parts of an
+evaluation, records of the cache.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ containers, archives, structure = load("containers"), load("archives"), load("st
 
 COCO = {
     "info": {"year": 2026},
-    "images": [{"id": 1, "file_name": "a/x.jpg", "width": 56, "height": 40}, {"id": "2", "file_name": "y.jpg"}],
+    "images": [
+        {"id": 1, "file_name": "a/x.jpg", "width": 56, "height": 40},
+        {"id": "2", "file_name": "y.jpg"},
+    ],
     "annotations": [
         {
             "id": 1,
@@ -52,7 +57,8 @@ COCO = {
         {"id": 3, "image_id": "2", "bbox": [0, 0, 1, 1]},
     ],
 }
-VOC = """<annotation><filename>x.jpg</filename><size><width>56</width><height>40</height><depth>3</depth></size>
+VOC = """<annotation><filename>x.jpg</filename>
+<size><width>56</width><height>40</height><depth>3</depth></size>
 <object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20.5</ymax></bndbox></object></annotation>"""
 YOLO = "0 0.5 0.5 0.25 0.25\n3 0.1 0.1 0.2 0.1 0.3 0.4\n"
 OPTIONS = {
@@ -89,24 +95,47 @@ def policy_text() -> str:
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.fitting.policy import Certificate, CertifiedSystem, Policy
 
-    certificate = Certificate(risk=0.01, confidence=0.95, photos=400, changed=1, bound=0.009, date="2026-01-01")
+    certificate = Certificate(
+        risk=0.01, confidence=0.95, photos=400, changed=1, bound=0.009, date="2026-01-01"
+    )
     system = CertifiedSystem(name="text", fingerprint="0" * 12)
-    return Policy(settings=DjpegSettings(quality=40, guide="uniform"), certificate=certificate, systems=(system,)).to_toml()
+    return Policy(
+        settings=DjpegSettings(quality=40, guide="uniform"),
+        certificate=certificate,
+        systems=(system,),
+    ).to_toml()
 
 
 def texts() -> list[bytes]:
     """Each with the name of its kind before it."""
-    some = {"coco": COCO, "options": OPTIONS, "depth": DEPTH, "hugging": HUGGING, "records": RECORDS}
+    some = {
+        "coco": COCO,
+        "options": OPTIONS,
+        "depth": DEPTH,
+        "hugging": HUGGING,
+        "records": RECORDS,
+    }
     made = [f"{name}:{json.dumps(value)}" for name, value in some.items()]
-    made += [f"voc:{VOC}", f"yolo:{YOLO}", f"policy:{policy_text()}", f"config:{CONFIG}", f"recipe:{CONFIG}"]
-    made += [f"journal:{json.dumps(record_of_djpeg())}", f"part:{json.dumps([[['a', 1, [], 0.1, 0.2]], ['b'], [['a', 'b', 1]]])}"]
+    made += [
+        f"voc:{VOC}",
+        f"yolo:{YOLO}",
+        f"policy:{policy_text()}",
+        f"config:{CONFIG}",
+        f"recipe:{CONFIG}",
+    ]
+    made += [
+        f"journal:{json.dumps(record_of_djpeg())}",
+        f"part:{json.dumps([[['a', 1, [], 0.1, 0.2]], ['b'], [['a', 'b', 1]]])}",
+    ]
     return [one.encode() for one in made]
 
 
 def record_of_djpeg() -> dict[str, Any]:
     from vizcomp.batch.records import FileRecord
 
-    return FileRecord(input="a.jpg", output="out/a.jpg", status="ok", width=8, height=8, notices=("x",), psnr=30.0).to_dict()
+    return FileRecord(
+        input="a.jpg", output="out/a.jpg", status="ok", width=8, height=8, notices=("x",), psnr=30.0
+    ).to_dict()
 
 
 def make_text(files: list[bytes], dice: random.Random) -> bytes:
@@ -114,7 +143,9 @@ def make_text(files: list[bytes], dice: random.Random) -> bytes:
     if name in (b"policy", b"config", b"recipe"):
         change = archives.stir_toml
     else:
-        change = {b"voc": archives.stir_xml, b"yolo": archives.stir_lines}.get(name, archives.stir_json)
+        change = {b"voc": archives.stir_xml, b"yolo": archives.stir_lines}.get(
+            name, archives.stir_json
+        )
     data = change(data, dice) if dice.random() < 0.85 else containers.stir_bytes(data, dice)
     return name + b":" + data
 
@@ -154,7 +185,14 @@ def _yolo(path: Path) -> None:
 def _result() -> Any:
     from vizcomp.datasets.moved_labels import Result
 
-    return Result(name="x.jpg", output="x.jpg", size=(56, 40), orientation=6, output_size=(28, 20), turned=True)
+    return Result(
+        name="x.jpg",
+        output="x.jpg",
+        size=(56, 40),
+        orientation=6,
+        output_size=(28, 20),
+        turned=True,
+    )
 
 
 def _options(path: Path) -> None:
@@ -199,7 +237,15 @@ def _config(path: Path) -> None:
 
     from vizcomp import cli
 
-    command = ["vizcomp", "djpeg", str(path.parent / "nothing"), "-o", str(path.parent / "out"), "--config", str(path)]
+    command = [
+        "vizcomp",
+        "djpeg",
+        str(path.parent / "nothing"),
+        "-o",
+        str(path.parent / "out"),
+        "--config",
+        str(path),
+    ]
     quiet = contextlib.redirect_stderr(io.StringIO())
     with mock.patch.object(sys, "argv", command), quiet, contextlib.suppress(SystemExit):
         cli.main()
@@ -225,11 +271,20 @@ def _journal(path: Path) -> None:
         (folder / "a.jpg").write_bytes(photo())
         settings = DjpegSettings(quality=40, guide="uniform")
         for resume in (False, True):
-            run = run_djpeg(find_inputs([folder]), out, settings, BatchSettings(resume=resume), RunOptions(jobs=1))
+            run = run_djpeg(
+                find_inputs([folder]),
+                out,
+                settings,
+                BatchSettings(resume=resume),
+                RunOptions(jobs=1),
+            )
             assert [record.status for record in run.records] in (["ok"], ["kept"]), run.records
             for base in (path.parent / "cache").rglob("*.sqlite"):
                 with contextlib.closing(sqlite3.connect(base)) as journal, journal:
-                    journal.execute("UPDATE outputs SET record = ?", (path.read_bytes().decode("utf-8", "replace"),))
+                    journal.execute(
+                        "UPDATE outputs SET record = ?",
+                        (path.read_bytes().decode("utf-8", "replace"),),
+                    )
 
 
 @functools.cache

@@ -12,7 +12,14 @@ from jpeg_kit import blank, exif, photo, pillow
 from PIL import Image
 
 from vizcomp.errors import FormatError, TruncatedError
-from vizcomp.jpeg.segments import SOS, essential_segments, markers, metadata_segments, orientation, scan_end
+from vizcomp.jpeg.segments import (
+    SOS,
+    essential_segments,
+    markers,
+    metadata_segments,
+    orientation,
+    scan_end,
+)
 from vizcomp.jpeg.write import write_jpeg
 
 
@@ -34,7 +41,12 @@ def test_orientation_survives_alone(order: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 40))
 def test_malformed_exif_counts_as_none(noise: bytes, cut: int) -> None:
-    for payload in (b"Exif\0\0" + noise, exif(6)[:cut], b"Exif\0\0II*\0" + noise, exif(6)[:14] + noise):
+    for payload in (
+        b"Exif\0\0" + noise,
+        exif(6)[:cut],
+        b"Exif\0\0II*\0" + noise,
+        exif(6)[:14] + noise,
+    ):
         assert 1 <= orientation([(0xE1, payload)]) <= 8
         essential_segments([(0xE1, payload)], "essential")
 

@@ -31,7 +31,8 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(header: tuple[int, int, int, int], rows: bytes, *extra: bytes) -> bytes:
-    """A PNG by hand: (width, height, bits, colour type), filtered rows, chunks before the pixels."""
+    """A PNG by hand: (width, height, bits, colour type), filtered rows, chunks before the
+    pixels."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)) + b"".join(extra)
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -60,7 +61,9 @@ def tiff(samples: np.ndarray, photometric: int, order: str = "<", bits: int = 0)
 # --- grey of many bits ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "order"), [("u1", "<"), ("u1", ">"), ("u2", "<"), ("f4", "<"), ("f4", ">")])
+@pytest.mark.parametrize(
+    ("kind", "order"), [("u1", "<"), ("u1", ">"), ("u2", "<"), ("f4", "<"), ("f4", ">")]
+)
 def test_a_tiff_that_counts_from_white_is_no_negative(kind: str, order: str) -> None:
     most = 1.0 if kind == "f4" else float(2 ** (8 * int(kind[1])) - 1)
     stored = ((1 - ramp()) * most).round(0 if most > 1 else 6).astype(kind)
@@ -102,7 +105,9 @@ def test_a_transparent_grey_of_any_depth_is_white(bits: int, share: float) -> No
     clear, other = round(most * share), round(most * (1 - share))
     half = 8  # left half transparent
     levels = [clear] * half + [other] * half
-    row = int("".join(f"{level:0{bits}b}" for level in levels), 2).to_bytes(2 * half * bits // 8, "big")
+    row = int("".join(f"{level:0{bits}b}" for level in levels), 2).to_bytes(
+        2 * half * bits // 8, "big"
+    )
     data = png((2 * half, 4, bits, 0), (b"\0" + row) * 4, chunk(b"tRNS", struct.pack(">H", clear)))
     photo = load_bytes(data, "grey.png")
     assert photo.pixels[:, :half].tolist() == [[255] * half] * 4
@@ -116,7 +121,10 @@ def test_a_transparent_colour_of_16_bits_is_compared_whole() -> None:
     data = png((3, 1, 16, 2), body, chunk(b"tRNS", struct.pack(">3H", 4660, 22136, 39612)))
     photo = load_bytes(data, "colour.png")
     assert photo.pixels.tolist() == [[[255] * 3, [4660 >> 8, 22136 >> 8, 39612 >> 8], [0] * 3]]
-    assert set(photo.notices) == {"16 bits a sample reduced to 8", "transparency flattened on white"}
+    assert set(photo.notices) == {
+        "16 bits a sample reduced to 8",
+        "transparency flattened on white",
+    }
 
 
 # --- colours --------------------------------------------------------------------------------------

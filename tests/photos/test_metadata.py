@@ -1,4 +1,5 @@
-"""What of a photo's metadata is in its result: dates, artist and copyright, and neither place nor camera, of any format."""
+"""What of a photo's metadata is in its result: dates, artist and copyright, and neither place nor
+camera, of any format."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def result(data: bytes, name: str, folder: Path, **settings: Any) -> tuple[Path,
     path = folder / "in" / name
     path.write_bytes(data)
     chosen = DjpegSettings(guide="uniform", quality=95, **settings)
-    run = run_djpeg(find_inputs([path]), folder / "out", chosen, BatchSettings(), options=RunOptions(jobs=1))
+    run = run_djpeg(
+        find_inputs([path]), folder / "out", chosen, BatchSettings(), options=RunOptions(jobs=1)
+    )
     record = run.records[0]
     assert record.output is not None, record.error
     return Path(record.output), record
@@ -71,7 +74,11 @@ def check_essential(path: Path, *, tiff: bool = False) -> None:
         found = image.getexif()
         # Pillow turns the pixels of a TIFF upright as it reads them
         turned = 6 if path.suffix == ".tif" or not tiff else None
-        assert (found.get(0x0112), found.get(0x0132), found.get(0x013B)) == (turned, DATE, "A. Artist")
+        assert (found.get(0x0112), found.get(0x0132), found.get(0x013B)) == (
+            turned,
+            DATE,
+            "A. Artist",
+        )
         assert found.get(0x8298) == "(c) A. Artist"
         if not tiff:  # Pillow writes no second directory into a TIFF
             assert found.get_ifd(0x8769).get(0x9003) == TAKEN
@@ -86,9 +93,20 @@ def test_a_compressed_file_has_date_artist_and_copyright_alone(tmp_path: Path, k
     check_essential(path, tiff=kind == "TIFF")
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tif")])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("JPEG", ".jpg"), ("PNG", ".png"), ("WEBP", ".webp"), ("TIFF", ".tif")]
+)
 def test_a_kept_source_has_no_more_either(tmp_path: Path, kind: str, suffix: str) -> None:
-    data = source(kind, **({"lossless": True} if kind == "WEBP" else {"compression": "tiff_lzw"} if kind == "TIFF" else {}))
+    data = source(
+        kind,
+        **(
+            {"lossless": True}
+            if kind == "WEBP"
+            else {"compression": "tiff_lzw"}
+            if kind == "TIFF"
+            else {}
+        ),
+    )
     path, record = result(data, f"a{suffix}", tmp_path, min_saving=0.999)
     assert (record.status, path.suffix) == ("kept", suffix)
     assert not [notice for notice in record.notices if "carries" in notice]
@@ -125,7 +143,9 @@ def test_animations_stay_whole() -> None:
             for n in range(3):
                 image.seek(n)
                 before.seek(n)
-                assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(before.convert("RGB")))
+                assert np.array_equal(
+                    np.asarray(image.convert("RGB")), np.asarray(before.convert("RGB"))
+                )
 
 
 def test_broken_blocks_cost_nothing_but_themselves() -> None:
@@ -142,7 +162,8 @@ def test_broken_blocks_cost_nothing_but_themselves() -> None:
         for place in rng.integers(0, len(data), 4):
             data[place] = rng.integers(0, 256)
         assert len(essential_exif(bytes(data), 3)) < 20_000
-    loop = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x8769, 4, 1, 8, 0)  # a directory that leads to itself
+    # a directory that leads to itself
+    loop = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x8769, 4, 1, 8, 0)
     assert essential_exif(loop, 1) == b""
     for kind in ("PNG", "WEBP", "TIFF"):
         data = source(kind)

@@ -1,4 +1,7 @@
-"""Files whose lengths and checksums are right and whose content is not: what the mutators by structure found."""
+"""Files whose lengths and checksums are right and whose content is not.
+
+What the mutators by structure found.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,12 @@ from vizcomp.vision.options import parse_options, read_options
 posix = pytest.mark.skipif(os.name != "posix", reason="names and pipes as POSIX has them")
 DEEP = "a = " + "[" * 5000 + "]" * 5000
 LONG = "a = " + "1" * 5000
-RESULT = Result(name="a.jpg", output="a.jpg", size=(56, 40), orientation=1, output_size=(28, 20), turned=False)
+RESULT = Result(
+    name="a.jpg", output="a.jpg", size=(56, 40), orientation=1, output_size=(28, 20), turned=False
+)
 
 
-# --- archives ---------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 def with_records(path: Path, records: bytes) -> Path:
@@ -57,9 +62,19 @@ def with_records(path: Path, records: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    "records", [b"-5 path=x\n", b"+0 path=x\n", b"1 1 1 1", b"12 mtime=nan", b"no record", b"9999999999 a=b\n"]
+    "records",
+    [
+        b"-5 path=x\n",
+        b"+0 path=x\n",
+        b"1 1 1 1",
+        b"12 mtime=nan",
+        b"no record",
+        b"9999999999 a=b\n",
+    ],
 )
-def test_posix_records_that_are_none_neither_loop_nor_end_the_batch(tmp_path: Path, records: bytes) -> None:
+def test_posix_records_that_are_none_neither_loop_nor_end_the_batch(
+    tmp_path: Path, records: bytes
+) -> None:
     shard = with_records(tmp_path / "a.tar", records)
     report = vizcomp.compress_files([shard], tmp_path / "out", guide="uniform", report=False)
     (record,) = report.files
@@ -78,11 +93,15 @@ def test_posix_records_are_renamed_as_before(tmp_path: Path) -> None:
         assert member.pax_headers["comment"] == "what it is"
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [DEEP, LONG, "a = 1e400", "[" + ".".join("a" * 3000) + "]", "a = [1", "\udc80"])
-def test_toml_that_is_odd_is_one_error(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "text", [DEEP, LONG, "a = 1e400", "[" + ".".join("a" * 3000) + "]", "a = [1", "\udc80"]
+)
+def test_toml_that_is_odd_is_one_error(
+    tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "a.toml"
     path.write_text(text, "utf-8", "surrogateescape")
     with pytest.raises(InputError) as policy:
@@ -95,8 +114,12 @@ def test_toml_that_is_odd_is_one_error(tmp_path: Path, text: str, capfd: pytest.
     assert all(len(error.value.message.splitlines()) == 1 for error in (policy, recipe))
 
 
-def test_values_of_other_tools_in_pyproject_are_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool.other]\nlimit = inf\n[tool.vizcomp]\nquiet = true\n")
+def test_values_of_other_tools_in_pyproject_are_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.other]\nlimit = inf\n[tool.vizcomp]\nquiet = true\n"
+    )
     monkeypatch.chdir(tmp_path)
     assert command("djpeg", "nothing.jpg", "-o", "out") == 2
 
@@ -129,7 +152,9 @@ def test_options_of_models_that_no_number_can_hold(tmp_path: Path, value: object
 
 
 def test_words_of_hugging_face_that_no_number_can_hold(tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [10**400] * 3, "image_std": [1, 1, 1]}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [10**400] * 3, "image_std": [1, 1, 1]})
+    )
     assert reading_beside(tmp_path / "net.onnx").mean == ()
 
 
@@ -143,7 +168,7 @@ def test_voc_is_not_read_to_any_depth(tmp_path: Path) -> None:
         voc_labels.moved(path, RESULT)
 
 
-# --- maps -------------------------------------------------------------------------------------------------------------
+# --- maps -----------------------------------------------------------------------------------------
 
 
 def test_an_exr_is_refused_by_its_window(tmp_path: Path) -> None:
@@ -161,7 +186,7 @@ def test_an_exr_is_refused_by_its_window(tmp_path: Path) -> None:
             read_values(path)
 
 
-# --- what a run remembers ---------------------------------------------------------------------------------------------
+# --- what a run remembers -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -172,7 +197,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def resumed(folder: Path, source: str = "in") -> list[Any]:
     settings = DjpegSettings(guide="uniform")
-    found = run_djpeg(find_inputs([folder / source]), folder / "out", settings, BatchSettings(resume=True), RunOptions(jobs=1))
+    found = run_djpeg(
+        find_inputs([folder / source]),
+        folder / "out",
+        settings,
+        BatchSettings(resume=True),
+        RunOptions(jobs=1),
+    )
     return list(found.records)
 
 
@@ -202,12 +233,16 @@ def test_a_record_that_is_none_is_made_again(tmp_path: Path, cache: Path, record
     data = (tmp_path / "out" / "a.jpg").read_bytes()
     remembered(cache, "record", record)
     again = resumed(tmp_path)
-    assert [(r.status, r.output_bytes) for r in again] == [(r.status, r.output_bytes) for r in first]
+    assert [(r.status, r.output_bytes) for r in again] == [
+        (r.status, r.output_bytes) for r in first
+    ]
     assert (tmp_path / "out" / "a.jpg").read_bytes() == data
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", b"x\x9c\x03\x00\x00\x00\x00\x01"])
-def test_a_shard_whose_rows_are_lost_is_made_again(tmp_path: Path, cache: Path, payload: bytes) -> None:
+def test_a_shard_whose_rows_are_lost_is_made_again(
+    tmp_path: Path, cache: Path, payload: bytes
+) -> None:
     shard = tmp_path / "in.tar"
     with tarfile.open(shard, "w") as tar:
         data = jpeg_bytes(picture(1, 64, 64))
@@ -218,11 +253,15 @@ def test_a_shard_whose_rows_are_lost_is_made_again(tmp_path: Path, cache: Path, 
     made = (tmp_path / "out" / "in.tar").read_bytes()
     remembered(cache, "payload", payload)
     again = resumed(tmp_path, "in.tar")
-    assert [(r.input, r.status, r.output_bytes) for r in again] == [(r.input, r.status, r.output_bytes) for r in first]
+    assert [(r.input, r.status, r.output_bytes) for r in again] == [
+        (r.input, r.status, r.output_bytes) for r in first
+    ]
     assert (tmp_path / "out" / "in.tar").read_bytes() == made
 
 
-def test_nothing_to_do_starts_no_worker(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_to_do_starts_no_worker(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     for number in range(8):
         (tmp_path / "in" / f"{number}.jpg").write_bytes(jpeg_bytes(picture(number, 64, 64)))
@@ -235,12 +274,15 @@ def test_nothing_to_do_starts_no_worker(tmp_path: Path, cache: Path, monkeypatch
     assert [r.status for r in resumed(tmp_path)] == ["ok"] * 8
 
 
-# --- terminals --------------------------------------------------------------------------------------------------------
+# --- terminals ------------------------------------------------------------------------------------
 
 
 @posix
 def test_nothing_that_a_file_says_changes_the_terminal(tmp_path: Path) -> None:
-    """Names of files, of folders, of classes in a pack, of options: no escape sequence reaches the terminal."""
+    """Names of files, of folders, of classes in a pack, of options.
+
+    No escape sequence reaches the terminal.
+    """
     evil = "\x1b]0;owned\x07\x1b[2J\r"
     (tmp_path / evil).mkdir()
     (tmp_path / evil / f"{evil}.jpg").write_bytes(jpeg_bytes(picture(1, 64, 64)))
@@ -265,10 +307,16 @@ def test_nothing_that_a_file_says_changes_the_terminal(tmp_path: Path) -> None:
     code = (
         "import json, sys, io\nfrom vizcomp import cli\n"
         "for arguments in json.loads(sys.stdin.read()):\n"
-        "    sys.argv = ['vizcomp', *arguments]\n    try:\n        cli.main()\n    except SystemExit:\n        pass\n"
+        "    sys.argv = ['vizcomp', *arguments]\n"
+        "    try:\n        cli.main()\n    except SystemExit:\n        pass\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(runs), capture_output=True, text=True, cwd=tmp_path, env=environment
+        [sys.executable, "-c", code],
+        input=json.dumps(runs),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
     )
     said = done.stdout + done.stderr
     assert "Traceback" not in said

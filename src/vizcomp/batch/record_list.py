@@ -22,14 +22,17 @@ READ_TOGETHER = 256  # records read from the temporary file at a time
 
 
 class Records(Sequence[Record]):
-    """The records of a run in input order. A few are a list; many are in a temporary file without a name, 8 bytes each in memory.
+    """The records of a run in input order. A few are a list; many are in a temporary file without a
+    name, 8 bytes each in memory.
 
     Args:
         kind: their class.
         in_memory: so many are kept as a list.
     """
 
-    def __init__(self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY) -> None:
+    def __init__(
+        self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY
+    ) -> None:
         self._kind: type[Record] = kind
         self._names = tuple(kind.__dataclass_fields__)
         self._values = operator.attrgetter(*self._names)
@@ -62,7 +65,8 @@ class Records(Sequence[Record]):
             self._store(record)
 
     def _store(self, record: Record) -> None:
-        # pickled: five times as quick to read as JSON, and the file has no name by which another could change it
+        # pickled: five times as quick to read as JSON, and the file has no name by which another
+        # could change it
         data = pickle.dumps(self._values(record), pickle.HIGHEST_PROTOCOL)
         self._unwritten.append(data)
         self._starts.append(self._starts[-1] + len(data))

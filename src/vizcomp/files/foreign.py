@@ -1,4 +1,5 @@
-"""JSON and TOML out of files that anybody may have written: their size, depth, numbers and texts are bounded."""
+"""JSON and TOML out of files that anybody may have written: their size, depth, numbers and texts
+are bounded."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ def read_json(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> Any:
         most_bytes: a longer text is refused.
 
     Raises:
-        ValueError: no JSON; too long, nested too deeply; a number that is not finite or beyond `MOST_INTEGER`, or text that is
-            no Unicode.
+        ValueError: no JSON; too long, nested too deeply; a number that is not finite or beyond
+            `MOST_INTEGER`, or text that is no Unicode.
     """
     if len(text) > most_bytes:
         raise ValueError(f"more than {most_bytes:,} bytes of JSON")
@@ -35,7 +36,8 @@ def read_json(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def read_object(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """The JSON object in a text; errors as `read_json`, and a ValueError where it is another value."""
+    """The JSON object in a text; errors as `read_json`, and a ValueError where it is another
+    value."""
     value = read_json(text, most_bytes=most_bytes)
     if not isinstance(value, dict):
         raise ValueError("its JSON is no object")
@@ -53,12 +55,15 @@ def read_object_file(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, A
 
 
 def read_small(path: Path, most_bytes: int) -> bytes:
-    """The bytes of a file, and of a larger one `most_bytes` and one more. A pipe is not waited for, a device not read.
+    """The bytes of a file, and of a larger one `most_bytes` and one more. A pipe is not waited for,
+    a device not read.
 
     Raises:
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     with open(descriptor, "rb") as file:
         size = os.fstat(descriptor).st_size  # memory is taken for as much as is asked for
         return file.read(min(size, most_bytes) + 1)

@@ -81,7 +81,9 @@ def markers(data: bytes) -> Iterator[Marker]:
             raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
         length = data[at + 1] << 8 | data[at + 2]
         if length < 2:
-            raise FormatError(f"marker FF{code:02X} has the impossible length {length}", BROKEN_HINT)
+            raise FormatError(
+                f"marker FF{code:02X} has the impossible length {length}", BROKEN_HINT
+            )
         place = at + 1 + length
         if place > len(data):
             raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
@@ -91,15 +93,32 @@ def markers(data: bytes) -> Iterator[Marker]:
 
 
 def chroma_sampling(data: bytes) -> str:
-    """How a JPEG's chroma is sampled: "4:2:0", "4:2:2", "4:4:0" or "4:4:4"; "" where it has none, or in another way."""
+    """How a JPEG's chroma is sampled: "4:2:0", "4:2:2", "4:4:0" or "4:4:4"; "" where it has none,
+    or in another way."""
     with contextlib.suppress(FormatError):
         for code, payload, _ in markers(data):
             if 0xC0 <= code <= 0xCF and code not in (DHT, 0xC8, DAC):
-                factors = [payload[7 + 3 * i] for i in range(payload[5])] if len(payload) == 6 + 3 * payload[5] else []
-                if len(factors) != 3 or factors[1] != factors[2] or not all(f & 15 and f >> 4 for f in factors):
+                factors = (
+                    [payload[7 + 3 * i] for i in range(payload[5])]
+                    if len(payload) == 6 + 3 * payload[5]
+                    else []
+                )
+                if (
+                    len(factors) != 3
+                    or factors[1] != factors[2]
+                    or not all(f & 15 and f >> 4 for f in factors)
+                ):
                     return ""
-                for times, name in ((0x22, "4:2:0"), (0x21, "4:2:2"), (0x12, "4:4:0"), (0x11, "4:4:4")):
-                    across, down = (times >> 4) * (factors[1] >> 4), (times & 15) * (factors[1] & 15)
+                for times, name in (
+                    (0x22, "4:2:0"),
+                    (0x21, "4:2:2"),
+                    (0x12, "4:4:0"),
+                    (0x11, "4:4:4"),
+                ):
+                    across, down = (
+                        (times >> 4) * (factors[1] >> 4),
+                        (times & 15) * (factors[1] & 15),
+                    )
                     if factors[0] == across << 4 | down:
                         return name
                 return ""
@@ -163,12 +182,18 @@ def metadata_segments(
         size = MAX_PAYLOAD - len(ICC) - 2
         chunks = [icc[i : i + size] for i in range(0, len(icc), size)]
         if len(chunks) <= 255:
-            segments += [(APP2, ICC + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
+            segments += [
+                (APP2, ICC + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)
+            ]
     return segments
 
 
 def what_does_not_fit(
-    keep: Literal["none", "essential", "all"], *, icc: bytes | None, exif: bytes | None, xmp: bytes | None
+    keep: Literal["none", "essential", "all"],
+    *,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None,
 ) -> tuple[str, ...]:
     """Notices of what `metadata_segments` leaves out although it was to be kept."""
     large = []
@@ -198,8 +223,11 @@ def companions(data: bytes) -> tuple[str, ...]:
 
 
 def _video_follows(data: bytes) -> bool:
-    first = data.find(b"ftyp")  # most files have none: a plain search is several times as fast as the pattern
-    return (first >= 0 and _TRAILING_VIDEO.search(data, first) is not None) or b"MotionPhoto_Data" in data
+    # most files have none: a plain search is several times as fast as the pattern
+    first = data.find(b"ftyp")
+    return (
+        first >= 0 and _TRAILING_VIDEO.search(data, first) is not None
+    ) or b"MotionPhoto_Data" in data
 
 
 def _promises(marker: int, payload: bytes) -> bool:
@@ -211,16 +239,18 @@ def _promises(marker: int, payload: bytes) -> bool:
     return bool(_GAIN_MAP.search(payload) or _VIDEO.search(payload))
 
 
-def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essential", "all"]) -> list[Segment]:
+def essential_segments(
+    segments: Sequence[Segment], keep: Literal["none", "essential", "all"]
+) -> list[Segment]:
     """The segments that a rewritten file should carry.
 
     Args:
         segments: of the source.
         keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density,
-            and the orientation, dates, artist and copyright, in an EXIF segment that holds nothing else. "all": everything but
-            thumbnails in JFIF and what promises further pictures or videos (MPF, gain maps, motion
-            photos), which are not written. An orientation is written as one SHORT, which all
-            readers take.
+            and the orientation, dates, artist and copyright, in an EXIF segment that holds nothing
+            else. "all": everything but thumbnails in JFIF and what promises further pictures or
+            videos (MPF, gain maps, motion photos), which are not written. An orientation is written
+            as one SHORT, which all readers take.
 
     Malformed EXIF counts as none.
     """
@@ -282,7 +312,9 @@ def with_metadata(data: bytes, keep: Literal["none", "essential"]) -> bytes:
 
 def orientation(segments: Sequence[Segment]) -> int:
     """Orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
-    return exif_orientation(next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b""))
+    return exif_orientation(
+        next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b"")
+    )
 
 
 def exif_orientation(tiff: bytes) -> int:
@@ -296,18 +328,22 @@ def exif_orientation(tiff: bytes) -> int:
 
 
 def upright_exif(exif: bytes | None) -> bytes | None:
-    """An EXIF block, with or without its header, that says of its orientation that it is upright, if it says anything."""
+    """An EXIF block, with or without its header, that says of its orientation that it is upright,
+    if it says anything."""
     head = EXIF if exif is not None and exif.startswith(EXIF) else b""
     tiff = (exif or b"")[len(head) :]
     entry = _orientation_entry(tiff)
     if entry is None:
         return exif
     order, at, _ = entry
-    return head + tiff[:at] + struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0) + tiff[at + 12 :]
+    return (
+        head + tiff[:at] + struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0) + tiff[at + 12 :]
+    )
 
 
 def upright_xmp(xmp: bytes) -> bytes:
-    """An XMP packet whose orientation, where it has one (XMP part 2, tiff:Orientation), is upright."""
+    """An XMP packet whose orientation, where it has one (XMP part 2, tiff:Orientation), is
+    upright."""
     return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 

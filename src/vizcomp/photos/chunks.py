@@ -1,4 +1,5 @@
-"""Chunks of a PNG that are not its picture, left out where Pillow would refuse the file for them."""
+"""Chunks of a PNG that are not its picture, left out where Pillow would refuse the file for
+them."""
 
 from __future__ import annotations
 

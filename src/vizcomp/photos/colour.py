@@ -20,7 +20,8 @@ FLATTENED = "transparency flattened on white"
 def to_eight_bit(
     image: Image.Image, data: bytes, name: str, kind: str, icc: bytes | None, notices: list[str]
 ) -> tuple[Pixels, bytes | None, Pixels | None]:
-    """Pixels as uint8 RGB or grey, the ICC profile if it still describes them, and the opacity; adds to `notices`.
+    """Pixels as uint8 RGB or grey, the ICC profile if it still describes them, and the opacity;
+    adds to `notices`.
 
     The opacity is uint8 (H, W), None where all is opaque; the pixels are flattened on white.
     """
@@ -66,8 +67,11 @@ def to_eight_bit(
     return pixels, icc, alpha
 
 
-def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> tuple[Pixels, Pixels | None]:
-    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey; and the opacity.
+def _one_colour_clear(
+    image: Image.Image, data: bytes, notices: list[str]
+) -> tuple[Pixels, Pixels | None]:
+    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey; and
+    the opacity.
 
     The chunk has the file's own depth, while Pillow's pixels have 8 bits.
     """
@@ -99,7 +103,8 @@ def _low_bytes(data: bytes) -> Pixels:
 
 
 def _flattened(image: Image.Image, notices: list[str]) -> tuple[Image.Image, Pixels | None]:
-    """Without palette and transparency, on white: mode L or RGB; and the opacity, None where all is opaque."""
+    """Without palette and transparency, on white: mode L or RGB; and the opacity, None where all is
+    opaque."""
     grey = image.mode in ("L", "LA", "La", "1")
     if image.mode in ("RGBa", "La"):  # colours multiplied by their alpha already
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
@@ -118,7 +123,8 @@ def _flattened(image: Image.Image, notices: list[str]) -> tuple[Image.Image, Pix
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None, notices: list[str]) -> Image.Image:
-    """CMYK to sRGB: by the photo's own profile if it has a usable one, else by the plain formula."""
+    """CMYK to sRGB: by the photo's own profile if it has a usable one, else by the plain
+    formula."""
     if icc is not None and icc[16:20] == b"CMYK":
         from PIL import ImageCms
 
@@ -182,11 +188,16 @@ def first_of(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def stretched(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """Values by their own range: float32 in 0..1, and that range. Not-a-number counts as the least."""
+def stretched(
+    values: npt.NDArray[Any], name: str
+) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    """Values by their own range: float32 in 0..1, and that range. Not-a-number counts as the
+    least."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        raise UnsupportedError(f"{name} holds no finite value", "export it again with 8 or 16 bits a sample")
+        raise UnsupportedError(
+            f"{name} holds no finite value", "export it again with 8 or 16 bits a sample"
+        )
     low, high = float(finite.min()), float(finite.max())
     if not high > low:
         return np.zeros(values.shape, np.float32), (low, high)
@@ -206,7 +217,8 @@ def sample_bits(image: Image.Image, data: bytes, kind: str) -> int:
 
 
 def as_array(image: Image.Image) -> Pixels:
-    """Pixels of an L or RGB image as a new array; in strips, so that no second whole copy is made beside it."""
+    """Pixels of an L or RGB image as a new array; in strips, so that no second whole copy is made
+    beside it."""
     width, height = image.size
     if width * height <= _STRIP_PIXELS * 2:
         return np.array(image, dtype=np.uint8)

@@ -38,7 +38,8 @@ class Photo:
     """A photo in memory, in its stored frame.
 
     Attributes:
-        pixels: uint8 (H, W, 3) RGB or (H, W) grey; EXIF orientation not applied, transparency flattened on white.
+        pixels: uint8 (H, W, 3) RGB or (H, W) grey; EXIF orientation not applied, transparency
+            flattened on white.
         orientation: EXIF orientation, 1..8; 1 where there is none or a broken one.
         icc: ICC profile that describes `pixels`, or None (then sRGB).
         exif: Exif block as in a JPEG APP1 segment, from `Exif\\0\\0` on, or None.
@@ -104,7 +105,8 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
             icc = icc if isinstance(icc, bytes) and icc else None
             pixels, icc, alpha = to_eight_bit(image, data, name, kind, icc, notices)
             if kind == "JXL" and not getattr(image, "jpeg", False):
-                exif = upright_exif(exif)  # its own orientation, which the decoder has obeyed, overrules that of EXIF
+                # its own orientation, which the decoder has obeyed, overrules that of EXIF
+                exif = upright_exif(exif)
     xmp = info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "replace")
@@ -158,7 +160,9 @@ class JpegPixels:
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        self.shape: tuple[int, ...] = (image.height, image.width, 3)[: 2 if image.mode == "L" else 3]
+        self.shape: tuple[int, ...] = (image.height, image.width, 3)[
+            : 2 if image.mode == "L" else 3
+        ]
 
     def __getitem__(self, part: tuple[slice, slice], /) -> Pixels:
         """Some rows and columns, in steps of 1, as a new array."""
@@ -169,7 +173,8 @@ class JpegPixels:
 
 @contextlib.contextmanager
 def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
-    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as `decode_jpeg`."""
+    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as
+    `decode_jpeg`."""
     with opened(data, "the JPEG", None) as (image, kind):
         decode_image(image, data, "the JPEG", kind)
         yield JpegPixels(image)
@@ -189,7 +194,8 @@ def _orientation(exif: bytes | None) -> int:
 
 
 def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
-    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
+    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the
+    stored frame.
 
     For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels
     that have no profile, or one that is called sRGB and is, are returned as they are.

@@ -1,11 +1,19 @@
-"""Files of PNG, WebP and TIFF with their picture byte for byte and essential metadata alone, for sources that are kept."""
+"""Files of PNG, WebP and TIFF with their picture byte for byte and essential metadata alone, for
+sources that are kept."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
-from vizcomp.jpeg.exif import EXIF_DIRECTORY, byte_order, directory, first_offset, is_essential, pointed
+from vizcomp.jpeg.exif import (
+    EXIF_DIRECTORY,
+    byte_order,
+    directory,
+    first_offset,
+    is_essential,
+    pointed,
+)
 
 # Chunks of a PNG that tell of the photo, and not of its picture (PNG third edition, 11.3).
 _TELLING = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"})
@@ -14,8 +22,51 @@ _ANIMATED = frozenset({b"acTL", b"fcTL", b"fdAT"})  # named like private ones
 _PICTURE = frozenset(
     {
         *range(254, 260),
-        *(262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 290, 291, 292, 293, 296, 297, 301),
-        *(317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 334, 336, 338, 339, 340, 341, 342, 347),
+        *(
+            262,
+            263,
+            264,
+            265,
+            266,
+            273,
+            274,
+            277,
+            278,
+            279,
+            280,
+            281,
+            282,
+            283,
+            284,
+            290,
+            291,
+            292,
+            293,
+            296,
+            297,
+            301,
+        ),
+        *(
+            317,
+            318,
+            319,
+            320,
+            321,
+            322,
+            323,
+            324,
+            325,
+            330,
+            332,
+            334,
+            336,
+            338,
+            339,
+            340,
+            341,
+            342,
+            347,
+        ),
         *(512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 34675),
     }
 )
@@ -23,12 +74,13 @@ _MAX_DIRECTORIES = 100
 
 
 def with_essential(data: bytes, exif: bytes) -> bytes | None:
-    """The file without what tells of place, camera or people; None where its format is another one, or is not understood.
+    """The file without what tells of place, camera or people; None where its format is another one,
+    or is not understood.
 
     Args:
         data: a whole file.
-        exif: the EXIF block that it may keep, without header, as `jpeg.exif.essential_exif` makes it; a TIFF keeps the same of
-            its own.
+        exif: the EXIF block that it may keep, without header, as `jpeg.exif.essential_exif` makes
+            it; a TIFF keeps the same of its own.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data, exif)
@@ -47,7 +99,12 @@ def _png(data: bytes, exif: bytes) -> bytes | None:
         if end > len(data):
             return None
         if kind == b"IDAT" and exif and not written:
-            parts.append(struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif)))
+            parts.append(
+                struct.pack(">I", len(exif))
+                + b"eXIf"
+                + exif
+                + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+            )
             written = True
         private = kind[:1].islower() and kind[1:2].islower() and kind not in _ANIMATED
         if kind not in _TELLING and not private:
@@ -87,15 +144,24 @@ def _riff_length(chunks: list[tuple[bytes, bytes]]) -> int:
 
 
 def _riff(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in chunks)
+    return b"".join(
+        kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        for kind, body in chunks
+    )
 
 
 def _tiff(data: bytes) -> bytes | None:
-    """In place: entries that tell of the photo leave their directories, and their values become zeros."""
+    """In place: entries that tell of the photo leave their directories, and their values become
+    zeros."""
     order = byte_order(data)
     out, offset, seen = bytearray(data), first_offset(data), set[int]()
     while offset:
-        if order is None or offset in seen or len(seen) > _MAX_DIRECTORIES or not 8 <= offset <= len(data) - 2:
+        if (
+            order is None
+            or offset in seen
+            or len(seen) > _MAX_DIRECTORIES
+            or not 8 <= offset <= len(data) - 2
+        ):
             return None
         seen.add(offset)
         (count,) = struct.unpack_from(order + "H", data, offset)

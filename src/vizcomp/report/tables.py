@@ -46,7 +46,10 @@ def plain(value: Any) -> Any:
         return sorted((plain(item) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         some = {name: getattr(value, name) for name in value.__dataclass_fields__}
-        return {name: one if one is None or type(one) in _AS_THEY_ARE else plain(one) for name, one in some.items()}
+        return {
+            name: one if one is None or type(one) in _AS_THEY_ARE else plain(one)
+            for name, one in some.items()
+        }
     if hasattr(value, "item"):  # a numpy scalar
         return plain(value.item())
     return str(value)

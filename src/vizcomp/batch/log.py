@@ -105,9 +105,11 @@ class Log:
             standing = self.journal.standing(file.path, target)
             same = standing == "same"
             begun = begun or (standing == "other" and self.journal.begun(target))
+        former = None
         if target is not None and (begun or self._overwrite or fresh):
+            former = self.journal.former(file.path, target)
             self.journal.begin(target)
-        return Item(file, target, self._root, begun, fresh, key=key, same=same)
+        return Item(file, target, self._root, begun, fresh, key=key, same=same, former=former)
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no
@@ -129,6 +131,14 @@ class Log:
                 record=outcome.record.to_dict(),
                 payload=outcome.payload,
             )
+            if (
+                item.former is not None
+                and outcome.written is not None
+                and item.former != outcome.written
+            ):
+                # the result is there; the older one, of another suffix, is too
+                with contextlib.suppress(OSError):
+                    item.former.unlink()
         elif item.target is not None and outcome.record.status in ("failed", "skipped"):
             self.journal.abandon(item.target)
 

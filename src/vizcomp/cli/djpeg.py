@@ -36,6 +36,7 @@ from vizcomp.cli.options import (
 from vizcomp.cli.pixels import (
     Labels,
     Lossless,
+    MaskOutside,
     MaxSide,
     Scale,
     Scans,
@@ -173,6 +174,7 @@ def djpeg(
             "--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep."
         ),
     ] = None,
+    mask_outside: MaskOutside = "cheap",
     target_size: Annotated[
         str,
         typer.Option(
@@ -312,6 +314,7 @@ def djpeg(
         "target_size": parse_size(target_size) if target_size else None,
         "min_saving": parse_fraction(min_saving),
         "metadata": metadata,
+        "mask_outside": mask_outside,
         "max_side": parse_max_side(max_side),
         "scale": parse_scale(scale),
         "subsampling": subsampling,

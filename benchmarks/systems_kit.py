@@ -7,7 +7,7 @@ the one on its source.
     yolox         YOLOX-nano's boxes, same class                   F1 at IoU 0.5
     efficientnet  classes of ImageNet (and mobilenet)              same best class
     deeplab       masks of VOC's classes                           F1 of one class's foreground
-    movenet       joints of a person                               share within a tenth of the height
+    movenet       joints of a person                               share in a tenth of the height
 
 A name may have a view behind a colon, the same network on the photo prepared in another way: a
 cheap stand-in for systems that nobody here has. `squash` scales the whole photo without a crop,

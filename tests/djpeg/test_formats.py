@@ -462,6 +462,58 @@ def test_auto_names_what_it_took_and_knows_it_again(photos: Path, tmp_path: Path
     assert tree(out) == everything
 
 
+@pytest.mark.parametrize("again", ["--overwrite", "--resume"])
+def test_an_older_result_of_another_suffix_does_not_stay_beside_the_new_one(
+    photos: Path, tmp_path: Path, again: str
+) -> None:
+    out = tmp_path / "out"
+    asked = (
+        "djpeg",
+        photos / "plain.jpg",
+        "-o",
+        out,
+        "--format",
+        "auto",
+        "--guide",
+        "uniform",
+        "--quiet",
+        "--report",
+        "none",
+    )
+    assert command(*asked) == 0
+    (first,) = tree(out)
+    stranger = out / "plain.txt"
+    stranger.write_text("not ours")
+    readers = "torchvision" if first == "plain.avif" else "pillow,browser"
+    assert command(*asked, "--readers", readers, again) == 0
+    assert len(tree(out)) == 2
+    assert first not in tree(out)
+    assert stranger.read_text() == "not ours"
+    (second,) = tree(out) - {"plain.txt"}
+    (out / second).write_bytes(b"changed by its user")
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {first, second, "plain.txt"}
+
+
+def test_a_kept_source_gives_way_to_its_result(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = (
+        "djpeg",
+        photos / "clear.png",
+        "-o",
+        out,
+        "--guide",
+        "uniform",
+        "--quiet",
+        "--report",
+        "none",
+    )
+    assert command(*asked, "--min-saving", "100%") == 0
+    assert tree(out) == {"clear.png"}
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {"clear.jpg"}
+
+
 def test_a_source_that_readers_do_not_open_is_not_kept(photos: Path, tmp_path: Path) -> None:
     source = photos / "new.avif"
     with Image.open(photos / "tiny.webp") as image:
@@ -559,40 +611,78 @@ def test_imagemagick_shows_them_upright(small: np.ndarray, tmp_path: Path) -> No
         ), name
 
 
-@pytest.mark.slow
-def test_chromium_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
+def seen_by_chromium(
+    files: dict[str, bytes], folder: Path, places: list[tuple[int, int]]
+) -> dict[str, list[Any]]:
+    """Of each file by name (its format, perhaps with more behind a dash): width, height, and the
+    sRGB colours at places."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium here")
     page = "<body><script>const seen = {};\n"
-    for name, data in all_results(small).items():
+    for name, data in files.items():
+        source = f"data:image/{name.split('-')[0]};base64,{base64.b64encode(data).decode()}"
         page += f"""{{ const image = new Image(); image.onload = () => {{
             const canvas = document.createElement('canvas');
             canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
             const pen = canvas.getContext('2d'); pen.drawImage(image, 0, 0);
             const at = (x, y) => Array.from(pen.getImageData(x, y, 1, 1).data.slice(0, 3));
-            seen['{name}'] = [image.naturalWidth, image.naturalHeight, at(30, 40), at(120, 200)];
+            const colours = {json.dumps(places)}.map(([x, y]) => at(x, y));
+            seen['{name}'] = [image.naturalWidth, image.naturalHeight, ...colours];
             document.body.textContent = JSON.stringify(seen); }};
-            image.src = 'data:image/{name};base64,{base64.b64encode(data).decode()}'; }}\n"""
-    (tmp_path / "page.html").write_text(page + "</script>", "utf-8")
+            image.src = '{source}'; }}\n"""
+    (folder / "page.html").write_text(page + "</script>", "utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={folder / 'profile'}",
         "--virtual-time-budget=20000",
     ]
-    asked = [program, *flags, "--dump-dom", (tmp_path / "page.html").as_uri()]
+    asked = [program, *flags, "--dump-dom", (folder / "page.html").as_uri()]
     text = subprocess.run(asked, check=True, capture_output=True, timeout=240, text=True).stdout
-    seen = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    seen: dict[str, list[Any]] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert set(seen) == set(files)
+    return seen
+
+
+@pytest.mark.slow
+def test_chromium_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
     turned = np.rot90(small, -1).astype(int)
-    assert set(seen) == {"webp", "avif", "jpeg"}
-    for name, (width, height, *colours) in seen.items():
+    places = [(30, 40), (120, 200)]
+    for name, (width, height, *colours) in seen_by_chromium(
+        all_results(small), tmp_path, places
+    ).items():
         assert (width, height) == (160, 240), name
-        for (x, y), colour in zip(((30, 40), (120, 200)), colours, strict=True):
+        for (x, y), colour in zip(places, colours, strict=True):
             assert np.abs(turned[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) - colour).max() < 40, (
                 name
             )
+
+
+@pytest.mark.slow
+def test_chromium_shows_colours_by_their_profile(tmp_path: Path) -> None:
+    """A profile in which the samples mean something far from sRGB."""
+    places = [(20, 20), (60, 20)]
+    colours = np.repeat(np.array([[[40, 90, 160], [200, 120, 30]]], np.uint8), 40, axis=1).repeat(
+        40, axis=0
+    )
+    profile = linear_profile("linear")
+    source = png(colours, icc_profile=profile)
+    expected, _ = to_srgb(source)
+    assert np.abs(expected.astype(int) - colours).max() > 40
+    files = {
+        f"{name}-{guide}": (
+            compress(
+                source, DjpegSettings(guide=guide, format=name, quality=95, subsampling="420")
+            ).data
+        )
+        for name in ("jpeg", "webp", "avif")
+        for guide in ("uniform", "detail")
+    }
+    for name, (_, _, *seen) in seen_by_chromium(files, tmp_path, places).items():
+        for (x, y), colour in zip(places, seen, strict=True):
+            assert np.abs(expected[y, x].astype(int) - colour).max() < 12, name
 
 
 def test_an_exif_orientation_is_neutral_after_the_pixels_were_turned(small: np.ndarray) -> None:

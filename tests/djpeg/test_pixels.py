@@ -340,6 +340,20 @@ def test_auto_takes_the_fewest_pixels_that_hold(run: Run, square: np.ndarray) ->
     assert record["output_bytes"] < alone["output_bytes"]
 
 
+@pytest.mark.parametrize("name", ["webp", "avif", "auto"])
+def test_auto_searches_sides_in_every_format(run: Run, square: np.ndarray, name: str) -> None:
+    save("a.jpg", jpeg_bytes(square))
+    (record,) = run("--format", name, "--max-side", "auto", "--verify", "wide")["files"]
+    assert record["verified"]
+    assert record["output_width"] == 320
+    assert size_of(record["output"]) == (320, 240)
+    assert (
+        record["format"] == name if name != "auto" else record["format"] in ("webp", "avif", "jpeg")
+    )
+    (jpeg,) = run("--max-side", "auto", "--verify", "wide", "--overwrite")["files"]
+    assert name != "auto" or record["output_bytes"] <= jpeg["output_bytes"]
+
+
 def test_sides_go_from_few_pixels_to_all() -> None:
     assert sides_of(2048) == (128, 181, 256, 362, 512, 724, 1024, 1448, 2048)
     assert sides_of(LEAST_SIDE - 1) == (LEAST_SIDE - 1,)
@@ -441,6 +455,30 @@ def test_lossless_changes_no_coefficient(cat: np.ndarray, scans: Any, metadata: 
         assert ("icc_profile" in shown.info) == (metadata != "none")
         assert ("comment" in shown.info) == (metadata == "all")
         assert bool(made.notices) == (metadata == "none")
+
+
+def test_lossless_jpeg_xl_gives_back_the_jpeg(run: Run, cat: np.ndarray) -> None:
+    pillow_jxl = pytest.importorskip("pillow_jxl")
+    save("a.jpg", jpeg_bytes(cat, exif=exif(6)))
+    inks = io.BytesIO()
+    Image.fromarray(cat).convert("CMYK").save(inks, "JPEG", quality=80)
+    save("inks.jpg", inks.getvalue())
+
+    def lossless(*more: str) -> Any:
+        assert command("djpeg", "photos", "-o", "out", "--lossless", *more) == 0
+        return json.loads(Path("out/report.json").read_text("utf-8"))["files"]
+
+    jpegs = lossless()
+    expected = Path(jpegs[0]["output"]).read_bytes()
+    record, other = lossless("--format", "jxl", "--overwrite")
+    assert (record["status"], record["format"]) == ("ok", "jxl")
+    assert bytes(pillow_jxl.Decoder()(Path(record["output"]).read_bytes())[2]) == expected
+    assert record["output_bytes"] < jpegs[0]["output_bytes"]
+    assert record["psnr"] is None
+    with Image.open(record["output"]) as image:
+        assert image.getexif()[0x0112] == 6
+    assert (other["status"], Path(other["output"]).name) == ("kept", "inks.jpg")
+    assert any("JPEG XL cannot hold" in notice for notice in other["notices"])
 
 
 def test_lossless_of_inks_and_of_what_is_no_jpeg(run: Run, cat: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +489,32 @@ def test_options_of_a_model_stay_with_its_name() -> None:
     assert made.fingerprint == codec.fingerprint
     with pytest.raises(SettingsError, match="no option"):
         open_codec("djpeg:guide=uniform,rest")
+
+
+def test_an_archive_is_measured_as_its_files_are(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        for at, name in enumerate(("cat", "dog")):
+            for i in range(3):
+                data = jpeg_bytes(picture(10 * at + i, 90, 130 + i))
+                member = tarfile.TarInfo(f"set/{name}/{i}.jpg")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        member = tarfile.TarInfo("set/dog/broken.jpg")
+        archive.addfile(member, io.BytesIO())
+    system = System(lambda image: [0.6, 0.4], "classes", name="any-size", classes=("cat", "dog"))
+    said: list[str] = []
+    settings = EvalSettings(
+        classifiers=(system.name,),
+        data=str(tmp_path / "set.tar"),
+        codecs=("djpeg:guide=uniform",),
+        baselines=("jpeg",),
+        limit=5,
+    )
+    result = run_eval(settings, jobs=1, on_skip=lambda name, why: said.append(name))
+    assert result.data["name"] == "class folders, in an archive"
+    assert (result.data["height"], result.data["width"]) == (0, 0)  # of several sizes
+    assert result.data["images"] + len(said) == 5
+    assert result.source_accuracy[system.name] is not None
+    assert result.data["source_bytes_per_image"] > 1000
+    point = next(p for p in result.points if p.codec == "jpeg")
+    assert point.bpp == pytest.approx(8 * point.bytes_per_image / (90 * 131), rel=0.02)

@@ -319,7 +319,9 @@ def _with_suffix(target: AnyPath, asked: str, suffix: Finished) -> AnyPath:
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
     """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth
     map as small JPEGs."""
-    items = []
+    items: list[GalleryItem] = []
+    if settings.mask_outside == "drop":
+        return items  # their sources show what is to go
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
             photo = load(file.path, max_pixels=batch.max_pixels)

@@ -77,6 +77,7 @@ class Item:
         key: what the journal calls it, where it has no target.
         same: True if `target` exists and an earlier run made it of this source under these
             settings.
+        former: where an earlier run wrote this output, which nobody changed since.
     """
 
     file: InputFile
@@ -88,6 +89,7 @@ class Item:
     payload: bytes | None = None
     key: bytes = b""
     same: bool = False
+    former: AnyPath | None = None
 
 
 class Task(Protocol):

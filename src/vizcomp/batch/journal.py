@@ -227,7 +227,7 @@ class Journal:
             return None
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             fields = json.loads(record)
             return (fields, payload) if isinstance(fields, dict) else None
         return None
@@ -254,9 +254,26 @@ class Journal:
         )
         return "same" if unchanged else "other"
 
+    def former(self, source: AnyPath, target: AnyPath) -> AnyPath | None:
+        """Where an earlier run wrote an output of this source, if that is there as it was written:
+        its suffix may be another."""
+        rows = self._rows(
+            "SELECT source, written, written_size, written_mtime_ns, written_sha256 FROM outputs"
+            " WHERE target = ?",
+            (self._key(target),),
+        )
+        if not rows or rows[0][0] != os.fsencode(str(source.absolute())) or rows[0][1] is None:
+            return None
+        there = self._there(target, rows[0][1])
+        return there if _same(there, *rows[0][2:]) else None
+
     def begin(self, target: AnyPath | bytes) -> None:
-        """An output is about to be made."""
-        self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
+        """An output is about to be made. Where an earlier one was written stays known."""
+        self._rows(
+            "INSERT INTO outputs (target) VALUES (?) ON CONFLICT (target) DO UPDATE SET record ="
+            " NULL, payload = NULL",
+            (self._key(target),),
+        )
 
     def abandon(self, target: AnyPath | bytes) -> None:
         """Forget an output that was started but will not be written."""

@@ -10,6 +10,7 @@ from vizcomp.djpeg.compress import Compressed
 from vizcomp.djpeg.lossless import rewritten
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import DamagedError, FormatError, TruncatedError
+from vizcomp.photos.formats import transcoded
 from vizcomp.photos.photo import Photo
 
 NOTHING = np.ones((1, 1), np.float32)  # importance: no block is cheaper than another
@@ -28,12 +29,16 @@ def without_loss(photo: Photo, settings: DjpegSettings, batch: BatchSettings) ->
         )
     try:
         file = rewritten(photo.jpeg, settings, max_pixels=batch.max_pixels)
+        data = file.data
+        if settings.format == "jxl":
+            data = transcoded(data, *photo.pixels.shape[:2])
     except (DamagedError, TruncatedError):
         raise
     except FormatError as exc:
         return _kept(photo, f"kept as it is: {exc.message}")
     sizes = {"plain_jpeg_bytes": file.plain_bytes, "optimised_jpeg_bytes": file.optimised_bytes}
-    return Found(Compressed(file.data, 100.0, NOTHING, file.notices), photo, rivals=sizes)
+    compressed = Compressed(data, 100.0, NOTHING, file.notices, settings.format)
+    return Found(compressed, photo, rivals=sizes)
 
 
 def _kept(photo: Photo, why: str) -> Found:

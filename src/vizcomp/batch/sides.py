@@ -19,7 +19,16 @@ from collections.abc import Callable, Mapping
 
 from vizcomp.batch.seen import file_seen
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.verdicts import Found, Panel, Rung, found_of, jointly, rungs_from, trials_worth
+from vizcomp.batch.verdicts import (
+    TRIALS_OF_A_THROW,
+    Found,
+    Panel,
+    Rung,
+    found_of,
+    jointly,
+    rungs_from,
+    trials_worth,
+)
 from vizcomp.djpeg.compress import Ready
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.photos.photo import Photo
@@ -44,7 +53,7 @@ def sides_of(longer: int) -> tuple[int, ...]:
 
 
 def fewest_pixels(
-    prepare: Callable[[DjpegSettings], Ready],
+    prepare: Callable[[DjpegSettings], list[Ready]],
     photo: Photo,
     settings: DjpegSettings,
     panel: Panel,
@@ -55,8 +64,10 @@ def fewest_pixels(
     the source.
 
     Args:
-        prepare: the photo with its guides under some settings.
-        settings: with `max_side` "auto".
+        prepare: the photo with its guides under some settings, in each format that comes into
+            question.
+        settings: with `max_side` "auto". Of several formats the sides are searched in the first;
+            the others are throws at smaller files on the side that was found best.
         panel: of the systems of `--verify`, one of which at least found something on the source.
         name: of the photo, for errors.
     """
@@ -64,8 +75,12 @@ def fewest_pixels(
     sides = sides_of(max(photo.pixels.shape[:2]))
     at = search.smallest_side(sides)
     best = search.smallest_file(sides[at], None)
+    best_side = sides[at]
     for side in sides[at + 1 : at + 1 + LARGER]:
-        best = search.smallest_file(side, best)
+        found = search.smallest_file(side, best)
+        best_side = best_side if found is best else side
+        best = found
+    best = search.other_formats(best_side, best)
     return dataclasses.replace(best, trials=search.trials)
 
 
@@ -74,7 +89,7 @@ class _Search:
 
     def __init__(
         self,
-        prepare: Callable[[DjpegSettings], Ready],
+        prepare: Callable[[DjpegSettings], list[Ready]],
         photo: Photo,
         settings: DjpegSettings,
         panel: Panel,
@@ -85,15 +100,15 @@ class _Search:
         self._panel, self._name, self._batch = panel, name, batch
         self._rungs = rungs_from(batch.min_quality)
         self._verdicts: dict[bytes, Mapping[str, Comparison]] = {}
-        self._last: tuple[int, Ready] | None = None
+        self._last: tuple[int, list[Ready]] | None = None
 
     @property
     def trials(self) -> int:
         """Files that were judged."""
         return len(self._verdicts)
 
-    def _prepared(self, side: int) -> Ready:
-        """One at a time: that of a whole photo takes much memory."""
+    def _prepared(self, side: int) -> list[Ready]:
+        """Of one side at a time: those of a whole photo take much memory."""
         if self._last is None or self._last[0] != side:
             self._last = None
             self._last = side, self._prepare(dataclasses.replace(self._settings, max_side=side))
@@ -114,14 +129,14 @@ class _Search:
         holds = (
             i
             for i, side in enumerate(sides[:-1])
-            if self._judge(self._prepared(side).at(*probe)).same
+            if self._judge(self._prepared(side)[0].at(*probe)).same
         )
         return next(holds, len(sides) - 1)
 
     def smallest_file(self, side: int, best: Found | None) -> Found:
         """The smallest file found at one side; `best` where that is smaller, or where nothing at
         this side holds."""
-        prepared = self._prepared(side)
+        prepared = self._prepared(side)[0]
         rungs = self._rungs if best is None else self._below(prepared, len(best.made.data))
         if not rungs:
             assert best is not None
@@ -138,6 +153,23 @@ class _Search:
             one.verified and (best.state != "verified" or len(one.data) < len(best.made.data))
         ):
             return found_of(prepared, one, self._verdicts[one.data])
+        return best
+
+    def other_formats(self, side: int, best: Found) -> Found:
+        """The smallest file that a few trials find in the other formats; `best` where none of them
+        is smaller."""
+        ready = self._prepared(side)[1:]
+        for one in ready:
+            below = len(best.made.data) if best.state == "verified" else self._photo.source_bytes
+
+            def at(rung: Rung, one: Ready = one) -> bytes:
+                return one.at(*rung)
+
+            found, _ = verify.thrown(
+                self._rungs, at, self._judge, below=below, trials=TRIALS_OF_A_THROW
+            )
+            if found is not None:
+                best = found_of(one, found, self._verdicts[found.data])
         return best
 
     def _below(self, prepared: Ready, size: int) -> tuple[Rung, ...]:

@@ -26,6 +26,7 @@ from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
+from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import readable
 from vizcomp.djpeg.settings import FORMATS, DjpegSettings
 from vizcomp.errors import InputError
@@ -33,7 +34,7 @@ from vizcomp.files.find import InputFile
 from vizcomp.photos.colour import FLATTENED
 from vizcomp.photos.decoders import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, size_in
+from vizcomp.photos.photo import STILL_THERE, Photo, size_in
 from vizcomp.weights.sessions import return_memory
 
 Shown = Callable[[], Pixels]  # a source as systems see it, made where one is asked
@@ -89,10 +90,17 @@ def finish(
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
+    whole = photo
+    if settings.mask_outside == "drop" and mask is not None:
+        photo = without_outside(photo, mask)
+    if photo is not whole:
+        original = None  # no source may be kept of which something is to go
     shown = shown_source(photo, original, file, batch)
     result = _compressed(photo, file, shown, depth, mask, settings, batch)
     output = result.made
     read = photo.notices
+    if photo is not whole and len(output.data) >= photo.source_bytes:
+        read = (*read, "larger than its source, which has more than its mask keeps")
     if output.format != "jpeg" and photo.alpha is not None:  # which the file has
         read = tuple(notice for notice in read if notice != FLATTENED)
     kept, said = kept_or_not(photo, result, settings, is_file=original is not None)
@@ -126,6 +134,19 @@ def finish(
             notices,
             output.format,
         )
+    return _kept(photo, file, original, result, settings, notices)
+
+
+def _kept(
+    photo: Photo,
+    file: InputFile,
+    original: Callable[[], bytes],
+    result: Found,
+    settings: DjpegSettings,
+    notices: tuple[str, ...],
+) -> Finished:
+    """The source itself, with no more metadata than asked for."""
+    source_format = photo.format.lower()
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
     same_format = (
@@ -133,6 +154,7 @@ def finish(
     )
     kind = source_format if source_format in settings.formats else "source"
     if photo.jpeg is None:
+        notices = tuple(n for n in notices if not n.endswith(STILL_THERE))
         data, said = kept_other(photo, original, settings)
         suffix = (
             settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
@@ -256,9 +278,7 @@ def _judged(
     panel = Panel(batch.verify, shown(), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(
-                lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch
-            )
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
     files = finished(ready, settings)

@@ -21,6 +21,7 @@ from vizcomp.cli.options import (
     Json,
     LogJson,
     MaxPixels,
+    NoThumbnails,
     Offline,
     Output,
     Overwrite,
@@ -36,6 +37,7 @@ from vizcomp.cli.options import (
 from vizcomp.cli.pixels import (
     Labels,
     Lossless,
+    MaskOutside,
     MaxSide,
     Resample,
     Scale,
@@ -176,6 +178,7 @@ def djpeg(
             "--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep."
         ),
     ] = None,
+    mask_outside: MaskOutside = "cheap",
     target_size: Annotated[
         str,
         typer.Option(
@@ -279,15 +282,7 @@ def djpeg(
             help="Folder of the report, where it is not that of the results.",
         ),
     ] = "",
-    no_thumbnails: Annotated[
-        bool,
-        typer.Option(
-            "--no-thumbnails",
-            help=(
-                "No photos in the report; it shows sources, of which --metadata takes nothing away."
-            ),
-        ),
-    ] = False,
+    no_thumbnails: NoThumbnails = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -317,6 +312,7 @@ def djpeg(
         "target_size": parse_size(target_size) if target_size else None,
         "min_saving": parse_fraction(min_saving),
         "metadata": metadata,
+        "mask_outside": mask_outside,
         "max_side": parse_max_side(max_side),
         "short_side": parse_short_side(short_side),
         "scale": parse_scale(scale),

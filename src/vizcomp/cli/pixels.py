@@ -76,6 +76,17 @@ Scans = Annotated[
         help="baseline: for hardware decoders, and faster to decode; about 1% more bytes.",
     ),
 ]
+MaskOutside = Annotated[
+    str,
+    typer.Option(
+        "--mask-outside",
+        metavar="cheap|drop",
+        help=(
+            "What --masks do not keep: cheap as --strength says, or drop: black, for places without"
+            " data and for privacy."
+        ),
+    ),
+]
 Lossless = Annotated[
     bool,
     typer.Option(
@@ -96,6 +107,7 @@ WITHOUT_LOSS = (
         "depth_kind",
         "depth_names",
         "masks",
+        "mask_outside",
     ),
     *(
         "target_size",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vizcomp.datasets.labelled import LabelledImages, NoPart, Part, Pixels, squa
 from vizcomp.datasets.pickles import PickledArray, unpickled
 from vizcomp.errors import FormatError, InputError, OutputError, TruncatedError
 from vizcomp.files.place import printable
+from vizcomp.files.write import beside
 from vizcomp.weights import cache
 
 _SIDE = 32
@@ -235,9 +235,8 @@ def fill_with_cifar10(folder: Path, *, offline: bool = False) -> bool:
             return False
         archive = cifar10_archive(offline=offline)
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{archive.name}.part"
-        shutil.copyfile(archive, beside)
-        os.replace(beside, folder / archive.name)
+        with beside(folder / archive.name) as part:
+            shutil.copyfile(archive, part)
     except OSError as exc:
         raise OutputError(
             f"{folder} cannot be filled: {exc.strerror or exc}",

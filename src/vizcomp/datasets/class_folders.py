@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -96,11 +97,13 @@ class ClassFiles:
     Attributes:
         files: by class, then by name.
         labels: indices into `classes`.
+        unpacked: they were in an archive.
     """
 
     files: list[InputFile]
     labels: list[int]
     classes: tuple[str, ...]
+    unpacked: bool = False
 
 
 def list_classes(path: Path) -> ClassFiles | None:
@@ -122,6 +125,59 @@ def list_classes(path: Path) -> ClassFiles | None:
         return None  # a folder in a folder
     files = [InputFile(path.joinpath(*root, *at), PurePath(*at)) for at, _ in listed.files]
     return ClassFiles(files, listed.labels, tuple(map(printable, listed.classes)))
+
+
+def unpacked_classes(
+    path: Path,
+    folder: Path,
+    choose: Callable[[npt.NDArray[np.int64]], Sequence[int]],
+    on_skip: OnSkip,
+) -> ClassFiles | None:
+    """The pictures of an archive with a folder for each class, byte for byte; None where it is no
+    such.
+
+    Args:
+        folder: where the files go, by number: no name of the archive is used.
+        choose: from the labels of all to the indices of those that are wanted.
+        on_skip: is told of what in the archive is no picture, and of what cannot be read.
+
+    Raises:
+        FormatError: the archive is broken.
+    """
+    if path.is_dir() or find_tables(path):
+        return None
+    try:
+        with open_source(path) as source:
+            if any(find_form(source, form) is not None for form in FORMS):
+                return None
+            root = _root(source)
+            parts = _parts(source, root)
+            tests = [part for part in parts if part in _TESTS][:1]
+            listed = _listed(source, root, parts, tests or parts, on_skip)
+            if len(listed.classes) < 2:
+                return None
+            chosen = list(choose(np.asarray(listed.labels, np.int64)))
+            folder.mkdir(parents=True, exist_ok=True)
+            places: dict[int, Path] = {}
+            for at in source.in_reading_order([listed.files[k][1] for k in chosen]):
+                k = chosen[at]
+                parts_of_name, handle = listed.files[k]
+                place = folder / f"{k:07d}{PurePath(parts_of_name[-1]).suffix.lower()[:8]}"
+                try:
+                    place.write_bytes(_content(source, handle))
+                except Unreadable as exc:
+                    on_skip("/".join(map(printable, parts_of_name)), exc.reason)
+                    continue
+                places[k] = place
+    except InputError:
+        return None
+    there = sorted(places)
+    return ClassFiles(
+        [InputFile(places[k], PurePath(*listed.files[k][0])) for k in there],
+        [listed.labels[k] for k in there],
+        tuple(map(printable, listed.classes)),
+        unpacked=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

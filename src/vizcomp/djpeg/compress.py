@@ -26,6 +26,7 @@ from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder
 from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import only_plain_webp
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
@@ -129,6 +130,10 @@ def compress(
             "`max_side` auto needs `verify`",
             "name the system whose answers must stay, or give a side in pixels",
         )
+    if settings.mask_outside == "drop":
+        if mask is None:
+            raise InputError("`mask_outside` drop needs a mask", "give it as mask")
+        photo = without_outside(photo, mask)
     return finished(prepare(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 

@@ -21,7 +21,8 @@ from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
-from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif, upright_xmp
+from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif
+from vizcomp.jpeg.xmp import upright_xmp
 from vizcomp.photos.formats import (
     FORMATS,
     WITHOUT_PROFILES,

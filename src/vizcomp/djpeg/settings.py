@@ -17,6 +17,7 @@ from vizcomp.errors import SettingsError
 
 TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
+OUTSIDE = ("cheap", "drop")
 FORMATS = ("jpeg", "webp", "avif", "jxl", "auto")
 SUBSAMPLING = ("keep", "444", "420")
 SCANS = ("progressive", "baseline")
@@ -112,6 +113,8 @@ class DjpegSettings:
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it
             is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".
+        mask_outside: "cheap", or "drop": of what the mask does not keep nothing is left, black is
+            in its place.
         format: "jpeg", "webp", "avif", "jxl", or "auto": of those that all readers open, for each
             photo the one whose file is smallest.
         readers: who must open the files, as "pillow,opencv"; "" for `readers.DEFAULT` where the
@@ -126,7 +129,8 @@ class DjpegSettings:
         scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware
             decoders take.
         lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving`
-            alone has its meaning then.
+            alone has its meaning then. With the format "jxl" a JPEG's coefficients become a JPEG
+            XL, from which that JPEG can be had again.
 
     Raises:
         SettingsError: a value is out of its range, or two contradict each other.
@@ -139,6 +143,7 @@ class DjpegSettings:
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
+    mask_outside: Literal["cheap", "drop"] = "cheap"
     format: Literal["jpeg", "webp", "avif", "jxl", "auto"] = "jpeg"
     readers: str = ""
     max_side: int | Literal["auto"] | None = None
@@ -186,9 +191,27 @@ class DjpegSettings:
             raise SettingsError(f"unknown subsampling {self.subsampling!r}", "use keep, 444 or 420")
         if self.scans not in SCANS:
             raise SettingsError(f"unknown scans {self.scans!r}", "use progressive or baseline")
+        self._check_mask()
         self._check_size()
         self._check_format()
         self._check_lossless()
+
+    def _check_mask(self) -> None:
+        if self.mask_outside not in OUTSIDE:
+            raise SettingsError(
+                f"unknown `mask_outside` {self.mask_outside!r}", f"use {' or '.join(OUTSIDE)}"
+            )
+        if self.mask_outside == "cheap":
+            return
+        if "mask" not in self.guides:
+            raise SettingsError(
+                "`mask_outside` drop needs the guide mask", "use `guide` mask, and give `masks`"
+            )
+        if self.metadata == "all":
+            hint = "a thumbnail in them may show the whole photo: use essential or none"
+            raise SettingsError(
+                "`mask_outside` drop and `metadata` all contradict each other", hint
+            )
 
     def _check_size(self) -> None:
         if self.max_side not in (None, "auto") and not (
@@ -229,10 +252,6 @@ class DjpegSettings:
     def _check_format(self) -> None:
         if self.format == "jpeg":
             return
-        if self.max_side == "auto":
-            raise SettingsError(
-                "`max_side` auto searches JPEG alone", "give a side in pixels, or omit `format`"
-            )
         if self.scans != "progressive":
             raise SettingsError("`scans` are of JPEG alone", "omit them, or use `format` jpeg")
         if self.subsampling != "420" and (self.format, self.subsampling) != ("avif", "444"):
@@ -244,6 +263,8 @@ class DjpegSettings:
         if not self.lossless:
             return
         for field in dataclasses.fields(self):
+            if field.name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
+                continue
             if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
                 hint = "omit one of them: lossless changes no pixel"
                 raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)

@@ -236,6 +236,15 @@ class StorePath:
         with _errors(self):
             _system(self.scheme).get_file(self._name, str(path))
 
+    def unlink(self) -> None:
+        """Remove the object.
+
+        Raises:
+            OSError: the store does not do so after all attempts.
+        """
+        with _errors(self):
+            _system(self.scheme).rm_file(self._name)
+
     def write_from(self, path: Path) -> None:
         """Put the object from a file: whole, or not at all.
 

@@ -73,7 +73,7 @@ def write_atomic(
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             # A name of its own, not made from the target's: that may be as long as the file system
             # allows.
-            temporary = here(f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp")
+            temporary = here(_temporary_name())
             flags = (
                 os.O_WRONLY
                 | os.O_CREAT
@@ -112,6 +112,22 @@ def write_atomic(
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden new file beside `path`, for libraries that write to a name. It becomes `path` at the
+    end; where writing fails it goes, and `path` stays as it was. Nobody can know its name before,
+    so no link that waits there is written through."""
+    part = path.with_name(_temporary_name())
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield part
+        part.chmod(0o644)  # some libraries write files for their owner alone
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -169,6 +185,11 @@ def _rename_to_new(temporary: str | Path, path: str | Path, folder: int | None =
         os.unlink(temporary, dir_fd=folder)
 
 
+def _temporary_name() -> str:
+    """A new name of a file that this process is writing."""
+    return f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp"
+
+
 @functools.lru_cache(maxsize=1)
 def _leftover_prefix() -> str:
     """Begins the names of files that are being written, and says on which machine."""
@@ -222,7 +243,7 @@ def check_output_folder(path: AnyPath) -> None:
         raise OutputError(
             f"the folder {name} cannot be made: {disk_cause(exc)}", disk_hint(exc)
         ) from exc
-    probe = path / f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    probe = path / _temporary_name()
     try:
         write_atomic(probe, b"\n", overwrite=False)
     except OutputError as exc:

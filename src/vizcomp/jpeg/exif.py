@@ -103,6 +103,11 @@ def has_more_than_essential(tiff: bytes) -> bool:
     return False
 
 
+def states_orientation(tiff: bytes) -> bool:
+    """Whether a block has an orientation, upright ones included."""
+    return any(entry.tag == ORIENTATION for entry in directory(tiff, first_offset(tiff)))
+
+
 def is_essential(tag: int, *, below: bool = False) -> bool:
     """Whether a tag stays, in the first directory or in that of EXIF."""
     return tag in _KEPT_BELOW if below else tag in _KEPT or tag == ORIENTATION

@@ -7,13 +7,13 @@ files and runs them without torch.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from vizcomp.files.write import beside
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.architectures import InceptionConfig, WatcherConfig, configured
 from vizcomp.nets.inception import Inception, fold
@@ -117,10 +117,8 @@ def save(
         "network": network.config.to_dict(),
         "classes": classes,
     }
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
-    beside.chmod(0o644)
-    os.replace(beside, path)
+    with beside(path) as part:
+        save_file(tensors, part, metadata={"vizcomp": json.dumps(about)})
 
 
 def built(file: files.ClassifierFile) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import UnsupportedError
+from vizcomp.photos.boxes import stated_primaries
 from vizcomp.photos.decoders import Pixels, quiet_pillow
 
 _STRIP_PIXELS = 1 << 18
@@ -65,6 +67,49 @@ def to_eight_bit(
         notices.append("ICC profile left out: it does not fit the colours")
         icc = None
     return pixels, icc, alpha
+
+
+# Of ITU-T H.273: what is far from sRGB.
+_PRIMARIES = {
+    4: "BT.470 M",
+    8: "film",
+    9: "BT.2020",
+    10: "XYZ",
+    11: "DCI-P3",
+    12: "Display P3",
+    22: "EBU 3213",
+}
+_TRANSFERS = {8: "linear light", 16: "PQ (HDR)", 18: "HLG (HDR)"}
+_SRGB_GAMMA, _SRGB_PLACES = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+_NEAR_GAMMA, _NEAR_PLACES = 0.05, 0.02
+
+
+def stated_colours(data: bytes, kind: str, info: Mapping[Any, Any]) -> str:
+    """Colours far from sRGB that a file states by other means than an ICC profile; "" where it does
+    not.
+
+    Decoders of computer vision ignore them: gAMA, cHRM and cICP of a PNG, nclx of an AVIF or HEIC.
+
+    Args:
+        info: what Pillow read of the file.
+    """
+    codes: tuple[int, int] | None = None
+    told: list[str] = []
+    if kind in ("AVIF", "HEIF"):
+        codes = stated_primaries(data)
+    elif kind == "PNG":
+        at = data.find(b"\0\0\0\4cICP", 0, max(data.find(b"IDAT"), 0))
+        if at >= 0:
+            codes = data[at + 8], data[at + 9]
+        elif "srgb" not in info:
+            gamma, places = info.get("gamma", _SRGB_GAMMA), info.get("chromaticity", _SRGB_PLACES)
+            if abs(gamma - _SRGB_GAMMA) > _NEAR_GAMMA:
+                told.append(f"gamma {gamma:g}")
+            if any(abs(a - b) > _NEAR_PLACES for a, b in zip(places, _SRGB_PLACES, strict=False)):
+                told.append("primaries of its own")
+    if codes is not None:
+        told += filter(None, (_PRIMARIES.get(codes[0]), _TRANSFERS.get(codes[1])))
+    return ", ".join(told)
 
 
 def _one_colour_clear(

@@ -30,6 +30,8 @@ from vizcomp.files.find import READABLE
 from vizcomp.files.read import HEAD_BYTES
 from vizcomp.jpeg.read import MAX_SCANS
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, markers
+from vizcomp.photos.chunks import exif_of_text
+from vizcomp.photos.tiff import mend_tiles, more_layouts
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
@@ -250,8 +252,10 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
                 image = opener(io.BytesIO(data))
         else:
             importlib.import_module(f"PIL.{_PLUGINS[kind]}")
-            with quiet_pillow():
+            with quiet_pillow(), more_layouts() if kind == "TIFF" else contextlib.nullcontext():
                 image = Image.open(io.BytesIO(data), formats=[kind])
+            if kind == "TIFF":
+                mend_tiles(image)
     try:
         _check_size(image.size, name, max_pixels)
         yield image, kind
@@ -410,7 +414,7 @@ def exif_of(
     """The Exif block from `Exif\\0\\0` on; None, with a notice, where it cannot be one."""
     if kind == "TIFF":
         return _exif_of_tiff(image)
-    exif = info.get("exif")
+    exif = info.get("exif") or (exif_of_text(info) if kind == "PNG" else None)
     if not isinstance(exif, bytes) or not exif:
         return None
     body = exif.removeprefix(EXIF)

@@ -50,6 +50,9 @@ FORMATS = {
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }
 
+# of a JPEG; below 3 little is saved, above 7 it takes five times as long for a thousandth
+TRANSCODE_EFFORT = 7
+
 WITHOUT_PROFILES = ("jxl",)
 """Formats whose encoder here takes no ICC profile: their pixels have to be sRGB."""
 
@@ -146,6 +149,37 @@ def encode_format(
             "use another `format`, or `metadata` essential",
         ) from exc
     return buffer.getvalue()
+
+
+def transcoded(jpeg: bytes, height: int, width: int) -> bytes:
+    """A JPEG's own coefficients as a JPEG XL (ISO/IEC 18181-2, annex A), from which the very bytes
+    of the JPEG can be had again.
+
+    Raises:
+        UnsupportedError: the encoder cannot, or what it wrote does not give back the JPEG.
+        MissingExtraError: as `check_writable`.
+    """
+    check_writable("jxl")
+    from pillow_jxl import Decoder, Encoder
+
+    make: Any = Encoder  # its types leave out the effort
+    options = {
+        "decoding_speed": 0,
+        "use_container": True,
+        "use_original_profile": False,
+        "num_threads": 0,
+    }
+    encode = make(mode="RGB", lossless=True, quality=100, effort=TRANSCODE_EFFORT, **options)
+    try:
+        data = bytes(encode(jpeg, width, height, jpeg_encode=True))
+        whole, _, again, *_ = Decoder(num_threads=0)(data)
+    except Exception as exc:  # whatever the binding makes of libjxl's refusals
+        raise UnsupportedError(
+            f"JPEG XL cannot hold its coefficients: {exc}", "omit `format`"
+        ) from exc
+    if not whole or bytes(again) != jpeg:
+        raise UnsupportedError("JPEG XL does not give back its JPEG", "omit `format`")
+    return data
 
 
 def with_alpha(pixels: Pixels, alpha: Pixels) -> Image.Image:

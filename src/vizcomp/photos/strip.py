@@ -1,5 +1,5 @@
-"""Files of PNG, WebP and TIFF with their picture byte for byte and essential metadata alone, for
-sources that are kept."""
+"""Files that are no JPEG with their picture byte for byte and essential metadata alone, for sources
+that are kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vizcomp.jpeg.exif import (
     is_essential,
     pointed,
 )
+from vizcomp.photos.boxes import essential_heif, essential_jxl
 
 # Chunks of a PNG that tell of the photo, and not of its picture (PNG third edition, 11.3).
 _TELLING = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"})
@@ -71,6 +72,8 @@ _PICTURE = frozenset(
     }
 )
 _MAX_DIRECTORIES = 100
+# extensions of a GIF that its picture needs
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012")
 
 
 def with_essential(data: bytes, exif: bytes) -> bytes | None:
@@ -88,7 +91,11 @@ def with_essential(data: bytes, exif: bytes) -> bytes | None:
         return _webp(data, exif)
     if byte_order(data) is not None:
         return _tiff(data)
-    return None
+    if data[4:8] == b"ftyp":
+        return essential_heif(data, exif)
+    if data.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return essential_jxl(data, exif)
+    return _gif(data) if data.startswith((b"GIF87a", b"GIF89a")) else None
 
 
 def _png(data: bytes, exif: bytes) -> bytes | None:
@@ -137,6 +144,37 @@ def _webp(data: bytes, exif: bytes) -> bytes | None:
     if exif:
         chunks.append((b"EXIF", exif))
     return b"RIFF" + struct.pack("<I", 4 + _riff_length(chunks)) + b"WEBP" + _riff(chunks)
+
+
+def _gif(data: bytes) -> bytes | None:
+    """Without comments, and without extensions of programs but for loops and the colour profile
+    (GIF89a, 24 and 26)."""
+    if len(data) < 13:
+        return None
+    place = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    parts = [data[:place]]
+    while place < len(data):
+        start, kind = place, data[place]
+        if kind == 0x3B:
+            return b"".join([*parts, b";"])
+        if kind == 0x2C and place + 10 <= len(data):
+            place += 11 + (3 << (data[place + 9] & 7) + 1 if data[place + 9] & 0x80 else 0)
+        elif kind == 0x21 and place + 2 <= len(data):
+            place += 2
+        else:
+            return None
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+        if place > len(data):
+            return None
+        told = kind == 0x21 and (
+            data[start + 1] == 0xFE
+            or (data[start + 1] == 0xFF and data[start + 3 : start + 14] not in _LOOPS)
+        )
+        if not told:
+            parts.append(data[start:place])
+    return None
 
 
 def _riff_length(chunks: list[tuple[bytes, bytes]]) -> int:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
+from vizcomp.files.write import beside
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.nets import classifiers, inception
@@ -85,10 +85,8 @@ def save_codec(
     }
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (extra or {}).items()}
     about = {**metadata, "kind": "codec", "network": network.config.to_dict()}
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
-    beside.chmod(0o644)
-    os.replace(beside, path)
+    with beside(path) as part:
+        save_file(tensors, part, metadata={"vizcomp": json.dumps(about)})
 
 
 def load_weights(path: Path, network: RecurrentCodec) -> None:

@@ -17,7 +17,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from torch.nn import functional as F
 from vizcomp.datasets.read import read_labelled
 from vizcomp.depth.compact import position_planes
 from vizcomp.errors import SettingsError, TrainingError, first_line
+from vizcomp.files.write import beside
 from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training import loop
 from vizcomp.training.depth_data import (
@@ -354,9 +354,8 @@ class DepthTask(loop.Task):
             for k, weights in enumerate(self.members)
             for name, v in weights.items()
         }
-        beside = folder / ".model.safetensors.part"
-        save_file({**tensors, "prior": prior}, beside)
-        os.replace(beside, folder / "model.safetensors")
+        with beside(folder / "model.safetensors") as part:
+            save_file({**tensors, "prior": prior}, part)
         properties = {"licence": s.licence, "data": "photos with depth maps"}
         export_depth(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
 

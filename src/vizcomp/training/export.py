@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from vizcomp.depth.compact import NAME, POSITION_STRIDE, CompactDepthConfig
 from vizcomp.djpeg import learned, text_regions
 from vizcomp.errors import ModelError, first_line
+from vizcomp.files.write import beside
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
 from vizcomp.photos.frame import STRIDE
 
@@ -165,9 +165,8 @@ def _write(model: Any, path: Path, properties: dict[str, str]) -> None:
     model.producer_version = ""
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(beside, path)
+    with beside(path) as part:
+        part.write_bytes(model.SerializeToString(deterministic=True))
 
 
 # --- packed weights ------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.djpeg.guide import grid_shape, mask_importance
 from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.files.write import beside
 from vizcomp.nets.text_regions import TextRegionsNet
 from vizcomp.photos.frame import pad_to_stride, scale_photo
 from vizcomp.training import loop
@@ -219,9 +219,8 @@ class GuideTask(loop.Task):
             name: value.detach().cpu().contiguous()
             for name, value in self.average.state_dict().items()
         }
-        beside = folder / ".model.safetensors.part"
-        save_file(tensors, beside)
-        os.replace(beside, folder / "model.safetensors")
+        with beside(folder / "model.safetensors") as part:
+            save_file(tensors, part)
         metadata = {"licence": s.licence, "data": "photos"} if s.licence else {"data": "photos"}
         export_guide(
             self.average,

@@ -19,7 +19,6 @@ import abc
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any, ClassVar
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
+from vizcomp.files.write import beside
 from vizcomp.training.curves import curves_svg
 from vizcomp.training.processes import Processes, open_processes, stop_between_steps, troubles_told
 from vizcomp.training.settings import SAVED, check_unchanged
@@ -403,10 +403,9 @@ class _Run:
             "means": json.dumps(self.means.sums),
             "task": state,
         }
-        beside = self.folder / f".{CHECKPOINT}.part"
         try:
-            torch.save(checkpoint, beside)
-            os.replace(beside, self.folder / CHECKPOINT)
+            with beside(self.folder / CHECKPOINT) as part:
+                torch.save(checkpoint, part)
             write_text(
                 self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records)
             )
@@ -517,6 +516,5 @@ def _unwritable(exc: Exception, folder: Path) -> OutputError:
 
 def write_text(path: Path, text: str) -> None:
     """Writes beside and renames."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    with beside(path) as part:
+        part.write_text(text, "utf-8")

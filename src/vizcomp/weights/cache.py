@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import stat as modes
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
 from vizcomp.files.foreign import read_object_file
 from vizcomp.files.place import cache_folder
-from vizcomp.files.write import write_atomic
+from vizcomp.files.write import beside, write_atomic
 from vizcomp.weights import table
 from vizcomp.weights.download import fetch, locked
 from vizcomp.weights.tensors import read_tensors
@@ -207,20 +206,8 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
 
 
 def _copied(file: Path, target: Path) -> None:
-    """A copy beside, under a name that nobody can know before, then renamed: no link that waits
-    there is written through."""
-    descriptor, beside = tempfile.mkstemp(
-        prefix=f".{target.name}.", suffix=".add", dir=target.parent
-    )
-    try:
-        with open(descriptor, "wb") as out, file.open("rb") as source:
-            shutil.copyfileobj(source, out, 1 << 20)
-        os.chmod(beside, 0o644)
-        os.replace(beside, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
+    with beside(target) as part:
+        shutil.copyfile(file, part)
 
 
 def added() -> list[Path]:

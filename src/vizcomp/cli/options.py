@@ -86,7 +86,7 @@ Robust = Annotated[
     bool | None,
     typer.Option(
         "--robust/--no-robust",
-        help="Verdicts of --verify must hold under two resize filters.",
+        help="Verdicts of --verify must hold under several resize filters.",
         show_default="on for model files",
     ),
 ]

@@ -157,6 +157,7 @@ def evaluate(
             dry_run=dry_run,
             on_progress=lambda p: step(p.done, p.total, p.what),
             on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
+            on_notice=voice.warn,
         )
     report = EvaluationReport(
         tool="vizcomp eval",

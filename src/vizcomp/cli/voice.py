@@ -14,7 +14,7 @@ from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
 from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
-from vizcomp.cli.words import in_flags
+from vizcomp.cli.words import in_flags, in_safe_lines
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class Voice:
         if self._log_json:
             log.event("notice", text=in_flags(text))
         elif not self.quiet:
-            self.console.print(in_flags(text), markup=False)
+            self.console.print(in_safe_lines(text), markup=False)
 
     def result(self, text: str) -> None:
         """A line of the summary."""
         if self._log_json:
             log.event("summary", text=text)
         elif not self.quiet:
-            self._out.print(text, markup=False)
+            self._out.print(in_safe_lines(text), markup=False)
 
     def table(self, table: Table) -> None:
         """A table of the summary, for people."""
@@ -79,7 +79,7 @@ class Voice:
             log.event("warning", text=in_flags(text))
             return
         self.console.print(
-            in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None
+            in_safe_lines(text), markup=False, style="yellow" if self.console.is_terminal else None
         )
 
     def reading(self, name: str, reading: str) -> None:
@@ -244,6 +244,7 @@ class Voice:
             return
         if self.quiet:
             return
+        from rich.markup import escape
         from rich.table import Table
 
         done = totals.files - totals.failed - totals.skipped
@@ -287,7 +288,7 @@ class Voice:
                 "speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s"
             )
         if report:
-            table.add_row("report", report)
+            table.add_row("report", escape(in_safe_lines(report)))
         if dry_run:
             table.add_row("", _DRY)
         self._out.print(table)

@@ -164,6 +164,7 @@ def fit(
             f"{printable(output)} exists", "give another name with -o, or --overwrite"
         )
     check_output_folder(output.parent)
+    voice.readings(system or [], offline=offline)
     try:
         with voice.downloads():
             fitted = run_fit(

@@ -139,6 +139,7 @@ class Bench:
         for one in settings:
             for file in files:
                 self._remember(file, one)
+        known = sum((file, one) in self._verdicts for one in settings for file in files)
         stop = threading.Event()
         if self._hopeless(settings[0], units, watch):  # an earlier run saw that
             stop.set()
@@ -149,7 +150,7 @@ class Bench:
             done += len(result.verdicts)
             if time.monotonic() - last > TELL_SECONDS:
                 last = time.monotonic()
-                watch.tell(done, len(files) * len(settings))
+                watch.tell(known + done, len(files) * len(settings))
             if (
                 number % LOOK_EVERY == 0
                 and not stop.is_set()

@@ -22,9 +22,10 @@ from vizcomp.batch.judges import (
 from vizcomp.batch.labels import Labels
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
+from vizcomp.batch.near import near_totals
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
-from vizcomp.batch.rivals import SAMPLE, rival_totals
+from vizcomp.batch.rivals import rival_totals
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.shards import MemberItem, MemberResult, MemberTask, Shards, member_crashed, member_one
 from vizcomp.batch.single import Finished, finish, measured
@@ -53,14 +54,14 @@ class DjpegTask(ItemsTask):
     """One input of `djpeg`: all that a worker needs.
 
     Attributes:
-        sampled: plain JPEG is searched at our bytes too.
+        number: of the photo in the run, from 0: the first ones are compared with plain JPEG more closely.
         systems: those that were given as objects; they are found by their names.
         named: the output's name was given, so that it is a file of the asked format in any case.
     """
 
     settings: DjpegSettings
     batch: BatchSettings
-    sampled: bool = False
+    number: int = 0
     systems: tuple[System, ...] = ()
     named: bool = False
 
@@ -125,10 +126,9 @@ def run_djpeg(
         return outcome if labels is None else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
 
     def task_of(number: int, item: Item) -> Task:
-        sampled = number < SAMPLE
         if isinstance(item, MemberItem):
-            return MemberTask((item,), settings, batch, sampled, systems)
-        return DjpegTask((item,), settings, batch, sampled, systems, target is not None)
+            return MemberTask((item,), settings, batch, number, systems)
+        return DjpegTask((item,), settings, batch, number, systems, target is not None)
 
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -218,7 +218,7 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
         target = _with_suffix(target, settings.suffix, made)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
             return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
-    record = measured(photo, made, file, batch, sampled=task.sampled)
+    record = measured(photo, made, file, settings, batch, number=task.number)
     if batch.dry_run:
         return record
     write_atomic(target, made.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
@@ -288,6 +288,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     equal: list[tuple[float, float, float, float]] = []  # of ours PSNR and MS-SSIM, of plain JPEG's the same
     states = dict.fromkeys(get_args(VerifyState), 0)
     rivals: list[tuple[int, int]] = []
+    near: list[dict[str, float]] = []
     watched: dict[str, dict[str, int]] = {}
     formats: dict[str, int] = {}
     for record in records:  # once: they may be on disk
@@ -308,6 +309,8 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
                 states[record.verify_state] += 1
             if record.rival_bytes is not None:
                 rivals.append((record.rival_bytes, record.output_bytes))
+            if record.near is not None:
+                near.append(record.near)
             for name, same in (record.watch_same or {}).items():
                 counts = watched.setdefault(name, {"photos": 0, "same": 0})
                 counts["photos"] += 1
@@ -330,6 +333,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         rival=rival_totals(rivals),
+        near=near_totals(near),
         watched=watched,
         formats=formats,
     )

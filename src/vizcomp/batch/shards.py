@@ -63,7 +63,7 @@ class MemberTask:
     items: tuple[MemberItem]
     settings: DjpegSettings
     batch: BatchSettings
-    sampled: bool = False
+    number: int = 0
     systems: tuple[System, ...] = ()
 
     def again(self) -> Self:
@@ -118,7 +118,7 @@ def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord
     suffix = member.suffix if made.kept else new_suffix(member.suffix, made.suffix or task.settings.suffix)
     if made.data != member.data:
         box.append(Replaced(made.data, suffix))
-    return measured(photo, made, file, batch, sampled=task.sampled)
+    return measured(photo, made, file, settings, batch, number=task.number)
 
 
 class Shards:

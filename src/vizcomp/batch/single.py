@@ -15,8 +15,9 @@ import numpy.typing as npt
 from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
 from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
 from vizcomp.batch.lossless import without_loss
+from vizcomp.batch.near import measures_near, near_field
 from vizcomp.batch.records import FileRecord
-from vizcomp.batch.rivals import against_plain, likeness
+from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
@@ -111,8 +112,16 @@ def finish(
     return Finished(data, True, "" if asked else ".jpg", found, (*notices, *said), kind)
 
 
-def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
-    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is searched at our bytes too."""
+def measured(
+    photo: Photo, made: Finished, file: InputFile, settings: DjpegSettings, batch: BatchSettings, *, number: int
+) -> FileRecord:
+    """The record of a photo and its file, without where that is written.
+
+    Args:
+        number: of the photo in its run, from 0: on the first ones plain JPEG is searched at our bytes too, and what the depth
+            guide bought is measured.
+    """
+    sampled = number < SAMPLE
     psnr: float | None = None
     ms_ssim: float | None = 1.0
     if not made.kept:
@@ -132,6 +141,7 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         output_height=output_height,
         source_bytes=photo.source_bytes,
         output_bytes=len(made.data),
+        near=_near(made, settings, number),
         **_rivals(made.found, len(made.data) if sampled and not made.kept else None),
         format=made.format,
         psnr=psnr,
@@ -142,6 +152,14 @@ def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings
         **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
         **watch_fields(photo, made.data, file, batch),
     )
+
+
+def _near(made: Finished, settings: DjpegSettings, number: int) -> dict[str, float] | None:
+    """`FileRecord.near`, on the photos of a run on which it is measured."""
+    found = made.found
+    if made.kept or found.depth is None or not measures_near(number, found.photo, settings):
+        return None
+    return near_field(found.photo, made.data, found.made.quality, made.format, found.depth, settings)
 
 
 def _rivals(found: Found, size: int | None) -> dict[str, Any]:
@@ -174,7 +192,7 @@ def _compressed(
 
     found = _judged(ready, photo, file, settings, batch)
     hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
+    return dataclasses.replace(found, depth=depth, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
 
 
 def _judged(

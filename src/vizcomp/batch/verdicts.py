@@ -13,6 +13,7 @@ from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_error
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.rivals import optimised_jpeg
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
+from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg.compress import Compressed, Ready
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load_bytes
@@ -62,6 +63,7 @@ class Found:
         against: the systems that answer otherwise on it.
         keep: why the source itself is to be the output, whatever its size; "" where it need not.
         rivals: the record's sizes of plain JPEG, where they are known.
+        depth: what guided, where a guide is depth.
     """
 
     made: Compressed
@@ -72,6 +74,7 @@ class Found:
     against: tuple[str, ...] = ()
     keep: str = ""
     rivals: dict[str, int] | None = None
+    depth: Depth | None = None
 
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:

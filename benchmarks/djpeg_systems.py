@@ -7,7 +7,8 @@ disk by system, source and file, so that a run which adds a codec pays for that 
     python benchmarks/djpeg_systems.py --limit 20 --codec "" --codec guide=uniform,chroma=0.5 --rival webp --json a.json
     python benchmarks/djpeg_systems.py --from a.json
 
-A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape` (chroma, price, ...).
+A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape` (chroma, price, ...). `sure=1`
+drops the confidence of the depth network's map, which then guides as a given one does.
 Networks and photos lie in `../shared` seen from the repository, or in VIZCOMP_SHARED.
 """
 
@@ -114,11 +115,14 @@ def prepared(path: Path, spec: str) -> Any:
     from vizcomp.photos.photo import load
 
     values: dict[str, Any] = parse_spec("djpeg:" + spec)[1]
+    sure = values.pop("sure", "")  # the network's map is taken at its word, as a given one
     own = {field.name for field in dataclasses.fields(Shape)}
     shape = Shape(**{key: float(value) for key, value in values.items() if key in own})
     rest = {key: float(value) if key == "strength" else value for key, value in values.items() if key not in own}
     settings = DjpegSettings(**rest)
     depth = network_depth(path) if "depth" in settings.guides else None
+    if sure and depth is not None:
+        depth = dataclasses.replace(depth, confidence=None)
     return Prepared(load(path), settings, depth=depth, shape=shape)
 
 

@@ -92,7 +92,7 @@ def model_options(spec: str) -> tuple[str, str, bool]:
 
 
 def open_depth(
-    model: str, maps: str | None, *, threads: int = 1, kind: str = "auto", names: str = "", offline: bool = False
+    model: str, maps: str | None = None, *, threads: int = 1, kind: str = "auto", names: str = "", offline: bool = False
 ) -> DepthSource:
     """The source of depth that the settings name.
 

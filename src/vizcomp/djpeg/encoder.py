@@ -17,7 +17,9 @@ from vizcomp.jpeg.write import write_jpeg
 Array = npt.NDArray[np.float32]
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
-FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
+RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
+DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among the guides
+DEPTH_POWER = 1.7  # of the strength there: little at the default, where no system may lose, and much at 1
 
 TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
 TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
@@ -46,7 +48,9 @@ class Encoder:
         elif any(guide.is_learned(name) for name in settings.guides):
             weight = LEARNED_RATE_WEIGHT
         else:
-            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
+            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else RATE_WEIGHT
+            if "depth" in settings.guides and "text" not in settings.guides:
+                weight = DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1)
             if self._auto and "text" in settings.guides:
                 weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)  # a few words are worth keeping
         self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight

@@ -7,6 +7,10 @@ writes `start/model.safetensors`, which `vizcomp train --kind depth --set start=
 its answers are from the file's. The file holds no batch norms: each was folded into the convolution before it. They are laid out
 again from what the network makes of views of `--data`: mean and variance of each channel become the norm's running figures, and
 its scale and shift are what leaves every answer as it was. Only networks whose members share one encoder.
+
+    python recipes/depth_unpack.py run/checkpoint.pt --out start
+
+takes the weights of a run that was stopped, as they were learned last, not averaged.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from vizcomp.depth.compact import CompactDepth, position_planes
 from vizcomp.metrics import spearman
 from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training.depth_data import DepthTrainSettings, read_depth_data
+from vizcomp.training.depth_scores import member_maps
 from vizcomp.training.settings import split_list
 from vizcomp.training.views import MIXED, depth_views
 
@@ -111,14 +116,24 @@ def normed(network: CompactDepthNet, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d
             norm.bias.add_(mean)
 
 
+def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({f"0.{name}": value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="compact_depth.onnx, or model.onnx of a run")
-    parser.add_argument("--data", required=True, help="folders with photos/ and depth/, as in training")
+    parser.add_argument("file", type=Path, help="model.onnx of a run, or checkpoint.pt of one that was stopped")
+    parser.add_argument("--data", default="", help="folders with photos/ and depth/, as in training; for an ONNX file")
     parser.add_argument("--kinds", default="nearness")
     parser.add_argument("--side", type=int, default=112, help="of the views")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    if arguments.file.suffix == ".pt":
+        save(torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"], arguments.out)
+        return
+    if not arguments.data:
+        parser.error("--data: views of photos are needed")
     file = CompactDepth(arguments.file)
     if not file.config.shared:
         parser.error("its members do not share an encoder")
@@ -133,16 +148,12 @@ def main() -> None:
         views.append(depth_views(data, chosen, settings, MIXED[number % len(MIXED)][0])[0])
     normed(network, pairs, views)
     photo = data.photo(0)
-    with torch.no_grad():
-        from vizcomp.training.depth_scores import member_maps
-
-        own = member_maps(file.config, [network], None, data, [0])[0].mean(1)[0].numpy()
+    own = member_maps(file.config, [network], None, data, [0])[0].mean(1)[0].numpy()
     theirs = file(np.ascontiguousarray(photo)).depth
     rows = np.linspace(0, theirs.shape[0] - 1, own.shape[0]).round().astype(int)
     columns = np.linspace(0, theirs.shape[1] - 1, own.shape[1]).round().astype(int)
     agreed = spearman(own.ravel(), theirs[np.ix_(rows, columns)].ravel())
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    save_file({f"0.{k}": v.contiguous() for k, v in network.state_dict().items()}, arguments.out / "model.safetensors")
+    save(network.state_dict(), arguments.out)
     print(f"{arguments.out / 'model.safetensors'}: rank correlation with the file's answer {agreed:.4f}")
 
 

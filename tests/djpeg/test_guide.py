@@ -61,6 +61,8 @@ def test_doubt_turns_the_guide_off() -> None:
     none = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640))
     assert np.allclose(1 - half, (1 - sure) / 2, atol=1e-6)
     assert np.all(none == 1)
+    strong = guide.depth_importance(depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640), strength=1.0)
+    assert np.allclose(1 - strong, (1 - sure) / 4, atol=1e-6)  # the stronger the guide, the surer a place must be
     neutral = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), beside_text=True)
     assert np.all(neutral == guide.NEUTRAL)
 

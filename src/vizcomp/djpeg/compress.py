@@ -293,9 +293,16 @@ def _importance(
                 raise InputError("the depth guide needs a depth map", "use `guide` uniform or detail, or give `depth_maps`")
             nearness = stored(depth.nearness, source.orientation)
             confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
-            beside = "text" in settings.guides
-            grid = luma.dc()[:rows, :cols]
-            maps.append(guide.depth_importance(nearness, confidence, grid, size=(height, width), beside_text=beside))
+            maps.append(
+                guide.depth_importance(
+                    nearness,
+                    confidence,
+                    luma.dc()[:rows, :cols],
+                    size=(height, width),
+                    beside_text="text" in settings.guides,
+                    strength=settings.strength,
+                )
+            )
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
         elif name == "text":

@@ -70,10 +70,13 @@ def depth_importance(
     *,
     size: tuple[int, int],
     beside_text: bool = False,
+    strength: float = 0.0,
 ) -> Array:
     """Importance from a depth map: by the rank of each block's nearness in its photo, weaker where depth is doubtful.
 
-    The nearest third has 1, the farthest block 0, in a straight line between.
+    The nearest third has 1, the farthest block 0, in a straight line between. What a doubtful place pays is multiplied by its
+    confidence to the power 1 + `strength`: a price too high for a near place costs more than one too low for a far one gains,
+    the more so the higher it is.
 
     Args:
         depth: (h, w), large = near; covers the whole photo, at any resolution.
@@ -82,6 +85,7 @@ def depth_importance(
         size: height and width of the photo in pixels (the last row and column of blocks may be partly outside).
         beside_text: the text guide says what must stay, and the rest pays: the rank itself is the importance then, and
             `NEUTRAL` where confidence is 0. Without it that is 1: nothing is known to be far, so nothing pays for it.
+        strength: 0..1, of the guide.
 
     Returns:
         (R, C) in 0..1. A flat depth map gives one value everywhere: no order, no guidance.
@@ -98,6 +102,8 @@ def depth_importance(
     if confidence is None:
         return rank
     sure: Array = np.clip(to_block_grid(confidence, size), 0.0, 1.0)
+    if not beside_text:
+        sure = sure ** np.float32(1 + strength)
     return np.asarray(doubtful + sure * (rank - doubtful), np.float32)
 
 

@@ -169,8 +169,11 @@ class CompactDepthEnsemble(nn.Module):
         return scaled.clamp(min=1) * STRIDE if isinstance(scaled, torch.Tensor) else max(1, scaled) * STRIDE
 
     def maps(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Standardised maps of all members, each with the prior added: (1, members, H/4, W/4)."""
+        """Standardised maps of all members, each with the prior added: (1, members, H/4, W/4), twice as many of mirrored ones."""
         x = image.permute(0, 3, 1, 2).float() / 255.0  # (1, 3, H, W)
+        if self.config.mirrored:  # a mirrored photo has its padding on the left, and its right is where its left was
+            x = torch.cat([x, x.flip(3)])
+            position = torch.cat([position, torch.cat([position[:, :1], -position[:, 1:]], 1).flip(3)])
         cells = position.shape[2], position.shape[3]
         standardised = []
         for member, side in zip(self.members, self.sides, strict=True):
@@ -184,6 +187,8 @@ class CompactDepthEnsemble(nn.Module):
                     F.interpolate(position, size=few, mode="bilinear", align_corners=False),
                 )
                 y = F.interpolate(y, size=cells, mode="bilinear", align_corners=False)  # (1, 1, H/4, W/4)
+            if self.config.mirrored:
+                y = torch.cat([y[:1], y[1:].flip(3)], 1)
             y = y - y.mean((2, 3), keepdim=True)
             standardised.append(y / (y.pow(2).mean((2, 3), keepdim=True) + 1e-6).sqrt())
         maps = torch.cat(standardised, 1)

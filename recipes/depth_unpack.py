@@ -3,10 +3,12 @@
     python recipes/depth_unpack.py src/vizcomp/bundled/compact_depth.onnx --data scenes:ROOMS:SVT \\
         --kinds metres,metres,nearness --out start
 
-writes `start/model.safetensors`, which `vizcomp train --kind depth --set start=start/model.safetensors` takes, and prints how far
-its answers are from the file's. The file holds no batch norms: each was folded into the convolution before it. They are laid out
-again from what the network makes of views of `--data`: mean and variance of each channel become the norm's running figures, and
-its scale and shift are what leaves every answer as it was. Only networks whose members share one encoder.
+writes `start/model.safetensors`, which `vizcomp train --kind depth --set
+start=start/model.safetensors` takes, and prints how far its answers are from the file's. The file
+holds no batch norms: each was folded into the convolution before it. They are laid out again from
+what the network makes of views of `--data`: mean and variance of each channel become the norm's
+running figures, and its scale and shift are what leaves every answer as it was. Only networks whose
+members share one encoder.
 
     python recipes/depth_unpack.py run/checkpoint.pt --out start
 
@@ -38,19 +40,26 @@ BATCHES, BATCH = 24, 24  # of views that the norms' figures are taken from
 
 
 def widened(path: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    """Weights in 32 bits: of the convolutions in the order they run in, and those that kept their names."""
+    """Weights in 32 bits: of convolutions in the order they run in, and those that kept names."""
     model = onnx.load(str(path))
     given = {tensor.name for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     wanted = list(dict.fromkeys(name for node in nodes for name in node.input[1:]))
     named = list(dict.fromkeys([*wanted, *(name for name in given if name.endswith(".bias"))]))
     for name in named:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        model.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = {"image": np.zeros((1, 96, 128, 3), np.uint8), "position": position_planes(96, 128)[None]}
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = {
+        "image": np.zeros((1, 96, 128, 3), np.uint8),
+        "position": position_planes(96, 128)[None],
+    }
     values = dict(zip(named, (torch.tensor(v) for v in session.run(named, feed)), strict=True))
     convolutions = [
         {part: values[name] for part, name in zip(("weight", "bias"), node.input[1:], strict=False)}
@@ -61,7 +70,7 @@ def widened(path: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.
 
 
 def filled(network: CompactDepthNet, path: Path) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Sets a network's weights by a file's, its norms to a shift alone; the convolutions with a norm."""
+    """Sets a network's weights by a file's, its norms to a shift; the convolutions with a norm."""
     convolutions, named = widened(path)
     order: list[nn.Module] = []
     hooks = [
@@ -87,19 +96,29 @@ def filled(network: CompactDepthNet, path: Path) -> list[tuple[nn.Conv2d, nn.Bat
             pairs.append((module, norm))
         for name, module in network.named_modules():
             if isinstance(module, nn.Linear):
-                weight = next(v for k, v in named.items() if k.removeprefix("members.0.").startswith(f"{name}.weight"))
+                weight = next(
+                    v
+                    for k, v in named.items()
+                    if k.removeprefix("members.0.").startswith(f"{name}.weight")
+                )
                 module.weight.copy_(weight if weight.shape == module.weight.shape else weight.T)
                 module.bias.copy_(named[f"members.0.{name}.bias"])
     return pairs
 
 
-def normed(network: CompactDepthNet, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]], views: list[torch.Tensor]) -> None:
-    """Gives each norm the mean and variance of its channels over views, and the scale and shift that change no answer."""
+def normed(
+    network: CompactDepthNet,
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]],
+    views: list[torch.Tensor],
+) -> None:
+    """Gives each norm the figures of its channels over views, and what then changes no answer."""
     sums = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for _, norm in pairs}
 
     def count(norm: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
         x = inputs[0].double()
-        sums[norm] += torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3)), torch.ones(x.shape[1])])
+        sums[norm] += torch.stack(
+            [x.mean((0, 2, 3)), x.square().mean((0, 2, 3)), torch.ones(x.shape[1])]
+        )
 
     hooks = [norm.register_forward_hook(count) for norm in sums]
     with torch.no_grad():
@@ -118,19 +137,33 @@ def normed(network: CompactDepthNet, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d
 
 def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"0.{name}": value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
+    save_file(
+        {f"0.{name}": value.contiguous() for name, value in weights.items()},
+        folder / "model.safetensors",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="model.onnx of a run, or checkpoint.pt of one that was stopped")
-    parser.add_argument("--data", default="", help="folders with photos/ and depth/, as in training; for an ONNX file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "file", type=Path, help="model.onnx of a run, or checkpoint.pt of one that was stopped"
+    )
+    parser.add_argument(
+        "--data",
+        default="",
+        help="folders with photos/ and depth/, as in training; for an ONNX file",
+    )
     parser.add_argument("--kinds", default="nearness")
     parser.add_argument("--side", type=int, default=112, help="of the views")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     if arguments.file.suffix == ".pt":
-        save(torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"], arguments.out)
+        save(
+            torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"],
+            arguments.out,
+        )
         return
     if not arguments.data:
         parser.error("--data: views of photos are needed")
@@ -138,7 +171,9 @@ def main() -> None:
     if not file.config.shared:
         parser.error("its members do not share an encoder")
     settings = DepthTrainSettings(network=file.config, side=arguments.side)
-    data = read_depth_data([Path(p) for p in split_list(arguments.data)], file.config, arguments.kinds.split(","))
+    data = read_depth_data(
+        [Path(p) for p in split_list(arguments.data)], file.config, arguments.kinds.split(",")
+    )
     torch.manual_seed(0)
     network = CompactDepthNet(file.config).eval()
     pairs = filled(network, arguments.file)
@@ -154,7 +189,10 @@ def main() -> None:
     columns = np.linspace(0, theirs.shape[1] - 1, own.shape[1]).round().astype(int)
     agreed = spearman(own.ravel(), theirs[np.ix_(rows, columns)].ravel())
     save(network.state_dict(), arguments.out)
-    print(f"{arguments.out / 'model.safetensors'}: rank correlation with the file's answer {agreed:.4f}")
+    print(
+        f"{arguments.out / 'model.safetensors'}: rank correlation with the file's answer"
+        f" {agreed:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`--guide depth` at its default strength costs no system its answers at equal bytes: some photos of the choose part."""
+"""`--guide depth` at its default strength costs no system its answers at equal bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARED = Path(os.environ.get("VIZCOMP_SHARED", ROOT.parent / "shared"))
 SYSTEMS = ("efficientnet", "mobilenet", "yolox")
 PHOTOS = 8
 NOISE = 0.05
-"""What the smooth score of a system errs by on so few photos. Prices four times as high lose more than that on each of them."""
+"""What the smooth score of a system errs by on so few photos."""
 
 
 @pytest.mark.slow
@@ -24,12 +24,32 @@ NOISE = 0.05
 def test_the_default_depth_guide_costs_no_system_its_answers(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     rows = tmp_path / "rows.json"
-    options = ["--quality", "50", "--ladder", "33", "--ladder", "50", "--ladder", "70", "--limit", str(PHOTOS)]
+    options = [
+        "--quality",
+        "50",
+        "--ladder",
+        "33",
+        "--ladder",
+        "50",
+        "--ladder",
+        "70",
+        "--limit",
+        str(PHOTOS),
+    ]
     options += [part for name in SYSTEMS for part in ("--system", name)]
     options += [part for name in ("coco", "bsds", "imagenet") for part in ("--set", name)]
-    command = [sys.executable, str(ROOT / "benchmarks" / "djpeg_systems.py"), *options, "--codec", "guide=depth"]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "djpeg_systems.py"),
+        *options,
+        "--codec",
+        "guide=depth",
+    ]
     done = subprocess.run(
-        [*command, "--json", str(rows), "--scores", str(tmp_path / "scores.sqlite")], capture_output=True, text=True, check=False
+        [*command, "--json", str(rows), "--scores", str(tmp_path / "scores.sqlite")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -38,7 +58,9 @@ def test_the_default_depth_guide_costs_no_system_its_answers(tmp_path: Path) -> 
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
     found: list[dict[str, Any]] = [
-        f for f in compare([json.loads(line) for line in rows.read_text().splitlines()]) if f["quality"] == "mean"
+        f
+        for f in compare([json.loads(line) for line in rows.read_text().splitlines()])
+        if f["quality"] == "mean"
     ]
     assert {f["system"] for f in found} == set(SYSTEMS)
     for figure in found:

@@ -1,7 +1,8 @@
-"""What the depth guide bought near the camera: the nearest third of a photo, beside the same photo without a guide.
+"""What the depth guide bought near the camera: the nearest third of a photo, with and without a
+guide.
 
-Both files have the same bytes. The nearest third is what the map says that guided: given maps are taken at their word, and of a
-network's guess this is its own opinion.
+Both files have the same bytes. The nearest third is what the map says that guided: given maps are
+taken at their word, and of a network's guess this is its own opinion.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def measures_near(number: int, photo: Photo, settings: DjpegSettings) -> bool:
 
 
 def near_third(depth: Depth, height: int, width: int) -> Near | None:
-    """Where the nearest third of a photo is, bool (height, width); None where the map has no such third."""
+    """Where the nearest third of a photo is, bool (height, width); None: the map has none."""
     nearness = depth.nearness
     rows = np.arange(height) * nearness.shape[0] // height
     columns = np.arange(width) * nearness.shape[1] // width
@@ -55,7 +56,9 @@ def near_psnr(photo: Photo, data: bytes, near: Near) -> tuple[float, float]:
     """PSNR of the nearest third of a file and of the rest, in dB over all channels."""
     original, shown = beside(photo, data)
     total = np.zeros(2)
-    for top in range(0, len(near), 256):  # strips: differences of a whole photo take eight times its memory
+    for top in range(
+        0, len(near), 256
+    ):  # strips: differences of a whole photo take eight times its memory
         rows = slice(top, top + 256)
         error = np.square(original[rows].astype(np.float32) - shown[rows])
         squares = error.reshape(*error.shape[:2], -1).mean(2, dtype=np.float64)
@@ -68,7 +71,9 @@ def near_psnr(photo: Photo, data: bytes, near: Near) -> tuple[float, float]:
 def near_field(
     photo: Photo, data: bytes, quality: float, name: Any, depth: Depth, settings: DjpegSettings
 ) -> dict[str, float] | None:
-    """`FileRecord.near` of a file; None where the map has no nearest third, or no file without a guide has its bytes.
+    """`FileRecord.near` of a file.
+
+    None where the map has no nearest third, or no file without a guide has its bytes.
 
     Args:
         photo: what the file was made of.
@@ -80,20 +85,35 @@ def near_field(
     near = near_third(depth, *((width, height) if photo.orientation >= 5 else (height, width)))
     if near is None:
         return None
-    plain = dataclasses.replace(settings, guide="uniform", format=name, target_size=None, max_side=None, scale=None, readers="")
+    plain = dataclasses.replace(
+        settings,
+        guide="uniform",
+        format=name,
+        target_size=None,
+        max_side=None,
+        scale=None,
+        readers="",
+    )
     ready = prepare(photo, plain)[0]
     ends = _around(ready.at, len(data), quality)
     if ends is None:
         return None
-    (low, under), (high, over) = ((math.log(len(each)), near_psnr(photo, each, near)) for each in ends)
+    (low, under), (high, over) = (
+        (math.log(len(each)), near_psnr(photo, each, near)) for each in ends
+    )
     share = (math.log(len(data)) - low) / (high - low) if high > low else 0.0
     ours = near_psnr(photo, data, near)
     uniform = [a + share * (b - a) for a, b in zip(under, over, strict=True)]
-    return {"psnr": ours[0], "uniform_psnr": uniform[0], "rest_psnr": ours[1], "uniform_rest_psnr": uniform[1]}
+    return {
+        "psnr": ours[0],
+        "uniform_psnr": uniform[0],
+        "rest_psnr": ours[1],
+        "uniform_rest_psnr": uniform[1],
+    }
 
 
 def _around(encode: Any, size: int, quality: float) -> tuple[bytes, bytes] | None:
-    """A file of at most and one of at least `size` bytes, close to it; None where there are none."""
+    """A file of at most and one of at least `size` bytes, close to it; None: there are none."""
     under: tuple[float, bytes] | None = None
     over: tuple[float, bytes] | None = None
     for _ in range(TRIALS):
@@ -122,7 +142,9 @@ def near_totals(photos: Sequence[dict[str, float]]) -> dict[str, Any] | None:
     """`Totals.near` of the photos' `FileRecord.near`; None without any."""
     if not photos:
         return None
-    rows = np.array([[p["psnr"], p["uniform_psnr"], p["rest_psnr"], p["uniform_rest_psnr"]] for p in photos])
+    rows = np.array(
+        [[p["psnr"], p["uniform_psnr"], p["rest_psnr"], p["uniform_rest_psnr"]] for p in photos]
+    )
     gains = rows[:, [0, 2]] - rows[:, [1, 3]]
     one = np.ones((len(photos), 1))
     low, high = bootstrapped(np.hstack([gains[:, :1], one]), lambda sums: sums[:, 0] / sums[:, 1])

@@ -20,14 +20,17 @@ READ_TOGETHER = 256  # records read from the temporary file at a time
 
 
 class Records(Sequence[Record]):
-    """The records of a run in input order. A few are a list; many are in a temporary file without a name, 8 bytes each in memory.
+    """The records of a run in input order. A few are a list; many are in a temporary file without a
+    name, 8 bytes each in memory.
 
     Args:
         kind: their class.
         in_memory: so many are kept as a list.
     """
 
-    def __init__(self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY) -> None:
+    def __init__(
+        self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY
+    ) -> None:
         self._kind: type[Record] = kind
         self._in_memory = in_memory
         self._list: list[Record] = []
@@ -101,7 +104,9 @@ class Records(Sequence[Record]):
         lines: list[bytes] = []
         if first < stored:
             self._file.seek(self._starts[first])
-            lines += self._file.read(self._starts[min(last, stored)] - self._starts[first]).splitlines()
+            lines += self._file.read(
+                self._starts[min(last, stored)] - self._starts[first]
+            ).splitlines()
         lines += self._unwritten[max(0, first - stored) : max(0, last - stored)]
         for line in lines:
             yield self._kind.from_dict(json.loads(line))

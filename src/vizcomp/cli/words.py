@@ -8,8 +8,10 @@ _SETTING = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?=[\s,;:)]|\.?(?:\s|$))")
 
 
 def in_flags(text: str) -> str:
-    """A message whose settings are written as Python has them, `min_saving`, with the names of options, --min-saving.
+    """A message whose settings are written as Python has them, `min_saving`, with the names of
+    options, --min-saving.
 
-    Below the command line nothing knows of options: errors and notices are read by those who call `vizcomp.compress` too.
+    Below the command line nothing knows of options: errors and notices are read by those who call
+    `vizcomp.compress` too.
     """
     return _SETTING.sub(lambda match: "--" + match[1].replace("_", "-"), text)

@@ -18,7 +18,8 @@ def read_json(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> Any:
         most_bytes: a longer text is refused.
 
     Raises:
-        ValueError: no JSON; too long, nested too deeply; a number that is not finite, or text that is no Unicode.
+        ValueError: no JSON; too long, nested too deeply; a number that is not finite, or text that
+            is no Unicode.
     """
     if len(text) > most_bytes:
         raise ValueError(f"more than {most_bytes:,} bytes of JSON")
@@ -31,7 +32,8 @@ def read_json(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def read_object(text: str | bytes, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """The JSON object in a text; errors as `read_json`, and a ValueError where it is another value."""
+    """The JSON object in a text; errors as `read_json`, and a ValueError where it is another
+    value."""
     value = read_json(text, most_bytes=most_bytes)
     if not isinstance(value, dict):
         raise ValueError("its JSON is no object")

@@ -1,14 +1,13 @@
 """Names of vision systems, and files of models, to the systems.
 
-    system = open_system("text")                     # or text:read, inception, torchvision:NAME, PATH.onnx, PATH.safetensors
+    system = open_system("text")  # or text:read, inception, torchvision:NAME, PATH.onnx
     before, after = system.answers([source, result])
     compare(before, after).same
 
-An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`, `Keypoints`, `Text` or an
-`Embedding`.
-Two answers compare to a score in 0..1
-and to a verdict under a tolerance. A further system joins by an entry point of the group `vizcomp.systems`: a name, and a
-callable without arguments that gives a `System`.
+An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`,
+`Keypoints`, `Text` or an `Embedding`. Two answers compare to a score in 0..1 and to a verdict under
+a tolerance. A further system joins by an entry point of the group
+`vizcomp.systems`: a name, and a callable without arguments that gives a `System`.
 """
 
 from __future__ import annotations
@@ -37,9 +36,10 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an .onnx, .tflite, .torchscript,
-            .pt or .safetensors file, a model that `weights add` named, the name of a `vizcomp.System`, or that of an entry
-            point. A path, but of .safetensors, may have options: PATH.onnx:key=value,key=value.
+        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an
+            .onnx, .tflite, .torchscript, .pt or .safetensors file, a model that `weights add`
+            named, the name of a `vizcomp.System`, or that of an entry point. A path, but of
+            .safetensors, may have options: PATH.onnx:key=value,key=value.
         offline: never touch the network.
 
     Raises:
@@ -53,7 +53,9 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     if spec in ("text", READS):
         return TextSystem(reads=spec == READS)
     if spec.startswith("text:"):
-        raise ModelError(f"unknown vision system {spec!r}", f"text finds lettering, {READS} reads it too")
+        raise ModelError(
+            f"unknown vision system {spec!r}", f"text finds lettering, {READS} reads it too"
+        )
     if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
         return OwnClassifier(spec, offline=offline)
     if spec.startswith("torchvision:"):
@@ -66,7 +68,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return TorchScriptSystem(script[0], script[1])
     if spec.lower().endswith(".pt2"):
         raise ModelError(
-            f"{spec}: opening a .pt2 file can run code that is in it", "save it by torch.jit.save, or export it to ONNX"
+            f"{spec}: opening a .pt2 file can run code that is in it",
+            "save it by torch.jit.save, or export it to ONNX",
         )
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
@@ -81,10 +84,12 @@ def _plugged(point: importlib.metadata.EntryPoint) -> System:
         raise
     except Exception as exc:
         raise ModelError(
-            f"the vision system {point.name} of {point.value} cannot be loaded: {exc}", "update its package"
+            f"the vision system {point.name} of {point.value} cannot be loaded: {exc}",
+            "update its package",
         ) from exc
     if not isinstance(system, System):
         raise ModelError(
-            f"{point.value} gives no vision system", "it needs name, kind, answers and importance: see docs/vision.md"
+            f"{point.value} gives no vision system",
+            "it needs name, kind, answers and importance: see docs/vision.md",
         )
     return system

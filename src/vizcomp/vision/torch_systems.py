@@ -33,7 +33,8 @@ class TorchClassifier:
     Args:
         module: takes what `prepare` made, stacked, and gives logits (N, C).
         prepare: uint8 (H, W, 3) to a float tensor (3, h, w).
-        camera: the module whose output, float (N, c, h, w), says where it looks (Selvaraju et al. 2017, Grad-CAM).
+        camera: the module whose output, float (N, c, h, w), says where it looks (Selvaraju et al.
+            2017, Grad-CAM).
     """
 
     kind: Literal["classes", "boxes", "masks", "embedding"] = "classes"
@@ -54,12 +55,18 @@ class TorchClassifier:
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
-        found = [np.zeros((0, len(self.classes)), np.float32)]
+        rows = [np.zeros((0, len(self.classes)), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
-                views = torch.stack([self._prepare(image) for image in images[start : start + BATCH]])
-                found.append(self._module(views.contiguous(memory_format=torch.channels_last)).float().numpy())
-        logits = checked(np.concatenate(found[1:] or found), self.name)
+                views = torch.stack(
+                    [self._prepare(image) for image in images[start : start + BATCH]]
+                )
+                rows.append(
+                    self._module(views.contiguous(memory_format=torch.channels_last))
+                    .float()
+                    .numpy()
+                )
+        logits = checked(np.concatenate(rows[1:] or rows), self.name)
         return [Classes(softmax(row), self.classes) for row in logits]
 
     def importance(self, image: Pixels) -> Array:
@@ -108,25 +115,36 @@ def torchvision_module(spec: str, *, offline: bool) -> tuple[Any, Any, str]:
     try:
         choice = torchvision.models.get_model_weights(name).DEFAULT
     except (ValueError, AttributeError) as exc:
-        raise ModelError(f"torchvision has no model {name!r} with weights", "as torchvision:resnet18") from exc
+        raise ModelError(
+            f"torchvision has no model {name!r} with weights", "as torchvision:resnet18"
+        ) from exc
     folder = cache_folder() / "torchvision"
     file = folder / "checkpoints" / Path(choice.url).name
     by_hand = f"put {file.name} into {file.parent}"
     if not file.is_file():
         if cache.is_offline(offline):
-            raise WeightsMissingError(f"the weights of {spec} are not in the cache", f"run once without `offline`, or {by_hand}")
-        # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's own download neither resumes
-        # nor locks, and says little where it fails
+            raise WeightsMissingError(
+                f"the weights of {spec} are not in the cache",
+                f"run once without `offline`, or {by_hand}",
+            )
+        # torchvision names its files NAME-HASH.pth, by the first digits of their SHA-256; torch's
+        # own download neither resumes nor locks, and says little where it fails
         digits = file.stem.rpartition("-")[2]
-        known = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
-        fetch((table.Source(choice.url),), file, sha256=known, by_hand=by_hand)
+        prefix = digits if re.fullmatch(r"[0-9a-f]{8,64}", digits) else ""
+        fetch((table.Source(choice.url),), file, sha256=prefix, by_hand=by_hand)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:
-        module = torchvision.models.get_model(name, weights=choice, progress=False).eval().requires_grad_(False)
+        module = (
+            torchvision.models.get_model(name, weights=choice, progress=False)
+            .eval()
+            .requires_grad_(False)
+        )
     except (OSError, RuntimeError) as exc:
         why = first_line(exc)
-        raise ModelError(f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again") from exc
+        raise ModelError(
+            f"the weights of {spec} cannot be read: {why}", f"remove {file}, and try again"
+        ) from exc
     finally:
         torch.hub.set_dir(before)
     return module, choice, file_fingerprint(file) if file.is_file() else torchvision.__version__
@@ -152,13 +170,19 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
 
 
 class TorchDetector:
-    """A detector with torchvision's manner: a list of images in, dicts of boxes, labels and scores out."""
+    """A detector with torchvision's manner: a list of images in, dicts of boxes, labels and scores
+    out."""
 
     kind: Literal["classes", "boxes", "masks", "embedding"] = "boxes"
     native = 0
 
     def __init__(
-        self, name: str, module: Any, prepare: Callable[[Pixels], Any], classes: tuple[str, ...], fingerprint: str
+        self,
+        name: str,
+        module: Any,
+        prepare: Callable[[Pixels], Any],
+        classes: tuple[str, ...],
+        fingerprint: str,
     ) -> None:
         self.name, self.classes, self.fingerprint = name, classes, fingerprint
         self._module, self._prepare = module, prepare
@@ -166,15 +190,17 @@ class TorchDetector:
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         import torch
 
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for image in images:
             with torch.inference_mode():
                 one = self._module([self._prepare(image)])[0]
             keep = one["scores"] >= LEAST_SCORE
-            quads = corners_to_quads(checked(one["boxes"][keep].numpy().astype(np.float64), self.name))
+            quads = corners_to_quads(
+                checked(one["boxes"][keep].numpy().astype(np.float64), self.name)
+            )
             labels = tuple(self._label(int(i)) for i in one["labels"][keep])
-            found.append(Boxes(quads, labels, (image.shape[1], image.shape[0])))
-        return found
+            answers.append(Boxes(quads, labels, (image.shape[1], image.shape[0])))
+        return answers
 
     def _label(self, index: int) -> str:
         return self.classes[index] if index < len(self.classes) else f"class {index}"

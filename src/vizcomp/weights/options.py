@@ -1,4 +1,5 @@
-"""Options of a model file: in its name, as PATH.onnx:key=value,key=value, or in NAME.json beside it."""
+"""Options of a model file: in its name, as PATH.onnx:key=value,key=value, or in NAME.json beside
+it."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def read_pairs(text: str) -> dict[str, str]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
+            raise SettingsError(
+                f"option {part!r} has no value", "write options as key=value,key=value"
+            )
         values[key.strip()] = value.strip()
     return values
 

@@ -10,6 +10,9 @@ what the network makes of views of `--data`: mean and variance of each channel b
 running figures, and its scale and shift are what leaves every answer as it was. Only networks whose
 members share one encoder.
 
+Beside it `start/model.json` says `--data`, `--kinds` and `--checked`, as a run's does, so that
+`depth_average.py` can measure it; with `--checked` the views are of those photos alone.
+
     python recipes/depth_unpack.py run/checkpoint.pt --out start
 
 takes the weights of a run that was stopped, as they were learned last, not averaged.
@@ -18,6 +21,8 @@ takes the weights of a run that was stopped, as they were learned last, not aver
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +161,7 @@ def main() -> None:
         help="folders with photos/ and depth/, as in training; for an ONNX file",
     )
     parser.add_argument("--kinds", default="nearness")
+    parser.add_argument("--checked", default="", help="as in training: photos kept out of it")
     parser.add_argument("--side", type=int, default=112, help="of the views")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -170,10 +176,16 @@ def main() -> None:
     file = CompactDepth(arguments.file)
     if not file.config.shared:
         parser.error("its members do not share an encoder")
-    settings = DepthTrainSettings(network=file.config, side=arguments.side)
-    data = read_depth_data(
-        [Path(p) for p in split_list(arguments.data)], file.config, arguments.kinds.split(",")
+    settings = DepthTrainSettings(
+        data=arguments.data,
+        kinds=arguments.kinds,
+        checked=arguments.checked,
+        network=file.config,
+        side=arguments.side,
+        licence="MIT",
     )
+    folders, kinds = [Path(p) for p in split_list(arguments.data)], arguments.kinds.split(",")
+    data = read_depth_data(folders, file.config, kinds, arguments.checked)
     torch.manual_seed(0)
     network = CompactDepthNet(file.config).eval()
     pairs = filled(network, arguments.file)
@@ -189,6 +201,12 @@ def main() -> None:
     columns = np.linspace(0, theirs.shape[1] - 1, own.shape[1]).round().astype(int)
     agreed = spearman(own.ravel(), theirs[np.ix_(rows, columns)].ravel())
     save(network.state_dict(), arguments.out)
+    card = {
+        "kind": "depth",
+        "network": file.config.to_dict(),
+        "settings": dataclasses.asdict(settings),
+    }
+    (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     print(
         f"{arguments.out / 'model.safetensors'}: rank correlation with the file's answer"
         f" {agreed:.4f}"

@@ -193,7 +193,7 @@ def test_coco_images_are_found_by_their_names(tmp_path: Path) -> None:
             '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, '
             + "9" * 500
             + "]}]}",
-            "a bbox",
+            "too large",
         ),
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": [1, 2]}]}', "keypoints"),
         (
@@ -332,8 +332,11 @@ def test_broken_voc_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_deep_xml_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_text("<annotation>" + "<a>" * 5000 + "</a>" * 5000 + "</annotation>", "utf-8")
+    path.write_text("<annotation>" + "<a>" * 50 + "</a>" * 50 + "</annotation>", "utf-8")
     assert voc_labels.moved(path, result()) == path.read_bytes()
+    path.write_text("<annotation>" + "<a>" * 5000 + "</a>" * 5000 + "</annotation>", "utf-8")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        voc_labels.moved(path, result())
 
 
 # --- YOLO

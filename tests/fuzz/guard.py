@@ -50,7 +50,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-jpeg, vzc_files = load("jpeg"), load("vzc")
+jpeg, vzc_files, structure, texts = load("jpeg"), load("vzc"), load("structure"), load("texts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,6 +297,57 @@ KINDS = {
     "pack": Kind(lambda: of_kind("pack"), vzc_or_forged, read_vzc),
     "safetensors": Kind(safetensors_files, make_safetensors, read_safetensors, memory=1024 * MB),
     "onnx": Kind(onnx_files, cut_or_changed, read_onnx, memory=1024 * MB),
+    # by structure: lengths and checksums are right, what they enclose is not
+    "segments": Kind(
+        lambda: structure.photos("JPEG"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "chunks": Kind(
+        lambda: structure.photos("PNG"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "riff": Kind(
+        lambda: structure.photos("WEBP"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "directories": Kind(
+        lambda: structure.photos("TIFF"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "boxes": Kind(
+        lambda: structure.photos("AVIF", "HEIF"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=1024 * MB,
+    ),
+    "jxl": Kind(
+        structure.jxl_containers, structure.make_photo, structure.compress_photo, memory=1024 * MB
+    ),
+    "maps": Kind(structure.maps, structure.make_map, structure.read_map, memory=512 * MB),
+    "messages": Kind(onnx_files, structure.make_onnx, read_onnx, memory=1024 * MB),
+    "states": Kind(
+        structure.state_dicts, structure.make_state_dict, structure.read_states, memory=512 * MB
+    ),
+    "keras": Kind(
+        structure.keras_files,
+        structure.make_keras,
+        structure.read_hdf5,
+        memory=1024 * MB,
+        seconds=30,
+    ),
+    "tar": Kind(structure.tars, structure.make_tar, structure.read_tar, memory=512 * MB),
+    "parquet": Kind(
+        structure.parquets, structure.make_parquet, structure.read_parquet, memory=1024 * MB
+    ),
+    "texts": Kind(texts.texts, texts.make_text, texts.read_text, memory=512 * MB),
 }
 
 

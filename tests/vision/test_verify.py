@@ -938,3 +938,9 @@ def test_a_model_is_asked_under_the_filters_of_other_programs(
     Panel((f"{path}:filter=bilinear",), picture, BatchSettings(verify=(path,)))
     Panel((path,), picture, BatchSettings(verify=(path,), robust=False))
     assert asked == list(verify.OTHER_FILTERS)
+
+
+@pytest.mark.parametrize(("own", "more"), [("bilinear", "bicubic"), ("bicubic", "bilinear")])
+def test_boxes_are_asked_under_one_filter_more(own: str, more: str) -> None:
+    assert verify.other_filters("boxes", own) == (*verify.OTHER_FILTERS, more)
+    assert verify.other_filters("classes", own) == verify.OTHER_FILTERS

@@ -56,12 +56,16 @@ needs_limits = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("kind", "trials"),
     [
-        ("jpeg", 2000),
-        ("photo", 800),
-        ("vzc", 500),
-        ("pack", 1000),
-        ("onnx", 300),
-        ("safetensors", 150),
+        *(
+            ("jpeg", 2000),
+            ("photo", 800),
+            ("vzc", 500),
+            ("pack", 1000),
+            ("onnx", 300),
+            ("safetensors", 150),
+        ),
+        # the others where slow tests are asked for
+        *(("segments", 150), ("chunks", 150), ("tar", 150), ("texts", 100)),
     ],
 )
 def test_mutated_files_end_in_a_result_or_an_error_of_ours(kind: str, trials: int) -> None:

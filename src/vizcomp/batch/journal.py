@@ -227,7 +227,7 @@ class Journal:
             return None
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             fields = json.loads(record)
             return (fields, payload) if isinstance(fields, dict) else None
         return None

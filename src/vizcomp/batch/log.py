@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Log:
 
     Attributes:
         left: outputs that were there and stayed, and are not known to be of this run's settings.
+        reads: what makes a record of what the journal remembers; what it raises TypeError for is
+            done again.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Log:
         self._resume = resume
         self._overwrite = overwrite
         self.left = 0
+        self.reads: Callable[[dict[str, Any]], object] = dict
 
     def item(
         self,
@@ -86,7 +89,8 @@ class Log:
         name = target if target is not None else key
         begun = False
         if self._resume:
-            if (finished := self.journal.finished(file.path, name)) is not None:
+            finished = self.journal.finished(file.path, name)
+            if finished is not None and self._is_record({**finished[0], "input": file.shown}):
                 record, payload = finished
                 return Item(
                     file,
@@ -110,6 +114,13 @@ class Log:
             former = self.journal.former(file.path, target)
             self.journal.begin(target)
         return Item(file, target, self._root, begun, fresh, key=key, same=same, former=former)
+
+    def _is_record(self, values: dict[str, Any]) -> bool:
+        try:
+            self.reads(values)
+        except TypeError:
+            return False
+        return True
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no

@@ -95,6 +95,7 @@ def run_batch(
     `items` are consumed as workers become free.
     """
     records = Records(verb.record)
+    log.reads = verb.record.from_dict
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
     left: set[AnyPath] = set()
@@ -118,9 +119,9 @@ def run_batch(
             all_taken = True
 
         function = functools.partial(_work, verb.work, log.journal is not None)
-        results = map_tasks(
+        through_workers = functools.partial(
+            map_tasks,
             function,
-            _known_together(verb.tasks(taken())),
             on_crash=functools.partial(_crashed, verb.on_crash, function),
             again=lambda task: task if isinstance(task, _Known) else task.again(),
             jobs=options.jobs,
@@ -129,6 +130,7 @@ def run_batch(
             stop=stop,
             on_death=died,
         )
+        results = _known_first(_known_together(verb.tasks(taken())), through_workers)
         outcomes = _outcomes(results, verb.whole)
         interrupted = False
         try:
@@ -179,6 +181,17 @@ def _known_together(tasks: Iterable[Task]) -> Iterator[Task | _Known]:
             yield task
     if count:
         yield _Known(count)
+
+
+def _known_first(
+    tasks: Iterator[Task | _Known], through_workers: Callable[[Iterable[Any]], Iterator[Any]]
+) -> Iterator[Any]:
+    """Results of tasks; no worker is started before there is something to do."""
+    for task in tasks:
+        if not isinstance(task, _Known):
+            yield from through_workers(itertools.chain([task], tasks))
+            return
+        yield task
 
 
 def _outcomes(

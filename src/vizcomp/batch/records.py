@@ -3,7 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self
+import functools
+import types
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+
+@functools.cache
+def _fields(record: type[Any]) -> dict[str, tuple[frozenset[type], tuple[str, ...]]]:
+    """For each field of a record the types that JSON has for it, and the words where it is one of a
+    few."""
+    fields = {}
+    for name, hint in get_type_hints(record).items():
+        parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        origins = [get_origin(part) or part for part in parts]
+        own = {
+            list if origin is tuple else str if origin is Literal else origin for origin in origins
+        }
+        words = tuple(
+            word
+            for part, origin in zip(parts, origins, strict=True)
+            if origin is Literal
+            for word in get_args(part)
+        )
+        fields[name] = frozenset(own | ({int} if float in own else set())), words
+    return fields
+
 
 Status = Literal["ok", "kept", "skipped", "failed"]
 VerifyState = Literal["verified", "nothing", "not_reached"]
@@ -18,13 +42,35 @@ class InputRecord:
     notices: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as a dict of JSON types."""
-        return {**dataclasses.asdict(self), "notices": list(self.notices)}
+        """The record as a dict of JSON types, in the order of its fields."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name, value in values.items():
+            if isinstance(value, dict):
+                values[name] = dict(value)
+        values["notices"] = list(self.notices)
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; unknown keys are an error."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: an unknown key, one without a default is missing, or a value of another type.
+        """
+        fields = _fields(cls)  # type: ignore[arg-type]  # a class is hashable, which mypy doubts of type[Self]
+        for name, value in values.items():
+            allowed, words = fields.get(name, ((), ()))
+            if type(value) not in allowed or (words and value is not None and value not in words):
+                raise TypeError(f"{name} of a record cannot be {value!r}")
         return cls(**{**values, "notices": tuple(values.get("notices", ()))})
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Self:
+        """A record from the values of all of its fields: a long run reads each several times, and
+        `__init__` takes its time."""
+        record = object.__new__(cls)
+        record.__dict__.update(values)
+        return record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

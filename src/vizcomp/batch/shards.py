@@ -199,11 +199,13 @@ class Shards:
         number, self._count = self._count, self._count + 1
         target = self._target or self._names[file.path.suffix.lower()].path_for(file)
         whole = self._log.item(file, target)
-        if whole.known is not None and whole.payload is not None:
-            for known in json.loads(zlib.decompress(whole.payload)):
-                yield Item(file, None, known=known)
+        if whole.known is not None and (known := _known_rows(whole.payload)) is not None:
+            yield from (Item(file, None, known=row) for row in known)
             return
-        replace = self._batch.overwrite or self._batch.dry_run or whole.replace
+        replace = (
+            self._batch.overwrite or self._batch.dry_run or whole.replace or whole.known is not None
+        )
+        whole = dataclasses.replace(whole, known=None)
         stands = MemberItem(file, None, shard=number, last=True)
         with contextlib.ExitStack() as stack:
             try:
@@ -312,6 +314,17 @@ class Shards:
                 whole, shard.target, payload, source_state=states[0], written_state=states[1]
             )
             self._log.settle(shard.item, outcome)
+
+
+def _known_rows(payload: bytes | None) -> list[dict[str, Any]] | None:
+    """The records of a shard's photos as the journal has them; None where they cannot be read."""
+    try:
+        rows = json.loads(zlib.decompress(payload or b""))
+        for row in rows:
+            FileRecord.from_dict(row)
+    except (ValueError, TypeError, RecursionError, zlib.error):
+        return None
+    return list(rows)
 
 
 class _Open:

@@ -122,7 +122,8 @@ class Panel:
             if not robust(name, system, self._batch):
                 return answers
             if isinstance(system, ModelSystem):
-                others = [system.answer_with(picture, kind) for kind in verify.OTHER_FILTERS]
+                filters = verify.other_filters(system.kind, system.resize_filter)
+                others = [system.answer_with(picture, one) for one in filters]
                 if all(answer is not None for answer in others):
                     return [*answers, *(answer for answer in others if answer is not None)]
             return [*answers, system.answers([verify.second_view(picture)])[0]]

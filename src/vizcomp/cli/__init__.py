@@ -23,7 +23,7 @@ from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
-from vizcomp.cli.words import in_flags
+from vizcomp.cli.words import in_flags, in_safe_lines
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
@@ -100,9 +100,9 @@ def main() -> None:
                 "error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code
             )
         else:
-            print(f"error: {in_flags(exc.message)}", file=sys.stderr)
+            print(f"error: {in_safe_lines(exc.message)}", file=sys.stderr)
             if exc.hint:
-                print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
+                print(f"  try: {in_safe_lines(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         if log.in_json:

@@ -16,7 +16,6 @@ the rest of the file.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +24,8 @@ from typing import Any
 import typer
 
 from vizcomp.cli.usage import FILE, commands, keys, unknown_variables
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, first_line
+from vizcomp.files.foreign import read_small, read_toml
 from vizcomp.files.place import disk_cause, printable
 
 NAME = "vizcomp.toml"
@@ -141,11 +141,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     """
     shown = printable(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        data = read_small(path, MAX_BYTES)
+        if len(data) > MAX_BYTES:
             raise SettingsError(
                 f"{shown} is too large for a file of options", f"it may have {MAX_BYTES} bytes"
             )
-        text = path.read_text("utf-8")
+        text = data.decode("utf-8")
     except OSError as exc:
         raise InputError(
             f"{shown} cannot be read: {disk_cause(exc)}", "check --config, or say --config none"
@@ -155,10 +156,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     if path.name == "pyproject.toml" and "vizcomp" not in text:
         return None
     try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+        # what other tools have in a pyproject.toml is theirs
+        table = read_toml(text.replace("\r\n", "\n"), finite=False)
+    except ValueError as exc:
         raise SettingsError(
-            f"{shown} is no TOML: {str(exc)[:200]}", "correct it, or say --config none"
+            f"{shown} is no TOML: {first_line(exc)[:200]}", "correct it, or say --config none"
         ) from exc
     if path.name != "pyproject.toml":
         return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from vizcomp.cli.options import (
     Json,
     LogJson,
     MaxPixels,
+    NoThumbnails,
     Offline,
     Profile,
     Quiet,
@@ -100,6 +102,7 @@ def evaluate(
         ),
     ] = False,
     dry_run: DryRun = False,
+    no_thumbnails: NoThumbnails = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -157,13 +160,14 @@ def evaluate(
             dry_run=dry_run,
             on_progress=lambda p: step(p.done, p.total, p.what),
             on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
+            on_notice=voice.warn,
         )
     report = EvaluationReport(
         tool="vizcomp eval",
         version=__version__,
         command=command_line(),
         settings={**settings.to_dict(), "task": task, "jobs": jobs},
-        result=result,
+        result=dataclasses.replace(result, gallery=[]) if no_thumbnails else result,
     )
     written, lost = "", None
     if not dry_run:

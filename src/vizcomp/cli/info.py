@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vizcomp.cli.options import Json
+from vizcomp.files.place import printable
 
 if TYPE_CHECKING:
     from vizcomp.neural.contents import ImageContents, PackContents
@@ -54,11 +55,11 @@ def _print(about: ImageContents | PackContents, rows: list[tuple[str, str]]) -> 
         ("kind", f"{about.kind}, version {about.version} of the format"),
         ("model", f"{about.model} ({here})"),
     ]
-    print(about.path)
-    for name, value in (*first, *rows):
-        print(f"{name:<12}{value}")
+    print(printable(about.path))
+    for name, value in (*first, *rows):  # classes and models are named by the file
+        print(printable(f"{name:<12}{value}"))
     for problem in about.problems:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     if not about.problems:
         print("all checksums match")
 

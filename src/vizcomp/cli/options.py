@@ -110,6 +110,13 @@ Json = Annotated[
         "--json", help="Print the report as JSON on standard output, all else on standard error."
     ),
 ]
+NoThumbnails = Annotated[
+    bool,
+    typer.Option(
+        "--no-thumbnails",
+        help=("No photos in the report; it shows sources, of which --metadata takes nothing away."),
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
 LogJson = Annotated[

@@ -8,13 +8,13 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
 from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
-from vizcomp.cli.words import in_flags
+from vizcomp.cli.words import in_flags, in_safe_lines
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ class Voice:
         if self._log_json:
             log.event("notice", text=in_flags(text))
         elif not self.quiet:
-            self.console.print(in_flags(text), markup=False)
+            self.console.print(in_safe_lines(text), markup=False)
 
     def result(self, text: str) -> None:
         """A line of the summary."""
         if self._log_json:
             log.event("summary", text=text)
         elif not self.quiet:
-            self._out.print(text, markup=False)
+            self._out.print(in_safe_lines(text), markup=False)
 
     def table(self, table: Table) -> None:
         """A table of the summary, for people."""
@@ -79,7 +79,7 @@ class Voice:
             log.event("warning", text=in_flags(text))
             return
         self.console.print(
-            in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None
+            in_safe_lines(text), markup=False, style="yellow" if self.console.is_terminal else None
         )
 
     def reading(self, name: str, reading: str) -> None:
@@ -244,6 +244,7 @@ class Voice:
             return
         if self.quiet:
             return
+        from rich.markup import escape
         from rich.table import Table
 
         done = totals.files - totals.failed - totals.skipped
@@ -293,7 +294,7 @@ class Voice:
                 "speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s"
             )
         if report:
-            table.add_row("report", report)
+            table.add_row("report", escape(in_safe_lines(report)))
         if dry_run:
             table.add_row("", _DRY)
         self._out.print(table)
@@ -431,21 +432,6 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
         table.add_row(
             "size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}"
         )
-
-
-def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
-    """The report of `encode` or `decode` as one JSON object on standard output."""
-    from vizcomp._version import __version__
-    from vizcomp.report.tables import report_chunks
-
-    report = {
-        "tool": tool,
-        "version": __version__,
-        "settings": settings,
-        "interrupted": run.interrupted,
-        "totals": run.totals.to_dict(),
-    }
-    print_parts(report_chunks(report, (record.to_dict() for record in run.records)))
 
 
 def print_parts(parts: Iterable[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vizcomp.files.place import printable
+
 _SETTING = re.compile(r"(?<![^\s(])`([a-z][a-z0-9_]*)`(?=[\s,;:)]|\.?(?:\s|$))")
 
 
@@ -15,3 +17,9 @@ def in_flags(text: str) -> str:
     `vizcomp.compress` too.
     """
     return _SETTING.sub(lambda match: "--" + match[1].replace("_", "-"), text)
+
+
+def in_safe_lines(text: str) -> str:
+    """A message as a terminal may have it: names from files cannot hold sequences that change it,
+    or hide what is said."""
+    return "\n".join(printable(line) for line in in_flags(text).split("\n"))

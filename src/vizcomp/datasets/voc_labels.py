@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape
 from vizcomp.datasets.moved_labels import Move, Result, rounded
 
 MOST_BYTES = 8 << 20
+MOST_NESTED, MOST_ELEMENTS = 64, 200_000
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -84,6 +85,8 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         if not open_elements and (name != "annotation" or count):
             raise ValueError("its XML is no annotation of VOC's")
         count += 1
+        if len(open_elements) >= MOST_NESTED or count > MOST_ELEMENTS:
+            raise ValueError("its XML is nested too deeply, or has too many elements")
         holder = open_elements[-1][1] if open_elements else 0
         open_elements.append((name, count))
         current = _Field(tuple(part for part, _ in open_elements), holder, -1)

@@ -28,7 +28,7 @@ from vizcomp.files.find import InputFile
 from vizcomp.files.foreign import read_object_file
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import Photo
-from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs
+from vizcomp.weights.options import NORMS, a_number, check_choice, check_names, read_pairs
 from vizcomp.weights.sessions import open_session
 
 HINT = "see docs/depth.md for the options of published networks"
@@ -166,7 +166,8 @@ def _made(values: Mapping[str, Any], place: str) -> Reading:
         try:
             fields[key] = _value(key, value)
         except (TypeError, ValueError) as exc:
-            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
+            said = str(value)[:80]
+            raise SettingsError(f"{place}: {key}={said}: {exc}", HINT) from exc
     return Reading(**fields)
 
 
@@ -182,7 +183,7 @@ def _value(key: str, value: Any) -> Any:
         if key == "size":
             sides = tuple(int(item) for item in items)
             return sides * 2 if len(sides) == 1 else sides
-        return tuple(float(item) for item in items)
+        return tuple(a_number(item) for item in items)
     if key == "multiple":
         return int(value)
     if not isinstance(value, str):
@@ -254,6 +255,7 @@ def _numbers(values: Any, count: int) -> tuple[float, ...]:
         and len(values) == count
         and all(type(value) in (int, float) for value in values)
     )
+    # `foreign` lets no integers in that a float cannot hold
     return tuple(float(value) for value in values) if good else ()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,23 @@ def _pfm(data: bytes, name: str, max_pixels: int) -> Numbers:
     return body.reshape(height, width)[::-1].astype(np.float32)  # rows go from the bottom up
 
 
+def _check_exr(data: bytes, name: str, max_pixels: int) -> None:
+    """Refuses a map by the windows in its headers (OpenEXR file layout): the library takes memory
+    for them at once."""
+    if data[:4] != b"\x76\x2f\x31\x01":
+        raise FormatError(f"{name} is no OpenEXR file", "write it again")
+    windows = [
+        struct.unpack("<4i", match[1])
+        for match in re.finditer(rb"dataWindow\0box2i\0\x10\0\0\0(.{16})", data, re.DOTALL)
+    ]
+    if not windows:
+        raise FormatError(f"{name} has no data window", "write it again")
+    for left, top, right, bottom in windows:
+        width, height = right - left + 1, bottom - top + 1
+        if width < 1 or height < 1 or width * height > max_pixels:
+            raise TooLargeError(f"{name} has {width} x {height} pixels", "raise `max_pixels`")
+
+
 def _exr(data: bytes, name: str, max_pixels: int) -> Numbers:
     try:
         import OpenEXR
@@ -194,6 +212,7 @@ def _exr(data: bytes, name: str, max_pixels: int) -> Numbers:
         raise MissingExtraError("OpenEXR (EXR depth maps)", "exr") from exc
     import tempfile
 
+    _check_exr(data, name, max_pixels)
     with tempfile.TemporaryDirectory() as folder:  # the library reads paths only
         path = Path(folder) / "map.exr"
         path.write_bytes(data)

@@ -61,6 +61,7 @@ def run_eval(
     dry_run: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_skip: Callable[[str, str], None] = lambda name, why: None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> EvalResult:
     """Evaluate codecs for vision systems.
 
@@ -73,6 +74,8 @@ def run_eval(
         resume: reuse chunks that an earlier run for `output` finished, by pixels, codec, systems
             and versions.
         dry_run: nothing is remembered, and nothing stays in `output`.
+        on_notice: is told, in one line, what concerns the run as a whole: that nothing is
+            remembered, say.
 
     Raises:
         VizcompError: what no image can do without is wrong: a system, a codec, a setting, the data.
@@ -91,6 +94,8 @@ def run_eval(
             return _evaluated(settings, data, systems, opened, jobs, engine, on_progress, journal)
         finally:
             if journal is not None:
+                if journal.problem:
+                    on_notice(journal.problem)
                 journal.close()
             mapped_pixels.cache_clear()
 

@@ -79,7 +79,7 @@ class ChunkResult:
     @classmethod
     def from_bytes(cls, data: bytes) -> ChunkResult | None:
         """What `to_bytes` made; None of anything else."""
-        with contextlib.suppress(ValueError, TypeError, zlib.error):
+        with contextlib.suppress(ValueError, TypeError, zlib.error, RecursionError):
             points, errors, failed = json.loads(zlib.decompress(data))
             return cls(
                 points=tuple(

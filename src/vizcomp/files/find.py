@@ -319,6 +319,10 @@ class _Finder:
                 continue
             above.add(real)
             files, folders = self._listing(here)
+            # it was there when its parent was listed
+            if not files and not folders and not os.path.lexists(here or "."):
+                yield InputFile(Path(here), below)
+                continue
             for name in files:
                 if os.path.splitext(name)[1].lower() in self._extensions:
                     path = os.path.join(here, name)
@@ -390,7 +394,21 @@ class _Finder:
                 f"nothing matches {printable(pattern)}",
                 "quote patterns, and check the path before the wildcards",
             )
-        return self._matches(pattern)
+        return self._matches(pattern) if self._may_be_none else self._matched_once(pattern)
+
+    def _matched_once(self, pattern: str) -> Iterator[InputFile]:
+        """What a pattern names; the pattern itself where all that it named when the run began is
+        gone."""
+        nothing = True
+        for file in self._matches(pattern):
+            nothing = False
+            yield file
+        if (
+            nothing
+            and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None)
+            is None
+        ):
+            yield InputFile(Path(pattern), PurePath(os.path.basename(pattern)))
 
     def _matches(self, pattern: str) -> Iterator[InputFile]:
         """Photos that a pattern names; below the part of it without wildcards the tree is kept."""

@@ -75,9 +75,8 @@ class OutputNames:
             belongs_elsewhere = candidate != stem and listing.holds(candidate)
             if belongs_elsewhere or listing.is_folder(candidate + self._suffix):
                 continue
-            key = hash(folded(str(folder / (candidate + self._suffix))))
-            if self._claimed.setdefault(key, asker) == asker:
-                target = folder / (candidate + self._suffix)
+            target = folder / (candidate + self._suffix)
+            if self._claimed.setdefault(hash(folded(str(target))), asker) == asker:
                 if isinstance(target, StorePath):
                     # said when it is looked at, for this input alone
                     with contextlib.suppress(OutputError):

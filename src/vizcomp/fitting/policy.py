@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 from vizcomp._version import __version__
 from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, first_line
+from vizcomp.files.foreign import read_toml
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath, parse_place
@@ -184,11 +184,11 @@ class Policy:
         place = _place(path)
         name = printable(place)
         try:
-            values = tomllib.loads(
+            values = read_toml(
                 read_file(place, check=lambda head, name: None, max_bytes=MAX_BYTES).decode("utf-8")
             )
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-            raise InputError(f"{name} is no policy: {exc}", AGAIN) from exc
+        except ValueError as exc:
+            raise InputError(f"{name} is no policy: {first_line(exc)}", AGAIN) from exc
         try:
             checksum = values["made_with"].pop("checksum")
             same = checksum == _checksum(values)

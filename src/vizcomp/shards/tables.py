@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from vizcomp.errors import (
     VizcompError,
     first_line,
 )
+from vizcomp.files.foreign import read_json
 from vizcomp.files.place import printable
 from vizcomp.photos.decoders import recognise
 from vizcomp.shards.shard import Member, Replaced
@@ -103,8 +103,8 @@ class TableShard:
 
     def _said_to_be_images(self) -> set[str]:
         """The columns that the metadata of `datasets` call images."""
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, RecursionError):
-            features = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            features = read_json((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
             return {name for name, feature in features.items() if feature.get("_type") == "Image"}
         return set()
 
@@ -191,13 +191,12 @@ class TableWriter:
         self._arrow = shard.arrow
         self._file = file
         self._new: list[Replaced | None] = []
-        self._writer = self._arrow.parquet.ParquetWriter(
-            file, shard.schema, **_as_written(shard.file)
-        )
+        self._writer: Any = None
 
     def put(self, new: Replaced | None) -> None:
         self._new.append(new)
-        self._write_whole_groups()
+        with self._errors():
+            self._write_whole_groups()
 
     def _write_whole_groups(self, *, all_of_them: bool = False) -> None:
         columns = self._shard.columns
@@ -212,13 +211,37 @@ class TableWriter:
                 place = table.schema.get_field_index(name)
                 changed = _changed(table.column(place), new[k :: len(columns)], self._arrow)
                 table = table.set_column(place, table.schema.field(place), changed)
-            self._writer.write_table(
+            self._opened().write_table(
                 table.cast(self._shard.schema), row_group_size=max(1, table.num_rows)
             )
 
+    def _opened(self) -> Any:
+        """The writer; not before a group was read, since Arrow aborts where it is asked for a
+        compression that is none."""
+        if self._writer is None:
+            options = _as_written(self._shard.file)
+            self._writer = self._arrow.parquet.ParquetWriter(
+                self._file, self._shard.schema, **options
+            )
+        return self._writer
+
     def close(self) -> None:
-        self._write_whole_groups(all_of_them=True)
-        self._writer.close()
+        with self._errors():
+            self._write_whole_groups(all_of_them=True)
+            self._opened().close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What cannot be written again; a full disk is said by the caller."""
+        try:
+            yield
+        except (VizcompError, OSError):
+            raise
+        # ArrowInvalid and others: values that its own schema does not allow, say
+        except Exception as exc:
+            raise FormatError(
+                f"{self._shard.shown} cannot be written again: {first_line(exc)}", "write it anew"
+            ) from exc
 
 
 def _is_binary(types: Any, kind: Any) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from vizcomp.shards.shard import Member, Replaced
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE  # archives are usually padded to a multiple of this
 _COPY = 1 << 20
+_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")  # as tarfile reads them: "length key=value\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,17 +250,20 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
 
 def _records(body: bytes, size: int, old: str, new: str) -> tuple[bytes, bool]:
     parts, at, named = [], 0, False
-    while at < len(body):
-        space = body.index(b" ", at)
-        length = int(body[at:space])
-        key, _, value = body[space + 1 : at + length - 1].partition(b"=")
+    while match := _RECORD.match(body, at):
+        length, key = int(match[1]), match[2]
+        end = at + length
+        if end > len(body) or match.end() >= end:
+            raise FormatError("its POSIX records are broken", "write the archive again")
+        value = body[match.end() : end - 1]
         if key == b"path":
             value, named = _renamed(value, old, new), True
         elif key == b"size":
             value = b"%d" % size
         parts.append(_record(key, value))
-        at += length
-    return b"".join(parts), named
+        at = end
+    # what tarfile does not take for a record is none for others either
+    return b"".join(parts) + body[at:], named
 
 
 def _record(key: bytes, value: bytes) -> bytes:

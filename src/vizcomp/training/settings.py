@@ -6,13 +6,12 @@ import dataclasses
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vizcomp.errors import MissingExtraError, SettingsError
-from vizcomp.files.foreign import read_object_file
+from vizcomp.errors import MissingExtraError, SettingsError, first_line
+from vizcomp.files.foreign import MOST_BYTES, read_object_file, read_small, read_toml
 
 KINDS = ("codec", "classifier", "depth", "guide")
 SAVED = "settings.json"
@@ -43,12 +42,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         SettingsError: the file cannot be read or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = read_small(path, MOST_BYTES)
+        if len(text) > MOST_BYTES:
+            raise SettingsError(f"recipe {path} is too large", f"it may have {MOST_BYTES:,} bytes")
+        return read_toml(text.decode("utf-8"))
     except OSError as exc:
         raise SettingsError(f"recipe {path}: {exc.strerror or exc}", "check the path") from exc
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except ValueError as exc:
         raise SettingsError(
-            f"recipe {path} is no TOML: {exc}", "a line looks like: epochs = 10"
+            f"recipe {path} is no TOML: {first_line(exc)}", "a line looks like: epochs = 10"
         ) from exc
 
 
@@ -278,8 +280,8 @@ def _typed(text: str, default: Any) -> Any:
                 return {"true": True, "false": False}.get(text.lower(), text)
             case int() | float():
                 return type(default)(text)
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, tomllib.TOMLDecodeError):
+        return read_toml(f"value = {text}")["value"]
+    except (ValueError, KeyError):
         return text
 
 

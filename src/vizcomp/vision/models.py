@@ -334,6 +334,11 @@ class ModelSystem:
             return np.asarray(Image.fromarray(view).convert("L"))[..., None]
         return view if self._preparation.order == "RGB" else view[..., ::-1]
 
+    @property
+    def resize_filter(self) -> str:
+        """By which a photo comes to the input's size: one of `options.FILTERS`."""
+        return self._preparation.fit.filter
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
         """The answer where another program resizes the photo, by one of `options.FILTERS`; None
         where no size is asked for."""

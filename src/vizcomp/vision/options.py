@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError, SettingsError, VizcompError
-from vizcomp.files.foreign import read_object_file
-from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs, split_name
+from vizcomp.files.foreign import read_object_file, read_small
+from vizcomp.weights.options import (
+    NORMS,
+    a_number,
+    check_choice,
+    check_names,
+    read_pairs,
+    split_name,
+)
 
 # pixels of a model's input: a damaged or hostile one must not take all memory
 MAX_INPUT_SIDE = 8192
+MOST_NAMES = 8 << 20  # bytes of a file of the names of classes
 INPUT = "input."  # before the name of a further input, in an option
 SIDES = ("height", "width")
 OWN_SIZE = (0, 0)
@@ -223,7 +231,8 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
         except VizcompError:
             raise
         except (TypeError, ValueError) as exc:
-            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
+            said = str(value)[:80]
+            raise SettingsError(f"{place}: {key}={said}: {exc}", HINT) from exc
     return ModelOptions(**fields)
 
 
@@ -258,12 +267,11 @@ def _value(key: str, kind: str, value: Any) -> Any:
         items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
         if key == "size" and len(items) == 1:
             items *= 2
-        make = (
-            str if key in ("classes", "columns") else int if key in ("size", "keypoints") else float
-        )
+        whole = key in ("size", "keypoints")
+        make = str if key in ("classes", "columns") else int if whole else a_number
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
-        return float(value)
+        return a_number(value)
     if kind.startswith("int"):
         return int(value)
     if not isinstance(value, str):
@@ -290,7 +298,10 @@ def _numbers(value: Any) -> tuple[str, ...]:
 
 def _names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        text = read_small(path, MOST_NAMES)
+        if len(text) > MOST_NAMES:
+            raise ValueError(f"more than {MOST_NAMES:,} bytes")
+        return tuple(line.strip() for line in text.decode("utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as exc:
         raise SettingsError(
             f"the names of classes cannot be read: {path}: {exc}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError, ModelError, first_line
+from vizcomp.files.foreign import read_object
 from vizcomp.vision.inputs import Slot
 from vizcomp.vision.models import ModelSystem, model_file, options_of
 
@@ -86,14 +86,15 @@ class TorchScriptRuntime:
 def _said(config: str | bytes) -> dict[str, str]:
     """Metadata as texts; none where they cannot be read."""
     try:
-        values = json.loads(config or "{}")
+        values = read_object(config or "{}")
     except ValueError:
-        return {}
-    if not isinstance(values, dict):
         return {}
     said = {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
     if isinstance(names := values.get("names"), dict):
         said["names"] = repr(
-            {int(key) if key.isdecimal() else key: name for key, name in names.items()}
+            {
+                int(key) if key.isdecimal() and len(key) < 10 else key: name
+                for key, name in names.items()
+            }
         )
     return said

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,14 @@ import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError
 from vizcomp.vision.answers import Answer, Array, Boxes, Kind, Pixels, Quads, Text
+from vizcomp.vision.named_options import (
+    Allowed,
+    Range,
+    read_options,
+    said,
+    split_options,
+    with_options,
+)
 from vizcomp.vision.system import boxes_answer_importance
 
 # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
@@ -24,35 +33,74 @@ FULL_WORTH_HEIGHT = 37.0
 LOSS_PER_DOUBLING, MAX_LOSS = 0.15, 0.6
 
 
+# of RapidOCR
+_PARAMETERS = {
+    "threshold": "Det.box_thresh",
+    "side": "Det.limit_side_len",
+    "max_side": "Global.max_side_len",
+}
+# Options in the name: certainty of a box, the sides that its detector sees, certainty of a line.
+OPTIONS: dict[str, Allowed] = {
+    "threshold": Range(0.05, 1),
+    "side": Range(32, 4000, whole=True),
+    "max_side": Range(32, 8000, whole=True),
+}
+OPTIONS_OF_READING: dict[str, Allowed] = {**OPTIONS, "least": Range(0, 1)}
+
+
+def text_system(spec: str) -> TextSystem:
+    """`text` or `text:read`, perhaps with options, as text:threshold=0.6.
+
+    Raises:
+        ModelError, SettingsError: no such system, or no such option.
+        MissingExtraError: RapidOCR is not installed.
+    """
+    name, text = split_options(spec, ("text", READS))
+    options = read_options(spec, text, OPTIONS_OF_READING if name == READS else OPTIONS)
+    return TextSystem(reads=name == READS, options=options, name=spec)
+
+
 class TextSystem:
     """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra
     `text`.
 
     Args:
-        reads: read each line too; lines that the recogniser is less sure of than `LEAST_READ` are
-            none.
+        reads: read each line too; lines that the recogniser is less sure of than `least` are none.
+        options: of `OPTIONS_OF_READING`, as `named_options.read_options` gives them.
+        name: as it was typed; "": its usual one.
     """
 
-    name = "text"
     classes: tuple[str, ...] = ()
     native = 0
 
-    def __init__(self, *, reads: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        reads: bool = False,
+        options: Mapping[str, float | str] = types.MappingProxyType({}),
+        name: str = "",
+    ) -> None:
         self.kind: Kind = "text" if reads else "boxes"
-        self.name = READS if reads else "text"
+        self.name = name or (READS if reads else "text")
+        self._options = dict(options)
+        self._least = float(options.get("least", LEAST_READ))
+        given = {_PARAMETERS[key]: value for key, value in options.items() if key in _PARAMETERS}
         try:
             import cv2
             from rapidocr import RapidOCR
         except ImportError as exc:
             raise MissingExtraError("rapidocr", "text") from exc
         cv2.setNumThreads(1)
-        self.fingerprint = f"rapidocr {importlib.metadata.version('rapidocr')}"
+        self.fingerprint = with_options(
+            f"rapidocr {importlib.metadata.version('rapidocr')}", options
+        )
         with silent():
             self._engine = RapidOCR(
                 params={
                     "Global.log_level": "critical",
                     "EngineConfig.onnxruntime.intra_op_num_threads": 1,
                     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                    **given,
                 }
             )
 
@@ -75,7 +123,7 @@ class TextSystem:
                 use_det=True,
                 use_cls=False,
                 use_rec=True,
-                text_score=LEAST_READ,
+                text_score=self._least,
             )
         boxes, lines, sure = (getattr(result, name, None) for name in ("boxes", "txts", "scores"))
         if boxes is None or lines is None or sure is None:  # nothing found, or nothing read
@@ -93,11 +141,13 @@ class TextSystem:
     def reading(self) -> str:
         """How it answers, in one line."""
         if self.kind == "boxes":
-            return f"boxes; any input size; lettering found, not read; version {self.fingerprint}"
-        return (
-            f"text; any input size; lines found and read from score {LEAST_READ:g}; version"
-            f" {self.fingerprint}"
-        )
+            what = "boxes; any input size; lettering found, not read"
+            return "; ".join(
+                filter(None, [what, said(self._options), f"version {self.fingerprint}"])
+            )
+        what = f"text; any input size; lines found and read from score {self._least:g}"
+        more = {key: value for key, value in self._options.items() if key != "least"}
+        return "; ".join(filter(None, [what, said(more), f"version {self.fingerprint}"]))
 
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""

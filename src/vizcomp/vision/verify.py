@@ -23,11 +23,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.vision.answers import (
+    COUNTED,
     NOWHERE,
     Answer,
     Boxes,
     Classes,
     Comparison,
+    Kind,
     Pixels,
     Quads,
     compare,
@@ -56,6 +58,10 @@ THROWS = 2  # failures after which another ladder is left
 LEAD = 0.5  # share of the source's lead over the second class that must be left
 # of programs that do not smooth before they reduce: docs/decisions/0011-verified.md
 OTHER_FILTERS = ("opencv", "opencv-lanczos")
+SMOOTH_FILTERS = (
+    "bicubic",
+    "bilinear",
+)  # of programs that do; one of them more for counted answers
 SLIGHT = 0.97  # of each side, for the second view of a picture
 
 
@@ -231,6 +237,17 @@ def thrown(
                 failed += 1
         at -= 1
     return best, used
+
+
+def other_filters(kind: Kind, own: str) -> tuple[str, ...]:
+    """Filters under which an answer must hold too; `own` is the system's, one of
+    `options.FILTERS`.
+
+    Boxes and figures hang on a threshold each, so that one filter more finds what others do not.
+    """
+    if kind not in COUNTED:
+        return OTHER_FILTERS
+    return (*OTHER_FILTERS, next(other for other in SMOOTH_FILTERS if other != own))
 
 
 def second_view(picture: Pixels) -> Pixels:

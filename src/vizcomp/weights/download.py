@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from vizcomp.weights.transfer import (
     Refused,
     digest,
     finish,
+    not_a_link,
     open_session,
     reason,
     take,
@@ -155,7 +157,11 @@ def locked(path: Path) -> contextlib.AbstractContextManager[None]:
     Raises:
         OSError: its folder cannot be written.
     """
-    file = path.with_name(f".{path.name}.lock").open("wb")
+    lock = path.with_name(f".{path.name}.lock")
+    not_a_link(lock)
+    # neither is what it leads to emptied, nor is a pipe waited for
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = open(os.open(lock, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115 - `_held` closes it
     # no such module on Windows: there two processes fetch it twice, the later rename wins
     with contextlib.suppress(ImportError):
         import fcntl

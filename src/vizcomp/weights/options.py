@@ -4,6 +4,7 @@ it."""
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -49,6 +50,18 @@ def read_pairs(text: str) -> dict[str, str]:
             )
         values[key.strip()] = value.strip()
     return values
+
+
+def a_number(value: Any) -> float:
+    """A finite number, from one or from its text.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a finite number is needed")
+    return number
 
 
 def check_names(values: Mapping[str, Any], names: Collection[str], place: str) -> None:

@@ -296,6 +296,7 @@ def take(job: Job, source: table.Source, session: requests.Session) -> None:
             raise Refused(f"has {total:,} bytes, should have {job.size:,}")
         check_room(job, total - offset)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+        not_a_link(job.note)
         job.note.write_text(
             json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8"
         )
@@ -325,6 +326,12 @@ def _resumable(job: Job, source: table.Source) -> tuple[int, dict[str, str]]:
     if url == source.url and tag:
         headers["If-Range"] = tag  # changed meanwhile: the server sends all of it
     return have, headers
+
+
+def not_a_link(path: Path) -> None:
+    """A link in the place of a file that is to be written goes: it would be written through."""
+    if path.is_symlink():
+        path.unlink()
 
 
 def range_offset(response: requests.Response) -> int:
@@ -373,8 +380,7 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
     """Blocks into the hidden file from `offset` on."""
     most = total or MOST
     pace = Pace(job.timeout)
-    if job.part.is_symlink():  # it would be written through
-        job.part.unlink()
+    not_a_link(job.part)
     with job.part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         have = offset

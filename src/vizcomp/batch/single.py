@@ -21,6 +21,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
+from vizcomp.depth.sources import of_photo
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
 from vizcomp.djpeg.readers import readable
@@ -163,7 +164,7 @@ def _compressed(
     """The photo's file, under `verify` with what the systems say of it."""
     if settings.lossless:
         return without_loss(photo, settings, batch)
-    depth = source(photo, file) if source is not None else None
+    depth = of_photo(source, photo, file) if source is not None else None
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):

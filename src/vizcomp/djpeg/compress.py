@@ -22,7 +22,7 @@ import numpy as np
 
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.encoder import Array, Encoder
+from vizcomp.djpeg.encoder import Array, Encoder, guides_say
 from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.readers import only_plain_webp
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
 TARGET_TOLERANCE = 0.02
 SMALLEST_QUALITY = 0.5
+UNKNOWN = Depth(np.full((1, 1), 0.5, np.float32), guess=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ def compress(
     photo: Photo,
     settings: DjpegSettings,
     *,
-    depth: Depth | None = None,
+    depth: Depth | Callable[[], Depth] | None = None,
     mask: Array | None = None,
     looked: Mapping[str, Array] | None = None,
 ) -> Compressed:
@@ -108,7 +109,8 @@ def compress(
     Args:
         photo: from `vizcomp.load`.
         settings: what is asked.
-        depth: the photo's depth as displayed; needed where the guide names depth.
+        depth: the photo's depth as displayed; needed where the guide names depth. A call that guesses it is not made where
+            that guide has no say: beside `text` on a photo without lettering, at the default strength.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
         looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as displayed
             (`System.importance` of `vizcomp.vision.system`).
@@ -159,7 +161,7 @@ def prepare(
     photo: Photo,
     settings: DjpegSettings,
     *,
-    depth: Depth | None = None,
+    depth: Depth | Callable[[], Depth] | None = None,
     mask: Array | None = None,
     looked: Mapping[str, Array] | None = None,
 ) -> list[Ready]:
@@ -180,7 +182,7 @@ def prepare(
             continue
         try:
             check_writable(name)
-            picture = Picture(guides.photo, guides.importance, settings, name)
+            picture = Picture(guides.photo, guides.importance, settings, name, say=guides.encoder.say**0.5)
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
                     "DALI reads no WebP with an ICC profile, metadata or opacity",
@@ -206,7 +208,7 @@ class Prepared:
         photo: Photo,
         settings: DjpegSettings,
         *,
-        depth: Depth | None = None,
+        depth: Depth | Callable[[], Depth] | None = None,
         mask: Array | None = None,
         looked: Mapping[str, Array] | None = None,
         shape: Shape = SHAPE,
@@ -216,15 +218,18 @@ class Prepared:
         logits = None
         if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
+        lettering = 0.0 if logits is None else guide.lettering(logits)
+        if callable(depth):
+            depth = depth() if guides_say(settings, lettering, shape=shape) > 0 else UNKNOWN
         learned = {}
         for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
             learned[name] = _learned_guide(name)(upright(photo.pixels, photo.orientation))
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
+        given = "mask" in settings.guides or ("depth" in settings.guides and depth is not None and not depth.guess)
         self.importance = _importance(self.source, logits, settings, depth, mask, {**(looked or {}), **learned})
-        lettering = 0.0 if logits is None else guide.lettering(logits)
-        self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, shape=shape)
+        self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, given=given, shape=shape)
 
     @property
     def format(self) -> str:

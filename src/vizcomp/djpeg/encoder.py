@@ -8,7 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape, mean_step, quantisation_tables, respect_source
+from vizcomp.djpeg.settings import (
+    CALM,
+    DEFAULT_STRENGTH,
+    PHOTO_SHAPE,
+    SHAPE,
+    DjpegSettings,
+    Shape,
+    mean_step,
+    quantisation_tables,
+    respect_source,
+)
 from vizcomp.djpeg.source import Source
 from vizcomp.jpeg.image import Component, JpegImage, RealComponent
 from vizcomp.jpeg.quantise import quantise
@@ -29,29 +39,60 @@ BIT_WORTH = math.log(2) / 6
 
 
 class Encoder:
-    """One photo, ready to be coded at any quality: what does not depend on the quality is done once."""
+    """One photo, ready to be coded at any quality: what does not depend on the quality is done once.
+
+    Attributes:
+        say: `guides_say` of this photo.
+
+    Args:
+        given: the user has said what matters, by a depth map or a mask.
+    """
 
     def __init__(
-        self, source: Source, importance: Array, settings: DjpegSettings, *, lettering: float = 0.0, shape: Shape = SHAPE
+        self,
+        source: Source,
+        importance: Array,
+        settings: DjpegSettings,
+        *,
+        lettering: float = 0.0,
+        given: bool = False,
+        shape: Shape = SHAPE,
     ) -> None:
         self._source = source
         self._settings = settings
-        self._shape = shape
-        self._auto = settings.table == "auto"
-        self._price = shape.price + lettering * (shape.text_price - shape.price) if self._auto else 0.0
-        self._flat = shape.flat if shape.flat >= 0 else shape.least + (1 - shape.least) * lettering
-        self._lettering = lettering if shape.flat < 0 else shape.flat
+        photo = settings.table == "photo"
+        self._shape = shape = PHOTO_SHAPE if photo else shape
+        self._by_photo = settings.table != "machine"
+        self._flat = shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering
+        self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat  # people look at all of a photo
+        self.say = guides_say(settings, self._lettering, given=given, shape=shape)
         if any(name.startswith(guide.SYSTEM) for name in settings.guides):
             weight = SYSTEM_RATE_WEIGHT
         elif any(guide.is_learned(name) for name in settings.guides):
             weight = LEARNED_RATE_WEIGHT
         else:
             weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
-            if self._auto and "text" in settings.guides:
-                weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)  # a few words are worth keeping
-        self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
+        self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight * self.say
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
+        everywhere = self._everywhere()
+        self._price = [self._on_grid_of(component, everywhere) for component in source.image.components]
+
+    def _everywhere(self) -> Array:
+        """The price that blocks pay whatever the guides say, (R, C) of luma.
+
+        What a rounding error does to a picture's answers is less where contrast hides it, so busy blocks pay more
+        (0020-busy-blocks.md); but lettering is busy, and is to be kept.
+        """
+        luma = self._source.image.components[0]
+        if not self._by_photo:
+            return np.zeros(luma.values.shape[:2], np.float32)
+        shape, lettering = self._shape, self._lettering
+        calm, busy = shape.price + lettering * (shape.text_price - shape.price), shape.busy * (1 - lettering)
+        if busy == 0:
+            return np.full(luma.values.shape[:2], calm, np.float32)
+        octaves = np.log2(np.maximum(luma.ac_norm(), CALM) / np.float32(CALM))
+        return np.asarray(calm + busy * octaves, np.float32)
 
     def _on_grid_of(self, component: RealComponent, field: Array) -> Array:
         """A map of luma's blocks on a component's own."""
@@ -85,13 +126,13 @@ class Encoder:
                 `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
-        finer = self._shape.finer ** (1 - self._lettering) * TEXT_STEP_SCALE**self._lettering if self._auto else TEXT_STEP_SCALE
-        fine = finer if guided and self._far > 0 and "text" in self._settings.guides else 1.0
+        lettering = self._lettering if self._by_photo else 1.0
+        fine = TEXT_STEP_SCALE**lettering if guided and self._far > 0 and "text" in self._settings.guides else 1.0
         wanted = self._tables(quality, fine)
-        base = self._base(quality)
+        fade, rest_fade = _fade(quality), _fade(rest if rest is not None else quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
-        for index, (component, cheap) in enumerate(zip(image.components, self._cheap, strict=True)):
+        for index, (component, cheap, own_price) in enumerate(zip(image.components, self._cheap, self._price, strict=True)):
             kind = min(index, 1)
             table = respect_source(wanted[kind], self._source.tables[index])
             own = self._source.tables[index]
@@ -99,13 +140,16 @@ class Encoder:
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
             rate = far * cheap
+            # what a bit is worth goes by the wanted steps: a source that is coarser in all of them keeps its integers
+            worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
+            own_price = own_price * np.float32(0.0 if own is not None and (own >= wanted[kind]).all() else worth)
             if rest is not None and kept is not None:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
                 here = self._on_grid_of(component, kept)
-                rate = self._rest_rate(rate, here, ratio, (1 - here) * self._base(rest) + here * base)
+                rate = self._rest_rate(rate, here, ratio, ((1 - here) * rest_fade + here * fade) * own_price)
             else:
-                rate = rate + base + _prices(cheap, price, higher, share)
+                rate = rate + fade * own_price + _prices(cheap, price, higher, share)
             quantised = quantise(
                 component.values,
                 table,
@@ -132,15 +176,35 @@ class Encoder:
     def _tables(self, quality: float, fine: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
         return quantisation_tables(self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape)
 
-    def _base(self, quality: float) -> np.float32:
-        """The price that all blocks pay; none at quality 100, where all integers of a JPEG source stay."""
-        return np.float32(self._price * min(1.0, (100 - quality) / 10))
-
     def _rest_rate(self, rate: Array, kept: Array, ratio: float, base: Array) -> Array:
         """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a price of `rate` there."""
         steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
         there = np.minimum(rate, self._far * (1 - kept)) + base
         return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+
+
+def guides_say(settings: DjpegSettings, lettering: float, *, given: bool = False, shape: Shape = SHAPE) -> float:
+    """How much (0..1) of what the strength gives them the guides have on a photo.
+
+    Where `text` is among them and there is no lettering, every system but a reader of text loses by bits taken from one place
+    for another: then they have none at the default strength, and some at a higher one. What a user has given (a depth map,
+    a mask) has what it has without `text`.
+
+    Args:
+        lettering: `guide.lettering` of the photo.
+    """
+    names = settings.guides
+    if settings.table == "machine" or "text" not in names or any(guide.is_system_or_learned(name) for name in names):
+        return 1.0
+    bold = max(0.0, settings.strength - DEFAULT_STRENGTH) / (1 - DEFAULT_STRENGTH)
+    lettering = 0.0 if settings.table == "photo" else lettering
+    say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)  # a few words are worth keeping
+    return max(say, FAR_RATE_WEIGHT / TEXT_RATE_WEIGHT) if given else say
+
+
+def _fade(quality: float) -> np.float32:
+    """Of the price that all blocks pay; none at quality 100, where all integers of a JPEG source stay."""
+    return np.float32(min(1.0, (100 - quality) / 10))
 
 
 def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif, upright_xmp
@@ -40,7 +40,6 @@ FAR_SIGMA = 0.8
 TEXT_SIGMA = 1.2  # where the text guide, or a learned one, says what must stay
 SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at
 WIDEST = 12.0  # no blur is wider
-STRENGTH = 0.25  # at which the above hold: the default
 FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
 
 TARGET_TOLERANCE = 0.02
@@ -75,7 +74,7 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
     else:
         sigma = FAR_SIGMA
     steps = 50 / max(quality, 1) if quality < 50 else 2 - quality / 50
-    return float(min(WIDEST, sigma * (settings.strength / STRENGTH) ** 0.5 * steps**0.5))
+    return float(min(WIDEST, sigma * (settings.strength / DEFAULT_STRENGTH) ** 0.5 * steps**0.5))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +106,15 @@ class Picture:
         importance: float32 (R, C), one value for each 8x8 block of its pixels.
         settings: what is asked.
         name: of the format: a key of `FORMATS`.
+        say: factor (0..1) on the blur, which goes with the root of a price: that of `guides_say` of the same photo.
 
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
 
-    def __init__(self, photo: Photo, importance: Array, settings: DjpegSettings, name: str) -> None:
+    def __init__(self, photo: Photo, importance: Array, settings: DjpegSettings, name: str, say: float = 1.0) -> None:
         self.format = name
+        self._say = say
         self._kind = FORMATS[name]
         check_sides(self._kind, *photo.pixels.shape[:2])
         self.importance = importance
@@ -213,7 +214,8 @@ class Picture:
 
     def _blur(self, quality: float, share: float) -> Array:
         """The guides' blur: float32 (R, C), in pixels."""
-        return np.asarray((1 - self.importance) * np.float32(share * widest_blur(self._settings, quality)), np.float32)
+        widest = share * self._say * widest_blur(self._settings, quality)
+        return np.asarray((1 - self.importance) * np.float32(widest), np.float32)
 
     def _coded(self, quality: float, blur: Array) -> bytes:
         """The file at a quality of ours, blurred by (R, C) pixels first."""

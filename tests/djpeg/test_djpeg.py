@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from vizcomp import metrics
 from vizcomp.cli.values import parse_fraction, parse_size
 from vizcomp.depth.kinds import Depth
+from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import Prepared, compress
+from vizcomp.djpeg.encoder import STEP_SCALES, Encoder
 from vizcomp.djpeg.settings import (
     METADATA,
     PHOTO_CHROMA,
@@ -27,6 +29,7 @@ from vizcomp.djpeg.settings import (
     Shape,
     quantisation_tables,
 )
+from vizcomp.djpeg.source import Source
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.jpeg.image import Component, JpegImage
 from vizcomp.jpeg.read import read_jpeg
@@ -97,7 +100,7 @@ def test_strength_zero_and_uniform_are_the_same(coffee: np.ndarray) -> None:
 
 def test_more_strength_never_costs_bytes(coffee: np.ndarray) -> None:
     photo, depth = photo_of(coffee), left_is_near(coffee)
-    sizes = [len(compress(photo, DjpegSettings(guide="depth", strength=s), depth=depth).data) for s in (0, 0.25, 0.5, 1)]
+    sizes = [len(compress(photo, DjpegSettings(guide="depth", strength=s), depth=depth).data) for s in (0.25, 0.5, 0.75, 1)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0]
 
@@ -317,7 +320,11 @@ def test_places_are_finer_than_the_rest(coffee: np.ndarray, guide: str, stored: 
     assert 24 < metrics.psnr(photo.pixels[outside], found[outside]) < metrics.psnr(photo.pixels[outside], high[outside]) - 5
     assert metrics.psnr(photo.pixels[inside], low[inside]) < metrics.psnr(photo.pixels[inside], found[inside]) - 5
     everywhere = prepared.mended(40, 1.0, 80, np.ones_like(places))
-    assert metrics.psnr(decoded(everywhere), decoded(Prepared(photo, DjpegSettings(guide="uniform")).at(80))) > 50
+    even = decoded(Prepared(photo, DjpegSettings(guide="uniform")).at(80))
+    if guide == "uniform":
+        assert metrics.psnr(decoded(everywhere), even) > 50
+    else:  # its steps are finer, since elsewhere it saves
+        assert metrics.psnr(decoded(everywhere), photo.pixels) > metrics.psnr(even, photo.pixels)
     nowhere = prepared.mended(60, 1.0, 60, np.zeros_like(places))
     assert metrics.psnr(decoded(nowhere), decoded(prepared.at(60))) > 45
 
@@ -406,8 +413,8 @@ def test_photo_beats_optimised_jpeg_for_the_eye(coffee: np.ndarray) -> None:
         rival.append((len(out.getvalue()), out.getvalue()))
     sizes = np.log([size for size, _ in rival])
     for quality in (40, 60):
-        for guide in ("uniform", "text"):
-            made = compress(photo, DjpegSettings(guide=guide, quality=quality, table="photo")).data
+        for name in ("uniform", "text"):
+            made = compress(photo, DjpegSettings(guide=name, quality=quality, table="photo")).data
             for measure in (metrics.psnr, metrics.ms_ssim):
                 theirs = [measure(coffee, decode_jpeg(data)) for _, data in rival]
                 needed = np.exp(np.interp(measure(coffee, decode_jpeg(made)), theirs, sizes))
@@ -430,6 +437,42 @@ def test_busy_blocks_pay_and_calm_ones_do_not(coffee: np.ndarray) -> None:
     assert blocks[0][:, :15].sum() > 0
     assert blocks[1][:, :15].sum() > 0.95 * blocks[0][:, :15].sum()
     assert blocks[1][:, 17:].sum() < 0.9 * blocks[0][:, 17:].sum()
+
+
+def test_a_quality_of_the_table_photo_keeps_what_plain_jpeg_keeps(coffee: np.ndarray) -> None:
+    photo = load_bytes(_png(coffee), "a.png")
+
+    def distance(data: bytes) -> float:
+        return -10 * np.log10(1 - metrics.ms_ssim(coffee, decode_jpeg(data)))
+
+    for quality in (35, 50, 75):
+        ours = distance(compress(photo, DjpegSettings(guide="uniform", quality=quality, table="photo")).data)
+        assert abs(ours - distance(encode_plain_jpeg(coffee, quality=quality))) < 0.6
+
+
+@pytest.mark.parametrize("lettering", [0.0, 0.5, 1.0])
+def test_steps_are_scaled_as_each_guide_was_calibrated(coffee: np.ndarray, lettering: float) -> None:
+    """Relative to `uniform`: means of the steps, by what `STEP_SCALES` says for a photo with so much lettering."""
+    source = Source.of(load_bytes(_png(coffee), "a.png"), DjpegSettings())
+    cheap = np.zeros(guide.grid_shape(*coffee.shape[:2]), np.float32)
+
+    def steps(name: str) -> float:
+        data = Encoder(source, cheap, DjpegSettings(guide=name), lettering=lettering).encode(50)
+        return float(read_jpeg(data).tables[0].mean())
+
+    def factor(kind: str) -> float:
+        calm, lettered = STEP_SCALES[kind]
+        return float(calm ** (1 - lettering) * lettered**lettering)
+
+    for name, kind in (
+        ("text", "text"),
+        ("system:text", "system"),
+        ("detail", "other"),
+        ("mask", "uniform"),
+        ("a.onnx", "learned"),
+    ):
+        expected = factor(kind) / factor("uniform") if lettering or kind != "text" else 1.0
+        assert steps(name) / steps("uniform") == pytest.approx(expected, rel=0.04)
 
 
 def sign(coffee: np.ndarray) -> np.ndarray:

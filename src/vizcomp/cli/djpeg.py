@@ -97,7 +97,7 @@ def djpeg(
         typer.Option(
             "--table",
             metavar="auto|machine|photo",
-            help="auto: by what the photo holds; machine: one step for all frequencies; photo: the standard's, for eyes.",
+            help="auto: by what the photo holds; machine: one step for all frequencies; photo: made for eyes.",
         ),
     ] = "auto",
     format: Annotated[

@@ -27,15 +27,17 @@ from vizcomp.jpeg.write import write_jpeg
 Array = npt.NDArray[np.float32]
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
-FAR_RATE_WEIGHT = 0.3  # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
-
-TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
-TEXT_STEP_SCALE = 0.78  # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
-LEARNED_RATE_WEIGHT = 1.65  # the same where a guide has learned what systems look at: it misses some of it
-SYSTEM_RATE_WEIGHT = 3.6  # the same where a vision system says what it looked at: what it did not look at may go
+# Price of a bit at importance 0 and strength 1, in squared steps, by who guides; nothing at importance 1. What a system did not
+# look at may go; what a learned guide calls unimportant may be a mistake.
+RATE_WEIGHTS = {"uniform": 0.0, "text": 1.65, "system": 3.6, "learned": 1.65, "other": 0.3}
 
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2 ln 2 / 12 squared steps
 BIT_WORTH = math.log(2) / 6
+
+
+# Factor on all steps by who guides, without lettering and with it, such that a quality keeps what plain JPEG of that quality
+# keeps of the answers: docs/decisions/0020-busy-blocks.md. What a guide saves elsewhere pays for finer steps.
+STEP_SCALES = {"uniform": (1.0, 0.95), "text": (1.0, 0.78), "system": (0.95, 0.95), "learned": (1.0, 1.0), "other": (0.9, 0.9)}
 
 
 class Encoder:
@@ -66,13 +68,8 @@ class Encoder:
         self._flat = shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering
         self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat  # people look at all of a photo
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
-        if any(name.startswith(guide.SYSTEM) for name in settings.guides):
-            weight = SYSTEM_RATE_WEIGHT
-        elif any(guide.is_learned(name) for name in settings.guides):
-            weight = LEARNED_RATE_WEIGHT
-        else:
-            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
-        self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight * self.say
+        weight = RATE_WEIGHTS[kind_of_guide(settings)]
+        self._far = settings.strength * weight * self.say
         # for each component 0 = as important as can be, 1 = least
         self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
         everywhere = self._everywhere()
@@ -126,8 +123,7 @@ class Encoder:
                 `quality`, whatever the guides say. Goes without `price`.
         """
         image = self._source.image
-        lettering = self._lettering if self._by_photo else 1.0
-        fine = TEXT_STEP_SCALE**lettering if guided and self._far > 0 and "text" in self._settings.guides else 1.0
+        fine = self._step_scale(guided)
         wanted = self._tables(quality, fine)
         fade, rest_fade = _fade(quality), _fade(rest if rest is not None else quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
@@ -173,6 +169,20 @@ class Encoder:
             progressive=self._settings.scans == "progressive",
         )
 
+    def _step_scale(self, guided: bool) -> float:
+        """Of `STEP_SCALES`; between no lettering and much of it by a geometric mean, as below the default strength."""
+        if self._settings.table == "photo":
+            return 1.0  # calibrated for the eye, to which guides are all alike
+        kind = kind_of_guide(self._settings)
+        if kind == "other" and self._settings.guides == ("mask",):
+            kind = "uniform"  # whatever it shows: what is bright has the quality that was asked for
+        share = min(1.0, self._settings.strength / DEFAULT_STRENGTH) if guided and self._far > 0 else 0.0
+        pairs = zip(STEP_SCALES["uniform"], STEP_SCALES[kind], strict=True)
+        calm, lettered = (even ** (1 - share) * own**share for even, own in pairs)
+        if not self._by_photo:
+            return lettered
+        return float(calm ** (1 - self._lettering) * lettered**self._lettering)
+
     def _tables(self, quality: float, fine: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
         return quantisation_tables(self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape)
 
@@ -181,6 +191,16 @@ class Encoder:
         steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
         there = np.minimum(rate, self._far * (1 - kept)) + base
         return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+
+
+def kind_of_guide(settings: DjpegSettings) -> str:
+    """The key of `STEP_SCALES`: that of the guide with the highest price."""
+    names = settings.guides
+    if any(name.startswith(guide.SYSTEM) for name in names):
+        return "system"
+    if any(guide.is_learned(name) for name in names):
+        return "learned"
+    return "text" if "text" in names else "uniform" if names == ("uniform",) else "other"
 
 
 def guides_say(settings: DjpegSettings, lettering: float, *, given: bool = False, shape: Shape = SHAPE) -> float:
@@ -199,7 +219,7 @@ def guides_say(settings: DjpegSettings, lettering: float, *, given: bool = False
     bold = max(0.0, settings.strength - DEFAULT_STRENGTH) / (1 - DEFAULT_STRENGTH)
     lettering = 0.0 if settings.table == "photo" else lettering
     say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)  # a few words are worth keeping
-    return max(say, FAR_RATE_WEIGHT / TEXT_RATE_WEIGHT) if given else say
+    return max(say, RATE_WEIGHTS["other"] / RATE_WEIGHTS["text"]) if given else say
 
 
 def _fade(quality: float) -> np.float32:

@@ -88,7 +88,7 @@ class Shape:
 
 
 SHAPE = Shape()
-PHOTO_SHAPE = Shape(flat=0.3, scale=1.0, chroma=1.55, dc=0.75, low=1.0, price=0.08, busy=0.0)
+PHOTO_SHAPE = Shape(flat=0.3, scale=0.68, chroma=1.55, dc=0.75, low=1.0, price=0.08, busy=0.0)
 """Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
 
 CALM = 64.0  # root of the summed squared AC coefficients of a block: contrast that hides nothing
@@ -102,9 +102,9 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
         guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
-        table: "auto" (by what the photo holds: the machine table for lettering, else the photo table with finer chroma, and a
-            price on every bit), "machine" (one step for almost all frequencies: what lettering needs) or "photo" (the
-            standard's tables, made for the eye).
+        table: "auto" (by what the photo holds: nearly the machine table for lettering, else the standard's with finer means and
+            colour, and a price on bits of busy blocks), "machine" (one step for all frequencies: what lettering needs) or
+            "photo" (tables and prices made for the eye).
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".

@@ -1,4 +1,5 @@
-"""The compiled part; all else is in pyproject.toml. One wheel serves every CPython from 3.11 on (stable ABI)."""
+"""The compiled part; all else is in pyproject.toml. One wheel serves every CPython from 3.11 on
+(stable ABI)."""
 
 import sys
 
@@ -10,7 +11,10 @@ setup(
     ext_modules=[
         Extension(
             "vizcomp._native",
-            sources=[f"{NATIVE}/{name}.c" for name in ("module", "jpeg_decode", "jpeg_encode", "jpeg_blocks", "bits")],
+            sources=[
+                f"{NATIVE}/{name}.c"
+                for name in ("module", "jpeg_decode", "jpeg_encode", "jpeg_blocks", "bits")
+            ],
             depends=[f"{NATIVE}/native.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             libraries=[] if sys.platform == "win32" else ["m"],

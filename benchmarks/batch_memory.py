@@ -1,9 +1,10 @@
-"""Peak memory of a batch of many tiny files: of the process that hands out the work, and of its workers.
+"""Peak memory of a batch of many tiny files: of the process that hands out the work, and of its
+workers.
 
     python benchmarks/batch_memory.py --files 1000 20000 --jobs 2
 
-Linux: VmHWM of each process, read until it ends. The photos are made in a temporary folder and are of 32x32 pixels, so that what
-grows is the batch's own: names, records, journal, report.
+Linux: VmHWM of each process, read until it ends. The photos are made in a temporary folder and are
+of 32x32 pixels, so that what grows is the batch's own: names, records, journal, report.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def make(folder: Path, count: int) -> None:
     kinds = []
     for seed in range(16):
         out = io.BytesIO()
-        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8)).save(out, "JPEG", quality=90)
+        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32, 3), np.uint8)).save(
+            out, "JPEG", quality=90
+        )
         kinds.append(out.getvalue())
     for i in range(count):
         path = folder / f"{i // 1000:04}" / f"{i:07}.jpg"
@@ -45,7 +48,9 @@ def high_water(process: int) -> int:
 
 def children(process: int) -> list[int]:
     try:
-        return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [
+            int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        ]
     except OSError:
         return []
 
@@ -64,7 +69,10 @@ def measure(source: Path, output: Path, jobs: int, guide: str) -> dict[str, floa
     if running.returncode:
         raise SystemExit(f"the run ended with {running.returncode}")
     seconds = time.monotonic() - started
-    sizes = {f"{kind}_mb": (output / f"report.{kind}").stat().st_size / 1e6 for kind in ("html", "json", "csv")}
+    sizes = {
+        f"{kind}_mb": (output / f"report.{kind}").stat().st_size / 1e6
+        for kind in ("html", "json", "csv")
+    }
     return {"parent_mb": parent / 1e6, "worker_mb": worker / 1e6, "seconds": seconds, **sizes}
 
 
@@ -79,7 +87,10 @@ def main() -> None:
             os.environ["VIZCOMP_CACHE"] = str(Path(folder) / "cache")
             make(Path(folder) / "in", count)
             found = measure(Path(folder) / "in", Path(folder) / "out", given.jobs, given.guide)
-        print(f"{count} files: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()), flush=True)
+        print(
+            f"{count} files: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

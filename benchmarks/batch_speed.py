@@ -1,11 +1,13 @@
-"""Throughput of `vizcomp djpeg` with one and two workers against Pillow alone, and what the journal costs.
+"""Throughput of `vizcomp djpeg` with one and two workers against Pillow alone, and what the journal
+costs.
 
     python benchmarks/batch_speed.py --photos DIR --copies 4 --rounds 3
 
-Pillow alone: open, decode, save as JPEG of the same quality, in one process that is already running, nothing else. The commands
-are whole: start, depth network, report. Rounds are interleaved, so that other work on the machine weighs on all alike; what
-counts are the ratios of one run of this script. Processor time, of workers too, tells more than the clock where others work.
-Without --photos the samples that come with the package.
+Pillow alone: open, decode, save as JPEG of the same quality, in one process that is already
+running, nothing else. The commands are whole: start, depth network, report. Rounds are interleaved,
+so that other work on the machine weighs on all alike; what counts are the ratios of one run of this
+script. Processor time, of workers too, tells more than the clock where others work. Without
+--photos the samples that come with the package.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ NO_JOURNAL = "run_djpeg uniform, no journal"
 
 
 def processor() -> float:
-    """Seconds of processor time of this process and of those that it started and that have ended."""
+    """Seconds of processor time of this process and of those that it started and that have
+    ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -61,7 +64,17 @@ def pillow(photos: list[Path], output: Path) -> None:
 
 
 def command(source: Path, output: Path, *options: str) -> None:
-    call = [sys.executable, "-m", "vizcomp", "djpeg", str(source), "-o", str(output), "--quiet", *options]
+    call = [
+        sys.executable,
+        "-m",
+        "vizcomp",
+        "djpeg",
+        str(source),
+        "-o",
+        str(output),
+        "--quiet",
+        *options,
+    ]
     subprocess.run(call, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -69,7 +82,13 @@ def library(source: Path, output: Path, journal: Any) -> None:
     log.Journal, kept = journal or log.Journal, log.Journal
     try:
         found = find_inputs([str(source)])
-        run_djpeg(found, output, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
+        run_djpeg(
+            found,
+            output,
+            DjpegSettings(guide="uniform"),
+            BatchSettings(),
+            options=RunOptions(jobs=1),
+        )
     finally:
         log.Journal = kept
 
@@ -90,8 +109,12 @@ def main() -> None:
             "Pillow alone": lambda out: pillow(photos, out),
             "djpeg -j 1": lambda out: command(folder / "in", out, "-j", "1"),
             "djpeg -j 2": lambda out: command(folder / "in", out, "-j", "2"),
-            "djpeg -j 1 uniform": lambda out: command(folder / "in", out, "-j", "1", "--guide", "uniform"),
-            "djpeg -j 2 uniform": lambda out: command(folder / "in", out, "-j", "2", "--guide", "uniform"),
+            "djpeg -j 1 uniform": lambda out: command(
+                folder / "in", out, "-j", "1", "--guide", "uniform"
+            ),
+            "djpeg -j 2 uniform": lambda out: command(
+                folder / "in", out, "-j", "2", "--guide", "uniform"
+            ),
             "run_djpeg uniform": lambda out: library(folder / "in", out, None),
             NO_JOURNAL: lambda out: library(folder / "in", out, lambda *_: None),
         }
@@ -104,15 +127,24 @@ def main() -> None:
                 taken[what].append(time.perf_counter() - started)
                 busy[what].append(processor() - before)
                 shutil.rmtree(folder / "out")
-    print(f"{len(photos)} photos, {pixels:.1f} megapixels; medians of {given.rounds} interleaved rounds")
-    base, base_busy = statistics.median(taken["Pillow alone"]), statistics.median(busy["Pillow alone"])
+    print(
+        f"{len(photos)} photos, {pixels:.1f} megapixels; medians of {given.rounds} interleaved"
+        " rounds"
+    )
+    base, base_busy = (
+        statistics.median(taken["Pillow alone"]),
+        statistics.median(busy["Pillow alone"]),
+    )
     for what, times in taken.items():
         middle, own = statistics.median(times), statistics.median(busy[what])
         print(
-            f"{what:30} {len(photos) / middle:6.1f} photos/s {pixels / middle:5.1f} MP/s, {middle / base:5.2f} of Pillow's time; "
-            f"processor {1000 * own / len(photos):6.1f} ms a photo, {own / base_busy:5.2f} times Pillow's"
+            f"{what:30} {len(photos) / middle:6.1f} photos/s {pixels / middle:5.1f} MP/s,"
+            f" {middle / base:5.2f} of Pillow's time; processor {1000 * own / len(photos):6.1f} ms"
+            f" a photo, {own / base_busy:5.2f} times Pillow's"
         )
-    extra = statistics.median(a - b for a, b in zip(busy["run_djpeg uniform"], busy[NO_JOURNAL], strict=True))
+    extra = statistics.median(
+        a - b for a, b in zip(busy["run_djpeg uniform"], busy[NO_JOURNAL], strict=True)
+    )
     share = extra / statistics.median(busy[NO_JOURNAL])
     print(f"journal: {1000 * extra / len(photos):.2f} ms of processor time a photo, {share:.1%}")
 

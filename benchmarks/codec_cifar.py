@@ -1,10 +1,13 @@
-"""Small images: the `cifar` codec beside WebP and JPEG, for a classifier it was trained against and one it never saw.
+"""Small images: the `cifar` codec beside WebP and JPEG, for a classifier it was trained against and
+one it never saw.
 
-    python benchmarks/codec_cifar.py --data ../shared/data/cifar10.tar.xz [--part held|test] [--images 1000] [--search 24]
+    python benchmarks/codec_cifar.py \\
+        --data ../shared/data/cifar10.tar.xz [--part held|test] [--images 1000] [--search 24]
 
-Bytes are of whole files (or of a whole pack, divided by its images). All three figures always stand together, since a codec can
-send a label: accuracy of `inception` (trained against), accuracy of `watcher` (never seen), PSNR.
-`held` is the part of the training data that no network was trained on; it may be used to choose. `test` is for the last look.
+Bytes are of whole files (or of a whole pack, divided by its images). All three figures always stand
+together, since a codec can send a label: accuracy of `inception` (trained against), accuracy of
+`watcher` (never seen), PSNR. `held` is the part of the training data that no network was trained
+on; it may be used to choose. `test` is for the last look.
 """
 
 from __future__ import annotations
@@ -58,14 +61,18 @@ def main() -> None:
     parser.add_argument("--model", default="cifar")
     parser.add_argument("--inception", default="inception")
     parser.add_argument("--watcher", default="watcher")
-    parser.add_argument("--task", type=float, help="weight of the task in the search, to choose it on the held part")
+    parser.add_argument(
+        "--task", type=float, help="weight of the task in the search, to choose it on the held part"
+    )
     parser.add_argument("--rate", type=float, help="weight of a bit in the search")
     parser.add_argument("--iterations", type=int, nargs="*", help="only these; default: all")
     parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
 
     data = read_labelled(args.data, part="train" if args.part == "held" else "test")
-    chosen = split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
+    chosen = (
+        split(data.labels, SHARE, SEED)[1] if args.part == "held" else np.arange(len(data.labels))
+    )
     # evenly over the classes: the data are sorted by class
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(args.images, len(chosen))).astype(int)]
     images, labels = data.images[chosen], data.labels[chosen]
@@ -76,16 +83,22 @@ def main() -> None:
     if args.task is not None or args.rate is not None:
         old = codec.search
         codec.search = Search(
-            task=old.task if args.task is None else args.task, rate=old.rate if args.rate is None else args.rate, least=old.least
+            task=old.task if args.task is None else args.task,
+            rate=old.rate if args.rate is None else args.rate,
+            least=old.least,
         )
     search = None if args.search < 0 else args.search
-    print(f"{len(images)} images of CIFAR-10 (JPEG-75 copy), {args.part} part; model {args.model}, {codec.search}")
+    print(
+        f"{len(images)} images of CIFAR-10 (JPEG-75 copy), {args.part} part; model {args.model},"
+        f" {codec.search}"
+    )
     print(f"{'codec':26} {'bytes':>7} {'most':>6} {'inception':>10} {'watcher':>8} {'PSNR':>6}")
 
     def row(name: str, size: float, most: float, found: np.ndarray) -> None:
         seen = [float((answers(s, found) == labels).mean()) for s in seers.values()]
         print(
-            f"{name:26} {size:7.1f} {most:6.0f} {100 * seen[0]:9.1f}% {100 * seen[1]:7.1f}% {psnr(images, found):6.2f}",
+            f"{name:26} {size:7.1f} {most:6.0f} {100 * seen[0]:9.1f}% {100 * seen[1]:7.1f}%"
+            f" {psnr(images, found):6.2f}",
             flush=True,
         )
 
@@ -99,7 +112,12 @@ def main() -> None:
             seconds = time.perf_counter() - started
             sizes = [len(f) for f in files]
             found = np.stack([codec.decode(f).image for f in files])
-            row(f"{many} iterations, search {'on' if tried is None else tried}", float(np.mean(sizes)), max(sizes), found)
+            row(
+                f"{many} iterations, search {'on' if tried is None else tried}",
+                float(np.mean(sizes)),
+                max(sizes),
+                found,
+            )
             if many == (args.iterations or [1])[0]:
                 print(f"    ({len(images) / seconds:.0f} images/s to encode, one thread)")
         payloads = coding.encode_batch(codec.context, codes, [])  # of the last search above
@@ -115,7 +133,11 @@ def main() -> None:
         coded = sum(map(len, coding.encode_batch(codec.context, [plane], codes[:t])))
         own = len(images) * plane[0].size / 8
         total, raw = total + coded, raw + own
-        print(f"iteration {t + 1}: {plane[0].size / 8:.1f} raw bytes, {coded / own:.1%} left after entropy coding", flush=True)
+        print(
+            f"iteration {t + 1}: {plane[0].size / 8:.1f} raw bytes, {coded / own:.1%} left after"
+            " entropy coding",
+            flush=True,
+        )
     whole = sum(map(len, coding.encode_batch(codec.context, codes, [])))
     print(f"all iterations: {total / raw:.1%} in chunks, {whole / raw:.1%} as one (in packs)")
     if args.baselines:
@@ -123,7 +145,9 @@ def main() -> None:
             size, found = through_pillow(images, format="WEBP", quality=quality, method=6)
             row(f"WebP q{quality}", size, 0, found)
         for quality in (1, 5, 10, 20, 30):
-            size, found = through_pillow(images, format="JPEG", quality=quality, optimize=True, subsampling=2)
+            size, found = through_pillow(
+                images, format="JPEG", quality=quality, optimize=True, subsampling=2
+            )
             row(f"JPEG q{quality}", size, 0, found)
 
 

@@ -1,10 +1,13 @@
-"""The run time of the recurrent codec beside another version of it: speed, cold start, and what the classifiers still see.
+"""The run time of the recurrent codec beside another version of it: speed, cold start, and what the
+classifiers still see.
 
-    python benchmarks/codec_runtime.py --data ../shared/data/cifar10.tar.xz --photo ../shared/data/kodak/kodim04.png \
+    python benchmarks/codec_runtime.py --data ../shared/data/cifar10.tar.xz \\
+        --photo ../shared/data/kodak/kodim04.png \
         [--against ../other/src] [--images 500] [--rounds 3]
 
-Each version runs in processes of its own, in turn, on one thread; CPU seconds, the least of the rounds. `--against` is the
-folder `src` of another checkout. What is compared are ratios: the seconds are of this machine.
+Each version runs in processes of its own, in turn, on one thread; CPU seconds, the least of the
+rounds. `--against` is the folder `src` of another checkout. What is compared are ratios: the
+seconds are of this machine.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ _, out["cifar decode, one by one"] = timed(lambda: [codec.decode(f) for f in fil
 if len(sys.argv) > 4:
     rows = []
     systems = [open_system(name) for name in ("inception", "watcher")]
-    def seen(pictures): return [float(np.mean([a.best == l for a, l in zip(s.answers(list(pictures)), labels)])) for s in systems]
+    def share(system, pictures):
+        return float(np.mean([a.best == l for a, l in zip(system.answers(list(pictures)), labels)]))
+    def seen(pictures): return [share(system, pictures) for system in systems]
     rows.append(["sources", 0.0, *seen(images), 0.0])
     for search in (0, None):
         for many in range(1, codec.iterations + 1):
@@ -68,7 +73,10 @@ def ran(source: Path, *arguments: str) -> tuple[str, float]:
     """What a Python process prints, and its CPU seconds."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
-        [sys.executable, *arguments], env={**os.environ, **threads, "PYTHONPATH": str(source)}, stdout=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        env={**os.environ, **threads, "PYTHONPATH": str(source)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     out = process.stdout.read()
@@ -85,11 +93,41 @@ def measured(source: Path, args: argparse.Namespace, folder: Path, *, seen: bool
     found: dict[str, Any] = {}
     for name, command in (
         ("cold: --help", ["--help"]),
-        ("cold: encode one.png", ["encode", str(small), "-o", str(folder / "one.vzc"), "--overwrite", "--jobs", "1", "--quiet"]),
-        ("cold: decode one.vzc", ["decode", str(folder / "one.vzc"), "-o", str(folder / "back"), "--overwrite", "--quiet"]),
+        (
+            "cold: encode one.png",
+            [
+                "encode",
+                str(small),
+                "-o",
+                str(folder / "one.vzc"),
+                "--overwrite",
+                "--jobs",
+                "1",
+                "--quiet",
+            ],
+        ),
+        (
+            "cold: decode one.vzc",
+            [
+                "decode",
+                str(folder / "one.vzc"),
+                "-o",
+                str(folder / "back"),
+                "--overwrite",
+                "--quiet",
+            ],
+        ),
     ):
         found[name] = ran(source, "-m", "vizcomp", *command)[1]
-    out, _ = ran(source, "-c", WORK, str(args.data), str(args.photo), str(args.images), *(["seen"] if seen else []))
+    out, _ = ran(
+        source,
+        "-c",
+        WORK,
+        str(args.data),
+        str(args.photo),
+        str(args.images),
+        *(["seen"] if seen else []),
+    )
     return found | json.loads(out.splitlines()[-1])
 
 
@@ -100,7 +138,12 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="the folder src of another checkout")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seen", action=argparse.BooleanOptionalAction, default=True, help="ask the classifiers too")
+    parser.add_argument(
+        "--seen",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="ask the classifiers too",
+    )
     args = parser.parse_args()
     from PIL import Image
 
@@ -114,28 +157,50 @@ def main() -> None:
         began = time.time()
         for index in range(args.rounds):
             for version, source in sources.items():
-                for key, value in measured(source, args, folder, seen=args.seen and index == 0).items():
+                for key, value in measured(
+                    source, args, folder, seen=args.seen and index == 0
+                ).items():
                     old = best[version].get(key)
-                    best[version][key] = min(old, value) if isinstance(value, float) and old is not None else old or value
+                    best[version][key] = (
+                        min(old, value)
+                        if isinstance(value, float) and old is not None
+                        else old or value
+                    )
     pixels = Image.open(args.photo).size
     print(
-        f"{args.photo.name}, {pixels[0]}x{pixels[1]}; {args.images} test images of CIFAR-10; {time.time() - began:.0f} s in all"
+        f"{args.photo.name}, {pixels[0]}x{pixels[1]}; {args.images} test images of CIFAR-10;"
+        f" {time.time() - began:.0f} s in all"
     )
-    print(f"{'CPU seconds':30}" + "".join(f"{version:>10}" for version in sources) + ("     ratio" if args.against else ""))
+    print(
+        f"{'CPU seconds':30}"
+        + "".join(f"{version:>10}" for version in sources)
+        + ("     ratio" if args.against else "")
+    )
     for key, value in best["here"].items():
         if isinstance(value, float):
             row = [best[version].get(key, float("nan")) for version in sources]
-            print(f"{key:30}" + "".join(f"{x:10.3f}" for x in row) + (f"{row[1] / row[0]:10.2f}" if args.against else ""))
+            print(
+                f"{key:30}"
+                + "".join(f"{x:10.3f}" for x in row)
+                + (f"{row[1] / row[0]:10.2f}" if args.against else "")
+            )
     megapixels = pixels[0] * pixels[1] / 1e6
     for version, values in best.items():
         photo = [megapixels / values[f"photo {what}"] for what in ("encode", "decode")]
-        small = [args.images / values[f"cifar {what}"] for what in ("encode, default", "decode, one by one")]
+        small = [
+            args.images / values[f"cifar {what}"]
+            for what in ("encode, default", "decode, one by one")
+        ]
         print(
-            f"{version}, a CPU second: {photo[0]:.3f} megapixels to encode as photo ({values['photo bytes']} bytes), "
-            f"{photo[1]:.3f} to decode; {small[0]:.0f} images to encode as cifar by default, {small[1]:.0f} to decode"
+            f"{version}, a CPU second: {photo[0]:.3f} megapixels to encode as photo"
+            f" ({values['photo bytes']} bytes), {photo[1]:.3f} to decode; {small[0]:.0f} images to"
+            f" encode as cifar by default, {small[1]:.0f} to decode"
         )
         for name, size, *figures in values.get("seen", []):
-            print(f"  {name:24} {size:7.2f} bytes  inception {figures[0]:.3f}  watcher {figures[1]:.3f}  PSNR {figures[2]:.2f}")
+            print(
+                f"  {name:24} {size:7.2f} bytes  inception {figures[0]:.3f}  watcher"
+                f" {figures[1]:.3f}  PSNR {figures[2]:.2f}"
+            )
 
 
 if __name__ == "__main__":

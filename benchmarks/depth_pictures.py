@@ -1,9 +1,12 @@
-"""Pictures for the depth network's model card: photos with its map and its confidence, and made scenes beside their true depth.
+"""Pictures for the depth network's model card: photos with its map and its confidence, and made
+scenes beside their true depth.
 
-    python benchmarks/depth_pictures.py --out docs/models/compact-depth.png [--model PATH.onnx] [--scenes FOLDER]
+    python benchmarks/depth_pictures.py \\
+        --out docs/models/compact-depth.png [--model PATH.onnx] [--scenes FOLDER]
 
-The photos are those that come with scikit-image and the package. `--scenes` is a folder of `recipes/depth_scenes.py` that the
-network has not learned from; its first picture of each kind is shown. Bright is near; ranks are shown, so black is the farthest.
+The photos are those that come with scikit-image and the package. `--scenes` is a folder of
+`recipes/depth_scenes.py` that the network has not learned from; its first picture of each kind is
+shown. Bright is near; ranks are shown, so black is the farthest.
 """
 
 from __future__ import annotations
@@ -26,9 +29,13 @@ HEIGHT, GAP = 120, 4
 def tile(pixels: npt.NDArray[np.generic]) -> Image.Image:
     """Any picture or map in 0..1 at one height."""
     if pixels.dtype != np.uint8:
-        pixels = np.clip(np.nan_to_num(np.asarray(pixels, np.float32)) * 255, 0, 255).astype(np.uint8)
+        pixels = np.clip(np.nan_to_num(np.asarray(pixels, np.float32)) * 255, 0, 255).astype(
+            np.uint8
+        )
     image = Image.fromarray(pixels).convert("RGB")
-    return image.resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.BILINEAR)
+    return image.resize(
+        (round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.BILINEAR
+    )
 
 
 def row(tiles: list[Image.Image], words: str) -> Image.Image:
@@ -73,13 +80,18 @@ def scene_rows(network: CompactDepth, folder: Path) -> list[Image.Image]:
         known = np.isfinite(true)
         shown = np.zeros(true.shape, np.float32)
         shown[known] = rank_scale(true[known][None])[0]
-        words = f"{kind}: photo, truth, map; correlation {score(found.depth, true):.2f}, confidence {found.confidence.mean():.2f}"
+        words = (
+            f"{kind}: photo, truth, map; correlation {score(found.depth, true):.2f}, confidence"
+            f" {found.confidence.mean():.2f}"
+        )
         rows.append(row([tile(photo), tile(shown), tile(found.depth)], words))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--scenes", type=Path, default=None)

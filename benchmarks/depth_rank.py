@@ -1,15 +1,18 @@
 """Rank correlation of the depth network with DenseDepth's maps, beside two priors, and its speed.
 
-    python benchmarks/depth_rank.py --data ../shared/data/svt --run FOLDER [--json OUT] [--threads 1]
+    python benchmarks/depth_rank.py --data ../shared/data/svt \\
+        --run FOLDER [--json OUT] [--threads 1]
     python benchmarks/depth_rank.py --data ../shared/data/svt [--model PATH.onnx]
 
-With `--run`, a run of a recipe with `folds`: all photos, each answered by the ensemble of the fold that left it and its
-whole place out (weights before they are rounded for the file). Without, the photos are every fifth in sorted order: those
-that a recipe keeps out of training where it says `held_every = 5`. The bundled file has learned from all photos, so it can
-only be measured by its recipe's folds, or by a `--model` that was trained with the photos held out. Per photo: Spearman's
-rank correlation over the cells of an 80x60 grid. Priors: the mean of the other photos' maps on the rank scale, and a ramp
-from far at the top to near at the bottom. Confidence: photos in thirds by their mean confidence, and cells in fifths by
-theirs, with the share of pairs that are in the right order minus the share in the wrong one (what confidence means).
+With `--run`, a run of a recipe with `folds`: all photos, each answered by the ensemble of the fold
+that left it and its whole place out (weights before they are rounded for the file). Without, the
+photos are every fifth in sorted order: those that a recipe keeps out of training where it says
+`held_every = 5`. The bundled file has learned from all photos, so it can only be measured by its
+recipe's folds, or by a `--model` that was trained with the photos held out. Per photo: Spearman's
+rank correlation over the cells of an 80x60 grid. Priors: the mean of the other photos' maps on the
+rank scale, and a ramp from far at the top to near at the bottom. Confidence: photos in thirds by
+their mean confidence, and cells in fifths by theirs, with the share of pairs that are in the right
+order minus the share in the wrong one (what confidence means).
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ Array = npt.NDArray[np.float32]
 
 def on_grid(array: npt.NDArray[np.generic]) -> Array:
     """Any (h, w) map as float32 (60, 80), the mean of each cell."""
-    return np.asarray(Image.fromarray(np.asarray(array, dtype=np.float32)).resize(GRID, Image.Resampling.BOX))
+    return np.asarray(
+        Image.fromarray(np.asarray(array, dtype=np.float32)).resize(GRID, Image.Resampling.BOX)
+    )
 
 
 def score(found: Array, truth: Array) -> float:
@@ -45,27 +50,37 @@ def score(found: Array, truth: Array) -> float:
 
 
 def from_run(folder: Path) -> tuple[dict[str, tuple[Array, Array]], list[list[str]]]:
-    """Depth and confidence of each photo by the folds' ensembles, (60, 80), and the names in each fold."""
+    """Depth and confidence of each photo by the folds' ensembles, (60, 80), and the names in each
+    fold."""
     import torch
     from torch.nn import functional as F
 
     card = json.loads((folder / "model.json").read_text("utf-8"))
     a, b, c = card["network"]["calibration"]
     found = {}
-    for name, maps in torch.load(folder / "checkpoint.pt", weights_only=True)["task"]["answers"].items():
+    for name, maps in torch.load(folder / "checkpoint.pt", weights_only=True)["task"][
+        "answers"
+    ].items():
         mean, spread, photo = ensemble_moments(maps)
         both = torch.cat([mean, torch.sigmoid(a - b * spread - c * photo)], 1)
-        depth, confidence = F.interpolate(both, size=GRID[::-1], mode="bilinear", align_corners=False)[0].numpy()
+        depth, confidence = F.interpolate(
+            both, size=GRID[::-1], mode="bilinear", align_corners=False
+        )[0].numpy()
         found[name] = (depth, confidence)
     return found, card["photos"]["folds"]
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "median": float(np.median(values)), "p10": float(np.percentile(values, 10))}
+    return {
+        "mean": float(np.mean(values)),
+        "median": float(np.median(values)),
+        "p10": float(np.percentile(values, 10)),
+    }
 
 
 def concordance(found: Array, truth: Array) -> Array:
-    """For each cell, over the others: share of pairs in the right order minus share in the wrong one."""
+    """For each cell, over the others: share of pairs in the right order minus share in the wrong
+    one."""
     f, t = found.ravel(), truth.ravel()
     agree = np.sign(f[:, None] - f[None]) * np.sign(t[:, None] - t[None])
     return (agree.sum(1) / (len(f) - 1)).reshape(found.shape).astype(np.float32)
@@ -80,21 +95,34 @@ def milliseconds(network: CompactDepth, height: int, width: int, runs: int) -> d
         network(image)
         wall.append(time.perf_counter() - a)
         processor.append(time.process_time() - b)
-    return {"wall": 1e3 * float(np.median(wall[3:])), "processor": 1e3 * float(np.median(processor[3:]))}
+    return {
+        "wall": 1e3 * float(np.median(wall[3:])),
+        "processor": 1e3 * float(np.median(processor[3:])),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with photos/ and depth/")
-    parser.add_argument("--model", type=Path, default=None, help="an .onnx file; the bundled network without it")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="an .onnx file; the bundled network without it"
+    )
     parser.add_argument("--run", type=Path, default=None, help="folder of a run with folds")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
-    network = CompactDepth(arguments.run / "model.onnx" if arguments.run else arguments.model, threads=arguments.threads)
+    network = CompactDepth(
+        arguments.run / "model.onnx" if arguments.run else arguments.model,
+        threads=arguments.threads,
+    )
     photos = sorted((arguments.data / "photos").glob("*.jpg"))
-    maps = [on_grid(np.asarray(Image.open(arguments.data / "depth" / f"{p.stem}.png").convert("L"))) for p in photos]
+    maps = [
+        on_grid(np.asarray(Image.open(arguments.data / "depth" / f"{p.stem}.png").convert("L")))
+        for p in photos
+    ]
     answers: dict[str, tuple[Array, Array]] = {}
     parts = [[i for i in range(len(photos)) if i % HELD_EVERY == HELD_EVERY - 1]]
     if arguments.run:
@@ -135,7 +163,10 @@ def main() -> None:
     ]
     all_sure, correct = np.concatenate(cells), np.concatenate(right)
     by_cell = np.array_split(np.argsort(all_sure, kind="stable"), 5)
-    fifths = [{"confidence": float(all_sure[k].mean()), "concordance": float(correct[k].mean())} for k in by_cell]
+    fifths = [
+        {"confidence": float(all_sure[k].mean()), "concordance": float(correct[k].mean())}
+        for k in by_cell
+    ]
     result |= {
         "photos by confidence": thirds,
         KEY: spearman(np.asarray(means), np.asarray(ours)),
@@ -161,7 +192,10 @@ def main() -> None:
     for size in ("640x480", "24 megapixels"):
         row = result[f"milliseconds {size}"]
         assert isinstance(row, dict)
-        print(f"{size}, {arguments.threads} thread: {row['wall']:.1f} ms wall, {row['processor']:.1f} ms processor time")
+        print(
+            f"{size}, {arguments.threads} thread: {row['wall']:.1f} ms wall, {row['processor']:.1f}"
+            " ms processor time"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 

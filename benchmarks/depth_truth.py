@@ -1,13 +1,17 @@
-"""Rank correlation of a depth network with true depth, on every set at hand, beside a vertical ramp.
+"""Rank correlation of a depth network with true depth, on every set at hand, beside a vertical
+ramp.
 
-    python benchmarks/depth_truth.py --data ../shared/data [--model PATH.onnx]... [--json OUT] [--only NAME,NAME] [--start NAME]
+    python benchmarks/depth_truth.py \\
+        --data ../shared/data [--model PATH.onnx]... [--json OUT] [--only NAME,NAME] [--start NAME]
 
-For each photo Spearman's rank correlation over the pixels whose depth is known, at the map's own size; the mean over photos. A
-ramp is near at the bottom and far at the top, and knows nothing else. "confidence" is the rank correlation, over the photos of a
-set, of the network's mean confidence with the photo's score. KITTI, 7-Scenes, SLAM bench and Depthy's phone photos are for
-measuring only: no network of this project has seen them. Rooms and SVT are trained on; `--start` names the photos of them that
-count, by how their names begin (those that a recipe keeps out, `checked`). A photo that lies there several times counts once
-(the 30 files of KITTI are five photos, six times each). SVT's maps are DenseDepth's answers, no measurements.
+For each photo Spearman's rank correlation over the pixels whose depth is known, at the map's own
+size; the mean over photos. A ramp is near at the bottom and far at the top, and knows nothing else.
+"confidence" is the rank correlation, over the photos of a set, of the network's mean confidence
+with the photo's score. KITTI, 7-Scenes, SLAM bench and Depthy's phone photos are for measuring
+only: no network of this project has seen them. Rooms and SVT are trained on; `--start` names the
+photos of them that count, by how their names begin (those that a recipe keeps out, `checked`). A
+photo that lies there several times counts once (the 30 files of KITTI are five photos, six times
+each). SVT's maps are DenseDepth's answers, no measurements.
 """
 
 from __future__ import annotations
@@ -40,21 +44,29 @@ MEASURING_ONLY = ("kitti", "kitchen", "slambook", "phone")
 def truth(path: Path, small_is_near: bool, holes: tuple[int, ...]) -> Array:
     """Nearness of any scale, float32 (h, w), NaN where nothing was measured."""
     with Image.open(path) as file:
-        numbers = np.asarray(file if file.mode.startswith("I") else file.convert("L")).astype(np.float32)
+        numbers = np.asarray(file if file.mode.startswith("I") else file.convert("L")).astype(
+            np.float32
+        )
     known = ~np.isin(numbers, holes)
     return np.where(known, -numbers if small_is_near else numbers, np.nan).astype(np.float32)
 
 
 def score(found: Array, true: Array) -> float:
     """Spearman's correlation where the truth is known; 0 where one of the two has no order."""
-    sized = np.asarray(Image.fromarray(found).resize((true.shape[1], true.shape[0]), Image.Resampling.BILINEAR))
+    sized = np.asarray(
+        Image.fromarray(found).resize((true.shape[1], true.shape[0]), Image.Resampling.BILINEAR)
+    )
     known = np.isfinite(true)
     value = spearman(sized[known], true[known])
     return value if math.isfinite(value) else 0.0
 
 
 def measure(
-    folder: Path, small_is_near: bool, holes: tuple[int, ...], networks: list[CompactDepth], start: tuple[str, ...]
+    folder: Path,
+    small_is_near: bool,
+    holes: tuple[int, ...],
+    networks: list[CompactDepth],
+    start: tuple[str, ...],
 ) -> dict:
     """Scores of each photo by the ramp and by each network, and the networks' mean confidences."""
     names, ramps = [], []
@@ -81,20 +93,39 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with depth/ and svt/")
-    parser.add_argument("--model", type=Path, action="append", default=[], help="an .onnx file; the bundled network without it")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        help="an .onnx file; the bundled network without it",
+    )
     parser.add_argument("--only", default=",".join(SETS), help="names of sets")
-    parser.add_argument("--start", default="", help="of rooms and svt, the photos that begin so; separated by commas")
+    parser.add_argument(
+        "--start",
+        default="",
+        help="of rooms and svt, the photos that begin so; separated by commas",
+    )
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     networks = [CompactDepth(path) for path in arguments.model] or [CompactDepth()]
     labels = [path.name for path in arguments.model] or ["bundled"]
     results: dict[str, dict] = {}
-    print(f"{'':10}{'photos':>7}{'ramp':>8}" + "".join(f"{label[-18:]:>20}{'p10':>8}{'confidence':>12}" for label in labels))
+    print(
+        f"{'':10}{'photos':>7}{'ramp':>8}"
+        + "".join(f"{label[-18:]:>20}{'p10':>8}{'confidence':>12}" for label in labels)
+    )
     for name in arguments.only.split(","):
         folder, small_is_near, holes = SETS[name]
-        start = tuple(arguments.start.split(",")) if arguments.start and name not in MEASURING_ONLY else ("",)
+        start = (
+            tuple(arguments.start.split(","))
+            if arguments.start and name not in MEASURING_ONLY
+            else ("",)
+        )
         found = measure(arguments.data / folder, small_is_near, holes, networks, start)
         if not found["names"]:
             continue
@@ -112,7 +143,9 @@ def main() -> None:
             line += f"{'':20}{'':8}{spearman(sure, scores):12.3f}"
         print(line)
     if arguments.json:
-        arguments.json.write_text(json.dumps({"networks": labels, **results}, indent=1) + "\n", "utf-8")
+        arguments.json.write_text(
+            json.dumps({"networks": labels, **results}, indent=1) + "\n", "utf-8"
+        )
 
 
 if __name__ == "__main__":

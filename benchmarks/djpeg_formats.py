@@ -1,19 +1,23 @@
-"""What vision systems see on WebP, AVIF and JPEG XL files, with and without a guide's blur, against JPEG.
+"""What vision systems see on WebP, AVIF and JPEG XL files, with and without a guide's blur, against
+JPEG.
 
-Systems, sets and parts are those of `djpeg_systems`; `words` is also asked: the share of the words read on the source that are
-read the same. A codec is one of
+Systems, sets and parts are those of `djpeg_systems`; `words` is also asked: the share of the words
+read on the source that are read the same. A codec is one of
 
     jpeg:q=50                           Pillow, optimised, progressive, 4:2:0
-    avif:q=45[,guide=G,sigma=S,...]     Pillow's encoder at its own quality; guide and widest blur in pixels; the rest are the
-                                        encoder's options. webp and jxl alike
+    avif:q=45[,guide=G,sigma=S,...]     Pillow's encoder at its own quality; guide and widest blur
+                                        in pixels; the rest are the encoder's options. webp and jxl
+                                        alike
     djpeg:q=50[,format=F,guide=G,...]   vizcomp's settings
 
-    python benchmarks/djpeg_formats.py --limit 60 --json rows.json --codec jpeg:q=50 --codec avif:q=45,guide=system:text,sigma=2.5
+    python benchmarks/djpeg_formats.py --limit 60 --json rows.json --codec jpeg:q=50 \\
+        --codec avif:q=45,guide=system:text,sigma=2.5
     python benchmarks/djpeg_formats.py --from rows.json --reference jpeg:q=50
     python benchmarks/djpeg_formats.py --from rows.json --calibrate avif --reference djpeg
 
-Rows are kept in --json: a photo and codec that are there already are not made again. `--calibrate F` prints, for each quality
-of the codecs called --reference, the quality of encoder F's plain files that keeps the same.
+Rows are kept in --json: a photo and codec that are there already are not made again.
+`--calibrate F` prints, for each quality of the codecs called --reference, the quality of encoder
+F's plain files that keeps the same.
 """
 
 from __future__ import annotations
@@ -54,9 +58,18 @@ def made(path: Path, pixels: Pixels, spec: str) -> bytes:
     kind, values = parse_spec(spec)
     quality = float(values.pop("q", "50"))
     if kind == "jpeg":
-        return _saved(pixels, "JPEG", quality=int(quality), optimize=True, progressive=True, subsampling="4:2:0")
+        return _saved(
+            pixels,
+            "JPEG",
+            quality=int(quality),
+            optimize=True,
+            progressive=True,
+            subsampling="4:2:0",
+        )
     if kind == "djpeg":
-        return min((one.at(quality) for one in _prepared(path, tuple(sorted(values.items())))), key=len)
+        return min(
+            (one.at(quality) for one in _prepared(path, tuple(sorted(values.items())))), key=len
+        )
     guide, sigma = values.pop("guide", "uniform"), float(values.pop("sigma", "0"))
     if guide != "uniform":
         importance = _prepared(path, (("guide", guide),))[0].importance
@@ -74,7 +87,9 @@ def made(path: Path, pixels: Pixels, spec: str) -> bytes:
             advanced[key] = value
     if advanced:
         options["advanced"] = advanced
-    return _saved(pixels, kind.upper(), quality=int(quality) if kind == "avif" else quality, **options)
+    return _saved(
+        pixels, kind.upper(), quality=int(quality) if kind == "avif" else quality, **options
+    )
 
 
 def _saved(pixels: Pixels, kind: str, **options: Any) -> bytes:
@@ -87,7 +102,9 @@ def _saved(pixels: Pixels, kind: str, **options: Any) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _prepared(path: Path, values: tuple[tuple[str, str], ...]) -> list[Ready]:
-    settings = DjpegSettings(**{key: float(value) if key == "strength" else value for key, value in values})  # type: ignore[arg-type]
+    settings = DjpegSettings(
+        **{key: float(value) if key == "strength" else value for key, value in values}
+    )  # type: ignore[arg-type]
     depth = network_depth(path) if "depth" in settings.guides else None
     looked = {name: text_importance(path) for name in settings.guides if name == "system:text"}
     return prepare(load(path), settings, depth=depth, looked=looked)
@@ -98,7 +115,9 @@ def _text() -> TextSystem:
     return TextSystem(default_cache())
 
 
-def look(kind: str, path: Path, specs: Sequence[str], systems: Sequence[str]) -> list[dict[str, Any]]:
+def look(
+    kind: str, path: Path, specs: Sequence[str], systems: Sequence[str]
+) -> list[dict[str, Any]]:
     """One photo through codecs: a row for each codec and system."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -111,7 +130,13 @@ def look(kind: str, path: Path, specs: Sequence[str], systems: Sequence[str]) ->
             result = np.asarray(image.convert("RGB"))
         for name in names:
             answer = _answer(name, result)
-            figures = {name: counts(truths[name][:2], answer[:2]) if name == "text" else counts(truths[name], answer)}
+            figures = {
+                name: (
+                    counts(truths[name][:2], answer[:2])
+                    if name == "text"
+                    else counts(truths[name], answer)
+                )
+            }
             if name == "text":
                 figures["words"] = words_kept(truths[name], answer)
             for each, (kept, all_of) in figures.items():
@@ -129,11 +154,14 @@ def _answer(name: str, pixels: Pixels) -> Any:
 
 def words_kept(truth: Any, answer: Any) -> tuple[int, int]:
     pairs = match_boxes(truth[0], answer[0])
-    kept = sum(1 for i, j, _ in pairs if truth[2][i] and truth[2][i].casefold() == answer[2][j].casefold())
+    kept = sum(
+        1 for i, j, _ in pairs if truth[2][i] and truth[2][i].casefold() == answer[2][j].casefold()
+    )
     return kept, sum(1 for text in truth[2] if text)
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
+# --- figures
+# --------------------------------------------------------------------------------------------------
 
 Cells = dict[tuple[str, str], dict[str, tuple[int, int, int]]]
 
@@ -147,29 +175,43 @@ def cells(rows: list[dict[str, Any]]) -> Cells:
 
 
 def table(rows: list[dict[str, Any]], reference: str) -> str:
-    """Bytes and score of each codec on the photos that it shares with the reference; differences with 95% intervals."""
+    """Bytes and score of each codec on the photos that it shares with the reference; differences
+    with 95% intervals."""
     found = cells(rows)
-    lines = ["| system | codec | photos | bytes | of reference | kept | reference | difference, 95% |", "| --- " * 8 + "|"]
+    lines = [
+        "| system | codec | photos | bytes | of reference | kept | reference | difference, 95% |",
+        "| --- " * 8 + "|",
+    ]
     for (name, codec), cell in sorted(found.items()):
         base = found.get((name, reference), {})
         shared = sorted(set(cell) & set(base))
         if not shared:
             continue
         mine, theirs = (np.array([one[photo] for photo in shared], float) for one in (cell, base))
-        drawn = np.random.default_rng(0).multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=DRAWS)
+        drawn = np.random.default_rng(0).multinomial(
+            len(shared), np.full(len(shared), 1 / len(shared)), size=DRAWS
+        )
         weights = np.vstack([np.ones(len(shared)), drawn])
-        ours, other = ((weights @ m)[:, 1] / np.maximum((weights @ m)[:, 2], 1) for m in (mine, theirs))
+        ours, other = (
+            (weights @ m)[:, 1] / np.maximum((weights @ m)[:, 2], 1) for m in (mine, theirs)
+        )
         low, high = np.quantile((ours - other)[1:], [0.025, 0.975])
         lines.append(
-            f"| {name} | {codec} | {len(shared)} | {mine[:, 0].mean():,.0f} | {mine[:, 0].sum() / theirs[:, 0].sum():.3f} "
-            f"| {ours[0]:.3f} | {other[0]:.3f} | {ours[0] - other[0]:+.3f} ({low:+.3f} to {high:+.3f}) |"
+            f"| {name} | {codec} | {len(shared)} | {mine[:, 0].mean():,.0f} |"
+            f" {mine[:, 0].sum() / theirs[:, 0].sum():.3f} | {ours[0]:.3f} | {other[0]:.3f} |"
+            f" {ours[0] - other[0]:+.3f} ({low:+.3f} to {high:+.3f}) |"
         )
     return "\n".join(lines)
 
 
 def curve(found: Cells, name: str, prefix: str) -> tuple[list[float], list[float], list[float]]:
-    """Qualities, bytes and scores of the codecs "PREFIX" with ",q=..." or ":q=...", by quality, on the photos that all share."""
-    mine = {_quality(codec): cell for (asked, codec), cell in found.items() if asked == name and _family(codec) == prefix}
+    """Qualities, bytes and scores of the codecs "PREFIX" with ",q=..." or ":q=...", by quality, on
+    the photos that all share."""
+    mine = {
+        _quality(codec): cell
+        for (asked, codec), cell in found.items()
+        if asked == name and _family(codec) == prefix
+    }
     if not mine:
         return [], [], []
     shared = sorted(set.intersection(*(set(cell) for cell in mine.values())))
@@ -189,7 +231,8 @@ def _family(codec: str) -> str:
 
 
 def calibrate(rows: list[dict[str, Any]], encoder: str, reference: str) -> str:
-    """For each quality of the reference, the encoder's quality that keeps the same, by system and in the mean."""
+    """For each quality of the reference, the encoder's quality that keeps the same, by system and
+    in the mean."""
     found = cells(rows)
     names = [name for name in dict.fromkeys(row["system"] for row in rows) if name != "other"]
     wanted: dict[float, dict[str, float]] = defaultdict(dict)
@@ -198,18 +241,25 @@ def calibrate(rows: list[dict[str, Any]], encoder: str, reference: str) -> str:
         own, _, kept = curve(found, name, encoder)
         rising = np.maximum.accumulate(kept)
         for quality, score in zip(qualities, scores, strict=True):
-            wanted[quality][name] = float(np.interp(score, rising + 1e-9 * np.arange(len(own)), own))
+            wanted[quality][name] = float(
+                np.interp(score, rising + 1e-9 * np.arange(len(own)), own)
+            )
     lines = ["| quality | " + " | ".join(names) + " | mean |", "| --- " * (len(names) + 2) + "|"]
     for quality, by_name in sorted(wanted.items()):
         each = [by_name[name] for name in names]
-        lines.append(f"| {quality:g} | " + " | ".join(f"{q:.1f}" for q in each) + f" | {np.mean(each):.1f} |")
+        lines.append(
+            f"| {quality:g} | " + " | ".join(f"{q:.1f}" for q in each) + f" | {np.mean(each):.1f} |"
+        )
     return "\n".join(lines)
 
 
 def equal_answers(rows: list[dict[str, Any]], family: str, rival: str) -> str:
     """Bytes of a family of codecs against a rival's at the scores of the family's own qualities."""
     found = cells(rows)
-    lines = [f"| system | {family}: quality | bytes | score | {rival}: bytes for that score | ratio |", "| --- " * 6 + "|"]
+    lines = [
+        f"| system | {family}: quality | bytes | score | {rival}: bytes for that score | ratio |",
+        "| --- " * 6 + "|",
+    ]
     for name in dict.fromkeys(row["system"] for row in rows):
         qualities, sizes, scores = curve(found, name, family)
         _, theirs, kept = curve(found, name, rival)
@@ -220,28 +270,58 @@ def equal_answers(rows: list[dict[str, Any]], family: str, rival: str) -> str:
             if not rising[0] <= score <= rising[-1]:
                 continue
             needs = float(np.exp(np.interp(score, rising, np.log(theirs))))
-            lines.append(f"| {name} | {quality:g} | {size:,.0f} | {score:.3f} | {needs:,.0f} | {size / needs:.3f} |")
+            lines.append(
+                f"| {name} | {quality:g} | {size:,.0f} | {score:.3f} | {needs:,.0f} |"
+                f" {size / needs:.3f} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--codec", action="append", default=[], help="as above; repeatable")
     parser.add_argument("--set", dest="sets", action="append", choices=SETS, help="default: all")
-    parser.add_argument("--system", dest="systems", action="append", choices=LOOKS, help="default: all")
+    parser.add_argument(
+        "--system", dest="systems", action="append", choices=LOOKS, help="default: all"
+    )
     parser.add_argument("--limit", type=int, help="photos of each set")
-    parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
+    parser.add_argument(
+        "--report", action="store_true", help="the photos kept aside; look once, at the end"
+    )
     parser.add_argument("--json", type=Path, help="rows, kept and added to")
-    parser.add_argument("--from", dest="made", type=Path, action="append", default=[], help="rows that are there already")
-    parser.add_argument("--reference", default="jpeg:q=50", help="codec of the differences (default %(default)s)")
-    parser.add_argument("--calibrate", metavar="FAMILY", help="codecs whose quality is sought; --reference names a family then")
-    parser.add_argument("--equal-answers", metavar="FAMILY", help="codecs compared with --reference, a family, at their scores")
+    parser.add_argument(
+        "--from",
+        dest="made",
+        type=Path,
+        action="append",
+        default=[],
+        help="rows that are there already",
+    )
+    parser.add_argument(
+        "--reference", default="jpeg:q=50", help="codec of the differences (default %(default)s)"
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FAMILY",
+        help="codecs whose quality is sought; --reference names a family then",
+    )
+    parser.add_argument(
+        "--equal-answers",
+        metavar="FAMILY",
+        help="codecs compared with --reference, a family, at their scores",
+    )
     options = parser.parse_args()
     places = [*options.made, *([options.json] if options.json and options.json.exists() else [])]
     rows = [json.loads(line) for place in places for line in place.read_text("utf-8").splitlines()]
     there = {(row["set"], row["photo"], row["codec"]) for row in rows}
     systems = options.systems or list(LOOKS)
-    jobs = photos("report" if options.report else "choose", tuple(options.sets or SETS), options.limit) if options.codec else []
+    jobs = (
+        photos("report" if options.report else "choose", tuple(options.sets or SETS), options.limit)
+        if options.codec
+        else []
+    )
     for kind, path in jobs:
         missing = [spec for spec in options.codec if (kind, path.name, spec) not in there]
         fresh = look(kind, path, missing, systems) if missing else []

@@ -1,12 +1,16 @@
-"""Speed of djpeg on one core, beside Pillow's decode and optimised progressive encode of the same photos; memory; cold starts.
+"""Speed of djpeg on one core, beside Pillow's decode and optimised progressive encode of the same
+photos; memory; cold starts.
 
     python benchmarks/djpeg_speed.py                        # everything
     python benchmarks/djpeg_speed.py --only speed --json speed.json
 
-- speed: median milliseconds a photo, bytes to bytes in one process: Pillow; djpeg without a guide; with the depth map given
-  (as an array); with depth by the bundled network, and that alone. Street photos, JPEG; Kodak photos, PNG.
-- batch: photos a second of the whole command over a folder, with 1 and 2 worker processes: metrics and report included.
-- memory: peak of the largest process while the command works on a photo of 24 megapixels: JPEG in 4:2:0 and 4:4:4, PNG.
+- speed: median milliseconds a photo, bytes to bytes in one process: Pillow; djpeg without a guide;
+  with the depth map given (as an array); with depth by the bundled network, and that alone. Street
+  photos, JPEG; Kodak photos, PNG.
+- batch: photos a second of the whole command over a folder, with 1 and 2 worker processes: metrics
+  and report included.
+- memory: peak of the largest process while the command works on a photo of 24 megapixels: JPEG in
+  4:2:0 and 4:4:4, PNG.
 - start: wall time of `vizcomp --help` and of `vizcomp djpeg one.jpg -o out` in a new process.
 """
 
@@ -30,12 +34,14 @@ from vizcomp.files.find import InputFile
 
 PARTS = ("memory", "start", "speed", "batch")  # memory first: see _peak
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-DATA = Path(os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"))
+DATA = Path(
+    os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt")
+)
 QUALITY = 50
 REPEATS = 7
 
-# Runs a command and prints the largest resident set of any process in it. A process of its own, and a small one: Linux
-# counts the memory of the process that started a command as the command's.
+# Runs a command and prints the largest resident set of any process in it. A process of its own, and
+# a small one: Linux counts the memory of the process that started a command as the command's.
 _PEAK = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=sys.stderr)
@@ -47,7 +53,9 @@ _ENLARGE = """
 import sys
 import numpy as np
 from PIL import Image
-image = np.asarray(Image.open(sys.argv[1]).convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC))
+image = np.asarray(
+    Image.open(sys.argv[1]).convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC)
+)
 grain = np.random.default_rng(0).integers(-4, 5, image.shape[:2], dtype=np.int16)
 image = np.clip(image + grain[:, :, None], 0, 255).astype(np.uint8)
 photo = Image.fromarray(image)
@@ -64,29 +72,46 @@ def _vizcomp(*arguments: str) -> list[str]:
 def _street(count: int) -> list[Path]:
     photos = sorted((DATA / "photos").glob("*.jpg"))
     if not photos:
-        raise SystemExit(f"no photos in {DATA / 'photos'}; VIZCOMP_SVT names the folder that holds photos/ and depth/")
+        raise SystemExit(
+            f"no photos in {DATA / 'photos'}; VIZCOMP_SVT names the folder that holds photos/ and"
+            " depth/"
+        )
     return photos[:: max(1, len(photos) // count)][:count]
 
 
 def measure_memory(scratch: Path) -> dict[str, Any]:
-    """Peak memory in megabytes of the whole command at 24 megapixels, report and gallery included, and of Pillow's decode."""
+    """Peak memory in megabytes of the whole command at 24 megapixels, report and gallery included,
+    and of Pillow's decode."""
     big = scratch / "big"
-    subprocess.run([sys.executable, "-c", _ENLARGE, str(_street(1)[0]), str(big)], check=True, env=ENVIRONMENT)
+    subprocess.run(
+        [sys.executable, "-c", _ENLARGE, str(_street(1)[0]), str(big)], check=True, env=ENVIRONMENT
+    )
     commands = {"import vizcomp.batch.djpeg": [sys.executable, "-c", "import vizcomp.batch.djpeg"]}
     for kind in (".jpg", "-444.jpg", ".png"):
         photo = f"{big}{kind}"
         commands[f"Pillow's decode, {kind}"] = [
-            *(sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()", photo)
+            *(
+                sys.executable,
+                "-c",
+                "import sys; from PIL import Image; Image.open(sys.argv[1]).load()",
+                photo,
+            )
         ]
         for guide in ("depth", "depth+text", "uniform"):
             output = str(scratch / f"memory{kind}-{guide}")
-            commands[f"djpeg {guide}, {kind}"] = _vizcomp("djpeg", photo, "-o", output, "-j", "1", "--quiet", "--guide", guide)
+            commands[f"djpeg {guide}, {kind}"] = _vizcomp(
+                "djpeg", photo, "-o", output, "-j", "1", "--quiet", "--guide", guide
+            )
     return {"peak_mb": {name: _peak(command) for name, command in commands.items()}}
 
 
 def _peak(command: Sequence[str]) -> float:
     done = subprocess.run(
-        [sys.executable, "-S", "-c", _PEAK, *command], check=True, env=ENVIRONMENT, capture_output=True, text=True
+        [sys.executable, "-S", "-c", _PEAK, *command],
+        check=True,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     kilobytes, code = map(int, done.stdout.split())
     if code:
@@ -100,9 +125,18 @@ def measure_start(scratch: Path) -> dict[str, float]:
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "vizcomp --help": _vizcomp("--help"),
-        "vizcomp djpeg one.jpg": _vizcomp("djpeg", one, "-o", str(scratch / "start"), "--overwrite", "--quiet"),
+        "vizcomp djpeg one.jpg": _vizcomp(
+            "djpeg", one, "-o", str(scratch / "start"), "--overwrite", "--quiet"
+        ),
         "vizcomp djpeg one.jpg --guide uniform": _vizcomp(
-            "djpeg", one, "-o", str(scratch / "start"), "--overwrite", "--quiet", "--guide", "uniform"
+            "djpeg",
+            one,
+            "-o",
+            str(scratch / "start"),
+            "--overwrite",
+            "--quiet",
+            "--guide",
+            "uniform",
         ),
     }
     seconds = {}
@@ -142,7 +176,8 @@ def measure_batch(scratch: Path, count: int) -> dict[str, Any]:
 
 
 def measure_speed(count: int) -> dict[str, Any]:
-    """Median milliseconds a photo for each way, by set of photos; each photo's time is its best of seven."""
+    """Median milliseconds a photo for each way, by set of photos; each photo's time is its best of
+    seven."""
     import numpy as np
     from PIL import Image
 
@@ -159,9 +194,18 @@ def measure_speed(count: int) -> dict[str, Any]:
 
     def pillow(path: Path, data: bytes, given: Depth) -> None:
         image = Image.open(io.BytesIO(data)).convert("RGB")
-        image.save(io.BytesIO(), "JPEG", quality=QUALITY, subsampling="4:2:0", optimize=True, progressive=True)
+        image.save(
+            io.BytesIO(),
+            "JPEG",
+            quality=QUALITY,
+            subsampling="4:2:0",
+            optimize=True,
+            progressive=True,
+        )
 
-    def ours(settings: DjpegSettings, with_network: bool = False) -> Callable[[Path, bytes, Depth], None]:
+    def ours(
+        settings: DjpegSettings, with_network: bool = False
+    ) -> Callable[[Path, bytes, Depth], None]:
         def run(path: Path, data: bytes, given: Depth) -> None:
             photo = load_bytes(data, path.name)
             depth = network(photo, InputFile(path, Path(path.name))) if with_network else given
@@ -204,17 +248,24 @@ def measure_speed(count: int) -> dict[str, Any]:
             medians = {way: statistics.median(values) for way, values in times.items()}
             base = medians["Pillow, optimised progressive"]
             result[name] = {
-                way: {"ms": value, "times_pillow": value / base, "per_second": 1000 / value} for way, value in medians.items()
+                way: {"ms": value, "times_pillow": value / base, "per_second": 1000 / value}
+                for way, value in medians.items()
             }
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=PARTS, help="repeatable; default: everything")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, help="repeatable; default: everything"
+    )
     parser.add_argument("--photos", type=int, default=40, help="street photos (default 40)")
-    parser.add_argument("--batch-photos", type=int, default=200, help="street photos of the batch (default 200)")
+    parser.add_argument(
+        "--batch-photos", type=int, default=200, help="street photos of the batch (default 200)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args(argv)
     wanted = options.only or PARTS
@@ -228,19 +279,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"  {key:28} {value:5.0f} MB")
         if "start" in wanted:
             figures["start"] = measure_start(scratch)
-            print("cold start, seconds:", {key: round(value, 3) for key, value in figures["start"].items()})
+            print(
+                "cold start, seconds:",
+                {key: round(value, 3) for key, value in figures["start"].items()},
+            )
         if "speed" in wanted:
             figures["speed"] = measure_speed(options.photos)
             for photos, ways in figures["speed"].items():
                 print(photos)
                 for way, value in ways.items():
                     ratio = f"{value['times_pillow']:5.2f} x Pillow"
-                    print(f"  {way:32} {value['ms']:7.1f} ms  {ratio}  {value['per_second']:6.1f} a second")
+                    print(
+                        f"  {way:32} {value['ms']:7.1f} ms  {ratio}  {value['per_second']:6.1f} a"
+                        " second"
+                    )
         if "batch" in wanted:
             figures["batch"] = measure_batch(scratch, options.batch_photos)
             for jobs, rates in figures["batch"].items():
                 overall = rates["with_start_and_report"]
-                print(f"{jobs}: {rates['photos_per_second']:.1f} photos a second, {overall:.1f} with start and report")
+                print(
+                    f"{jobs}: {rates['photos_per_second']:.1f} photos a second, {overall:.1f} with"
+                    " start and report"
+                )
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -1,14 +1,18 @@
-"""What compression costs several vision systems, against plain JPEG (Pillow, optimised, progressive, 4:2:0) at equal bytes.
+"""What compression costs several vision systems, against plain JPEG (Pillow, optimised,
+progressive, 4:2:0) at equal bytes.
 
-The truth is what a system answers on the source; `systems_kit.py` names the systems and the scores. Photos are split by a hash
-of their names: settings are chosen on the part `choose`; the part `report` is looked at once, by `--report`. Scores are kept on
-disk by system, source and file, so that a run which adds a codec pays for that codec alone.
+The truth is what a system answers on the source; `systems_kit.py` names the systems and the scores.
+Photos are split by a hash of their names: settings are chosen on the part `choose`; the part
+`report` is looked at once, by `--report`. Scores are kept on disk by system, source and file, so
+that a run which adds a codec pays for that codec alone.
 
-    python benchmarks/djpeg_systems.py --limit 20 --codec "" --codec guide=uniform,chroma=0.5 --rival webp --json a.json
+    python benchmarks/djpeg_systems.py --limit 20 --codec "" --codec guide=uniform,chroma=0.5 \\
+        --rival webp --json a.json
     python benchmarks/djpeg_systems.py --from a.json
 
-A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape` (chroma, price, ...).
-Networks and photos lie in `../shared` seen from the repository, or in VIZCOMP_SHARED.
+A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape`
+(chroma, price, ...). Networks and photos lie in `../shared` seen from the repository, or in
+VIZCOMP_SHARED.
 """
 
 from __future__ import annotations
@@ -58,17 +62,25 @@ VIEWS = (
 PLAIN = "jpeg"
 LADDER = (15, 20, 25, 30, 35, 40, 50, 60, 70, 80)
 QUALITIES = (35.0, 50.0, 65.0)
-RIVALS = {"webp": (20, 35, 50, 65, 80), "avif": (30, 40, 50, 60, 70), "jpegli": (25, 40, 50, 60, 75)}
+RIVALS = {
+    "webp": (20, 35, 50, 65, 80),
+    "avif": (30, 40, 50, 60, 70),
+    "jpegli": (25, 40, 50, 60, 75),
+}
 DRAWS = 1000
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def photos(part: str, sets: tuple[str, ...], limit: int | None) -> list[tuple[str, Path]]:
-    """Photos of a part with the names of their sets, in the order of the hash; `limit` of each set."""
+    """Photos of a part with the names of their sets, in the order of the hash; `limit` of each
+    set."""
     found = []
     for name in sets:
-        paths = {hashlib.md5(path.name.encode()).digest(): path for path in (SHARED / "data").glob(SETS[name])}
+        paths = {
+            hashlib.md5(path.name.encode()).digest(): path
+            for path in (SHARED / "data").glob(SETS[name])
+        }
         mine = [paths[key] for key in sorted(paths) if key[-1] % 2 == (part == "report")]
         found += [(name, path) for path in mine[:limit]]
     order = dict.fromkeys(sets, 0)  # sets take turns, so that a run cut short has seen all of them
@@ -79,11 +91,14 @@ def photos(part: str, sets: tuple[str, ...], limit: int | None) -> list[tuple[st
     return [(name, path) for _, name, path in sorted(turns)]
 
 
-# --- codecs -------------------------------------------------------------------------------------------------------
+# --- codecs
+# --------------------------------------------------------------------------------------------------
 
 
 def plain(pixels: Pixels, quality: float) -> bytes:
-    return saved(pixels, "JPEG", quality=int(quality), subsampling="4:2:0", optimize=True, progressive=True)
+    return saved(
+        pixels, "JPEG", quality=int(quality), subsampling="4:2:0", optimize=True, progressive=True
+    )
 
 
 def saved(pixels: Pixels, kind: str, **options: Any) -> bytes:
@@ -96,7 +111,9 @@ def jpegli(pixels: Pixels, quality: float) -> bytes:
     import pyjpegli
 
     height, width = pixels.shape[:2]
-    made: bytes = pyjpegli.encode(np.ascontiguousarray(pixels).tobytes(), width, height, int(quality))
+    made: bytes = pyjpegli.encode(
+        np.ascontiguousarray(pixels).tobytes(), width, height, int(quality)
+    )
     return made
 
 
@@ -116,7 +133,11 @@ def prepared(path: Path, spec: str) -> Any:
     values: dict[str, Any] = parse_spec("djpeg:" + spec)[1]
     own = {field.name for field in dataclasses.fields(Shape)}
     shape = Shape(**{key: float(value) for key, value in values.items() if key in own})
-    rest = {key: float(value) if key == "strength" else value for key, value in values.items() if key not in own}
+    rest = {
+        key: float(value) if key == "strength" else value
+        for key, value in values.items()
+        if key not in own
+    }
     settings = DjpegSettings(**rest)
     depth = network_depth(path) if "depth" in settings.guides else None
     return Prepared(load(path), settings, depth=depth, shape=shape)
@@ -143,7 +164,11 @@ def look(job: tuple[str, Path], asked: Asked) -> list[dict[str, Any]]:
     scores = Scores(asked.scores)
     truths: dict[str, Any] = {}
     made = [(PLAIN, float(quality), plain(pixels, quality)) for quality in asked.ladder]
-    made += [(name, float(q), RIVAL_CODECS[name](pixels, q)) for name in asked.rivals for q in RIVALS[name]]
+    made += [
+        (name, float(q), RIVAL_CODECS[name](pixels, q))
+        for name in asked.rivals
+        for q in RIVALS[name]
+    ]
     for spec in asked.specs:
         encoder = prepared(path, spec)
         made += [(spec, quality, encoder.at(quality)) for quality in asked.qualities]
@@ -169,28 +194,45 @@ def look(job: tuple[str, Path], asked: Asked) -> list[dict[str, Any]]:
     return rows
 
 
-# --- figures ------------------------------------------------------------------------------------------------------
+# --- figures
+# --------------------------------------------------------------------------------------------------
 
 
 def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, Any]]:
-    """For each system, codec and quality: bytes, score, plain JPEG's score at these bytes, difference with 95% interval.
+    """For each system, codec and quality: bytes, score, plain JPEG's score at these bytes,
+    difference with 95% interval.
 
-    Bytes are means over the photos, scores are pooled, and both are taken anew for each draw of photos; between the
-    qualities of plain JPEG the score is linear in the logarithm of the bytes. `close` is the gain of the smoother score.
+    Bytes are means over the photos, scores are pooled, and both are taken anew for each draw of
+    photos; between the qualities of plain JPEG the score is linear in the logarithm of the bytes.
+    `close` is the gain of the smoother score.
     """
-    cells: dict[tuple[str, str, float], dict[str, tuple[float, float, float, float]]] = defaultdict(dict)
+    cells: dict[tuple[str, str, float], dict[str, tuple[float, float, float, float]]] = defaultdict(
+        dict
+    )
     for row in rows:
-        cells[row["system"], row["codec"], row["quality"]][row["photo"]] = (row["bytes"], row["kept"], row["of"], row["close"])
+        cells[row["system"], row["codec"], row["quality"]][row["photo"]] = (
+            row["bytes"],
+            row["kept"],
+            row["of"],
+            row["close"],
+        )
     figures = []
     for name in sorted({row["system"] for row in rows}):
         mine = {key: cell for key, cell in cells.items() if key[0] == name}
         shared = sorted(set.intersection(*(set(cell) for cell in mine.values())))
-        shared = [photo for photo in shared if any(cell[photo][2] for cell in mine.values())]  # where there is something to keep
+        # where there is something to keep
+        shared = [photo for photo in shared if any(cell[photo][2] for cell in mine.values())]
         if not shared:
             continue
-        drawn = np.random.default_rng(0).multinomial(len(shared), np.full(len(shared), 1 / len(shared)), size=draws)
-        weights = np.vstack([np.ones(len(shared)), drawn]).astype(float)  # row 0: the photos themselves
-        sums = {key: weights @ np.array([cell[photo] for photo in shared], float) for key, cell in mine.items()}
+        drawn = np.random.default_rng(0).multinomial(
+            len(shared), np.full(len(shared), 1 / len(shared)), size=draws
+        )
+        # row 0: the photos themselves
+        weights = np.vstack([np.ones(len(shared)), drawn]).astype(float)
+        sums = {
+            key: weights @ np.array([cell[photo] for photo in shared], float)
+            for key, cell in mine.items()
+        }
         size = {key: np.log(value[:, 0] / len(shared)) for key, value in sums.items()}
         score = {key: value[:, 1] / np.maximum(value[:, 2], 1e-9) for key, value in sums.items()}
         close = {key: value[:, 3] / len(shared) for key, value in sums.items()}
@@ -201,24 +243,51 @@ def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, An
             for key in keys:
                 rival = _between(size[key], [size[r] for r in rungs], [score[r] for r in rungs])
                 gains.append(score[key] - rival)
-                closer.append(close[key] - _between(size[key], [size[r] for r in rungs], [close[r] for r in rungs]))
-                figures.append(_figure(name, codec, f"{key[2]:g}", shared, size[key], score[key], rival, closer[-1]))
+                closer.append(
+                    close[key]
+                    - _between(size[key], [size[r] for r in rungs], [close[r] for r in rungs])
+                )
+                figures.append(
+                    _figure(
+                        name, codec, f"{key[2]:g}", shared, size[key], score[key], rival, closer[-1]
+                    )
+                )
             mean, near = np.mean(gains, axis=0), np.mean(closer, axis=0)
             middle = np.mean([size[key] for key in keys], axis=0)
             figures.append(_figure(name, codec, "mean", shared, middle, mean, 0 * mean, near))
         for key in rungs:
-            figures.append(_figure(name, PLAIN, f"{key[2]:g}", shared, size[key], score[key], score[key], 0 * score[key]))
+            figures.append(
+                _figure(
+                    name,
+                    PLAIN,
+                    f"{key[2]:g}",
+                    shared,
+                    size[key],
+                    score[key],
+                    score[key],
+                    0 * score[key],
+                )
+            )
     return figures
 
 
-def _between(size: npt.NDArray[Any], sizes: list[npt.NDArray[Any]], scores: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def _between(
+    size: npt.NDArray[Any], sizes: list[npt.NDArray[Any]], scores: list[npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     """Plain JPEG's score at a size, for each draw."""
     x, y = np.stack(sizes), np.stack(scores)
     return np.array([np.interp(size[i], x[:, i], y[:, i]) for i in range(len(size))])
 
 
 def _figure(
-    name: str, codec: str, quality: str, shared: list[str], size: Any, score: Any, rival: Any, close: Any
+    name: str,
+    codec: str,
+    quality: str,
+    shared: list[str],
+    size: Any,
+    score: Any,
+    rival: Any,
+    close: Any,
 ) -> dict[str, Any]:
     low, high = np.quantile((score - rival)[1:], [0.025, 0.975])
     return {
@@ -237,7 +306,10 @@ def _figure(
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    lines = ["| system | codec | quality | photos | bytes | kept | plain | gain | 95% | smooth gain |", "| --- " * 10 + "|"]
+    lines = [
+        "| system | codec | quality | photos | bytes | kept | plain | gain | 95% | smooth gain |",
+        "| --- " * 10 + "|",
+    ]
     for f in figures:
         gain = f"{f['gain']:+.3f} | {f['interval'][0]:+.3f} to {f['interval'][1]:+.3f}"
         kept = " | " if f["quality"] == "mean" else f"{f['score']:.3f} | {f['plain']:.3f}"
@@ -256,7 +328,11 @@ def summary(figures: list[dict[str, Any]]) -> str:
     for codec in dict.fromkeys(f["codec"] for f in means):
         cells = []
         for kind in kinds:
-            mine = [f for f in means if f["codec"] == codec and f["system"].replace(":", " views:").split(":")[0] == kind]
+            mine = [
+                f
+                for f in means
+                if f["codec"] == codec and f["system"].replace(":", " views:").split(":")[0] == kind
+            ]
             gain, close = np.mean([f["gain"] for f in mine]), np.mean([f["close"] for f in mine])
             cells.append(f"{1000 * gain:+.0f} {1000 * close:+.1f}")
         lines.append(f"| {codec or 'default'} | " + " | ".join(cells) + " |")
@@ -264,27 +340,56 @@ def summary(figures: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codec", action="append", help='settings, as "guide=uniform,chroma=0.7"; "" = the default')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--codec", action="append", help='settings, as "guide=uniform,chroma=0.7"; "" = the default'
+    )
     parser.add_argument("--rival", action="append", choices=RIVALS, default=[])
-    parser.add_argument("--system", action="append", help="as systems_kit.py names them; default: all as published")
-    parser.add_argument("--views", action="store_true", help="the same networks on photos prepared otherwise, too")
+    parser.add_argument(
+        "--system", action="append", help="as systems_kit.py names them; default: all as published"
+    )
+    parser.add_argument(
+        "--views", action="store_true", help="the same networks on photos prepared otherwise, too"
+    )
     parser.add_argument("--quality", type=float, action="append", help=f"default {QUALITIES}")
-    parser.add_argument("--ladder", type=int, action="append", help=f"qualities of plain JPEG, default {LADDER}")
+    parser.add_argument(
+        "--ladder", type=int, action="append", help=f"qualities of plain JPEG, default {LADDER}"
+    )
     parser.add_argument("--set", dest="sets", action="append", choices=SETS, help="default: all")
     parser.add_argument("--limit", type=int, help="photos of each set")
-    parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
+    parser.add_argument(
+        "--report", action="store_true", help="the photos kept aside; look once, at the end"
+    )
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--scores", type=Path, default=default_cache().parent / "systems.sqlite", help="scores by file, kept")
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        default=default_cache().parent / "systems.sqlite",
+        help="scores by file, kept",
+    )
     parser.add_argument("--json", type=Path, help="rows of all photos, written as they come")
-    parser.add_argument("--from", dest="made", type=Path, action="append", help="figures of rows that are there already")
-    parser.add_argument("--short", action="store_true", help="a line a codec: gains in thousandths, then smooth ones")
+    parser.add_argument(
+        "--from",
+        dest="made",
+        type=Path,
+        action="append",
+        help="figures of rows that are there already",
+    )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="a line a codec: gains in thousandths, then smooth ones",
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for place in options.made or ():
         rows += [json.loads(line) for line in place.read_text("utf-8").splitlines()]
     if not options.made:
-        jobs = photos("report" if options.report else "choose", tuple(options.sets or SETS), options.limit)
+        jobs = photos(
+            "report" if options.report else "choose", tuple(options.sets or SETS), options.limit
+        )
         asked = Asked(
             specs=tuple([""] if options.codec is None else options.codec),
             rivals=tuple(options.rival),
@@ -294,7 +399,9 @@ def main() -> int:
             scores=options.scores,
         )
         with ProcessPoolExecutor(options.jobs) as pool:
-            for done in as_completed([pool.submit(functools.partial(look, asked=asked), job) for job in jobs]):
+            for done in as_completed(
+                [pool.submit(functools.partial(look, asked=asked), job) for job in jobs]
+            ):
                 rows += done.result()
                 if options.json:
                     with options.json.open("a", encoding="utf-8") as file:

@@ -1,13 +1,16 @@
 """What compression costs a text detector: RapidOCR on street photos, codec by codec, one table.
 
-The truth is what the system itself answers on the source photo: a result's F1 is its boxes against the source's, one to
-one at IoU 0.5, pooled over the photos; `words` is the share of the boxes read on the source (text of confidence 0.5 or
-more) whose matched box on the result reads the same text, upper and lower case alike. Photos are split once: those at
-even places in the order of names are to choose settings on, those at odd places are to report.
+The truth is what the system itself answers on the source photo: a result's F1 is its boxes against
+the source's, one to one at IoU 0.5, pooled over the photos; `words` is the share of the boxes read
+on the source (text of confidence 0.5 or more) whose matched box on the result reads the same text,
+upper and lower case alike. Photos are split once: those at even places in the order of names are to
+choose settings on, those at odd places are to report.
 
     python benchmarks/djpeg_text.py --part report --words --json figures.json
-    python benchmarks/djpeg_text.py --part choose --codec jpeg:q=50 --codec djpeg:q=40,guide=depth,maps=given
-    python benchmarks/djpeg_text.py --equal-bytes djpeg:guide=depth,maps=given djpeg:guide=uniform --at 50
+    python benchmarks/djpeg_text.py --part choose --codec jpeg:q=50 \\
+        --codec djpeg:q=40,guide=depth,maps=given
+    python benchmarks/djpeg_text.py \\
+        --equal-bytes djpeg:guide=depth,maps=given djpeg:guide=uniform --at 50
 
 From other scripts: `evaluate(codec, part="choose")`, `match_bytes`, `compare`.
 """
@@ -37,7 +40,9 @@ from textdet import TextSystem, default_cache
 from vizcomp import metrics
 from vizcomp.vision.boxes import box_score, match_boxes
 
-DATA = Path(os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt"))
+DATA = Path(
+    os.environ.get("VIZCOMP_SVT", Path(__file__).resolve().parents[2] / "shared" / "data" / "svt")
+)
 PARTS = ("choose", "report", "all")
 REFERENCE = "jpeg:q=50"
 IDENTICAL_PSNR = 100.0  # what an identical photo counts as in a mean of decibels
@@ -79,7 +84,10 @@ def photos(part: str = "choose", limit: int | None = None, data: Path = DATA) ->
     """
     everything = sorted((data / "photos").glob("*.jpg"))
     if not everything:
-        raise FileNotFoundError(f"no photos in {data / 'photos'}; VIZCOMP_SVT names the folder that holds photos/ and depth/")
+        raise FileNotFoundError(
+            f"no photos in {data / 'photos'}; VIZCOMP_SVT names the folder that holds photos/ and"
+            " depth/"
+        )
     chosen = {"choose": everything[0::2], "report": everything[1::2], "all": everything}[part]
     return chosen[:limit]
 
@@ -103,7 +111,9 @@ def load_depth(path: Path) -> Pixels | None:
 
 def nearest_third(depth: Pixels, height: int, width: int) -> npt.NDArray[np.bool_]:
     """Mask of the nearest third of a photo's pixels by a depth map of any size."""
-    resized = Image.fromarray(depth.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(depth.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     values = np.asarray(resized)
     return np.asarray(values >= np.quantile(values, 2 / 3))
 
@@ -126,7 +136,9 @@ def score_photo(path: Path, codec: Codec, words: bool, cache: Path) -> PhotoScor
     readings = kept = 0
     if words and truth.texts is not None and answer.texts is not None:
         readings = sum(1 for text in truth.texts if text)
-        kept = sum(1 for i, j, _ in pairs if truth.texts[i] and _same(truth.texts[i], answer.texts[j]))
+        kept = sum(
+            1 for i, j, _ in pairs if truth.texts[i] and _same(truth.texts[i], answer.texts[j])
+        )
     near = math.nan
     if depth is not None:
         near = metrics.psnr_region(source, result, nearest_third(depth, *source.shape[:2]))
@@ -170,7 +182,8 @@ def evaluate(
     """A codec over a part of the photos.
 
     Args:
-        codec: a spec, or a function (path, pixels uint8 (H, W, 3), depth map uint8 (h, w) or None) -> bytes.
+        codec: a spec, or a function (path, pixels uint8 (H, W, 3), depth map uint8 (h, w) or None)
+            -> bytes.
         part: "choose", "report" or "all".
         words: read the text too, not only find it.
         limit: the first photos only.
@@ -178,15 +191,21 @@ def evaluate(
         jobs: processes; above 1 a spec is needed, since functions do not travel.
 
     Returns:
-        `bytes` (mean of a file), `f1`, `words` (None unless asked), `psnr`, `ms_ssim`, `near_psnr` (means over photos, dB),
-        `photos`, `per_photo` (a list of `PhotoScore`, in order of names).
+        `bytes` (mean of a file), `f1`, `words` (None unless asked), `psnr`, `ms_ssim`, `near_psnr`
+        (means over photos, dB), `photos`, `per_photo` (a list of `PhotoScore`, in order of names).
     """
     paths, place = photos(part, limit, data), cache or default_cache()
     scores: list[PhotoScore]
     if jobs > 1:
         if not isinstance(codec, str):
             raise ValueError("several processes need the codec as a spec")
-        scores = list(_pool(jobs).map(functools.partial(_score_spec, spec=codec, words=words, cache=place), paths, chunksize=2))
+        scores = list(
+            _pool(jobs).map(
+                functools.partial(_score_spec, spec=codec, words=words, cache=place),
+                paths,
+                chunksize=2,
+            )
+        )
     else:
         function = make_codec(codec) if isinstance(codec, str) else codec
         scores = [score_photo(path, function, words, place) for path in paths]
@@ -200,7 +219,9 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 def summarise(scores: Sequence[PhotoScore], words: bool) -> dict[str, Any]:
     """Pooled F1 and share of words, means of the rest."""
-    counts = np.array([[s.matched, s.reference, s.found, s.words_kept, s.words] for s in scores], dtype=np.float64)
+    counts = np.array(
+        [[s.matched, s.reference, s.found, s.words_kept, s.words] for s in scores], dtype=np.float64
+    )
     matched, reference, found, kept, readings = counts.sum(axis=0)
     return {
         "photos": len(scores),
@@ -214,16 +235,20 @@ def summarise(scores: Sequence[PhotoScore], words: bool) -> dict[str, Any]:
     }
 
 
-# --- comparisons --------------------------------------------------------------------------------------------------
+# --- comparisons
+# --------------------------------------------------------------------------------------------------
 
 
-def compare(a: dict[str, Any], b: dict[str, Any], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """a - b over the same photos, with 95% intervals of a paired bootstrap: photos are drawn with replacement, and both
-    sides are pooled over the same draw (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13).
+def compare(
+    a: dict[str, Any], b: dict[str, Any], *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """a - b over the same photos, with 95% intervals of a paired bootstrap: photos are drawn with
+    replacement, and both sides are pooled over the same draw (Efron and Tibshirani, "An
+    introduction to the bootstrap", 1993, chapter 13).
 
     Returns:
-        For `f1`, `words`, `near_psnr`, `psnr` and `bytes` (a fraction of b's) the difference and its interval
-        [low, high]; `words` is None unless both sides have them.
+        For `f1`, `words`, `near_psnr`, `psnr` and `bytes` (a fraction of b's) the difference and
+        its interval [low, high]; `words` is None unless both sides have them.
 
     Raises:
         ValueError: the photos differ.
@@ -232,11 +257,18 @@ def compare(a: dict[str, Any], b: dict[str, Any], *, draws: int = DRAWS, seed: i
     if [s.name for s in left] != [s.name for s in right]:
         raise ValueError("a paired comparison needs the same photos on both sides")
     count = len(left)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    drawn = (
+        np.random.default_rng(seed)
+        .multinomial(count, np.full(count, 1 / count), size=draws)
+        .astype(np.float64)
+    )
     weights = np.vstack([np.ones(count), drawn])  # row 0: the photos themselves
 
     def table(scores: list[PhotoScore]) -> npt.NDArray[np.float64]:
-        rows = [[s.matched, s.reference + s.found, s.words_kept, s.words, s.near_psnr, s.psnr, s.bytes] for s in scores]
+        rows = [
+            [s.matched, s.reference + s.found, s.words_kept, s.words, s.near_psnr, s.psnr, s.bytes]
+            for s in scores
+        ]
         return np.asarray(weights @ np.array(rows, dtype=np.float64))
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -258,10 +290,12 @@ def compare(a: dict[str, Any], b: dict[str, Any], *, draws: int = DRAWS, seed: i
 
 
 def bytes_at(points: Sequence[tuple[float, float]], level: float) -> float | None:
-    """Bytes at which a curve of (bytes, F1) first reaches a level, linear in the logarithm of the bytes.
+    """Bytes at which a curve of (bytes, F1) first reaches a level, linear in the logarithm of the
+    bytes.
 
-    A detector is not monotone in quality, so a setting counts only as far as no larger one is worse: the curve is taken
-    as the least F1 at or above each size. None if the level is never reached; the smallest size if it always is.
+    A detector is not monotone in quality, so a setting counts only as far as no larger one is
+    worse: the curve is taken as the least F1 at or above each size. None if the level is never
+    reached; the smallest size if it always is.
     """
     ordered = sorted(points)
     safe = np.minimum.accumulate([f1 for _, f1 in reversed(ordered)])[::-1]
@@ -278,7 +312,14 @@ def bytes_at(points: Sequence[tuple[float, float]], level: float) -> float | Non
 
 def mean_bytes(codec: Codec, part: str, limit: int | None = None, data: Path = DATA) -> float:
     """Mean size of a codec's files; nothing is looked at."""
-    return float(np.mean([len(codec(path, load_photo(path), load_depth(path))) for path in photos(part, limit, data)]))
+    return float(
+        np.mean(
+            [
+                len(codec(path, load_photo(path), load_depth(path)))
+                for path in photos(part, limit, data)
+            ]
+        )
+    )
 
 
 def match_bytes(
@@ -292,7 +333,8 @@ def match_bytes(
     tolerance: float = 0.005,
     data: Path = DATA,
 ) -> float:
-    """The quality at which a codec's mean file has `target` bytes, by regula falsi on the logarithm of the bytes.
+    """The quality at which a codec's mean file has `target` bytes, by regula falsi on the logarithm
+    of the bytes.
 
     Args:
         make: codec of a quality; bytes must grow with it.
@@ -322,22 +364,45 @@ def match_bytes(
 
 
 def at_equal_bytes(
-    spec: str, other: str, quality: float, part: str, *, words: bool, limit: int | None, cache: Path, jobs: int, data: Path
+    spec: str,
+    other: str,
+    quality: float,
+    part: str,
+    *,
+    words: bool,
+    limit: int | None,
+    cache: Path,
+    jobs: int,
+    data: Path,
 ) -> dict[str, Any]:
-    """`spec` at a quality against `other` at the quality that gives the same mean bytes within 0.5%."""
+    """`spec` at a quality against `other` at the quality that gives the same mean bytes within
+    0.5%."""
     first = with_quality(spec, quality)
     left = evaluate(first, part, words, limit, cache=cache, jobs=jobs, data=data)
-    found = match_bytes(lambda q: make_codec(with_quality(other, q)), left["bytes"], part, limit, data=data)
+    found = match_bytes(
+        lambda q: make_codec(with_quality(other, q)), left["bytes"], part, limit, data=data
+    )
     second = with_quality(other, found)
     right = evaluate(second, part, words, limit, cache=cache, jobs=jobs, data=data)
-    return {"a": first, "b": second, "a_result": left, "b_result": right, "difference": compare(left, right)}
+    return {
+        "a": first,
+        "b": second,
+        "a_result": left,
+        "b_result": right,
+        "difference": compare(left, right),
+    }
 
 
-# --- the command --------------------------------------------------------------------------------------------------
+# --- the command
+# --------------------------------------------------------------------------------------------------
 
 
 def _row(spec: str, result: dict[str, Any], reference: dict[str, Any] | None) -> dict[str, Any]:
-    row = {"codec": family(spec), "setting": spec, **{key: value for key, value in result.items() if key != "per_photo"}}
+    row = {
+        "codec": family(spec),
+        "setting": spec,
+        **{key: value for key, value in result.items() if key != "per_photo"},
+    }
     if reference is not None:
         row["saving"] = 1 - result["bytes"] / reference["bytes"]
         row["against_reference"] = compare(result, reference)
@@ -358,8 +423,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         words = "-" if row["words"] is None else f"{row['words']:.3f}"
         saving = f"{row['saving']:.1%}" if "saving" in row else "-"
         yield (
-            f"{row['setting']:44} {row['bytes']:8.0f} {saving:>7} {row['f1']:6.3f} {_interval(row, 'f1'):>14} {words:>6} "
-            f"{_interval(row, 'words'):>14} {row['psnr']:6.2f} {row['ms_ssim']:8.4f} {row['near_psnr']:6.2f}"
+            f"{row['setting']:44} {row['bytes']:8.0f} {saving:>7} {row['f1']:6.3f}"
+            f" {_interval(row, 'f1'):>14} {words:>6} {_interval(row, 'words'):>14}"
+            f" {row['psnr']:6.2f} {row['ms_ssim']:8.4f} {row['near_psnr']:6.2f}"
         )
 
 
@@ -373,8 +439,12 @@ def _curves(rows: Sequence[dict[str, Any]], level: float) -> dict[str, float | N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, default="choose", help="which half of the photos (default choose)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--part", choices=PARTS, default="choose", help="which half of the photos (default choose)"
+    )
     parser.add_argument("--limit", type=int, help="the first photos of the part only")
     parser.add_argument(
         "--codec",
@@ -383,24 +453,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a codec, see photo_codecs.py; repeatable (default: all of the comparison)",
     )
     parser.add_argument("--words", action="store_true", help="read the text too, not only find it")
-    parser.add_argument("--equal-bytes", nargs=2, metavar=("A", "B"), help="compare A with B at equal mean bytes instead")
-    parser.add_argument("--at", type=float, default=50, help="quality of A for --equal-bytes (default 50)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, photo by photo, to FILE")
+    parser.add_argument(
+        "--equal-bytes",
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare A with B at equal mean bytes instead",
+    )
+    parser.add_argument(
+        "--at", type=float, default=50, help="quality of A for --equal-bytes (default 50)"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all figures, photo by photo, to FILE"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument(
-        "--cache", type=Path, default=default_cache(), help="folder of the system's answers (default %(default)s)"
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        help="folder of the system's answers (default %(default)s)",
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with photos/ and depth/ (default %(default)s)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        help="folder with photos/ and depth/ (default %(default)s)",
+    )
     options = parser.parse_args(argv)
     shared: dict[str, Any] = {"cache": options.cache, "jobs": options.jobs, "data": options.data}
 
     if options.equal_bytes:
-        made = at_equal_bytes(*options.equal_bytes, options.at, options.part, words=options.words, limit=options.limit, **shared)
-        print("\n".join(_table([_row(made[key], made[f"{key}_result"], None) for key in ("a", "b")])))
+        made = at_equal_bytes(
+            *options.equal_bytes,
+            options.at,
+            options.part,
+            words=options.words,
+            limit=options.limit,
+            **shared,
+        )
+        print(
+            "\n".join(_table([_row(made[key], made[f"{key}_result"], None) for key in ("a", "b")]))
+        )
         for name, entry in made["difference"].items():
             if entry is not None:
                 print(
-                    f"a - b, {name}: {entry['difference']:+.4f}, 95% {entry['interval'][0]:+.4f} to {entry['interval'][1]:+.4f}"
+                    f"a - b, {name}: {entry['difference']:+.4f}, 95% {entry['interval'][0]:+.4f} to"
+                    f" {entry['interval'][1]:+.4f}"
                 )
         _write(options.json, made)
         return 0
@@ -419,15 +516,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = reference["f1"] - 0.01
     curves = _curves(rows, level)
     for name, size in curves.items():
-        reached = "not reached" if size is None else f"{size:.0f} bytes, {1 - size / reference['bytes']:.1%} below {REFERENCE}"
+        reached = (
+            "not reached"
+            if size is None
+            else f"{size:.0f} bytes, {1 - size / reference['bytes']:.1%} below {REFERENCE}"
+        )
         print(f"F1 {level:.3f} ({REFERENCE} less 0.01) with {name}: {reached}")
-    _write(options.json, {"part": options.part, "rows": rows, "curves": {"level": level, "bytes": curves}, "results": results})
+    _write(
+        options.json,
+        {
+            "part": options.part,
+            "rows": rows,
+            "curves": {"level": level, "bytes": curves},
+            "results": results,
+        },
+    )
     return 0
 
 
 def _write(path: Path | None, value: dict[str, Any]) -> None:
     if path is not None:
-        path.write_text(json.dumps(value, indent=1, default=dataclasses.asdict) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(value, indent=1, default=dataclasses.asdict) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Whether the promise of `vizcomp fit` is kept, and what it costs: redraws of simulated systems with known risks.
+"""Whether the promise of `vizcomp fit` is kept, and what it costs: redraws of simulated systems
+with known risks.
 
     python benchmarks/fit_guarantee.py                    # 1,000 redraws of each case
     python benchmarks/fit_guarantee.py --draws 100        # a quick look
 
-Each draw runs the search and the certificate of the package itself (`vizcomp.fitting.search`) on losses drawn for three ladders
-of eight settings. A promise is broken where the certified setting's true risk is above the one asked for. The naive rule beside
-it takes the smallest setting whose loss on all the same photos is at most the risk. Bytes are against the smallest setting that
-keeps the risk in truth (hindsight): the mean of the ratio, over draws that certify one that keeps it.
+Each draw runs the search and the certificate of the package itself (`vizcomp.fitting.search`) on
+losses drawn for three ladders of eight settings. A promise is broken where the certified setting's
+true risk is above the one asked for. The naive rule beside it takes the smallest setting whose loss
+on all the same photos is at most the risk. Bytes are against the smallest setting that keeps the
+risk in truth (hindsight): the mean of the ratio, over draws that certify one that keeps it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ Array = npt.NDArray[np.float64]
 
 
 def risks(shape: str, rng: np.random.Generator, risk: float) -> Array:
-    """True risks, (LADDERS, RUNGS + 1), from small files to large ones; the last setting loses next to nothing."""
+    """True risks, (LADDERS, RUNGS + 1), from small files to large ones; the last setting loses next
+    to nothing."""
     place = np.arange(RUNGS) - rng.uniform(2, 5)
     curve = risk * np.exp(-0.55 * place[None] * np.ones((LADDERS, 1)))
     if shape == "up and down":
@@ -43,12 +46,18 @@ def draws_of(kind: str, curve: Array, photos: int, rng: np.random.Generator) -> 
     ranks = np.where(rng.random((*curve.shape, photos)) < 0.7, hard, own)  # uniform, dependent
     if kind == "changed":
         return (ranks < curve[..., None]).astype(float)
-    share = np.minimum(1, 5 * curve)[..., None]  # F1: a fifth of the box loss on five times as many photos
-    return np.where(ranks < share, curve[..., None] / share, 0.0) * (0.5 + rng.random((*curve.shape, photos)))
+    # F1: a fifth of the box loss on five times as many photos
+    share = np.minimum(1, 5 * curve)[..., None]
+    return np.where(ranks < share, curve[..., None] / share, 0.0) * (
+        0.5 + rng.random((*curve.shape, photos))
+    )
 
 
-def one_draw(kind: str, shape: str, photos: int, risk: float, rng: np.random.Generator) -> tuple[float, float, float]:
-    """True risk over asked of ours, then of the naive rule (0: none chosen), and our bytes over hindsight's (0: none)."""
+def one_draw(
+    kind: str, shape: str, photos: int, risk: float, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """True risk over asked of ours, then of the naive rule (0: none chosen), and our bytes over
+    hindsight's (0: none)."""
     curve = risks(shape, rng, risk)
     losses = draws_of(kind, curve, photos, rng)
     sizes = np.array(SIZES)[:, None] * np.exp(0.12 * np.arange(RUNGS + 1))
@@ -64,7 +73,11 @@ def one_draw(kind: str, shape: str, photos: int, risk: float, rng: np.random.Gen
         return {one: scores(one, slice(units.start, units.stop)) for one in some}
 
     sequence, _ = explore(names, first, measure, aim)
-    passed = [test.setting for test in certify(sequence, lambda one: scores(one, slice(first, None)), aim) if test.passed]
+    passed = [
+        test.setting
+        for test in certify(sequence, lambda one: scores(one, slice(first, None)), aim)
+        if test.passed
+    ]
     naive = np.where(losses.mean(2) <= risk, sizes, np.inf)
     chosen = np.unravel_index(int(naive.argmin()), naive.shape)
     naive_risk = float(curve[chosen] / risk) if np.isfinite(naive.min()) else 0.0
@@ -100,14 +113,19 @@ def table(draws: int, say: Callable[[str], None]) -> list[dict[str, object]]:
                     f"{kind:8} {shape:12} {photos:5} {risk:5.0%}",
                     f"broken {row['broken']:6.1%} naive {row['naive_broken']:6.1%}",
                 ]
-                cells += [f"none {row['nothing']:6.1%}", f"bytes x{row['bytes_over_hindsight'] or 0:.3f}"]
+                cells += [
+                    f"none {row['nothing']:6.1%}",
+                    f"bytes x{row['bytes_over_hindsight'] or 0:.3f}",
+                ]
                 say("  ".join(cells))
     return rows
 
 
 def main() -> None:
     """Print the table; `--json FILE` writes it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()

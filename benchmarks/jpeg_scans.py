@@ -1,7 +1,8 @@
 """Progressive or baseline: bytes, and the time to decode, of the same coefficients.
 
-Each photo is made by `djpeg --guide uniform` with both kinds of scans and decoded by Pillow and OpenCV, one after the other,
-several times; the least of each counts. Ratios are baseline over progressive.
+Each photo is made by `djpeg --guide uniform` with both kinds of scans and decoded by Pillow and
+OpenCV, one after the other, several times; the least of each counts. Ratios are baseline over
+progressive.
 
     python benchmarks/jpeg_scans.py ../shared/data/kodak ../shared/data/coco/images --limit 40
 """
@@ -46,7 +47,9 @@ def least(decode: Callable[[bytes], None], files: tuple[bytes, bytes]) -> tuple[
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--limit", type=int, default=40, help="photos of each folder")
     parser.add_argument("--quality", type=float, default=50)
@@ -57,7 +60,9 @@ def main() -> int:
         for file in list(find_inputs([str(folder)]))[: options.limit]:
             photo = load(file.path)
             made = [
-                compress(photo, DjpegSettings(quality=options.quality, guide="uniform", scans=scans)).data  # type: ignore[arg-type]
+                compress(
+                    photo, DjpegSettings(quality=options.quality, guide="uniform", scans=scans)
+                ).data  # type: ignore[arg-type]
                 for scans in ("progressive", "baseline")
             ]
             sizes += [len(data) for data in made]
@@ -67,7 +72,9 @@ def main() -> int:
     print(f"{len(ratios['pillow'])} photos, bytes {sizes[1] / sizes[0]:.4f}")
     for name, some in ratios.items():
         low, median, high = np.quantile(some, [0.25, 0.5, 0.75])
-        print(f"{name}: time to decode {median:.3f} (median; half lie from {low:.3f} to {high:.3f})")
+        print(
+            f"{name}: time to decode {median:.3f} (median; half lie from {low:.3f} to {high:.3f})"
+        )
     return 0
 
 

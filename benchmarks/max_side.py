@@ -1,11 +1,14 @@
-"""What `djpeg --max-side auto --verify` saves over `djpeg --verify` alone, and what a system that was not asked still sees.
+"""What `djpeg --max-side auto --verify` saves over `djpeg --verify` alone, and what a system that
+was not asked still sees.
 
-    python benchmarks/max_side.py --photos ../shared/data/clic --model ../shared/models/efficientnet_lite0.onnx \\
+    python benchmarks/max_side.py --photos ../shared/data/clic \\
+        --model ../shared/models/efficientnet_lite0.onnx \\
         --watch ../shared/models/mobilenet_v2_1.0_224_quant.tflite --json sides.json
 
-Both ways make every photo of a folder; the ratio is the geometric mean over photos, with the sum beside it. A photo on which
-nothing but its source is verified has a ratio of 1. `watch`: on how many results the second classifier has the source's class.
-Readings of the models are those of ../shared/models/README.md.
+Both ways make every photo of a folder; the ratio is the geometric mean over photos, with the sum
+beside it. A photo on which nothing but its source is verified has a ratio of 1. `watch`: on how
+many results the second classifier has the source's class. Readings of the models are those of
+../shared/models/README.md.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ READINGS: dict[str, dict[str, Any]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--watch", type=Path)
@@ -50,18 +55,29 @@ def main() -> int:
         rows: dict[str, list[Any]] = {}
         for way, side in (("auto", "auto"), ("alone", None)):
             settings = DjpegSettings(guide=options.guide, max_side=side)  # type: ignore[arg-type]
-            run = run_djpeg(files, Path(folder) / way, settings, batch, RunOptions(jobs=1, on_record=_say))
+            run = run_djpeg(
+                files, Path(folder) / way, settings, batch, RunOptions(jobs=1, on_record=_say)
+            )
             rows[way] = list(run.records)
-    ratios = [auto.output_bytes / alone.output_bytes for auto, alone in zip(rows["auto"], rows["alone"], strict=True)]
+    ratios = [
+        auto.output_bytes / alone.output_bytes
+        for auto, alone in zip(rows["auto"], rows["alone"], strict=True)
+    ]
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     total = sum(r.output_bytes for r in rows["auto"]) / sum(r.output_bytes for r in rows["alone"])
     middle = sorted(ratios)[len(ratios) // 2]
-    print(f"{len(ratios)} photos: ratio {mean:.3f} (geometric mean), {total:.3f} of the sum, median {middle:.3f}")
+    print(
+        f"{len(ratios)} photos: ratio {mean:.3f} (geometric mean), {total:.3f} of the sum, median"
+        f" {middle:.3f}"
+    )
     for way, records in rows.items():
         trials = sum(r.verify_trials for r in records) / len(records)
         seen = sum(all((r.watch_same or {}).values()) for r in records)
         reached = sum(r.status == "ok" for r in records)
-        print(f"{way}: {reached} made, {trials:.1f} trials a photo, watched alike {seen} of {len(records)}")
+        print(
+            f"{way}: {reached} made, {trials:.1f} trials a photo, watched alike {seen} of"
+            f" {len(records)}"
+        )
     if options.json:
         whole = {way: [r.to_dict() for r in records] for way, records in rows.items()}
         options.json.write_text(json.dumps(whole, indent=1), "utf-8")
@@ -71,7 +87,15 @@ def main() -> int:
 def _say(record: Any) -> None:
     size = f"{record.output_width}x{record.output_height}"
     trials = f"{record.verify_trials} trials, watched {record.watch_same}"
-    print(record.input, record.status, record.output_bytes, size, f"quality {record.quality}", trials, flush=True)
+    print(
+        record.input,
+        record.status,
+        record.output_bytes,
+        size,
+        f"quality {record.quality}",
+        trials,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

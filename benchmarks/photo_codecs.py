@@ -1,15 +1,19 @@
-"""The codecs that the benchmarks compare, each named by a spec such as `jpeg:q=50` or `djpeg:q=50,guide=depth`.
+"""The codecs that the benchmarks compare, each named by a spec such as `jpeg:q=50` or
+`djpeg:q=50,guide=depth`.
 
-A codec is a function (path of the photo, pixels, depth map or None) -> bytes that Pillow decodes. Specs:
+A codec is a function (path of the photo, pixels, depth map or None) -> bytes that Pillow decodes.
+Specs:
 
-    jpeg:q=50[,opt=1]                 Pillow, 4:2:0; opt=1: optimised and progressive (the same pixels, fewer bytes)
-    webp:q=25   avif:q=45             Pillow's defaults (AVIF on one thread)
-    study                             the original study's d-JPEG
-    flat:step=30[,chroma=45]          one quantisation step for all frequencies, Pillow, optimised and progressive
-    djpeg[:q=..,guide=..,strength=..,table=..,maps=model|given|reversed|flat]   vizcomp's own, default settings unless given
+    jpeg:q=50[,opt=1]          Pillow, 4:2:0; opt=1: optimised and progressive (fewer bytes)
+    webp:q=25   avif:q=45      Pillow's defaults (AVIF on one thread)
+    study                      the original study's d-JPEG
+    flat:step=30[,chroma=45]   one quantisation step for all frequencies, optimised, progressive
+    djpeg[:q=..,guide=..,strength=..,table=..,maps=model|given|reversed|flat]
+                               vizcomp's own, default settings unless given
 
-`maps` says where djpeg's depth comes from: `model`, the bundled network (the default, as for a user); `given`, the
-ready-made DenseDepth map of the photo; `reversed`, that map upside down in value; `flat`, one value.
+`maps` says where djpeg's depth comes from: `model`, the bundled network (the default, as for a
+user); `given`, the ready-made DenseDepth map of the photo; `reversed`, that map upside down in
+value; `flat`, one value.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 def make_spec(name: str, values: dict[str, Any]) -> str:
     """The inverse of `parse_spec`."""
-    return name + (":" + ",".join(f"{key}={value}" for key, value in values.items()) if values else "")
+    return name + (
+        ":" + ",".join(f"{key}={value}" for key, value in values.items()) if values else ""
+    )
 
 
 def with_quality(spec: str, quality: float) -> str:
@@ -52,7 +58,9 @@ def with_quality(spec: str, quality: float) -> str:
 def family(spec: str) -> str:
     """The spec without its quality: the codec whose settings form one curve."""
     name, values = parse_spec(spec)
-    return make_spec(name, {key: value for key, value in values.items() if key not in ("q", "step")})
+    return make_spec(
+        name, {key: value for key, value in values.items() if key not in ("q", "step")}
+    )
 
 
 def make_codec(spec: str) -> Codec:
@@ -78,7 +86,9 @@ def _save(pixels: Pixels, kind: str, **options: Any) -> bytes:
 
 def _jpeg(q: str = "50", opt: str = "0") -> Codec:
     extra = {"optimize": True, "progressive": True} if opt == "1" else {}
-    return lambda path, pixels, depth: _save(pixels, "JPEG", quality=int(q), subsampling="4:2:0", **extra)
+    return lambda path, pixels, depth: _save(
+        pixels, "JPEG", quality=int(q), subsampling="4:2:0", **extra
+    )
 
 
 def _webp(q: str = "50") -> Codec:
@@ -91,7 +101,9 @@ def _avif(q: str = "50") -> Codec:
 
 def _flat(step: str, chroma: str | None = None) -> Codec:
     tables = [[round(float(step))] * 64, [round(float(chroma or step))] * 64]
-    return lambda path, pixels, depth: _save(pixels, "JPEG", qtables=tables, subsampling="4:2:0", optimize=True, progressive=True)
+    return lambda path, pixels, depth: _save(
+        pixels, "JPEG", qtables=tables, subsampling="4:2:0", optimize=True, progressive=True
+    )
 
 
 def _study() -> Codec:
@@ -111,7 +123,10 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
         raise ValueError(f"unknown maps {maps!r}")
     renamed = {"quality" if key == "q" else key: value for key, value in options.items()}
     settings = DjpegSettings(
-        **{key: float(value) if key in ("quality", "strength", "min_saving") else value for key, value in renamed.items()}
+        **{
+            key: float(value) if key in ("quality", "strength", "min_saving") else value
+            for key, value in renamed.items()
+        }
     )
 
     def encode(path: Path, pixels: Pixels, depth: Pixels | None) -> bytes:
@@ -127,7 +142,13 @@ def _djpeg(maps: str = "model", **options: str) -> Codec:
                 raise ValueError(f"{path.name}: no depth map given")
             else:
                 nearness = depth.astype(np.float32) / 255
-                known = Depth({"given": nearness, "reversed": 1 - nearness, "flat": np.full_like(nearness, 0.5)}[maps])
+                known = Depth(
+                    {
+                        "given": nearness,
+                        "reversed": 1 - nearness,
+                        "flat": np.full_like(nearness, 0.5),
+                    }[maps]
+                )
         looked = {name: text_importance(path) for name in settings.guides if name == "system:text"}
         return compress(photo, settings, depth=known, looked=looked).data
 
@@ -151,7 +172,8 @@ def _text_system() -> Any:
 
 @functools.lru_cache(maxsize=512)
 def network_depth(path: Path) -> Any:
-    """Depth of a photo by the bundled network; kept, since every setting of a sweep asks for the same."""
+    """Depth of a photo by the bundled network; kept, since every setting of a sweep asks for the
+    same."""
     from vizcomp.photos.photo import load
 
     photo = load(path)

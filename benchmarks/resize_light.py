@@ -1,8 +1,10 @@
-"""Resizing photos as they are stored, or in linear light: what do vision systems keep at equal bytes?
+"""Resizing photos as they are stored, or in linear light: what do vision systems keep at equal
+bytes?
 
-Photos are made smaller by Lanczos' filter over the stored values, or over linear light (IEC 61966-2-1) and back, then coded by
-`djpeg --guide uniform` at several qualities. The truth is a system's answer on the source; boxes are compared in the source's
-scale. Systems and photos are those of `djpeg_systems.py`; the score of one way at the bytes of the other is read off a line
+Photos are made smaller by Lanczos' filter over the stored values, or over linear light (IEC
+61966-2-1) and back, then coded by `djpeg --guide uniform` at several qualities. The truth is a
+system's answer on the source; boxes are compared in the source's scale. Systems and photos are
+those of `djpeg_systems.py`; the score of one way at the bytes of the other is read off a line
 through its qualities, linear in the logarithm of the bytes.
 
     python benchmarks/resize_light.py --limit 40 --json light.jsonl
@@ -30,7 +32,12 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.photos.photo import load, load_bytes
 from vizcomp.photos.resize import resized_pixels, wanted_size
 
-SHARES = {"text": (0.7, 0.5), "detector": (0.5, 0.35), "classifier": (0.5, 0.35), "other": (0.5, 0.35)}
+SHARES = {
+    "text": (0.7, 0.5),
+    "detector": (0.5, 0.35),
+    "classifier": (0.5, 0.35),
+    "other": (0.5, 0.35),
+}
 QUALITIES = (30.0, 50.0, 75.0)
 LIGHTS = ("stored", "linear")
 DRAWS = 1000
@@ -39,9 +46,12 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def linear_light(pixels: Pixels, height: int, width: int) -> Pixels:
-    """As `resized_pixels`, over linear light: uint8 (H, W, 3) or (H, W) to the same of another size."""
+    """As `resized_pixels`, over linear light: uint8 (H, W, 3) or (H, W) to the same of another
+    size."""
     levels = np.arange(256) / 255
-    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4).astype(
+        np.float32
+    )
     planes = []
     for plane in pixels[..., None].reshape(*pixels.shape[:2], -1).transpose(2, 0, 1):
         image = Image.fromarray(light[plane]).resize((width, height), Image.Resampling.LANCZOS)
@@ -57,7 +67,9 @@ def scaled_back(answer: Any, ratio: tuple[float, float]) -> Any:
         return answer
     boxes, kinds = answer
     across, down = ratio
-    factors = np.array([across, down]) if boxes.ndim == 3 else np.array([across, down, across, down])
+    factors = (
+        np.array([across, down]) if boxes.ndim == 3 else np.array([across, down, across, down])
+    )
     return boxes * factors, kinds
 
 
@@ -73,7 +85,9 @@ def look(job: tuple[str, Path]) -> list[dict[str, Any]]:
         height, width = wanted_size(*source.shape[:2], scale=share)
         for light in LIGHTS:
             resize = resized_pixels if light == "stored" else linear_light
-            small = dataclasses.replace(photo, pixels=resize(photo.pixels, height, width), jpeg=None)
+            small = dataclasses.replace(
+                photo, pixels=resize(photo.pixels, height, width), jpeg=None
+            )
             prepared = Prepared(small, DjpegSettings(guide="uniform"))
             for quality in QUALITIES:
                 data = prepared.at(quality)
@@ -83,56 +97,90 @@ def look(job: tuple[str, Path]) -> list[dict[str, Any]]:
                     if share not in SHARES[name]:
                         continue
                     answer = djpeg_systems.system(name)(shown)
-                    answer = scaled_back(answer, (source.shape[1] / width, source.shape[0] / height))
+                    answer = scaled_back(
+                        answer, (source.shape[1] / width, source.shape[0] / height)
+                    )
                     kept, of = djpeg_systems.counts(truths[name], answer)
                     rows.append(
-                        {"photo": path.name, "system": name, "share": share, "light": light, "quality": quality}
+                        {
+                            "photo": path.name,
+                            "system": name,
+                            "share": share,
+                            "light": light,
+                            "quality": quality,
+                        }
                         | {"bytes": len(data), "kept": kept, "of": of}
                     )
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """For each system and size: the score of both at equal bytes, and the difference with its 95% interval."""
-    cells: dict[tuple[str, float], dict[str, dict[tuple[str, float], tuple[int, int, int]]]] = defaultdict(
-        lambda: defaultdict(dict)
+    """For each system and size: the score of both at equal bytes, and the difference with its 95%
+    interval."""
+    cells: dict[tuple[str, float], dict[str, dict[tuple[str, float], tuple[int, int, int]]]] = (
+        defaultdict(lambda: defaultdict(dict))
     )
     for row in rows:
         key = row["light"], row["quality"]
         cells[row["system"], row["share"]][row["photo"]][key] = row["bytes"], row["kept"], row["of"]
     lines = [
-        "| system | share of sides | photos | bytes | stored | linear at these bytes | difference | 95% |",
+        (
+            "| system | share of sides | photos | bytes | stored | linear at these bytes |"
+            " difference | 95% |"
+        ),
         "| --- " * 8 + "|",
     ]
     for (name, share), photos in sorted(cells.items()):
         full = [one for one in photos.values() if len(one) == len(LIGHTS) * len(QUALITIES)]
-        values = np.array([[[one[light, quality] for quality in QUALITIES] for light in LIGHTS] for one in full], float)
+        values = np.array(
+            [[[one[light, quality] for quality in QUALITIES] for light in LIGHTS] for one in full],
+            float,
+        )
         random = np.random.default_rng(0)
-        drawn = [np.arange(len(full)), *(random.integers(0, len(full), len(full)) for _ in range(DRAWS))]
+        drawn = [
+            np.arange(len(full)),
+            *(random.integers(0, len(full), len(full)) for _ in range(DRAWS)),
+        ]
         gains, shown = [], None
         for some in drawn:
             size, kept, of = np.moveaxis(values[some].sum(0), -1, 0)  # each (lights, qualities)
             score, log = kept / np.maximum(of, 1), np.log(size / len(full))
             rival = np.interp(log[0], log[1], score[1])
             gains.append(float((rival - score[0]).mean()))
-            shown = shown or (float(np.exp(log[0].mean())), float(score[0].mean()), float(rival.mean()))
+            shown = shown or (
+                float(np.exp(log[0].mean())),
+                float(score[0].mean()),
+                float(rival.mean()),
+            )
         assert shown is not None
         low, high = np.quantile(gains[1:], [0.025, 0.975])
         lines.append(
-            f"| {name} | {share} | {len(full)} | {shown[0]:,.0f} | {shown[1]:.3f} | {shown[2]:.3f} | {gains[0]:+.3f} "
-            f"| {low:+.3f} to {high:+.3f} |"
+            f"| {name} | {share} | {len(full)} | {shown[0]:,.0f} | {shown[1]:.3f} | {shown[2]:.3f}"
+            f" | {gains[0]:+.3f} | {low:+.3f} to {high:+.3f} |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--limit", type=int, help="photos of each set")
-    parser.add_argument("--set", dest="sets", action="append", choices=djpeg_systems.SETS, help="default: all")
-    parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
+    parser.add_argument(
+        "--set", dest="sets", action="append", choices=djpeg_systems.SETS, help="default: all"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="the photos kept aside; look once, at the end"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path, help="rows of all photos, written as they come")
-    parser.add_argument("--from", dest="made", type=Path, action="append", help="figures of rows that are there already")
+    parser.add_argument(
+        "--from",
+        dest="made",
+        type=Path,
+        action="append",
+        help="figures of rows that are there already",
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for place in options.made or ():

@@ -1,9 +1,13 @@
-"""Whether two versions of the code write the same bytes: some 200 outputs of djpeg, encode and depth, by their SHA-256.
+"""Whether two versions of the code write the same bytes: some 200 outputs of djpeg, encode and
+depth, by their SHA-256.
 
-    python benchmarks/same_outputs.py --data ../shared/data --write before.json       # of the version before
-    python benchmarks/same_outputs.py --data ../shared/data --against before.json     # of the version after
+    # of the version before
+    python benchmarks/same_outputs.py --data ../shared/data --write before.json
+    # of the version after
+    python benchmarks/same_outputs.py --data ../shared/data --against before.json
 
-To run another checkout's code, set PYTHONPATH to its `src` (with its extension built there). Exit code 1 where outputs differ.
+To run another checkout's code, set PYTHONPATH to its `src` (with its extension built there). Exit
+code 1 where outputs differ.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ ENCODE = [["--iterations", "2"], ["--iterations", "4", "--pack"]]
 
 
 def photos(data: Path) -> list[Path]:
-    """The same photos at every call: street scenes, natural ones, everyday ones, lossless ones, and the samples."""
+    """The same photos at every call: street scenes, natural ones, everyday ones, lossless ones, and
+    the samples."""
     chosen: list[Path] = []
     for pattern in ("svt/photos/*.jpg", "bsds/*.jpg", "coco/images/*.jpg"):
         files = sorted(data.glob(pattern))
@@ -38,16 +43,32 @@ def photos(data: Path) -> list[Path]:
 
 
 def run(arguments: list[str], out: Path) -> None:
-    command = [sys.executable, "-m", "vizcomp", *arguments, "-o", str(out), "--jobs", "1", "--offline", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "vizcomp",
+        *arguments,
+        "-o",
+        str(out),
+        "--jobs",
+        "1",
+        "--offline",
+        "--quiet",
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        sys.exit(f"{' '.join(arguments[:1])} exited with {result.returncode}: {result.stderr.strip()}")
+        sys.exit(
+            f"{' '.join(arguments[:1])} exited with {result.returncode}: {result.stderr.strip()}"
+        )
 
 
 def digests(folder: Path, kinds: tuple[str, ...]) -> dict[str, str]:
     """SHA-256 of each output by its path; reports hold times, so they are left out."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in kinds)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def outputs(data: Path) -> dict[str, str]:
@@ -70,7 +91,10 @@ def outputs(data: Path) -> dict[str, str]:
             (small / path.name).write_bytes(path.read_bytes())
         for i, options in enumerate(ENCODE):
             pack = "--pack" in options
-            run(["encode", str(small), *options], root / "out" / (f"encode{i}.vzc" if pack else f"encode{i}"))
+            run(
+                ["encode", str(small), *options],
+                root / "out" / (f"encode{i}.vzc" if pack else f"encode{i}"),
+            )
         return digests(root / "out", (".jpg", ".png", ".vzc"))
 
 
@@ -86,7 +110,9 @@ def main() -> None:
     print(f"{len(now)} outputs")
     if options.against:
         before = json.loads(options.against.read_text())
-        different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        different = sorted(
+            key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+        )
         print(f"{len(before) - len(different)} of {len(before)} are the same", *different, sep="\n")
         sys.exit(bool(different))
 

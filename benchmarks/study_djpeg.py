@@ -1,8 +1,10 @@
-"""The original study's d-JPEG (2020), for comparison only, from its description and in array operations.
+"""The original study's d-JPEG (2020), for comparison only, from its description and in array
+operations.
 
-The photo is encoded as JPEG at quality 9, 25 and 64. By its nearness in the depth map each pixel is taken from one of the
-three decodes: above the 60th percentile from quality 64, from the 50th to the 60th from 25, the rest from 9. The composite
-is saved as JPEG at quality 50, so everything in it is quantised a second time.
+The photo is encoded as JPEG at quality 9, 25 and 64. By its nearness in the depth map each pixel is
+taken from one of the three decodes: above the 60th percentile from quality 64, from the 50th to the
+60th from 25, the rest from 9. The composite is saved as JPEG at quality 50, so everything in it is
+quantised a second time.
 """
 
 from __future__ import annotations

@@ -1,19 +1,21 @@
-"""The vision systems that `djpeg_systems.py` asks, and how an answer on a result is scored against the one on its source.
+"""The vision systems that `djpeg_systems.py` asks, and how an answer on a result is scored against
+the one on its source.
 
-    name        what                                              published reading
-    text        boxes of RapidOCR's detector                      F1 at IoU 0.5
-    words       what RapidOCR reads in the boxes of the source    share read the same
-    yolox       YOLOX-nano's boxes, same class                    F1 at IoU 0.5
-    efficientnet, mobilenet   classes of ImageNet                 same best class
-    deeplab     masks of VOC's classes                            F1 of foreground pixels of one class
-    movenet     joints of a person                                share within a tenth of the person's height
+    name          what                                             published reading
+    text          boxes of RapidOCR's detector                     F1 at IoU 0.5
+    words         what RapidOCR reads in the boxes of the source   share read the same
+    yolox         YOLOX-nano's boxes, same class                   F1 at IoU 0.5
+    efficientnet  classes of ImageNet (and mobilenet)              same best class
+    deeplab       masks of VOC's classes                           F1 of one class's foreground
+    movenet       joints of a person                               share in a tenth of the height
 
-A name may have a view behind a colon, the same network on the photo prepared in another way: a cheap stand-in for systems that
-nobody here has. `squash` scales the whole photo without a crop, `cubic` and `plain` use other filters (`plain` is bilinear
-without antialiasing, as OpenCV's), `small` first makes the photo 0.8 times as large, `wide` 1.25 times.
+A name may have a view behind a colon, the same network on the photo prepared in another way: a
+cheap stand-in for systems that nobody here has. `squash` scales the whole photo without a crop,
+`cubic` and `plain` use other filters (`plain` is bilinear without antialiasing, as OpenCV's),
+`small` first makes the photo 0.8 times as large, `wide` 1.25 times.
 
-Beside the score that counts, `close` is a smoother one in 0..1 of the same answer (probabilities, not decisions), which
-tells neighbouring settings apart on fewer photos.
+Beside the score that counts, `close` is a smoother one in 0..1 of the same answer (probabilities,
+not decisions), which tells neighbouring settings apart on fewer photos.
 """
 
 from __future__ import annotations
@@ -58,7 +60,11 @@ def interpreter(name: str) -> tuple[Any, int, list[int]]:
 
     network = Interpreter(str(SHARED / "models" / name), num_threads=1)
     network.allocate_tensors()
-    return network, network.get_input_details()[0]["index"], [detail["index"] for detail in network.get_output_details()]
+    return (
+        network,
+        network.get_input_details()[0]["index"],
+        [detail["index"] for detail in network.get_output_details()],
+    )
 
 
 def run_tflite(name: str, field: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -68,16 +74,29 @@ def run_tflite(name: str, field: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(network.get_tensor(out[0]))
 
 
-# --- views --------------------------------------------------------------------------------------------------------
+# --- views
+# --------------------------------------------------------------------------------------------------
 
 
-def resized(pixels: Pixels, width: int, height: int, view: str, box: tuple[float, float, float, float] | None = None) -> Pixels:
+def resized(
+    pixels: Pixels,
+    width: int,
+    height: int,
+    view: str,
+    box: tuple[float, float, float, float] | None = None,
+) -> Pixels:
     image = Image.fromarray(pixels)
     if view == "plain":
         left, top, right, bottom = box or (0.0, 0.0, image.width, image.height)
         affine = ((right - left) / width, 0.0, left, 0.0, (bottom - top) / height, top)
-        return np.asarray(image.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
-    return np.asarray(image.resize((width, height), FILTERS.get(view, Image.Resampling.BILINEAR), box=box))
+        return np.asarray(
+            image.transform(
+                (width, height), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
+            )
+        )
+    return np.asarray(
+        image.resize((width, height), FILTERS.get(view, Image.Resampling.BILINEAR), box=box)
+    )
 
 
 def scaled(pixels: Pixels, view: str) -> Pixels:
@@ -108,7 +127,8 @@ def letterbox(pixels: Pixels, side: int, fill: int, view: str) -> tuple[Pixels, 
     return field, ratio
 
 
-# --- answers: what counts, and what is close ----------------------------------------------------------------------
+# --- answers: what counts, and what is close
+# ----------------------------------------------------------------------
 
 
 def softmax(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -119,7 +139,11 @@ def softmax(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 class Classifier:
     def __init__(self, name: str, view: str) -> None:
         self._name, self._view = name, view
-        self._session = session(SHARED / "models" / "efficientnet_lite0.onnx") if name == "efficientnet" else None
+        self._session = (
+            session(SHARED / "models" / "efficientnet_lite0.onnx")
+            if name == "efficientnet"
+            else None
+        )
 
     def __call__(self, pixels: Pixels) -> Any:
         field = centre(pixels, self._view)
@@ -128,14 +152,19 @@ class Classifier:
             return scores / max(1.0, float(scores.sum()))
         real = (field / np.float32(255) - np.float32(0.498)) / np.float32(0.502)
         entry = self._session.get_inputs()[0].name
-        return softmax(self._session.run(None, {entry: real.astype(np.float32).transpose(2, 0, 1)[None].copy()})[0][0])
+        return softmax(
+            self._session.run(
+                None, {entry: real.astype(np.float32).transpose(2, 0, 1)[None].copy()}
+            )[0][0]
+        )
 
     def score(self, truth: Any, answer: Any) -> tuple[float, float, float]:
         return float(truth.argmax() == answer.argmax()), 1.0, float(np.minimum(truth, answer).sum())
 
 
 class Detector:
-    """YOLOX by its published reading: letterbox at the top left, strides 8, 16, 32, suppression class by class."""
+    """YOLOX by its published reading: letterbox at the top left, strides 8, 16, 32, suppression
+    class by class."""
 
     def __init__(self, view: str) -> None:
         self._session, self._view = session(SHARED / "models" / "yolox_nano.onnx"), view
@@ -145,7 +174,9 @@ class Detector:
         field, ratio = letterbox(pixels, side, 114, self._view)
         entry = self._session.get_inputs()[0].name
         image = field[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32)
-        raw = np.asarray(self._session.run(None, {entry: np.ascontiguousarray(image)})[0][0], np.float64)
+        raw = np.asarray(
+            self._session.run(None, {entry: np.ascontiguousarray(image)})[0][0], np.float64
+        )
         cells, strides = [], []
         for stride in (8, 16, 32):
             count = side // stride
@@ -174,7 +205,11 @@ class Detector:
         for kind in set(kinds.tolist()) & set(found_kinds.tolist()):
             matched += len(match_boxes(boxes[kinds == kind], found[found_kinds == kind]))
         both = float(evidence.sum() + other.sum())
-        return 2 * matched, len(boxes) + len(found), 2 * float(np.minimum(evidence, other).sum()) / both if both else 1.0
+        return (
+            2 * matched,
+            len(boxes) + len(found),
+            2 * float(np.minimum(evidence, other).sum()) / both if both else 1.0,
+        )
 
 
 def overlap(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
@@ -192,7 +227,9 @@ class Masks:
         field, ratio = letterbox(pixels, 513, 128, self._view)
         labels = run_tflite("deeplabv3_mnv2_pascal_quant.tflite", field)
         labels = labels.reshape(513, 513).astype(np.int16)
-        return labels[: max(1, int(pixels.shape[0] * ratio)), : max(1, int(pixels.shape[1] * ratio))]
+        return labels[
+            : max(1, int(pixels.shape[0] * ratio)), : max(1, int(pixels.shape[1] * ratio))
+        ]
 
     def score(self, truth: Any, answer: Any) -> tuple[float, float, float]:
         there, found = truth > 0, answer > 0
@@ -210,7 +247,9 @@ class Joints:
 
     def __call__(self, pixels: Pixels) -> Any:
         field, _ = letterbox(pixels, 192, 0, self._view)
-        return run_tflite("movenet_single_pose_lightning_ptq.tflite", field)[0, 0].astype(np.float32)
+        return run_tflite("movenet_single_pose_lightning_ptq.tflite", field)[0, 0].astype(
+            np.float32
+        )
 
     def score(self, truth: Any, answer: Any) -> tuple[float, float, float]:
         seen = truth[:, 2] >= JOINT
@@ -239,13 +278,18 @@ class Text:
         assert truth.texts is not None
         assert answer.texts is not None
         read = sum(1 for text in truth.texts if text)
-        same = sum(1 for mine, theirs, _ in pairs if truth.texts[mine] and truth.texts[mine] == answer.texts[theirs])
+        same = sum(
+            1
+            for mine, theirs, _ in pairs
+            if truth.texts[mine] and truth.texts[mine] == answer.texts[theirs]
+        )
         return same, read, same / read if read else 1.0
 
 
 @functools.cache
 def system(name: str) -> Any:
-    """A system by its name and view: called with pixels it answers, `score` compares two answers."""
+    """A system by its name and view: called with pixels it answers, `score` compares two
+    answers."""
     base, _, view = name.partition(":")
     if base in ("efficientnet", "mobilenet"):
         return Classifier(base, view)
@@ -254,7 +298,8 @@ def system(name: str) -> Any:
     return {"yolox": Detector, "deeplab": Masks, "movenet": Joints}[base](view)
 
 
-# --- what was scored before ---------------------------------------------------------------------------------------
+# --- what was scored before
+# ---------------------------------------------------------------------------------------
 
 
 def digest(data: bytes) -> str:
@@ -262,7 +307,8 @@ def digest(data: bytes) -> str:
 
 
 class Scores:
-    """Scores by system, source and file, on disk: a run that adds a codec or a system pays for that alone."""
+    """Scores by system, source and file, on disk: a run that adds a codec or a system pays for that
+    alone."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +316,9 @@ class Scores:
         self._file.execute("create table if not exists scores (key text primary key, score text)")
 
     def find(self, name: str, source: str, result: str) -> list[float] | None:
-        row = self._file.execute("select score from scores where key = ?", (f"{name} {source} {result}",)).fetchone()
+        row = self._file.execute(
+            "select score from scores where key = ?", (f"{name} {source} {result}",)
+        ).fetchone()
         return None if row is None else [float(x) for x in json.loads(row[0])]
 
     def keep(self, name: str, source: str, result: str, score: tuple[float, float, float]) -> None:

@@ -2,8 +2,9 @@
 
     python benchmarks/ten_jobs.py [--folder DIR] [--only NAME ...]
 
-Prints each command as it can be typed, whether it did what it should, and the bytes before and after. Leaves with 1 where a job
-failed. A job whose option or package is missing here is said to be left out, and why. Needs the packages of `.[dev]`.
+Prints each command as it can be typed, whether it did what it should, and the bytes before and
+after. Leaves with 1 where a job failed. A job whose option or package is missing here is said to be
+left out, and why. Needs the packages of `.[dev]`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Job:
 def photos(folder: Path, count: int = 4) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for number, path in enumerate([p for p in sorted(SAMPLES.iterdir()) if p.suffix in (".jpg", ".png")][:count]):
+    for number, path in enumerate(
+        [p for p in sorted(SAMPLES.iterdir()) if p.suffix in (".jpg", ".png")][:count]
+    ):
         with Image.open(path) as image:
             small = image.convert("RGB")
             small.thumbnail((320, 320))
@@ -75,7 +78,10 @@ def make_tars(folder: Path) -> None:
     for number in range(2):
         with tarfile.open(folder / "shards" / f"{number:02}.tar", "w") as tar:
             for path in photos(folder / "photos"):
-                for name, data in ((path.name, path.read_bytes()), (f"{path.stem}.json", b'{"label": 1}')):
+                for name, data in (
+                    (path.name, path.read_bytes()),
+                    (f"{path.stem}.json", b'{"label": 1}'),
+                ):
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -91,7 +97,10 @@ def check_tars(folder: Path) -> tuple[int, int]:
                 assert new is not None
                 assert a.name == b.name
                 assert (old.read() == new.read()) == a.name.endswith(".json")
-        before, after = before + path.stat().st_size, after + (folder / "out" / path.name).stat().st_size
+        before, after = (
+            before + path.stat().st_size,
+            after + (folder / "out" / path.name).stat().st_size,
+        )
     return before, after
 
 
@@ -102,7 +111,9 @@ def make_table(folder: Path) -> None:
     cells = [{"bytes": path.read_bytes(), "path": path.name} for path in photos(folder / "photos")]
     (folder / "table").mkdir()
     pq.write_table(
-        pa.table({"image": cells, "label": list(range(len(cells)))}), folder / "table" / "train.parquet", row_group_size=2
+        pa.table({"image": cells, "label": list(range(len(cells)))}),
+        folder / "table" / "train.parquet",
+        row_group_size=2,
     )
 
 
@@ -112,16 +123,27 @@ def check_table(folder: Path) -> tuple[int, int]:
     one, two = (pq.read_table(folder / place / "train.parquet") for place in ("table", "out"))
     assert one.column("label").equals(two.column("label"))
     assert one.schema.equals(two.schema)
-    return tuple(sum(len(cell["bytes"]) for cell in each.column("image").to_pylist()) for each in (one, two))  # type: ignore[return-value]
+    return tuple(
+        sum(len(cell["bytes"]) for cell in each.column("image").to_pylist()) for each in (one, two)
+    )  # type: ignore[return-value]
 
 
 def make_coco(folder: Path) -> None:
     images = []
     for number, path in enumerate(photos(folder / "images")):
         with Image.open(path) as image:
-            images.append({"id": number, "file_name": path.name, "width": image.width, "height": image.height})
+            images.append(
+                {"id": number, "file_name": path.name, "width": image.width, "height": image.height}
+            )
     boxes = [
-        {"id": n, "image_id": n, "category_id": 1, "bbox": [10, 20, 100, 50], "area": 5000, "iscrowd": 0}
+        {
+            "id": n,
+            "image_id": n,
+            "category_id": 1,
+            "bbox": [10, 20, 100, 50],
+            "area": 5000,
+            "iscrowd": 0,
+        }
         for n in range(len(images))
     ]
     about = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
@@ -133,7 +155,9 @@ def check_coco(folder: Path) -> tuple[int, int]:
     for path in (folder / "out").glob("*.jpg"):
         with Image.open(path) as image:
             assert max(image.size) == 160
-    (labels,) = [p for p in (folder / "out").rglob("*.json") if "annotations" in json.loads(p.read_text())]
+    (labels,) = [
+        p for p in (folder / "out").rglob("*.json") if "annotations" in json.loads(p.read_text())
+    ]
     for box in json.loads(labels.read_text())["annotations"]:
         assert abs(box["bbox"][0] - 5) < 1
     return found
@@ -149,7 +173,10 @@ def make_embedding(folder: Path) -> None:
         helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
         helper.make_node("Flatten", ["pooled"], ["y"]),
     ]
-    ends = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 3, 64, 64]), ("y", [1, 192])))
+    ends = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in (("x", [1, 3, 64, 64]), ("y", [1, 192]))
+    )
     graph = helper.make_graph(nodes, "places", [next(ends)], [next(ends)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, str(folder / "places.onnx"))
@@ -190,7 +217,13 @@ def check_bucket(folder: Path) -> tuple[int, int]:
 
 JOBS = (
     Job("webdataset", make_tars, ("shards/{00..01}.tar", "-o", "out", *QUICK), check_tars),
-    Job("parquet", make_table, ("table/*.parquet", "-o", "out", *QUICK), check_table, package="pyarrow"),
+    Job(
+        "parquet",
+        make_table,
+        ("table/*.parquet", "-o", "out", *QUICK),
+        check_table,
+        package="pyarrow",
+    ),
     Job(
         "coco",
         make_coco,
@@ -198,7 +231,13 @@ JOBS = (
         check_coco,
         "--labels",
     ),
-    Job("hot folder", lambda folder: None, ("photos", "-o", "out", "--watch", *QUICK), plain, "--watch"),
+    Job(
+        "hot folder",
+        lambda folder: None,
+        ("photos", "-o", "out", "--watch", *QUICK),
+        plain,
+        "--watch",
+    ),
     Job(
         "streams",
         lambda f: photos(f / "photos") and None,
@@ -228,8 +267,18 @@ JOBS = (
         plain,
         package="rapidocr",
     ),
-    Job("embeddings", make_embedding, ("photos", "-o", "out", "--verify", "places.onnx:kind=embedding", *QUICK), plain),
-    Job("masks", make_masks, ("photos", "-o", "out", "--guide", "mask", "--masks", "masks", "--report", "none"), plain),
+    Job(
+        "embeddings",
+        make_embedding,
+        ("photos", "-o", "out", "--verify", "places.onnx:kind=embedding", *QUICK),
+        plain,
+    ),
+    Job(
+        "masks",
+        make_masks,
+        ("photos", "-o", "out", "--guide", "mask", "--masks", "masks", "--report", "none"),
+        plain,
+    ),
 )
 
 
@@ -243,7 +292,11 @@ def bucket(folder: Path) -> Iterator[None]:
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    about = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    about = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     os.environ.update(about, AWS_ENDPOINT_URL=f"http://{host}:{port}")
     try:
         client = boto3.client("s3")
@@ -262,7 +315,9 @@ def watched(words: list[str], folder: Path) -> int:
     time.sleep(3)
     made = photos(folder / "photos", 2)
     for _ in range(600):
-        if process.poll() is not None or all((folder / "out" / path.name).exists() for path in made):
+        if process.poll() is not None or all(
+            (folder / "out" / path.name).exists() for path in made
+        ):
             break
         time.sleep(0.5)
     try:
@@ -280,7 +335,9 @@ def run(job: Job, folder: Path) -> tuple[int, int]:
             code = watched(words, folder)
         else:
             given = (folder / job.given).read_bytes() if job.given else b""
-            done = subprocess.run(words, cwd=folder, input=given, stdout=subprocess.PIPE if job.into else None)
+            done = subprocess.run(
+                words, cwd=folder, input=given, stdout=subprocess.PIPE if job.into else None
+            )
             code = done.returncode
             if job.into:
                 (folder / job.into).write_bytes(done.stdout)
@@ -299,12 +356,19 @@ def left_out(job: Job, options: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where the data are made and left; default: a temporary one")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the data are made and left; default: a temporary one"
+    )
     parser.add_argument("--only", nargs="+", choices=[job.name for job in JOBS], metavar="NAME")
     asked = parser.parse_args()
     shown = subprocess.run(
-        [sys.executable, "-m", "vizcomp", "djpeg", "--help"], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}
+        [sys.executable, "-m", "vizcomp", "djpeg", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
     )
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:

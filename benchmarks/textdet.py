@@ -1,7 +1,8 @@
-"""What a text system answers on an image: RapidOCR's boxes and readings, one thread, kept in a cache by the pixels.
+"""What a text system answers on an image: RapidOCR's boxes and readings, one thread, kept in a
+cache by the pixels.
 
-Needs the extra `bench` (rapidocr 3 and OpenCV). The detector, the direction classifier and the recogniser are the ones
-inside the rapidocr wheel; nothing is downloaded.
+Needs the extra `bench` (rapidocr 3 and OpenCV). The detector, the direction classifier and the
+recogniser are the ones inside the rapidocr wheel; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Answer:
 
     Attributes:
         boxes: float64 (N, 4, 2), corners x, y in pixels.
-        texts: what is read in each box ("" where nothing is read with confidence 0.5); None if reading was not asked for.
+        texts: what is read in each box ("" where nothing is read with confidence 0.5); None if
+            reading was not asked for.
     """
 
     boxes: npt.NDArray[np.float64]
@@ -50,7 +52,9 @@ class TextSystem:
     """
 
     def __init__(self, cache: Path | None = None) -> None:
-        versions = "-".join(importlib.metadata.version(name) for name in ("rapidocr", "onnxruntime"))
+        versions = "-".join(
+            importlib.metadata.version(name) for name in ("rapidocr", "onnxruntime")
+        )
         self._folder = (cache or default_cache()) / f"rapidocr-{versions}"
         self._engine: Any = None
         self.looked = 0
@@ -62,7 +66,9 @@ class TextSystem:
             pixels: uint8 (H, W, 3), RGB.
             words: read the boxes as well; about half as long again as finding them.
         """
-        key = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+        key = hashlib.sha256(
+            repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()
+        ).hexdigest()
         path = self._folder / key[:2] / f"{key}.json"
         boxes: npt.NDArray[np.float64] | None = None
         if path.is_file():
@@ -100,18 +106,24 @@ class TextSystem:
         return np.asarray(result.boxes, dtype=np.float64).reshape(-1, 4, 2)
 
     def _read(self, bgr: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float64]) -> tuple[str, ...]:
-        """Texts of boxes that are found already: RapidOCR's own later steps, without finding the boxes again."""
+        """Texts of boxes that are found already: RapidOCR's own later steps, without finding the
+        boxes again."""
         if not len(boxes):
             return ()
         engine = self._open()
         crops = engine.crop_text_regions(bgr, boxes.astype(np.float32))
         upright, _ = engine.cls_and_rotate(crops)
         read = engine.recognize_txt(upright)
-        return tuple(text.strip() if score >= READ_SCORE else "" for text, score in zip(read.txts, read.scores, strict=True))
+        return tuple(
+            text.strip() if score >= READ_SCORE else ""
+            for text, score in zip(read.txts, read.scores, strict=True)
+        )
 
     @staticmethod
     def _store(path: Path, answer: Answer) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+        ) as file:
             json.dump({"boxes": answer.boxes.tolist(), "texts": answer.texts}, file)
         os.replace(file.name, path)

@@ -1,9 +1,12 @@
-"""What a verified file costs in each format: `djpeg --format F --verify text` on street photos, and what a reader still reads.
+"""What a verified file costs in each format: `djpeg --format F --verify text` on street photos, and
+what a reader still reads.
 
-The verdict is RapidOCR's detector, as in `verify_text`; the reader, which is not asked, is its recogniser: `words` is the
-share of the words read on the source that are read the same on the file. Means of bytes are geometric. Rows: --json.
+The verdict is RapidOCR's detector, as in `verify_text`; the reader, which is not asked, is its
+recogniser: `words` is the share of the words read on the source that are read the same on the file.
+Means of bytes are geometric. Rows: --json.
 
-    python benchmarks/verify_formats.py --limit 20 --format jpeg --format avif --format auto --json rows.json
+    python benchmarks/verify_formats.py --limit 20 --format jpeg --format avif --format auto \\
+        --json rows.json
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ class CachedText:
         self.reader = TextSystem(default_cache())
 
     def answers(self, images: Sequence[Any]) -> list[Answer]:
-        return [Boxes(self.reader(image).boxes, (), (image.shape[1], image.shape[0])) for image in images]
+        return [
+            Boxes(self.reader(image).boxes, (), (image.shape[1], image.shape[0]))
+            for image in images
+        ]
 
     def importance(self, image: Any) -> Any:
         return boxes_answer_importance(self, image, lettering_worth)  # type: ignore[arg-type]
@@ -56,7 +62,9 @@ def verify(path: Path, name: str, guide: str, reader: CachedText) -> dict[str, A
     photo = load(path)
     file = InputFile(path, Path(path.name))
     settings = DjpegSettings(guide=guide, format=name)  # type: ignore[arg-type]
-    made = single.finish(photo, file, settings, BatchSettings(verify=("text",)), original=path.read_bytes)
+    made = single.finish(
+        photo, file, settings, BatchSettings(verify=("text",)), original=path.read_bytes
+    )
     before = reader.reader(displayed(photo), words=True)
     after = reader.reader(displayed(load_bytes(made.data, path.name)), words=True)
     kept, words = words_kept((before.boxes, None, before.texts), (after.boxes, None, after.texts))
@@ -86,25 +94,37 @@ def table(rows: list[dict[str, Any]]) -> str:
     shared = sorted(set.intersection(*(set(cell) for cell in by_format.values())))
     base = [by_format["jpeg"][photo]["bytes"] for photo in shared] if "jpeg" in by_format else []
     lines = [
-        "| format | photos | bytes, geometric | of djpeg | trials | most | sources kept | words | taken |",
+        (
+            "| format | photos | bytes, geometric | of djpeg | trials | most | sources kept | words"
+            " | taken |"
+        ),
         "| --- " * 9 + "|",
     ]
     for name, cell in by_format.items():
         mine = [cell[photo] for photo in shared]
         size = np.exp(np.mean(np.log([row["bytes"] for row in mine])))
-        ratio = f"{np.exp(np.mean(np.log([row['bytes'] for row in mine])) - np.mean(np.log(base))):.3f}" if base else ""
+        ratio = (
+            f"{np.exp(np.mean(np.log([row['bytes'] for row in mine])) - np.mean(np.log(base))):.3f}"
+            if base
+            else ""
+        )
         trials = [row["trials"] for row in mine]
         words = sum(row["words_kept"] for row in mine) / max(1, sum(row["words"] for row in mine))
-        taken = {kind: sum(row["taken"] == kind for row in mine) for kind in sorted({row["taken"] for row in mine})}
+        taken = {
+            kind: sum(row["taken"] == kind for row in mine)
+            for kind in sorted({row["taken"] for row in mine})
+        }
         lines.append(
-            f"| {name} | {len(mine)} | {size:,.0f} | {ratio} | {np.mean(trials):.1f} | {max(trials)} "
-            f"| {sum(row['kept_source'] for row in mine)} | {words:.3f} | {taken} |"
+            f"| {name} | {len(mine)} | {size:,.0f} | {ratio} | {np.mean(trials):.1f} |"
+            f" {max(trials)} | {sum(row['kept_source'] for row in mine)} | {words:.3f} | {taken} |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--format", action="append", help="default: jpeg, avif, auto")
     parser.add_argument("--guide", default="system:text")
     parser.add_argument("--limit", type=int, default=20)
@@ -113,7 +133,11 @@ def main() -> int:
     options = parser.parse_args()
     reader = CachedText()
     there_already = options.json is not None and options.json.exists()
-    rows = [json.loads(line) for line in options.json.read_text("utf-8").splitlines()] if there_already else []
+    rows = (
+        [json.loads(line) for line in options.json.read_text("utf-8").splitlines()]
+        if there_already
+        else []
+    )
     there = {(row["photo"], row["format"], row["guide"]) for row in rows}
     with (
         mock.patch.object(verdicts, "system_by_name", return_value=reader),

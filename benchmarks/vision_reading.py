@@ -1,12 +1,15 @@
 """How well vizcomp reads real models: AP50 of a detector and top-1 of classifiers, against labels.
 
-    python benchmarks/vision_reading.py detector yolox_nano.onnx:detector=yolox,classes=coco80.names COCO_FOLDER
-    python benchmarks/vision_reading.py classifier MODEL.onnx:mean=0.498,std=0.502,crop=0.875 IMAGENET_FOLDER
+    python benchmarks/vision_reading.py detector \\
+        yolox_nano.onnx:detector=yolox,classes=coco80.names COCO_FOLDER
+    python benchmarks/vision_reading.py classifier \\
+        MODEL.onnx:mean=0.498,std=0.502,crop=0.875 IMAGENET_FOLDER
 
-COCO_FOLDER has images/NAME.jpg and labels/NAME.txt: class, centre x, centre y, width, height as shares; no file, no label.
-AP50 is the mean, over the classes that the labels have, of precision interpolated at 101 points of recall (as COCO), boxes
-from score 0.05 on. IMAGENET_FOLDER has a picture of each fifth class; in sorted order they are classes 0, 5, 10, ...
-(`--first 1`: a model with 1,001 classes).
+COCO_FOLDER has images/NAME.jpg and labels/NAME.txt: class, centre x, centre y, width, height as
+shares; no file, no label. AP50 is the mean, over the classes that the labels have, of precision
+interpolated at 101 points of recall (as COCO), boxes from score 0.05 on. IMAGENET_FOLDER has a
+picture of each fifth class; in sorted order they are classes 0, 5, 10, ... (`--first 1`: a model
+with 1,001 classes).
 """
 
 from __future__ import annotations
@@ -54,7 +57,12 @@ def detector(spec: str, folder: Path) -> None:
         labels = np.loadtxt(file, ndmin=2).reshape(-1, 5) if file.is_file() else np.zeros((0, 5))
         pixels = displayed(load(path))
         scale = np.array([pixels.shape[1], pixels.shape[0]] * 2)
-        truth = np.concatenate([labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2], 1) * scale
+        truth = (
+            np.concatenate(
+                [labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2], 1
+            )
+            * scale
+        )
         names = [system.classes[int(number)] for number in labels[:, 0]]
         answer = system.answers([pixels])[0]
         assert isinstance(answer, Boxes)
@@ -64,13 +72,20 @@ def detector(spec: str, folder: Path) -> None:
             counts[name] = counts.get(name, 0) + 1
         for at in np.argsort(-answer.scores):
             mine = free & np.array([name == answer.labels[at] for name in names], bool)
-            iou = np.where(mine, overlaps(answer.quads[at][[0, 2]].reshape(-1), truth), 0) if len(truth) else np.zeros(0)
+            iou = (
+                np.where(mine, overlaps(answer.quads[at][[0, 2]].reshape(-1), truth), 0)
+                if len(truth)
+                else np.zeros(0)
+            )
             good = bool(len(iou) and iou.max() >= 0.5)
             if good:
                 free[iou.argmax()] = False
             answers.setdefault(answer.labels[at], []).append((float(answer.scores[at]), good))
     scores = [average_precision(answers.get(name, []), count) for name, count in counts.items()]
-    print(f"AP50 {np.mean(scores):.3f} over {len(counts)} classes, {sum(counts.values())} labels (101 points)")
+    print(
+        f"AP50 {np.mean(scores):.3f} over {len(counts)} classes, {sum(counts.values())} labels (101"
+        " points)"
+    )
 
 
 def classifier(spec: str, folder: Path, first: int) -> None:
@@ -88,7 +103,9 @@ def classifier(spec: str, folder: Path, first: int) -> None:
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["detector", "classifier"])
     parser.add_argument("system")
     parser.add_argument("folder", type=Path)

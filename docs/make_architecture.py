@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,15 @@ def tree(order: tuple[str, ...]) -> str:
         lines.append(f"- **{room}/** {caption(folder / '__init__.py')}")
         files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
         lines += [f"  - `{path.stem}` {caption(path)}" for path in files]
-    return "\n".join(lines) + "\n"
+    return "\n".join(wrapped for line in lines for wrapped in _wrapped(line)) + "\n"
+
+
+def _wrapped(line: str) -> list[str]:
+    """A list item at 100 columns; a name in backticks is not broken."""
+    indent = " " * (line.index("-") + 2)
+    return textwrap.wrap(
+        line, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def order() -> tuple[str, ...]:

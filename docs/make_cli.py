@@ -3,7 +3,8 @@
     python docs/make_cli.py            # write it
     python docs/make_cli.py --check    # say whether it is up to date, and leave with 1 if it is not
 
-Read from the commands' signatures and not from their `--help`, whose layout depends on the terminal and on Typer's version.
+Read from the commands' signatures and not from their `--help`, whose layout depends on the terminal
+and on Typer's version.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ HEAD = """\
 Made by `python docs/make_cli.py` from the commands' own declarations: change those, not this file.
 Every command also has `-h` and `--help`; `vizcomp --version` prints the version.
 
-What the options do, and why, stands in [djpeg.md](djpeg.md), [depth.md](depth.md) and [codec.md](codec.md); how inputs are
-found and outputs named in [images.md](images.md).
+What the options do, and why, stands in [djpeg.md](djpeg.md), [depth.md](depth.md) and
+[codec.md](codec.md); how inputs are found and outputs named in [images.md](images.md).
 
 ## Exit codes
 
@@ -33,15 +34,15 @@ found and outputs named in [images.md](images.md).
 | --- | --- |
 | 0 | everything is done |
 | 1 | some inputs failed, the rest is done; or a training run ended in an error |
-| 2 | the command was wrong: an unknown option, no input, a setting out of range, an output that cannot be written |
+| 2 | the command was wrong: unknown option, no input, setting out of range, unwritable output |
 | 3 | the weights of a network are missing |
 | 130 | interrupted by Ctrl-C; what was finished is kept |
 
 ## Options from a file and from the environment
 
-`vizcomp.toml`, or `[tool.vizcomp]` in `pyproject.toml`, is looked for in the working directory and above it; the first one
-counts, and the command says which it was and what it took from it. The keys are the options' names without the dashes; paths
-are as on the command line.
+`vizcomp.toml`, or `[tool.vizcomp]` in `pyproject.toml`, is looked for in the working directory and
+above it; the first one counts, and the command says which it was and what it took from it. The keys
+are the options' names without the dashes; paths are as on the command line.
 
     jobs = 4                    # of every command that has it
     [djpeg]                     # of one command
@@ -52,14 +53,15 @@ are as on the command line.
     [profiles.ocr.djpeg]
     verify = ["text"]
 
-`--config FILE` names another file, `--config none` none. A key that no option has is an error. A file above the working
-directory that belongs to another user is refused.
+`--config FILE` names another file, `--config none` none. A key that no option has is an error. A
+file above the working directory that belongs to another user is refused.
 
-Every option is also a variable: `VIZCOMP_QUALITY` for all commands, `VIZCOMP_DJPEG_QUALITY` for one. Switches take 1 or 0; what
-may be given several times is separated by blanks. The command line goes before the environment, that before the profile, that
-before the rest of the file.
+Every option is also a variable: `VIZCOMP_QUALITY` for all commands, `VIZCOMP_DJPEG_QUALITY` for
+one. Switches take 1 or 0; what may be given several times is separated by blanks. The command line
+goes before the environment, that before the profile, that before the rest of the file.
 
-`vizcomp --install-completion` makes the shell complete commands, options and their values: guides, tables, models, systems.
+`vizcomp --install-completion` makes the shell complete commands, options and their values: guides,
+tables, models, systems.
 """
 
 
@@ -67,7 +69,11 @@ def commands() -> dict[str, Any]:
     """Name to the function of each command, in the order of `vizcomp --help`."""
     from vizcomp.cli import app
 
-    found = {each.name or each.callback.__name__: each.callback for each in app.registered_commands if each.callback}
+    found = {
+        each.name or each.callback.__name__: each.callback
+        for each in app.registered_commands
+        if each.callback
+    }
     for group in app.registered_groups:
         for each in group.typer_instance.registered_commands:
             found[f"{group.name} {each.name or each.callback.__name__}"] = each.callback
@@ -75,7 +81,8 @@ def commands() -> dict[str, Any]:
 
 
 def parameters(function: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, its default (`Parameter.empty`: required)."""
+    """Each parameter's `ArgumentInfo` or `OptionInfo`, its type without None, its default
+    (`Parameter.empty`: required)."""
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         if not typing.get_args(hints[name]):
@@ -92,7 +99,8 @@ def flags(function: Any) -> list[str]:
 
 
 def _spellings(info: Any) -> list[str]:
-    """`typer.Option("--quality", "-q")` takes the first spelling for a default, until Typer moves it inside `Annotated`."""
+    """`typer.Option("--quality", "-q")` takes the first spelling for a default, until Typer moves
+    it inside `Annotated`."""
     found = [info.default, *(info.param_decls or ())]
     return [each for each in found if isinstance(each, str) and each.startswith("-")]
 
@@ -115,7 +123,9 @@ def _range(info: Any) -> str:
 
 
 def _row(info: Any, kind: Any, default: Any) -> str:
-    names = ", ".join(f"`{each}`" for each in sorted(_spellings(info), key=lambda n: n.startswith("--")))
+    names = ", ".join(
+        f"`{each}`" for each in sorted(_spellings(info), key=lambda n: n.startswith("--"))
+    )
     value = _value(info, kind)
     if default is inspect.Parameter.empty:
         standard = "required"
@@ -131,8 +141,12 @@ def _row(info: Any, kind: Any, default: Any) -> str:
 def _arguments(function: Any) -> list[str]:
     """The names of a command's arguments."""
     hints = typing.get_type_hints(function, include_extras=True)
-    found = {name: typing.get_args(hints[name])[1:2] for name in inspect.signature(function).parameters}
-    return [name for name, infos in found.items() if infos and type(infos[0]).__name__ == "ArgumentInfo"]
+    found = {
+        name: typing.get_args(hints[name])[1:2] for name in inspect.signature(function).parameters
+    }
+    return [
+        name for name, infos in found.items() if infos and type(infos[0]).__name__ == "ArgumentInfo"
+    ]
 
 
 def _argument(info: Any, name: str) -> str:
@@ -148,12 +162,21 @@ def page() -> str:
         found = list(parameters(function))
         arguments = [info for info, _, _ in found if isinstance(info, typer.models.ArgumentInfo)]
         options = [each for each in found if isinstance(each[0], typer.models.OptionInfo)]
-        named = {id(info): _argument(info, which) for info, which in zip(arguments, _arguments(function), strict=True)}
+        named = {
+            id(info): _argument(info, which)
+            for info, which in zip(arguments, _arguments(function), strict=True)
+        }
         usage = " ".join(["vizcomp", name, *named.values(), "[OPTIONS]"])
         parts.append(f"## vizcomp {name}\n\n    {usage}\n\n{inspect.getdoc(function)}\n")
         if arguments:
-            parts.append("\n".join(f"- `{named[id(info)]}`: {info.help}" for info in arguments) + "\n")
-        table = ["| option | value | default | |", "| --- | --- | --- | --- |", *(_row(*each) for each in options)]
+            parts.append(
+                "\n".join(f"- `{named[id(info)]}`: {info.help}" for info in arguments) + "\n"
+            )
+        table = [
+            "| option | value | default | |",
+            "| --- | --- | --- | --- |",
+            *(_row(*each) for each in options),
+        ]
         parts.append("\n".join(table) + "\n")
     return "\n".join(parts)
 

@@ -1,8 +1,10 @@
-"""Puts a run's model into the package: `python recipes/bundle.py RUN NAME [--classifier inception]`.
+"""Puts a run's model into the package:
+`python recipes/bundle.py RUN NAME [--classifier inception]`.
 
-Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors; of the depth network, NAME compact_depth, RUN/model.onnx and
-RUN/model.json to NAME.onnx and NAME.json. A codec names the classifier whose answer its encoder is
-told; in the package that is a bundled name instead of the path it had while training.
+Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors; of the depth network, NAME
+compact_depth, RUN/model.onnx and RUN/model.json to NAME.onnx and NAME.json. A codec names the
+classifier whose answer its encoder is told; in the package that is a bundled name instead of the
+path it had while training.
 """
 
 from __future__ import annotations
@@ -24,7 +26,11 @@ def bundle_depth(run: Path, name: str) -> None:
     words = json.loads((run / "model.json").read_text("utf-8"))
     for key in ("data", "start", "pretrain"):  # paths of the machine it was trained on
         words["settings"].pop(key, None)
-    words |= {"licence": "MIT", "card": "docs/models/compact-depth.md", "sha256": hashlib.sha256(network).hexdigest()}
+    words |= {
+        "licence": "MIT",
+        "card": "docs/models/compact-depth.md",
+        "sha256": hashlib.sha256(network).hexdigest(),
+    }
     (BUNDLED / f"{name}.onnx").write_bytes(network)
     (BUNDLED / f"{name}.json").write_text(json.dumps(words, indent=2) + "\n", "utf-8")
     print(f"{name}.onnx", len(network), words["sha256"])
@@ -45,8 +51,11 @@ def main() -> None:
     if args.classifier:  # every installation has it: the codec's file need not
         words["classifier"] = args.classifier
         words.pop("classifier_file", None)
-        tensors = {name: value for name, value in tensors.items() if not name.startswith("classifier.")}
-    for key in ("classifier", "watching", "start", "data"):  # paths of the machine it was trained on
+        tensors = {
+            name: value for name, value in tensors.items() if not name.startswith("classifier.")
+        }
+    # paths of the machine it was trained on
+    for key in ("classifier", "watching", "start", "data"):
         words.get("settings", {}).pop(key, None)
     words.pop("data", None)
     target = BUNDLED / f"{args.name}.safetensors"

@@ -1,10 +1,12 @@
-"""Averages the weights of several runs of one depth network, measures it on what they kept out, and fits its confidence there.
+"""Averages the weights of several runs of one depth network, measures it on what they kept out, and
+fits its confidence there.
 
     python recipes/depth_average.py depth-2 depth-3 --out depth
 
-Runs that went on from one another lie in one valley of the loss; the mean of their weights is often better than each (Wortsman
-et al., "Model soups", 2022). Writes model.safetensors, model.json and model.onnx, as a run does. The photos measured on are those
-that the last run's `checked` names, read from the folders of its settings.
+Runs that went on from one another lie in one valley of the loss; the mean of their weights is often
+better than each (Wortsman et al., "Model soups", 2022). Writes model.safetensors, model.json and
+model.onnx, as a run does. The photos measured on are those that the last run's `checked` names,
+read from the folders of its settings.
 """
 
 from __future__ import annotations
@@ -33,14 +35,19 @@ def kept_out(settings: DepthTrainSettings) -> tuple[DepthData, list[int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     card: dict[str, Any] = json.loads((arguments.runs[-1] / "model.json").read_text("utf-8"))
     settings = build(DepthTrainSettings, card["settings"])
     found = [load_file(run / "model.safetensors") for run in arguments.runs]
-    tensors = {name: torch.stack([f[name].double() for f in found]).mean(0).to(found[0][name].dtype) for name in found[0]}
+    tensors = {
+        name: torch.stack([f[name].double() for f in found]).mean(0).to(found[0][name].dtype)
+        for name in found[0]
+    }
     weights = {name.removeprefix("0."): value for name, value in tensors.items() if name != "prior"}
     network = CompactDepthNet(settings.network)
     network.load_state_dict(weights)
@@ -48,18 +55,34 @@ def main() -> None:
     maps = member_maps(settings.network, [network.eval()], None, data, checked)
     scores = rank_correlations(maps, data, checked)
     for folder in sorted(set(data.folders)):
-        part = [score for score, index in zip(scores, checked, strict=True) if data.folders[index] == folder]
-        print(f"folder {folder + 1}: {len(part)} photos, rank correlation {sum(part) / max(1, len(part)):.3f}")
+        part = [
+            score
+            for score, index in zip(scores, checked, strict=True)
+            if data.folders[index] == folder
+        ]
+        print(
+            f"folder {folder + 1}: {len(part)} photos, rank correlation"
+            f" {sum(part) / max(1, len(part)):.3f}"
+        )
     config = dataclasses.replace(settings.network, calibration=calibrate(maps, data, checked))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, arguments.out / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()},
+        arguments.out / "model.safetensors",
+    )
     export_depth(
-        config, [weights], arguments.out / "model.onnx", metadata={"licence": settings.licence, "data": "photos with depth maps"}
+        config,
+        [weights],
+        arguments.out / "model.onnx",
+        metadata={"licence": settings.licence, "data": "photos with depth maps"},
     )
     card |= {"network": config.to_dict(), "validation_rank_correlation": float(scores.mean())}
     card["averaged"] = [run.name for run in arguments.runs]
     (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
-    print(f"{len(checked)} photos, rank correlation {scores.mean():.3f}: {arguments.out / 'model.onnx'}")
+    print(
+        f"{len(checked)} photos, rank correlation {scores.mean():.3f}:"
+        f" {arguments.out / 'model.onnx'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""A small rasteriser with exact depth, for `depth_scenes.py`: textured parallelograms, ellipsoids, upright cylinders, a z-buffer.
+"""A small rasteriser with exact depth, for `depth_scenes.py`: textured parallelograms, ellipsoids,
+upright cylinders, a z-buffer.
 
-The camera looks along z, x is to the right, y up. Depth is planar: the distance along the optical axis, in metres. Every surface
-is drawn on the pixels of its own bounding box only, all of them at once. For a parallelogram o + u a + v b seen through the
-pixel (x, y), (u, v, 1) / t is linear in x and y, since [a b o] (u, v, 1) = t (x, y, 1).
+The camera looks along z, x is to the right, y up. Depth is planar: the distance along the optical
+axis, in metres. Every surface is drawn on the pixels of its own bounding box only, all of them at
+once. For a parallelogram o + u a + v b seen through the pixel (x, y), (u, v, 1) / t is linear in x
+and y, since [a b o] (u, v, 1) = t (x, y, 1).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class Texture:
 
     Args:
         pixels: float32 (h, w, 3) in 0..1, or (h, w, 4) with what is opaque in the fourth plane.
-        size: of the picture in metres, (width, height), where it is repeated; None: once over the surface.
+        size: of the picture in metres, (width, height), where it is repeated; None: once over the
+            surface.
     """
 
     def __init__(self, pixels: Array, size: tuple[float, float] | None = None) -> None:
@@ -49,7 +52,8 @@ class Texture:
         self._tables = tuple(np.asarray(x) for x in (self.offsets, self.heights, self.widths))
 
     def look_up(self, u: Array, v: Array, step: Array) -> Array:
-        """Colours and opacity (n, 4) at (u, v), 1 = the whole picture; `step` is the share of it that a pixel covers."""
+        """Colours and opacity (n, 4) at (u, v), 1 = the whole picture; `step` is the share of it
+        that a pixel covers."""
         level = np.log2(np.maximum(step * max(self.shape), 1.0)).astype(np.int64)
         np.minimum(level, len(self.offsets) - 1, out=level)
         offsets, heights, widths = (table[level] for table in self._tables)
@@ -86,7 +90,8 @@ class Canvas:
         size: (height, width) in pixels.
         focal: focal length in pixels.
         eye: of the camera, in metres.
-        yaw, pitch, roll: in radians; 0 looks along z, a positive pitch looks up, a positive yaw to the right.
+        yaw, pitch, roll: in radians; 0 looks along z, a positive pitch looks up, a positive yaw to
+            the right.
 
     Attributes:
         colour: float32 (H, W, 3) in 0..1 and a little beyond.
@@ -94,7 +99,15 @@ class Canvas:
     """
 
     def __init__(
-        self, size: tuple[int, int], focal: float, eye: Vector, light: Light, *, yaw: float = 0, pitch: float = 0, roll: float = 0
+        self,
+        size: tuple[int, int],
+        focal: float,
+        eye: Vector,
+        light: Light,
+        *,
+        yaw: float = 0,
+        pitch: float = 0,
+        roll: float = 0,
     ) -> None:
         self.height, self.width = size
         self.focal, self.light = focal, light
@@ -115,7 +128,13 @@ class Canvas:
 
     def directions(self) -> npt.NDArray[np.float64]:
         """World directions of all pixels, unit length, (H, W, 3)."""
-        rays = np.stack([*np.broadcast_arrays(self.xs[None], self.ys[:, None]), np.ones((self.height, self.width))], -1)
+        rays = np.stack(
+            [
+                *np.broadcast_arrays(self.xs[None], self.ys[:, None]),
+                np.ones((self.height, self.width)),
+            ],
+            -1,
+        )
         return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)) @ self.rotation
 
     def _box(self, corners: npt.NDArray[np.float64]) -> tuple[slice, slice] | None:
@@ -123,7 +142,8 @@ class Canvas:
         z = corners[:, 2]
         if (z <= NEAR).all():
             return None
-        if (z <= NEAR).any():  # clipped edges: their crossings of the near plane stand for the points behind it
+        # clipped edges: their crossings of the near plane stand for the points behind it
+        if (z <= NEAR).any():
             inside = corners[z > NEAR]
             outside = corners[z <= NEAR]
             share = (NEAR - outside[:, None, 2]) / (inside[None, :, 2] - outside[:, None, 2])
@@ -176,7 +196,9 @@ class Canvas:
         wide, tall = texture.size or (long, high)
         normal = np.cross(a, b)
         normal /= np.linalg.norm(normal) + 1e-12
-        facing = np.abs(normal @ o) / np.maximum(t * np.linalg.norm(o) / max(o[2], 1e-6) if o[2] > NEAR else t, 1e-6)
+        facing = np.abs(normal @ o) / np.maximum(
+            t * np.linalg.norm(o) / max(o[2], 1e-6) if o[2] > NEAR else t, 1e-6
+        )
         step = t / self.focal / min(wide, tall) / np.clip(facing, 0.15, 1.0) ** 0.5
         found = texture.look_up(u * long / wide + shift[0], v * high / tall + shift[1], step)
         world = normal @ self.rotation
@@ -188,7 +210,14 @@ class Canvas:
             colour += (gloss * (1 - np.clip(facing, 0, 1)) ** 3)[:, None].astype(np.float32)
         self._put(box, hit, t, colour, None if texture.opaque else found[:, 3] > 0.5)
 
-    def _put(self, box: tuple[slice, slice], hit: npt.NDArray[np.bool_], t: Array, colour: Array, opaque: object) -> None:
+    def _put(
+        self,
+        box: tuple[slice, slice],
+        hit: npt.NDArray[np.bool_],
+        t: Array,
+        colour: Array,
+        opaque: object,
+    ) -> None:
         if opaque is not None:
             chosen = np.flatnonzero(hit)[opaque]
             hit = np.zeros_like(hit)
@@ -197,8 +226,11 @@ class Canvas:
         self.depth[box][hit] = t
         self.colour[box][hit] = colour
 
-    def box(self, corner: Vector, size: Vector, texture: Texture, *, heading: float = 0.0, **how: object) -> None:
-        """An upright box. `corner` is the middle of its floor, `size` (width, height, length), turned by `heading` about y."""
+    def box(
+        self, corner: Vector, size: Vector, texture: Texture, *, heading: float = 0.0, **how: object
+    ) -> None:
+        """An upright box. `corner` is the middle of its floor, `size` (width, height, length),
+        turned by `heading` about y."""
         x, y, z = np.asarray(corner, np.float64)
         w, h, d = np.asarray(size, np.float64)
         c, s = math.cos(heading), math.sin(heading)
@@ -229,17 +261,32 @@ class Canvas:
         heading: float = 0.0,
         ragged: float = 0.0,
     ) -> None:
-        """An ellipsoid with upright axis, its texture wrapped around. `ragged`: share of it that is open, in patches."""
+        """An ellipsoid with upright axis, its texture wrapped around. `ragged`: share of it that is
+        open, in patches."""
         self._quadric(centre, radii, texture, tint, heading, ragged, round_=True)
 
     def cylinder(
-        self, centre: Vector, radii: Vector, texture: Texture, *, tint: Vector = (1.0, 1.0, 1.0), heading: float = 0.0
+        self,
+        centre: Vector,
+        radii: Vector,
+        texture: Texture,
+        *,
+        tint: Vector = (1.0, 1.0, 1.0),
+        heading: float = 0.0,
     ) -> None:
-        """An upright cylinder without ends; `radii` are those in x and z and half its height in y."""
+        """An upright cylinder without ends; `radii` are those in x and z and half its height in
+        y."""
         self._quadric(centre, radii, texture, tint, heading, 0.0, round_=False)
 
     def _quadric(
-        self, centre: Vector, radii: Vector, texture: Texture, tint: Vector, heading: float, ragged: float, round_: bool
+        self,
+        centre: Vector,
+        radii: Vector,
+        texture: Texture,
+        tint: Vector,
+        heading: float,
+        ragged: float,
+        round_: bool,
     ) -> None:
         middle = self.camera(centre)
         r = np.asarray(radii, np.float64)
@@ -251,10 +298,16 @@ class Canvas:
         if box is None:
             return
         p = axes @ middle
-        rays = np.stack([*np.broadcast_arrays(self.xs[None, box[1]], self.ys[box[0], None])], 0).reshape(2, -1)
+        rays = np.stack(
+            [*np.broadcast_arrays(self.xs[None, box[1]], self.ys[box[0], None])], 0
+        ).reshape(2, -1)
         q = (axes[:, :2] @ rays + axes[:, 2:]).astype(np.float32)  # (3, n)
         used = slice(None) if round_ else slice(0, 3, 2)
-        qq, qp, pp = (q[used] ** 2).sum(0), (q[used] * p[used, None]).sum(0), float((p[used] ** 2).sum())
+        qq, qp, pp = (
+            (q[used] ** 2).sum(0),
+            (q[used] * p[used, None]).sum(0),
+            float((p[used] ** 2).sum()),
+        )
         under = qp * qp - qq * (pp - 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             t = ((qp - np.sqrt(under)) / qq).astype(np.float32)
@@ -273,7 +326,9 @@ class Canvas:
         v = (0.5 - body[1] / 2).astype(np.float32)
         around, tall = 2 * math.pi * float(max(r[0], r[2])), 2 * float(r[1])
         wide, high = texture.size or (around, tall)
-        found = texture.look_up(u * around / wide, v * tall / high, t / self.focal / min(wide, high))
+        found = texture.look_up(
+            u * around / wide, v * tall / high, t / self.focal / min(wide, high)
+        )
         shade = self.light.shade(world).astype(np.float32)
         colour = found[:, :3] * np.asarray(tint, np.float32) * shade[:, None]
         opaque = None if texture.opaque else found[:, 3] > 0.5
@@ -282,17 +337,27 @@ class Canvas:
             opaque = whole if opaque is None else opaque & whole
         self._put(box, hit.reshape(self.depth[box].shape), t, colour, opaque)
 
-    def darken(self, centre: Vector, radius: tuple[float, float], strength: float, heading: float = 0.0) -> None:
-        """A soft shadow on whatever lies near an upright ellipse's floor at `centre`: within a hand's breadth of its height."""
+    def darken(
+        self, centre: Vector, radius: tuple[float, float], strength: float, heading: float = 0.0
+    ) -> None:
+        """A soft shadow on whatever lies near an upright ellipse's floor at `centre`: within a
+        hand's breadth of its height."""
         x, y, z = np.asarray(centre, np.float64)
         reach = 1.4 * max(radius)
-        box = self._box(self.camera(np.array([[x + i * reach, y, z + k * reach] for i in (-1, 1) for k in (-1, 1)])))
+        box = self._box(
+            self.camera(
+                np.array([[x + i * reach, y, z + k * reach] for i in (-1, 1) for k in (-1, 1)])
+            )
+        )
         if box is None:
             return
         rays = np.stack([*np.broadcast_arrays(self.xs[None, box[1]], self.ys[box[0], None])], -1)
         rays = np.concatenate([rays, np.ones((*rays.shape[:2], 1), np.float32)], -1) @ self.rotation
         with np.errstate(invalid="ignore"):
-            place = self.eye + rays * np.where(np.isfinite(self.depth[box]), self.depth[box], 0)[..., None]
+            place = (
+                self.eye
+                + rays * np.where(np.isfinite(self.depth[box]), self.depth[box], 0)[..., None]
+            )
         c, s = math.cos(heading), math.sin(heading)
         dx, dz = place[..., 0] - x, place[..., 2] - z
         far = ((c * dx - s * dz) / radius[0]) ** 2 + ((s * dx + c * dz) / radius[1]) ** 2

@@ -1,4 +1,5 @@
-"""Textures for `depth_scenes.py`: crops of photos, and made ones (noise, bricks, tiles, boards, cloth, leaves, house fronts)."""
+"""Textures for `depth_scenes.py`: crops of photos, and made ones (noise, bricks, tiles, boards,
+cloth, leaves, house fronts)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,17 @@ from depth_raster import Texture
 from PIL import Image
 
 Array = npt.NDArray[np.float32]
-SCIKIT_IMAGE = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "rocket", "camera", "coins")
+SCIKIT_IMAGE = (
+    "astronaut",
+    "brick",
+    "chelsea",
+    "coffee",
+    "grass",
+    "gravel",
+    "rocket",
+    "camera",
+    "coins",
+)
 
 
 def _resized(pixels: npt.NDArray[np.uint8], height: int, width: int) -> Array:
@@ -20,7 +31,8 @@ def _resized(pixels: npt.NDArray[np.uint8], height: int, width: int) -> Array:
 
 
 def noise(rng: np.random.Generator, size: int, slope: float) -> Array:
-    """Noise with a spectrum of 1 / f ** slope, repeating, of mean 0 and deviation 1: float32 (size, size)."""
+    """Noise with a spectrum of 1 / f ** slope, repeating, of mean 0 and deviation 1: float32 (size,
+    size)."""
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     f[0, 0] = 1
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / f**slope
@@ -52,15 +64,24 @@ class Library:
         self.photos: list[npt.NDArray[np.uint8]] = []
         for name in SCIKIT_IMAGE:
             pixels = np.asarray(getattr(data, name)())
-            self.photos.append(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels[..., :3])
+            self.photos.append(
+                np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels[..., :3]
+            )
         for folder in folders:
-            for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")):
+            for path in sorted(
+                p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+            ):
                 with Image.open(path) as file:
                     self.photos.append(np.asarray(file.convert("RGB")))
-        self.noises = [noise(rng, 128, slope) for slope in (0.0, 0.4, 0.8, 1.0, 1.3, 1.7) for _ in range(3)]
+        self.noises = [
+            noise(rng, 128, slope) for slope in (0.0, 0.4, 0.8, 1.0, 1.3, 1.7) for _ in range(3)
+        ]
 
-    def crop(self, low: float = 0.2, high: float = 1.0, size: int = 128, aspect: float = 1.0) -> Array:
-        """A part of a photo, `low` to `high` of its shorter side high: float32 (size, size * aspect, 3)."""
+    def crop(
+        self, low: float = 0.2, high: float = 1.0, size: int = 128, aspect: float = 1.0
+    ) -> Array:
+        """A part of a photo, `low` to `high` of its shorter side high: float32 (size, size *
+        aspect, 3)."""
         rng = self.rng
         photo = self.photos[rng.integers(len(self.photos))]
         h, w = photo.shape[:2]
@@ -76,7 +97,8 @@ class Library:
         return 1 + contrast * self.noises[self.rng.integers(len(self.noises))][..., None]
 
     def surface(self, size: float = 2.0) -> Texture:
-        """Any material: noise, a photo's crop toned down, bricks, tiles, boards or cloth; repeated every `size` metres or so."""
+        """Any material: noise, a photo's crop toned down, bricks, tiles, boards or cloth; repeated
+        every `size` metres or so."""
         rng = self.rng
         kind = rng.random()
         extent = size * math.exp(rng.uniform(-0.7, 0.7))
@@ -87,7 +109,10 @@ class Library:
             pixels = self.crop(0.1, 0.5)
             pixels = np.concatenate([pixels, pixels[::-1]], 0)
             mean = pixels.mean((0, 1))
-            return Texture(np.clip(colour + (pixels - mean) * rng.uniform(0.3, 1.2), 0, 1.2), (extent, 2 * extent))
+            return Texture(
+                np.clip(colour + (pixels - mean) * rng.uniform(0.3, 1.2), 0, 1.2),
+                (extent, 2 * extent),
+            )
         if kind < 0.7:
             return self.bricks(colour, extent)
         if kind < 0.8:
@@ -96,9 +121,14 @@ class Library:
             return self.boards(colour, extent)
         return self.cloth(colour, extent)
 
-    def plain(self, low: float = 0.5, high: float = 1.0, saturation: float = 0.4, size: float = 3.0) -> Texture:
+    def plain(
+        self, low: float = 0.5, high: float = 1.0, saturation: float = 0.4, size: float = 3.0
+    ) -> Texture:
         """Paint or plaster."""
-        return Texture(hue(self.rng, low, high, saturation) * self.grain(self.rng.uniform(0.005, 0.05)), (size, size))
+        return Texture(
+            hue(self.rng, low, high, saturation) * self.grain(self.rng.uniform(0.005, 0.05)),
+            (size, size),
+        )
 
     def bricks(self, colour: Array, extent: float) -> Texture:
         """Rows of bricks, each a little different."""
@@ -110,7 +140,10 @@ class Library:
         column = (x * columns / 128 + 0.5 * (row % 2)) % columns
         mortar = (y * rows % 128 < 20) | ((column % 1) < 0.08)
         pixels = colour * shades[row, column.astype(int)][..., None] * self.grain(0.05)
-        return Texture(np.where(mortar[..., None], rng.uniform(0.3, 0.9), pixels).astype(np.float32), (extent, extent))
+        return Texture(
+            np.where(mortar[..., None], rng.uniform(0.3, 0.9), pixels).astype(np.float32),
+            (extent, extent),
+        )
 
     def tiles(self, extent: float) -> Texture:
         """Square tiles in one colour or two."""
@@ -124,7 +157,10 @@ class Library:
         y, x = np.mgrid[0:128, 0:128] * count / 128
         pixels = colours[((y.astype(int) + x.astype(int)) % 2)] * self.grain(0.03)
         joint = (y % 1 < 0.06) | (x % 1 < 0.06)
-        return Texture(np.where(joint[..., None], rng.uniform(0.2, 0.9), pixels).astype(np.float32), (extent, extent))
+        return Texture(
+            np.where(joint[..., None], rng.uniform(0.2, 0.9), pixels).astype(np.float32),
+            (extent, extent),
+        )
 
     def boards(self, colour: Array, extent: float) -> Texture:
         """Boards with grain along them."""
@@ -146,14 +182,19 @@ class Library:
         wave = np.sign(np.sin(x)) * (rng.random() < 0.7) + np.sign(np.sin(y)) * (rng.random() < 0.5)
         other = hue(rng, 0.1, 1.0, 0.9)
         share = ((wave + 2) / 4)[..., None]
-        return Texture((share * colour + (1 - share) * other).astype(np.float32) * self.grain(0.05), (extent, extent))
+        return Texture(
+            (share * colour + (1 - share) * other).astype(np.float32) * self.grain(0.05),
+            (extent, extent),
+        )
 
     def ground(self, kind: str) -> Texture:
         """Asphalt, paving, grass, earth, sand, water or snow."""
         rng = self.rng
         if kind == "paving":
             return (
-                self.tiles(rng.uniform(1, 4)) if rng.random() < 0.5 else self.bricks(hue(rng, 0.4, 0.8, 0.3), rng.uniform(1, 3))
+                self.tiles(rng.uniform(1, 4))
+                if rng.random() < 0.5
+                else self.bricks(hue(rng, 0.4, 0.8, 0.3), rng.uniform(1, 3))
             )
         colours = {
             "asphalt": (0.35, 0.36, 0.38),
@@ -163,7 +204,11 @@ class Library:
             "water": (0.25, 0.35, 0.42),
             "snow": (0.9, 0.92, 0.95),
         }
-        colour = np.asarray(colours[kind], np.float32) * rng.uniform(0.6, 1.4) * (1 + 0.1 * rng.standard_normal(3))
+        colour = (
+            np.asarray(colours[kind], np.float32)
+            * rng.uniform(0.6, 1.4)
+            * (1 + 0.1 * rng.standard_normal(3))
+        )
         contrast = 0.08 if kind in ("asphalt", "snow") else 0.25
         pixels = colour * self.grain(contrast * rng.uniform(0.4, 1.5)) * self.grain(contrast * 0.5)
         return Texture(np.clip(pixels, 0, 1.2).astype(np.float32), (rng.uniform(2, 12),) * 2)
@@ -171,13 +216,21 @@ class Library:
     def leaves(self) -> Texture:
         """Foliage with gaps."""
         rng = self.rng
-        colour = np.asarray((0.25, 0.38, 0.12), np.float32) * rng.uniform(0.5, 1.5) * (1 + 0.25 * rng.standard_normal(3))
+        colour = (
+            np.asarray((0.25, 0.38, 0.12), np.float32)
+            * rng.uniform(0.5, 1.5)
+            * (1 + 0.25 * rng.standard_normal(3))
+        )
         if rng.random() < 0.15:
             colour = hue(rng, 0.3, 0.9, 1.0)
         fine, coarse = self.noises[rng.integers(3, 9)], self.noises[rng.integers(9, 15)]
-        pixels = np.clip(colour * (1 + 0.4 * fine + 0.25 * coarse)[..., None], 0, 1).astype(np.float32)
+        pixels = np.clip(colour * (1 + 0.4 * fine + 0.25 * coarse)[..., None], 0, 1).astype(
+            np.float32
+        )
         if rng.random() < 0.4:
-            pixels = np.clip(pixels.mean() * 0.3 + 0.7 * pixels + 0.5 * (self.crop(0.1, 0.4) - 0.5), 0, 1)
+            pixels = np.clip(
+                pixels.mean() * 0.3 + 0.7 * pixels + 0.5 * (self.crop(0.1, 0.4) - 0.5), 0, 1
+            )
         opaque = (self.noises[rng.integers(6, 12)] > rng.uniform(-1.6, -0.4)).astype(np.float32)
         return Texture(np.concatenate([pixels, opaque[..., None]], 2), (rng.uniform(0.6, 3.0),) * 2)
 
@@ -187,7 +240,9 @@ class Library:
         kind = rng.random()
         if kind < 0.5:
             pane = (
-                np.ones((h, w, 3), np.float32) * hue(rng, 0.05, 0.35, 0.3) * np.linspace(rng.uniform(0.6, 2), 1, h)[:, None, None]
+                np.ones((h, w, 3), np.float32)
+                * hue(rng, 0.05, 0.35, 0.3)
+                * np.linspace(rng.uniform(0.6, 2), 1, h)[:, None, None]
             )
         elif kind < 0.85:
             pane = self.crop(0.2, 0.8, h, w / h)[:h, :w] * rng.uniform(0.3, 0.8)
@@ -207,10 +262,18 @@ class Library:
         rng = self.rng
         cell = 40
         height, width = storeys * cell, bays * cell
-        base = self.surface(3.0).pixels[: 128 * 128, :3].reshape(128, 128, 3) if rng.random() < 0.4 else None
+        base = (
+            self.surface(3.0).pixels[: 128 * 128, :3].reshape(128, 128, 3)
+            if rng.random() < 0.4
+            else None
+        )
         if base is None or base.shape[0] != 128:
             base = hue(rng, 0.35, 1.0, 0.5) * self.grain(0.04)
-        tiled = np.tile(base, (height // 128 + 1, width // 128 + 1, 1))[:height, :width].astype(np.float32).copy()
+        tiled = (
+            np.tile(base, (height // 128 + 1, width // 128 + 1, 1))[:height, :width]
+            .astype(np.float32)
+            .copy()
+        )
         h, w = int(cell * rng.uniform(0.4, 0.75)), int(cell * rng.uniform(0.3, 0.8))
         panes = [self.pane(h, w) for _ in range(4)]
         for storey in range(storeys):
@@ -251,7 +314,12 @@ class Library:
         edge = int(self.rng.integers(0, 8))
         if edge:
             frame = hue(self.rng, 0.05, 1.0, 0.7)
-            pixels[:edge], pixels[-edge:], pixels[:, :edge], pixels[:, -edge:] = frame, frame, frame, frame
+            pixels[:edge], pixels[-edge:], pixels[:, :edge], pixels[:, -edge:] = (
+                frame,
+                frame,
+                frame,
+                frame,
+            )
         return Texture(pixels)
 
     def cut_out(self) -> Texture:
@@ -260,7 +328,9 @@ class Library:
         pixels = self.crop(0.25, 0.8, 128)
         y, x = np.mgrid[0:128, 0:128]
         angle = np.arctan2(y - 64, x - 64)
-        radius = 46 + sum(rng.normal(0, 9 / k) * np.sin(k * angle + rng.uniform(0, 6.3)) for k in range(1, 7))
+        radius = 46 + sum(
+            rng.normal(0, 9 / k) * np.sin(k * angle + rng.uniform(0, 6.3)) for k in range(1, 7)
+        )
         inside = np.hypot(y - 64, x - 64) < radius
         return Texture(np.concatenate([pixels, inside[..., None].astype(np.float32)], 2))
 
@@ -273,7 +343,11 @@ class Library:
         pixels = np.ones((h, w, 3), np.float32) * colour
         if wood:
             grain = self.noises[rng.integers(9, 18)]
-            pixels *= 1 + 0.15 * grain[np.arange(h)[:, None] // 6 % 128, np.arange(w)[None] * 2 % 128][..., None]
+            pixels *= (
+                1
+                + 0.15
+                * grain[np.arange(h)[:, None] // 6 % 128, np.arange(w)[None] * 2 % 128][..., None]
+            )
         handle = hue(rng, 0.05, 1.0, 0.2)
         for r in range(rows):
             for c in range(columns):

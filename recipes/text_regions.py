@@ -1,13 +1,17 @@
 """Trains the network behind `--guide text`: where a text detector is likely to look.
 
-    python recipes/text_regions.py views  --data ../shared/data --work run --share 0      # and --share 1, beside it
-    python recipes/text_regions.py train  --work run                                  # the bundled file
-    python recipes/text_regions.py cross  --work run --fold 1    # without the odd street photos, to be measured on them
+    # and --share 1, beside it
+    python recipes/text_regions.py views  --data ../shared/data --work run --share 0
+    # the bundled file
+    python recipes/text_regions.py train  --work run
+    # without the odd street photos, to be measured on them
+    python recipes/text_regions.py cross  --work run --fold 1
 
-Views are crops of photos, turned, zoomed, with other light, some with words painted in; what RapidOCR's detector (PP-OCRv6,
-its probability of text for each pixel) says of each is stored beside it, as the largest value in each 8x8 block. The network
-learns those values, widened by one block on each side. Photos: the 250 of SVT and BSDS500's train and val. Figures are those of a
-network that has seen half of SVT (`cross`), on the other half. Needs the extra `bench`; seeded.
+Views are crops of photos, turned, zoomed, with other light, some with words painted in; what
+RapidOCR's detector (PP-OCRv6, its probability of text for each pixel) says of each is stored beside
+it, as the largest value in each 8x8 block. The network learns those values, widened by one block on
+each side. Photos: the 250 of SVT and BSDS500's train and val. Figures are those of a network that
+has seen half of SVT (`cross`), on the other half. Needs the extra `bench`; seeded.
 """
 
 from __future__ import annotations
@@ -40,16 +44,20 @@ def detector() -> Any:
     cv2.setNumThreads(1)
     threads = {f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")}
     engine = RapidOCR(params={"Global.log_level": "critical", **threads})
-    engine(np.zeros((64, 64, 3), np.uint8), use_det=True, use_cls=False, use_rec=False)  # opens the detector
+    # opens the detector
+    engine(np.zeros((64, 64, 3), np.uint8), use_det=True, use_cls=False, use_rec=False)
     return engine.text_det
 
 
 def text_blocks(look: Any, image: Pixels) -> npt.NDArray[np.float16]:
-    """The detector's probability of text, largest in each 8x8 block: (H, W, 3) RGB to float16 (H / 8, W / 8), rounded up."""
+    """The detector's probability of text, largest in each 8x8 block: (H, W, 3) RGB to float16 (H /
+    8, W / 8), rounded up."""
     import cv2
 
     height, width = image.shape[:2]
-    found = np.asarray(look.session(look.get_preprocess()(np.ascontiguousarray(image[:, :, ::-1]))))[0, 0]
+    found = np.asarray(
+        look.session(look.get_preprocess()(np.ascontiguousarray(image[:, :, ::-1])))
+    )[0, 0]
     way = cv2.INTER_AREA if found.shape[0] > height else cv2.INTER_LINEAR
     found = cv2.resize(found, (width, height), interpolation=way)
     rows, cols = -(-height // 8), -(-width // 8)
@@ -57,7 +65,12 @@ def text_blocks(look: Any, image: Pixels) -> npt.NDArray[np.float16]:
     return found.reshape(rows, 8, cols, 8).max((1, 3)).astype(np.float16)
 
 
-def vary(image: Pixels, size: tuple[int, int], rng: np.random.Generator, zoom: tuple[float, float] = (0.55, 1.7)) -> Pixels:
+def vary(
+    image: Pixels,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    zoom: tuple[float, float] = (0.55, 1.7),
+) -> Pixels:
     """A crop of `size`, zoomed, turned and in another light."""
     import cv2
 
@@ -69,10 +82,15 @@ def vary(image: Pixels, size: tuple[int, int], rng: np.random.Generator, zoom: t
     warp[0] *= aspect
     centre = warp @ np.array([w / 2, h / 2, 1])
     free = abs(w * scale * aspect - width) / 2, abs(h * scale - height) / 2
-    moved = [width / 2 + rng.uniform(-free[0], free[0]), height / 2 + rng.uniform(-free[1], free[1])]
+    moved = [
+        width / 2 + rng.uniform(-free[0], free[0]),
+        height / 2 + rng.uniform(-free[1], free[1]),
+    ]
     warp[:, 2] += np.array(moved) - centre
     source = cv2.GaussianBlur(image, (0, 0), 0.5 / scale) if scale < 0.9 else image
-    view = cv2.warpAffine(source, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    view = cv2.warpAffine(
+        source, warp, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
     light = 255 * (view.astype(np.float32) / 255) ** np.exp(rng.normal(0, 0.25))
     light = (light - 128) * np.exp(rng.normal(0, 0.2)) + 128 + rng.normal(0, 10)
     light = light * np.exp(rng.normal(0, 0.06, 3))
@@ -104,7 +122,9 @@ def with_words(image: Pixels, rng: np.random.Generator) -> Pixels:
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
         if rng.random() < 0.4:
             board = tuple(int(v) for v in rng.integers(0, 256, 3))
-            ImageDraw.Draw(picture).rectangle((x - 4, y - 4, x + layer.width + 4, y + layer.height + 4), fill=board)
+            ImageDraw.Draw(picture).rectangle(
+                (x - 4, y - 4, x + layer.width + 4, y + layer.height + 4), fill=board
+            )
         opacity = rng.uniform(0.4, 1)
         picture.paste(colour, (x, y), layer.point(lambda v, a=opacity: int(v * a)))
     result = np.asarray(picture)
@@ -112,18 +132,24 @@ def with_words(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def make_views(data: Path, work: Path, share: int) -> None:
-    """Makes this process's share of the views, each as NAME.npz with `img` and `max`; those that exist are kept."""
+    """Makes this process's share of the views, each as NAME.npz with `img` and `max`; those that
+    exist are kept."""
     look = detector()
     streets = sorted((data / "svt" / "photos").glob("*.jpg"))
     scenes = sorted((data / "bsds").glob("*.jpg"))
-    jobs = [("street", index, path, turn) for turn in range(STREET_VIEWS) for index, path in enumerate(streets)]
+    jobs = [
+        ("street", index, path, turn)
+        for turn in range(STREET_VIEWS)
+        for index, path in enumerate(streets)
+    ]
     jobs += [("bsds", index, path, turn) for turn in (1, 2) for index, path in enumerate(scenes)]
     (work / "views").mkdir(parents=True, exist_ok=True)
     for kind, index, path, turn in jobs[share::SHARES]:
         target = work / "views" / f"{kind}_{index:03d}_{turn}.npz"
         if target.exists():
             continue
-        rng = np.random.default_rng((len(kind), index, turn))  # each view its own, whichever process makes it
+        # each view its own, whichever process makes it
+        rng = np.random.default_rng((len(kind), index, turn))
         with Image.open(path) as file:
             image = np.asarray(file.convert("RGB"))
         if kind == "bsds":
@@ -143,7 +169,8 @@ def make_views(data: Path, work: Path, share: int) -> None:
 
 
 def load_views(work: Path, fold: int | None) -> list[tuple[Pixels, npt.NDArray[np.float32]]]:
-    """Views to train on: all, or all but the street photos of a fold (photos in order of names, modulo 2)."""
+    """Views to train on: all, or all but the street photos of a fold (photos in order of names,
+    modulo 2)."""
     views = []
     for path in sorted((work / "views").glob("*_?.npz")):
         kind, index, _ = path.stem.split("_")
@@ -154,8 +181,11 @@ def load_views(work: Path, fold: int | None) -> list[tuple[Pixels, npt.NDArray[n
     return views
 
 
-def batch(views: list[tuple[Pixels, npt.NDArray[np.float32]]], rng: np.random.Generator) -> tuple[Any, Any]:
-    """Random crops, some mirrored or grey: float32 (N, 3, H, W) as the network takes them, and (N, H / 8, W / 8)."""
+def batch(
+    views: list[tuple[Pixels, npt.NDArray[np.float32]]], rng: np.random.Generator
+) -> tuple[Any, Any]:
+    """Random crops, some mirrored or grey: float32 (N, 3, H, W) as the network takes them, and (N,
+    H / 8, W / 8)."""
     import torch
     from torch.nn import functional as F
 
@@ -164,20 +194,31 @@ def batch(views: list[tuple[Pixels, npt.NDArray[np.float32]]], rng: np.random.Ge
     for _ in range(BATCH):
         image, blocks = views[rng.integers(len(views))]
         rows, cols = min(height // 8, blocks.shape[0]), min(width // 8, blocks.shape[1])
-        top, left = rng.integers(blocks.shape[0] - rows + 1), rng.integers(blocks.shape[1] - cols + 1)
+        top, left = (
+            rng.integers(blocks.shape[0] - rows + 1),
+            rng.integers(blocks.shape[1] - cols + 1),
+        )
         image = image[top * 8 : (top + rows) * 8, left * 8 : (left + cols) * 8]
         blocks = blocks[top : top + rows, left : left + cols]
-        image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode="edge")
+        image = np.pad(
+            image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode="edge"
+        )
         blocks = np.pad(blocks, ((0, height // 8 - rows), (0, width // 8 - cols)), mode="edge")
         if rng.random() < 0.5:
             image, blocks = image[:, ::-1], blocks[:, ::-1]
-        light = (image.astype(np.float32) / 255 - 0.5) * np.exp(rng.normal(0, 0.15)) + 0.5 + rng.normal(0, 0.05)
+        light = (
+            (image.astype(np.float32) / 255 - 0.5) * np.exp(rng.normal(0, 0.15))
+            + 0.5
+            + rng.normal(0, 0.05)
+        )
         if rng.random() < 0.15:
             light = light.mean(2, keepdims=True).repeat(3, 2)
         images.append(light.transpose(2, 0, 1))
         targets.append(blocks)
     x = torch.from_numpy(np.ascontiguousarray(np.stack(images), dtype=np.float32))
-    y = F.max_pool2d(torch.from_numpy(np.ascontiguousarray(np.stack(targets)))[:, None], 3, 1, 1)[:, 0]
+    y = F.max_pool2d(torch.from_numpy(np.ascontiguousarray(np.stack(targets)))[:, None], 3, 1, 1)[
+        :, 0
+    ]
     return (x - 0.45) / 0.25, y
 
 
@@ -193,7 +234,9 @@ def train(views: list[tuple[Pixels, npt.NDArray[np.float32]]], steps: int, seed:
     rng = np.random.default_rng(seed)
     network = TextRegionsNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, RATE, total_steps=steps, pct_start=0.1
+    )
     weight = torch.tensor(POSITIVE_WEIGHT)
     started, mean = time.monotonic(), 0.0
     for step in range(steps):
@@ -208,7 +251,10 @@ def train(views: list[tuple[Pixels, npt.NDArray[np.float32]]], steps: int, seed:
         schedule.step()
         mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
         if step % 100 == 0:
-            print(f"step {step} of {steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"step {step} of {steps}, loss {mean:.4f}, {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return network.eval()
 
 
@@ -216,8 +262,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=("views", "train", "cross"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--work", type=Path, required=True, help="folder of the views and of the results")
-    parser.add_argument("--share", type=int, default=0, help=f"which share of the views to make, of {SHARES}")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of the views and of the results"
+    )
+    parser.add_argument(
+        "--share", type=int, default=0, help=f"which share of the views to make, of {SHARES}"
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--fold", type=int, default=0)
     args = parser.parse_args()
@@ -230,7 +280,10 @@ def main() -> None:
     views = load_views(args.work, fold)
     network = train(views, args.steps, seed=0 if fold is None else fold)
     name = "text_regions.onnx" if fold is None else f"fold{fold}.onnx"
-    words = {"licence": "MIT", "data": "SVT and BSDS500 train and val; taught by RapidOCR's PP-OCRv6 detector"}
+    words = {
+        "licence": "MIT",
+        "data": "SVT and BSDS500 train and val; taught by RapidOCR's PP-OCRv6 detector",
+    }
     export_text_regions(network, args.work / name, metadata=words)
     print(f"{len(views)} views, {args.steps} steps: {args.work / name}")
 

@@ -13,17 +13,26 @@ import pytest
 from kit import jpeg_bytes, tiny_codec
 from PIL import Image
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a script's background is born with it ignored
+# a test run in a script's background is born with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _own_cache: list[tempfile.TemporaryDirectory[str]] = []
 
 
-# Two workers with a pool of threads each would fight for the cores; worker processes take these over.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# Two workers with a pool of threads each would fight for the cores; worker processes take these
+# over.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Journals and downloads of the tests do not go into the user's cache; before any test module copies the environment."""
+    """Journals and downloads of the tests do not go into the user's cache; before any test module
+    copies the environment."""
     _own_cache.append(tempfile.TemporaryDirectory(prefix="vizcomp-tests-"))
     os.environ["VIZCOMP_CACHE"] = _own_cache[-1].name
     if getattr(config.option, "numprocesses", None):
@@ -81,10 +90,13 @@ def folder(tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
 MAY_BE_SKIPPED = re.compile(
     "needs the shared data|the street photos are not here|no Chromium here"  # of the machine
     "|no models here|the models are not here"
-    "|root may write anywhere|root writes everywhere|nothing is unreadable for this user|a small disk cannot be mounted here"
-    "|.+ is not installed|needs jpegtran to make one|this jpegtran has no arithmetic coding"  # other programs
+    "|root may write anywhere|root writes everywhere|nothing is unreadable for this user|a small"
+    " disk cannot be mounted here"
+    # other programs
+    "|.+ is not installed|needs jpegtran to make one|this jpegtran has no arithmetic coding"
     "|the library refuses it"  # libjpeg of another version
-    "|could not import '(pillow_heif|pillow_jxl|rapidocr)'.*|this pillow-heif cannot write: .*"  # extras that dev is without
+    # extras that dev is without
+    "|could not import '(pillow_heif|pillow_jxl|rapidocr)'.*|this pillow-heif cannot write: .*"
 )
 _skipped: dict[str, str] = {}
 
@@ -105,11 +117,17 @@ def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if os.environ.get("CI") and _skipped and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if (
+        os.environ.get("CI")
+        and _skipped
+        and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if os.environ.get("CI"):
         for test, reason in _skipped.items():
-            terminalreporter.write_line(f"FAILED {test} - skipped for a reason that MAY_BE_SKIPPED does not list: {reason}")
+            terminalreporter.write_line(
+                f"FAILED {test} - skipped for a reason that MAY_BE_SKIPPED does not list: {reason}"
+            )

@@ -16,7 +16,9 @@ def photo(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """A smooth picture with edges and some noise: uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (5, 5, 3)).astype(np.uint8)
-    big = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    big = np.asarray(
+        Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    ).astype(float)
     big[height // 3 :, width // 2 :] *= 0.6
     return np.clip(big + rng.normal(0, 6, big.shape), 0, 255).astype(np.uint8)
 
@@ -33,17 +35,28 @@ def decoded(data: bytes) -> npt.NDArray[np.uint8]:
 
 def assert_same(a: JpegImage, b: JpegImage) -> None:
     """Equal in the blocks that hold samples; those beside the picture are free."""
-    assert (a.width, a.height, a.colour, len(a.components)) == (b.width, b.height, b.colour, len(b.components))
+    assert (a.width, a.height, a.colour, len(a.components)) == (
+        b.width,
+        b.height,
+        b.colour,
+        len(b.components),
+    )
     for x, y in zip(a.components, b.components, strict=True):
         assert (x.h, x.v, x.real_rows, x.real_cols) == (y.h, y.v, y.real_rows, y.real_cols)
-        np.testing.assert_array_equal(x.coefficients[: x.real_rows, : x.real_cols], y.coefficients[: y.real_rows, : y.real_cols])
+        np.testing.assert_array_equal(
+            x.coefficients[: x.real_rows, : x.real_cols],
+            y.coefficients[: y.real_rows, : y.real_cols],
+        )
         np.testing.assert_array_equal(a.tables[x.table], b.tables[y.table])
 
 
 def blank(width: int, height: int, sampling: list[tuple[int, int]], colour: str) -> JpegImage:
     h_max, v_max = max(h for h, _ in sampling), max(v for _, v in sampling)
     rows, cols = -(-height // (8 * v_max)), -(-width // (8 * h_max))
-    components = [Component(i + 1, h, v, 0, np.zeros((rows * v, cols * h, 64), np.int16)) for i, (h, v) in enumerate(sampling)]
+    components = [
+        Component(i + 1, h, v, 0, np.zeros((rows * v, cols * h, 64), np.int16))
+        for i, (h, v) in enumerate(sampling)
+    ]
     return JpegImage(width, height, components, {0: np.full(64, 3, np.uint16)}, colour)  # type: ignore[arg-type]
 
 

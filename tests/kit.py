@@ -21,14 +21,23 @@ def jpeg_bytes(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def tiny_codec(path: Path, *, seed: int = 0, native: int = 0, **changes: Any) -> Path:
-    """A codec as `vizcomp train` writes it, with random weights that are the same everywhere: block 8, 3 iterations of 4 bits."""
+    """A codec as `vizcomp train` writes it, with random weights that are the same everywhere: block
+    8, 3 iterations of 4 bits."""
     import torch
 
     from vizcomp.nets.recurrent import RecurrentCodec, RecurrentConfig
     from vizcomp.training.codec import save_codec
 
-    layers = {"stem": (8, 2), "encoder": ((8, 2, 1), (12, 2, 1)), "decoder": ((12, 2, 1), (8, 2, 1), (8, 2, 3))}
-    network = RecurrentCodec(RecurrentConfig(**{**layers, "bits": (4, 4, 4), "shared": False, "native": native, **changes}))
+    layers = {
+        "stem": (8, 2),
+        "encoder": ((8, 2, 1), (12, 2, 1)),
+        "decoder": ((12, 2, 1), (8, 2, 1), (8, 2, 3)),
+    }
+    network = RecurrentCodec(
+        RecurrentConfig(
+            **{**layers, "bits": (4, 4, 4), "shared": False, "native": native, **changes}
+        )
+    )
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for value in network.state_dict().values():
@@ -45,7 +54,9 @@ def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
     """uint8 (height, width, 3): a gradient with a square, so that it is neither flat nor noise."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
-    plane = (rows[..., None] * rng.integers(1, 4, 3) + columns[..., None] * rng.integers(1, 4, 3)) % 256
+    plane = (
+        rows[..., None] * rng.integers(1, 4, 3) + columns[..., None] * rng.integers(1, 4, 3)
+    ) % 256
     plane[height // 4 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
     return plane.astype(np.uint8)
 
@@ -70,6 +81,9 @@ def command(*arguments: object) -> int:
     """Runs `vizcomp ARGUMENTS` in this process, and gives its exit code."""
     from vizcomp import cli
 
-    with mock.patch.object(sys, "argv", ["vizcomp", *map(str, arguments)]), pytest.raises(SystemExit) as left:
+    with (
+        mock.patch.object(sys, "argv", ["vizcomp", *map(str, arguments)]),
+        pytest.raises(SystemExit) as left,
+    ):
         cli.main()
     return int(left.value.code or 0)

@@ -10,11 +10,13 @@ from typing import Any
 
 
 class Faults:
-    """In front of a WSGI application: a seeded share of the requests to objects fails, in one of several ways.
+    """In front of a WSGI application: a seeded share of the requests to objects fails, in one of
+    several ways.
 
     Attributes:
         share: of the requests that fail, 0..1.
-        kinds: what may happen: "500", "503", "slow", "cut" (the answer ends too early), "lost" (done, but the answer is a 500).
+        kinds: what may happen: "500", "503", "slow", "cut" (the answer ends too early), "lost"
+            (done, but the answer is a 500).
         seen: (method, path) of all requests; `failed` how many of them failed.
     """
 
@@ -27,7 +29,9 @@ class Faults:
         self.failed: dict[str, int] = {}
         self.lock = threading.Lock()
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         with self.lock:
             self.seen.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
             kind = self.random.choice(self.kinds) if self.random.random() < self.share else ""
@@ -46,12 +50,18 @@ class Faults:
         return self.application(environ, start_response)
 
     @staticmethod
-    def _refuse(status: str, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    def _refuse(
+        status: str, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> list[bytes]:
         if environ.get("wsgi.input") is not None:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         name = {"500": "InternalError", "503": "SlowDown"}[status]
-        body = f"<?xml version='1.0'?><Error><Code>{name}</Code><Message>told to</Message></Error>".encode()
-        start_response(f"{status} {name}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        error = f"<Error><Code>{name}</Code><Message>told to</Message></Error>"
+        body = f"<?xml version='1.0'?>{error}".encode()
+        start_response(
+            f"{status} {name}",
+            [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))],
+        )
         return [body]
 
     @staticmethod

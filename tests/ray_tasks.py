@@ -1,4 +1,5 @@
-"""Functions for the workers of the tests of the engine `ray`: at module top, so that they can be sent to another process."""
+"""Functions for the workers of the tests of the engine `ray`: at module top, so that they can be
+sent to another process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Measures against independent implementations: scikit-image, SciPy, and values worked out by hand."""
+"""Measures against independent implementations: scikit-image, SciPy, and values worked out by
+hand."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_psnr_agrees_with_scikit_image(shape):
     a = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     b = noisy(a, 5)
     b.flat[0] = 255 - a.flat[0]
-    assert metrics.psnr(a, b) == pytest.approx(skimage_metrics.peak_signal_noise_ratio(a, b), rel=1e-12)
+    assert metrics.psnr(a, b) == pytest.approx(
+        skimage_metrics.peak_signal_noise_ratio(a, b), rel=1e-12
+    )
 
 
 def test_psnr_of_the_largest_error_is_zero_and_of_none_infinite():
@@ -62,7 +65,11 @@ def test_psnr_region_sees_its_region_only():
 @pytest.mark.parametrize("measure", [metrics.psnr, metrics.ms_ssim])
 def test_unequal_pairs_are_refused(measure):
     image = np.zeros((20, 20, 3), np.uint8)
-    for other in (np.zeros((20, 21, 3), np.uint8), image.astype(np.float32), np.zeros((20, 20, 4), np.uint8)):
+    for other in (
+        np.zeros((20, 21, 3), np.uint8),
+        image.astype(np.float32),
+        np.zeros((20, 20, 4), np.uint8),
+    ):
         with pytest.raises(ValueError, match="images"):
             measure(image, other)
     with pytest.raises(ValueError, match="images"):
@@ -75,7 +82,8 @@ def test_unequal_pairs_are_refused(measure):
 
 
 def ms_ssim_by_the_paper(a: np.ndarray, b: np.ndarray) -> float:
-    """Straightforward float64 MS-SSIM: full filters over the image, cropped to where the window fits."""
+    """Straightforward float64 MS-SSIM: full filters over the image, cropped to where the window
+    fits."""
     weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])
     x, y = (np.float64(i) @ [0.299, 0.587, 0.114] if i.ndim == 3 else np.float64(i) for i in (a, b))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -94,31 +102,47 @@ def ms_ssim_by_the_paper(a: np.ndarray, b: np.ndarray) -> float:
         lum = (2 * mx * my + c1) / (mx * mx + my * my + c1)
         terms.append((cs * lum).mean() if scale == scales - 1 else cs.mean())
         even = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2
-        x, y = (z[: even[0], : even[1]].reshape(even[0] // 2, 2, even[1] // 2, 2).mean(axis=(1, 3)) for z in (x, y))
+        x, y = (
+            z[: even[0], : even[1]].reshape(even[0] // 2, 2, even[1] // 2, 2).mean(axis=(1, 3))
+            for z in (x, y)
+        )
     weights = weights[:scales] / weights[:scales].sum()
     return float(np.prod(np.maximum(terms, 0) ** weights))
 
 
-@pytest.mark.parametrize("size", [(512, 512), (481, 321), (176, 240), (175, 300), (90, 87), (11, 64), (22, 21)])
+@pytest.mark.parametrize(
+    "size", [(512, 512), (481, 321), (176, 240), (175, 300), (90, 87), (11, 64), (22, 21)]
+)
 @pytest.mark.parametrize("sigma", [2, 25])
 def test_ms_ssim_agrees_with_the_paper(photo, size, sigma):
     image = photo[: size[0], : size[1]]
     assert image.shape[:2] == size
     other = noisy(image, sigma)
-    assert metrics.ms_ssim(image, other) == pytest.approx(ms_ssim_by_the_paper(image, other), abs=2e-5)
+    assert metrics.ms_ssim(image, other) == pytest.approx(
+        ms_ssim_by_the_paper(image, other), abs=2e-5
+    )
 
 
 def test_ms_ssim_of_grey_dark_and_bright_images(photo):
     for image in (photo[:, :, 0], photo // 8, 255 - photo // 8):
         other = noisy(image, 4)
-        assert metrics.ms_ssim(image, other) == pytest.approx(ms_ssim_by_the_paper(image, other), abs=1e-4)
+        assert metrics.ms_ssim(image, other) == pytest.approx(
+            ms_ssim_by_the_paper(image, other), abs=1e-4
+        )
 
 
 def test_ms_ssim_of_one_scale_is_ssim(photo):
     grey = photo[100:121, 200:260, 1]
     other = noisy(grey, 12)
     _, full = skimage_metrics.structural_similarity(
-        grey, other, data_range=255, gaussian_weights=True, sigma=1.5, truncate=3.4, use_sample_covariance=False, full=True
+        grey,
+        other,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        truncate=3.4,
+        use_sample_covariance=False,
+        full=True,
     )
     assert metrics.ms_ssim(grey, other) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-4)
 
@@ -150,7 +174,9 @@ def test_large_images_are_sampled_close_to_the_whole(photo):
 def test_the_tiles_stay_inside_and_hold_about_the_pixels_asked_for(shape):
     rows, columns = min(256, shape[0]), min(256, shape[1])
     corners = metrics._tile_grid(*shape, rows, columns, 2_000_000)
-    assert all(0 <= top <= shape[0] - rows and 0 <= left <= shape[1] - columns for top, left in corners)
+    assert all(
+        0 <= top <= shape[0] - rows and 0 <= left <= shape[1] - columns for top, left in corners
+    )
     assert len(corners) * rows * columns <= 2_600_000
     assert len(corners) * rows * columns >= min(1_000_000, shape[0] * shape[1] // 2)
 
@@ -201,7 +227,11 @@ corner = st.integers(0, 30)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(corner, corner, st.integers(1, 20), st.integers(1, 20)), min_size=2, max_size=2))
+@given(
+    st.lists(
+        st.tuples(corner, corner, st.integers(1, 20), st.integers(1, 20)), min_size=2, max_size=2
+    )
+)
 def test_iou_of_axis_aligned_boxes_agrees_with_counted_cells(pair):
     grids = np.zeros((2, 50, 50), bool)
     boxes = []
@@ -217,8 +247,14 @@ def test_matching_is_one_to_one_and_takes_the_largest_overlap_first():
     reference = [[0, 0, 10, 10], [20, 0, 30, 10]]
     found = [[0, 0, 10, 8], [0, 0, 10, 10], [26, 0, 36, 10]]
     assert match_boxes(reference, found) == [(0, 1, pytest.approx(1.0))]
-    assert match_boxes(reference, found, iou=0.2) == [(0, 1, pytest.approx(1.0)), (1, 2, pytest.approx(0.25))]
-    assert match_boxes(found, reference, iou=0.2) == [(1, 0, pytest.approx(1.0)), (2, 1, pytest.approx(0.25))]
+    assert match_boxes(reference, found, iou=0.2) == [
+        (0, 1, pytest.approx(1.0)),
+        (1, 2, pytest.approx(0.25)),
+    ]
+    assert match_boxes(found, reference, iou=0.2) == [
+        (1, 0, pytest.approx(1.0)),
+        (2, 1, pytest.approx(0.25)),
+    ]
 
 
 def test_kinds_of_boxes_mix_and_may_be_empty():
@@ -253,7 +289,8 @@ def turned_box(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_box_score_agrees_with_a_slow_plain_computation():
-    """Overlaps by OpenCV's intersection of convex polygons; pairs by taking the largest of a table until none is left."""
+    """Overlaps by OpenCV's intersection of convex polygons; pairs by taking the largest of a table
+    until none is left."""
     import cv2
 
     rng = np.random.default_rng(8)
@@ -270,7 +307,11 @@ def test_box_score_agrees_with_a_slow_plain_computation():
         for i, a in enumerate(boxes):
             for j, b in enumerate(answers):
                 shared = cv2.intersectConvexConvex(a.astype(np.float32), b.astype(np.float32))[0]
-                table[i, j] = shared / (cv2.contourArea(a.astype(np.float32)) + cv2.contourArea(b.astype(np.float32)) - shared)
+                table[i, j] = shared / (
+                    cv2.contourArea(a.astype(np.float32))
+                    + cv2.contourArea(b.astype(np.float32))
+                    - shared
+                )
         while table.size and table.max() >= 0.5:
             i, j = np.unravel_index(table.argmax(), table.shape)
             table[i, :] = table[:, j] = 0
@@ -279,7 +320,11 @@ def test_box_score_agrees_with_a_slow_plain_computation():
     count_a, count_b = sum(map(len, reference)), sum(map(len, found))
     assert 60 < matched < count_a
     assert (score.matched, score.reference, score.found) == (matched, count_a, count_b)
-    assert (score.precision, score.recall, score.f1) == (matched / count_b, matched / count_a, 2 * matched / (count_a + count_b))
+    assert (score.precision, score.recall, score.f1) == (
+        matched / count_b,
+        matched / count_a,
+        2 * matched / (count_a + count_b),
+    )
 
 
 # --- correlation and rate
@@ -325,7 +370,9 @@ def test_bd_rate_agrees_with_scipys_interpolation(count):
             line = np.polynomial.Polynomial.fit(quality, np.log(rate), 1).integ()
             integrals.append(line(high) - line(low))
         else:
-            integrals.append(interpolate.PchipInterpolator(quality, np.log(rate)).integrate(low, high))
+            integrals.append(
+                interpolate.PchipInterpolator(quality, np.log(rate)).integrate(low, high)
+            )
     expected = math.expm1((integrals[1] - integrals[0]) / (high - low))
     assert bd_rate(rate_a, quality_a, rate_b, quality_b) == pytest.approx(expected, rel=1e-9)
 
@@ -334,6 +381,11 @@ def test_bd_rate_merges_equal_qualities_and_refuses_what_is_no_curve():
     merged = bd_rate([100, 400, 800], [1, 2, 3], [100, 200, 800, 800], [1, 2, 2, 3])
     assert merged == pytest.approx(0.0)
     assert math.isnan(bd_rate([1, 2], [1, 2], [1, 2], [3, 4]))
-    for rate, quality in (([1, 2], [5, 5]), ([0, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, math.inf], [1, 2])):
+    for rate, quality in (
+        ([1, 2], [5, 5]),
+        ([0, 2], [1, 2]),
+        ([1, 2, 3], [1, 2]),
+        ([1, math.inf], [1, 2]),
+    ):
         with pytest.raises(ValueError, match="rate curve"):
             bd_rate([1, 2], [1, 2], rate, quality)

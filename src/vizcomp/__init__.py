@@ -3,7 +3,7 @@
 The public names load on first use, so that `import vizcomp` costs nothing:
 
     >>> import vizcomp
-    >>> small = vizcomp.compress("street.jpg", quality=40)  # or bytes, a file object, a PIL image, an array
+    >>> small = vizcomp.compress("street.jpg", quality=40)  # or bytes, a PIL image, an array
     >>> small.save("small.jpg")
     >>> report = vizcomp.compress_files("photos/", "small/", quality=40)
 """

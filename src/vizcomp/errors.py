@@ -1,22 +1,22 @@
 """The one error tree. Every error that a user can cause is one of these.
 
-    VizcompError                    base: one line that says what is wrong, one that says what to try
-    ├── InputError                  an input cannot be read or used: missing, empty, not an image, too large
-    ├── OutputError                 an output cannot be written: no permission, no space, would overwrite
-    ├── FormatError                 bytes break the format they claim to be
-    │   ├── TruncatedError          the data end before the format says so
-    │   ├── DamagedError            coded samples that a decoder can only guess at
-    │   ├── UnsupportedError        a valid stream that uses a feature we do not read
-    │   └── TooLargeError           a size beyond the stated limit, refused before memory is taken
-    ├── ModelError                  a model is unknown, or its weights do not match
-    │   └── WeightsMissingError     weights are not there and could not be had (exit code 3)
-    ├── MissingExtraError           an optional dependency is not installed
-    ├── SettingsError               a setting is out of range, or two contradict each other (exit code 2)
-    ├── TrainingError               training cannot go on: no data, loss not finite, out of memory
-    └── EngineError                 the engine that runs the tasks failed
+    VizcompError                  base: one line for what is wrong, one for what to try
+    ├── InputError                an input cannot be read or used: missing, no image, too large
+    ├── OutputError               an output cannot be written: no permission, space, overwrite
+    ├── FormatError               bytes break the format they claim to be
+    │   ├── TruncatedError        the data end before the format says so
+    │   ├── DamagedError          coded samples that a decoder can only guess at
+    │   ├── UnsupportedError      a valid stream that uses a feature we do not read
+    │   └── TooLargeError         a size beyond the stated limit, refused before memory is taken
+    ├── ModelError                a model is unknown, or its weights do not match
+    │   └── WeightsMissingError   weights are not there and could not be had (exit code 3)
+    ├── MissingExtraError         an optional dependency is not installed
+    ├── SettingsError             a setting is out of range, or two contradict (exit code 2)
+    ├── TrainingError             training cannot go on: no data, loss not finite, no memory
+    └── EngineError               the engine that runs the tasks failed
 
-The command line prints `message` and `hint` and leaves with `exit_code`. Any other exception is a defect of
-ours and shows its traceback.
+The command line prints `message` and `hint` and leaves with `exit_code`. Any other exception is a
+defect of ours and shows its traceback.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class VizcompError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[VizcompError], tuple[str, str]]:
-        return type(self), (self.message, self.hint)  # workers send errors by pickle: the hint must travel too
+        # workers send errors by pickle: the hint must travel too
+        return type(self), (self.message, self.hint)
 
 
 class InputError(VizcompError):
@@ -96,7 +97,10 @@ class MissingExtraError(VizcompError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: the extra {extra} brings it", f"pip install 'vizcomp[{extra}]'")
+        super().__init__(
+            f"{package} is not installed: the extra {extra} brings it",
+            f"pip install 'vizcomp[{extra}]'",
+        )
         self.package = package
         self.extra = extra
 
@@ -119,10 +123,12 @@ class EngineError(VizcompError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """All that an exception says, on one line of at most 200 characters; the name of its class where it says nothing."""
+    """All that an exception says, on one line of at most 200 characters; the name of its class
+    where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; the name of its class where it says nothing, as MemoryError does."""
+    """The first line of what an exception says; the name of its class where it says nothing, as
+    MemoryError does."""
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__

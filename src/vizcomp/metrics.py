@@ -1,7 +1,7 @@
 """Measures of images, each defined once: PSNR, MS-SSIM, bits per pixel; and rank correlation.
 
-Arrays in, numbers out; nothing here opens a file. Images are uint8 arrays, (H, W) grey or (H, W, 3) RGB. Arguments
-that break what is written below are a caller's mistake and raise `ValueError`.
+Arrays in, numbers out; nothing here opens a file. Images are uint8 arrays, (H, W) grey or (H, W, 3)
+RGB. Arguments that break what is written below are a caller's mistake and raise `ValueError`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ _WINDOW = 11  # taps of the Gaussian window of SSIM, sigma 1.5 (Wang et al. 2004
 _SIGMA = 1.5
 _C1 = (0.01 * 255.0) ** 2
 _C2 = (0.03 * 255.0) ** 2
-_CHUNK = 1 << 18  # samples of a difference held at a time: a few megabytes, whatever the size of the image
+# samples of a difference held at a time: a few megabytes, whatever the size of the image
+_CHUNK = 1 << 18
 _TILE = 256  # side of the tiles on which MS-SSIM of a large image is sampled
-_BLOCK = 30  # outputs of one banded product in `_blur`: 30 + 10 inputs; fewer cost calls, more cost products with zeros
+# outputs of one banded product in `_blur`: 30 + 10 inputs; fewer cost calls, more cost products
+# with zeros
+_BLOCK = 30
 
 
 class Pictured(Protocol):
-    """An image that gives parts of itself as arrays: a `ByteImage`, or one that never is in memory as a whole."""
+    """An image that gives parts of itself as arrays: a `ByteImage`, or one that never is in memory
+    as a whole."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -104,31 +108,35 @@ def luma(image: ByteImage) -> FloatImage:
 
 
 def ms_ssim(a: ByteImage, b: Pictured, max_pixels: int | None = 2_000_000) -> float:
-    """Multi-scale structural similarity of luma: Wang, Simoncelli and Bovik, "Multi-scale structural similarity for
-    image quality assessment", 2003, equation 7, with the exponents of its section 3.2.
+    """Multi-scale structural similarity of luma: Wang, Simoncelli and Bovik, "Multi-scale
+    structural similarity for image quality assessment", 2003, equation 7, with the exponents of its
+    section 3.2.
 
-    Contrast and structure are compared at each scale, luminance at the coarsest; the window is a Gaussian of 11x11
-    taps and sigma 1.5 and stays inside the image; the next scale is the mean of each 2x2 block (an odd last row or
-    column is left out). Computed in float32; a negative mean of a scale counts as 0.
+    Contrast and structure are compared at each scale, luminance at the coarsest; the window is a
+    Gaussian of 11x11 taps and sigma 1.5 and stays inside the image; the next scale is the mean of
+    each 2x2 block (an odd last row or column is left out). Computed in float32; a negative mean of
+    a scale counts as 0.
 
     Where we differ from the paper, because photos come in every size:
 
-    * An image whose shorter side is below 176 pixels has fewer scales: as many of the first ones as keep the window
-      inside, with the exponents renormalised to the sum 1. A side below 11 pixels shortens the window on that axis.
-    * An image of more than `max_pixels` pixels is sampled: on a regular grid of full-resolution tiles of 256x256
-      that cover about `max_pixels` pixels together, first tile in the top left corner, last in the bottom right.
-      Time and memory stay those of an image of that size.
+    * An image whose shorter side is below 176 pixels has fewer scales: as many of the first ones as
+      keep the window inside, with the exponents renormalised to the sum 1. A side below 11 pixels
+      shortens the window on that axis.
+    * An image of more than `max_pixels` pixels is sampled: on a regular grid of full-resolution
+      tiles of 256x256 that cover about `max_pixels` pixels together, first tile in the top left
+      corner, last in the bottom right. Time and memory stay those of an image of that size.
 
     Args:
         a, b: uint8 arrays of one shape, (H, W) or (H, W, 3).
-        max_pixels: pixels above which the image is sampled; None never samples, and then takes about 40 bytes of
-            memory for each pixel.
+        max_pixels: pixels above which the image is sampled; None never samples, and then takes
+            about 40 bytes of memory for each pixel.
 
     Returns:
         0..1; 1 for identical images.
 
     Raises:
-        ValueError: the shapes differ, the type is not uint8, there are no samples, or `max_pixels` is below 1.
+        ValueError: the shapes differ, the type is not uint8, there are no samples, or `max_pixels`
+            is below 1.
     """
     _check_pair(a, b)
     if max_pixels is not None and max_pixels < 1:
@@ -172,7 +180,8 @@ def _check_pair(a: npt.NDArray[Any], b: Pictured) -> None:
 
 
 def _squared_error(a: ByteImage, b: ByteImage) -> float:
-    """Sum of squared differences of two flat arrays; exact, since float64 holds integers up to 2^53."""
+    """Sum of squared differences of two flat arrays; exact, since float64 holds integers up to
+    2^53."""
     total = 0.0
     for start in range(0, a.size, _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -187,8 +196,11 @@ def _decibel(squared_error: float, samples: int) -> float:
     return 10.0 * math.log10(255.0**2 * samples / squared_error)
 
 
-def _tile_grid(height: int, width: int, rows: int, columns: int, max_pixels: int) -> list[tuple[int, int]]:
-    """Top left corners of a regular grid of tiles, its cells about square, of about `max_pixels` pixels together."""
+def _tile_grid(
+    height: int, width: int, rows: int, columns: int, max_pixels: int
+) -> list[tuple[int, int]]:
+    """Top left corners of a regular grid of tiles, its cells about square, of about `max_pixels`
+    pixels together."""
     count = max(1.0, max_pixels / (rows * columns))
     down = round(min(max(1.0, math.sqrt(count * height / width)), math.ceil(height / rows)))
     across = round(min(max(1.0, count / down), math.ceil(width / columns)))
@@ -198,8 +210,8 @@ def _tile_grid(height: int, width: int, rows: int, columns: int, max_pixels: int
 
 
 def _scale_sums(a: FloatImage, b: FloatImage) -> FloatArray:
-    """Sums of one image over each scale: float64 array (scales, 3) of contrast-structure, luminance times
-    contrast-structure (the coarsest scale only, else 0), and number of windows."""
+    """Sums of one image over each scale: float64 array (scales, 3) of contrast-structure, luminance
+    times contrast-structure (the coarsest scale only, else 0), and number of windows."""
     scales = 1
     while scales < len(MS_SSIM_WEIGHTS) and min(a.shape) >> scales >= _WINDOW:
         scales += 1
@@ -225,7 +237,9 @@ def _scale_sums(a: FloatImage, b: FloatImage) -> FloatArray:
         if scale == scales - 1:
             mean_a += 128.0
             mean_b += 128.0
-            luminance = (2.0 * mean_a * mean_b + np.float32(_C1)) / (mean_a**2 + mean_b**2 + np.float32(_C1))
+            luminance = (2.0 * mean_a * mean_b + np.float32(_C1)) / (
+                mean_a**2 + mean_b**2 + np.float32(_C1)
+            )
             sums[scale, 1] = (luminance * covariance).sum(dtype=np.float64)
         else:
             a, b = _halve(a), _halve(b)
@@ -259,10 +273,12 @@ def _band(taps: int, outputs: int) -> FloatImage:
 
 
 def _blur(image: FloatImage) -> FloatImage:
-    """Gaussian window over an image, only where it lies inside: (H, W) to (H - taps + 1, W - taps + 1).
+    """Gaussian window over an image, only where it lies inside: (H, W) to (H - taps + 1, W - taps +
+    1).
 
-    The window is separable, and each pass is a product with a banded matrix, block by block: some of the products
-    are with zeros, but a matrix product does them many times faster than slices added one by one.
+    The window is separable, and each pass is a product with a banded matrix, block by block: some
+    of the products are with zeros, but a matrix product does them many times faster than slices
+    added one by one.
     """
     taps_down, taps_across = min(_WINDOW, image.shape[0]), min(_WINDOW, image.shape[1])
     rows = image.shape[0] - taps_down + 1
@@ -272,21 +288,25 @@ def _blur(image: FloatImage) -> FloatImage:
     for start in range(0, rows, _BLOCK):
         count = min(_BLOCK, rows - start)
         np.matmul(
-            band[:count, : count + taps_down - 1], image[start : start + count + taps_down - 1], out=down[start : start + count]
+            band[:count, : count + taps_down - 1],
+            image[start : start + count + taps_down - 1],
+            out=down[start : start + count],
         )
     result = np.empty((rows, columns), dtype=np.float32)
     band = _band(taps_across, min(_BLOCK, columns))
     for start in range(0, columns, _BLOCK):
         count = min(_BLOCK, columns - start)
         result[:, start : start + count] = (
-            down[:, start : start + count + taps_across - 1] @ band[: count + taps_across - 1, :count]
+            down[:, start : start + count + taps_across - 1]
+            @ band[: count + taps_across - 1, :count]
         )
     return result
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Rank correlation: Spearman, "The proof and measurement of association between two things", 1904. Equal values
-    share the mean of their ranks, and the ranks' product-moment correlation is returned.
+    """Rank correlation: Spearman, "The proof and measurement of association between two things",
+    1904. Equal values share the mean of their ranks, and the ranks' product-moment correlation is
+    returned.
 
     Args:
         a, b: arrays of one shape with at least two values; finite.
@@ -299,7 +319,9 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """
     flat_a, flat_b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if flat_a.shape != flat_b.shape or flat_a.size < 2:
-        raise ValueError(f"spearman needs two or more values in one shape, got {flat_a.shape} and {flat_b.shape}")
+        raise ValueError(
+            f"spearman needs two or more values in one shape, got {flat_a.shape} and {flat_b.shape}"
+        )
     if not (np.isfinite(flat_a).all() and np.isfinite(flat_b).all()):
         raise ValueError("spearman needs finite values")
     ranks_a, ranks_b = _ranks(flat_a.reshape(-1)), _ranks(flat_b.reshape(-1))
@@ -320,7 +342,8 @@ def _ranks(values: FloatArray) -> FloatArray:
 
 
 def rank_scale(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h, w) to float32 (h, w).
+    """Values as the share of the array that is smaller, 0..1; equal values stay equal: float32 (h,
+    w) to float32 (h, w).
 
     An array without differences becomes 0.5 throughout.
     """

@@ -29,19 +29,23 @@ Pixels = npt.NDArray[np.uint8]
 class Djpeg:
     """Images as they are after `vizcomp.compress`, at a quality drawn anew for each call.
 
-    In torchvision pipelines and by itself it takes what `v2` transforms take: a PIL image, an image tensor (..., C, H, W) of
-    uint8 or of float in 0..1 with 1 or 3 channels, a uint8 array (H, W) or (H, W, 3), or a sample: a tuple, list or dict, in
-    which all images get the same quality and all else stays. As with `v2`, a plain tensor of a sample counts as its image only
-    where it is the first and there is neither a PIL image nor a `tv_tensors.Image`. In albumentations pipelines it is an
-    `ImageOnlyTransform` for uint8 (H, W) or (H, W, 3); import albumentations before making it.
+    In torchvision pipelines and by itself it takes what `v2` transforms take: a PIL image, an image
+    tensor (..., C, H, W) of uint8 or of float in 0..1 with 1 or 3 channels, a uint8 array (H, W) or
+    (H, W, 3), or a sample: a tuple, list or dict, in which all images get the same quality and all
+    else stays. As with `v2`, a plain tensor of a sample counts as its image only where it is the
+    first and there is neither a PIL image nor a `tv_tensors.Image`. In albumentations pipelines it
+    is an `ImageOnlyTransform` for uint8 (H, W) or (H, W, 3); import albumentations before making
+    it.
 
-    The quality is drawn by torch's generator where torch is loaded, else by `random`; in an albumentations pipeline by that
-    pipeline's. So `torch.manual_seed`, the seeds of a DataLoader's workers and `A.Compose(seed=...)` hold.
+    The quality is drawn by torch's generator where torch is loaded, else by `random`; in an
+    albumentations pipeline by that pipeline's. So `torch.manual_seed`, the seeds of a DataLoader's
+    workers and `A.Compose(seed=...)` hold.
 
     Args:
         quality: one quality, or the least and the most of those to draw from, whole numbers.
         p: the share of calls in which it does anything.
-        options: as of `vizcomp.compress`; `guide="uniform"` spares the networks and is many times quicker.
+        options: as of `vizcomp.compress`; `guide="uniform"` spares the networks and is many times
+            quicker.
 
     Raises:
         SettingsError: a value is out of its range.
@@ -53,7 +57,9 @@ class Djpeg:
             cls = _for_albumentations()
         return super().__new__(cls)
 
-    def __init__(self, quality: float | tuple[float, float] = (30, 70), *, p: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self, quality: float | tuple[float, float] = (30, 70), *, p: float = 1.0, **options: Any
+    ) -> None:
         low, high = quality if isinstance(quality, tuple | list) else (quality, quality)
         for each in (low, high):
             DjpegSettings(quality=each)
@@ -63,7 +69,10 @@ class Djpeg:
             raise SettingsError(f"`p` {p} is out of range", "it goes from 0 to 1")
         for name in ("max_side", "scale"):
             if options.get(name) is not None:
-                raise SettingsError(f"`{name}` would give images of another size", "resize in the pipeline, or omit it")
+                raise SettingsError(
+                    f"`{name}` would give images of another size",
+                    "resize in the pipeline, or omit it",
+                )
         if options.get("lossless"):
             raise SettingsError("`lossless` is for files, and changes no pixel", "omit it")
         check_options(options)  # here, not in the workers of a loader
@@ -88,10 +97,11 @@ class Djpeg:
         return low if low == high else min(high, low + int(share * (int(high) - int(low) + 1)))
 
     def pixels(self, image: Pixels, quality: float) -> Pixels:
-        """An image, uint8 (H, W) or (H, W, 3), as it is after compression at a quality; of the same shape."""
+        """An image, uint8 (H, W) or (H, W, 3), as it is after compression at a quality; of the same
+        shape."""
         image = np.asarray(image)
-        made = decode_jpeg(compress(image, quality=quality, **self.options).data)
-        return made if made.shape == image.shape else made.reshape(image.shape)
+        pixels = decode_jpeg(compress(image, quality=quality, **self.options).data)
+        return pixels if pixels.shape == image.shape else pixels.reshape(image.shape)
 
     def _applied(self, image: Any, quality: float) -> Any:
         if isinstance(image, Image.Image):
@@ -108,12 +118,16 @@ class Djpeg:
 def _of_pil(image: Image.Image, change: Callable[[Pixels], Pixels]) -> Image.Image:
     """Grey stays grey, alpha stays as it is, all other modes become RGB."""
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
-    plain = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("LA", "1") else "RGB")
-    made = Image.fromarray(change(np.asarray(plain)))
+    plain = (
+        image
+        if image.mode in ("L", "RGB")
+        else image.convert("L" if image.mode in ("LA", "1") else "RGB")
+    )
+    changed = Image.fromarray(change(np.asarray(plain)))
     if alpha is not None:
-        made.putalpha(alpha)
-    made.info = dict(image.info)
-    return made
+        changed.putalpha(alpha)
+    changed.info = dict(image.info)
+    return changed
 
 
 def _of_tensor(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
@@ -121,7 +135,8 @@ def _of_tensor(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
     torch = sys.modules["torch"]
     if image.ndim < 2 or (image.ndim > 2 and image.shape[-3] not in (1, 3)):
         raise InputError(
-            f"a tensor of the shape {tuple(image.shape)} is no image", "images are (..., C, H, W) with 1 or 3 channels"
+            f"a tensor of the shape {tuple(image.shape)} is no image",
+            "images are (..., C, H, W) with 1 or 3 channels",
         )
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise InputError(f"a tensor of {image.dtype} is no image", "use uint8, or float in 0..1")
@@ -129,30 +144,32 @@ def _of_tensor(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
         plain = image.detach().as_subclass(torch.Tensor).cpu()
         if image.is_floating_point():
             if not bool(((plain >= 0) & (plain <= 1)).all()):
-                raise InputError("an image tensor has numbers outside of 0..1", "put Djpeg before v2.Normalize")
+                raise InputError(
+                    "an image tensor has numbers outside of 0..1", "put Djpeg before v2.Normalize"
+                )
             plain = (plain.float() * 255).round().to(torch.uint8)
         flat = plain.reshape(-1, *plain.shape[-3:]) if plain.ndim > 2 else plain[None, None]
-        made = torch.stack([_changed(each, change) for each in flat]).reshape(plain.shape)
+        images = torch.stack([_changed(each, change) for each in flat]).reshape(plain.shape)
         if image.is_floating_point():
-            made = (made.to(image.dtype) / 255).to(image.dtype)
-        made = made.to(image.device)
-    return _like(made, image)
+            images = (images.to(image.dtype) / 255).to(image.dtype)
+        images = images.to(image.device)
+    return _like(images, image)
 
 
 def _changed(image: Any, change: Callable[[Pixels], Pixels]) -> Any:
     torch = sys.modules["torch"]
     grey = image.shape[0] == 1
     pixels = image[0].numpy() if grey else np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    made = torch.from_numpy(np.array(change(pixels)))
-    return made[None] if grey else made.permute(2, 0, 1)
+    changed = torch.from_numpy(np.array(change(pixels)))
+    return changed[None] if grey else changed.permute(2, 0, 1)
 
 
-def _like(made: Any, image: Any) -> Any:
+def _like(changed: Any, image: Any) -> Any:
     if type(image) is sys.modules["torch"].Tensor:
-        return made
+        return changed
     from torchvision import tv_tensors
 
-    return tv_tensors.wrap(made, like=image)
+    return tv_tensors.wrap(changed, like=image)
 
 
 def _image_test(sample: Any) -> Callable[[Any], bool]:
@@ -168,7 +185,9 @@ def _image_test(sample: Any) -> Callable[[Any], bool]:
 
     def plain(leaf: Any) -> bool:
         if isinstance(leaf, np.ndarray):
-            return leaf.dtype == np.uint8 and (leaf.ndim == 2 or (leaf.ndim == 3 and leaf.shape[2] in (1, 3)))
+            return leaf.dtype == np.uint8 and (
+                leaf.ndim == 2 or (leaf.ndim == 3 and leaf.shape[2] in (1, 3))
+            )
         return torch is not None and type(leaf) is torch.Tensor
 
     if any(map(marked, leaves)):
@@ -176,7 +195,8 @@ def _image_test(sample: Any) -> Callable[[Any], bool]:
     first = next((leaf for leaf in leaves if plain(leaf)), None)
     if first is None:
         raise InputError(
-            f"a {type(sample).__name__} holds no image", "give a PIL image, a tensor, a uint8 array, or a sample of these"
+            f"a {type(sample).__name__} holds no image",
+            "give a PIL image, a tensor, a uint8 array, or a sample of these",
         )
     return lambda leaf: leaf is first
 
@@ -208,7 +228,9 @@ def _for_albumentations() -> type[Any]:
     class AlbumentationsDjpeg(Djpeg, ImageOnlyTransform):  # type: ignore[misc]
         __doc__ = Djpeg.__doc__
 
-        def __init__(self, quality: float | tuple[float, float] = (30, 70), *, p: float = 1.0, **options: Any) -> None:
+        def __init__(
+            self, quality: float | tuple[float, float] = (30, 70), *, p: float = 1.0, **options: Any
+        ) -> None:
             ImageOnlyTransform.__init__(self, p=p)
             Djpeg.__init__(self, quality, p=p, **options)
 
@@ -222,7 +244,10 @@ def _for_albumentations() -> type[Any]:
 
         def apply(self, img: Pixels, quality: float = 50, **params: Any) -> Pixels:
             if img.dtype != np.uint8:
-                raise InputError(f"the image holds {img.dtype}, not uint8", "put Djpeg before A.Normalize and A.ToFloat")
+                raise InputError(
+                    f"the image holds {img.dtype}, not uint8",
+                    "put Djpeg before A.Normalize and A.ToFloat",
+                )
             return self.pixels(img, quality)
 
         def get_transform_init_args(self) -> dict[str, Any]:

@@ -49,9 +49,21 @@ def test_all_that_holds_an_image_gives_the_same_file(tmp_path: Path) -> None:
     with path.open("rb") as file:
         results = [
             vizcomp.compress(each, quality=40)
-            for each in (path, str(path), data, bytearray(data), memoryview(data), file, io.BytesIO(data), Image.open(path))
+            for each in (
+                path,
+                str(path),
+                data,
+                bytearray(data),
+                memoryview(data),
+                file,
+                io.BytesIO(data),
+                Image.open(path),
+            )
         ]
-    results += [vizcomp.compress(picture(), quality=40), vizcomp.compress(vizcomp.load(path), quality=40)]
+    results += [
+        vizcomp.compress(picture(), quality=40),
+        vizcomp.compress(vizcomp.load(path), quality=40),
+    ]
     assert len({result.data for result in results}) == 1
     for result in results:
         assert (result.width, result.height, result.format, result.quality) == (96, 72, "jpeg", 40)
@@ -66,7 +78,9 @@ def test_the_same_file_as_the_command(tmp_path: Path) -> None:
 
     (tmp_path / "in").mkdir()
     Image.fromarray(picture()).save(tmp_path / "in" / "a.jpg", quality=95)
-    found = CliRunner().invoke(app, ["djpeg", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-q", "35", "--quiet"])
+    found = CliRunner().invoke(
+        app, ["djpeg", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-q", "35", "--quiet"]
+    )
     assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
     written = (tmp_path / "out" / "a.jpg").read_bytes()
     assert vizcomp.compress(tmp_path / "in" / "a.jpg", quality=35).data == written
@@ -105,7 +119,10 @@ def test_what_an_image_of_pil_carries() -> None:
         result = vizcomp.compress(each, **PLAIN)
         assert result.open().getexif().get(0x0112) == 6
         assert 0x0110 not in result.open().getexif()
-        assert vizcomp.compress(each, metadata="all", **PLAIN).open().getexif().get(0x0110) == "a camera"
+        assert (
+            vizcomp.compress(each, metadata="all", **PLAIN).open().getexif().get(0x0110)
+            == "a camera"
+        )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +164,11 @@ def test_broken_bytes_and_files_that_are_not_there(tmp_path: Path) -> None:
         ({"quality": "high"}, SettingsError, "is no number"),
         ({"mask": np.ones((3, 3))}, SettingsError, "`mask` has no effect"),
         ({"depth": np.ones((3, 3)), "guide": "text"}, SettingsError, "`depth` has no effect"),
-        ({"depth": np.random.default_rng(0).random((3, 3)), "guide": "depth"}, SettingsError, "may hold nearness"),
+        (
+            {"depth": np.random.default_rng(0).random((3, 3)), "guide": "depth"},
+            SettingsError,
+            "may hold nearness",
+        ),
         ({"depth_kind": "metres"}, SettingsError, "give `depth` too"),
         ({"guide": "mask"}, InputError, "needs a mask"),
         ({"guide": "mask", "mask": np.full((3, 3), 7.0)}, InputError, "outside of 0..1"),
@@ -159,7 +180,9 @@ def test_broken_bytes_and_files_that_are_not_there(tmp_path: Path) -> None:
         ({"max_pixels": 10}, InputError, "`max_pixels`"),
     ],
 )
-def test_wrong_calls_are_told_in_pythons_words(options: dict[str, Any], kind: type[Exception], words: str) -> None:
+def test_wrong_calls_are_told_in_pythons_words(
+    options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
     with pytest.raises(kind) as caught:
         vizcomp.compress(np.zeros((16, 16), np.uint8), **options)
     said = f"{caught.value}; {getattr(caught.value, 'hint', '')}"
@@ -177,20 +200,31 @@ def test_depth_and_masks_in_hand() -> None:
 
     kept = vizcomp.compress(image, guide="mask", mask=left, strength=1, table="photo", quality=60)
     assert error(kept, slice(0, 64)) < error(kept, slice(64, 128))
-    same = [left.astype(bool), (left * 255).astype(np.uint8), Image.fromarray((left * 255).astype(np.uint8)), left[..., None]]
+    same = [
+        left.astype(bool),
+        (left * 255).astype(np.uint8),
+        Image.fromarray((left * 255).astype(np.uint8)),
+        left[..., None],
+    ]
     assert all(
-        vizcomp.compress(image, guide="mask", mask=m, strength=1, table="photo", quality=60).data == kept.data for m in same
+        vizcomp.compress(image, guide="mask", mask=m, strength=1, table="photo", quality=60).data
+        == kept.data
+        for m in same
     )
 
     def guided(depth: np.ndarray, kind: str) -> bytes:
-        return vizcomp.compress(image, guide="depth", depth=depth, depth_kind=kind, strength=1, table="photo").data
+        return vizcomp.compress(
+            image, guide="depth", depth=depth, depth_kind=kind, strength=1, table="photo"
+        ).data
 
     near_left = guided(left, "nearness")
     ramp = np.broadcast_to(np.linspace(1, 9, 32), (32, 32))
     assert guided(ramp, "metres") == guided((ramp * 1000).astype(np.uint16), "millimetres")
     assert guided(ramp, "metres") != guided(ramp, "nearness")
     assert near_left != guided(1 - left, "nearness")
-    by_source = vizcomp.compress(image, guide="depth", depth=vizcomp.Depth(left), strength=1, table="photo").data
+    by_source = vizcomp.compress(
+        image, guide="depth", depth=vizcomp.Depth(left), strength=1, table="photo"
+    ).data
     assert by_source == near_left
 
 
@@ -261,16 +295,23 @@ def test_verdicts_of_objects_and_names() -> None:
     with pytest.raises(SettingsError, match="two systems have the name 'bright'"):
         vizcomp.compress(image, verify=[Bright(), Bright()], **PLAIN)
     with pytest.raises(vizcomp.VizcompError):
-        vizcomp.compress(image, verify="bright", **PLAIN)  # the object is known within its call alone
+        # the object is known within its call alone
+        vizcomp.compress(image, verify="bright", **PLAIN)
 
 
 def test_objects_travel_where_they_can(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encoded(np.clip(picture().astype(int) + 60, 0, 255).astype(np.uint8)))
-    report = vizcomp.compress_files(tmp_path / "a.png", tmp_path / "out", verify=Bright(), report=False, **PLAIN)
+    (tmp_path / "a.png").write_bytes(
+        encoded(np.clip(picture().astype(int) + 60, 0, 255).astype(np.uint8))
+    )
+    report = vizcomp.compress_files(
+        tmp_path / "a.png", tmp_path / "out", verify=Bright(), report=False, **PLAIN
+    )
     assert [record.verify_state for record in report.files] == ["verified"]
     own = Bright()
     own.answers = lambda images: Bright.answers(own, images)  # type: ignore[method-assign]  # cannot be pickled
-    report = vizcomp.compress_files(tmp_path / "a.png", tmp_path / "here", verify=own, report=False, **PLAIN)
+    report = vizcomp.compress_files(
+        tmp_path / "a.png", tmp_path / "here", verify=own, report=False, **PLAIN
+    )
     assert [record.verify_state for record in report.files] == ["verified"]
     with pytest.raises(SettingsError, match="cannot travel"):
         vizcomp.compress_files(tmp_path / "a.png", tmp_path / "no", verify=own, jobs=2, **PLAIN)
@@ -307,7 +348,11 @@ def compressed(image: Any) -> Any:
 def test_results_and_settings_travel() -> None:
     result = compressed(picture())
     again = pickle.loads(pickle.dumps(result))
-    assert (again.data, again.quality, again.notices) == (result.data, result.quality, result.notices)
+    assert (again.data, again.quality, again.notices) == (
+        result.data,
+        result.quality,
+        result.notices,
+    )
     assert np.array_equal(again.importance, result.importance)
     for value in (vizcomp.DjpegSettings(quality=3), single.compress, InputError("a", "b")):
         pickle.loads(pickle.dumps(value))
@@ -325,8 +370,16 @@ def test_five_lines_in_a_process_of_its_own(tmp_path: Path) -> None:
     """
     code = "\n".join(line.strip() for line in lines.strip().splitlines())
     for kind in ("path", "bytes", "pil", "array"):
-        subprocess.run([sys.executable, "-W", "error", "-c", code, kind], cwd=tmp_path, check=True, env={**os.environ})
-    assert len({(tmp_path / f"{kind}.jpg").read_bytes() for kind in ("path", "bytes", "pil", "array")}) == 1
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, kind],
+            cwd=tmp_path,
+            check=True,
+            env={**os.environ},
+        )
+    assert (
+        len({(tmp_path / f"{kind}.jpg").read_bytes() for kind in ("path", "bytes", "pil", "array")})
+        == 1
+    )
 
 
 def test_many_files_from_a_script_without_a_guard(tmp_path: Path) -> None:
@@ -335,14 +388,20 @@ def test_many_files_from_a_script_without_a_guard(tmp_path: Path) -> None:
     for i in range(13):
         Image.fromarray(picture(24, 24, i)).save(tmp_path / "in" / f"{i}.png")
     code = (
-        "import vizcomp\n"
-        "print('once')\n"
-        "report = vizcomp.compress_files('in', 'out', quality=40, jobs=2, guide='uniform', table='photo', report=False)\n"
-        "print(report.totals.files, report.totals.failed, len(report.files))\n"
+        "import vizcomp\nprint('once')\nreport = vizcomp.compress_files('in', 'out', quality=40,"
+        " jobs=2, guide='uniform', table='photo', report=False)\nprint(report.totals.files,"
+        " report.totals.failed, len(report.files))\n"
     )
     (tmp_path / "script.py").write_text(code)
     for arguments, given in ((["script.py"], None), (["-"], code)):
-        out = subprocess.run([sys.executable, *arguments], input=given, cwd=tmp_path, check=True, capture_output=True, text=True)
+        out = subprocess.run(
+            [sys.executable, *arguments],
+            input=given,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         assert out.stdout.split("\n")[:2] == ["once", "13 0 13"], out.stderr
         assert not (tmp_path / "out" / "report.html").exists()
         for path in (tmp_path / "out").iterdir():
@@ -353,7 +412,9 @@ def test_compress_in_workers_that_are_started_anew() -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         found = pool.map(vizcomp.compress, [picture(seed=0), picture(seed=1)])
-    assert [result.data for result in found] == [vizcomp.compress(picture(seed=i)).data for i in range(2)]
+    assert [result.data for result in found] == [
+        vizcomp.compress(picture(seed=i)).data for i in range(2)
+    ]
 
 
 def test_encode_and_decode_of_one_image(tmp_path: Path) -> None:
@@ -379,5 +440,13 @@ def test_help_shows_every_setting() -> None:
 
     for call in (vizcomp.compress, vizcomp.compress_files):
         names = list(inspect.signature(call).parameters)
-        assert {"quality", "guide", "target_size", "min_saving", "metadata", "tolerance", "offline"} <= set(names)
+        assert {
+            "quality",
+            "guide",
+            "target_size",
+            "min_saving",
+            "metadata",
+            "tolerance",
+            "offline",
+        } <= set(names)
         assert len(names) == len(set(names))

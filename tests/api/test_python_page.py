@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "python.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$",
+    (ROOT / "docs" / "python.md").read_text("utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Sample(dict[str, Any]):
@@ -39,7 +43,9 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         found = next(iter(sorted((ROOT / "samples").glob(f"{name}.*"))))
         from PIL import Image
 
-        Image.open(found).convert("RGB").resize((256, 192)).save(tmp_path / "samples" / f"{name}.jpg", quality=95)
+        Image.open(found).convert("RGB").resize((256, 192)).save(
+            tmp_path / "samples" / f"{name}.jpg", quality=95
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -54,4 +60,6 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         exec(compile(block, "docs/python.md", "exec"), space)
     assert space["verified"].verify_state == "verified"
     assert (tmp_path / "stored.parquet").exists()
-    assert all(Path(sample["small_path"]).exists() and sample["saved_bytes"] > 0 for sample in street)
+    assert all(
+        Path(sample["small_path"]).exists() and sample["saved_bytes"] > 0 for sample in street
+    )

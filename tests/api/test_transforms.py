@@ -55,7 +55,11 @@ def test_all_kinds_of_images_become_the_same() -> None:
 def test_of_a_sample_only_the_images_change() -> None:
     tv_tensors = pytest.importorskip("torchvision.tv_tensors")
     boxes = tv_tensors.BoundingBoxes([[0, 0, 3, 3]], format="XYXY", canvas_size=(32, 48))
-    sample = {"image": Image.fromarray(picture()), "more": (boxes, 7, torch.zeros(3, 3)), "name": "a"}
+    sample = {
+        "image": Image.fromarray(picture()),
+        "more": (boxes, 7, torch.zeros(3, 3)),
+        "name": "a",
+    }
     made = djpeg()(sample)
     assert not np.array_equal(np.asarray(made["image"]), picture())
     assert torch.equal(made["more"][0], boxes)
@@ -90,13 +94,22 @@ def test_qualities_are_drawn_from_the_whole_range_by_the_seed() -> None:
         ({"qualty": 3}, TypeError),
     ],
 )
-def test_wrong_options_fail_where_the_pipeline_is_made(options: dict[str, Any], kind: type[Exception]) -> None:
+def test_wrong_options_fail_where_the_pipeline_is_made(
+    options: dict[str, Any], kind: type[Exception]
+) -> None:
     with pytest.raises(kind):
         djpeg(**options)
 
 
 @pytest.mark.parametrize(
-    "image", [7, "a", torch.zeros(3, 8, 8) + 2, torch.zeros(5, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int64)]
+    "image",
+    [
+        7,
+        "a",
+        torch.zeros(3, 8, 8) + 2,
+        torch.zeros(5, 8, 8),
+        torch.zeros(3, 8, 8, dtype=torch.int64),
+    ],
 )
 def test_what_is_no_image(image: Any) -> None:
     with pytest.raises(InputError):
@@ -111,7 +124,9 @@ def test_in_albumentations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not np.array_equal(made[0], picture())
     change = pickle.loads(pickle.dumps(djpeg()))
     assert isinstance(change, vizcomp.transforms.Djpeg)
-    both = albumentations.Compose([change, albumentations.HorizontalFlip(p=1.0)])(image=picture()[..., 0], mask=picture()[..., 1])
+    both = albumentations.Compose([change, albumentations.HorizontalFlip(p=1.0)])(
+        image=picture()[..., 0], mask=picture()[..., 1]
+    )
     assert both["image"].shape == (32, 48)
     assert np.array_equal(both["mask"], picture()[:, ::-1, 1])
     assert change(Image.fromarray(picture())).size == (48, 32)
@@ -137,7 +152,9 @@ def test_in_the_workers_of_a_loader(start: str) -> None:
 
     def read() -> Any:
         torch.manual_seed(5)
-        loader = torch.utils.data.DataLoader(Photos(), batch_size=4, num_workers=1, multiprocessing_context=start)
+        loader = torch.utils.data.DataLoader(
+            Photos(), batch_size=4, num_workers=1, multiprocessing_context=start
+        )
         return next(iter(loader))
 
     first = read()

@@ -37,7 +37,9 @@ def crashed(task: int) -> int:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_results_come_in_the_order_of_the_tasks(jobs: int) -> None:
-    assert list(map_tasks(slow_square, range(40), on_crash=crashed, jobs=jobs)) == [n * n for n in range(40)]
+    assert list(map_tasks(slow_square, range(40), on_crash=crashed, jobs=jobs)) == [
+        n * n for n in range(40)
+    ]
 
 
 def test_few_tasks_start_no_worker() -> None:

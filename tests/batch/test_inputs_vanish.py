@@ -20,7 +20,9 @@ def test_a_folder_that_vanishes_before_it_is_listed_is_a_failed_input(tmp_path: 
         (tmp_path / name / "a.jpg").write_bytes(jpeg_bytes(picture(1)))
     files = find_inputs([tmp_path / "one", tmp_path / "two"])
     shutil.rmtree(tmp_path / "two")
-    done = run_djpeg(files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(), RunOptions(jobs=1))
+    done = run_djpeg(
+        files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(), RunOptions(jobs=1)
+    )
     assert [r.status for r in done.records] == ["ok", "failed"]
     assert "does not exist" in (done.records[1].error or "")
     assert done.totals.failed == 1

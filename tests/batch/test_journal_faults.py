@@ -48,7 +48,9 @@ def test_a_journal_that_is_locked_for_two_seconds_is_waited_for(folder: Path) ->
     base.close()
 
 
-def test_a_journal_that_stays_locked_is_done_without_and_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_stays_locked_is_done_without_and_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(journal, "LOCK_SECONDS", 0.2)
     base = held(folder)
     other = Journal(folder, {})
@@ -64,7 +66,9 @@ def test_a_journal_that_stays_locked_is_done_without_and_kept(folder: Path, monk
     assert Journal(folder, {}).remembered(PART) == b"1"
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(range(256)) * 20])
+@pytest.mark.parametrize(
+    "content", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(range(256)) * 20]
+)
 def test_a_journal_that_is_no_database_is_begun_anew(folder: Path, content: bytes) -> None:
     for end in ("-wal", "-shm"):
         place(folder).with_name(place(folder).name + end).unlink(missing_ok=True)

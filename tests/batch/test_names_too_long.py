@@ -1,4 +1,5 @@
-"""Names that the disk refuses, and other errors while outputs are looked at, cost their input alone."""
+"""Names that the disk refuses, and other errors while outputs are looked at, cost their input
+alone."""
 
 from __future__ import annotations
 
@@ -41,22 +42,36 @@ def statuses(records: object) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_depth_does_the_rest_where_a_name_is_too_long(photos: Path, tmp_path: Path, resume: bool) -> None:
-    records, _ = run_depth(find_inputs([photos]), tmp_path / "out", BatchSettings(resume=resume), ALONE, preview=True)
+def test_depth_does_the_rest_where_a_name_is_too_long(
+    photos: Path, tmp_path: Path, resume: bool
+) -> None:
+    records, _ = run_depth(
+        find_inputs([photos]), tmp_path / "out", BatchSettings(resume=resume), ALONE, preview=True
+    )
     told = statuses(records)
     assert [status for status, _ in told] == ["failed", "failed", "ok"]
     assert all("the name is too long" in error and "defect" not in error for _, error in told[:2])
 
 
 def test_djpeg_does_the_rest_where_a_second_name_is_too_long(photos: Path, tmp_path: Path) -> None:
-    run = run_djpeg(find_inputs([photos]), tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(), ALONE)
+    run = run_djpeg(
+        find_inputs([photos]),
+        tmp_path / "out",
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        ALONE,
+    )
     told = statuses(run.records)
     assert [status for status, _ in told] == ["failed", "ok", "ok"]  # a.jpe becomes a.jpe.jpg
     assert "the name is too long" in told[0][1]
 
 
-def test_encode_and_decode_do_the_rest_where_a_name_is_too_long(photos: Path, tmp_path: Path, any_model: Path) -> None:
-    coded = run_encode(find_inputs([photos]), tmp_path / "out", EncodeSettings(model=str(any_model)), ALONE)
+def test_encode_and_decode_do_the_rest_where_a_name_is_too_long(
+    photos: Path, tmp_path: Path, any_model: Path
+) -> None:
+    coded = run_encode(
+        find_inputs([photos]), tmp_path / "out", EncodeSettings(model=str(any_model)), ALONE
+    )
     assert [r.status for r in coded.records] == ["failed", "ok", "ok"]
     files = tmp_path / "vzc"
     files.mkdir()
@@ -86,7 +101,9 @@ def test_any_error_while_an_output_is_looked_at_costs_its_input(
     assert "the disk reports an error" in statuses(records)[2][1]
 
 
-def test_a_store_that_does_not_answer_costs_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_costs_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def silent(self: StorePath) -> None:
         raise OSError(errno.EIO, "no answer")
 
@@ -100,6 +117,8 @@ def test_a_store_that_does_not_answer_costs_the_input(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("suffix", [".vzc", ".png", ""])
-def test_an_output_folder_with_too_long_a_name_is_an_error_of_ours(photos: Path, tmp_path: Path, suffix: str) -> None:
+def test_an_output_folder_with_too_long_a_name_is_an_error_of_ours(
+    photos: Path, tmp_path: Path, suffix: str
+) -> None:
     with pytest.raises(OutputError):
         run_encode(find_inputs([photos]), tmp_path / ("b" * 300 + suffix), EncodeSettings(), ALONE)

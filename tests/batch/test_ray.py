@@ -59,7 +59,9 @@ def start(nodes: int, **more: Any) -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     here = str(Path(__file__).parents[1])  # for the functions of `ray_tasks`
     if here not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.environ.get("PYTHONPATH"), here])
+        )
 
     arguments = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
     import psutil  # comes with Ray
@@ -73,9 +75,12 @@ def start(nodes: int, **more: Any) -> Any:
                 cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
             cluster.wait_for_nodes(timeout=120)
             return cluster
-        except Exception:  # a node whose agents take over 15 seconds to start is given up, and on a busy machine they do
+        # a node whose agents take over 15 seconds to start is given up, and on a busy machine they
+        # do
+        except Exception:
             cluster.shutdown()
-            for process in set(psutil.Process().children(recursive=True)) - others:  # those of the node that did not come up
+            # those of the node that did not come up
+            for process in set(psutil.Process().children(recursive=True)) - others:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             if not left:
@@ -148,24 +153,40 @@ def test_stop_gives_what_is_in_hand(cluster: Any) -> None:
 def photos(folder: Path, count: int, side: int = 64) -> Path:
     folder.mkdir(parents=True)
     for i in range(count):
-        pixels = np.random.default_rng(i).integers(0, 255, (side // 8, side // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        pixels = (
+            np.random.default_rng(i)
+            .integers(0, 255, (side // 8, side // 8, 3), np.uint8)
+            .repeat(8, 0)
+            .repeat(8, 1)
+        )
         Image.fromarray(pixels).save(folder / f"{i:03}.bmp")
     return folder
 
 
 def without_times(records: Any, output: Path) -> list[dict[str, Any]]:
-    return [json.loads(json.dumps({**r.to_dict(), "seconds": 0}).replace(str(output), "OUT")) for r in records]
+    return [
+        json.loads(json.dumps({**r.to_dict(), "seconds": 0}).replace(str(output), "OUT"))
+        for r in records
+    ]
 
 
 @pytest.mark.slow
-def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_path: Path, any_model: Path) -> None:
+def test_djpeg_and_the_codec_are_those_of_the_local_engine(
+    cluster: Any, tmp_path: Path, any_model: Path
+) -> None:
     source = photos(tmp_path / "in", 24)
     (source / "005.bmp").write_bytes(b"BM, but no picture")
     found: dict[str, Any] = {}
     for engine in ("local", "ray"):
         out = tmp_path / engine
         files = find_inputs([str(source)])
-        run = run_djpeg(files, out / "jpeg", DjpegSettings(), BatchSettings(), options=RunOptions(jobs=2, engine=engine))
+        run = run_djpeg(
+            files,
+            out / "jpeg",
+            DjpegSettings(),
+            BatchSettings(),
+            options=RunOptions(jobs=2, engine=engine),
+        )
         codec = run_encode(
             find_inputs([str(source)]),
             out / "vzc",
@@ -173,7 +194,11 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(cluster: Any, tmp_pat
             options=RunOptions(jobs=2, engine=engine),
         )
         assert [r.status for r in run.records].count("failed") == 1
-        found[engine] = (contents(out), without_times(run.records, out), without_times(codec.records, out))
+        found[engine] = (
+            contents(out),
+            without_times(run.records, out),
+            without_times(codec.records, out),
+        )
     assert found["local"] == found["ray"]
 
 
@@ -182,7 +207,10 @@ def test_eval_is_that_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
     source = photos(tmp_path / "in", 20)
     Image.open(source / "000.bmp").save(source / "000.jpg", quality=90)  # goes by its coefficients
     settings = EvalSettings(
-        classifiers=("watcher",), data=str(source), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
+        classifiers=("watcher",),
+        data=str(source),
+        codecs=("djpeg:guide=uniform",),
+        baselines=("jpeg", "webp"),
     )
     found = {}
     for engine in ("local", "ray"):
@@ -210,7 +238,8 @@ def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
             assert time.monotonic() - started < 20
 
 
-# --- slow: clusters of their own ------------------------------------------------------------------------------------
+# --- slow: clusters of their own
+# ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -230,7 +259,13 @@ def test_a_node_killed_in_the_middle_loses_nothing(three_nodes: Any, tmp_path: P
 
     source = photos(tmp_path / "in", 60, 256)
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
+    run_djpeg(
+        find_inputs([str(source)]),
+        calm,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
+    )
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     out = tmp_path / "out"
     out.mkdir()
@@ -264,7 +299,12 @@ def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path
     ray.init(address=three_nodes.address, log_to_driver=False, logging_level="ERROR")
     nodes = [node for node in three_nodes.list_all_nodes() if not node.head]
     results = []
-    for result in map_tasks(ray_tasks.counted, [(str(tmp_path), n) for n in range(120)], on_crash=lambda task: -1, engine="ray"):
+    for result in map_tasks(
+        ray_tasks.counted,
+        [(str(tmp_path), n) for n in range(120)],
+        on_crash=lambda task: -1,
+        engine="ray",
+    ):
         results.append(result)
         if len(results) in (10, 40):
             three_nodes.remove_node(nodes.pop(), allow_graceful=False)
@@ -274,7 +314,9 @@ def test_every_task_of_a_lost_node_is_done_by_another(three_nodes: Any, tmp_path
 @pytest.mark.slow
 def test_a_worker_that_dies_once_is_forgiven(cluster_of_one: Any, tmp_path: Path) -> None:
     tasks = [(str(tmp_path), n) for n in range(20)]
-    assert list(map_tasks(ray_tasks.dies_once, tasks, on_crash=lambda t: -1, engine="ray")) == list(range(20))
+    assert list(map_tasks(ray_tasks.dies_once, tasks, on_crash=lambda t: -1, engine="ray")) == list(
+        range(20)
+    )
 
 
 @pytest.fixture
@@ -292,10 +334,31 @@ def cluster_of_one() -> Iterator[Any]:
 @pytest.mark.slow
 def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path) -> None:
     source, out = photos(tmp_path / "in", 400, 256), tmp_path / "out"
-    arguments = ["djpeg", "in", "-o", "out", "--guide", "uniform", "--engine", "ray", "-j", "2", "--resume", "--json", "--quiet"]
+    arguments = [
+        "djpeg",
+        "in",
+        "-o",
+        "out",
+        "--guide",
+        "uniform",
+        "--engine",
+        "ray",
+        "-j",
+        "2",
+        "--resume",
+        "--json",
+        "--quiet",
+    ]
     command = [sys.executable, "-m", "vizcomp", *arguments]
     environment = {**os.environ, "RAY_ADDRESS": ""}
-    one = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    one = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until = time.monotonic() + 120
     while len(list(out.glob("*.jpg"))) < 5 and time.monotonic() < until and one.poll() is None:
         time.sleep(0.02)
@@ -307,15 +370,25 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
     done = report["totals"]["files"]
     assert 5 <= done < 400
     assert {Path(f["output"]).name for f in report["files"]} == {p.name for p in out.glob("*.jpg")}
-    rest = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    rest = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert [f["status"] for f in json.loads(rest.stdout)["files"]] == ["ok"] * 400
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
+    run_djpeg(
+        find_inputs([str(source)]),
+        calm,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
+    )
     assert {k: v for k, v in contents(out).items() if k.endswith(".jpg")} == contents(calm)
 
 
 @pytest.mark.slow
-def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3_through_ray_with_failing_requests_and_a_lost_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
     from object_store import serve
 
@@ -333,7 +406,13 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
     for path in source.iterdir():
         StorePath("s3", "ray", f"in/{path.name}").write_bytes(path.read_bytes())
     calm = tmp_path / "calm"
-    run_djpeg(find_inputs([str(source)]), calm, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
+    run_djpeg(
+        find_inputs([str(source)]),
+        calm,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
+    )
     ray.shutdown()
     cluster = start(3)  # its nodes take the environment
     try:
@@ -348,7 +427,11 @@ def test_s3_through_ray_with_failing_requests_and_a_lost_node(tmp_path: Path, mo
         out = StorePath("s3", "ray", "out/")
         files = find_inputs(["s3://ray/in"])
         run = run_djpeg(
-            files, out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(engine="ray", on_record=kill)
+            files,
+            out,
+            DjpegSettings(guide="uniform"),
+            BatchSettings(),
+            options=RunOptions(engine="ray", on_record=kill),
         )
         faults.share = 0.0
         assert sum(faults.failed.values()) >= 5

@@ -1,4 +1,5 @@
-"""--resume: what an earlier run finished is taken over; a run that is killed at any moment ends in the same tree."""
+"""--resume: what an earlier run finished is taken over; a run that is killed at any moment ends in
+the same tree."""
 
 from __future__ import annotations
 
@@ -65,7 +66,11 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def done_again(run: BatchRun, output: Path, before: dict[str, int]) -> list[str]:
-    return [r.input for r in run.records if r.output and Path(r.output).stat().st_mtime_ns != before[Path(r.output).name]]
+    return [
+        r.input
+        for r in run.records
+        if r.output and Path(r.output).stat().st_mtime_ns != before[Path(r.output).name]
+    ]
 
 
 def times(output: Path) -> dict[str, int]:
@@ -95,7 +100,8 @@ def test_what_changed_is_done_again(tmp_path: Path) -> None:
     before["004.jpg"] = 0
     again = run(source, output, resume=True)
     assert [Path(name).name for name in done_again(again, output, before)] == ["001.bmp", "004.bmp"]
-    assert [r.status for r in again.records] == ["ok", "ok", "ok", "skipped", "ok"]  # what somebody changed is theirs
+    # what somebody changed is theirs
+    assert [r.status for r in again.records] == ["ok", "ok", "ok", "skipped", "ok"]
     (output / "003.jpg").write_bytes(b"")  # as a power cut leaves it
     other = run(source, output, quality=20, resume=True)  # other settings: all of them
     assert len(done_again(other, output, times(tmp_path / "out") | dict.fromkeys(before, 0))) == 5
@@ -117,7 +123,9 @@ def test_kept_sources_are_known_again(tmp_path: Path) -> None:
     first = run_djpeg(files(), output, settings, BatchSettings(), options=RunOptions(jobs=1))
     assert {r.status for r in first.records} == {"kept"}
     before = times(output)
-    again = run_djpeg(files(), output, settings, BatchSettings(resume=True), options=RunOptions(jobs=1))
+    again = run_djpeg(
+        files(), output, settings, BatchSettings(resume=True), options=RunOptions(jobs=1)
+    )
     assert again.records == first.records
     assert done_again(again, output, before) == []
 
@@ -126,7 +134,12 @@ def test_maps_of_depth_resume_too(tmp_path: Path) -> None:
     source, output = photos(tmp_path / "in", 3), tmp_path / "maps"
 
     def depth(**settings: Any) -> Any:
-        return run_depth(find_inputs([str(source)]), output, BatchSettings(**settings), options=RunOptions(jobs=1))[0]
+        return run_depth(
+            find_inputs([str(source)]),
+            output,
+            BatchSettings(**settings),
+            options=RunOptions(jobs=1),
+        )[0]
 
     first, before = depth(), times(output)
     assert depth(resume=True) == first
@@ -140,10 +153,14 @@ def test_a_damaged_journal_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     place(output).write_bytes(damage)
     assert [r.status for r in run(source, output, resume=True).records] == ["skipped"] * 2
     assert [r.status for r in run(source, output, overwrite=True).records] == ["ok"] * 2
-    assert sqlite3.connect(place(output)).execute("SELECT count(*) FROM outputs WHERE record NOT NULL").fetchone() == (2,)
+    assert sqlite3.connect(place(output)).execute(
+        "SELECT count(*) FROM outputs WHERE record NOT NULL"
+    ).fetchone() == (2,)
 
 
-def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_be_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "file"))
     log = Journal(tmp_path, {})
@@ -197,11 +214,20 @@ def test_old_rows_of_outputs_beside_their_inputs_are_removed(tmp_path: Path) -> 
         path = tmp_path / name
         path.write_bytes(b"x")
         os.utime(path, ns=(written, written))
-        log.finish(path, path, file_state(path), record={"input": name}, written=path, written_state=file_state(path))
+        log.finish(
+            path,
+            path,
+            file_state(path),
+            record={"input": name},
+            written=path,
+            written_state=file_state(path),
+        )
     log.close()
     prune(place(None).parent)
     log = Journal(None, {})
-    assert [log.finished(tmp_path / name, tmp_path / name) is not None for name in ("old", "new")] == [False, True]
+    assert [
+        log.finished(tmp_path / name, tmp_path / name) is not None for name in ("old", "new")
+    ] == [False, True]
     log.close()
 
 
@@ -237,11 +263,14 @@ def files_of(folder: Path) -> int:
     return sum(p.is_file() and not p.name.startswith(".") for p in folder.rglob("*"))
 
 
-def killed_at_random_moments(run: Callable[[Path], list[str]], tmp_path: Path, moments: int) -> None:
+def killed_at_random_moments(
+    run: Callable[[Path], list[str]], tmp_path: Path, moments: int
+) -> None:
     """Kill a run so many times, and compare.
 
-    What comes to its end before it can be killed counts for nothing, and is begun anew: so neither a fast machine nor a slow one
-    changes how many kills there are, or that they come among the outputs.
+    What comes to its end before it can be killed counts for nothing, and is begun anew: so neither
+    a fast machine nor a slow one changes how many kills there are, or that they come among the
+    outputs.
     """
     undisturbed, output = tmp_path / "calm", tmp_path / "out"
     started = time.monotonic()
@@ -255,15 +284,22 @@ def killed_at_random_moments(run: Callable[[Path], list[str]], tmp_path: Path, m
         before = files_of(output)
         started = time.monotonic()
         one = subprocess.Popen(run(output), start_new_session=True)
-        until = started + (draw.uniform(0, whole) if killed % 3 == 0 else 600)  # any time, often before the first output
-        enough = before + draw.randrange(1, max(2, len(wanted) // moments))  # a little after some more outputs are there
+        # any time, often before the first output
+        until = started + (draw.uniform(0, whole) if killed % 3 == 0 else 600)
+        # a little after some more outputs are there
+        enough = before + draw.randrange(1, max(2, len(wanted) // moments))
         while one.poll() is None and time.monotonic() < until and files_of(output) < enough:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.05))
         alive = one.poll() is None
         kill(one, workers_too=killed % 2 == 0)
-        there = {name: data for name, data in whole_tree(output).items() if not Path(name).name.startswith(".vizcomp-")}
-        assert set(there.items()) <= set(wanted.items())  # nothing half-written under a name of its own
+        there = {
+            name: data
+            for name, data in whole_tree(output).items()
+            if not Path(name).name.startswith(".vizcomp-")
+        }
+        # nothing half-written under a name of its own
+        assert set(there.items()) <= set(wanted.items())
         if alive:
             killed += 1
             among += 0 < len(there) < len(wanted)
@@ -278,7 +314,10 @@ def killed_at_random_moments(run: Callable[[Path], list[str]], tmp_path: Path, m
 
 
 def same_figures(tmp_path: Path) -> bool:
-    one, other = (json.loads((tmp_path / name / "report.json").read_text())["files"] for name in ("calm", "out"))
+    one, other = (
+        json.loads((tmp_path / name / "report.json").read_text())["files"]
+        for name in ("calm", "out")
+    )
     return [(r["input"], r["output_bytes"], r["psnr"]) for r in one] == [
         (r["input"], r["output_bytes"], r["psnr"]) for r in other
     ]
@@ -300,29 +339,60 @@ def test_djpeg_killed_at_twenty_moments(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["encode", "decode", "pack"])
 def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
-    """With the bundled codec for small images, which travel in groups: many of them are cut in their middle."""
-    source = photos(tmp_path / "in", 1300 if verb == "pack" else 640, 32)  # a pack goes in parts of 256
+    """With the bundled codec for small images, which travel in groups: many of them are cut in
+    their middle."""
+    # a pack goes in parts of 256
+    source = photos(tmp_path / "in", 1300 if verb == "pack" else 640, 32)
     start = [sys.executable, "-m", "vizcomp"]
     end = ["--resume", "-j", "2", "--quiet"]
     if verb == "encode":
-        run = lambda output: [*start, "encode", str(source), "-o", str(output), "--model", "cifar", *end]  # noqa: E731
+        run = lambda output: [  # noqa: E731
+            *start,
+            "encode",
+            str(source),
+            "-o",
+            str(output),
+            "--model",
+            "cifar",
+            *end,
+        ]
     elif verb == "decode":
         codes = tmp_path / "codes"
-        subprocess.run([*start, "encode", str(source), "-o", str(codes), "--model", "cifar", "--quiet"], check=True)
+        subprocess.run(
+            [*start, "encode", str(source), "-o", str(codes), "--model", "cifar", "--quiet"],
+            check=True,
+        )
         run = lambda output: [*start, "decode", str(codes), "-o", str(output), *end]  # noqa: E731
     else:
         pack = tmp_path / "set.vzc"
-        subprocess.run([*start, "encode", "--pack", str(source), "-o", str(pack), "--model", "cifar", "--quiet"], check=True)
+        subprocess.run(
+            [
+                *start,
+                "encode",
+                "--pack",
+                str(source),
+                "-o",
+                str(pack),
+                "--model",
+                "cifar",
+                "--quiet",
+            ],
+            check=True,
+        )
         run = lambda output: [*start, "decode", str(pack), "-o", str(output), *end]  # noqa: E731
     killed_at_random_moments(run, tmp_path, moments=20)
 
 
 def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> CodecRun:
     files = find_inputs([str(source)], exclude=output)
-    return run_encode(files, output, EncodeSettings(model=str(model), **settings), options=RunOptions(jobs=1))
+    return run_encode(
+        files, output, EncodeSettings(model=str(model), **settings), options=RunOptions(jobs=1)
+    )
 
 
-def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode_and_decode_take_over_what_is_finished(
+    tmp_path: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(groups, "GROUP", 4)
     source, output = photos(tmp_path / "in", 10, 32), tmp_path / "out"
     first = codes_of(source, output, any_model)
@@ -330,15 +400,21 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
     again = codes_of(source, output, any_model, resume=True)
     assert again.records == first.records  # with the time that they took then
     assert times(output) == before
-    for name in ("001.vzc", "002.vzc", "007.vzc"):  # one group in part, another one too: neighbours are coded with them again
+    # one group in part, another one too: neighbours are coded with them again
+    for name in ("001.vzc", "002.vzc", "007.vzc"):
         (output / name).unlink()
     again = codes_of(source, output, any_model, resume=True)
     assert whole_tree(output) == wanted
-    assert sorted(n for n, t in times(output).items() if t != before[n]) == ["001.vzc", "002.vzc", "007.vzc"]
+    assert sorted(n for n, t in times(output).items() if t != before[n]) == [
+        "001.vzc",
+        "002.vzc",
+        "007.vzc",
+    ]
     assert [r.output_bytes for r in again.records] == [r.output_bytes for r in first.records]
     other = codes_of(source, output, any_model, resume=True, iterations=1)
     assert {r.iterations for r in other.records} == {1}
-    assert [r.status for r in codes_of(source, output, any_model).records] == ["ok"] * 10  # other settings: done again, unasked
+    # other settings: done again, unasked
+    assert [r.status for r in codes_of(source, output, any_model).records] == ["ok"] * 10
     assert [r.status for r in codes_of(source, output, any_model).records] == ["skipped"] * 10
 
     def pixels(**settings: Any) -> CodecRun:
@@ -355,7 +431,9 @@ def test_encode_and_decode_take_over_what_is_finished(tmp_path: Path, any_model:
     assert [r.output_bytes for r in again.records] == [r.output_bytes for r in first.records]
 
 
-def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_a_pack_are_taken_over(
+    tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(codec, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = EncodeSettings(model=str(small_model))
@@ -375,7 +453,9 @@ def test_images_of_a_pack_are_taken_over(tmp_path: Path, small_model: Path, monk
     changed = [n for n in wanted if (output / n).stat().st_mtime_ns != before[n]]
     assert changed == ["set/002.png", "set/009.png"]
     same = ("status", "images", "pixels", "output_bytes", "iterations", "bpp")
-    assert [getattr(again.records[0], f) for f in same] == [getattr(first.records[0], f) for f in same]
+    assert [getattr(again.records[0], f) for f in same] == [
+        getattr(first.records[0], f) for f in same
+    ]
 
 
 def test_what_a_killed_run_was_writing_is_swept(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def photo(tmp_path: Path) -> Path:
 def run(photo: Path, quality: float = 50) -> tuple[str, str]:
     settings = DjpegSettings(guide="uniform", quality=quality)
     files = find_inputs([photo.parent])
-    done = run_djpeg(files, photo.parents[1] / "out", settings, BatchSettings(resume=True), RunOptions(jobs=1))
+    done = run_djpeg(
+        files, photo.parents[1] / "out", settings, BatchSettings(resume=True), RunOptions(jobs=1)
+    )
     return done.records[0].status, done.records[0].error or ""
 
 

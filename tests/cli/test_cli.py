@@ -59,7 +59,15 @@ def process(*arguments: object, code: int = 0) -> Done:
 def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = process("djpeg", folder, "-o", out)
-    assert tree(out) == {"a/coffee.jpg", "cat.jpg", "cat.png.jpg", "grey.jpg", "report.html", "report.json", "report.csv"}
+    assert tree(out) == {
+        "a/coffee.jpg",
+        "cat.jpg",
+        "cat.png.jpg",
+        "grey.jpg",
+        "report.html",
+        "report.json",
+        "report.csv",
+    }
     report = json.loads((out / "report.json").read_text())
     assert report["totals"]["files"] == 4
     assert report["totals"]["failed"] == 0
@@ -77,7 +85,9 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
         assert row["seconds"] > 0
     totals = report["totals"]
     assert totals["output_bytes"] == sum(r["output_bytes"] for r in report["files"])
-    assert totals["saving_vs_plain_jpeg"] == pytest.approx(1 - totals["output_bytes"] / totals["plain_jpeg_bytes"])
+    assert totals["saving_vs_plain_jpeg"] == pytest.approx(
+        1 - totals["output_bytes"] / totals["plain_jpeg_bytes"]
+    )
     assert len(list(csv.DictReader(io.StringIO((out / "report.csv").read_text(), newline="")))) == 4
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 8
@@ -86,7 +96,9 @@ def test_djpeg_mirrors_the_tree_and_reports(folder: Path, tmp_path: Path) -> Non
 
 
 def test_json_alone_on_standard_output(folder: Path, tmp_path: Path) -> None:
-    done = process("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--json", "--guide", "uniform")
+    done = process(
+        "djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--json", "--guide", "uniform"
+    )
     assert json.loads(done.stdout)["totals"]["files"] == 1
 
 
@@ -100,7 +112,10 @@ def test_serial_and_parallel_runs_are_equal(vizcomp: Command, folder: Path, tmp_
     for name in tree(one):
         if name.endswith(".jpg"):
             assert (one / name).read_bytes() == (two / name).read_bytes()
-    rows = [[r["input"] for r in json.loads((d / "report.json").read_text())["files"]] for d in (one, two)]
+    rows = [
+        [r["input"] for r in json.loads((d / "report.json").read_text())["files"]]
+        for d in (one, two)
+    ]
     assert rows[0] == rows[1]
 
 
@@ -125,14 +140,17 @@ def test_one_bad_file_never_stops_a_folder(folder: Path, tmp_path: Path) -> None
     assert not [n for n in tree(out) if n.startswith(".")]
 
 
-def test_existing_results_are_skipped_unless_told(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
+def test_existing_results_are_skipped_unless_told(
+    vizcomp: Command, folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     arguments = ("djpeg", folder / "cat.jpg", "-o", out, "--guide", "uniform")
     vizcomp(*arguments)
     (out / "cat.jpg").write_bytes(b"mine")
     vizcomp(*arguments)
     assert (out / "cat.jpg").read_bytes() == b"mine"
-    assert json.loads((out / "report.json").read_text())["files"][0]["status"] == "ok"  # the report of the run that did it
+    # the report of the run that did it
+    assert json.loads((out / "report.json").read_text())["files"][0]["status"] == "ok"
     said = json.loads(vizcomp(*arguments, "--json").stdout)
     assert said["files"][0]["status"] == "skipped"
     vizcomp(*arguments, "--overwrite")
@@ -141,13 +159,17 @@ def test_existing_results_are_skipped_unless_told(vizcomp: Command, folder: Path
 
 def test_a_source_is_never_replaced_by_its_output(vizcomp: Command, folder: Path) -> None:
     before = (folder / "cat.jpg").read_bytes()
-    done = vizcomp("djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=2)
+    done = vizcomp(
+        "djpeg", folder / "cat.jpg", "-o", folder, "--overwrite", "--guide", "uniform", code=2
+    )
     assert (folder / "cat.jpg").read_bytes() == before
     assert "is the input" in done.stderr
 
 
 def test_dry_run_writes_nothing(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
-    done = vizcomp("djpeg", folder, "-o", tmp_path / "out", "--dry-run", "--json", "--guide", "uniform")
+    done = vizcomp(
+        "djpeg", folder, "-o", tmp_path / "out", "--dry-run", "--json", "--guide", "uniform"
+    )
     assert not (tmp_path / "out").exists()
     assert json.loads(done.stdout)["totals"]["output_bytes"] > 0
 
@@ -162,7 +184,9 @@ def test_min_saving_keeps_the_source(vizcomp: Command, folder: Path, tmp_path: P
     assert all(r["output_bytes"] == r["source_bytes"] for r in rows)
 
 
-def test_no_metadata_means_none_even_where_the_source_is_kept(vizcomp: Command, tmp_path: Path, cat: np.ndarray) -> None:
+def test_no_metadata_means_none_even_where_the_source_is_kept(
+    vizcomp: Command, tmp_path: Path, cat: np.ndarray
+) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     small, photos = Image.fromarray(cat[:64, :64]), tmp_path / "photos"
@@ -172,7 +196,20 @@ def test_no_metadata_means_none_even_where_the_source_is_kept(vizcomp: Command, 
     small.save(photos / "turned.jpg", quality=5, exif=exif)
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(photos / "tiny.png", exif=exif)
     out = tmp_path / "out"
-    vizcomp("djpeg", photos, "-o", out, "--guide", "uniform", "--quality", "100", "--metadata", "none", "--min-saving", "99%")
+    vizcomp(
+        "djpeg",
+        photos,
+        "-o",
+        out,
+        "--guide",
+        "uniform",
+        "--quality",
+        "100",
+        "--metadata",
+        "none",
+        "--min-saving",
+        "99%",
+    )
     rows = json.loads((out / "report.json").read_text())["files"]
     assert len(rows) == 3
     for row in rows:
@@ -181,7 +218,9 @@ def test_no_metadata_means_none_even_where_the_source_is_kept(vizcomp: Command, 
     assert b"Maker" not in b"".join(p.read_bytes() for p in out.rglob("*.*g"))
 
 
-def test_target_size_for_each_photo_of_a_batch(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
+def test_target_size_for_each_photo_of_a_batch(
+    vizcomp: Command, folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     vizcomp("djpeg", folder, "-o", out, "--target-size", "9kB", "--guide", "uniform")
     for row in json.loads((out / "report.json").read_text())["files"]:
@@ -190,7 +229,9 @@ def test_target_size_for_each_photo_of_a_batch(vizcomp: Command, folder: Path, t
 
 def test_keep_dates(vizcomp: Command, folder: Path, tmp_path: Path) -> None:
     os.utime(folder / "cat.jpg", ns=(10**18, 10**18))
-    vizcomp("djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--guide", "uniform", "--keep-dates")
+    vizcomp(
+        "djpeg", folder / "cat.jpg", "-o", tmp_path / "out", "--guide", "uniform", "--keep-dates"
+    )
     assert (tmp_path / "out" / "cat.jpg").stat().st_mtime_ns == 10**18
 
 
@@ -201,7 +242,9 @@ def test_ready_made_maps_and_a_missing_one(vizcomp: Command, folder: Path, tmp_p
     Image.fromarray(np.ascontiguousarray(ramp)).save(maps / "cat.png")
     out = tmp_path / "out"
     vizcomp("djpeg", folder, "-o", out, "--depth-maps", maps, code=1)
-    rows = {Path(r["input"]).name: r for r in json.loads((out / "report.json").read_text())["files"]}
+    rows = {
+        Path(r["input"]).name: r for r in json.loads((out / "report.json").read_text())["files"]
+    }
     assert rows["cat.jpg"]["status"] == rows["cat.png"]["status"] == "ok"
     assert "no depth map" in rows["grey.jpg"]["error"]
 
@@ -257,7 +300,13 @@ def test_depth_writes_sixteen_bit_maps(vizcomp: Command, folder: Path, tmp_path:
     ],
 )
 def test_wrong_commands_say_what_is_wrong(
-    vizcomp: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cat: np.ndarray, arguments: list[str], code: int, says: str
+    vizcomp: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cat: np.ndarray,
+    arguments: list[str],
+    code: int,
+    says: str,
 ) -> None:
     (tmp_path / "cat.jpg").write_bytes(jpeg_bytes(cat))
     (tmp_path / "empty").mkdir()
@@ -274,8 +323,22 @@ def test_interrupt_keeps_what_is_finished(tmp_path: Path, coffee: np.ndarray, jo
     data = jpeg_bytes(coffee)
     for n in range(400):
         (photos / f"{n:03}.jpg").write_bytes(data)
-    line = [sys.executable, "-m", "vizcomp", "djpeg", str(photos), "-o", str(out), "-j", str(jobs), "--guide", "uniform"]
-    running = subprocess.Popen(line, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    line = [
+        sys.executable,
+        "-m",
+        "vizcomp",
+        "djpeg",
+        str(photos),
+        "-o",
+        str(out),
+        "-j",
+        str(jobs),
+        "--guide",
+        "uniform",
+    ]
+    running = subprocess.Popen(
+        line, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while len(list(out.glob("*.jpg"))) < 5:
         assert time.monotonic() < deadline

@@ -1,4 +1,5 @@
-"""`vizcomp encode`, `decode` and `info` as a user types them: files, reports, messages, exit codes."""
+"""`vizcomp encode`, `decode` and `info` as a user types them: files, reports, messages, exit
+codes."""
 
 from __future__ import annotations
 
@@ -52,8 +53,11 @@ Command = Callable[..., Done]
 
 
 @pytest.fixture
-def vizcomp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """Runs a command in this process (torch is loaded once), in `tmp_path`, with an empty cache beside it."""
+def vizcomp(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Runs a command in this process (torch is loaded once), in `tmp_path`, with an empty cache
+    beside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path.with_name(tmp_path.name + "-cache")))
     monkeypatch.setenv("COLUMNS", "200")
@@ -87,10 +91,13 @@ def classes(tmp_path: Path, cat: np.ndarray) -> Path:
     return tmp_path / "set"
 
 
-# --- there and back -------------------------------------------------------------------------------------------------
+# --- there and back
+# -------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_there_and_back(vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path) -> None:
+def test_a_folder_there_and_back(
+    vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
+) -> None:
     done = vizcomp("encode", folder, "-o", "enc", "--model", any_model, "--json")
     enc, dec = tmp_path / "enc", tmp_path / "dec"
     assert tree(enc) == {"a/coffee.vzc", "cat.vzc", "cat.png.vzc", "grey.vzc"}
@@ -100,7 +107,9 @@ def test_a_folder_there_and_back(vizcomp: Command, folder: Path, tmp_path: Path,
     for row in report["files"]:
         output = Path(row["output"])
         header = vzc.read_header(output.read_bytes())
-        assert (row["width"], row["height"]) == size_of(row["input"]) == (header.width, header.height)
+        assert (
+            (row["width"], row["height"]) == size_of(row["input"]) == (header.width, header.height)
+        )
         assert row["status"] == "ok"
         assert row["error"] is None
         assert row["iterations"] == 3
@@ -109,7 +118,13 @@ def test_a_folder_there_and_back(vizcomp: Command, folder: Path, tmp_path: Path,
         assert row["bpp"] == pytest.approx(8 * row["output_bytes"] / (row["width"] * row["height"]))
         assert row["seconds"] > 0
     totals = report["totals"]
-    assert (totals["files"], totals["failed"], totals["skipped"], totals["partial"], totals["images"]) == (4, 0, 0, 0, 4)
+    assert (
+        totals["files"],
+        totals["failed"],
+        totals["skipped"],
+        totals["partial"],
+        totals["images"],
+    ) == (4, 0, 0, 0, 4)
     assert totals["output_bytes"] == sum(p.stat().st_size for p in enc.rglob("*.vzc"))
     assert totals["bpp"] == pytest.approx(8 * totals["output_bytes"] / totals["pixels"])
     done = vizcomp("decode", "enc", "-o", dec, "--model", any_model, "--json")
@@ -123,7 +138,9 @@ def test_a_folder_there_and_back(vizcomp: Command, folder: Path, tmp_path: Path,
     assert done.report["totals"]["bpp"] == pytest.approx(totals["bpp"])
 
 
-def test_beside_the_input_by_default(vizcomp: Command, tmp_path: Path, cat: np.ndarray, any_model: Path) -> None:
+def test_beside_the_input_by_default(
+    vizcomp: Command, tmp_path: Path, cat: np.ndarray, any_model: Path
+) -> None:
     Image.fromarray(cat).save(tmp_path / "img.png")
     (tmp_path / "img.jpg").write_bytes(jpeg_bytes(cat))
     before = (tmp_path / "img.png").read_bytes()
@@ -132,7 +149,9 @@ def test_beside_the_input_by_default(vizcomp: Command, tmp_path: Path, cat: np.n
     assert "img.jpg -> img.vzc" in done.err
     assert "bits a pixel" in done.out
     done = vizcomp("decode", "img.vzc", "--model", any_model, code=2)
-    assert (tmp_path / "img.png").read_bytes() == before, "a source is not replaced by what is left of it"
+    assert (tmp_path / "img.png").read_bytes() == before, (
+        "a source is not replaced by what is left of it"
+    )
     assert "1 result exists and is not known" in done.err
     vizcomp("decode", "img.vzc", "--model", any_model, "--overwrite", "--iterations", 1)
     codec = NeuralCodec.load(any_model)
@@ -141,7 +160,9 @@ def test_beside_the_input_by_default(vizcomp: Command, tmp_path: Path, cat: np.n
     assert np.array_equal(pixels(tmp_path / "img.png"), codec.decode(data, iterations=1).image)
 
 
-def test_one_file_may_be_named(vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path) -> None:
+def test_one_file_may_be_named(
+    vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
+) -> None:
     vizcomp("encode", folder / "cat.png", "-o", "sub/x.vzc", "--model", any_model)
     vizcomp("decode", "sub/x.vzc", "-o", "y.png", "--model", any_model)
     assert (tmp_path / "sub" / "x.vzc").is_file()
@@ -161,34 +182,57 @@ def test_small_images_in_groups_are_what_they_are_alone(
         assert (tmp_path / "enc" / name).read_bytes() == codec.encode(source, search=4)
     vizcomp("decode", "enc", "-o", "dec", "--model", small_model)
     for name in tree(tmp_path / "dec"):
-        expected = codec.decode((tmp_path / "enc" / name.replace(".png", ".vzc")).read_bytes()).image
+        expected = codec.decode(
+            (tmp_path / "enc" / name.replace(".png", ".vzc")).read_bytes()
+        ).image
         assert np.abs(pixels(tmp_path / "dec" / name).astype(int) - expected).max() <= 1
     assert pixels(tmp_path / "dec" / "cat" / "004.png").ndim == 2
 
 
 def test_bits_for_each_pixel(
-    vizcomp: Command, classes: Path, folder: Path, tmp_path: Path, small_model: Path, any_model: Path
+    vizcomp: Command,
+    classes: Path,
+    folder: Path,
+    tmp_path: Path,
+    small_model: Path,
+    any_model: Path,
 ) -> None:
-    whole = {r["input"]: r for r in vizcomp("encode", classes, "--dry-run", "--json", "--model", small_model).report["files"]}
+    whole = {
+        r["input"]: r
+        for r in vizcomp("encode", classes, "--dry-run", "--json", "--model", small_model).report[
+            "files"
+        ]
+    }
     assert not list(tmp_path.rglob("*.vzc"))
     limit = float(np.median([r["bpp"] for r in whole.values()])) - 0.01
-    rows = vizcomp("encode", classes, "-o", "enc", "--model", small_model, "--bpp", limit, "--json").report["files"]
+    rows = vizcomp(
+        "encode", classes, "-o", "enc", "--model", small_model, "--bpp", limit, "--json"
+    ).report["files"]
     assert all(r["bpp"] <= limit or r["iterations"] == 1 for r in rows)
     assert {r["iterations"] for r in rows} >= {2}
     assert pixels(classes / "cat" / "004.png").ndim == 2
     assert vzc.read_header((tmp_path / "enc" / "cat" / "004.vzc").read_bytes()).grey
-    row = vizcomp("encode", folder / "cat.jpg", "-o", "enc", "--model", any_model, "--bpp", 0.0001, "--json").report["files"][0]
+    row = vizcomp(
+        "encode", folder / "cat.jpg", "-o", "enc", "--model", any_model, "--bpp", 0.0001, "--json"
+    ).report["files"][0]
     assert row["iterations"] == 1
-    packed = vizcomp("encode", classes, "--pack", "-o", "a.vzc", "--model", small_model, "--bpp", limit, "--json").report["files"]
+    packed = vizcomp(
+        "encode", classes, "--pack", "-o", "a.vzc", "--model", small_model, "--bpp", limit, "--json"
+    ).report["files"]
     assert all(r["bpp"] <= limit or r["iterations"] == 1 for r in packed)
     pack = VzcPack(tmp_path / "a.vzc", model=small_model)
     assert [pack.reader.entry(i).iterations for i in range(30)] == [r["iterations"] for r in packed]
 
 
-def test_jobs_change_no_byte(vizcomp: Command, tmp_path: Path, classes: Path, any_model: Path, cat: np.ndarray) -> None:
+def test_jobs_change_no_byte(
+    vizcomp: Command, tmp_path: Path, classes: Path, any_model: Path, cat: np.ndarray
+) -> None:
     for n in range(7):
         Image.fromarray(cat[n:]).save(classes / f"photo{n}.png")
-    reports = [vizcomp("encode", classes, "-o", f"enc{j}", "--model", any_model, "-j", j, "--json").report for j in (1, 2)]
+    reports = [
+        vizcomp("encode", classes, "-o", f"enc{j}", "--model", any_model, "-j", j, "--json").report
+        for j in (1, 2)
+    ]
     one, two = tmp_path / "enc1", tmp_path / "enc2"
     assert len(tree(one)) == 37
     assert tree(one) == tree(two)
@@ -196,11 +240,25 @@ def test_jobs_change_no_byte(vizcomp: Command, tmp_path: Path, classes: Path, an
     assert [r["input"] for r in reports[0]["files"]] == [r["input"] for r in reports[1]["files"]]
 
 
-# --- packs ----------------------------------------------------------------------------------------------------------
+# --- packs
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_pack_there_and_back(vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path) -> None:
-    done = vizcomp("encode", "--pack", classes, "-o", "set.vzc", "--model", small_model, "--search", 0, "--json")
+def test_a_pack_there_and_back(
+    vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path
+) -> None:
+    done = vizcomp(
+        "encode",
+        "--pack",
+        classes,
+        "-o",
+        "set.vzc",
+        "--model",
+        small_model,
+        "--search",
+        0,
+        "--json",
+    )
     size = (tmp_path / "set.vzc").stat().st_size
     report = done.report
     assert report["totals"]["output_bytes"] == size
@@ -216,13 +274,17 @@ def test_a_pack_there_and_back(vizcomp: Command, classes: Path, tmp_path: Path, 
     (row,) = vizcomp("decode", "set.vzc", "--model", small_model, "--json", code=2).report["files"]
     assert row["status"] == "skipped"  # the folder that was packed has the pack's name
     assert {name: (classes / name).read_bytes() for name in tree(classes)} == before
-    (row,) = vizcomp("decode", "set.vzc", "-o", "new", "--model", small_model, "--json").report["files"]
+    (row,) = vizcomp("decode", "set.vzc", "-o", "new", "--model", small_model, "--json").report[
+        "files"
+    ]
     assert (row["output"], row["images"], row["width"], row["height"]) == ("new/set", 30, 32, 32)
     assert row["bpp"] == pytest.approx(8 * size / (30 * 1024))
     assert tree(tmp_path / "new" / "set") == set(names)
 
 
-def test_what_a_pack_is_unpacked_to(vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path) -> None:
+def test_what_a_pack_is_unpacked_to(
+    vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path
+) -> None:
     Image.fromarray(pixels(classes / "cat" / "000.png")).save(classes / "cat" / "000.jpg")
     common = ("--pack", classes, "--model", small_model, "--search", 0)
     vizcomp("encode", *common, "-o", "named.vzc")
@@ -242,16 +304,24 @@ def test_what_a_pack_is_unpacked_to(vizcomp: Command, classes: Path, tmp_path: P
         target = out / "named" / name.replace(".jpg", ".jpg.png")
         assert np.array_equal(pixels(target), pack[i])
         assert np.array_equal(pixels(out / "bare" / numbers[i]), pack[i])
-    coarse = vizcomp("decode", "bare.vzc", "-o", "coarse", "--model", small_model, "--iterations", 1, "--json").report["files"][0]
+    coarse = vizcomp(
+        "decode", "bare.vzc", "-o", "coarse", "--model", small_model, "--iterations", 1, "--json"
+    ).report["files"][0]
     assert coarse["iterations"] == 1
-    assert np.array_equal(pixels(tmp_path / "coarse" / "bare" / "cat" / "03.png"), pack.batch([3], iterations=1)[0])
+    assert np.array_equal(
+        pixels(tmp_path / "coarse" / "bare" / "cat" / "03.png"), pack.batch([3], iterations=1)[0]
+    )
     (out / "bare" / "cat" / "03.png").unlink()
-    again = vizcomp("decode", "bare.vzc", "-o", "out", "--model", small_model, "--json").report["files"][0]
+    again = vizcomp("decode", "bare.vzc", "-o", "out", "--model", small_model, "--json").report[
+        "files"
+    ][0]
     assert (again["status"], again["images"]) == ("ok", 1)
     assert "30 of 31" in again["notices"][0]
 
 
-def test_a_damaged_block_costs_its_images_only(vizcomp: Command, tmp_path: Path, small_model: Path, cat: np.ndarray) -> None:
+def test_a_damaged_block_costs_its_images_only(
+    vizcomp: Command, tmp_path: Path, small_model: Path, cat: np.ndarray
+) -> None:
     (tmp_path / "in").mkdir()
     for i in range(130):
         Image.fromarray(cat[i : i + 32, i : i + 32]).save(tmp_path / "in" / f"{i:03}.png")
@@ -270,23 +340,55 @@ def test_a_damaged_block_costs_its_images_only(vizcomp: Command, tmp_path: Path,
     assert "problem: the checksum of block 0" in said
 
 
-def test_names_that_a_pack_cannot_hold(vizcomp: Command, tmp_path: Path, small_model: Path, cat: np.ndarray) -> None:
+def test_names_that_a_pack_cannot_hold(
+    vizcomp: Command, tmp_path: Path, small_model: Path, cat: np.ndarray
+) -> None:
     for folder in ("a", "b", "c/x\\y"):
         (tmp_path / folder).mkdir(parents=True)
         Image.fromarray(cat[:32, :32]).save(tmp_path / folder / "one.png")
     Image.fromarray(cat[:32, :32]).save(os.fsencode(tmp_path / "a") + b"/\xff.png")
-    done = vizcomp("encode", "--pack", "a", "b", "c", "-o", "set.vzc", "--model", small_model, "--search", 0, "--json")
+    done = vizcomp(
+        "encode",
+        "--pack",
+        "a",
+        "b",
+        "c",
+        "-o",
+        "set.vzc",
+        "--model",
+        small_model,
+        "--search",
+        0,
+        "--json",
+    )
     pack = VzcPack(tmp_path / "set.vzc", model=small_model)
     assert [pack.reader.name(i) for i in range(4)] == ["one.png", None, "one-2.png", None]
     assert pack.classes == ()
-    assert sum("packed without its name" in "".join(r["notices"]) for r in done.report["files"]) == 2
+    assert (
+        sum("packed without its name" in "".join(r["notices"]) for r in done.report["files"]) == 2
+    )
 
 
-def test_packs_that_are_refused(vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path, cat: np.ndarray) -> None:
+def test_packs_that_are_refused(
+    vizcomp: Command, classes: Path, tmp_path: Path, small_model: Path, cat: np.ndarray
+) -> None:
     assert "-o" in vizcomp("encode", "--pack", classes, "--model", small_model, code=2).err
-    assert "is a folder" in vizcomp("encode", "--pack", classes, "-o", tmp_path, "--model", small_model, code=2).err
+    assert (
+        "is a folder"
+        in vizcomp("encode", "--pack", classes, "-o", tmp_path, "--model", small_model, code=2).err
+    )
     (tmp_path / "set.vzc").write_bytes(b"mine")
-    arguments = ("encode", "--pack", classes, "-o", "set.vzc", "--model", small_model, "--search", 0)
+    arguments = (
+        "encode",
+        "--pack",
+        classes,
+        "-o",
+        "set.vzc",
+        "--model",
+        small_model,
+        "--search",
+        0,
+    )
     assert "--overwrite" in vizcomp(*arguments, code=2).err
     assert (tmp_path / "set.vzc").read_bytes() == b"mine"
     vizcomp(*arguments, "--dry-run")
@@ -295,7 +397,10 @@ def test_packs_that_are_refused(vizcomp: Command, classes: Path, tmp_path: Path,
     Image.fromarray(cat).save(classes / "dog" / "large.png")
     done = vizcomp(*arguments, "--overwrite", "--json", code=1)
     assert len(VzcPack(tmp_path / "set.vzc", model=small_model)) == 30
-    assert {n for n, r in done.rows().items() if r["status"] == "failed"} == {"bad.png", "large.png"}
+    assert {n for n, r in done.rows().items() if r["status"] == "failed"} == {
+        "bad.png",
+        "large.png",
+    }
 
 
 def test_interrupted_packs_do_not_pass_for_whole(
@@ -321,15 +426,24 @@ def test_interrupted_packs_do_not_pass_for_whole(
     assert len(VzcPack(run.pack, model=small_model)) == 16  # what was in hand is finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(encode_pack, "encode_some", work)
-    whole = run_encode_pack(find_inputs([classes]), tmp_path / "whole.vzc", settings, options=RunOptions(jobs=1))
+    whole = run_encode_pack(
+        find_inputs([classes]), tmp_path / "whole.vzc", settings, options=RunOptions(jobs=1)
+    )
     files = find_inputs([classes])
-    resumed = run_encode_pack(files, tmp_path / "set.vzc", dataclasses.replace(settings, resume=True), options=RunOptions(jobs=1))
+    resumed = run_encode_pack(
+        files,
+        tmp_path / "set.vzc",
+        dataclasses.replace(settings, resume=True),
+        options=RunOptions(jobs=1),
+    )
     assert (tmp_path / "set.vzc").read_bytes() == (tmp_path / "whole.vzc").read_bytes()
-    assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]  # those 16 were not coded again
+    # those 16 were not coded again
+    assert [r.seconds for r in resumed.records][:16] == [r.seconds for r in run.records]
     assert (resumed.exit_code, whole.exit_code) == (0, 0)
 
 
-# --- info -----------------------------------------------------------------------------------------------------------
+# --- info
+# --------------------------------------------------------------------------------------------------
 
 
 def test_info_of_a_file(vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path) -> None:
@@ -345,9 +459,19 @@ def test_info_of_a_file(vizcomp: Command, folder: Path, tmp_path: Path, any_mode
     assert [each["payload_bytes"] for each in found["iterations"]] == list(header.lengths)
     assert [each["check"] for each in found["iterations"]] == ["ok"] * 3
     assert found["iterations"][-1]["total_bytes"] == len(data)
-    assert found["iterations"][-1]["bpp"] == pytest.approx(8 * len(data) / (300 * 451)) == pytest.approx(found["bpp"])
+    assert (
+        found["iterations"][-1]["bpp"]
+        == pytest.approx(8 * len(data) / (300 * 451))
+        == pytest.approx(found["bpp"])
+    )
     said = vizcomp("info", "cat.vzc").out
-    for words in ("451x300", header.model.hex(), "not on this machine", f"{len(data)} bytes", "all checksums match"):
+    for words in (
+        "451x300",
+        header.model.hex(),
+        "not on this machine",
+        f"{len(data)} bytes",
+        "all checksums match",
+    ):
         assert words in said
     models = Path(os.environ["VIZCOMP_CACHE"]) / "models"
     models.mkdir(parents=True)
@@ -355,7 +479,9 @@ def test_info_of_a_file(vizcomp: Command, folder: Path, tmp_path: Path, any_mode
     assert "mine.safetensors" in vizcomp("info", "cat.vzc").out
 
 
-def test_info_names_what_is_damaged(vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path) -> None:
+def test_info_names_what_is_damaged(
+    vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
+) -> None:
     vizcomp("encode", folder / "cat.png", "-o", "cat.vzc", "--model", any_model)
     data = (tmp_path / "cat.vzc").read_bytes()
     at = vzc.read_header(data).offsets[1]
@@ -385,7 +511,13 @@ def test_info_of_a_pack(vizcomp: Command, classes: Path, tmp_path: Path, small_m
     vizcomp("encode", "--pack", classes, "-o", "set.vzc", "--model", small_model, "--search", 0)
     found = vizcomp("info", "set.vzc", "--json").report
     size = (tmp_path / "set.vzc").stat().st_size
-    assert (found["kind"], found["images"], found["readable"], found["named"], found["grey"]) == ("pack", 30, 30, 30, 1)
+    assert (found["kind"], found["images"], found["readable"], found["named"], found["grey"]) == (
+        "pack",
+        30,
+        30,
+        30,
+        1,
+    )
     assert found["classes"] == {"cat": 15, "dog": 15}
     assert (found["sizes"], found["iterations"]) == ({"32x32": 30}, {"3": 30})
     assert found["bytes_per_image"] == pytest.approx(size / 30)
@@ -395,7 +527,9 @@ def test_info_of_a_pack(vizcomp: Command, classes: Path, tmp_path: Path, small_m
     assert "all checksums match" in said
 
 
-def test_info_and_help_load_no_framework(vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path) -> None:
+def test_info_and_help_load_no_framework(
+    vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
+) -> None:
     vizcomp("encode", folder / "cat.png", "-o", "cat.vzc", "--model", any_model)
     code = f"""
 import sys
@@ -405,22 +539,43 @@ try:
 except SystemExit as left:
     assert not left.code
 print("loaded:", [m for m in ("torch", "onnxruntime", "scipy") if m in sys.modules])"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True, env=ENVIRONMENT)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+        env=ENVIRONMENT,
+    )
     assert done.stdout.rstrip().endswith("loaded: []")
     assert str(any_model) in done.stdout
 
 
-def test_a_pack_that_was_cut_off_gives_its_whole_blocks(vizcomp: Command, tmp_path: Path, small_model: Path) -> None:
+def test_a_pack_that_was_cut_off_gives_its_whole_blocks(
+    vizcomp: Command, tmp_path: Path, small_model: Path
+) -> None:
     (tmp_path / "in").mkdir()
     for i in range(70):
         Image.fromarray(np.full((32, 32, 3), 3 * i, np.uint8)).save(tmp_path / "in" / f"{i:02}.png")
-    vizcomp("encode", "--pack", "in", "-o", "set.vzc", "--model", small_model, "--search", 0, "--with-model")
+    vizcomp(
+        "encode",
+        "--pack",
+        "in",
+        "-o",
+        "set.vzc",
+        "--model",
+        small_model,
+        "--search",
+        0,
+        "--with-model",
+    )
     whole = (tmp_path / "set.vzc").read_bytes()
     (tmp_path / "cut.vzc").write_bytes(whole[:-60])
     row = json.loads(vizcomp("info", "cut.vzc", "--json", code=1).out)
     assert (row["images"], row["model_found"]) == (64, "the pack itself")
     assert "64 images of whole blocks are left" in " ".join(row["problems"])
-    done = vizcomp("decode", "cut.vzc", "-o", "out", "--json", code=1)  # no --model: it is in the pack
+    # no --model: it is in the pack
+    done = vizcomp("decode", "cut.vzc", "-o", "out", "--json", code=1)
     (row,) = done.report["files"]
     assert (row["status"], row["images"]) == ("partial", 64)
     assert "64 images of whole blocks are left" in row["error"]
@@ -428,7 +583,10 @@ def test_a_pack_that_was_cut_off_gives_its_whole_blocks(vizcomp: Command, tmp_pa
     vizcomp("decode", "set.vzc", "-o", "all")
     first = next((tmp_path / "out").rglob("05.png"))
     assert first.read_bytes() == next((tmp_path / "all").rglob("05.png")).read_bytes()
-    assert "--with-model goes with --pack" in vizcomp("encode", "in", "--with-model", "--model", small_model, code=2).err
+    assert (
+        "--with-model goes with --pack"
+        in vizcomp("encode", "in", "--with-model", "--model", small_model, code=2).err
+    )
 
 
 def test_a_model_in_a_pack_must_be_its_own(small_model: Path, tmp_path: Path) -> None:

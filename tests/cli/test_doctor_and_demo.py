@@ -18,14 +18,29 @@ def test_doctor_says_what_this_installation_can_do(
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
     assert command("doctor") == 0
     text = capsys.readouterr().out
-    for word in ("vizcomp", "Python", "JPEG", "pillow", "cores", "extras", "gpu", str(tmp_path / "cache")):
+    for word in (
+        "vizcomp",
+        "Python",
+        "JPEG",
+        "pillow",
+        "cores",
+        "extras",
+        "gpu",
+        str(tmp_path / "cache"),
+    ):
         assert word in text
     assert command("doctor", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["formats"]["JPEG"]
     assert found["decoders"][0] | {"version": None, "library": None} == {
-        "name": "pillow", "installed": True, "version": None, "library": None, "largest": 0, "mean": 0.0, "differ": 0.0
-    }  # fmt: skip
+        "name": "pillow",
+        "installed": True,
+        "version": None,
+        "library": None,
+        "largest": 0,
+        "mean": 0.0,
+        "differ": 0.0,
+    }
     assert found["problems"] == []
 
 
@@ -56,7 +71,8 @@ def test_demo_makes_a_report_of_the_samples_and_opens_it(
     assert command("demo", "-j", 1, "--config", "none") == 0
     assert {"report.html", "report.json", "astronaut.jpg"} <= tree(tmp_path / "vizcomp-demo")
     assert opened == [(tmp_path / "vizcomp-demo" / "report.html").as_uri()]
-    assert command("demo", "-j", 1, "--config", "none", "--no-open") == 0  # nothing to do, and nothing opened
+    # nothing to do, and nothing opened
+    assert command("demo", "-j", 1, "--config", "none", "--no-open") == 0
     assert len(opened) == 1
     monkeypatch.delenv("DISPLAY")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

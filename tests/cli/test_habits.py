@@ -1,4 +1,5 @@
-"""What a command says and where, what it does where results exist, where its report goes, folders that fill."""
+"""What a command says and where, what it does where results exist, where its report goes, folders
+that fill."""
 
 from __future__ import annotations
 
@@ -21,11 +22,19 @@ Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command in this process, beside a folder `in` of two photos: exit code, standard output, standard error."""
-    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 1000)  # no worker processes: they cost more than the work
+def said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Said:
+    """Runs a command in this process, beside a folder `in` of two photos: exit code, standard
+    output, standard error."""
+    # no worker processes: they cost more than the work
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", 1000)
     monkeypatch.chdir(tmp_path)
-    for name, value in (("NO_COLOR", "1"), ("COLUMNS", "200"), ("VIZCOMP_CACHE", str(tmp_path / "cache"))):
+    for name, value in (
+        ("NO_COLOR", "1"),
+        ("COLUMNS", "200"),
+        ("VIZCOMP_CACHE", str(tmp_path / "cache")),
+    ):
         monkeypatch.setenv(name, value)
     (tmp_path / "in").mkdir()
     for n in (1, 2):
@@ -60,9 +69,13 @@ def test_other_settings_into_the_same_folder_are_done_again(said: Said, tmp_path
     (out / "1.jpg").write_bytes(b"edited")  # by the user: it is theirs
     code, text, error = djpeg(said, "-q", 20)
     assert code == 1
-    assert "1 result exists and is not known to be of these photos and settings: --overwrite replaces" in error
+    assert (
+        "1 result exists and is not known to be of these photos and settings: --overwrite replaces"
+        in error
+    )
     assert (out / "1.jpg").read_bytes() == b"edited"
-    (tmp_path / "in" / "2.jpg").write_bytes(jpeg_bytes(picture(7, 64, 64)))  # another photo under its name
+    # another photo under its name
+    (tmp_path / "in" / "2.jpg").write_bytes(jpeg_bytes(picture(7, 64, 64)))
     before = results(out)["2.jpg"]
     assert djpeg(said, "-q", 20)[0] == 1
     assert results(out)["2.jpg"] != before
@@ -98,10 +111,19 @@ def test_depth_with_other_options_is_done_again(said: Said, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("inputs", "output"),
-    [("in", "in"), ("in", "in/out"), ("in/*.jpg", "in"), ("in/1.jpg", "in"), (".", "out"), ("in", "in/../in/x")],
+    [
+        ("in", "in"),
+        ("in", "in/out"),
+        ("in/*.jpg", "in"),
+        ("in/1.jpg", "in"),
+        (".", "out"),
+        ("in", "in/../in/x"),
+    ],
 )
 @pytest.mark.parametrize("name", ["djpeg", "depth"])
-def test_in_place_or_inside_is_refused_once(said: Said, tmp_path: Path, name: str, inputs: str, output: str) -> None:
+def test_in_place_or_inside_is_refused_once(
+    said: Said, tmp_path: Path, name: str, inputs: str, output: str
+) -> None:
     if (name, inputs) == ("depth", "in/1.jpg"):
         return  # 1.depth.png beside 1.jpg harms nothing
     before = tree(tmp_path)
@@ -123,7 +145,9 @@ def test_summaries_go_to_standard_output_and_lines_to_standard_error(said: Said)
     assert code == 0
     assert "against optimised JPEG" in text
     assert "against optimised JPEG" not in error
-    line = next(line for line in error.splitlines() if line.startswith("ok: in/1.jpg -> out/1.jpg; "))
+    line = next(
+        line for line in error.splitlines() if line.startswith("ok: in/1.jpg -> out/1.jpg; ")
+    )
     assert "kB -> " in line
     assert line.endswith("; quality 50")
     code, text, error = djpeg(said, "--json", "-o", "second")
@@ -132,12 +156,22 @@ def test_summaries_go_to_standard_output_and_lines_to_standard_error(said: Said)
     assert djpeg(said, "--quiet", "-o", "third")[1:] == ("", "")
 
 
-def test_off_a_terminal_a_line_every_few_seconds(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_a_terminal_a_line_every_few_seconds(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.001)  # the run itself takes a tenth of a second
     error = djpeg(said)[2]
     assert " of 2 photos, " in error
     assert "/s" in error
-    far = progress.Far(done=30, failed=1, skipped=0, total=90, seconds=10, source_bytes=3_000_000, output_bytes=1_000_000)
+    far = progress.Far(
+        done=30,
+        failed=1,
+        skipped=0,
+        total=90,
+        seconds=10,
+        source_bytes=3_000_000,
+        output_bytes=1_000_000,
+    )
     assert str(far) == "30 of 90 photos, 3.0/s, 3 MB -> 1 MB, 1 failed, about 20 s left"
 
 
@@ -147,7 +181,11 @@ def test_log_json_is_a_json_object_a_line(said: Said, tmp_path: Path) -> None:
     assert (code, text) == (1, "")
     lines = [json.loads(line) for line in error.splitlines()]
     files = {Path(line["input"]).name: line for line in lines if line["event"] == "file"}
-    assert {name: line["status"] for name, line in files.items()} == {"1.jpg": "ok", "2.jpg": "ok", "bad.jpg": "failed"}
+    assert {name: line["status"] for name, line in files.items()} == {
+        "1.jpg": "ok",
+        "2.jpg": "ok",
+        "bad.jpg": "failed",
+    }
     assert files["1.jpg"]["output_bytes"] > 0
     (summary,) = [line for line in lines if line["event"] == "summary"]
     assert summary["totals"]["failed"] == 1
@@ -172,9 +210,24 @@ def test_the_report_goes_where_it_is_wanted_and_without_photos(said: Said, tmp_p
 def test_a_folder_that_fills_is_watched_until_a_signal(tmp_path: Path, number: int) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    line = [sys.executable, "-m", "vizcomp", "djpeg", inbox, "-o", tmp_path / "out", "--watch", "--guide", "uniform", "-j", "1"]
+    line = [
+        sys.executable,
+        "-m",
+        "vizcomp",
+        "djpeg",
+        inbox,
+        "-o",
+        tmp_path / "out",
+        "--watch",
+        "--guide",
+        "uniform",
+        "-j",
+        "1",
+    ]
     environment = {**os.environ, "VIZCOMP_CACHE": str(tmp_path / "cache"), "NO_COLOR": "1"}
-    with subprocess.Popen(list(map(str, line)), stdout=-1, stderr=-1, text=True, env=environment, cwd=tmp_path) as run:
+    with subprocess.Popen(
+        list(map(str, line)), stdout=-1, stderr=-1, text=True, env=environment, cwd=tmp_path
+    ) as run:
         data = jpeg_bytes(picture(1, 64, 64))
         wait_for(lambda: (tmp_path / "out").is_dir(), run)
         growing = inbox / "slow.jpg"
@@ -190,7 +243,10 @@ def test_a_folder_that_fills_is_watched_until_a_signal(tmp_path: Path, number: i
         assert run.returncode == 0, error
     assert "Traceback" not in error
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["files"]
-    assert sorted((Path(row["input"]).name, row["status"]) for row in rows) == [("a.jpg", "ok"), ("slow.jpg", "ok")]
+    assert sorted((Path(row["input"]).name, row["status"]) for row in rows) == [
+        ("a.jpg", "ok"),
+        ("slow.jpg", "ok"),
+    ]
     assert "photos" in text
 
 
@@ -202,7 +258,9 @@ def wait_for(there: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_a_signal_while_a_network_loads_is_an_interruption(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_a_network_loads_is_an_interruption(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*arguments: object, **options: object) -> None:
         try:
             raise KeyboardInterrupt

@@ -1,4 +1,5 @@
-"""Options from vizcomp.toml, pyproject.toml, profiles and the environment; what is wrong with a command line in our words."""
+"""Options from vizcomp.toml, pyproject.toml, profiles and the environment; what is wrong with a
+command line in our words."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command in a folder of its own, where djpeg does no work: exit code, standard output, standard error."""
+    """Runs a command in a folder of its own, where djpeg does no work: exit code, standard output,
+    standard error."""
 
     def no_work(*arguments: object, **more: object) -> BatchRun:
         return BatchRun(Records(FileRecord), total([], 0.0), False, [])
@@ -29,7 +31,11 @@ def said(tmp_path: Path, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) 
     monkeypatch.chdir(tmp_path)
     for name in [n for n in os.environ if n.startswith("VIZCOMP_")]:
         monkeypatch.delenv(name)
-    for name, value in (("NO_COLOR", "1"), ("COLUMNS", "200"), ("VIZCOMP_CACHE", str(tmp_path / "cache"))):
+    for name, value in (
+        ("NO_COLOR", "1"),
+        ("COLUMNS", "200"),
+        ("VIZCOMP_CACHE", str(tmp_path / "cache")),
+    ):
         monkeypatch.setenv(name, value)
     (tmp_path / "photo.jpg").write_bytes(jpeg_bytes(picture(1, 64, 64)))
 
@@ -41,12 +47,16 @@ def said(tmp_path: Path, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) 
 
 
 def djpeg_settings(said, *options: object) -> dict[str, object]:
-    code, out, error = said("djpeg", "photo.jpg", "-o", "out", "--dry-run", "--json", "-j", 1, *options)
+    code, out, error = said(
+        "djpeg", "photo.jpg", "-o", "out", "--dry-run", "--json", "-j", 1, *options
+    )
     assert code == 0, error
     return json.loads(out)["settings"]
 
 
-def test_command_line_then_environment_then_profile_then_file(said: Said, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_command_line_then_environment_then_profile_then_file(
+    said: Said, tmp_path: Path, monkeypatch: Patch
+) -> None:
     assert djpeg_settings(said, "--guide", "uniform")["quality"] == 50
     (tmp_path / "vizcomp.toml").write_text(
         'guide = "uniform"\nquality = 31\n[djpeg]\nquality = 32\n'
@@ -62,18 +72,33 @@ def test_command_line_then_environment_then_profile_then_file(said: Said, tmp_pa
     assert djpeg_settings(said, "-q", 37, "--profile", "ocr")["guide"] == "uniform"
 
 
-def test_a_file_above_is_found_named_in_one_line_and_can_be_left_out(said: Said, tmp_path: Path, monkeypatch: Patch) -> None:
-    (tmp_path / "pyproject.toml").write_text('[tool.vizcomp]\nguide = "uniform"\n[tool.vizcomp.djpeg]\nmin-saving = "5%"\n')
+def test_a_file_above_is_found_named_in_one_line_and_can_be_left_out(
+    said: Said, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.vizcomp]\nguide = "uniform"\n[tool.vizcomp.djpeg]\nmin-saving = "5%"\n'
+    )
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
-    (below / "pyproject.toml").write_text("[project]\nname = 'other'\n")  # says nothing of vizcomp: the search goes on
+    # says nothing of vizcomp: the search goes on
+    (below / "pyproject.toml").write_text("[project]\nname = 'other'\n")
     monkeypatch.chdir(below)
     code, _, error = said("djpeg", tmp_path / "photo.jpg", "-o", "out", "--dry-run", "-j", 1)
     assert code == 0
     lines = [line for line in error.splitlines() if "pyproject.toml" in line]
     assert lines == [f"options from {tmp_path / 'pyproject.toml'}: guide, min-saving"]
     code, _, error = said(
-        "djpeg", tmp_path / "photo.jpg", "-o", "out", "--dry-run", "-j", 1, "--config", "none", "--guide", "uniform"
+        "djpeg",
+        tmp_path / "photo.jpg",
+        "-o",
+        "out",
+        "--dry-run",
+        "-j",
+        1,
+        "--config",
+        "none",
+        "--guide",
+        "uniform",
     )
     assert "pyproject" not in error
     code, _, error = said("depth", "nowhere.jpg", "-o", "out", "--dry-run")
@@ -114,8 +139,12 @@ def test_an_unknown_profile_and_one_without_a_file(said: Said, tmp_path: Path) -
     assert (code, "did you mean ocr?" in error) == (2, True)
 
 
-def test_options_that_may_be_given_several_times(said: Said, tmp_path: Path, monkeypatch: Patch) -> None:
-    (tmp_path / "vizcomp.toml").write_text('[eval]\nbaseline = ["jpeg", "webp"]\nclassifier = "watcher"\n')
+def test_options_that_may_be_given_several_times(
+    said: Said, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    (tmp_path / "vizcomp.toml").write_text(
+        '[eval]\nbaseline = ["jpeg", "webp"]\nclassifier = "watcher"\n'
+    )
     code, _, error = said("eval", "--data", "nowhere", "-o", "out")
     assert code == 2
     assert "options from" in error
@@ -128,7 +157,9 @@ def test_options_that_may_be_given_several_times(said: Said, tmp_path: Path, mon
 
 def test_a_variable_that_means_nothing_is_said(said: Said, monkeypatch: Patch) -> None:
     monkeypatch.setenv("VIZCOMP_QUALTY", "3")
-    code, _, error = said("djpeg", "photo.jpg", "-o", "out", "--dry-run", "--guide", "uniform", "-j", 1)
+    code, _, error = said(
+        "djpeg", "photo.jpg", "-o", "out", "--dry-run", "--guide", "uniform", "-j", 1
+    )
     assert code == 0
     assert "VIZCOMP_QUALTY is no option and is not used; did you mean VIZCOMP_QUALITY?" in error
     monkeypatch.setenv("VIZCOMP_QUALITY", "many")
@@ -154,17 +185,31 @@ def test_every_option_has_a_variable_and_a_key(said: Said) -> None:
     [
         ((), 0, "Usage: vizcomp"),
         (("weights",), 0, "Usage: vizcomp weights"),
-        (("djpeg", "x", "-o", "o", "-q", "200"), 2, "error: --quality 200 is out of range\n  try: it goes from 1 to 100\n"),
-        (("djpeg", "x", "-o", "o", "-j", "-1"), 2, "error: --jobs -1 is out of range\n  try: it is at least 0\n"),
+        (
+            ("djpeg", "x", "-o", "o", "-q", "200"),
+            2,
+            "error: --quality 200 is out of range\n  try: it goes from 1 to 100\n",
+        ),
+        (
+            ("djpeg", "x", "-o", "o", "-j", "-1"),
+            2,
+            "error: --jobs -1 is out of range\n  try: it is at least 0\n",
+        ),
         (("djpeg", "x", "-o", "o", "-q", "high"), 2, "error: --quality 'high' is no number\n"),
         (("djpeg", "x", "-o", "o", "-j", "1.5"), 2, "error: --jobs '1.5' is no whole number\n"),
         (("djpeg", "x"), 2, "error: --output is missing\n"),
         (("depth",), 2, "error: INPUT... is missing\n"),
-        (("djpeg", "x", "-o", "o", "--qualty", "3"), 2, "error: there is no option --qualty\n  try: did you mean --quality?\n"),
+        (
+            ("djpeg", "x", "-o", "o", "--qualty", "3"),
+            2,
+            "error: there is no option --qualty\n  try: did you mean --quality?\n",
+        ),
         (("djpg",), 2, "error: no such command 'djpg'. Did you mean 'djpeg'?\n"),
     ],
 )
-def test_a_wrong_command_line_is_two_lines_of_ours(said: Said, arguments: tuple[str, ...], code: int, wanted: str) -> None:
+def test_a_wrong_command_line_is_two_lines_of_ours(
+    said: Said, arguments: tuple[str, ...], code: int, wanted: str
+) -> None:
     found, out, error = said(*arguments)
     assert found == code
     assert wanted in (error if code else out)
@@ -185,7 +230,9 @@ def test_a_wrong_command_line_is_two_lines_of_ours(said: Said, arguments: tuple[
         ("djpeg", "engine", "r", {"ray"}),
     ],
 )
-def test_values_are_completed(said: Said, tmp_path: Path, command_name: str, option: str, begun: str, wanted: set[str]) -> None:
+def test_values_are_completed(
+    said: Said, tmp_path: Path, command_name: str, option: str, begun: str, wanted: set[str]
+) -> None:
     import typer
 
     from vizcomp.cli import app

@@ -20,15 +20,26 @@ OPTIONS = ("--guide", "uniform", "--table", "photo")
 
 def photo(kind: str = "JPEG") -> bytes:
     rng = np.random.default_rng(1)
-    pixels = np.clip(128 + 60 * np.sin(np.mgrid[:40, :48].sum(0) / 5)[..., None] + rng.normal(0, 5, (40, 48, 3)), 0, 255)
+    pixels = np.clip(
+        128 + 60 * np.sin(np.mgrid[:40, :48].sum(0) / 5)[..., None] + rng.normal(0, 5, (40, 48, 3)),
+        0,
+        255,
+    )
     buffer = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    Image.fromarray(pixels.astype(np.uint8)).save(
+        buffer, kind, **({"quality": 95} if kind == "JPEG" else {})
+    )
     return buffer.getvalue()
 
 
-def command(folder: Path, *arguments: str, given: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+def command(
+    folder: Path, *arguments: str, given: bytes = b"", code: int = 0
+) -> subprocess.CompletedProcess[bytes]:
     done = subprocess.run(
-        [sys.executable, "-m", "vizcomp", "djpeg", *OPTIONS, *arguments], cwd=folder, input=given, capture_output=True
+        [sys.executable, "-m", "vizcomp", "djpeg", *OPTIONS, *arguments],
+        cwd=folder,
+        input=given,
+        capture_output=True,
     )
     assert done.returncode == code, done.stderr.decode()
     return done
@@ -50,7 +61,8 @@ def test_one_file_and_a_list_of_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(photo())
     (tmp_path / "flat.png").write_bytes(_flat())
     command(tmp_path, "flat.png", "-o", "one.jpg")
-    with Image.open(tmp_path / "one.jpg") as image:  # although it is larger than the PNG: its name says JPEG
+    # although it is larger than the PNG: its name says JPEG
+    with Image.open(tmp_path / "one.jpg") as image:
         assert image.format == "JPEG"
     assert not (tmp_path / "report.html").exists()
     command(tmp_path, "--files-from", "-", "-o", "out", "--quiet", given=b"a.jpg\nb.jpg\n")
@@ -64,7 +76,13 @@ def _flat() -> bytes:
 
 
 def plan(
-    folder: Path, inputs: list[str], output: str, *, given: bytes = b"", files_from: str = "", replace: bool = False
+    folder: Path,
+    inputs: list[str],
+    output: str,
+    *,
+    given: bytes = b"",
+    files_from: str = "",
+    replace: bool = False,
 ) -> Plan:
     with planned(
         [str(folder / name) if name != "-" else name for name in inputs],
@@ -83,14 +101,34 @@ def test_what_contradicts_itself(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(photo())
     (tmp_path / "empty.txt").write_bytes(b"\n\n")
     for wrong, kind, words in (
-        (lambda: plan(tmp_path, ["a.jpg", "b.jpg"], "x.jpg"), SettingsError, "the inputs are several"),
+        (
+            lambda: plan(tmp_path, ["a.jpg", "b.jpg"], "x.jpg"),
+            SettingsError,
+            "the inputs are several",
+        ),
         (lambda: plan(tmp_path, ["a.jpg", "b.jpg"], "-"), SettingsError, "standard output"),
-        (lambda: plan(tmp_path, ["-", "a.jpg"], "x.jpg", given=photo()), SettingsError, "the inputs are several"),
-        (lambda: plan(tmp_path, ["-"], "out", files_from="-"), SettingsError, "cannot be a photo and a list"),
+        (
+            lambda: plan(tmp_path, ["-", "a.jpg"], "x.jpg", given=photo()),
+            SettingsError,
+            "the inputs are several",
+        ),
+        (
+            lambda: plan(tmp_path, ["-"], "out", files_from="-"),
+            SettingsError,
+            "cannot be a photo and a list",
+        ),
         (lambda: plan(tmp_path, ["-"], "out"), InputError, "is empty"),
         (lambda: plan(tmp_path, [], "out"), InputError, "no input given"),
-        (lambda: plan(tmp_path, [], "out", files_from=str(tmp_path / "empty.txt")), InputError, "no name in"),
-        (lambda: plan(tmp_path, [], "out", files_from=str(tmp_path / "none.txt")), InputError, "cannot be read"),
+        (
+            lambda: plan(tmp_path, [], "out", files_from=str(tmp_path / "empty.txt")),
+            InputError,
+            "no name in",
+        ),
+        (
+            lambda: plan(tmp_path, [], "out", files_from=str(tmp_path / "none.txt")),
+            InputError,
+            "cannot be read",
+        ),
         (lambda: plan(tmp_path, ["a.jpg"], "there.jpg"), OutputError, "exists already"),
     ):
         with pytest.raises(kind, match=words):

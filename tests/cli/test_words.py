@@ -18,7 +18,10 @@ from vizcomp.errors import SettingsError
     ("said", "shown"),
     [
         ("`min_saving` 5 is out of range", "--min-saving 5 is out of range"),
-        ("use `guide` uniform or detail, or give `depth_maps`", "use --guide uniform or detail, or give --depth-maps"),
+        (
+            "use `guide` uniform or detail, or give `depth_maps`",
+            "use --guide uniform or detail, or give --depth-maps",
+        ),
         ("try fewer `jobs`", "try fewer --jobs"),
         ("output exists; `overwrite` replaces it", "output exists; --overwrite replaces it"),
         ("omit `metric`, or use `model` nyu.", "omit --metric, or use --model nyu."),
@@ -48,8 +51,12 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}" for k, _, n in WRONG])
-def test_a_wrong_setting_is_named_as_python_has_it(kind: type[Any], values: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}" for k, _, n in WRONG]
+)
+def test_a_wrong_setting_is_named_as_python_has_it(
+    kind: type[Any], values: dict[str, Any], name: str
+) -> None:
     with pytest.raises(SettingsError) as caught:
         kind(**values)
     said = f"{caught.value.message}; {caught.value.hint}"

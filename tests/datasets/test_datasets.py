@@ -47,11 +47,16 @@ def planes(images: np.ndarray) -> np.ndarray:
 
 
 def python2(value: object) -> bytes:
-    """Protocol 2 as Python 2 wrote it, text as bytes without an encoding: the form that is published."""
+    """Protocol 2 as Python 2 wrote it, text as bytes without an encoding: the form that is
+    published."""
     match value:
         case str():
             text = value.encode("latin-1")
-            return (b"U" + bytes([len(text)]) if len(text) < 256 else b"T" + struct.pack("<i", len(text))) + text
+            return (
+                b"U" + bytes([len(text)])
+                if len(text) < 256
+                else b"T" + struct.pack("<i", len(text))
+            ) + text
         case bytes():
             return b"T" + struct.pack("<i", len(value)) + value
         case bool():
@@ -65,9 +70,24 @@ def python2(value: object) -> bytes:
         case dict():
             return b"}q\x00(" + b"".join(python2(k) + python2(v) for k, v in value.items()) + b"u"
         case np.ndarray():
-            start = b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\n" + python2((0,)) + b"U\x01b\x87R"
-            dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-            return start + b"(K\x01" + python2(value.shape) + dtype + b"\x89" + python2(value.tobytes()) + b"tb"
+            start = (
+                b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\n"
+                + python2((0,))
+                + b"U\x01b\x87R"
+            )
+            dtype = (
+                b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+                b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+            )
+            return (
+                start
+                + b"(K\x01"
+                + python2(value.shape)
+                + dtype
+                + b"\x89"
+                + python2(value.tobytes())
+                + b"tb"
+            )
     raise TypeError(value)
 
 
@@ -77,11 +97,18 @@ def pickled2(value: object) -> bytes:
 
 def batch(images: np.ndarray, labels: list[int], **other: object) -> dict[str, object]:
     names = [f"thing_s_{k:06d}.png" for k in range(len(labels))]
-    return {"batch_label": "a batch", "labels": labels, "data": planes(images), "filenames": names, **other}
+    return {
+        "batch_label": "a batch",
+        "labels": labels,
+        "data": planes(images),
+        "filenames": names,
+        **other,
+    }
 
 
 def cifar10_python(dump=pickled2) -> dict[str, bytes]:
-    """The files of a tiny CIFAR-10: batch k holds images 4k to 4k + 3, the test batch the last four."""
+    """The files of a tiny CIFAR-10: batch k holds images 4k to 4k + 3, the test batch the last
+    four."""
     images = pictures(24)
     files = {
         f"data_batch_{k + 1}" if k < 5 else "test_batch": dump(
@@ -89,7 +116,9 @@ def cifar10_python(dump=pickled2) -> dict[str, bytes]:
         )
         for k in range(6)
     }
-    return files | {"batches.meta": dump({"num_cases_per_batch": 4, "label_names": TEN, "num_vis": 3072})}
+    return files | {
+        "batches.meta": dump({"num_cases_per_batch": 4, "label_names": TEN, "num_vis": 3072})
+    }
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -119,7 +148,8 @@ def below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{name}": data for name, data in files.items()}
 
 
-# --- CIFAR ----------------------------------------------------------------------------------------------------------
+# --- CIFAR
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -157,7 +187,9 @@ def test_batches_that_python_3_wrote(tmp_path: Path, protocol: int) -> None:
 
 def test_a_batch_whose_array_lies_by_columns(tmp_path: Path) -> None:
     files = cifar10_python() | {
-        "test_batch": pickle.dumps({"labels": [1, 2], "data": np.asfortranarray(planes(pictures(2, 5)))}, 2)
+        "test_batch": pickle.dumps(
+            {"labels": [1, 2], "data": np.asfortranarray(planes(pictures(2, 5)))}, 2
+        )
     }
     data = read_labelled(write(tmp_path, files), part="test")
     np.testing.assert_array_equal(data.images, pictures(2, 5))
@@ -171,13 +203,19 @@ def test_python_batches_in_an_archive(tmp_path: Path, compression: str) -> None:
     data = read_labelled(archive)
     assert data.source == "CIFAR-10, python batches, in an archive"
     np.testing.assert_array_equal(data.images, pictures(24)[:20])
-    np.testing.assert_array_equal(read_labelled(tmp_path, part="test").images, pictures(24)[20:])  # the folder of the download
+    # the folder of the download
+    np.testing.assert_array_equal(read_labelled(tmp_path, part="test").images, pictures(24)[20:])
     assert [p.name for p in tmp_path.iterdir()] == [archive.name]
 
 
 def cifar10_binary() -> dict[str, bytes]:
     records = [bytes([k % 10]) + image.tobytes() for k, image in enumerate(planes(pictures(24)))]
-    files = {f"data_batch_{k + 1}.bin" if k < 5 else "test_batch.bin": b"".join(records[4 * k : 4 * k + 4]) for k in range(6)}
+    files = {
+        f"data_batch_{k + 1}.bin" if k < 5 else "test_batch.bin": b"".join(
+            records[4 * k : 4 * k + 4]
+        )
+        for k in range(6)
+    }
     return files | {"batches.meta.txt": "\n".join([*TEN, ""]).encode()}
 
 
@@ -198,11 +236,28 @@ def test_cifar_100_has_fine_labels(tmp_path: Path, binary: bool) -> None:
     fine, coarse = [f"fine{k}" for k in range(100)], [f"coarse{k}" for k in range(20)]
     images, labels = pictures(3), [99, 0, 42]
     if binary:
-        data = b"".join(bytes([7, k]) + image.tobytes() for k, image in zip(labels, planes(images), strict=True))
-        files = {"train.bin": data, "test.bin": data, "fine_label_names.txt": "\n".join(fine).encode()}
+        data = b"".join(
+            bytes([7, k]) + image.tobytes() for k, image in zip(labels, planes(images), strict=True)
+        )
+        files = {
+            "train.bin": data,
+            "test.bin": data,
+            "fine_label_names.txt": "\n".join(fine).encode(),
+        }
     else:
-        train = pickled2({"filenames": ["a", "b", "c"], "fine_labels": labels, "coarse_labels": [7] * 3, "data": planes(images)})
-        files = {"train": train, "test": train, "meta": pickled2({"fine_label_names": fine, "coarse_label_names": coarse})}
+        train = pickled2(
+            {
+                "filenames": ["a", "b", "c"],
+                "fine_labels": labels,
+                "coarse_labels": [7] * 3,
+                "data": planes(images),
+            }
+        )
+        files = {
+            "train": train,
+            "test": train,
+            "meta": pickled2({"fine_label_names": fine, "coarse_label_names": coarse}),
+        }
     read = read_labelled(write(tmp_path, files))
     assert read.source.startswith("CIFAR-100")
     assert read.classes == tuple(fine)
@@ -217,7 +272,8 @@ def test_a_missing_batch_is_named(tmp_path: Path) -> None:
         read_labelled(write(tmp_path, files))
 
 
-# --- hostile batches ------------------------------------------------------------------------------------------------
+# --- hostile batches
+# ------------------------------------------------------------------------------------------------
 
 
 class Runs:
@@ -238,7 +294,9 @@ def good_batch() -> dict[str, object]:
 @pytest.mark.parametrize("place", ["data", "labels", "filenames", "other"])
 def test_a_pickle_is_never_run(tmp_path: Path, protocol: int, place: str) -> None:
     trace = tmp_path / "was run"
-    hostile = pickle.dumps({"labels": [1], "filenames": ["a"], place: Runs(f"touch '{trace}'")}, protocol)
+    hostile = pickle.dumps(
+        {"labels": [1], "filenames": ["a"], place: Runs(f"touch '{trace}'")}, protocol
+    )
     folder = write(tmp_path / "data", cifar10_python() | {"test_batch": hostile})
     with pytest.raises(FormatError, match=r"asks for '(posix|nt)\.system'"):
         read_labelled(folder, part="test")
@@ -289,8 +347,16 @@ def test_too_many_steps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def array_state(shape: tuple[int, ...], content: bytes, dtype: bytes = b"u1") -> bytes:
     """A batch whose array claims something."""
     usual = python2(np.zeros((1, 1), np.uint8))
-    claimed = usual.replace(python2((1, 1)), python2(shape)).replace(python2(b"\0"), python2(content))
-    return b"\x80\x02}(U\x04data" + claimed.replace(b"U\x02u1", b"U\x02" + dtype) + b"U\x06labels" + python2([1]) + b"u."
+    claimed = usual.replace(python2((1, 1)), python2(shape)).replace(
+        python2(b"\0"), python2(content)
+    )
+    return (
+        b"\x80\x02}(U\x04data"
+        + claimed.replace(b"U\x02u1", b"U\x02" + dtype)
+        + b"U\x06labels"
+        + python2([1])
+        + b"u."
+    )
 
 
 def test_the_claims_above_are_good_otherwise(tmp_path: Path) -> None:
@@ -331,10 +397,16 @@ def test_broken_batches(tmp_path: Path, data: bytes) -> None:
     assert len(read_labelled(folder)) == 20
 
 
-def test_file_names_that_do_not_fit_are_replaced_and_odd_ones_made_printable(tmp_path: Path) -> None:
-    write(tmp_path, cifar10_python() | {"test_batch": pickled2({**good_batch(), "filenames": ["a"]})})
+def test_file_names_that_do_not_fit_are_replaced_and_odd_ones_made_printable(
+    tmp_path: Path,
+) -> None:
+    write(
+        tmp_path, cifar10_python() | {"test_batch": pickled2({**good_batch(), "filenames": ["a"]})}
+    )
     assert read_labelled(tmp_path, part="test").names[3] == "test_batch/00003"
-    write(tmp_path, {"test_batch": pickled2({**good_batch(), "filenames": ["a\nb", "c", "d", "e"]})})
+    write(
+        tmp_path, {"test_batch": pickled2({**good_batch(), "filenames": ["a\nb", "c", "d", "e"]})}
+    )
     assert read_labelled(tmp_path, part="test").names[0] == "a\\nb"
 
 
@@ -345,14 +417,19 @@ def test_class_names_that_are_none(tmp_path: Path, names: object) -> None:
         read_labelled(tmp_path)
 
 
-@pytest.mark.parametrize(("data", "words"), [(b"", "0 bytes"), (bytes(3072), "3072 bytes"), (b"\x0a" + bytes(3072), "label 10")])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"", "0 bytes"), (bytes(3072), "3072 bytes"), (b"\x0a" + bytes(3072), "label 10")],
+)
 def test_broken_binary_batches(tmp_path: Path, data: bytes, words: str) -> None:
     folder = write(tmp_path, cifar10_binary() | {"test_batch.bin": data})
     with pytest.raises(FormatError, match=words):
         read_labelled(folder, part="test")
 
 
-def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_beyond_the_limit_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(archive, "MAX_FILE", 10_000)
     with pytest.raises(TooLargeError):
         read_labelled(write(tmp_path / "a", cifar10_python()))
@@ -361,17 +438,25 @@ def test_a_batch_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytes
         read_labelled(tmp_path / "b.tgz")
 
 
-# --- class folders --------------------------------------------------------------------------------------------------
+# --- class folders
+# --------------------------------------------------------------------------------------------------
 
 
 def animals(seed: int = 0) -> dict[str, bytes]:
     a, b, c, d = pictures(4, seed)
-    return {"dog/2.png": png(c), "cat/10.png": png(b), "cat/1.png": png(a), "dog/more/1.PNG": png(d), "dog/notes.txt": b"x"}
+    return {
+        "dog/2.png": png(c),
+        "cat/10.png": png(b),
+        "cat/1.png": png(a),
+        "dog/more/1.PNG": png(d),
+        "dog/notes.txt": b"x",
+    }
 
 
 @pytest.fixture(params=["folder", "archive", "archive in a folder"])
 def make(request: pytest.FixtureRequest, tmp_path: Path):
-    """Writes files as a folder, as an archive, and as an archive whose files lie in a folder of their own."""
+    """Writes files as a folder, as an archive, and as an archive whose files lie in a folder of
+    their own."""
 
     def write_one(files: dict[str, bytes], name: str = "data") -> Path:
         if request.param == "folder":
@@ -396,7 +481,14 @@ def test_class_folders(make) -> None:
 
 @pytest.mark.parametrize("held", ["test", "val", "valid", "validation"])
 def test_class_folders_in_parts(make, held: str) -> None:
-    files = below("train", animals(1)) | below(held, animals(2)) | {"readme.txt": b"x", "notes/a.txt": b"y"}
+    files = (
+        below("train", animals(1))
+        | below(held, animals(2))
+        | {
+            "readme.txt": b"x",
+            "notes/a.txt": b"y",
+        }
+    )
     path = make(files)
     np.testing.assert_array_equal(read_labelled(path).images, pictures(4, 1))
     test = read_labelled(path, part="test")
@@ -422,7 +514,10 @@ def test_a_class_that_only_the_test_has(make) -> None:
 
 def test_train_may_be_a_class(make) -> None:
     image = png(pictures(1)[0])
-    assert read_labelled(make({"train/1.png": image, "boat/1.png": image})).classes == ("boat", "train")
+    assert read_labelled(make({"train/1.png": image, "boat/1.png": image})).classes == (
+        "boat",
+        "train",
+    )
 
 
 def test_no_test_part(make) -> None:
@@ -444,10 +539,19 @@ def test_an_empty_class_is_named(make) -> None:
 
 def test_broken_pictures_are_skipped_and_told(make) -> None:
     whole = jpeg_bytes(pictures(1)[0])
-    broken = {"cat/a.jpg": b"", "cat/b.jpg": whole[:300], "cat/c.png": whole, "dog/d.png": b"<html>", "dog/.e.png": b""}
+    broken = {
+        "cat/a.jpg": b"",
+        "cat/b.jpg": whole[:300],
+        "cat/c.png": whole,
+        "dog/d.png": b"<html>",
+        "dog/.e.png": b"",
+    }
     told: list[tuple[str, str]] = []
-    data = read_labelled(make({**animals(), **broken}), on_skip=lambda name, reason: told.append((name, reason)))
-    assert len(data) == len(data.names) == len(data.images) == 5  # c.png is a JPEG with another name
+    data = read_labelled(
+        make({**animals(), **broken}), on_skip=lambda name, reason: told.append((name, reason))
+    )
+    # c.png is a JPEG with another name
+    assert len(data) == len(data.names) == len(data.images) == 5
     assert "cat/c.png" in data.names
     assert sorted(told) == sorted(data.skipped)
     reasons = {name.removeprefix("top/"): reason for name, reason in data.skipped}
@@ -476,8 +580,14 @@ def test_other_sizes_are_cropped_and_resized(tmp_path: Path) -> None:
     wide = np.zeros((40, 100, 3), np.uint8)
     wide[:, 30:70] = (10, 200, 60)
     small = np.full((8, 8, 3), 77, np.uint8)
-    large = np.indices((512, 512)).sum(0)[..., None].repeat(3, 2) % 2 * 255  # a fine chequerboard: grey when far
-    files = {"a/1.png": png(wide), "a/2.png": png(small), "a/3.png": png(large.astype(np.uint8)), "a/4.png": png(wide[..., 1].T)}
+    # a fine chequerboard: grey when far
+    large = np.indices((512, 512)).sum(0)[..., None].repeat(3, 2) % 2 * 255
+    files = {
+        "a/1.png": png(wide),
+        "a/2.png": png(small),
+        "a/3.png": png(large.astype(np.uint8)),
+        "a/4.png": png(wide[..., 1].T),
+    }
     images = read_labelled(write(tmp_path, files), size=16).images
     assert images.shape == (4, 16, 16, 3)
     assert (images[0] == (10, 200, 60)).all()
@@ -506,10 +616,17 @@ def test_odd_pictures_read_as_they_are_shown(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images[4], image)
 
 
-def test_the_quick_way_and_the_careful_way_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_quick_way_and_the_careful_way_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b, c, d = pictures(4)
     progressive = jpeg_bytes(d, progressive=True, subsampling="4:2:0")
-    files = {"a/1.jpg": jpeg_bytes(a), "a/2.png": png(b), "a/3.jpg": jpeg_bytes(c[..., 0]), "a/4.jpg": progressive}
+    files = {
+        "a/1.jpg": jpeg_bytes(a),
+        "a/2.png": png(b),
+        "a/3.jpg": jpeg_bytes(c[..., 0]),
+        "a/4.jpg": progressive,
+    }
     quick = read_labelled(write(tmp_path, files)).images
     monkeypatch.setattr(labelled, "_SMALL", 0)
     np.testing.assert_array_equal(read_labelled(tmp_path).images, quick)
@@ -521,7 +638,8 @@ def test_settings_out_of_range(tmp_path: Path, part: str, size: int) -> None:
         read_labelled(tmp_path, part=part, size=size)  # type: ignore[arg-type]
 
 
-# --- hostile and broken archives ------------------------------------------------------------------------------------
+# --- hostile and broken archives
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
@@ -587,7 +705,9 @@ def header(name: str, size: int, kind: bytes = b"0") -> bytes:
     member = tarfile.TarInfo(name)
     member.type = kind
     block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    block[124:136] = b"\x80" + size.to_bytes(11, "big") if size >= 0 else (size + (1 << 96)).to_bytes(12, "big")
+    block[124:136] = (
+        b"\x80" + size.to_bytes(11, "big") if size >= 0 else (size + (1 << 96)).to_bytes(12, "big")
+    )
     block[148:156] = b"%06o\0 " % sum(block[:148] + b" " * 8 + block[156:512])
     return bytes(block)
 
@@ -623,7 +743,11 @@ def test_a_picture_beyond_the_limit_is_skipped(make, monkeypatch: pytest.MonkeyP
 
 
 def test_flipped_bytes_end_in_our_errors_or_in_images(tmp_path: Path) -> None:
-    files = {"a": tar(animals(), ""), "b": tar(animals(), "gz"), "c": tar(below("x", cifar10_python()), "xz")}
+    files = {
+        "a": tar(animals(), ""),
+        "b": tar(animals(), "gz"),
+        "c": tar(below("x", cifar10_python()), "xz"),
+    }
     rng = np.random.default_rng(3)
     for name, whole in files.items():
         path, opened = tmp_path / name, 0
@@ -663,7 +787,12 @@ def test_flipped_bytes_in_a_pickle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "is empty"), (b"PK\x03\x04" + bytes(99), "zip"), (b"hello", "neither"), (b"\xff\xd8\xff\xe0", "neither")],
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04" + bytes(99), "zip"),
+        (b"hello", "neither"),
+        (b"\xff\xd8\xff\xe0", "neither"),
+    ],
 )
 def test_files_that_are_no_archive(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "data.tar.gz"
@@ -691,12 +820,21 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_labelled(tmp_path)
 
 
-# --- photos and the split -------------------------------------------------------------------------------------------
+# --- photos and the split
+# -------------------------------------------------------------------------------------------
 
 
 def test_photos_of_several_folders(tmp_path: Path) -> None:
     image = pictures(1)[0]
-    write(tmp_path, {"a/2.png": png(image), "a/b/1.jpg": jpeg_bytes(image), "c/3.png": png(image), "a/x.txt": b"x"})
+    write(
+        tmp_path,
+        {
+            "a/2.png": png(image),
+            "a/b/1.jpg": jpeg_bytes(image),
+            "c/3.png": png(image),
+            "a/x.txt": b"x",
+        },
+    )
     assert find_photos(tmp_path / "a") == [tmp_path / "a/2.png", tmp_path / "a/b/1.jpg"]
     assert find_photos([tmp_path / "c", str(tmp_path / "a")])[0] == tmp_path / "c/3.png"
     with pytest.raises(InputError, match="no photo"):
@@ -709,10 +847,19 @@ def test_photos_are_read_upright_and_small_ones_skipped(tmp_path: Path) -> None:
     turned[0x0112] = 6
     Image.fromarray(image).save(out, "PNG", exif=turned)
     folder = write(
-        tmp_path, {"1.png": out.getvalue(), "2.png": png(image[..., 0]), "3.png": png(image[:29]), "4.png": b"", "5.png": b"x"}
+        tmp_path,
+        {
+            "1.png": out.getvalue(),
+            "2.png": png(image[..., 0]),
+            "3.png": png(image[:29]),
+            "4.png": b"",
+            "5.png": b"x",
+        },
     )
     told: dict[str, str] = {}
-    found = read_photos([*find_photos(folder), folder / "6.png"], min_side=30, on_skip=told.__setitem__)
+    found = read_photos(
+        [*find_photos(folder), folder / "6.png"], min_side=30, on_skip=told.__setitem__
+    )
     assert [photo.shape for photo in found] == [(50, 30, 3), (30, 50, 3)]
     np.testing.assert_array_equal(found[0], np.rot90(image, -1))
     assert all(photo.flags.c_contiguous and photo.dtype == np.uint8 for photo in found)
@@ -742,7 +889,14 @@ def test_a_split_is_the_same_for_ever() -> None:
 
 
 def test_splits_at_the_edges() -> None:
-    for count, share, held in ((0, 0.5, 0), (1, 0.5, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.0, 0), (5, 0.999, 4)):
+    for count, share, held in (
+        (0, 0.5, 0),
+        (1, 0.5, 0),
+        (2, 0.01, 1),
+        (2, 0.99, 1),
+        (10, 0.0, 0),
+        (5, 0.999, 4),
+    ):
         train, validation = split(count, share, seed=0)
         assert (len(train), len(validation)) == (count - held, held)
     assert len(split([], 0.5, seed=0)[0]) == 0
@@ -751,14 +905,23 @@ def test_splits_at_the_edges() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "share", "seed"),
-    [(5, 1.0, 0), (5, -0.1, 0), (5, float("nan"), 0), (-1, 0.1, 0), (5, 0.1, -1), ([[1]], 0.1, 0), ([0.5], 0.1, 0)],
+    [
+        (5, 1.0, 0),
+        (5, -0.1, 0),
+        (5, float("nan"), 0),
+        (-1, 0.1, 0),
+        (5, 0.1, -1),
+        ([[1]], 0.1, 0),
+        ([0.5], 0.1, 0),
+    ],
 )
 def test_splits_out_of_range(labels: object, share: float, seed: int) -> None:
     with pytest.raises(SettingsError):
         split(labels, share, seed)  # type: ignore[arg-type]
 
 
-# --- real data ------------------------------------------------------------------------------------------------------
+# --- real data
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -775,14 +938,20 @@ def test_the_shared_copy_of_cifar() -> None:
 def test_the_shared_photos() -> None:
     paths = find_photos(SHARED / "bsds")
     assert len(paths) == 300
-    assert {photo.shape for photo in read_photos(paths[:8], min_side=256)} <= {(321, 481, 3), (481, 321, 3)}
+    assert {photo.shape for photo in read_photos(paths[:8], min_side=256)} <= {
+        (321, 481, 3),
+        (481, 321, 3),
+    }
 
 
 # --- Parquet, as on Hugging Face ---
 
 
-def parquet_file(path: Path, images: np.ndarray, labels: list[int], names: list[str] | None = TEN, **columns: str) -> Path:
-    """As the `datasets` library writes CIFAR-10: PNG bytes in `img`, numbers in `label`, class names in the metadata."""
+def parquet_file(
+    path: Path, images: np.ndarray, labels: list[int], names: list[str] | None = TEN, **columns: str
+) -> Path:
+    """As the `datasets` library writes CIFAR-10: PNG bytes in `img`, numbers in `label`, class
+    names in the metadata."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
@@ -792,7 +961,12 @@ def parquet_file(path: Path, images: np.ndarray, labels: list[int], names: list[
         return out.getvalue()
 
     picture, label = columns.get("picture", "img"), columns.get("label", "label")
-    table = arrow.table({picture: [{"bytes": png(i), "path": None} for i in images], label: arrow.array(labels, arrow.int64())})
+    table = arrow.table(
+        {
+            picture: [{"bytes": png(i), "path": None} for i in images],
+            label: arrow.array(labels, arrow.int64()),
+        }
+    )
     if names is not None:
         about = {"info": {"features": {label: {"names": names, "_type": "ClassLabel"}}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
@@ -818,7 +992,9 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
 
 
 def test_parquet_of_cifar_100_and_without_class_names(tmp_path: Path) -> None:
-    parquet_file(tmp_path / "train-0.parquet", pictures(2), [0, 3], None, picture="image", label="fine_label")
+    parquet_file(
+        tmp_path / "train-0.parquet", pictures(2), [0, 3], None, picture="image", label="fine_label"
+    )
     found = read_labelled(tmp_path)
     assert found.classes == ("0", "1", "2", "3")
     with pytest.raises(InputError, match="no test part"):
@@ -844,7 +1020,10 @@ def test_a_broken_picture_in_parquet_is_skipped(tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
     image = jpeg_bytes(pictures(1)[0])
-    parquet.write_table(arrow.table({"image": [image, b"no picture", None], "label": [0, 1, 1]}), tmp_path / "train.parquet")
+    parquet.write_table(
+        arrow.table({"image": [image, b"no picture", None], "label": [0, 1, 1]}),
+        tmp_path / "train.parquet",
+    )
     told: list[str] = []
     found = read_labelled(tmp_path, on_skip=lambda name, why: told.append(name))
     assert len(found) == 1

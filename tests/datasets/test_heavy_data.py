@@ -78,11 +78,15 @@ class CountedNames(list[str]):
         return super().__contains__(name)
 
 
-def test_class_folders_take_time_in_proportion_to_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_folders_take_time_in_proportion_to_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "data.tar"
     path.write_bytes(pictures_in_classes(300))
     folders = archive._Archive.folders
-    monkeypatch.setattr(archive._Archive, "folders", lambda self, at: CountedNames(folders(self, at)))
+    monkeypatch.setattr(
+        archive._Archive, "folders", lambda self, at: CountedNames(folders(self, at))
+    )
     data = read_labelled(path, size=8)
     assert len(data.classes) == 300
     assert CountedNames.searches < 100
@@ -115,8 +119,20 @@ def global_keys() -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [pax(b"1" * (4 << 20)), pax(b"1" * 60_000) * 40, pax(b"x" * (2 << 20)), sparse_chain(20_000), global_keys()],
-    ids=["digits", "digits in many headers", "a long header", "parts without end", "keys for all files"],
+    [
+        pax(b"1" * (4 << 20)),
+        pax(b"1" * 60_000) * 40,
+        pax(b"x" * (2 << 20)),
+        sparse_chain(20_000),
+        global_keys(),
+    ],
+    ids=[
+        "digits",
+        "digits in many headers",
+        "a long header",
+        "parts without end",
+        "keys for all files",
+    ],
 )
 def test_a_tar_header_that_would_take_all_time_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.tar.gz"

@@ -19,11 +19,17 @@ from vizcomp.photos.frame import upright
 
 
 def result(**changes: Any) -> Result:
-    base: dict[str, Any] = {"size": (200, 100), "orientation": 1, "output_size": (50, 25), "turned": False}
+    base: dict[str, Any] = {
+        "size": (200, 100),
+        "orientation": 1,
+        "output_size": (50, 25),
+        "turned": False,
+    }
     return Result(**{"name": "a.png", "output": "a.jpg", **base, **changes})
 
 
-# --- where places go --------------------------------------------------------------------------------------------------
+# --- where places go
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -33,7 +39,11 @@ def test_places_turn_as_pixels_do(orientation: int) -> None:
     straight = upright(pixels, orientation)
     height, width = straight.shape
     turned = result(orientation=orientation, turned=True, output_size=(width // 2, height // 2))
-    move = turned.move((200, 100)) if orientation >= 5 else Move((200, 100), (width // 2, height // 2), orientation)
+    move = (
+        turned.move((200, 100))
+        if orientation >= 5
+        else Move((200, 100), (width // 2, height // 2), orientation)
+    )
     assert move.orientation == orientation
     left, top, right, bottom = move.box(120, 10, 160, 30)
     rows, columns = np.nonzero(straight)
@@ -43,7 +53,8 @@ def test_places_turn_as_pixels_do(orientation: int) -> None:
 
 
 def test_the_frame_is_told_by_the_size() -> None:
-    kept = result(orientation=6, size=(200, 100), output_size=(50, 25))  # shown as 100 x 200, stored on
+    # shown as 100 x 200, stored on
+    kept = result(orientation=6, size=(200, 100), output_size=(50, 25))
     assert kept.move((100, 200)) == Move((100, 200), (25, 50))
     assert kept.move(None) == Move((100, 200), (25, 50))
     assert kept.move((200, 100)) == Move((200, 100), (50, 25))
@@ -55,12 +66,21 @@ def test_the_frame_is_told_by_the_size() -> None:
         kept.move((640, 480))
 
 
-# --- COCO -------------------------------------------------------------------------------------------------------------
+# --- COCO
+# --------------------------------------------------------------------------------------------------
 
 
 def coco(path: Path, *, annotations: Any = (), images: Any = None, **more: Any) -> Path:
-    images = images or [{"id": 7, "file_name": "sub/a.png", "width": 200, "height": 100, "license": 3}]
-    whole = {"info": {"year": 2017}, "images": images, "annotations": list(annotations), "categories": [{"id": 1}], **more}
+    images = images or [
+        {"id": 7, "file_name": "sub/a.png", "width": 200, "height": 100, "license": 3}
+    ]
+    whole = {
+        "info": {"year": 2017},
+        "images": images,
+        "annotations": list(annotations),
+        "categories": [{"id": 1}],
+        **more,
+    }
     path.write_text(json.dumps(whole), "utf-8")
     return path
 
@@ -90,7 +110,9 @@ def test_coco_moves_places_and_nothing_else(tmp_path: Path) -> None:
         "note": "\u00e9",
     }
     whole = moved(coco(tmp_path / "c.json", annotations=[annotation], extra=[1, {"a": None}]))
-    assert whole["images"] == [{"id": 7, "file_name": "sub/a.jpg", "width": 50, "height": 25, "license": 3}]
+    assert whole["images"] == [
+        {"id": 7, "file_name": "sub/a.jpg", "width": 50, "height": 25, "license": 3}
+    ]
     assert whole["annotations"] == [
         {
             **annotation,
@@ -100,7 +122,11 @@ def test_coco_moves_places_and_nothing_else(tmp_path: Path) -> None:
             "keypoints": [5, 2.5, 2, 0, 0, 0],
         }
     ]
-    assert (whole["info"], whole["categories"], whole["extra"]) == ({"year": 2017}, [{"id": 1}], [1, {"a": None}])
+    assert (whole["info"], whole["categories"], whole["extra"]) == (
+        {"year": 2017},
+        [{"id": 1}],
+        [1, {"a": None}],
+    )
     same = moved(tmp_path / "c.json", output_size=(200, 100))
     assert same["annotations"] == [annotation]
 
@@ -116,11 +142,15 @@ def test_coco_masks_in_run_lengths(tmp_path: Path) -> None:
     wanted = pixels[2::4, 2::4]
     runs = first["segmentation"]
     assert runs["size"] == [25, 50]
-    np.testing.assert_array_equal(np.repeat(np.arange(len(runs["counts"])) % 2, runs["counts"]).reshape(50, 25).T, wanted)
+    np.testing.assert_array_equal(
+        np.repeat(np.arange(len(runs["counts"])) % 2, runs["counts"]).reshape(50, 25).T, wanted
+    )
     assert isinstance(second["segmentation"]["counts"], str)
     assert coco_labels._from_text(second["segmentation"]["counts"]) == runs["counts"]
     full = {"size": [100, 200], "counts": [0, 20000]}
-    only = moved(coco(tmp_path / "f.json", annotations=[{"id": 1, "image_id": 7, "segmentation": full}]))["annotations"][0]
+    only = moved(
+        coco(tmp_path / "f.json", annotations=[{"id": 1, "image_id": 7, "segmentation": full}])
+    )["annotations"][0]
     assert only["segmentation"] == {"size": [25, 50], "counts": [0, 1250]}
 
 
@@ -135,7 +165,12 @@ def test_run_lengths_as_text_are_those_of_coco() -> None:
 
 def test_coco_images_are_found_by_their_names(tmp_path: Path) -> None:
     names = ("a/x.jpg", "b/x.jpg", "only.jpg", "c\\win.jpg")
-    labels = CocoLabels(coco(tmp_path / "c.json", images=[{"id": i, "file_name": name} for i, name in enumerate(names)]))
+    labels = CocoLabels(
+        coco(
+            tmp_path / "c.json",
+            images=[{"id": i, "file_name": name} for i, name in enumerate(names)],
+        )
+    )
     for path, found in (
         *(("/photos/a/x.jpg", [0]), ("photos/b/x.jpg", [1]), ("x.jpg", []), ("z/x.jpg", [])),
         *(("deep/er/only.jpg", [2]), ("c/win.jpg", [3]), ("none.jpg", [])),
@@ -154,11 +189,31 @@ def test_coco_images_are_found_by_their_names(tmp_path: Path) -> None:
         ('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}', "a bbox"),
         ('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, NaN]}]}', "NaN"),
         ('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 1e99]}]}', "a bbox"),
-        ('{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, ' + "9" * 500 + "]}]}", "a bbox"),
+        (
+            '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, '
+            + "9" * 500
+            + "]}]}",
+            "too large",
+        ),
         ('{"images": [], "annotations": [{"image_id": 1, "keypoints": [1, 2]}]}', "keypoints"),
-        ('{"images": [], "annotations": [{"image_id": 1, "segmentation": [[1, 2, 3]]}]}', "neither polygons"),
-        ('{"images": [], "annotations": [{"image_id": 1, "segmentation": {"size": [9, 9], "counts": [1]}}]}', "does not fill"),
-        ('{"images": [], "annotations": [{"image_id": 1, "segmentation": {"size": [9, 9], "counts": "\\u2603"}}]}', "no text"),
+        (
+            '{"images": [], "annotations": [{"image_id": 1, "segmentation": [[1, 2, 3]]}]}',
+            "neither polygons",
+        ),
+        (
+            (
+                '{"images": [], "annotations": [{"image_id": 1, "segmentation": {"size": [9, 9],'
+                ' "counts": [1]}}]}'
+            ),
+            "does not fill",
+        ),
+        (
+            (
+                '{"images": [], "annotations": [{"image_id": 1, "segmentation": {"size": [9, 9],'
+                ' "counts": "\\u2603"}}]}'
+            ),
+            "no text",
+        ),
         ('{"images": [], "annotations": [{"image_id": 1, "segments_info": []}]}', "panoptic"),
         ("[" * 100_000, "nested too deeply"),
         ("{", "no COCO labels"),
@@ -174,12 +229,15 @@ def test_broken_coco_is_refused(tmp_path: Path, text: str, words: str) -> None:
 def test_a_mask_of_another_size_than_its_photo_takes_no_memory(tmp_path: Path) -> None:
     side = (1 << 20) - 1
     huge = {"size": [side, side], "counts": [0, side * side]}
-    labels = CocoLabels(coco(tmp_path / "c.json", annotations=[{"id": 1, "image_id": 7, "segmentation": huge}]))
+    labels = CocoLabels(
+        coco(tmp_path / "c.json", annotations=[{"id": 1, "image_id": 7, "segmentation": huge}])
+    )
     with pytest.raises(ValueError, match="a mask has another size"):
         labels.move(0, result())
 
 
-# --- VOC --------------------------------------------------------------------------------------------------------------
+# --- VOC
+# --------------------------------------------------------------------------------------------------
 
 VOC = """<?xml version="1.0"?>
 <!-- by hand -->
@@ -190,7 +248,8 @@ VOC = """<?xml version="1.0"?>
 \t<size><width>200</width>\n<height>100</height><depth>3</depth></size>
 \t<object><name>dog &amp; cat</name><difficult>0</difficult>
 \t\t<bndbox><xmin>20</xmin><ymin>10</ymin><xmax>61.5</xmax><ymax>30</ymax></bndbox>
-\t\t<part><name>head</name><bndbox><xmax>24</xmax><xmin> 22 </xmin><ymin>11</ymin><ymax>12</ymax></bndbox></part>
+\t\t<part><name>head</name>
+\t\t<bndbox><xmax>24</xmax><xmin> 22 </xmin><ymin>11</ymin><ymax>12</ymax></bndbox></part>
 \t\t<polygon><x1>20</x1><y1>10</y1><x2>60</x2><y2>30</y2></polygon>
 \t</object>
 </annotation>
@@ -206,8 +265,14 @@ def test_voc_changes_numbers_where_they_stand(tmp_path: Path) -> None:
         ("photos\\a.png", "photos\\a.jpg"),
         ("<width>200", "<width>50"),
         ("<height>100", "<height>25"),
-        ("<xmin>20</xmin><ymin>10</ymin><xmax>61.5</xmax><ymax>30", "<xmin>5</xmin><ymin>2</ymin><xmax>15.375</xmax><ymax>8"),
-        ("<xmax>24</xmax><xmin> 22 </xmin><ymin>11</ymin><ymax>12", "<xmax>7</xmax><xmin>6</xmin><ymin>3</ymin><ymax>4"),
+        (
+            "<xmin>20</xmin><ymin>10</ymin><xmax>61.5</xmax><ymax>30",
+            "<xmin>5</xmin><ymin>2</ymin><xmax>15.375</xmax><ymax>8",
+        ),
+        (
+            "<xmax>24</xmax><xmin> 22 </xmin><ymin>11</ymin><ymax>12",
+            "<xmax>7</xmax><xmin>6</xmin><ymin>3</ymin><ymax>4",
+        ),
         ("<x1>20</x1><y1>10</y1><x2>60</x2><y2>30", "<x1>5</x1><y1>2</y1><x2>15</x2><y2>8"),
     ):
         assert before in wanted
@@ -225,7 +290,9 @@ def test_voc_boxes_keep_a_pixel(tmp_path: Path) -> None:
 
 def test_voc_in_another_encoding(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    text = VOC.replace('version="1.0"', 'version="1.0" encoding="iso-8859-1"').replace("VOC", "\u00e9t\u00e9")
+    text = VOC.replace('version="1.0"', 'version="1.0" encoding="iso-8859-1"').replace(
+        "VOC", "\u00e9t\u00e9"
+    )
     path.write_bytes(text.encode("latin-1"))
     made = voc_labels.moved(path, result(output="\u00e9.jpg"))
     assert b"<folder>\xe9t\xe9</folder>" in made
@@ -233,7 +300,10 @@ def test_voc_in_another_encoding(tmp_path: Path) -> None:
     assert b"<width>50</width>" in made
 
 
-LAUGHS = '<!DOCTYPE a [<!ENTITY l "lol"><!ENTITY m "&l;&l;&l;&l;&l;&l;">]><annotation><filename>&m;</filename></annotation>'
+LAUGHS = (
+    '<!DOCTYPE a [<!ENTITY l "lol"><!ENTITY m'
+    ' "&l;&l;&l;&l;&l;&l;">]><annotation><filename>&m;</filename></annotation>'
+)
 
 
 @pytest.mark.parametrize(
@@ -262,14 +332,20 @@ def test_broken_voc_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_deep_xml_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_text("<annotation>" + "<a>" * 5000 + "</a>" * 5000 + "</annotation>", "utf-8")
+    path.write_text("<annotation>" + "<a>" * 50 + "</a>" * 50 + "</annotation>", "utf-8")
     assert voc_labels.moved(path, result()) == path.read_bytes()
+    path.write_text("<annotation>" + "<a>" * 5000 + "</a>" * 5000 + "</annotation>", "utf-8")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        voc_labels.moved(path, result())
 
 
-# --- YOLO -------------------------------------------------------------------------------------------------------------
+# --- YOLO
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "0 0.5 0.5 0.2 0.1\r\n\n3 1.005 0 0 1 0.5 2\n", "1 .1 .1 .2 .2 .3 .3\n"])
+@pytest.mark.parametrize(
+    "text", ["", "0 0.5 0.5 0.2 0.1\r\n\n3 1.005 0 0 1 0.5 2\n", "1 .1 .1 .2 .2 .3 .3\n"]
+)
 def test_yolo_stays_as_it_is(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode())

@@ -21,7 +21,9 @@ from vizcomp.training.export import export_depth, in_groups, quantised
 from vizcomp.weights import table
 
 SVT = Path(__file__).resolve().parents[3] / "shared" / "data" / "svt"
-SMALL = CompactDepthConfig(channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1))
+SMALL = CompactDepthConfig(
+    channels=(8, 8, 16, 24), pyramid=(16, 8), members=2, long_side=64, calibration=(0.2, 0.7, 0.1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +52,22 @@ def noise(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((480, 640), (96, 128)), ((640, 480), (128, 96)), ((1, 1), (128, 128)), ((1, 5000), (1, 128)), ((2, 3), (85, 128))],
+    [
+        ((480, 640), (96, 128)),
+        ((640, 480), (128, 96)),
+        ((1, 1), (128, 128)),
+        ((1, 5000), (1, 128)),
+        ((2, 3), (85, 128)),
+    ],
 )
 def test_scaled_size_keeps_the_aspect(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert scaled_size(*size, 128) == expected
 
 
 def test_scaling_is_a_mean_also_where_large_photos_are_thinned() -> None:
-    ramp = np.broadcast_to(np.linspace(0, 255, 4096).astype(np.uint8)[None, :, None], (3072, 4096, 3))
+    ramp = np.broadcast_to(
+        np.linspace(0, 255, 4096).astype(np.uint8)[None, :, None], (3072, 4096, 3)
+    )
     small = scale_photo(np.ascontiguousarray(ramp), 128)
     assert small.shape == (96, 128, 3)
     expected = np.linspace(0, 255, 128)
@@ -125,10 +135,15 @@ def test_config_round_trips_and_refuses_nonsense() -> None:
 # --- runner
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (33, 47, 3), (33, 47), (480, 640, 3), (2000, 40)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 3), (1, 5000, 3), (5000, 1, 3), (33, 47, 3), (33, 47), (480, 640, 3), (2000, 40)],
+)
 def test_any_size_gives_a_map_of_its_aspect(bundled: CompactDepth, shape: tuple[int, ...]) -> None:
     prediction = bundled(noise(*shape))
-    assert prediction.depth.shape == prediction.confidence.shape == bundled.config.scaled(*shape[:2])
+    assert (
+        prediction.depth.shape == prediction.confidence.shape == bundled.config.scaled(*shape[:2])
+    )
     for plane in (prediction.depth, prediction.confidence):
         assert plane.dtype == np.float32
         assert np.isfinite(plane).all()
@@ -138,7 +153,9 @@ def test_any_size_gives_a_map_of_its_aspect(bundled: CompactDepth, shape: tuple[
 
 def test_grey_is_the_photo_with_three_equal_channels(bundled: CompactDepth) -> None:
     grey = noise(60, 80)
-    np.testing.assert_array_equal(bundled(grey).depth, bundled(np.repeat(grey[:, :, None], 3, axis=2)).depth)
+    np.testing.assert_array_equal(
+        bundled(grey).depth, bundled(np.repeat(grey[:, :, None], 3, axis=2)).depth
+    )
 
 
 def test_the_same_photo_gives_the_same_bytes(bundled: CompactDepth) -> None:
@@ -151,10 +168,15 @@ def test_the_same_photo_gives_the_same_bytes(bundled: CompactDepth) -> None:
 
 def test_views_that_are_not_contiguous_are_read_rightly(bundled: CompactDepth) -> None:
     photo = noise(120, 160, 3)
-    np.testing.assert_array_equal(bundled(photo[:, ::-1]).depth, bundled(np.ascontiguousarray(photo[:, ::-1])).depth)
+    np.testing.assert_array_equal(
+        bundled(photo[:, ::-1]).depth, bundled(np.ascontiguousarray(photo[:, ::-1])).depth
+    )
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8)],
+)
 def test_what_is_no_photo_is_refused(bundled: CompactDepth, wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
         bundled(wrong)
@@ -187,7 +209,12 @@ def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Pat
 
     model = onnx.load(str(small_file))
     kept = {p.key: p.value for p in model.metadata_props}
-    for words in ({}, {**kept, "name": "something else"}, {**kept, "config": "{"}, {**kept, "config": '{"members": -1}'}):
+    for words in (
+        {},
+        {**kept, "name": "something else"},
+        {**kept, "config": "{"},
+        {**kept, "config": '{"members": -1}'},
+    ):
         onnx.helper.set_model_props(model, words)
         path = tmp_path / "other.onnx"
         onnx.save(model, str(path))
@@ -197,8 +224,8 @@ def test_another_onnx_file_is_not_taken_for_ours(tmp_path: Path, small_file: Pat
 
 def test_importing_the_module_loads_no_framework() -> None:
     code = (
-        "import sys, vizcomp.depth.compact\n"
-        "print([m for m in ('torch', 'onnxruntime', 'onnx', 'scipy', 'tensorflow') if m in sys.modules])"
+        "import sys, vizcomp.depth.compact\nprint([m for m in ('torch', 'onnxruntime', 'onnx',"
+        " 'scipy', 'tensorflow') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -245,20 +272,25 @@ def test_members_that_share_an_encoder_agree_with_torch(tmp_path: Path) -> None:
     import onnxruntime
     import torch
 
-    config = dataclasses.replace(SMALL, members=3, shared=True, deeper=1, pixels=3000, bits=6, group=32)
+    config = dataclasses.replace(
+        SMALL, members=3, shared=True, deeper=1, pixels=3000, bits=6, group=32
+    )
     with torch.random.fork_rng():
         torch.manual_seed(5)
         network = CompactDepthNet(config)
     export_depth(config, [network.state_dict()], tmp_path / "shared.onnx", small=False)
     ensemble = CompactDepthEnsemble(config, [network]).eval()
-    session = onnxruntime.InferenceSession((tmp_path / "shared.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        (tmp_path / "shared.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
     for height, width in ((48, 64), (32, 96)):
         image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
         with torch.no_grad():
             maps = ensemble.maps(torch.from_numpy(image), torch.from_numpy(planes))
             expected = ensemble(torch.from_numpy(image), torch.from_numpy(planes)).numpy()
         assert maps.shape == (1, 3, height // 4, width // 4)
-        assert float((maps[:, 0] - maps[:, 1]).abs().max()) > 1e-3  # each decoder answers for itself
+        # each decoder answers for itself
+        assert float((maps[:, 0] - maps[:, 1]).abs().max()) > 1e-3
         (found,) = session.run(None, {"image": image, "position": planes})
         np.testing.assert_allclose(found, expected, atol=2e-3)
     with pytest.raises(ModelError, match="for 1 networks"):
@@ -291,12 +323,19 @@ def test_groups_have_scales_of_their_own_and_tiny_ones_stay_finite() -> None:
     again = (steps * scale.astype(np.float32)).reshape(3, -1)[:, :45].reshape(weights_.shape)
     whole, one = quantised(weights_, 4)
     for channel in (0, 1):
-        assert np.square(again - weights_)[channel].sum() < np.square(whole * one - weights_)[channel].sum()
+        assert (
+            np.square(again - weights_)[channel].sum()
+            < np.square(whole * one - weights_)[channel].sum()
+        )
     assert np.abs(again[2]).max() < 1e-3
 
 
-@pytest.mark.parametrize(("bits", "group"), [*((bits, 0) for bits in range(2, 9)), (4, 64), (5, 48), (8, 64)])
-def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: int, group: int) -> None:
+@pytest.mark.parametrize(
+    ("bits", "group"), [*((bits, 0) for bits in range(2, 9)), (4, 64), (5, 48), (8, 64)]
+)
+def test_the_file_holds_the_weights_in_any_number_of_bits(
+    tmp_path: Path, bits: int, group: int
+) -> None:
     import onnxruntime
     import torch
 
@@ -314,11 +353,17 @@ def test_the_file_holds_the_weights_in_any_number_of_bits(tmp_path: Path, bits: 
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
             steps, scale = quantised(in_groups(values, group), bits, half=group > 0)
-            again = (steps * scale.astype(np.float32)).reshape(len(values), -1)[:, : values[0].size].reshape(values.shape)
+            again = (
+                (steps * scale.astype(np.float32))
+                .reshape(len(values), -1)[:, : values[0].size]
+                .reshape(values.shape)
+            )
             tensor.CopyFrom(onnx.numpy_helper.from_array(again, tensor.name))
     image, planes = noise(1, 48, 64, 3), position_planes(48, 64)[None]
     few, expected = (
-        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"image": image, "position": planes})[0]
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(
+            None, {"image": image, "position": planes}
+        )[0]
         for data in ((tmp_path / "few.onnx").read_bytes(), model.SerializeToString())
     )
     np.testing.assert_allclose(few, expected, atol=1e-4)
@@ -336,7 +381,9 @@ def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Pat
     states = [m.state_dict() for m in members]
     export_depth(config, states, tmp_path / "wide.onnx", prior=prior, small=False)
     network = CompactDepthEnsemble(config, members, prior).eval()
-    session = onnxruntime.InferenceSession((tmp_path / "wide.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        (tmp_path / "wide.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
     for height, width in ((64, 80), (80, 16), (16, 16)):
         image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
         with torch.no_grad():
@@ -347,9 +394,13 @@ def test_members_at_smaller_scales_and_a_mean_map_agree_with_torch(tmp_path: Pat
         assert found.shape == (1, 2, height, width)
         np.testing.assert_allclose(found, expected, atol=2e-3)
     plain = CompactDepthEnsemble(dataclasses.replace(config, prior=0.0), members).eval()
-    resized = torch.nn.functional.interpolate(prior, size=(4, 4), mode="bilinear", align_corners=False)
+    resized = torch.nn.functional.interpolate(
+        prior, size=(4, 4), mode="bilinear", align_corners=False
+    )
     with torch.no_grad():  # the mean map is added, and only added
-        torch.testing.assert_close(plain.maps(torch.from_numpy(image), torch.from_numpy(planes)) + 0.5 * resized, maps)
+        torch.testing.assert_close(
+            plain.maps(torch.from_numpy(image), torch.from_numpy(planes)) + 0.5 * resized, maps
+        )
     with pytest.raises(ModelError, match="mean map"):
         export_depth(config, states, tmp_path / "none.onnx")
 
@@ -393,14 +444,17 @@ def test_a_missing_bundled_file_says_so() -> None:
 
 @pytest.mark.skipif(not (SVT / "photos").is_dir(), reason="the street photos are not here")
 def test_street_photos_are_ranked_and_confidence_tells_which(bundled: CompactDepth) -> None:
-    """The bundled file has learned from these photos: this finds a broken file or runner, and is no measure of quality."""
+    """The bundled file has learned from these photos: this finds a broken file or runner, and is no
+    measure of quality."""
     from PIL import Image
 
     scores, sure = [], []
     for path in sorted((SVT / "photos").glob("*.jpg"))[4::5]:
         prediction = bundled(np.asarray(Image.open(path).convert("RGB")))
         truth = (
-            Image.open(SVT / "depth" / f"{path.stem}.png").convert("L").resize(prediction.depth.shape[::-1], Image.Resampling.BOX)
+            Image.open(SVT / "depth" / f"{path.stem}.png")
+            .convert("L")
+            .resize(prediction.depth.shape[::-1], Image.Resampling.BOX)
         )
         scores.append(spearman(prediction.depth, np.asarray(truth)))
         sure.append(float(prediction.confidence.mean()))
@@ -422,5 +476,9 @@ from vizcomp.depth.compact import CompactDepth
 network = CompactDepth()
 print((resident() - before) // 1024)
 """
-    taken = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    taken = int(
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+    )
     assert taken < 100, f"{taken} MB"

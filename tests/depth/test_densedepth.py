@@ -1,4 +1,5 @@
-"""DenseDepth's files: written by tf-keras in the legacy format, read by us, the answers compared."""
+"""DenseDepth's files: written by tf-keras in the legacy format, read by us, the answers
+compared."""
 
 from __future__ import annotations
 
@@ -35,10 +36,12 @@ class BilinearUpSampling2D(L.Layer):
     def get_config(self):
         return {**super().get_config(), "size": self.size, "data_format": self.data_format}
 
-base = getattr(keras.applications, encoder)(input_shape=(None, None, 3), include_top=False, weights=None)
+application = getattr(keras.applications, encoder)
+base = application(input_shape=(None, None, 3), include_top=False, weights=None)
 x = L.Conv2D(width, 1, padding="same", name="conv2")(base.output)
 for i, skip in enumerate(("pool3_pool", "pool2_pool", "pool1", "conv1/relu"), 1):
-    up = BilinearUpSampling2D(name=f"up{i}_upsampling2d") if kind == "aligned" else L.UpSampling2D(2, interpolation="bilinear")
+    plain = L.UpSampling2D(2, interpolation="bilinear")
+    up = BilinearUpSampling2D(name=f"up{i}_upsampling2d") if kind == "aligned" else plain
     x = L.Concatenate(name=f"up{i}_concat")([up(x), base.get_layer(skip).output])
     x = L.Conv2D(width >> i, 3, padding="same", name=f"up{i}_convA")(x)
     x = L.Conv2D(width >> i, 3, padding="same", name=f"up{i}_convB")(x)
@@ -62,14 +65,18 @@ model.save(folder + "/model.h5", save_format="h5")
 out = {}
 for h, w in ((64, 96), (96, 160)):
     image = rng.integers(0, 255, (h, w, 3), np.uint8)
-    out[f"image{h}"], out[f"raw{h}"] = image, model(image[None].astype(np.float32) / 255).numpy()[0, :, :, 0]
+    out[f"image{h}"] = image
+    out[f"raw{h}"] = model(image[None].astype(np.float32) / 255).numpy()[0, :, :, 0]
 np.savez(folder + "/answers.npz", parameters=model.count_params(), **out)
 """
 
 
 def written(folder: Path, encoder: str, width: int, kind: str) -> Path:
     done = subprocess.run(
-        [sys.executable, "-c", WRITER, str(folder), encoder, str(width), kind], capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", WRITER, str(folder), encoder, str(width), kind],
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "model.h5"
@@ -98,8 +105,12 @@ def test_a_legacy_file_gives_what_tf_keras_gives(legacy: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "kind", "parameters"), [(1664, "aligned", 42.8e6), (832, "centred", 21.5e6)])
-def test_the_published_architecture(tmp_path: Path, width: int, kind: str, parameters: float) -> None:
+@pytest.mark.parametrize(
+    ("width", "kind", "parameters"), [(1664, "aligned", 42.8e6), (832, "centred", 21.5e6)]
+)
+def test_the_published_architecture(
+    tmp_path: Path, width: int, kind: str, parameters: float
+) -> None:
     path = written(tmp_path, "DenseNet169", width, kind)
     compare(path)
     assert DenseDepth(path).parameters == pytest.approx(parameters, rel=0.01)
@@ -113,23 +124,30 @@ def test_any_size_and_flip(legacy: Path) -> None:
     assert found.dtype == np.float32
     assert 0.0999 <= found.min() < found.max() <= 10.0001
     both = network(image, flip=True)
-    np.testing.assert_allclose(both, (found + network(image[:, :, ::-1])[:, :, ::-1]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        both, (found + network(image[:, :, ::-1])[:, :, ::-1]) / 2, rtol=1e-5
+    )
     assert network(image[:, :1, :1]).shape == (1, 1, 1)
     with pytest.raises(ValueError, match="uint8"):
         network(image[0])
 
 
 def test_torch_loads_after_it(legacy: Path) -> None:
-    """TensorFlow and the Triton that torch brings hold an LLVM each, and in the wrong order the process is aborted."""
+    """TensorFlow and the Triton that torch brings hold an LLVM each, and in the wrong order the
+    process is aborted."""
     script = (
         "import pathlib, sys; from vizcomp.depth.densedepth import DenseDepth; "
         "DenseDepth(pathlib.Path(sys.argv[1])); import torch._dynamo"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(legacy)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(legacy)], capture_output=True, text=True, timeout=300
+    )
     assert (done.returncode, done.stderr) == (0, "")  # nor does TensorFlow greet
 
 
-@pytest.mark.parametrize(("size", "wanted"), [("auto", (480, 640)), ("full", (1200, 1600)), ("320x240", (240, 320))])
+@pytest.mark.parametrize(
+    ("size", "wanted"), [("auto", (480, 640)), ("full", (1200, 1600)), ("320x240", (240, 320))]
+)
 def test_working_sizes(size: str, wanted: tuple[int, int]) -> None:
     assert working_size(1200, 1600, size) == wanted
 
@@ -167,14 +185,24 @@ def of_keras_3(_file: Any, config: dict[str, Any]) -> None:
     """References as Keras 3 writes them."""
     for one in config["config"]["layers"]:
         for i, node in enumerate(one["inbound_nodes"]):
-            given = [{"class_name": "__keras_tensor__", "config": {"shape": [], "keras_history": each[:3]}} for each in node]
-            one["inbound_nodes"][i] = {"args": [given if len(given) > 1 else given[0]], "kwargs": {}}
+            given = [
+                {
+                    "class_name": "__keras_tensor__",
+                    "config": {"shape": [], "keras_history": each[:3]},
+                }
+                for each in node
+            ]
+            one["inbound_nodes"][i] = {
+                "args": [given if len(given) > 1 else given[0]],
+                "kwargs": {},
+            }
     for ends in ("input_layers", "output_layers"):
         config["config"][ends] = config["config"][ends][0]
 
 
 def nested(file: Any, config: dict[str, Any]) -> None:
-    """The whole network as one layer of another; its arrays in one group, trainable ones first, in two lists of names."""
+    """The whole network as one layer of another; its arrays in one group, trainable ones first, in
+    two lists of names."""
     group = file["model_weights"]
     names = []
     for name in group.attrs["layer_names"]:
@@ -187,18 +215,28 @@ def nested(file: Any, config: dict[str, Any]) -> None:
     inner.attrs["weight_names1"] = [n for _, n in names[100:]]
     group.attrs["layer_names"] = ["photo", "inner"]
     group.create_group("photo")
-    whole = {**config, "class_name": "Model", "inbound_nodes": [[["photo", 0, 0, {}]]], "name": "inner"}
+    whole = {
+        **config,
+        "class_name": "Model",
+        "inbound_nodes": [[["photo", 0, 0, {}]]],
+        "name": "inner",
+    }
     whole["config"] = {**config["config"], "name": "inner"}
     config["config"] = {
         "name": "outer",
-        "layers": [{"class_name": "InputLayer", "config": {"name": "photo"}, "inbound_nodes": []}, whole],
+        "layers": [
+            {"class_name": "InputLayer", "config": {"name": "photo"}, "inbound_nodes": []},
+            whole,
+        ],
         "input_layers": [["photo", 0, 0]],
         "output_layers": [["inner", 0, 0]],
     }
 
 
 @pytest.mark.parametrize("change", [registered, of_keras_3, nested])
-def test_other_forms_of_the_same_network(legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None]) -> None:
+def test_other_forms_of_the_same_network(
+    legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None]
+) -> None:
     path = changed(legacy, tmp_path, change)
     check_file(path)
     path.with_name("answers.npz").write_bytes(legacy.with_name("answers.npz").read_bytes())
@@ -260,14 +298,20 @@ def sequential(_file: Any, config: dict[str, Any]) -> None:
         (sequential, "holds a Sequential"),
     ],
 )
-def test_other_files_are_refused(legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None], why: str) -> None:
+def test_other_files_are_refused(
+    legacy: Path, tmp_path: Path, change: Callable[[Any, dict[str, Any]], None], why: str
+) -> None:
     with pytest.raises(ModelError, match=why):
         DenseDepth(changed(legacy, tmp_path, change))
 
 
 def test_no_hdf5_and_cut_off(legacy: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.h5"
-    for content, why in ((b"", "not HDF5"), (b"<html>", "begin with b'<html>'"), (legacy.read_bytes()[:400_000], "cut off")):
+    for content, why in (
+        (b"", "not HDF5"),
+        (b"<html>", "begin with b'<html>'"),
+        (legacy.read_bytes()[:400_000], "cut off"),
+    ):
         path.write_bytes(content)
         with pytest.raises(ModelError, match=why):
             DenseDepth(path)
@@ -290,26 +334,67 @@ def test_the_commands_use_it(legacy: Path, tmp_path: Path, monkeypatch: pytest.M
     photo = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(2).integers(0, 255, (50, 70, 3), np.uint8)).save(photo)
     model = str(legacy)
-    assert run("depth", str(photo), "-o", str(tmp_path / "near"), "--model", model, "-j", "1").exit_code == 0
-    assert run("depth", str(photo), "-o", str(tmp_path / "far"), "--model", f"{model}:flip", "--metric", "-j", "1").exit_code == 0
+    assert (
+        run(
+            "depth", str(photo), "-o", str(tmp_path / "near"), "--model", model, "-j", "1"
+        ).exit_code
+        == 0
+    )
+    assert (
+        run(
+            "depth",
+            str(photo),
+            "-o",
+            str(tmp_path / "far"),
+            "--model",
+            f"{model}:flip",
+            "--metric",
+            "-j",
+            "1",
+        ).exit_code
+        == 0
+    )
     near = np.asarray(Image.open(tmp_path / "near" / "a.depth.png")).astype(float)
     far = np.asarray(Image.open(tmp_path / "far" / "a.depth.png")).astype(float)
     assert near.shape == far.shape == (50, 70)
     assert np.ptp(near) > 10_000
     assert 100 <= far.min() < far.max() <= 10_000
     assert np.corrcoef(near.ravel(), far.ravel())[0, 1] < -0.5
-    made = run("djpeg", str(photo), "-o", str(tmp_path / "out"), "--depth-model", f"{model}:size=64x64", "-j", "1")
+    made = run(
+        "djpeg",
+        str(photo),
+        "-o",
+        str(tmp_path / "out"),
+        "--depth-model",
+        f"{model}:size=64x64",
+        "-j",
+        "1",
+    )
     assert made.exit_code == 0
     assert (tmp_path / "out" / "a.jpg").is_file()
-    for wrong in (["--model", "compact", "--metric"], ["--model", "compact:flip"], ["--model", f"{model}:size=big"]):
-        assert isinstance(run("depth", str(photo), "-o", str(tmp_path / "x"), *wrong).exception, SettingsError)
-    mistyped = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", f"{model}:flop").exception
+    for wrong in (
+        ["--model", "compact", "--metric"],
+        ["--model", "compact:flip"],
+        ["--model", f"{model}:size=big"],
+    ):
+        assert isinstance(
+            run("depth", str(photo), "-o", str(tmp_path / "x"), *wrong).exception, SettingsError
+        )
+    mistyped = run(
+        "depth", str(photo), "-o", str(tmp_path / "x"), "--model", f"{model}:flop"
+    ).exception
     assert isinstance(mistyped, SettingsError)
     assert mistyped.hint == "did you mean flip?"
     offline = run("depth", str(photo), "-o", str(tmp_path / "x"), "--model", "nyu", "--offline")
     assert isinstance(offline.exception, WeightsMissingError)
-    added = run("weights", "add", "nyu", model)  # one's own training has another size than the published file
+    # one's own training has another size than the published file
+    added = run("weights", "add", "nyu", model)
     assert added.exit_code == 0
     assert "not the published file" in added.output
     assert cache.recorded("nyu")["source"] == "added by hand, of another size"
-    assert run("depth", str(photo), "-o", str(tmp_path / "y"), "--model", "nyu", "--offline", "-j", "1").exit_code == 0
+    assert (
+        run(
+            "depth", str(photo), "-o", str(tmp_path / "y"), "--model", "nyu", "--offline", "-j", "1"
+        ).exit_code
+        == 0
+    )

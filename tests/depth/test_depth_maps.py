@@ -75,7 +75,10 @@ METRES, MILLIMETRES = distances(), (distances() * 1000).astype(np.uint16)
 TILT = np.linspace(0, 0.02, 60, dtype=np.float32)[None]  # so that few values are equal
 ONE_READING = {
     "millimetres of a sensor": ("a.png", image(MILLIMETRES)),
-    "our own millimetres": ("a.png", encode_depth_png16(METRES * np.float32(1000 / 65535 / 3), kind="millimetres")),
+    "our own millimetres": (
+        "a.png",
+        encode_depth_png16(METRES * np.float32(1000 / 65535 / 3), kind="millimetres"),
+    ),
     "our own nearness": ("a.depth.png", encode_depth_png16((6 - METRES) / np.float32(5.3) + TILT)),
     "8 bits": ("a.png", image(((6 - METRES) / 5.2 * 255).astype(np.uint8))),
     "integers in npy": ("a.npy", npy(MILLIMETRES)),
@@ -95,7 +98,10 @@ SEVERAL_READINGS = {
     "12 bits": ("a.png", image(np.linspace(0, 4095, 600).astype(np.uint16).reshape(20, 30))),
     "KITTI": ("a.png", image((METRES * 10 * 256).astype(np.uint16))),
     "TUM": ("a.png", image((METRES * 5000).astype(np.uint16))),
-    "full range with holes": ("a.png", image(np.where(METRES > 5, 0, 65535 * (METRES / 6)).astype(np.uint16))),
+    "full range with holes": (
+        "a.png",
+        image(np.where(METRES > 5, 0, 65535 * (METRES / 6)).astype(np.uint16)),
+    ),
     "a small disparity": ("a.png", image((100 / METRES).astype(np.uint16))),
 }
 
@@ -219,7 +225,9 @@ def test_exr_is_read_where_its_library_is(tmp_path: Path) -> None:
         (unicodedata.normalize("NFC", "é/a.jpg"), unicodedata.normalize("NFD", "é/a.png")),
     ],
 )
-def test_names_that_differ_in_case_or_composition_find_each_other(photo: str, there: str, tmp_path: Path) -> None:
+def test_names_that_differ_in_case_or_composition_find_each_other(
+    photo: str, there: str, tmp_path: Path
+) -> None:
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_bytes(b"")
     assert MapFolder(tmp_path).path_for(InputFile(Path(photo), Path(photo))) == tmp_path / there
@@ -229,7 +237,10 @@ def test_the_exact_name_comes_first(tmp_path: Path) -> None:
     for name in ("a.png", "A.png"):
         (tmp_path / name).write_bytes(b"")
     for name in ("a", "A"):
-        assert MapFolder(tmp_path).path_for(InputFile(Path(f"{name}.jpg"), Path(f"{name}.jpg"))) == tmp_path / f"{name}.png"
+        assert (
+            MapFolder(tmp_path).path_for(InputFile(Path(f"{name}.jpg"), Path(f"{name}.jpg")))
+            == tmp_path / f"{name}.png"
+        )
 
 
 def test_maps_by_a_pattern(tmp_path: Path) -> None:
@@ -257,7 +268,9 @@ def djpeg(photos: Path, *arguments: object) -> int:
     return command("djpeg", photos, "-o", photos.parent / "out", "-j", 1, *arguments)
 
 
-def test_the_command_asks_once_and_before_the_first_photo(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_asks_once_and_before_the_first_photo(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     maps = photos.parent / "maps"
     (maps / "a.npy").write_bytes(npy(METRES))
     assert djpeg(photos, "--depth-maps", maps) == 2
@@ -265,7 +278,10 @@ def test_the_command_asks_once_and_before_the_first_photo(photos: Path, capsys: 
     assert said.count("--depth-kind nearness|metres|millimetres|disparity") == 1
     assert not list((photos.parent / "out").glob("*.jpg"))
     assert djpeg(photos, "--depth-maps", maps, "--depth-kind", "metres") == 1  # b has none
-    rows = {Path(r["input"]).stem: r for r in json.loads((photos.parent / "out" / "report.json").read_text())["files"]}
+    rows = {
+        Path(r["input"]).stem: r
+        for r in json.loads((photos.parent / "out" / "report.json").read_text())["files"]
+    }
     assert rows["a"]["status"] in ("ok", "kept")
     assert "no depth map" in rows["b"]["error"]
 
@@ -286,7 +302,9 @@ def test_no_map_at_all_is_one_error(photos: Path) -> None:
         ["--depth-maps", "maps", "--depth-names", "d.png"],
     ],
 )
-def test_options_without_an_effect_are_errors(photos: Path, wrong: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_without_an_effect_are_errors(
+    photos: Path, wrong: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(photos.parent)
     Image.fromarray(np.full((4, 4), 9, np.uint8)).save("maps/a.png")
     assert djpeg(photos, *wrong) == 2
@@ -308,9 +326,18 @@ def test_options_in_a_models_name(tmp_path: Path) -> None:
     assert model_options("nyu") == ("nyu", "auto", False)
     assert model_options("nyu:size=full,flip") == ("nyu", "full", True)
     assert model_options("/a/mine.h5:flip=no,size=64x64") == ("/a/mine.h5", "64x64", False)
-    for spec, hint in (("nyu:sise=full", "size"), ("nyu:flop", "flip"), ("nyu:size=", "nyu:size"), ("nyu:x=1", "nyu:")):
+    for spec, hint in (
+        ("nyu:sise=full", "size"),
+        ("nyu:flop", "flip"),
+        ("nyu:size=", "nyu:size"),
+        ("nyu:x=1", "nyu:"),
+    ):
         with pytest.raises(SettingsError) as told:
             model_options(spec)
         assert hint in told.value.hint
     (tmp_path / "odd:size=1.onnx").write_bytes(b"")
-    assert model_options(str(tmp_path / "odd:size=1.onnx")) == (str(tmp_path / "odd:size=1.onnx"), "auto", False)
+    assert model_options(str(tmp_path / "odd:size=1.onnx")) == (
+        str(tmp_path / "odd:size=1.onnx"),
+        "auto",
+        False,
+    )

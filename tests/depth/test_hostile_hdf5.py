@@ -37,15 +37,20 @@ def test_a_small_file_of_huge_arrays_is_refused(tmp_path: Path) -> None:
         hdf5.read_keras(path)
 
 
-def test_one_that_takes_more_memory_than_allowed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_takes_more_memory_than_allowed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hdf5, "MEMORY", 400 << 20)
     path = keras_file(tmp_path / "a.h5", shape=(400 << 20,), dtype="f4", chunks=(1 << 20,))
     with pytest.raises(ModelError, match="damaged"):
         hdf5.read_keras(path)
 
 
-def test_one_that_does_not_come_to_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdf5, "SECONDS", 0.01)  # what HDF5 does in an endless loop, as far as time goes
+def test_one_that_does_not_come_to_an_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what HDF5 does in an endless loop, as far as time goes
+    monkeypatch.setattr(hdf5, "SECONDS", 0.01)
     began = time.monotonic()
     with pytest.raises(ModelError, match="does not come to an end"):
         hdf5.read_keras(keras_file(tmp_path / "a.h5"))

@@ -1,4 +1,5 @@
-"""Published depth networks: their reading is known, found beside them, or asked for; large = near comes out."""
+"""Published depth networks: their reading is known, found beside them, or asked for; large = near
+comes out."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ def nearness(model: str, photo: Path) -> np.ndarray:
         ((1, 3, "h", "w"), "norm=imagenet,polarity=near,size=56,fit=aspect,multiple=14", (56, 84)),
     ],
 )
-def test_inputs_of_all_forms(tmp_path: Path, ramp: Path, shape: Shape, options: str, size: tuple[int, int]) -> None:
+def test_inputs_of_all_forms(
+    tmp_path: Path, ramp: Path, shape: Shape, options: str, size: tuple[int, int]
+) -> None:
     path = network(tmp_path / "net.onnx", shape)
     near = nearness(f"{path}:{options}", ramp)
     assert near.shape == size
@@ -113,15 +116,22 @@ def test_what_enters_is_what_the_norm_says(tmp_path: Path) -> None:
         ("polarity=far", ["norm=imagenet", "size=518"]),
     ],
 )
-def test_what_is_not_said_is_asked(tmp_path: Path, ramp: Path, options: str, asked: list[str]) -> None:
+def test_what_is_not_said_is_asked(
+    tmp_path: Path, ramp: Path, options: str, asked: list[str]
+) -> None:
     path = network(tmp_path / "net.onnx")
     model = f"{path}:{options}" if options else str(path)
     with pytest.raises(SettingsError) as told:
         open_depth(model, None)
     assert told.value.exit_code == 2
     assert f"net.onnx:{','.join(asked)} " in told.value.hint
-    for command in (["depth", str(ramp), "--model", model], ["djpeg", str(ramp), "--depth-model", model]):
-        result = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out"), "-j", "1", "--quiet"])
+    for command in (
+        ["depth", str(ramp), "--model", model],
+        ["djpeg", str(ramp), "--depth-model", model],
+    ):
+        result = CliRunner().invoke(
+            app, [*command, "-o", str(tmp_path / "out"), "-j", "1", "--quiet"]
+        )
         assert isinstance(result.exception, SettingsError)
 
 
@@ -139,13 +149,16 @@ def test_files_beside_say_the_rest(tmp_path: Path) -> None:
         "size": {"height": 56, "width": 56},
     }
     (folder.parent / "preprocessor_config.json").write_text(json.dumps(before))
-    (folder.parent / "config.json").write_text('{"model_type": "depth_anything", "depth_estimation_type": "metric"}')
+    (folder.parent / "config.json").write_text(
+        '{"model_type": "depth_anything", "depth_estimation_type": "metric"}'
+    )
     said = reading_beside(path)
     assert said.mean == (0.5, 0.4, 0.3)
     assert (said.size, said.fit, said.multiple, said.polarity) == ((56, 56), "aspect", 14, "far")
     source = PublishedDepth(path)
     assert source.working_size(30, 60) == (56, 112)
-    (folder / "model.json").write_text('{"polarity": "near", "norm": "unit", "size": 28}')  # the user's own word comes first
+    # the user's own word comes first
+    (folder / "model.json").write_text('{"polarity": "near", "norm": "unit", "size": 28}')
     own = PublishedDepth(path).reading
     assert (own.polarity, own.norm, own.mean, own.size) == ("near", "unit", (), (28, 28))
     assert PublishedDepth(path).name != source.name
@@ -156,7 +169,13 @@ def test_files_beside_say_the_rest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ['{"size": [1], "image_mean": "x", "ensure_multiple_of": 1e9}', "[]", "{", '{"size": {"width": true}}']
+    "content",
+    [
+        '{"size": [1], "image_mean": "x", "ensure_multiple_of": 1e9}',
+        "[]",
+        "{",
+        '{"size": {"width": true}}',
+    ],
 )
 def test_odd_files_of_others_are_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text(content)
@@ -190,7 +209,9 @@ def test_what_is_no_depth_network(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="takes 32x28"):
         PublishedDepth(network(tmp_path / "fixed.onnx", (1, 3, 28, 32)), said)
     with pytest.raises(ModelError, match="not finite"):
-        PublishedDepth(network(tmp_path / "nan.onnx", scale=float("nan")), said).answer(np.zeros((9, 9, 3), np.uint8))
+        PublishedDepth(network(tmp_path / "nan.onnx", scale=float("nan")), said).answer(
+            np.zeros((9, 9, 3), np.uint8)
+        )
     with pytest.raises(ModelError, match="no depth model at"):
         open_depth(str(tmp_path / "missing.onnx:norm=unit"), None)
 
@@ -199,17 +220,30 @@ def test_a_list_of_numbers_in_the_name(tmp_path: Path, ramp: Path) -> None:
     """Its slashes are no folders."""
     path = network(tmp_path / "net.onnx", (1, 3, 28, 28))
     by_norm = nearness(f"{path}:norm=imagenet,polarity=near", ramp)
-    by_numbers = nearness(f"{path}:mean=0.485/0.456/0.406,std=0.229/0.224/0.225,polarity=near", ramp)
+    by_numbers = nearness(
+        f"{path}:mean=0.485/0.456/0.406,std=0.229/0.224/0.225,polarity=near", ramp
+    )
     np.testing.assert_allclose(by_numbers, by_norm, atol=1e-6)
 
 
 def test_options_and_names() -> None:
     assert split_name("a/b.onnx", ".onnx") == (Path("a/b.onnx"), "")
     assert split_name("b.ONNX:size=1,norm=unit", ".onnx") == (Path("b.ONNX"), "size=1,norm=unit")
-    assert split_name("a/b.onnx:mean=0.5/0.4/0.3,std=1", ".onnx") == (Path("a/b.onnx"), "mean=0.5/0.4/0.3,std=1")
+    assert split_name("a/b.onnx:mean=0.5/0.4/0.3,std=1", ".onnx") == (
+        Path("a/b.onnx"),
+        "mean=0.5/0.4/0.3,std=1",
+    )
     assert split_name("compact", ".onnx") is None
-    assert parse_options("size=640x480,mean=0.5/0.4/0.3,std=1") == Reading(size=(640, 480), mean=(0.5, 0.4, 0.3), std=(1.0,))
-    for text, hint in (("nrom=unit", "norm"), ("norm=imgnet", "imagenet"), ("size", "key=value"), ("size=0", ""), ("std=0", "")):
+    assert parse_options("size=640x480,mean=0.5/0.4/0.3,std=1") == Reading(
+        size=(640, 480), mean=(0.5, 0.4, 0.3), std=(1.0,)
+    )
+    for text, hint in (
+        ("nrom=unit", "norm"),
+        ("norm=imgnet", "imagenet"),
+        ("size", "key=value"),
+        ("size=0", ""),
+        ("std=0", ""),
+    ):
         with pytest.raises(SettingsError) as told:
             parse_options(text)
         assert hint in told.value.hint
@@ -235,12 +269,27 @@ def test_a_row_by_hand(tmp_path: Path, ramp: Path, monkeypatch: pytest.MonkeyPat
     wrong = network(tmp_path / "wrong.onnx", (1, 1, 256, 256))
     right = network(tmp_path / "right.onnx", (1, 3, 256, 256))
     run = CliRunner().invoke
-    missing = run(app, ["depth", str(ramp), "--model", "midas-small", "-o", str(tmp_path / "out"), "--offline"])
+    missing = run(
+        app,
+        ["depth", str(ramp), "--model", "midas-small", "-o", str(tmp_path / "out"), "--offline"],
+    )
     assert getattr(missing.exception, "exit_code", 0) == 3
     assert run(app, ["weights", "add", "midas-small", str(wrong)]).exit_code != 0
     assert run(app, ["weights", "add", "midas-small", str(right)]).exit_code == 0
     done = run(
-        app, ["depth", str(ramp), "--model", "midas-small", "-o", str(tmp_path / "out"), "--offline", "-j", "1", "--quiet"]
+        app,
+        [
+            "depth",
+            str(ramp),
+            "--model",
+            "midas-small",
+            "-o",
+            str(tmp_path / "out"),
+            "--offline",
+            "-j",
+            "1",
+            "--quiet",
+        ],
     )
     assert done.exit_code == 0
     with Image.open(tmp_path / "out" / "ramp.depth.png") as made:
@@ -251,14 +300,26 @@ def test_a_row_by_hand(tmp_path: Path, ramp: Path, monkeypatch: pytest.MonkeyPat
 
 def test_djpeg_is_guided_by_it(tmp_path: Path) -> None:
     photo = tmp_path / "noise.png"
-    noise = np.random.default_rng(0).normal(0, 30, (64, 96, 3)) + np.linspace(60, 200, 96)[None, :, None]
+    noise = (
+        np.random.default_rng(0).normal(0, 30, (64, 96, 3))
+        + np.linspace(60, 200, 96)[None, :, None]
+    )
     Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(photo)
     path = network(tmp_path / "net.onnx", (1, 3, 32, 48))
     made = {}
     for polarity in ("near", "far"):
         out = tmp_path / polarity
-        options = ["--depth-model", f"{path}:norm=unit,polarity={polarity}", "--guide", "depth", "--strength", "1"]
-        done = CliRunner().invoke(app, ["djpeg", str(photo), "-o", str(out), "-j", "1", "--quiet", *options])
+        options = [
+            "--depth-model",
+            f"{path}:norm=unit,polarity={polarity}",
+            "--guide",
+            "depth",
+            "--strength",
+            "1",
+        ]
+        done = CliRunner().invoke(
+            app, ["djpeg", str(photo), "-o", str(out), "-j", "1", "--quiet", *options]
+        )
         assert done.exit_code == 0, done.output
         made[polarity] = (out / "noise.jpg").read_bytes()
     assert made["near"] != made["far"]

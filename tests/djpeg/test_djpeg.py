@@ -80,10 +80,15 @@ def test_near_keeps_what_far_gives_up(coffee: np.ndarray) -> None:
     assert loss_far > loss_near + 0.3
 
 
-@pytest.mark.parametrize(("table", "least"), [("machine", 1.0), ("auto", 0.3)])  # under auto near blocks pay for bits too
-def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarray, table: Any, least: float) -> None:
+# under auto near blocks pay for bits too
+@pytest.mark.parametrize(("table", "least"), [("machine", 1.0), ("auto", 0.3)])
+def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(
+    coffee: np.ndarray, table: Any, least: float
+) -> None:
     photo = photo_of(coffee)
-    guided = compress(photo, DjpegSettings(guide="depth", strength=1, table=table), depth=left_is_near(coffee))
+    guided = compress(
+        photo, DjpegSettings(guide="depth", strength=1, table=table), depth=left_is_near(coffee)
+    )
     size = round(len(guided.data) * 1.01)
     uniform = compress(photo, DjpegSettings(guide="uniform", table=table, target_size=size))
     third = slice(0, 200)
@@ -95,12 +100,18 @@ def test_at_equal_bytes_the_guide_buys_fidelity_where_it_points(coffee: np.ndarr
 
 def test_strength_zero_and_uniform_are_the_same(coffee: np.ndarray) -> None:
     photo = photo_of(coffee)
-    assert compress(photo, DjpegSettings(strength=0)).data == compress(photo, DjpegSettings(guide="uniform")).data
+    assert (
+        compress(photo, DjpegSettings(strength=0)).data
+        == compress(photo, DjpegSettings(guide="uniform")).data
+    )
 
 
 def test_more_strength_never_costs_bytes(coffee: np.ndarray) -> None:
     photo, depth = photo_of(coffee), left_is_near(coffee)
-    sizes = [len(compress(photo, DjpegSettings(guide="depth", strength=s), depth=depth).data) for s in (0.25, 0.5, 0.75, 1)]
+    sizes = [
+        len(compress(photo, DjpegSettings(guide="depth", strength=s), depth=depth).data)
+        for s in (0.25, 0.5, 0.75, 1)
+    ]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0]
 
@@ -108,7 +119,10 @@ def test_more_strength_never_costs_bytes(coffee: np.ndarray) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_quality_orders_size_and_fidelity(coffee: np.ndarray, table: str) -> None:
     photo = photo_of(coffee)
-    made = [compress(photo, DjpegSettings(guide="uniform", table=table, quality=q)).data for q in (5, 25, 50, 75, 95)]  # type: ignore[arg-type]
+    made = [
+        compress(photo, DjpegSettings(guide="uniform", table=table, quality=q)).data
+        for q in (5, 25, 50, 75, 95)
+    ]  # type: ignore[arg-type]
     sizes = [len(data) for data in made]
     fidelity = [metrics.psnr(photo.pixels, decode_jpeg(data)) for data in made]
     assert sizes == sorted(sizes)
@@ -117,10 +131,14 @@ def test_quality_orders_size_and_fidelity(coffee: np.ndarray, table: str) -> Non
 
 @pytest.mark.parametrize("guide", ["uniform", "depth"])
 @pytest.mark.parametrize("target", [3_000, 12_345, 40_000])
-def test_target_size_is_met_within_two_percent_from_below(coffee: np.ndarray, cat: np.ndarray, guide: str, target: int) -> None:
+def test_target_size_is_met_within_two_percent_from_below(
+    coffee: np.ndarray, cat: np.ndarray, guide: str, target: int
+) -> None:
     for pixels in (coffee, cat):
         photo = photo_of(pixels, quality=98)
-        made = compress(photo, DjpegSettings(guide=guide, target_size=target), depth=left_is_near(pixels))
+        made = compress(
+            photo, DjpegSettings(guide=guide, target_size=target), depth=left_is_near(pixels)
+        )
         assert 0.98 * target <= len(made.data) <= target
 
 
@@ -133,22 +151,31 @@ def test_target_size_out_of_reach_is_refused_or_said(coffee: np.ndarray) -> None
 
 
 def test_what_a_jpeg_source_keeps_is_kept_exactly(coffee: np.ndarray) -> None:
-    """A source as coarse as the asked quality goes through with its own steps and integers, so a second pass changes nothing."""
+    """A source as coarse as the asked quality goes through with its own steps and integers, so a
+    second pass changes nothing."""
     photo = photo_of(coffee, quality=30, subsampling="4:2:0")
     made = compress(photo, DjpegSettings(guide="uniform", quality=50, table="photo"))
     before, after = read_jpeg(photo.jpeg or b""), read_jpeg(made.data)
     for a, b in zip(before.components, after.components, strict=True):
         assert np.array_equal(before.tables[a.table], after.tables[b.table])
-        assert np.array_equal(a.coefficients[: a.real_rows, : a.real_cols], b.coefficients[: b.real_rows, : b.real_cols])
+        assert np.array_equal(
+            a.coefficients[: a.real_rows, : a.real_cols],
+            b.coefficients[: b.real_rows, : b.real_cols],
+        )
     assert np.array_equal(decode_jpeg(made.data), photo.pixels)
     assert len(made.data) < photo.source_bytes
 
 
-def test_guided_blocks_of_a_coarse_source_are_kept_or_dropped_never_changed(coffee: np.ndarray) -> None:
+def test_guided_blocks_of_a_coarse_source_are_kept_or_dropped_never_changed(
+    coffee: np.ndarray,
+) -> None:
     photo = photo_of(coffee, quality=20, subsampling="4:2:0")
     made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
     before, after = read_jpeg(photo.jpeg or b"").components[0], read_jpeg(made.data)
-    tables = read_jpeg(photo.jpeg or b"").tables[before.table], after.tables[after.components[0].table]
+    tables = (
+        read_jpeg(photo.jpeg or b"").tables[before.table],
+        after.tables[after.components[0].table],
+    )
     kept = tables[0] == tables[1]
     old, new = before.coefficients[..., kept], after.components[0].coefficients[..., kept]
     assert np.all((new == old) | (new == 0))
@@ -187,11 +214,16 @@ def _exif(orientation: int) -> Image.Exif:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("metadata", METADATA)
-def test_orientation_looks_the_same_in_every_viewer(coffee: np.ndarray, orientation: int, metadata: str) -> None:
+def test_orientation_looks_the_same_in_every_viewer(
+    coffee: np.ndarray, orientation: int, metadata: str
+) -> None:
     from PIL import ImageOps
 
     source = jpeg_bytes(coffee, exif=_exif(orientation))
-    made = compress(load_bytes(source, "turned.jpg"), DjpegSettings(guide="uniform", quality=90, metadata=metadata))  # type: ignore[arg-type]
+    made = compress(
+        load_bytes(source, "turned.jpg"),
+        DjpegSettings(guide="uniform", quality=90, metadata=metadata),
+    )  # type: ignore[arg-type]
     before = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(source))))
     opened = Image.open(io.BytesIO(made.data))
     after = np.asarray(ImageOps.exif_transpose(opened))
@@ -210,7 +242,9 @@ def test_depth_is_given_as_displayed(coffee: np.ndarray) -> None:
     """A turned photo with the same picture on screen and the same depth keeps the same side."""
     turned = np.rot90(coffee)  # stored on its side; orientation 6 turns it clockwise, back upright
     photo = load_bytes(jpeg_bytes(np.ascontiguousarray(turned), exif=_exif(6)), "turned.jpg")
-    straight = compress(photo_of(coffee), DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
+    straight = compress(
+        photo_of(coffee), DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee)
+    )
     made = compress(photo, DjpegSettings(guide="depth", strength=1), depth=left_is_near(coffee))
     assert np.allclose(upright(made.importance, 6), straight.importance, atol=0.02)
 
@@ -232,7 +266,9 @@ def test_icc_profile_is_kept_unless_none(coffee: np.ndarray) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for data in (jpeg_bytes(coffee, icc_profile=profile), _png_with(coffee, profile)):
         for metadata, expected in (("none", None), ("essential", profile), ("all", profile)):
-            made = compress(load_bytes(data, "x"), DjpegSettings(guide="uniform", metadata=metadata))  # type: ignore[arg-type]
+            made = compress(
+                load_bytes(data, "x"), DjpegSettings(guide="uniform", metadata=metadata)
+            )  # type: ignore[arg-type]
             assert Image.open(io.BytesIO(made.data)).info.get("icc_profile") == expected
 
 
@@ -278,7 +314,9 @@ def test_settings_are_checked_and_round_trip() -> None:
 
 
 def test_sizes_and_shares_are_read() -> None:
-    assert [parse_size(s) for s in ("900", "20kB", "20 KB", "1.5MB", "16KiB", "2k", "1m", "3 b")] == [
+    assert [
+        parse_size(s) for s in ("900", "20kB", "20 KB", "1.5MB", "16KiB", "2k", "1m", "3 b")
+    ] == [
         900,
         20_000,
         20_000,
@@ -306,19 +344,33 @@ def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("guide", ["uniform", "detail"])
 @pytest.mark.parametrize("stored", [{"quality": 97}, None], ids=["jpeg", "pixels"])
-def test_places_are_finer_than_the_rest(coffee: np.ndarray, guide: str, stored: dict[str, int] | None) -> None:
+def test_places_are_finer_than_the_rest(
+    coffee: np.ndarray, guide: str, stored: dict[str, int] | None
+) -> None:
     source = _png(coffee) if stored is None else jpeg_bytes(coffee, **stored)
     photo = load_bytes(source, "a")
     prepared = Prepared(photo, DjpegSettings(guide=guide, strength=1))
     places = np.zeros(coffee.shape[:2], np.float32)
     places[96:160, 128:256] = 1
     inside, outside = (slice(104, 152), slice(136, 248)), (slice(176, 400), slice(16, 304))
-    coarse, fine, mended = (prepared.at(40), prepared.at(100), prepared.mended(40, 1.0, 100, places))
+    coarse, fine, mended = (
+        prepared.at(40),
+        prepared.at(100),
+        prepared.mended(40, 1.0, 100, places),
+    )
     assert 0.8 * len(coarse) < len(mended) < 0.5 * len(fine)
     low, high, found = (decoded(d) for d in (coarse, fine, mended))
-    assert metrics.psnr(high[inside], found[inside]) > 50  # nothing is given up there, whatever the guide says
-    assert 24 < metrics.psnr(photo.pixels[outside], found[outside]) < metrics.psnr(photo.pixels[outside], high[outside]) - 5
-    assert metrics.psnr(photo.pixels[inside], low[inside]) < metrics.psnr(photo.pixels[inside], found[inside]) - 5
+    # nothing is given up there, whatever the guide says
+    assert metrics.psnr(high[inside], found[inside]) > 50
+    assert (
+        24
+        < metrics.psnr(photo.pixels[outside], found[outside])
+        < metrics.psnr(photo.pixels[outside], high[outside]) - 5
+    )
+    assert (
+        metrics.psnr(photo.pixels[inside], low[inside])
+        < metrics.psnr(photo.pixels[inside], found[inside]) - 5
+    )
     everywhere = prepared.mended(40, 1.0, 80, np.ones_like(places))
     even = decoded(Prepared(photo, DjpegSettings(guide="uniform")).at(80))
     if guide == "uniform":
@@ -336,18 +388,26 @@ def test_places_are_given_as_displayed(coffee: np.ndarray) -> None:
     places[:, :96] = 1
     data = Prepared(photo, DjpegSettings(guide="uniform")).mended(20, 1.0, 95, places)
     shown = upright(decoded(data), 6)
-    assert metrics.psnr(coffee[:, :80], shown[:, :80]) > metrics.psnr(coffee[:, 200:], shown[:, 200:]) + 6
+    assert (
+        metrics.psnr(coffee[:, :80], shown[:, :80])
+        > metrics.psnr(coffee[:, 200:], shown[:, 200:]) + 6
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
-    """Legal and odd (`cjpeg -sample 1x1,2x2,2x2`): the sampling factors in the frame header are exchanged here."""
+    """Legal and odd (`cjpeg -sample 1x1,2x2,2x2`): the sampling factors in the frame header are
+    exchanged here."""
     image = JpegImage(
         width=16,
         height=16,
         components=[
             Component(
-                id=n + 1, h=1 + (n > 0), v=1 + (n > 0), table=0, coefficients=np.zeros((1 + (n > 0), 1 + (n > 0), 64), np.int16)
+                id=n + 1,
+                h=1 + (n > 0),
+                v=1 + (n > 0),
+                table=0,
+                coefficients=np.zeros((1 + (n > 0), 1 + (n > 0), 64), np.int16),
             )
             for n in range(3)
         ],
@@ -361,7 +421,8 @@ def test_chroma_finer_than_luma_goes_by_its_pixels() -> None:
 
 
 def turned(pixels: np.ndarray, order: str, kind: int, number: int) -> bytes:
-    """A JPEG that is to be shown turned by a quarter: orientation 6 as `number` values of a type (1 BYTE, 3 SHORT, 4 LONG)."""
+    """A JPEG that is to be shown turned by a quarter: orientation 6 as `number` values of a type (1
+    BYTE, 3 SHORT, 4 LONG)."""
     letter = {1: "B", 3: "H", 4: "I"}[kind]
     values = struct.pack(f"{order}{number}{letter}", *[6] * number)
     field = values.ljust(4, b"\0") if len(values) <= 4 else struct.pack(order + "I", 26)
@@ -393,23 +454,32 @@ def test_an_orientation_without_a_value_counts_as_none(coffee: np.ndarray) -> No
 
 
 def test_auto_keeps_what_a_quality_says(coffee: np.ndarray) -> None:
-    """As near to the source as plain JPEG of the same setting, with fewer bytes than its optimised form."""
+    """As near to the source as plain JPEG of the same setting, with fewer bytes than its optimised
+    form."""
     photo = load_bytes(_png(coffee), "a.png")
     for quality in (35, 50, 70):
         made = compress(photo, DjpegSettings(guide="uniform", quality=quality)).data
         out = io.BytesIO()
-        Image.fromarray(coffee).save(out, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True)
+        Image.fromarray(coffee).save(
+            out, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True
+        )
         assert len(made) < len(out.getvalue())
-        assert metrics.psnr(coffee, decode_jpeg(made)) > metrics.psnr(coffee, decode_jpeg(out.getvalue())) - 1
+        assert (
+            metrics.psnr(coffee, decode_jpeg(made))
+            > metrics.psnr(coffee, decode_jpeg(out.getvalue())) - 1
+        )
 
 
 def test_photo_beats_optimised_jpeg_for_the_eye(coffee: np.ndarray) -> None:
-    """At the same PSNR and at the same MS-SSIM the table `photo` takes fewer bytes than Pillow's optimised progressive JPEG."""
+    """At the same PSNR and at the same MS-SSIM the table `photo` takes fewer bytes than Pillow's
+    optimised progressive JPEG."""
     photo = load_bytes(_png(coffee), "a.png")
     rival = []
     for quality in range(30, 76, 5):
         out = io.BytesIO()
-        Image.fromarray(coffee).save(out, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True)
+        Image.fromarray(coffee).save(
+            out, "JPEG", quality=quality, subsampling="4:2:0", optimize=True, progressive=True
+        )
         rival.append((len(out.getvalue()), out.getvalue()))
     sizes = np.log([size for size, _ in rival])
     for quality in (40, 60):
@@ -422,7 +492,8 @@ def test_photo_beats_optimised_jpeg_for_the_eye(coffee: np.ndarray) -> None:
 
 
 def test_busy_blocks_pay_and_calm_ones_do_not(coffee: np.ndarray) -> None:
-    """Where a photo has no lettering, bits are saved in blocks of much contrast; without that price they are not."""
+    """Where a photo has no lettering, bits are saved in blocks of much contrast; without that price
+    they are not."""
     rng = np.random.default_rng(0)
     half = np.full((128, 256, 3), 128.0)
     half[:, :128] += rng.normal(0, 4, (128, 128, 1))  # faint grain on the left, strong on the right
@@ -446,13 +517,18 @@ def test_a_quality_of_the_table_photo_keeps_what_plain_jpeg_keeps(coffee: np.nda
         return -10 * np.log10(1 - metrics.ms_ssim(coffee, decode_jpeg(data)))
 
     for quality in (35, 50, 75):
-        ours = distance(compress(photo, DjpegSettings(guide="uniform", quality=quality, table="photo")).data)
+        ours = distance(
+            compress(photo, DjpegSettings(guide="uniform", quality=quality, table="photo")).data
+        )
         assert abs(ours - distance(encode_plain_jpeg(coffee, quality=quality))) < 0.6
 
 
 @pytest.mark.parametrize("lettering", [0.0, 0.5, 1.0])
-def test_steps_are_scaled_as_each_guide_was_calibrated(coffee: np.ndarray, lettering: float) -> None:
-    """Relative to `uniform`: means of the steps, by what `STEP_SCALES` says for a photo with so much lettering."""
+def test_steps_are_scaled_as_each_guide_was_calibrated(
+    coffee: np.ndarray, lettering: float
+) -> None:
+    """Relative to `uniform`: means of the steps, by what `STEP_SCALES` says for a photo with so
+    much lettering."""
     source = Source.of(load_bytes(_png(coffee), "a.png"), DjpegSettings())
     cheap = np.zeros(guide.grid_shape(*coffee.shape[:2]), np.float32)
 
@@ -485,7 +561,8 @@ def sign(coffee: np.ndarray) -> np.ndarray:
 
 
 def test_depth_is_guessed_only_where_it_has_a_say(coffee: np.ndarray) -> None:
-    """On a photo without lettering the default guides leave all alone, and the depth network is not asked."""
+    """On a photo without lettering the default guides leave all alone, and the depth network is not
+    asked."""
     asked = []
 
     def guess() -> Depth:
@@ -493,7 +570,10 @@ def test_depth_is_guessed_only_where_it_has_a_say(coffee: np.ndarray) -> None:
         return dataclasses.replace(left_is_near(coffee), guess=True)
 
     plain, lettered = photo_of(coffee), photo_of(sign(coffee))
-    assert compress(plain, DjpegSettings(), depth=guess).data == compress(plain, DjpegSettings(guide="uniform")).data
+    assert (
+        compress(plain, DjpegSettings(), depth=guess).data
+        == compress(plain, DjpegSettings(guide="uniform")).data
+    )
     assert asked == []
     for photo, settings in (
         (lettered, DjpegSettings()),
@@ -510,20 +590,35 @@ def test_depth_is_guessed_only_where_it_has_a_say(coffee: np.ndarray) -> None:
 def test_a_map_that_is_given_is_obeyed_without_lettering_too(coffee: np.ndarray) -> None:
     photo, given = photo_of(coffee), left_is_near(coffee)
     size = len(compress(photo, DjpegSettings(strength=1), depth=given).data)
-    guided = decode_jpeg(compress(photo, DjpegSettings(strength=1, target_size=size + 300), depth=given).data)
-    uniform = decode_jpeg(compress(photo, DjpegSettings(guide="uniform", target_size=size + 300)).data)
+    guided = decode_jpeg(
+        compress(photo, DjpegSettings(strength=1, target_size=size + 300), depth=given).data
+    )
+    uniform = decode_jpeg(
+        compress(photo, DjpegSettings(guide="uniform", target_size=size + 300)).data
+    )
     near = slice(0, 200)
-    assert metrics.psnr(coffee[:, near], guided[:, near]) > metrics.psnr(coffee[:, near], uniform[:, near]) + 0.2
-    assert compress(photo, DjpegSettings(), depth=given).data != compress(photo, DjpegSettings(guide="uniform")).data
+    assert (
+        metrics.psnr(coffee[:, near], guided[:, near])
+        > metrics.psnr(coffee[:, near], uniform[:, near]) + 0.2
+    )
+    assert (
+        compress(photo, DjpegSettings(), depth=given).data
+        != compress(photo, DjpegSettings(guide="uniform")).data
+    )
 
 
 def test_auto_is_flat_for_lettering_and_near_the_standards_else(coffee: np.ndarray) -> None:
     photo = load_bytes(_png(coffee), "a.png")
     luma = read_jpeg(compress(photo, DjpegSettings(guide="uniform")).data).tables[0]
-    assert np.array_equal(luma, quantisation_tables("auto", 50, flat=SHAPE.least)[0])  # no lettering
+    # no lettering
+    assert np.array_equal(luma, quantisation_tables("auto", 50, flat=SHAPE.least)[0])
     plain = Shape(scale=1.0, chroma=1.0, dc=1.0, low=1.0)
     standard = [np.array(rows).ravel() for rows in (PHOTO_LUMA, PHOTO_CHROMA)]
-    for ours, theirs in zip(quantisation_tables("auto", 50, flat=0, shape=plain), standard, strict=True):
+    for ours, theirs in zip(
+        quantisation_tables("auto", 50, flat=0, shape=plain), standard, strict=True
+    ):
         assert np.array_equal(ours, theirs)
-    for ours, theirs in zip(quantisation_tables("auto", 50, flat=1), quantisation_tables("machine", 50), strict=True):
+    for ours, theirs in zip(
+        quantisation_tables("auto", 50, flat=1), quantisation_tables("machine", 50), strict=True
+    ):
         assert np.array_equal(ours, theirs)

@@ -22,7 +22,13 @@ from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import likeness
 from vizcomp.djpeg import formats, readers
 from vizcomp.djpeg.compress import Compressed, compress, prepare
-from vizcomp.djpeg.formats import ENCODER_QUALITIES, QUALITIES, Picture, encoder_quality, widest_blur
+from vizcomp.djpeg.formats import (
+    ENCODER_QUALITIES,
+    QUALITIES,
+    Picture,
+    encoder_quality,
+    widest_blur,
+)
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, SettingsError, UnsupportedError
 from vizcomp.jpeg.segments import exif_orientation
@@ -36,7 +42,13 @@ except ImportError:
     HAVE_JXL = False
 else:
     HAVE_JXL = True
-NAMES = ("webp", "avif", pytest.param("jxl", marks=pytest.mark.skipif(not HAVE_JXL, reason="could not import 'pillow_jxl'")))
+NAMES = (
+    "webp",
+    "avif",
+    pytest.param(
+        "jxl", marks=pytest.mark.skipif(not HAVE_JXL, reason="could not import 'pillow_jxl'")
+    ),
+)
 each_format = pytest.mark.parametrize("name", NAMES)
 
 
@@ -78,7 +90,9 @@ def test_quality_and_strength_do_what_they_do_for_jpeg(name: str, small: np.ndar
 @each_format
 def test_a_quality_keeps_about_what_jpeg_keeps(name: str, small: np.ndarray) -> None:
     for quality in (35.0, 50.0, 80.0):
-        ours, jpeg = (made_of(small, kind, quality=quality, guide="uniform") for kind in (name, "jpeg"))
+        ours, jpeg = (
+            made_of(small, kind, quality=quality, guide="uniform") for kind in (name, "jpeg")
+        )
         loss, of_jpeg = (1 - metrics.ms_ssim(small, shown(one.data).pixels) for one in (ours, jpeg))
         assert of_jpeg / 2.5 < loss < 1.6 * of_jpeg
 
@@ -94,7 +108,9 @@ def test_tables_rise_and_reach_from_end_to_end() -> None:
 
 
 def test_the_blur_goes_by_guide_strength_and_quality() -> None:
-    text, depth, uniform = (widest_blur(DjpegSettings(guide=g), 50) for g in ("text", "depth", "uniform"))
+    text, depth, uniform = (
+        widest_blur(DjpegSettings(guide=g), 50) for g in ("text", "depth", "uniform")
+    )
     system = widest_blur(DjpegSettings(guide="system:text"), 50)
     assert 0 == uniform < depth < text < system
     by_quality = [widest_blur(DjpegSettings(guide="depth"), q) for q in (1, 20, 50, 90, 100)]
@@ -122,15 +138,26 @@ def test_targets_beyond_both_ends(name: str, small: np.ndarray) -> None:
 
 @each_format
 def test_mended_places_lose_their_blur(name: str, small: np.ndarray) -> None:
-    picture = Picture(load_bytes(jpeg_bytes(small), "a"), np.zeros((20, 30), np.float32), DjpegSettings(strength=1), name)
+    picture = Picture(
+        load_bytes(jpeg_bytes(small), "a"),
+        np.zeros((20, 30), np.float32),
+        DjpegSettings(strength=1),
+        name,
+    )
     places = np.zeros(small.shape[:2], np.float32)
     places[:, :120] = 1
-    plain, mended = (shown(data).pixels for data in (picture.at(50), picture.mended(50, 1.0, 80, places)))
+    plain, mended = (
+        shown(data).pixels for data in (picture.at(50), picture.mended(50, 1.0, 80, places))
+    )
     left, right = (slice(None), slice(8, 104)), (slice(None), slice(136, 232))
     assert metrics.psnr(small[left], mended[left]) > metrics.psnr(small[left], plain[left]) + 1
-    assert metrics.psnr(small[right], mended[right]) == pytest.approx(metrics.psnr(small[right], plain[right]), abs=0.5)
+    assert metrics.psnr(small[right], mended[right]) == pytest.approx(
+        metrics.psnr(small[right], plain[right]), abs=0.5
+    )
     # where there is no blur to lose, the quality rises
-    sharp = Picture(load_bytes(jpeg_bytes(small), "a"), np.ones((20, 30), np.float32), DjpegSettings(), name)
+    sharp = Picture(
+        load_bytes(jpeg_bytes(small), "a"), np.ones((20, 30), np.float32), DjpegSettings(), name
+    )
     assert len(sharp.at(50)) < len(sharp.mended(50, 1.0, 90, places)) < len(sharp.at(90))
 
 
@@ -202,7 +229,8 @@ def test_opacity_is_kept(name: str, small: np.ndarray) -> None:
     assert np.abs(result[..., 3].astype(int) - alpha).mean() < 3
     assert metrics.psnr(photo.pixels, shown(made.data).pixels) > 28
     opaque = compress(photo, DjpegSettings(guide="uniform")).data
-    assert Image.open(io.BytesIO(opaque)).mode == "RGB"  # JPEG has none: flattened on white, as ever
+    # JPEG has none: flattened on white, as ever
+    assert Image.open(io.BytesIO(opaque)).mode == "RGB"
 
 
 def test_flattening_on_white_is_undone(small: np.ndarray) -> None:
@@ -269,8 +297,16 @@ def test_auto_is_the_smallest(small: np.ndarray) -> None:
 
 def test_dali_reads_no_extended_webp(small: np.ndarray) -> None:
     photo, _ = with_everything(small)
-    assert compress(photo, DjpegSettings(guide="uniform", format="auto", readers="dali")).format == "jpeg"
-    assert compress(photo, DjpegSettings(guide="uniform", format="auto", readers="dali", metadata="none")).format == "webp"
+    assert (
+        compress(photo, DjpegSettings(guide="uniform", format="auto", readers="dali")).format
+        == "jpeg"
+    )
+    assert (
+        compress(
+            photo, DjpegSettings(guide="uniform", format="auto", readers="dali", metadata="none")
+        ).format
+        == "webp"
+    )
     with pytest.raises(UnsupportedError, match="DALI"):
         compress(photo, DjpegSettings(guide="uniform", format="webp", readers="dali"))
     assert compress(photo, DjpegSettings(guide="uniform", format="webp")).data[12:16] == b"VP8X"
@@ -278,15 +314,22 @@ def test_dali_reads_no_extended_webp(small: np.ndarray) -> None:
 
 def test_sides_that_a_format_cannot_hold() -> None:
     wide = np.zeros((2, 16384, 3), np.uint8)
-    with pytest.raises(UnsupportedError, match="16384 x 2 pixels do not fit into WebP, whose sides have at most 16,383"):
+    with pytest.raises(
+        UnsupportedError,
+        match="16384 x 2 pixels do not fit into WebP, whose sides have at most 16,383",
+    ):
         compress(png(wide), DjpegSettings(guide="uniform", format="webp"))
-    assert [one.format for one in prepare(png(wide), DjpegSettings(guide="uniform", format="auto"))] == ["avif", "jpeg"]
+    assert [
+        one.format for one in prepare(png(wide), DjpegSettings(guide="uniform", format="auto"))
+    ] == ["avif", "jpeg"]
     made = compress(png(wide), DjpegSettings(guide="uniform", format="auto", readers="torchvision"))
     assert made.format == "jpeg"
 
 
 @pytest.mark.parametrize("name", ["webp", "avif"])
-def test_a_pillow_without_the_format(name: str, monkeypatch: pytest.MonkeyPatch, small: np.ndarray) -> None:
+def test_a_pillow_without_the_format(
+    name: str, monkeypatch: pytest.MonkeyPatch, small: np.ndarray
+) -> None:
     monkeypatch.setattr(photo_formats.features, "check", lambda feature: False)
     with pytest.raises(SettingsError, match="this Pillow writes no") as caught:
         formats.check_formats(DjpegSettings(format=name))  # type: ignore[arg-type]
@@ -294,12 +337,26 @@ def test_a_pillow_without_the_format(name: str, monkeypatch: pytest.MonkeyPatch,
     assert made_of(small, "auto").format == "jpeg"
 
 
-def test_jpeg_xl_without_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_jpeg_xl_without_its_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pillow_jxl", None)
     with pytest.raises(MissingExtraError, match="pillow-jxl-plugin"):
         encode_format(picture(0), FORMATS["jxl"], 50)
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(picture(0)))
-    assert command("djpeg", tmp_path / "a.jpg", "-o", tmp_path / "out", "--format", "jxl", "--guide", "uniform") == 2
+    assert (
+        command(
+            "djpeg",
+            tmp_path / "a.jpg",
+            "-o",
+            tmp_path / "out",
+            "--format",
+            "jxl",
+            "--guide",
+            "uniform",
+        )
+        == 2
+    )
     error = capfd.readouterr().err
     assert "pillow-jxl-plugin" in error
     assert "vizcomp[jxl]" in error
@@ -315,7 +372,9 @@ def photos(tmp_path: Path, small: np.ndarray) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "plain.jpg").write_bytes(jpeg_bytes(small))
-    Image.fromarray(np.dstack([small, np.full(small.shape[:2], 128, np.uint8)])).save(folder / "clear.png")
+    Image.fromarray(np.dstack([small, np.full(small.shape[:2], 128, np.uint8)])).save(
+        folder / "clear.png"
+    )
     Image.fromarray(small).save(folder / "tiny.webp", quality=1)
     return folder
 
@@ -331,8 +390,16 @@ def test_names_records_and_resume(name: str, photos: Path, tmp_path: Path) -> No
     asked = ("djpeg", photos, "-o", out, "--guide", "uniform", "--format", name, "-j1", "--quiet")
     assert command(*asked) == 0
     found = rows(out)
-    assert tree(out) - {"report.html", "report.json", "report.csv"} == {f"plain.{name}", f"clear.{name}", "tiny.webp"}
-    assert (found["plain.jpg"].status, found["plain.jpg"].format, found["plain.jpg"].quality) == ("ok", name, 50)
+    assert tree(out) - {"report.html", "report.json", "report.csv"} == {
+        f"plain.{name}",
+        f"clear.{name}",
+        "tiny.webp",
+    }
+    assert (found["plain.jpg"].status, found["plain.jpg"].format, found["plain.jpg"].quality) == (
+        "ok",
+        name,
+        50,
+    )
     assert found["tiny.webp"].status == "kept"
     assert found["tiny.webp"].format == ("webp" if name == "webp" else "source")
     assert (out / "tiny.webp").read_bytes() == (photos / "tiny.webp").read_bytes()
@@ -347,7 +414,20 @@ def test_names_records_and_resume(name: str, photos: Path, tmp_path: Path) -> No
 
 def test_a_kept_jpeg_is_a_jpeg_by_name_too(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert command("djpeg", photos / "plain.jpg", "-o", out, "--format", "avif", "--min-saving", "99%", "--quiet") == 0
+    assert (
+        command(
+            "djpeg",
+            photos / "plain.jpg",
+            "-o",
+            out,
+            "--format",
+            "avif",
+            "--min-saving",
+            "99%",
+            "--quiet",
+        )
+        == 0
+    )
     assert tree(out) >= {"plain.jpg"}
     assert not (out / "plain.avif").exists()
     row = rows(out)["plain.jpg"]
@@ -357,7 +437,18 @@ def test_a_kept_jpeg_is_a_jpeg_by_name_too(photos: Path, tmp_path: Path) -> None
 def test_auto_names_what_it_took_and_knows_it_again(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     inputs = (photos / "plain.jpg", photos / "clear.png")
-    asked = ("djpeg", *inputs, "-o", out, "--format", "auto", "--guide", "uniform", "--quiet", "-j1")
+    asked = (
+        "djpeg",
+        *inputs,
+        "-o",
+        out,
+        "--format",
+        "auto",
+        "--guide",
+        "uniform",
+        "--quiet",
+        "-j1",
+    )
     assert command(*asked) == 0
     found = rows(out)
     for row in found.values():
@@ -371,13 +462,78 @@ def test_auto_names_what_it_took_and_knows_it_again(photos: Path, tmp_path: Path
     assert tree(out) == everything
 
 
+@pytest.mark.parametrize("again", ["--overwrite", "--resume"])
+def test_an_older_result_of_another_suffix_does_not_stay_beside_the_new_one(
+    photos: Path, tmp_path: Path, again: str
+) -> None:
+    out = tmp_path / "out"
+    asked = (
+        "djpeg",
+        photos / "plain.jpg",
+        "-o",
+        out,
+        "--format",
+        "auto",
+        "--guide",
+        "uniform",
+        "--quiet",
+        "--report",
+        "none",
+    )
+    assert command(*asked) == 0
+    (first,) = tree(out)
+    stranger = out / "plain.txt"
+    stranger.write_text("not ours")
+    readers = "torchvision" if first == "plain.avif" else "pillow,browser"
+    assert command(*asked, "--readers", readers, again) == 0
+    assert len(tree(out)) == 2
+    assert first not in tree(out)
+    assert stranger.read_text() == "not ours"
+    (second,) = tree(out) - {"plain.txt"}
+    (out / second).write_bytes(b"changed by its user")
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {first, second, "plain.txt"}
+
+
+def test_a_kept_source_gives_way_to_its_result(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = (
+        "djpeg",
+        photos / "clear.png",
+        "-o",
+        out,
+        "--guide",
+        "uniform",
+        "--quiet",
+        "--report",
+        "none",
+    )
+    assert command(*asked, "--min-saving", "100%") == 0
+    assert tree(out) == {"clear.png"}
+    assert command(*asked, "--overwrite") == 0
+    assert tree(out) == {"clear.jpg"}
+
+
 def test_a_source_that_readers_do_not_open_is_not_kept(photos: Path, tmp_path: Path) -> None:
     source = photos / "new.avif"
     with Image.open(photos / "tiny.webp") as image:
         image.save(source, quality=1, speed=9)
     out = tmp_path / "out"
     assert (
-        command("djpeg", source, "-o", out, "--format", "auto", "--readers", "torchvision", "--guide", "uniform", "--quiet") == 0
+        command(
+            "djpeg",
+            source,
+            "-o",
+            out,
+            "--format",
+            "auto",
+            "--readers",
+            "torchvision",
+            "--guide",
+            "uniform",
+            "--quiet",
+        )
+        == 0
     )
     row = rows(out)["new.avif"]
     assert row.status == "ok"
@@ -388,7 +544,20 @@ def test_a_source_that_readers_do_not_open_is_not_kept(photos: Path, tmp_path: P
 def test_one_photo_that_does_not_fit_fails_alone(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (16384, 2)).save(photos / "wide.png")
     out = tmp_path / "out"
-    assert command("djpeg", photos / "wide.png", photos / "plain.jpg", "-o", out, "--format", "webp", "--quiet", "-j1") == 1
+    assert (
+        command(
+            "djpeg",
+            photos / "wide.png",
+            photos / "plain.jpg",
+            "-o",
+            out,
+            "--format",
+            "webp",
+            "--quiet",
+            "-j1",
+        )
+        == 1
+    )
     found = rows(out)
     assert found["plain.jpg"].status == "ok"
     assert "16,383" in (found["wide.png"].error or "")
@@ -400,7 +569,8 @@ def test_one_photo_that_does_not_fit_fails_alone(photos: Path, tmp_path: Path) -
 def all_results(small: np.ndarray) -> dict[str, bytes]:
     photo, _ = with_everything(small)
     return {
-        name: compress(photo, DjpegSettings(guide="uniform", format=name, quality=90)).data for name in ("webp", "avif", "jpeg")
+        name: compress(photo, DjpegSettings(guide="uniform", format=name, quality=90)).data
+        for name in ("webp", "avif", "jpeg")
     }
 
 
@@ -416,50 +586,103 @@ def test_opencv_shows_them_upright(small: np.ndarray) -> None:
 
 def test_imagemagick_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
     program = shutil.which("magick") or shutil.which("convert")
-    said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60).stdout if program else ""
+    said = (
+        subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60).stdout
+        if program
+        else ""
+    )
     if "Version: ImageMagick" not in said:
         pytest.skip("ImageMagick is not installed")
     for name, data in all_results(small).items():
-        if name != "jpeg" and name not in said.lower() and (name != "avif" or "heic" not in said.lower()):
+        if (
+            name != "jpeg"
+            and name not in said.lower()
+            and (name != "avif" or "heic" not in said.lower())
+        ):
             continue  # built without
         (tmp_path / f"a.{name}").write_bytes(data)
         asked = [program, str(tmp_path / f"a.{name}"), "-auto-orient", str(tmp_path / "a.png")]
         subprocess.run(asked, check=True, capture_output=True, timeout=60)
-        assert metrics.psnr(np.rot90(small, -1), np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))) > 25, name
+        assert (
+            metrics.psnr(
+                np.rot90(small, -1), np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+            )
+            > 25
+        ), name
 
 
-@pytest.mark.slow
-def test_chromium_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
+def seen_by_chromium(
+    files: dict[str, bytes], folder: Path, places: list[tuple[int, int]]
+) -> dict[str, list[Any]]:
+    """Of each file by name (its format, perhaps with more behind a dash): width, height, and the
+    sRGB colours at places."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         pytest.skip("no Chromium here")
     page = "<body><script>const seen = {};\n"
-    for name, data in all_results(small).items():
+    for name, data in files.items():
+        source = f"data:image/{name.split('-')[0]};base64,{base64.b64encode(data).decode()}"
         page += f"""{{ const image = new Image(); image.onload = () => {{
             const canvas = document.createElement('canvas');
             canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
             const pen = canvas.getContext('2d'); pen.drawImage(image, 0, 0);
             const at = (x, y) => Array.from(pen.getImageData(x, y, 1, 1).data.slice(0, 3));
-            seen['{name}'] = [image.naturalWidth, image.naturalHeight, at(30, 40), at(120, 200)];
+            const colours = {json.dumps(places)}.map(([x, y]) => at(x, y));
+            seen['{name}'] = [image.naturalWidth, image.naturalHeight, ...colours];
             document.body.textContent = JSON.stringify(seen); }};
-            image.src = 'data:image/{name};base64,{base64.b64encode(data).decode()}'; }}\n"""
-    (tmp_path / "page.html").write_text(page + "</script>", "utf-8")
+            image.src = '{source}'; }}\n"""
+    (folder / "page.html").write_text(page + "</script>", "utf-8")
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={folder / 'profile'}",
         "--virtual-time-budget=20000",
     ]
-    asked = [program, *flags, "--dump-dom", (tmp_path / "page.html").as_uri()]
+    asked = [program, *flags, "--dump-dom", (folder / "page.html").as_uri()]
     text = subprocess.run(asked, check=True, capture_output=True, timeout=240, text=True).stdout
-    seen = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    seen: dict[str, list[Any]] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert set(seen) == set(files)
+    return seen
+
+
+@pytest.mark.slow
+def test_chromium_shows_them_upright(small: np.ndarray, tmp_path: Path) -> None:
     turned = np.rot90(small, -1).astype(int)
-    assert set(seen) == {"webp", "avif", "jpeg"}
-    for name, (width, height, *colours) in seen.items():
+    places = [(30, 40), (120, 200)]
+    for name, (width, height, *colours) in seen_by_chromium(
+        all_results(small), tmp_path, places
+    ).items():
         assert (width, height) == (160, 240), name
-        for (x, y), colour in zip(((30, 40), (120, 200)), colours, strict=True):
-            assert np.abs(turned[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) - colour).max() < 40, name
+        for (x, y), colour in zip(places, colours, strict=True):
+            assert np.abs(turned[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1)) - colour).max() < 40, (
+                name
+            )
+
+
+@pytest.mark.slow
+def test_chromium_shows_colours_by_their_profile(tmp_path: Path) -> None:
+    """A profile in which the samples mean something far from sRGB."""
+    places = [(20, 20), (60, 20)]
+    colours = np.repeat(np.array([[[40, 90, 160], [200, 120, 30]]], np.uint8), 40, axis=1).repeat(
+        40, axis=0
+    )
+    profile = linear_profile("linear")
+    source = png(colours, icc_profile=profile)
+    expected, _ = to_srgb(source)
+    assert np.abs(expected.astype(int) - colours).max() > 40
+    files = {
+        f"{name}-{guide}": (
+            compress(
+                source, DjpegSettings(guide=guide, format=name, quality=95, subsampling="420")
+            ).data
+        )
+        for name in ("jpeg", "webp", "avif")
+        for guide in ("uniform", "detail")
+    }
+    for name, (_, _, *seen) in seen_by_chromium(files, tmp_path, places).items():
+        for (x, y), colour in zip(places, seen, strict=True):
+            assert np.abs(expected[y, x].astype(int) - colour).max() < 12, name
 
 
 def test_an_exif_orientation_is_neutral_after_the_pixels_were_turned(small: np.ndarray) -> None:
@@ -474,7 +697,10 @@ def test_without_lettering_nothing_is_blurred_for_its_sake(name: str, small: np.
     """No guide had a gain there; what the user gave, or a higher strength, blurs as before."""
     photo = load_bytes(jpeg_bytes(small), "a.jpg")
     size = {"guide": "text", "format": name}
-    guided, uniform = (compress(photo, DjpegSettings(**{**size, "guide": guide})).data for guide in ("text", "uniform"))  # type: ignore[arg-type]
+    guided, uniform = (
+        compress(photo, DjpegSettings(**{**size, "guide": guide})).data
+        for guide in ("text", "uniform")
+    )  # type: ignore[arg-type]
     assert guided == uniform
     assert compress(photo, DjpegSettings(**size, strength=1)).data != uniform  # type: ignore[arg-type]
     mask = np.zeros((8, 8), np.float32)

@@ -46,17 +46,26 @@ def test_only_the_order_of_depth_counts() -> None:
 
 def test_doubt_turns_the_guide_off() -> None:
     depth = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (60, 80))
-    sure = guide.depth_importance(depth, np.ones((60, 80), np.float32), flat(60, 80), size=(480, 640))
-    half = guide.depth_importance(depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640))
-    none = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640))
+    sure = guide.depth_importance(
+        depth, np.ones((60, 80), np.float32), flat(60, 80), size=(480, 640)
+    )
+    half = guide.depth_importance(
+        depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640)
+    )
+    none = guide.depth_importance(
+        depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640)
+    )
     assert np.allclose(1 - half, (1 - sure) / 2, atol=1e-6)
     assert np.all(none == 1)
-    neutral = guide.depth_importance(depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), doubtful=guide.NEUTRAL)
+    neutral = guide.depth_importance(
+        depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), doubtful=guide.NEUTRAL
+    )
     assert np.all(neutral == guide.NEUTRAL)
 
 
 def test_upsampling_follows_the_edges_of_the_photo() -> None:
-    """A map of 8 columns says only roughly where the near object ends; the luma edge at block column 37 says exactly."""
+    """A map of 8 columns says only roughly where the near object ends; the luma edge at block
+    column 37 says exactly."""
     luma = np.zeros((60, 80), np.float32)
     luma[:, 37:] = 800
     depth = np.broadcast_to(np.array([0, 0, 0, 0.3, 0.8, 1, 1, 1], np.float32), (6, 8))
@@ -64,7 +73,9 @@ def test_upsampling_follows_the_edges_of_the_photo() -> None:
     sharp = guide.guided_filter(luma, coarse, radius=10)
     blurred = guide.guided_filter(flat(60, 80), coarse, radius=10)
     assert sharp[30, 37] - sharp[30, 36] > 4 * (blurred[30, 37] - blurred[30, 36])
-    assert np.all(np.diff(guide.depth_importance(depth, None, luma, size=(480, 640))[30, 20:60]) >= 0)
+    assert np.all(
+        np.diff(guide.depth_importance(depth, None, luma, size=(480, 640))[30, 20:60]) >= 0
+    )
 
 
 def test_stray_blocks_are_smoothed_away() -> None:
@@ -78,7 +89,10 @@ def test_stray_blocks_are_smoothed_away() -> None:
 def test_the_median_is_that_of_nine() -> None:
     rng = np.random.default_rng(3)
     for shape in ((1, 1), (1, 9), (7, 2), (12, 17)):
-        for field in (rng.random(shape).astype(np.float32), rng.integers(0, 3, shape).astype(np.float32)):
+        for field in (
+            rng.random(shape).astype(np.float32),
+            rng.integers(0, 3, shape).astype(np.float32),
+        ):
             padded = np.pad(field, 1, mode="edge")
             nine = [padded[i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3)]
             assert np.array_equal(guide.median3(field), np.median(nine, axis=0))
@@ -111,7 +125,10 @@ def test_text_needs_a_sign_of_lettering_or_strong_detail() -> None:
         assert found[1, 2] == 1
         assert found[3, 5] == 0
         assert 0 < found[0, 0] <= 1
-    assert (guide.text_importance(logits, strong, size=(32, 48)) >= guide.text_importance(logits, faint, size=(32, 48))).all()
+    assert (
+        guide.text_importance(logits, strong, size=(32, 48))
+        >= guide.text_importance(logits, faint, size=(32, 48))
+    ).all()
 
 
 def test_text_stands_beside_the_other_guides() -> None:
@@ -160,7 +177,10 @@ def test_chroma_blocks_take_the_mean_of_the_luma_blocks_they_cover() -> None:
 
 
 def test_ranks_share_ties() -> None:
-    assert np.array_equal(guide.rank_normalise(np.array([[3, 1, 3]], np.float32)), np.array([[0.75, 0, 0.75]], np.float32))
+    assert np.array_equal(
+        guide.rank_normalise(np.array([[3, 1, 3]], np.float32)),
+        np.array([[0.75, 0, 0.75]], np.float32),
+    )
     assert np.all(guide.rank_normalise(np.ones((4, 4), np.float32)) == guide.NEUTRAL)
 
 

@@ -12,13 +12,19 @@ from jpeg_kit import exif, photo
 from kit import command, jpeg_bytes, tree
 
 Run = Callable[..., tuple[dict[str, Any], str]]
-VOC = "<annotation><filename>a.jpg</filename><size><width>{0}</width><height>{1}</height></size>{2}</annotation>"
-BOX = "<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+VOC = (
+    "<annotation><filename>a.jpg</filename>"
+    "<size><width>{0}</width><height>{1}</height></size>{2}</annotation>"
+)
+BOX = (
+    "<object><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs `vizcomp djpeg` in this process on photos/a.jpg, photos/sub/b.png, photos/c.jpg, with labels of most."""
+    """Runs `vizcomp djpeg` in this process on photos/a.jpg, photos/sub/b.png, photos/c.jpg, with
+    labels of most."""
     monkeypatch.chdir(tmp_path)
     Path("photos/sub").mkdir(parents=True)
     Path("photos/a.jpg").write_bytes(jpeg_bytes(photo(200, 100)))
@@ -29,7 +35,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFi
 
     def called(*arguments: object, code: int = 0) -> tuple[dict[str, Any], str]:
         capfd.readouterr()
-        ended = command("djpeg", "photos", "-o", "out", "--guide", "uniform", "--json", "-j", 1, *arguments)
+        ended = command(
+            "djpeg", "photos", "-o", "out", "--guide", "uniform", "--json", "-j", 1, *arguments
+        )
         out, err = capfd.readouterr()
         assert ended == code, err
         assert "Traceback" not in err
@@ -45,7 +53,10 @@ def coco(path: str = "labels.json") -> dict[str, Any]:
             {"id": 2, "file_name": "sub/b.png", "width": 160, "height": 80},
             {"id": 3, "file_name": "elsewhere.jpg", "width": 10, "height": 10},
         ],
-        "annotations": [{"id": i, "image_id": i, "bbox": [20, 10, 40, 20], "area": 800, "category_id": 1} for i in (1, 2, 3)],
+        "annotations": [
+            {"id": i, "image_id": i, "bbox": [20, 10, 40, 20], "area": 800, "category_id": 1}
+            for i in (1, 2, 3)
+        ],
         "categories": [{"id": 1, "name": "dog"}],
     }
     Path(path).write_text(json.dumps(whole), "utf-8")
@@ -55,7 +66,13 @@ def coco(path: str = "labels.json") -> dict[str, Any]:
 def test_coco_is_one_file_beside_the_results(run: Run) -> None:
     whole = coco()
     report, said = run("--max-side", 100, "--labels", "labels.json")
-    assert report["totals"]["labels"] == {"kind": "coco", "written": 2, "missing": 1, "refused": 0, "passed_over": 0}
+    assert report["totals"]["labels"] == {
+        "kind": "coco",
+        "written": 2,
+        "missing": 1,
+        "refused": 0,
+        "passed_over": 0,
+    }
     assert "labels (coco): of 2 photos written; 1 photos have none" in said
     made = json.loads(Path("out/labels/labels.json").read_text("utf-8"))
     assert made["images"] == [
@@ -87,7 +104,13 @@ def test_yolo_is_copied_and_checked(run: Run) -> None:
     Path("yolo/c.txt").write_bytes(b"0 60 45 20 10\n")
     Path("yolo/classes.txt").write_bytes(b"dog\n")
     report, said = run("--scale", "0.5", "--labels", "yolo", code=1)
-    assert report["totals"]["labels"] == {"kind": "yolo", "written": 2, "missing": 0, "refused": 1, "passed_over": 0}
+    assert report["totals"]["labels"] == {
+        "kind": "yolo",
+        "written": 2,
+        "missing": 0,
+        "refused": 1,
+        "passed_over": 0,
+    }
     assert "c.jpg: its labels are not written: line 1" in said
     assert tree(Path("out/labels")) == {"a.txt", "sub/b.txt", "classes.txt"}
     assert Path("out/labels/a.txt").read_bytes() == b"0 0.5 0.5 0.2 0.1\r\n"
@@ -96,13 +119,16 @@ def test_yolo_is_copied_and_checked(run: Run) -> None:
 def test_voc_goes_with_photos_that_are_turned(run: Run) -> None:
     Path("photos/a.jpg").write_bytes(jpeg_bytes(photo(200, 100), exif=exif(6)))
     Path("voc").mkdir()
-    Path("voc/a.xml").write_text(VOC.format(200, 100, BOX.format(120, 10, 160, 30)), "utf-8")  # on the stored pixels
+    # on the stored pixels
+    Path("voc/a.xml").write_text(VOC.format(200, 100, BOX.format(120, 10, 160, 30)), "utf-8")
     Path("voc/b.xml").write_text(VOC.format(160, 80, BOX.format(0, 0, 160, 80)), "utf-8")
     report, _ = run("--max-side", 100, "--labels", "voc", "--metadata", "none")
     assert report["totals"]["labels"]["written"] == 2
     turned = VOC.format(50, 100, BOX.format(35, 60, 45, 80))
     assert Path("out/labels/a.xml").read_text("utf-8") == turned
-    assert Path("out/labels/sub/b.xml").read_text("utf-8") == VOC.format(100, 50, BOX.format(0, 0, 100, 50))
+    assert Path("out/labels/sub/b.xml").read_text("utf-8") == VOC.format(
+        100, 50, BOX.format(0, 0, 100, 50)
+    )
     run("--max-side", 100, "--labels", "voc", "--overwrite")
     kept = VOC.format(100, 50, BOX.format(60, 5, 80, 15))
     assert Path("out/labels/a.xml").read_text("utf-8") == kept
@@ -117,12 +143,28 @@ def test_a_dry_run_writes_no_labels(run: Run) -> None:
 
 def test_labels_of_nothing_are_refused_before_the_first_photo(run: Run) -> None:
     Path("empty").mkdir()
-    for name in ("both/x.txt", "both/x.xml", "other/z.txt", "jsons/x.json", "out/labels/a.txt", "not.csv"):
+    for name in (
+        "both/x.txt",
+        "both/x.xml",
+        "other/z.txt",
+        "jsons/x.json",
+        "out/labels/a.txt",
+        "not.csv",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("{}", "utf-8")
     for place, words in (
-        *(("missing", "does not exist"), ("not.csv", "no .json"), ("empty", "holds no labels"), ("both", ".txt and .xml")),
-        *(("other", "no labels of these photos"), ("jsons", "the .json file itself"), ("jsons/x.json", "no list of images")),
+        *(
+            ("missing", "does not exist"),
+            ("not.csv", "no .json"),
+            ("empty", "holds no labels"),
+            ("both", ".txt and .xml"),
+        ),
+        *(
+            ("other", "no labels of these photos"),
+            ("jsons", "the .json file itself"),
+            ("jsons/x.json", "no list of images"),
+        ),
         ("out/labels", "where labels are written"),
     ):
         _, said = run("--labels", place, code=2)

@@ -1,4 +1,5 @@
-"""Fewer pixels, chroma, scans, and files without loss: `--max-side`, `--scale`, `--subsampling`, `--scans`, `--lossless`."""
+"""Fewer pixels, chroma, scans, and files without loss: `--max-side`, `--scale`, `--subsampling`,
+`--scans`, `--lossless`."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ class Square:
         found: list[Answer] = []
         for image in images:
             rows, columns = np.nonzero(image.mean(2) > 128)
-            corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
+            corners = (
+                [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
+            )
             found.append(Boxes(corners_to_quads(np.array(corners, float)), (), image.shape[1::-1]))
         return found
 
@@ -55,15 +58,21 @@ class Wide(Square):
     name, kind = "wide", "classes"
 
     def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
-        return [Classes(np.array([image.shape[1] < 300, image.shape[1] >= 300], np.float32)) for image in images]
+        return [
+            Classes(np.array([image.shape[1] < 300, image.shape[1] >= 300], np.float32))
+            for image in images
+        ]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
     """Runs `vizcomp djpeg` in this process: gives its report, with what it said as "said"."""
     systems = {"square": Square, "wide": Wide}
     monkeypatch.setattr(judges, "open_system", lambda name, **_: systems[name]())
-    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
+    # a worker process would not know these systems
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)
     monkeypatch.chdir(tmp_path)
     judges.opened_system.cache_clear()
 
@@ -92,7 +101,8 @@ def save(name: str, data: bytes) -> None:
     (Path("photos") / name).write_bytes(data)
 
 
-# --- sizes ----------------------------------------------------------------------------------------------------------
+# --- sizes
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -120,7 +130,11 @@ def test_the_size_keeps_its_aspect_and_never_grows(size: Any, options: Any, want
         *({"scale": 0}, {"scale": -1}, {"scale": 1.5}, {"scale": float("nan")}),
         *({"max_side": 100, "scale": 0.5}, {"max_side": "auto", "target_size": 1000}),
         *({"subsampling": "422"}, {"scans": "slow"}),
-        *({"lossless": True, "quality": 30}, {"lossless": True, "max_side": 100}, {"lossless": True, "subsampling": "444"}),
+        *(
+            {"lossless": True, "quality": 30},
+            {"lossless": True, "max_side": 100},
+            {"lossless": True, "subsampling": "444"},
+        ),
     ],
 )
 def test_settings_out_of_range_or_at_odds_are_refused(options: Any) -> None:
@@ -129,7 +143,11 @@ def test_settings_out_of_range_or_at_odds_are_refused(options: Any) -> None:
 
 
 def test_settings_are_what_they_were() -> None:
-    for settings in (DjpegSettings(max_side=640, scans="baseline"), DjpegSettings(scale=0.5), DjpegSettings(lossless=True)):
+    for settings in (
+        DjpegSettings(max_side=640, scans="baseline"),
+        DjpegSettings(scale=0.5),
+        DjpegSettings(lossless=True),
+    ):
         assert DjpegSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
 
 
@@ -137,7 +155,12 @@ def test_a_photo_that_is_small_enough_stays_in_coefficients(cat: np.ndarray) -> 
     data = jpeg_bytes(cat)
     for settings in (DjpegSettings(max_side=451), DjpegSettings(scale=1.0)):
         alike = compress(load_bytes(data, "x"), DjpegSettings(guide="uniform")).data
-        assert compress(load_bytes(data, "x"), DjpegSettings(guide="uniform", **_only_size(settings))).data == alike
+        assert (
+            compress(
+                load_bytes(data, "x"), DjpegSettings(guide="uniform", **_only_size(settings))
+            ).data
+            == alike
+        )
 
 
 def _only_size(settings: DjpegSettings) -> dict[str, Any]:
@@ -145,7 +168,8 @@ def _only_size(settings: DjpegSettings) -> dict[str, Any]:
 
 
 def test_resizing_commutes_with_turning(cat: np.ndarray) -> None:
-    """Lanczos' filter is the same in both directions, so the stored frame may be resized in place of the displayed one."""
+    """Lanczos' filter is the same in both directions, so the stored frame may be resized in place
+    of the displayed one."""
     from vizcomp.photos.frame import upright
 
     source = load_bytes(jpeg_bytes(cat, exif=exif(6)), "x")
@@ -153,12 +177,16 @@ def test_resizing_commutes_with_turning(cat: np.ndarray) -> None:
     assert small.orientation == 6
     shown = upright(source.pixels, 6)
     straight = resized(load_bytes(jpeg_bytes(np.ascontiguousarray(shown)), "x"), 200, 133).pixels
-    image = Image.fromarray(np.ascontiguousarray(shown)).resize((133, 200), Image.Resampling.LANCZOS)
+    image = Image.fromarray(np.ascontiguousarray(shown)).resize(
+        (133, 200), Image.Resampling.LANCZOS
+    )
     assert upright(small.pixels, 6).shape == straight.shape
     assert np.abs(upright(small.pixels, 6).astype(int) - np.asarray(image)).max() <= 2
 
 
-def test_results_have_the_size_that_is_asked_and_the_report_says_it(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_results_have_the_size_that_is_asked_and_the_report_says_it(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
     report = run("--max-side", 200)
     assert report["totals"]["failed"] == 0
     for record in report["files"]:
@@ -170,7 +198,9 @@ def test_results_have_the_size_that_is_asked_and_the_report_says_it(run: Run, fo
     assert "451×300 → 200×133" in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "exists" in run("--max-side", 200)["files"][0]["error"]
     again = run("--max-side", 200, "--resume")
-    assert [record["output_width"] for record in again["files"]] == [record["output_width"] for record in report["files"]]
+    assert [record["output_width"] for record in again["files"]] == [
+        record["output_width"] for record in report["files"]
+    ]
     other = run("--max-side", 100, "--resume")  # another setting is another output
     assert {max(size_of(record["output"])) for record in other["files"]} == {100}
 
@@ -207,7 +237,9 @@ def test_thin_and_tiny_photos(run: Run, side: int) -> None:
         (("--scans", "fast"), "use progressive or baseline"),
     ],
 )
-def test_a_wrong_option_is_said_in_two_lines(run: Run, square: np.ndarray, options: Any, words: str) -> None:
+def test_a_wrong_option_is_said_in_two_lines(
+    run: Run, square: np.ndarray, options: Any, words: str
+) -> None:
     save("a.jpg", jpeg_bytes(square))
     said = run(*options, code=2)["said"]
     assert words in said
@@ -216,7 +248,8 @@ def test_a_wrong_option_is_said_in_two_lines(run: Run, square: np.ndarray, optio
 
 
 @pytest.mark.parametrize(
-    "option", ["--quality=50", "--guide=depth", "--verify=square", "--target-size=9kB", "--subsampling=keep"]
+    "option",
+    ["--quality=50", "--guide=depth", "--verify=square", "--target-size=9kB", "--subsampling=keep"],
 )
 def test_lossless_refuses_what_it_would_ignore(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], option: str
@@ -242,17 +275,22 @@ def test_masks_fit_at_any_size(run: Run, square: np.ndarray) -> None:
     mask = np.zeros((48, 64), np.uint8)
     mask[12:28, 32:48] = 255
     Image.fromarray(mask).save("masks/a.png")
-    (record,) = run("--max-side", 320, "--guide", "mask", "--masks", "masks", "--strength", 1)["files"]
+    (record,) = run("--max-side", 320, "--guide", "mask", "--masks", "masks", "--strength", 1)[
+        "files"
+    ]
     kept = np.asarray(Image.open(record["output"]).convert("L"))[60:140, 160:240]
     assert kept.mean() > 230
 
 
-# --- systems that give places ----------------------------------------------------------------------------------------
+# --- systems that give places
+# ----------------------------------------------------------------------------------------
 
 
 def test_answers_in_the_scale_of_the_source() -> None:
     size, wanted = (100, 200), (300, 800)
-    boxes = rescaled(Boxes(corners_to_quads(np.array([[10.0, 20, 30, 40]])), ("a",), (200, 100)), size, wanted)
+    boxes = rescaled(
+        Boxes(corners_to_quads(np.array([[10.0, 20, 30, 40]])), ("a",), (200, 100)), size, wanted
+    )
     assert isinstance(boxes, Boxes)
     np.testing.assert_allclose(boxes.quads[0], [[40, 60], [120, 60], [120, 120], [40, 120]])
     assert (boxes.size, boxes.labels) == ((800, 300), ("a",))
@@ -263,7 +301,9 @@ def test_answers_in_the_scale_of_the_source() -> None:
     text = rescaled(Text(("word",), boxes.quads, (200, 100)), size, wanted)
     assert isinstance(text, Text)
     np.testing.assert_allclose(text.quads, boxes.quads * [4, 3])
-    pose = rescaled(Keypoints(np.ones((1, 2, 2)), np.ones((1, 2), np.float32), np.ones((1, 4))), size, wanted)
+    pose = rescaled(
+        Keypoints(np.ones((1, 2, 2)), np.ones((1, 2), np.float32), np.ones((1, 4))), size, wanted
+    )
     assert isinstance(pose, Keypoints)
     np.testing.assert_allclose(pose.points, [[[4, 3], [4, 3]]])
     np.testing.assert_allclose(pose.corners, [[4, 3, 4, 3]])
@@ -290,12 +330,28 @@ def test_auto_takes_the_fewest_pixels_that_hold(run: Run, square: np.ndarray) ->
     assert record["verified"]
     assert record["output_width"] == min(side for side in sides_of(640) if side >= 300) == 320
     assert record["verify_trials"] >= 3
-    (both,) = run("--max-side", "auto", "--verify", "wide", "--verify", "square", "--overwrite")["files"]
+    (both,) = run("--max-side", "auto", "--verify", "wide", "--verify", "square", "--overwrite")[
+        "files"
+    ]
     assert both["verified"]
     assert both["output_width"] == 320
     (alone,) = run("--verify", "wide", "--overwrite")["files"]
     assert alone["output_width"] == 640
     assert record["output_bytes"] < alone["output_bytes"]
+
+
+@pytest.mark.parametrize("name", ["webp", "avif", "auto"])
+def test_auto_searches_sides_in_every_format(run: Run, square: np.ndarray, name: str) -> None:
+    save("a.jpg", jpeg_bytes(square))
+    (record,) = run("--format", name, "--max-side", "auto", "--verify", "wide")["files"]
+    assert record["verified"]
+    assert record["output_width"] == 320
+    assert size_of(record["output"]) == (320, 240)
+    assert (
+        record["format"] == name if name != "auto" else record["format"] in ("webp", "avif", "jpeg")
+    )
+    (jpeg,) = run("--max-side", "auto", "--verify", "wide", "--overwrite")["files"]
+    assert name != "auto" or record["output_bytes"] <= jpeg["output_bytes"]
 
 
 def test_sides_go_from_few_pixels_to_all() -> None:
@@ -311,7 +367,8 @@ def test_auto_with_nothing_to_verify_keeps_all_pixels(run: Run) -> None:
     assert record["output_width"] == 300
 
 
-# --- chroma and scans ---------------------------------------------------------------------------------------------------
+# --- chroma and scans
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["4:2:0", "4:2:2", "4:4:4"])
@@ -325,13 +382,17 @@ def test_chroma_is_kept_halved_or_full(cat: np.ndarray, source: str, scans: Any)
         made = compress(load_bytes(data, "x"), DjpegSettings(**settings)).data
         assert chroma_sampling(made) == sampling
         assert read_jpeg(made).progressive == (scans == "progressive")
-        exact = compress(load_bytes(data, "x"), DjpegSettings(**settings, quality=100, strength=0, table="photo")).data
+        exact = compress(
+            load_bytes(data, "x"), DjpegSettings(**settings, quality=100, strength=0, table="photo")
+        ).data
         before, after = read_jpeg(data), read_jpeg(exact)
         if sampling == source:
             assert_same(before, after)
         first, second = before.components[0], after.components[0]
         rows, columns = first.real_rows, first.real_cols
-        np.testing.assert_array_equal(first.coefficients[:rows, :columns], second.coefficients[:rows, :columns])
+        np.testing.assert_array_equal(
+            first.coefficients[:rows, :columns], second.coefficients[:rows, :columns]
+        )
         shown = np.asarray(Image.open(io.BytesIO(exact)).convert("RGB")).astype(int)
         if subsampling == "444":  # as decoders show the source
             assert np.abs(shown - np.asarray(Image.open(io.BytesIO(data)))).mean() < 0.2
@@ -343,14 +404,18 @@ def test_pixels_keep_their_chroma(cat: np.ndarray) -> None:
     png = load_bytes(out.getvalue(), "x")
     half = load_bytes(jpeg_bytes(cat, subsampling="4:2:0"), "x")
     for source, sampling in ((png, "4:4:4"), (half, "4:2:0")):
-        made = compress(source, DjpegSettings(guide="uniform", subsampling="keep", max_side=200)).data
+        made = compress(
+            source, DjpegSettings(guide="uniform", subsampling="keep", max_side=200)
+        ).data
         assert chroma_sampling(made) == sampling
         assert size_in(made) == (200, 133)
     assert chroma_sampling(compress(png, DjpegSettings(guide="uniform")).data) == "4:2:0"
 
 
 def test_a_kept_source_has_the_scans_that_are_asked(run: Run, cat: np.ndarray) -> None:
-    source = rewritten(jpeg_bytes(cat, quality=5), DjpegSettings(lossless=True), max_pixels=10**6).data
+    source = rewritten(
+        jpeg_bytes(cat, quality=5), DjpegSettings(lossless=True), max_pixels=10**6
+    ).data
     save("a.jpg", source)
     (record,) = run("--scans", "baseline", "-q", 100)["files"]
     assert record["status"] == "kept"
@@ -361,16 +426,25 @@ def test_a_kept_source_has_the_scans_that_are_asked(run: Run, cat: np.ndarray) -
     assert "its chroma is as the source has it: 4:2:0" in record["notices"]
 
 
-# --- without loss -------------------------------------------------------------------------------------------------------
+# --- without loss
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scans", ["progressive", "baseline"])
 @pytest.mark.parametrize("metadata", ["none", "essential", "all"])
 def test_lossless_changes_no_coefficient(cat: np.ndarray, scans: Any, metadata: Any) -> None:
     profile = b"not a real profile, but carried"
-    for pixels, options in ((cat, {"subsampling": "4:4:4"}), (cat, {"progressive": True}), (cat[..., 1], {})):
-        data = jpeg_bytes(pixels, quality=80, exif=exif(6), icc_profile=profile, comment=b"a comment", **options)
-        made = rewritten(data, DjpegSettings(lossless=True, scans=scans, metadata=metadata), max_pixels=10**6)
+    for pixels, options in (
+        (cat, {"subsampling": "4:4:4"}),
+        (cat, {"progressive": True}),
+        (cat[..., 1], {}),
+    ):
+        data = jpeg_bytes(
+            pixels, quality=80, exif=exif(6), icc_profile=profile, comment=b"a comment", **options
+        )
+        made = rewritten(
+            data, DjpegSettings(lossless=True, scans=scans, metadata=metadata), max_pixels=10**6
+        )
         before, after = read_jpeg(data), read_jpeg(made.data)
         assert_same(before, after)
         assert after.progressive == (scans == "progressive")
@@ -381,6 +455,30 @@ def test_lossless_changes_no_coefficient(cat: np.ndarray, scans: Any, metadata: 
         assert ("icc_profile" in shown.info) == (metadata != "none")
         assert ("comment" in shown.info) == (metadata == "all")
         assert bool(made.notices) == (metadata == "none")
+
+
+def test_lossless_jpeg_xl_gives_back_the_jpeg(run: Run, cat: np.ndarray) -> None:
+    pillow_jxl = pytest.importorskip("pillow_jxl")
+    save("a.jpg", jpeg_bytes(cat, exif=exif(6)))
+    inks = io.BytesIO()
+    Image.fromarray(cat).convert("CMYK").save(inks, "JPEG", quality=80)
+    save("inks.jpg", inks.getvalue())
+
+    def lossless(*more: str) -> Any:
+        assert command("djpeg", "photos", "-o", "out", "--lossless", *more) == 0
+        return json.loads(Path("out/report.json").read_text("utf-8"))["files"]
+
+    jpegs = lossless()
+    expected = Path(jpegs[0]["output"]).read_bytes()
+    record, other = lossless("--format", "jxl", "--overwrite")
+    assert (record["status"], record["format"]) == ("ok", "jxl")
+    assert bytes(pillow_jxl.Decoder()(Path(record["output"]).read_bytes())[2]) == expected
+    assert record["output_bytes"] < jpegs[0]["output_bytes"]
+    assert record["psnr"] is None
+    with Image.open(record["output"]) as image:
+        assert image.getexif()[0x0112] == 6
+    assert (other["status"], Path(other["output"]).name) == ("kept", "inks.jpg")
+    assert any("JPEG XL cannot hold" in notice for notice in other["notices"])
 
 
 def test_lossless_of_inks_and_of_what_is_no_jpeg(run: Run, cat: np.ndarray) -> None:
@@ -420,7 +518,8 @@ def test_lossless_never_grows_and_says_what_it_cannot_do(run: Run, cat: np.ndarr
     assert by_name["cut.jpg"]["status"] == "failed"
 
 
-# --- from Python --------------------------------------------------------------------------------------------------------
+# --- from Python
+# --------------------------------------------------------------------------------------------------
 
 
 def test_compress_makes_arrays_smaller_and_refuses_what_is_for_files(cat: np.ndarray) -> None:
@@ -429,7 +528,9 @@ def test_compress_makes_arrays_smaller_and_refuses_what_is_for_files(cat: np.nda
     made = vizcomp.compress(cat, guide="uniform", max_side=200)
     assert (made.width, made.height) == made.open().size == (200, 133)
     same = vizcomp.compress(jpeg_bytes(cat), lossless=True)
-    np.testing.assert_array_equal(np.asarray(same.open()), np.asarray(Image.open(io.BytesIO(jpeg_bytes(cat)))))
+    np.testing.assert_array_equal(
+        np.asarray(same.open()), np.asarray(Image.open(io.BytesIO(jpeg_bytes(cat))))
+    )
     with pytest.raises(vizcomp.VizcompError, match="no JPEG"):
         vizcomp.compress(cat, lossless=True)
     with pytest.raises(SettingsError, match="needs `verify`"):

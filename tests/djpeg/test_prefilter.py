@@ -16,7 +16,8 @@ def test_what_is_important_stays_as_it_is_and_the_rest_loses_its_detail() -> Non
     sigmas = np.zeros((8, 16), np.float32)
     sigmas[:, 8:] = 3
     made = prefiltered(pixels, sigmas)
-    assert np.array_equal(made[:, :60], pixels[:, :60])  # half a block from the edge the blur begins
+    # half a block from the edge the blur begins
+    assert np.array_equal(made[:, :60], pixels[:, :60])
     assert made[:, 72:].std() < pixels[:, 72:].std() / 4
     assert made[:, 72:].mean() == pytest.approx(pixels[:, 72:].mean(), abs=3)
 
@@ -36,7 +37,10 @@ def test_the_edge_of_importance_leaves_no_seam() -> None:
     sigmas[4:8, 4:8] = 5
     made = prefiltered(smooth, sigmas)
     assert made.shape == smooth.shape
-    assert np.abs(np.diff(made[12:84, 12:84].astype(int), axis=0)).max() <= np.abs(np.diff(smooth.astype(int), axis=0)).max() + 1
+    assert (
+        np.abs(np.diff(made[12:84, 12:84].astype(int), axis=0)).max()
+        <= np.abs(np.diff(smooth.astype(int), axis=0)).max() + 1
+    )
 
 
 def test_nothing_to_blur_costs_nothing() -> None:

@@ -1,4 +1,5 @@
-"""The network behind the guide `text`: shapes, sizes, export, refusals, and that it knows lettering when it sees it."""
+"""The network behind the guide `text`: shapes, sizes, export, refusals, and that it knows lettering
+when it sees it."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def test_large_photos_are_scaled(network: TextRegions) -> None:
 def _street_sign() -> np.ndarray:
     picture = Image.new("RGB", (320, 240), (120, 130, 140))
     ImageDraw.Draw(picture).rectangle((60, 80, 260, 150), fill=(20, 60, 30))
-    ImageDraw.Draw(picture).text((75, 90), "MARKET ST", (240, 240, 230), font=ImageFont.load_default(34))
+    ImageDraw.Draw(picture).text(
+        (75, 90), "MARKET ST", (240, 240, 230), font=ImageFont.load_default(34)
+    )
     return np.asarray(picture)
 
 
@@ -87,11 +90,16 @@ def test_turned_photos_are_looked_at_upright(tmp_path: Path) -> None:
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     from vizcomp.weights import table
 
-    (tmp_path / "broken.onnx").write_bytes(table.bundled_path("text_regions.onnx").read_bytes()[:5000])
+    (tmp_path / "broken.onnx").write_bytes(
+        table.bundled_path("text_regions.onnx").read_bytes()[:5000]
+    )
     for path, words in (
         (tmp_path / "none.onnx", "No such file"),
         (tmp_path / "broken.onnx", "is not an ONNX file that can be read"),
-        (table.bundled_path("compact_depth.onnx"), "is an ONNX file, but no network for text regions"),
+        (
+            table.bundled_path("compact_depth.onnx"),
+            "is an ONNX file, but no network for text regions",
+        ),
     ):
         with pytest.raises(ModelError, match=words):
             TextRegions(path)

@@ -1,4 +1,5 @@
-"""What `eval` relies on, for every codec that it can open: a new codec joins the list and passes all of it."""
+"""What `eval` relies on, for every codec that it can open: a new codec joins the list and passes
+all of it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from vizcomp.evaluation.codecs import Codec, Sweep
 from vizcomp.neural.models import MODELS
 
 DJPEG = ("djpeg", "djpeg:guide=uniform", "djpeg:guide=detail,table=photo")
-UNTRAINED = ("of any size", "of 32x32")  # recurrent codecs with random weights, which code all and improve nothing
+# recurrent codecs with random weights, which code all and improve nothing
+UNTRAINED = ("of any size", "of 32x32")
 SPECS = (*codecs.BASELINES, *DJPEG, *MODELS, *UNTRAINED)
 
 
@@ -30,13 +32,23 @@ def opened(spec: str) -> Codec:
 
 @pytest.fixture(scope="module", params=SPECS)
 def codec(request: pytest.FixtureRequest, any_model: Path, small_model: Path) -> Codec:
-    return opened({"of any size": str(any_model), "of 32x32": str(small_model)}.get(request.param, request.param))
+    return opened(
+        {"of any size": str(any_model), "of 32x32": str(small_model)}.get(
+            request.param, request.param
+        )
+    )
 
 
 @pytest.fixture(scope="module")
 def sources(codec: Codec) -> list[np.ndarray]:
-    """Images that the codec is for, two of one size and one of another where it takes any; nobody may write into them."""
-    made = [picture(seed, *size) for seed, size in enumerate([(32, 32)] * 3 if codec.native else [(32, 32), (32, 32), (41, 57)])]
+    """Images that the codec is for, two of one size and one of another where it takes any; nobody
+    may write into them."""
+    made = [
+        picture(seed, *size)
+        for seed, size in enumerate(
+            [(32, 32)] * 3 if codec.native else [(32, 32), (32, 32), (41, 57)]
+        )
+    ]
     for image in made:
         image.setflags(write=False)
     return made
@@ -56,7 +68,11 @@ def sweeps_of(codec: Codec, sources: Sequence[np.ndarray]) -> dict[str, list[Swe
 
 
 def test_every_codec_of_the_module_is_in_the_list(any_model: Path) -> None:
-    ours = {c for _, c in inspect.getmembers(codecs, inspect.isclass) if hasattr(c, "sweep") and c is not codecs.Codec}
+    ours = {
+        c
+        for _, c in inspect.getmembers(codecs, inspect.isclass)
+        if hasattr(c, "sweep") and c is not codecs.Codec
+    }
     specs = [s for s in SPECS if s not in UNTRAINED and s != "jxl"]
     assert {type(opened(spec)) for spec in specs} == ours
 
@@ -82,13 +98,17 @@ def test_each_setting_gives_a_size_and_an_image_for_each_source(
             assert sweep.errors == ()
             assert sweep.encode_seconds > 0
             assert sweep.decode_seconds > 0
-            for source, result, size, payload in zip(sources, sweep.results, sweep.sizes, sweep.payloads, strict=True):
+            for source, result, size, payload in zip(
+                sources, sweep.results, sweep.sizes, sweep.payloads, strict=True
+            ):
                 assert result is not None
                 assert (result.shape, result.dtype) == (source.shape, np.uint8)
                 assert size is not None
                 assert payload is not None
                 assert 0 < payload <= size
-    assert len({tuple(sweep.setting for sweep in curve) for curve in curves.values()}) == 1, "curves have the same settings"
+    assert len({tuple(sweep.setting for sweep in curve) for curve in curves.values()}) == 1, (
+        "curves have the same settings"
+    )
 
 
 def test_settings_go_from_few_bytes_to_many(curves: dict[str, list[Sweep]]) -> None:
@@ -99,20 +119,39 @@ def test_settings_go_from_few_bytes_to_many(curves: dict[str, list[Sweep]]) -> N
 
 
 @pytest.mark.parametrize("codec", [spec for spec in SPECS if spec not in UNTRAINED], indirect=True)
-def test_more_bytes_come_nearer_to_the_source(curves: dict[str, list[Sweep]], sources: list[np.ndarray]) -> None:
+def test_more_bytes_come_nearer_to_the_source(
+    curves: dict[str, list[Sweep]], sources: list[np.ndarray]
+) -> None:
     for curve in curves.values():
-        near = [np.mean([metrics.psnr(a, b) for a, b in zip(sources, s.results, strict=True) if b is not None]) for s in curve]
+        near = [
+            np.mean(
+                [
+                    metrics.psnr(a, b)
+                    for a, b in zip(sources, s.results, strict=True)
+                    if b is not None
+                ]
+            )
+            for s in curve
+        ]
         assert near[0] < near[-1]
 
 
-def test_the_same_images_give_the_same_again(codec: Codec, curves: dict[str, list[Sweep]], sources: list[np.ndarray]) -> None:
+def test_the_same_images_give_the_same_again(
+    codec: Codec, curves: dict[str, list[Sweep]], sources: list[np.ndarray]
+) -> None:
     before = [image.copy() for image in sources]
     second = sweeps_of(codec, sources)
     assert all(map(np.array_equal, before, sources)), "sources are left alone"
     for name, curve in curves.items():
         for one, other in zip(curve, second[name], strict=True):
-            assert (one.setting, one.sizes, one.payloads) == (other.setting, other.sizes, other.payloads)
-            assert all(np.array_equal(a, b) for a, b in zip(one.results, other.results, strict=True))
+            assert (one.setting, one.sizes, one.payloads) == (
+                other.setting,
+                other.sizes,
+                other.payloads,
+            )
+            assert all(
+                np.array_equal(a, b) for a, b in zip(one.results, other.results, strict=True)
+            )
 
 
 def test_an_image_s_file_does_not_depend_on_its_neighbours(
@@ -132,7 +171,9 @@ def test_no_images_are_no_error(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (33, 31)])
-def test_an_image_of_an_odd_size_is_coded_or_is_its_own_error(codec: Codec, size: tuple[int, int]) -> None:
+def test_an_image_of_an_odd_size_is_coded_or_is_its_own_error(
+    codec: Codec, size: tuple[int, int]
+) -> None:
     usual = picture(0)
     for sweep in codec.sweep([usual, picture(1, *size)], 2):
         assert sweep.results[0] is not None

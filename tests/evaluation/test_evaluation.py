@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- codecs ---------------------------------------------------------------------------------------------------------
+# --- codecs
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", ["jpeg", "webp", "avif", "djpeg:guide=uniform", "djpeg", "cifar"])
@@ -51,7 +53,9 @@ def test_codecs_give_files_and_what_they_decode_to(spec: str) -> None:
     assert {s.series or codec.name for s in sweeps} == set(codec.series)
     for sweep in sweeps:
         assert not sweep.errors
-        for source, result, size, payload in zip(sources, sweep.results, sweep.sizes, sweep.payloads, strict=True):
+        for source, result, size, payload in zip(
+            sources, sweep.results, sweep.sizes, sweep.payloads, strict=True
+        ):
             assert result is not None
             assert result.shape == source.shape
             assert size is not None
@@ -90,7 +94,10 @@ def test_scan_bytes_are_what_is_left_without_headers(progressive: bool) -> None:
 def test_recurrent_codec_shares_a_pack_among_its_images() -> None:
     codec = open_codec("cifar")
     sources = [picture(i) for i in range(4)]
-    alone, packed = (next(s for s in codec.sweep(sources, 1000) if (s.series or codec.name) == name) for name in codec.series)
+    alone, packed = (
+        next(s for s in codec.sweep(sources, 1000) if (s.series or codec.name) == name)
+        for name in codec.series
+    )
     for size, load, file in zip(packed.sizes, packed.payloads, alone.sizes, strict=True):
         assert size is not None
         assert load is not None
@@ -100,7 +107,16 @@ def test_recurrent_codec_shares_a_pack_among_its_images() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["bmp", "jpeg:quality=3", "djpeg:colour=1", "djpeg:guide", "djpeg:guide=mask", "cifar:search=x", "cifar:a=1"]
+    "spec",
+    [
+        "bmp",
+        "jpeg:quality=3",
+        "djpeg:colour=1",
+        "djpeg:guide",
+        "djpeg:guide=mask",
+        "cifar:search=x",
+        "cifar:a=1",
+    ],
 )
 def test_unknown_codecs_and_options_are_refused(spec: str) -> None:
     with pytest.raises(SettingsError):
@@ -114,7 +130,8 @@ def test_one_image_that_fails_is_that_images_error() -> None:
     assert [index for index, _ in sweep.errors] == [1]
 
 
-# --- the whole ------------------------------------------------------------------------------------------------------
+# --- the whole
+# --------------------------------------------------------------------------------------------------
 
 
 def timeless(result: Any) -> dict[str, Any]:
@@ -125,7 +142,9 @@ def timeless(result: Any) -> dict[str, Any]:
 
 
 def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: Path) -> None:
-    settings = EvalSettings(classifiers=("inception", "watcher"), data=str(classes), baselines=("jpeg", "webp"))
+    settings = EvalSettings(
+        classifiers=("inception", "watcher"), data=str(classes), baselines=("jpeg", "webp")
+    )
     told: list[Progress] = []
     result = run_eval(settings, jobs=1, on_progress=told.append)
     assert [(p.done, p.total) for p in told] == [(i + 1, 4) for i in range(4)]
@@ -135,7 +154,9 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
     system = open_system("watcher")
     sources = [picture(10 * at + i) for at in range(2) for i in range(6)]
     names = ["cat"] * 6 + ["ship"] * 6
-    right = [system.classes[a.best] == n for a, n in zip(system.answers(sources), names, strict=True)]  # type: ignore[union-attr]
+    right = [
+        system.classes[a.best] == n for a, n in zip(system.answers(sources), names, strict=True)
+    ]  # type: ignore[union-attr]
     assert result.source_accuracy["watcher"] == sum(right) / 12
     point = next(p for p in result.points if (p.codec, p.setting) == ("jpeg", "quality 20"))
     files = [jpeg_bytes(s, quality=20, subsampling="4:2:0") for s in sources]
@@ -143,9 +164,14 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
     assert point.bpp == pytest.approx(8 * sum(map(len, files)) / (12 * 1024))
     decoded = [np.asarray(Image.open(io.BytesIO(f))) for f in files]
     found = [a.best for a in system.answers(decoded)]  # type: ignore[union-attr]
-    assert point.accuracy["watcher"] == sum(system.classes[b] == n for b, n in zip(found, names, strict=True)) / 12
+    assert (
+        point.accuracy["watcher"]
+        == sum(system.classes[b] == n for b, n in zip(found, names, strict=True)) / 12
+    )
     before = [a.best for a in system.answers(sources)]  # type: ignore[union-attr]
-    assert point.agreement["watcher"] == sum(a == b for a, b in zip(before, found, strict=True)) / 12
+    assert (
+        point.agreement["watcher"] == sum(a == b for a, b in zip(before, found, strict=True)) / 12
+    )
     error = [((a.astype(float) - b) ** 2).mean() for a, b in zip(sources, decoded, strict=True)]
     assert point.psnr == pytest.approx(np.mean([10 * math.log10(255**2 / e) for e in error]))
     assert "cifar" in result.headline
@@ -156,16 +182,23 @@ def test_labelled_images_give_accuracies_that_can_be_computed_by_hand(classes: P
 
 def test_parallel_and_serial_agree(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_data, "CHUNK_SMALL", 1)
-    settings = EvalSettings(data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg",), limit=4)
+    settings = EvalSettings(
+        data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg",), limit=4
+    )
     serial, parallel = run_eval(settings, jobs=1), run_eval(settings, jobs=2)
     assert timeless(serial) == timeless(parallel)
     assert serial.data["images"] == 4
 
 
-def test_what_a_stopped_evaluation_finished_is_taken_over(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_stopped_evaluation_finished_is_taken_over(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluation_data, "CHUNK_SMALL", 5)
     settings = EvalSettings(
-        classifiers=("watcher",), data=str(classes), codecs=("djpeg:guide=uniform",), baselines=("jpeg", "webp")
+        classifiers=("watcher",),
+        data=str(classes),
+        codecs=("djpeg:guide=uniform",),
+        baselines=("jpeg", "webp"),
     )
     calm = run_eval(settings, jobs=1)
     working, worked = work_on_chunk, []
@@ -191,7 +224,8 @@ def test_what_a_stopped_evaluation_finished_is_taken_over(classes: Path, tmp_pat
     times = {(p.codec, p.setting): p.encode_seconds for p in stopped.points}
     assert times.items() <= {(p.codec, p.setting): p.encode_seconds for p in rest.points}.items()
     worked.clear()
-    run_eval(dataclasses.replace(settings, limit=11), jobs=1, output=tmp_path, resume=True)  # other images
+    # other images
+    run_eval(dataclasses.replace(settings, limit=11), jobs=1, output=tmp_path, resume=True)
     assert len(worked) == 9
     worked.clear()
     run_eval(settings, jobs=1, output=tmp_path)  # not asked for
@@ -209,7 +243,10 @@ def test_photos_give_agreement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(skipped) == result.data["skipped"] == 1
     assert not result.data["labels"]
     assert result.source_accuracy == {"watcher": None}
-    assert all(p.accuracy == {"watcher": None} and p.agreement["watcher"] is not None for p in result.points)
+    assert all(
+        p.accuracy == {"watcher": None} and p.agreement["watcher"] is not None
+        for p in result.points
+    )
     assert any("JPEG" in w for w in result.warnings)
     assert any("no labels" in w for w in result.warnings)
 
@@ -224,7 +261,11 @@ class Finder:
         for one in pictures:
             if one.mean() < 5:
                 raise RuntimeError("too dark")
-            quads = corners_to_quads(np.array([[0.0, 0, 10, 10]])) if one.mean() > 120 else np.zeros((0, 4, 2))
+            quads = (
+                corners_to_quads(np.array([[0.0, 0, 10, 10]]))
+                if one.mean() > 120
+                else np.zeros((0, 4, 2))
+            )
             found.append(Boxes(quads, (), one.shape[1::-1]))
         return found
 
@@ -232,33 +273,49 @@ class Finder:
         return np.ones((1, 1), np.float32)
 
 
-def test_a_system_that_throws_or_finds_nothing_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_throws_or_finds_nothing_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, level in (("bright", 200), ("middle", 100), ("dark", 0)):
         (tmp_path / f"{name}.png").write_bytes(encode_png(np.full((48, 48, 3), level, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
     opened_system.cache_clear()
-    result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
+    result = run_eval(
+        EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1
+    )
     opened_system.cache_clear()
     assert result.classifiers[0]["without_answer"] == 2
     assert any("too dark" in w for w in result.warnings)
     assert any("finds nothing" in w for w in result.warnings)
     for point in result.points:
-        assert (point.agreement["finder"], point.recall["finder"], point.precision["finder"]) == (1, 1, 1)
+        assert (point.agreement["finder"], point.recall["finder"], point.precision["finder"]) == (
+            1,
+            1,
+            1,
+        )
     boxes = next(e for e in result.gallery if e.name == "bright.png").boxes["finder"]
-    assert boxes[0] == boxes[1] == [[(0.0, 0.0), (10 / 48, 0.0), (10 / 48, 10 / 48), (0.0, 10 / 48)]]
+    assert (
+        boxes[0] == boxes[1] == [[(0.0, 0.0), (10 / 48, 0.0), (10 / 48, 10 / 48), (0.0, 10 / 48)]]
+    )
 
 
-def test_where_nothing_is_found_on_any_source_the_headline_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_is_found_on_any_source_the_headline_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "middle.png").write_bytes(encode_png(np.full((48, 48, 3), 100, np.uint8)))
     monkeypatch.setattr(tasks, "open_system", lambda name, offline=False: Finder())
     opened_system.cache_clear()
-    result = run_eval(EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1)
+    result = run_eval(
+        EvalSettings(classifiers=("finder",), data=str(tmp_path), baselines=("jpeg",)), jobs=1
+    )
     opened_system.cache_clear()
     assert "finder finds nothing on any source" in result.headline
     assert "F1" not in result.headline
 
 
-def test_without_data_and_network_the_samples_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_and_network_the_samples_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
     result = run_eval(EvalSettings(baselines=("jpeg",), offline=True), jobs=1)
     assert result.data["images"] == 6
@@ -273,7 +330,9 @@ def test_without_data_and_network_the_samples_stand_in(tmp_path: Path, monkeypat
         ({"data": "/no/such/folder"}, InputError),
     ],
 )
-def test_what_no_image_can_do_without_fails_first(changes: dict[str, Any], error: type[Exception]) -> None:
+def test_what_no_image_can_do_without_fails_first(
+    changes: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         run_eval(EvalSettings(**{"baselines": (), "offline": True, **changes}), jobs=1)
 
@@ -293,7 +352,8 @@ def test_samples_are_even_over_the_classes() -> None:
     assert _sample(labels, 0, 0) == list(range(75))
 
 
-# --- what is made of the points -------------------------------------------------------------------------------------
+# --- what is made of the points
+# -------------------------------------------------------------------------------------
 
 
 def point(size: float, value: float, codec: str = "ours", ours: bool = True) -> EvalPoint:
@@ -345,12 +405,23 @@ def test_bd_rate_agrees_with_the_bjontegaard_package() -> None:
     import bjontegaard
 
     rng = np.random.default_rng(0)
-    a = [point(r, q) for r, q in zip(np.cumsum(rng.random(7)) + 1, np.cumsum(rng.random(7)) / 7, strict=True)]
-    b = [point(r, q) for r, q in zip(np.cumsum(rng.random(7)) + 1, np.cumsum(rng.random(7)) / 7, strict=True)]
+    a = [
+        point(r, q)
+        for r, q in zip(np.cumsum(rng.random(7)) + 1, np.cumsum(rng.random(7)) / 7, strict=True)
+    ]
+    b = [
+        point(r, q)
+        for r, q in zip(np.cumsum(rng.random(7)) + 1, np.cumsum(rng.random(7)) / 7, strict=True)
+    ]
     theirs = bjontegaard.bd_rate(
-        [p.bytes_per_image for p in a], [p.ms_ssim for p in a], [p.bytes_per_image for p in b], [p.ms_ssim for p in b],
-        method="pchip", require_matching_points=False, min_overlap=0,
-    )  # fmt: skip
+        [p.bytes_per_image for p in a],
+        [p.ms_ssim for p in a],
+        [p.bytes_per_image for p in b],
+        [p.ms_ssim for p in b],
+        method="pchip",
+        require_matching_points=False,
+        min_overlap=0,
+    )
     assert 100 * _bd_rate(a, b, "ms_ssim")["bd_rate"] == pytest.approx(theirs, abs=0.1)
 
 
@@ -374,7 +445,10 @@ def test_photos_are_measured_at_their_own_size_and_systems_guide(tmp_path: Path)
         for i in range(2):
             (tmp_path / label / f"{i}.jpg").write_bytes(jpeg_bytes(picture(i, 72, 96)))
     settings = EvalSettings(
-        classifiers=("watcher",), data=str(tmp_path), codecs=("djpeg:guide=system:watcher,strength=0.5",), baselines=("jpeg",)
+        classifiers=("watcher",),
+        data=str(tmp_path),
+        codecs=("djpeg:guide=system:watcher,strength=0.5",),
+        baselines=("jpeg",),
     )
     result = run_eval(settings, jobs=1)
     assert (result.data["width"], result.data["height"], result.data["labels"]) == (96, 72, True)
@@ -397,7 +471,10 @@ def test_a_guide_that_fails_on_every_image_is_told(tmp_path: Path) -> None:
     broken = System(fails, "classes", name="broken")
     result = run_eval(
         EvalSettings(
-            classifiers=("fine",), data=str(tmp_path), codecs=(f"djpeg:guide=system:{broken.name}",), baselines=("jpeg",)
+            classifiers=("fine",),
+            data=str(tmp_path),
+            codecs=(f"djpeg:guide=system:{broken.name}",),
+            baselines=("jpeg",),
         ),
         jobs=1,
     )
@@ -412,3 +489,32 @@ def test_options_of_a_model_stay_with_its_name() -> None:
     assert made.fingerprint == codec.fingerprint
     with pytest.raises(SettingsError, match="no option"):
         open_codec("djpeg:guide=uniform,rest")
+
+
+def test_an_archive_is_measured_as_its_files_are(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        for at, name in enumerate(("cat", "dog")):
+            for i in range(3):
+                data = jpeg_bytes(picture(10 * at + i, 90, 130 + i))
+                member = tarfile.TarInfo(f"set/{name}/{i}.jpg")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        member = tarfile.TarInfo("set/dog/broken.jpg")
+        archive.addfile(member, io.BytesIO())
+    system = System(lambda image: [0.6, 0.4], "classes", name="any-size", classes=("cat", "dog"))
+    said: list[str] = []
+    settings = EvalSettings(
+        classifiers=(system.name,),
+        data=str(tmp_path / "set.tar"),
+        codecs=("djpeg:guide=uniform",),
+        baselines=("jpeg",),
+        limit=5,
+    )
+    result = run_eval(settings, jobs=1, on_skip=lambda name, why: said.append(name))
+    assert result.data["name"] == "class folders, in an archive"
+    assert (result.data["height"], result.data["width"]) == (0, 0)  # of several sizes
+    assert result.data["images"] + len(said) == 5
+    assert result.source_accuracy[system.name] is not None
+    assert result.data["source_bytes_per_image"] > 1000
+    point = next(p for p in result.points if p.codec == "jpeg")
+    assert point.bpp == pytest.approx(8 * point.bytes_per_image / (90 * 131), rel=0.02)

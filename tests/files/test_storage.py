@@ -31,7 +31,14 @@ from vizcomp.photos.photo import load
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [("s3://b/a.jpg", "a.jpg"), ("s3://b", ""), ("s3://b/", ""), ("s3://b/p/", "p/"), ("s3://b/p//q", "p//q"), ("S3://b/x", "x")],
+    [
+        ("s3://b/a.jpg", "a.jpg"),
+        ("s3://b", ""),
+        ("s3://b/", ""),
+        ("s3://b/p/", "p/"),
+        ("s3://b/p//q", "p//q"),
+        ("S3://b/x", "x"),
+    ],
 )
 def test_names_of_places(text: str, key: str) -> None:
     place = parse_place(text)
@@ -45,7 +52,9 @@ def test_local_names_are_paths() -> None:
     assert not is_url("a:b/c")
 
 
-@pytest.mark.parametrize("text", ["http://host/a.jpg", "s3://", "s3:///key", "file://host/a", "s3://../x"])
+@pytest.mark.parametrize(
+    "text", ["http://host/a.jpg", "s3://", "s3:///key", "file://host/a", "s3://../x"]
+)
 def test_places_that_are_none(text: str) -> None:
     with pytest.raises(SettingsError):
         parse_place(text)
@@ -53,11 +62,20 @@ def test_places_that_are_none(text: str) -> None:
 
 def test_a_local_run_imports_no_library_of_stores(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
-    arguments = ["djpeg", str(tmp_path / "a.png"), "-o", f"file://{tmp_path}/out", "--guide", "uniform"]
+    arguments = [
+        "djpeg",
+        str(tmp_path / "a.png"),
+        "-o",
+        f"file://{tmp_path}/out",
+        "--guide",
+        "uniform",
+    ]
     code = f"import sys; sys.argv = ['vizcomp', *{arguments!r}]\n"
     code += "from vizcomp.cli import main\ntry: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('fsspec', 's3fs', 'boto3', 'ray') if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.rstrip().endswith("[]")
     assert (tmp_path / "out" / "a.png").exists()  # kept: it is smaller than any JPEG
 
@@ -87,7 +105,8 @@ def test_patterns(parts: tuple[str, ...], name: str, left: list[tuple[str, ...]]
     assert list(_advanced(parts, name)) == left
 
 
-# --- a server -------------------------------------------------------------------------------------------------------
+# --- a server
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +120,9 @@ def server() -> Iterator[tuple[Any, str]]:
 
 
 @pytest.fixture
-def bucket(server: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[StorePath]:
+def bucket(
+    server: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[StorePath]:
     faults, address = server
     for name, value in (
         ("AWS_ENDPOINT_URL", address),
@@ -146,7 +167,13 @@ def keys(place: StorePath) -> dict[str, bytes]:
 def compress(bucket: StorePath, **settings: Any) -> BatchRun:
     target = bucket / "out"
     files = find_inputs([str(bucket / "in")], exclude=target)
-    return run_djpeg(files, target, DjpegSettings(guide="uniform"), BatchSettings(**settings), options=RunOptions(jobs=1))
+    return run_djpeg(
+        files,
+        target,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(**settings),
+        options=RunOptions(jobs=1),
+    )
 
 
 def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, bytes]:
@@ -155,7 +182,11 @@ def local(tmp_path: Path, names: list[str], data: list[bytes]) -> dict[str, byte
         (tmp_path / "in" / name).write_bytes(each)
     out = tmp_path / "out"
     run_djpeg(
-        find_inputs([str(tmp_path / "in")]), out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1)
+        find_inputs([str(tmp_path / "in")]),
+        out,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
     )
     return {f"out/{p.relative_to(out)}": p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
@@ -169,13 +200,21 @@ def test_s3_gives_what_the_disk_gives(bucket: StorePath, tmp_path: Path) -> None
     (bucket / "in" / "words.txt").write_bytes(b"no photo")
     run = compress(bucket)
     assert [r.status for r in run.records] == ["ok"] * 5
-    assert [PurePosixPath(r.input).name for r in run.records] == ["a.jpg", "a.png", "b.png", "a.png", "c.png"]
+    assert [PurePosixPath(r.input).name for r in run.records] == [
+        "a.jpg",
+        "a.png",
+        "b.png",
+        "a.png",
+        "c.png",
+    ]
     written = {k: v for k, v in keys(bucket).items() if k.startswith("out/")}
     assert written == local(tmp_path, names, data)
     assert run.records[0].output == f"s3://{bucket.bucket}/out/a.jpg"
 
 
-def test_what_exists_is_skipped_and_resume_does_the_rest(bucket: StorePath, server: tuple[Any, str]) -> None:
+def test_what_exists_is_skipped_and_resume_does_the_rest(
+    bucket: StorePath, server: tuple[Any, str]
+) -> None:
     for i in range(4):
         (bucket / "in" / f"{i}.png").write_bytes(photo(i))
     (bucket / "out" / "3.jpg").write_bytes(b"mine")
@@ -198,7 +237,14 @@ def test_what_exists_is_skipped_and_resume_does_the_rest(bucket: StorePath, serv
 
 
 def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
-    odd = ["in//double.png", "in/sp ace+%41?#.png", "in/ünï.png", "in/ta\tb.png", "in/-rf.png", "in/a:b\\c.png"]
+    odd = [
+        "in//double.png",
+        "in/sp ace+%41?#.png",
+        "in/ünï.png",
+        "in/ta\tb.png",
+        "in/-rf.png",
+        "in/a:b\\c.png",
+    ]
     for i, key in enumerate(odd):
         StorePath("s3", bucket.bucket, key).write_bytes(photo(i))
     StorePath("s3", bucket.bucket, "in/folder/").write_bytes(b"")  # a marker
@@ -206,7 +252,13 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
     assert {f.path.key for f in found if isinstance(f.path, StorePath)} == set(odd)
     assert all("\t" not in f.shown for f in found)
     out = tmp_path / "out"
-    run = run_djpeg(iter(found), out, DjpegSettings(guide="uniform"), BatchSettings(), options=RunOptions(jobs=1))
+    run = run_djpeg(
+        iter(found),
+        out,
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
+    )
     assert [r.status for r in run.records] == ["ok"] * len(odd)
     written = [p.relative_to(tmp_path) for p in tmp_path.rglob("*.jpg")]
     assert len(written) == len(odd)
@@ -214,7 +266,8 @@ def test_odd_keys(bucket: StorePath, tmp_path: Path) -> None:
 
 
 def test_keys_that_climb_stay_below_the_output(bucket: StorePath, tmp_path: Path) -> None:
-    relative = PurePosixPath("../../../etc/./up.png")  # no server of ours takes such a key; others do
+    # no server of ours takes such a key; others do
+    relative = PurePosixPath("../../../etc/./up.png")
     file = InputFile(StorePath("s3", bucket.bucket, "in/../../../etc/./up.png"), relative)
     assert str(file.path).endswith("/in/../../../etc/./up.png")
     assert OutputNames(bucket / "out").path_for(file) == bucket / "out" / "etc/up.jpg"
@@ -248,7 +301,9 @@ def test_many_pages(bucket: StorePath, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [f"{i:02}.jpg" for i in range(11)] + [f"{i:02}/a.jpg" for i in range(11)]
 
 
-def test_requests_that_fail_are_repeated(bucket: StorePath, server: tuple[Any, str], tmp_path: Path) -> None:
+def test_requests_that_fail_are_repeated(
+    bucket: StorePath, server: tuple[Any, str], tmp_path: Path
+) -> None:
     names = [f"{i}.png" for i in range(12)]
     data = [photo(i) for i in range(12)]
     for name, each in zip(names, data, strict=True):
@@ -260,7 +315,9 @@ def test_requests_that_fail_are_repeated(bucket: StorePath, server: tuple[Any, s
     faults.share = 0.0
     assert sum(faults.failed.values()) >= 5
     assert [r.status for r in run.records] == ["ok"] * 12
-    assert {k: v for k, v in keys(bucket).items() if k.startswith("out/")} == local(tmp_path, names, data)
+    assert {k: v for k, v in keys(bucket).items() if k.startswith("out/")} == local(
+        tmp_path, names, data
+    )
 
 
 def test_a_store_that_refuses_all_writes_costs_records_and_leaves_nothing(
@@ -306,17 +363,49 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, bucket: StorePath) -> N
 def test_the_commands(bucket: StorePath, tmp_path: Path, any_model: Path) -> None:
     for i in range(2):
         (bucket / "in" / f"{i}.png").write_bytes(photo(i))
-    run = lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)  # noqa: E731
-    found = run("djpeg", f"{bucket}in", "-o", f"{bucket}out", "--guide", "uniform", "-j", 1, "--quiet")
+    run = lambda *arguments: CliRunner().invoke(  # noqa: E731
+        app, [str(a) for a in arguments], catch_exceptions=False
+    )
+    found = run(
+        "djpeg", f"{bucket}in", "-o", f"{bucket}out", "--guide", "uniform", "-j", 1, "--quiet"
+    )
     assert found.exit_code == 0, found.output
     report = json.loads((bucket / "out" / "report.json").read_bytes())
     assert [f["status"] for f in report["files"]] == ["ok", "ok"]
     assert (bucket / "out" / "report.html").exists()
     assert run("depth", f"{bucket}in", "-o", f"{bucket}maps", "-j", 1).exit_code == 0
-    assert run("encode", f"{bucket}in", "--model", any_model, "-j", 1).exit_code == 0  # beside the photos
-    assert run("decode", f"{bucket}in", "-o", f"{bucket}back", "--model", any_model, "-j", 1).exit_code == 0
-    assert run("encode", f"{bucket}in", "-o", f"{bucket}set.vzc", "--pack", "--model", any_model, "-j", 1).exit_code == 0
-    assert run("decode", f"{bucket}set.vzc", "-o", tmp_path, "--model", any_model, "-j", 1).exit_code == 0
+    # beside the photos
+    assert run("encode", f"{bucket}in", "--model", any_model, "-j", 1).exit_code == 0
+    assert (
+        run("decode", f"{bucket}in", "-o", f"{bucket}back", "--model", any_model, "-j", 1).exit_code
+        == 0
+    )
+    assert (
+        run(
+            "encode",
+            f"{bucket}in",
+            "-o",
+            f"{bucket}set.vzc",
+            "--pack",
+            "--model",
+            any_model,
+            "-j",
+            1,
+        ).exit_code
+        == 0
+    )
+    assert (
+        run("decode", f"{bucket}set.vzc", "-o", tmp_path, "--model", any_model, "-j", 1).exit_code
+        == 0
+    )
     assert sorted(p.name for p in (tmp_path / "set").iterdir()) == ["0.png", "1.png"]
-    expected = {"in/0.vzc", "in/1.vzc", "maps/0.depth.png", "maps/1.depth.png", "back/0.png", "back/1.png", "set.vzc"}
+    expected = {
+        "in/0.vzc",
+        "in/1.vzc",
+        "maps/0.depth.png",
+        "maps/1.depth.png",
+        "back/0.png",
+        "back/1.png",
+        "set.vzc",
+    }
     assert expected <= set(keys(bucket))

@@ -15,8 +15,16 @@ RISK, CONFIDENCE = 0.05, 0.95
 @pytest.mark.parametrize(("changed", "photos"), [(0, 299), (1, 473), (3, 773)])
 def test_how_many_photos_one_percent_takes(changed: int, photos: int) -> None:
     assert bounds.photos_needed(0.01, 0.95, changed) == photos
-    assert bounds.binomial_upper(changed, photos, 0.95) <= 0.01 < bounds.binomial_upper(changed, photos - 1, 0.95)
-    assert bounds.binomial_p_value(changed, photos, 0.01) <= 0.05 < bounds.binomial_p_value(changed, photos - 1, 0.01)
+    assert (
+        bounds.binomial_upper(changed, photos, 0.95)
+        <= 0.01
+        < bounds.binomial_upper(changed, photos - 1, 0.95)
+    )
+    assert (
+        bounds.binomial_p_value(changed, photos, 0.01)
+        <= 0.05
+        < bounds.binomial_p_value(changed, photos - 1, 0.01)
+    )
 
 
 @pytest.mark.parametrize("photos", [1, 7, 60])
@@ -24,7 +32,9 @@ def test_how_many_photos_one_percent_takes(changed: int, photos: int) -> None:
 def test_the_binomial_tail_is_the_sum_of_its_terms(photos: int, risk: float) -> None:
     terms = [math.comb(photos, k) * risk**k * (1 - risk) ** (photos - k) for k in range(photos + 1)]
     for changed in range(photos + 1):
-        assert bounds.binomial_tail(changed, photos, risk) == pytest.approx(sum(terms[: changed + 1]), rel=1e-10)
+        assert bounds.binomial_tail(changed, photos, risk) == pytest.approx(
+            sum(terms[: changed + 1]), rel=1e-10
+        )
 
 
 def test_ends_of_the_binomial() -> None:
@@ -49,16 +59,24 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("photos", [60, 300])
 def test_a_risk_just_too_large_passes_at_most_as_often_as_agreed(kind: str, photos: int) -> None:
-    """2,000 samples at the very risk: more than 5% + three standard errors would be a broken promise."""
+    """2,000 samples at the very risk: more than 5% + three standard errors would be a broken
+    promise."""
     rng = np.random.default_rng(1)
     samples = KINDS[kind](rng, (2000, photos))
     most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
     betting = np.array([bounds.betting_p_value(s, RISK, CONFIDENCE) for s in samples])
     assert (betting <= 0.05).mean() <= most
     means = samples.mean(1)
-    assert np.mean([bounds.hoeffding_bentkus_p_value(m, photos, RISK) <= 0.05 for m in means]) <= most
+    assert (
+        np.mean([bounds.hoeffding_bentkus_p_value(m, photos, RISK) <= 0.05 for m in means]) <= most
+    )
     if bounds.is_binary(samples):
-        assert np.mean([bounds.binomial_p_value(round(s.sum()), photos, RISK) <= 0.05 for s in samples]) <= most
+        assert (
+            np.mean(
+                [bounds.binomial_p_value(round(s.sum()), photos, RISK) <= 0.05 for s in samples]
+            )
+            <= most
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +92,9 @@ def test_the_betting_bound_covers_and_agrees_with_its_test(kind: str) -> None:
 
 def test_betting_is_sharper_than_hoeffding_and_bentkus_where_losses_are_small() -> None:
     sample = np.random.default_rng(3).beta(2, 98, 300)  # mean .02
-    assert bounds.betting_p_value(sample, RISK, CONFIDENCE) < 0.01 * bounds.hoeffding_bentkus_p_value(sample.mean(), 300, RISK)
+    assert bounds.betting_p_value(
+        sample, RISK, CONFIDENCE
+    ) < 0.01 * bounds.hoeffding_bentkus_p_value(sample.mean(), 300, RISK)
 
 
 def test_the_kind_of_loss_chooses_the_test() -> None:
@@ -97,13 +117,17 @@ def test_a_sequence_stops_at_the_first_that_stands() -> None:
 
 
 def test_a_sequence_of_risks_that_go_up_and_down_keeps_its_promise() -> None:
-    """Learn-then-Test assumes no order of the risks: some settings far down the sequence are safe again."""
+    """Learn-then-Test assumes no order of the risks: some settings far down the sequence are safe
+    again."""
     rng = np.random.default_rng(4)
     risks = np.array([0.01, 0.06, 0.02, 0.055, 0.03, 0.08])
     broken = 0
     for _ in range(2000):
-        draws = rng.random(300)[:, None] < risks  # the same photos for all settings: dependent tests
-        fallen = bounds.fixed_sequence((bounds.p_value(d, RISK, 0.95) for d in draws.T.astype(float)), 0.95)
+        # the same photos for all settings: dependent tests
+        draws = rng.random(300)[:, None] < risks
+        fallen = bounds.fixed_sequence(
+            (bounds.p_value(d, RISK, 0.95) for d in draws.T.astype(float)), 0.95
+        )
         broken += bool((risks[:fallen] > RISK).any())
     assert broken / 2000 <= 0.05
 
@@ -118,10 +142,17 @@ def test_holm() -> None:
 def test_an_e_value_seldom_speaks_against_the_truth_and_soon_against_the_false(above: bool) -> None:
     rng = np.random.default_rng(5)
     for kind in KINDS.values():
-        values = np.array([bounds.log_e_value(s, RISK, above=above) for s in kind(rng, (2000, 100))])
+        values = np.array(
+            [bounds.log_e_value(s, RISK, above=above) for s in kind(rng, (2000, 100))]
+        )
         assert (values >= math.log(20)).mean() <= 0.05
     false = np.array(
-        [bounds.log_e_value((rng.random(400) < (0.12 if above else 0.01)) * 1.0, RISK, above=above) for _ in range(200)]
+        [
+            bounds.log_e_value(
+                (rng.random(400) < (0.12 if above else 0.01)) * 1.0, RISK, above=above
+            )
+            for _ in range(200)
+        ]
     )
     assert (false >= math.log(20)).mean() >= 0.8
     assert bounds.log_e_value(np.zeros(0), RISK, above=above) == pytest.approx(0)

@@ -1,4 +1,5 @@
-"""From photos to a policy, and from a policy to files: the commands `fit`, `check` and `djpeg --policy`."""
+"""From photos to a policy, and from a policy to files: the commands `fit`, `check` and
+`djpeg --policy`."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def write_photos(folder: Path, count: int, *, first: int = 0) -> Path:
     """JPEG files of made pictures, each of its own content."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
-        pixels = picture(seed, 48, 64) // 2 + np.random.default_rng(seed).integers(0, 100, (48, 64, 3), np.uint8)
+        pixels = picture(seed, 48, 64) // 2 + np.random.default_rng(seed).integers(
+            0, 100, (48, 64, 3), np.uint8
+        )
         (folder / f"{seed:03}.jpg").write_bytes(jpeg_bytes(pixels, quality=92))
     return folder
 
@@ -51,7 +54,9 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos", 24)
 
 
-def test_fit_then_djpeg_then_check(tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_then_djpeg_then_check(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy = tmp_path / "made" / "policy.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy) == 0
     said = capsys.readouterr().out
@@ -86,9 +91,16 @@ def test_fit_then_djpeg_then_check(tmp_path: Path, model: Path, photos: Path, ca
     assert checked["systems"][0]["evidence_held"] > 1
 
 
-def test_a_fit_gives_the_very_files_that_djpeg_writes(tmp_path: Path, model: Path, photos: Path) -> None:
-    settings = tuple(one for ladder in run.ladders() for one in ladder if one.quality in (14, 76, 100))
-    settings += (DjpegSettings(guide="uniform", table="photo", quality=60, max_side=40), run.LAST_RESORT)
+def test_a_fit_gives_the_very_files_that_djpeg_writes(
+    tmp_path: Path, model: Path, photos: Path
+) -> None:
+    settings = tuple(
+        one for ladder in run.ladders() for one in ladder if one.quality in (14, 76, 100)
+    )
+    settings += (
+        DjpegSettings(guide="uniform", table="photo", quality=60, max_side=40),
+        run.LAST_RESORT,
+    )
     path = sorted(photos.iterdir())[0]
     file = InputFile(path, Path(path.name))
     judged = judge.judge_photo(judge.JudgeTask(0, file, settings, (str(model),)))
@@ -101,12 +113,16 @@ def test_a_fit_gives_the_very_files_that_djpeg_writes(tmp_path: Path, model: Pat
     assert judged.verdicts[-1].losses == (0.0,)
 
 
-def test_a_certify_part_serves_once(tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_certify_part_serves_once(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "p.toml") == 0
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "p.toml") == 2
     assert "exists" in capsys.readouterr().err
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "q.toml") == 2
-    assert "17 of the 17 photos to certify with were used by an earlier fit" in capsys.readouterr().err
+    assert (
+        "17 of the 17 photos to certify with were used by an earlier fit" in capsys.readouterr().err
+    )
     write_photos(photos, 24, first=200)  # more beside the old ones is no new sample
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "q.toml") == 2
     other = classifier(tmp_path / "other.onnx", count=5)
@@ -121,15 +137,22 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_too_few_photos_are_told_how_many_it_takes(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_photos_are_told_how_many_it_takes(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_photos(tmp_path / "few", 1)
     assert command("fit", folder, "--system", model, "-o", tmp_path / "p.toml") == 2
-    assert "1 different photos are too few: 1% at 95% needs 299 unchanged to certify with" in one_error(capsys)
+    assert (
+        "1 different photos are too few: 1% at 95% needs 299 unchanged to certify with"
+        in one_error(capsys)
+    )
     write_photos(folder, 50)
     for path in list(folder.iterdir()):
         shutil.copy(path, folder / f"again-{path.name}")
     assert command("fit", folder, "--system", model, "-o", tmp_path / "p.toml") == 2
-    assert "50 different photos are too few (50 more have the same bytes as another)" in one_error(capsys)
+    assert "50 different photos are too few (50 more have the same bytes as another)" in one_error(
+        capsys
+    )
     assert not (tmp_path / "p.toml").exists()
 
 
@@ -146,13 +169,20 @@ def test_too_few_photos_are_told_how_many_it_takes(tmp_path: Path, model: Path, 
     ],
 )
 def test_contradictory_wishes(
-    tmp_path: Path, model: Path, photos: Path, options: list[str], why: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    options: list[str],
+    why: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert command("fit", photos, "--system", model, *options, "-o", tmp_path / "p.toml") == 2
     assert why in one_error(capsys)
 
 
-def test_no_system_is_refused(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_system_is_refused(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("fit", photos, "-o", tmp_path / "p.toml") == 2
     assert "no vision system is named" in one_error(capsys)
 
@@ -183,10 +213,15 @@ class SeesNothing:
 
 @pytest.mark.parametrize(
     ("system", "why"),
-    [(Fails(), "a system gives no answer on"), (SeesNothing(), "nothing finds nothing on any photo")],
+    [
+        (Fails(), "a system gives no answer on"),
+        (SeesNothing(), "nothing finds nothing on any photo"),
+    ],
     ids=["fails", "sees nothing"],
 )
-def test_systems_without_answers(photos: Path, monkeypatch: pytest.MonkeyPatch, system: object, why: str) -> None:
+def test_systems_without_answers(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, system: object, why: str
+) -> None:
     def in_this_process(function, tasks, **rest):  # type: ignore[no-untyped-def]
         return map(function, tasks)
 
@@ -213,12 +248,16 @@ def test_photos_that_cannot_be_read_are_left_out_and_said(
 def test_frames_of_one_folder_are_one_unit(tmp_path: Path, model: Path) -> None:
     for clip in range(24):
         write_photos(tmp_path / "clips" / str(clip), 2, first=2 * clip)
-    fitted = vizcomp.fit([tmp_path / "clips"], str(model), risk=0.3, confidence=0.9, unit="folder", jobs=1)
+    fitted = vizcomp.fit(
+        [tmp_path / "clips"], str(model), risk=0.3, confidence=0.9, unit="folder", jobs=1
+    )
     assert fitted.policy.certificate.photos == 17
     assert fitted.policy.certificate.unit == "folder"
 
 
-def test_options_that_contradict_a_policy(tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_contradict_a_policy(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy = tmp_path / "p.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy, "--quiet") == 0
     for option, value in (
@@ -228,10 +267,15 @@ def test_options_that_contradict_a_policy(tmp_path: Path, model: Path, photos: P
         ("--metadata", "none"),
         ("--table", "photo"),
     ):
-        assert command("djpeg", photos, "--policy", policy, option, value, "-o", tmp_path / "out") == 2
+        assert (
+            command("djpeg", photos, "--policy", policy, option, value, "-o", tmp_path / "out") == 2
+        )
         assert "contradict each other" in one_error(capsys)
     policy.write_text(policy.read_text().replace("risk = 0.2", "risk = 0.1"))
-    for words in (("djpeg", photos, "--policy", policy, "-o", tmp_path / "out"), ("check", policy, photos)):
+    for words in (
+        ("djpeg", photos, "--policy", policy, "-o", tmp_path / "out"),
+        ("check", policy, photos),
+    ):
         assert command(*words) == 2
         assert "was changed by hand" in one_error(capsys)
     assert not (tmp_path / "out").exists()
@@ -250,7 +294,17 @@ def test_another_version_of_a_system_is_no_certified_one(
 def test_a_policy_needs_no_framework(tmp_path: Path, model: Path, photos: Path) -> None:
     policy = tmp_path / "p.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy, "--quiet") == 0
-    words = ["vizcomp", "djpeg", str(photos), "--policy", str(policy), "-o", str(tmp_path / "out"), "-j", "1"]
+    words = [
+        "vizcomp",
+        "djpeg",
+        str(photos),
+        "--policy",
+        str(policy),
+        "-o",
+        str(tmp_path / "out"),
+        "-j",
+        "1",
+    ]
     code = (
         f"import sys; sys.argv = {words!r}\n"
         "try:\n    from vizcomp.cli import main; main()\nexcept SystemExit: pass\n"

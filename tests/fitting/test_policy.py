@@ -11,16 +11,26 @@ import pytest
 
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
-from vizcomp.fitting.policy import OPTIONS, Certificate, CertifiedSystem, Policy, encoder_fingerprint
+from vizcomp.fitting.policy import (
+    OPTIONS,
+    Certificate,
+    CertifiedSystem,
+    Policy,
+    encoder_fingerprint,
+)
 
 
 def a_policy(**changes: Any) -> Policy:
     """A policy as `vizcomp fit` makes them, for a system with a name that needs escapes."""
-    certificate = Certificate(risk=0.05, confidence=0.95, photos=700, changed=20, bound=0.041, date="2026-01-02")
+    certificate = Certificate(
+        risk=0.05, confidence=0.95, photos=700, changed=20, bound=0.041, date="2026-01-02"
+    )
     values: dict[str, Any] = {
         "settings": DjpegSettings(quality=32.5, guide="uniform", strength=0.0, table="photo"),
         "certificate": certificate,
-        "systems": (CertifiedSystem(name='m "1"\\ü\n.onnx', fingerprint="0123456789ab", changed=20),),
+        "systems": (
+            CertifiedSystem(name='m "1"\\ü\n.onnx', fingerprint="0123456789ab", changed=20),
+        ),
     }
     return Policy(**{**values, **changes})
 
@@ -33,7 +43,9 @@ def test_a_policy_comes_back_as_it_was(tmp_path: Path) -> None:
     values = tomllib.loads((tmp_path / "policy.toml").read_text())
     assert set(values) == {"policy", "certificate", "system", "made_with"}
     assert set(values["policy"]) == set(OPTIONS)
-    assert {"risk", "confidence", "photos", "changed", "bound", "date"} <= set(values["certificate"])
+    assert {"risk", "confidence", "photos", "changed", "bound", "date"} <= set(
+        values["certificate"]
+    )
     assert {"name", "fingerprint", "reading"} <= set(values["system"][0])
 
 

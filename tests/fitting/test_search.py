@@ -70,7 +70,9 @@ def test_all_systems_must_hold() -> None:
     good, bad = np.zeros(100), np.full(100, 0.06)
     assert aim.p_value(np.stack([good, good])) <= 0.05
     assert aim.p_value(np.stack([good, bad])) > 0.05
-    assert aim.p_value(np.stack([good, good])) == max(aim.one_p_value(good, True), aim.one_p_value(good, False))
+    assert aim.p_value(np.stack([good, good])) == max(
+        aim.one_p_value(good, True), aim.one_p_value(good, False)
+    )
     assert aim.upper(np.stack([good, bad])) > 0.06
 
 

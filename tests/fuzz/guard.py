@@ -1,11 +1,14 @@
-"""Mutates files of every kind that comes from outside, and opens them in a process with limits of memory and time:
+"""Mutates files of every kind that comes from outside, and opens them in a process with limits of
+memory and time:
 
     python tests/fuzz/guard.py                           20,000 of each kind: some minutes
     python tests/fuzz/guard.py --trials 1000000 --seed 7 --kinds jpeg pack
 
-Each must end in a result or in a `VizcompError`. A crash, any other exception, more memory than the limit, or more seconds is a
+Each must end in a result or in a `VizcompError`. A crash, any other exception, more memory than the
+limit, or more seconds is a
 finding: its file is kept, and the run goes on after it. Trial N of a seed is always the same file.
-`tests/whole/test_hostile.py` runs a part of this in each test run, and all of it where slow tests are asked for.
+`tests/whole/test_hostile.py` runs a part of this in each test run, and all of it where slow tests
+are asked for.
 """
 
 from __future__ import annotations
@@ -47,12 +50,13 @@ def load(name: str) -> ModuleType:
     return module
 
 
-jpeg, vzc_files = load("jpeg"), load("vzc")
+jpeg, vzc_files, structure, texts = load("jpeg"), load("vzc"), load("structure"), load("texts")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of file: whole ones, how they are damaged, how they are opened; what it may take of memory and seconds."""
+    """A kind of file: whole ones, how they are damaged, how they are opened; what it may take of
+    memory and seconds."""
 
     corpus: Callable[[], list[bytes]]
     make: Callable[[list[bytes], random.Random], bytes]
@@ -68,7 +72,11 @@ def near_the_start(files: list[bytes], dice: random.Random) -> bytes:
 def cut_or_changed(files: list[bytes], dice: random.Random) -> bytes:
     """Half of them cut anywhere, half changed."""
     data = dice.choice(files)
-    return data[: dice.randrange(len(data))] if dice.random() < 0.5 else vzc_files.mutate(data, dice, files)
+    return (
+        data[: dice.randrange(len(data))]
+        if dice.random() < 0.5
+        else vzc_files.mutate(data, dice, files)
+    )
 
 
 def make_jpeg(files: list[bytes], dice: random.Random) -> bytes:
@@ -76,7 +84,11 @@ def make_jpeg(files: list[bytes], dice: random.Random) -> bytes:
 
 
 def vzc_or_forged(files: list[bytes], dice: random.Random) -> bytes:
-    make = vzc_files.forge if dice.random() < 0.3 else lambda data, *rest: vzc_files.mutate(data, *rest)
+    make = (
+        vzc_files.forge
+        if dice.random() < 0.3
+        else lambda data, *rest: vzc_files.mutate(data, *rest)
+    )
     return make(dice.choice(files), dice, files)  # type: ignore[no-any-return]
 
 
@@ -92,11 +104,14 @@ def of_kind(kind: str) -> list[bytes]:
 
 
 def photos() -> list[bytes]:
-    """A small photo in every format, with a profile, metadata and several frames where it can have them."""
+    """A small photo in every format, with a profile, metadata and several frames where it can have
+    them."""
     import numpy as np
     from PIL import Image, ImageCms
 
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8).repeat(8, 0).repeat(8, 1)
+    pixels = (
+        np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8).repeat(8, 0).repeat(8, 1)
+    )
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -105,7 +120,11 @@ def photos() -> list[bytes]:
     for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM"):
         for mode in ("RGB", "L", "RGBA", "CMYK", "P"):
             image = Image.fromarray(pixels[..., :3] if mode != "RGBA" else pixels).convert(mode)
-            for options in ({}, {"icc_profile": profile, "exif": exif}, {"save_all": True, "append_images": [image.rotate(90)]}):
+            for options in (
+                {},
+                {"icc_profile": profile, "exif": exif},
+                {"save_all": True, "append_images": [image.rotate(90)]},
+            ):
                 out = io.BytesIO()
                 try:
                     image.save(out, kind, **options)
@@ -147,14 +166,39 @@ def safetensors_files() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         classifier = Path(folder) / "classifier.safetensors"
         save(classifier, "watcher", build("watcher", TINY_WATCHER), ("a", "b"), {"name": "tiny"})
-        return [tiny_codec(Path(folder) / "codec.safetensors").read_bytes(), classifier.read_bytes()]
+        return [
+            tiny_codec(Path(folder) / "codec.safetensors").read_bytes(),
+            classifier.read_bytes(),
+        ]
 
 
-ODD = (0, -1, 1, 2, 255, 1 << 31, 1 << 63, 1e308, -0.5, "", "F64", "BF16", "../x", "photo", None, True, [], [1 << 40], {}, [[0]])
+ODD = (
+    0,
+    -1,
+    1,
+    2,
+    255,
+    1 << 31,
+    1 << 63,
+    1e308,
+    -0.5,
+    "",
+    "F64",
+    "BF16",
+    "../x",
+    "photo",
+    None,
+    True,
+    [],
+    [1 << 40],
+    {},
+    [[0]],
+)
 
 
 def forge_safetensors(data: bytes, dice: random.Random) -> bytes:
-    """One to three values of the header, or of the configuration in it, replaced by odd ones; all lengths fit."""
+    """One to three values of the header, or of the configuration in it, replaced by odd ones; all
+    lengths fit."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     words = json.loads(header["__metadata__"]["vizcomp"])
@@ -179,7 +223,11 @@ def forge_safetensors(data: bytes, dice: random.Random) -> bytes:
 
 
 def make_safetensors(files: list[bytes], dice: random.Random) -> bytes:
-    return forge_safetensors(dice.choice(files), dice) if dice.random() < 0.6 else cut_or_changed(files, dice)
+    return (
+        forge_safetensors(dice.choice(files), dice)
+        if dice.random() < 0.6
+        else cut_or_changed(files, dice)
+    )
 
 
 def read_safetensors(data: bytes, dice: random.Random) -> str:
@@ -249,21 +297,76 @@ KINDS = {
     "pack": Kind(lambda: of_kind("pack"), vzc_or_forged, read_vzc),
     "safetensors": Kind(safetensors_files, make_safetensors, read_safetensors, memory=1024 * MB),
     "onnx": Kind(onnx_files, cut_or_changed, read_onnx, memory=1024 * MB),
+    # by structure: lengths and checksums are right, what they enclose is not
+    "segments": Kind(
+        lambda: structure.photos("JPEG"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "chunks": Kind(
+        lambda: structure.photos("PNG"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "riff": Kind(
+        lambda: structure.photos("WEBP"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "directories": Kind(
+        lambda: structure.photos("TIFF"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=512 * MB,
+    ),
+    "boxes": Kind(
+        lambda: structure.photos("AVIF", "HEIF"),
+        structure.make_photo,
+        structure.compress_photo,
+        memory=1024 * MB,
+    ),
+    "jxl": Kind(
+        structure.jxl_containers, structure.make_photo, structure.compress_photo, memory=1024 * MB
+    ),
+    "maps": Kind(structure.maps, structure.make_map, structure.read_map, memory=512 * MB),
+    "messages": Kind(onnx_files, structure.make_onnx, read_onnx, memory=1024 * MB),
+    "states": Kind(
+        structure.state_dicts, structure.make_state_dict, structure.read_states, memory=512 * MB
+    ),
+    "keras": Kind(
+        structure.keras_files,
+        structure.make_keras,
+        structure.read_hdf5,
+        memory=1024 * MB,
+        seconds=30,
+    ),
+    "tar": Kind(structure.tars, structure.make_tar, structure.read_tar, memory=512 * MB),
+    "parquet": Kind(
+        structure.parquets, structure.make_parquet, structure.read_parquet, memory=1024 * MB
+    ),
+    "texts": Kind(texts.texts, texts.make_text, texts.read_text, memory=512 * MB),
 }
 
 
-def trial_file(kind: Kind, files: list[bytes], seed: int, number: int) -> tuple[bytes, random.Random]:
+def trial_file(
+    kind: Kind, files: list[bytes], seed: int, number: int
+) -> tuple[bytes, random.Random]:
     dice = random.Random(f"{seed}:{number}")
     return kind.make(files, dice), dice
 
 
 def child(name: str, seed: int, first: int, last: int, mark: int) -> None:
-    """Trials in a process with limits; tells where it is by 8 bytes in the file `mark`, and its findings and ends by lines."""
+    """Trials in a process with limits; tells where it is by 8 bytes in the file `mark`, and its
+    findings and ends by lines."""
     from vizcomp.errors import VizcompError
 
     kind = KINDS[name]
     files = kind.corpus()
-    for data, luck in itertools.product(files, range(4)):  # loads what there is to load before the limits are set
+    # loads what there is to load before the limits are set
+    for data, luck in itertools.product(files, range(4)):
         with contextlib.suppress(VizcompError):
             kind.end(data, random.Random(luck))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -280,7 +383,10 @@ def child(name: str, seed: int, first: int, last: int, mark: int) -> None:
         except VizcompError as exc:
             ends[type(exc).__name__] += 1
             if len(exc.message.splitlines()) != 1:
-                print(json.dumps({"found": number, "what": f"not one line: {exc.message!r}"}), flush=True)
+                print(
+                    json.dumps({"found": number, "what": f"not one line: {exc.message!r}"}),
+                    flush=True,
+                )
         except BaseException:
             print(json.dumps({"found": number, "what": traceback.format_exc()}), flush=True)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -302,9 +408,20 @@ def run(name: str, trials: int, seed: int = 0, most_findings: int = 20) -> Outco
     with tempfile.TemporaryFile() as mark:
         first = 0
         while first < trials and len(found.findings) < most_findings:
-            command = [sys.executable, __file__, "--child", name, str(seed), str(first), str(trials), str(mark.fileno())]
+            command = [
+                sys.executable,
+                __file__,
+                "--child",
+                name,
+                str(seed),
+                str(first),
+                str(trials),
+                str(mark.fileno()),
+            ]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, pass_fds=[mark.fileno()], env=environment)
+            done = subprocess.run(
+                command, capture_output=True, text=True, pass_fds=[mark.fileno()], env=environment
+            )
             for line in done.stdout.splitlines():
                 told = json.loads(line) if line.startswith("{") else {}
                 found.ends.update(told.get("ends", {}))
@@ -316,7 +433,9 @@ def run(name: str, trials: int, seed: int = 0, most_findings: int = 20) -> Outco
             number = int.from_bytes(os.pread(mark.fileno(), 8, 0), "little")
             if number < first or "Traceback" in done.stderr:
                 raise RuntimeError(done.stderr)
-            found.findings[number] = f"the process ended with {done.returncode}: {done.stderr[-500:]}"
+            found.findings[number] = (
+                f"the process ended with {done.returncode}: {done.stderr[-500:]}"
+            )
             first = found.trials = number + 1
     return found
 
@@ -330,12 +449,18 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where the files of findings go")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("fuzz-findings"), help="where the files of findings go"
+    )
     given = parser.parse_args()
     bad = 0
     for name in given.kinds:
         found = run(name, given.trials, given.seed)
-        print(f"{name}: {found.trials} files, {len(found.findings)} findings, {dict(found.ends.most_common())}", flush=True)
+        print(
+            f"{name}: {found.trials} files, {len(found.findings)} findings,"
+            f" {dict(found.ends.most_common())}",
+            flush=True,
+        )
         files = KINDS[name].corpus() if found.findings else []
         for number, what in found.findings.items():
             bad += 1

@@ -1,12 +1,14 @@
-"""Mutates JPEG files and reads, rewrites and requantises what still reads. Run it against a build with sanitizers:
+"""Mutates JPEG files and reads, rewrites and requantises what still reads. Run it against a build
+with sanitizers:
 
     CFLAGS="-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
         python setup.py build_ext --build-lib /tmp/fuzz-lib --build-temp /tmp/fuzz-temp
     cp -rn src/vizcomp /tmp/fuzz-lib/
-    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-        PYTHONPATH=/tmp/fuzz-lib python tests/fuzz/jpeg.py --seconds 120
+    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
+        ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=/tmp/fuzz-lib python tests/fuzz/jpeg.py --seconds 120
 
-Any error but `FormatError` and its kind, and any file that takes longer than two seconds, ends the run.
+Any error but `FormatError` and its kind, and any file that takes longer than two seconds, ends the
+run.
 """
 
 from __future__ import annotations
@@ -43,7 +45,14 @@ def seeds() -> list[bytes]:
                     for subsampling in (0, 2):
                         out = io.BytesIO()
                         extra = {"restart_marker_blocks": restart} if restart else {}
-                        image.save(out, "JPEG", quality=70, progressive=progressive, subsampling=subsampling, **extra)
+                        image.save(
+                            out,
+                            "JPEG",
+                            quality=70,
+                            progressive=progressive,
+                            subsampling=subsampling,
+                            **extra,
+                        )
                         files.append(out.getvalue())
                         read = read_jpeg(files[-1])
                         files.append(write_jpeg(read, progressive=progressive))
@@ -51,7 +60,8 @@ def seeds() -> list[bytes]:
 
 
 def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
-    """One to eight changes: bytes, bits, marker-like values, cuts, repeats, parts of other files."""
+    """One to eight changes: bytes, bits, marker-like values, cuts, repeats, parts of other
+    files."""
     out = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 3, 8))):
         at = dice.randrange(len(out))
@@ -93,7 +103,9 @@ def end_of(data: bytes, dice: random.Random) -> str:
             end = "read, not written: " + exc.message
         real, _ = consume(image)
         for c in real.components:
-            quantise(c.values, TABLE, unit=c.unit, dead_zone=dice.random(), rate_weight=dice.random())
+            quantise(
+                c.values, TABLE, unit=c.unit, dead_zone=dice.random(), rate_weight=dice.random()
+            )
     except FormatError as exc:
         return type(exc).__name__
     return end
@@ -103,7 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("/tmp/fuzz-current.jpg"), help="where the current input is kept")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=Path("/tmp/fuzz-current.jpg"),
+        help="where the current input is kept",
+    )
     options = parser.parse_args()
     dice = random.Random(options.seed)
     corpus = seeds()

@@ -1,11 +1,13 @@
-"""Mutates .vzc files and reads them. `tests/vzc/test_files.py` runs it for 20,000 files; for longer:
+"""Mutates .vzc files and reads them. `tests/vzc/test_files.py` runs it for 20,000 files; for
+longer:
 
     python tests/fuzz/vzc.py --seconds 600
 
-Two kinds of files. *Damaged* ones are mutated as they are: each must end in a `FormatError`, or in exactly what a whole file
-holds. *Forged* ones are mutated inside and then given checksums that match, as an attacker would: they may hold anything that the
-format allows, but nothing may be raised except `FormatError`. Any other end, and any file that takes longer than two seconds,
-stops the run.
+Two kinds of files. *Damaged* ones are mutated as they are: each must end in a `FormatError`, or in
+exactly what a whole file holds. *Forged* ones are mutated inside and then given checksums that
+match, as an attacker would: they may hold anything that the format allows, but nothing may be
+raised except `FormatError`. Any other end, and any file that takes longer than two seconds, stops
+the run.
 """
 
 from __future__ import annotations
@@ -37,12 +39,14 @@ def corpus() -> list[bytes]:
 
 
 def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
-    """One to eight changes: bytes, bits, telling values, deletions, repeats, moves, parts of other files, cuts."""
+    """One to eight changes: bytes, bits, telling values, deletions, repeats, moves, parts of other
+    files, cuts."""
     out = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 3, 8))):
         if not out:
             break
-        at = dice.randrange(min(len(out), dice.choice((16, 64, len(out)))))  # more often near the beginning
+        # more often near the beginning
+        at = dice.randrange(min(len(out), dice.choice((16, 64, len(out)))))
         if dice.random() < 0.3:
             at = len(out) - 1 - at  # or the end
         kind = dice.randrange(9)
@@ -77,7 +81,8 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 
 
 def read(data: bytes) -> list[object]:
-    """Everything that can be read from a file: a list of (header, chunks) or of entries, None where a block is damaged."""
+    """Everything that can be read from a file: a list of (header, chunks) or of entries, None where
+    a block is damaged."""
     if vzc.kind(data) == "image":
         vzc.read_header(data, max_pixels=MAX_PIXELS)
         got = vzc.unpack(data, max_pixels=MAX_PIXELS, allow_truncated=True)
@@ -105,14 +110,19 @@ def read(data: bytes) -> list[object]:
 
 
 def is_right(got: list[object], wanted: list[object]) -> bool:
-    """Whether what was read is what the whole file holds, or a part of it that says that it is a part."""
+    """Whether what was read is what the whole file holds, or a part of it that says that it is a
+    part."""
     if len(got) == 3 and isinstance(got[0], vzc.Header):
         chunks, complete = got[1], got[2]
         assert isinstance(chunks, tuple)
         if got[0] != wanted[0] or not isinstance(wanted[1], tuple):
             return False
-        return chunks == wanted[1] if complete else bool(chunks) and chunks == wanted[1][: len(chunks)]
-    return len(got) == len(wanted) and all(a is None or a == b for a, b in zip(got, wanted, strict=True))
+        return (
+            chunks == wanted[1] if complete else bool(chunks) and chunks == wanted[1][: len(chunks)]
+        )
+    return len(got) == len(wanted) and all(
+        a is None or a == b for a, b in zip(got, wanted, strict=True)
+    )
 
 
 def forge(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
@@ -132,19 +142,32 @@ def forge(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
     if blocks and dice.random() < 0.7:
         k = dice.randrange(len(blocks))
         blocks[k] = (
-            blocks[k][:1] + mutate(blocks[k][1:], dice, others) if dice.random() < 0.8 else blocks[dice.randrange(len(blocks))]
+            blocks[k][:1] + mutate(blocks[k][1:], dice, others)
+            if dice.random() < 0.8
+            else blocks[dice.randrange(len(blocks))]
         )
     length = int.from_bytes(data[-10:-6], "little")
     directory = len(blocks) * 4
     footer = data[-10 - length : -10]
-    if blocks:  # size column and checksums are those of the forged blocks; what comes before them stays
+    # size column and checksums are those of the forged blocks; what comes before them stays
+    if blocks:
         old = len(write_column([b - a for a, b in spans]))
         checksums = b"".join(zlib.crc32(block).to_bytes(4, "little") for block in blocks)
-        footer = footer[: len(footer) - directory - old] + write_column([len(block) for block in blocks]) + checksums
+        footer = (
+            footer[: len(footer) - directory - old]
+            + write_column([len(block) for block in blocks])
+            + checksums
+        )
     if dice.random() < 0.4:
         footer = mutate(footer, dice, others)
     body = footer + len(footer).to_bytes(4, "little")
-    return data[:10] + b"".join(blocks) + body + zlib.crc32(body, zlib.crc32(data[:10])).to_bytes(4, "little") + data[-2:]
+    return (
+        data[:10]
+        + b"".join(blocks)
+        + body
+        + zlib.crc32(body, zlib.crc32(data[:10])).to_bytes(4, "little")
+        + data[-2:]
+    )
 
 
 def forge_sections(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
@@ -160,16 +183,27 @@ def forge_sections(data: bytes, dice: random.Random, others: list[bytes]) -> byt
     if sections and dice.random() < 0.7:
         k = dice.randrange(len(sections))
         kind, body = sections[k]
-        sections[k] = (kind if dice.random() < 0.9 else dice.randrange(6), mutate(body, dice, others))
+        sections[k] = (
+            kind if dice.random() < 0.9 else dice.randrange(6),
+            mutate(body, dice, others),
+        )
         listed = directory(count, [(kind, len(body)) for kind, body in sections])
     if dice.random() < 0.4:
         listed = mutate(listed, dice, others)
     parts = [section(header, k, kind, body) for k, (kind, body) in enumerate(sections)]
-    return b"".join([header, *parts, section(header, len(sections), DIRECTORY, listed), trailer(SECTION_HEAD + len(listed))])
+    return b"".join(
+        [
+            header,
+            *parts,
+            section(header, len(sections), DIRECTORY, listed),
+            trailer(SECTION_HEAD + len(listed)),
+        ]
+    )
 
 
 def trial(dice: random.Random, files: list[bytes], contents: list[list[object]]) -> str:
-    """One file, made and read; returns how it ended. Raises AssertionError where it ended wrongly."""
+    """One file, made and read; returns how it ended. Raises AssertionError where it ended
+    wrongly."""
     number = dice.randrange(len(files))
     if dice.random() < 0.25:
         data = forge(files[number], dice, files)
@@ -185,7 +219,13 @@ def trial(dice: random.Random, files: list[bytes], contents: list[list[object]])
         if len(exc.message.splitlines()) != 1:
             raise AssertionError(f"not one line: {exc.message!r}") from exc
     else:
-        end = "forged: read" if forged else "damaged: read in part" if data not in files else "unchanged: read"
+        end = (
+            "forged: read"
+            if forged
+            else "damaged: read in part"
+            if data not in files
+            else "unchanged: read"
+        )
         if not forged and not any(is_right(got, wanted) for wanted in contents):
             raise AssertionError(f"a wrong result from {data.hex()}")
     if time.process_time() - start > 2:

@@ -1,4 +1,5 @@
-"""Graphs made of weights: valid ONNX files that give what the torch modules give, step by step and as a whole."""
+"""Graphs made of weights: valid ONNX files that give what the torch modules give, step by step and
+as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ from kit import picture
 from vizcomp.errors import ModelError
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.onnx_file import Graph
-from vizcomp.graphs.recurrent import PRESETS, RecurrentConfig, shapes, step_graph, unrolled_decoder, unrolled_encoder
+from vizcomp.graphs.recurrent import (
+    PRESETS,
+    RecurrentConfig,
+    shapes,
+    step_graph,
+    unrolled_decoder,
+    unrolled_encoder,
+)
 from vizcomp.nets import classifiers
 from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.neural.arrays import to_pixels, to_planes
@@ -23,10 +31,16 @@ from vizcomp.neural.network import Network
 from vizcomp.weights.sessions import open_session
 from vizcomp.weights.state_dict import read_state_dict
 
-LAYERS: dict[str, Any] = {"stem": (8, 2), "encoder": ((8, 2, 1), (12, 2, 1)), "decoder": ((12, 2, 1), (8, 2, 3), (8, 2, 3))}
+LAYERS: dict[str, Any] = {
+    "stem": (8, 2),
+    "encoder": ((8, 2, 1), (12, 2, 1)),
+    "decoder": ((12, 2, 1), (8, 2, 3), (8, 2, 3)),
+}
 CONFIGS = {
     "as published": RecurrentConfig(**LAYERS, bits=(4, 4, 4)),
-    "one binarizer each": RecurrentConfig(**LAYERS, bits=(3, 4, 5), shared=False, sees="both", reconstruction="one-shot"),
+    "one binarizer each": RecurrentConfig(
+        **LAYERS, bits=(3, 4, 5), shared=False, sees="both", reconstruction="one-shot"
+    ),
     "gain": RecurrentConfig(**LAYERS, bits=(4, 4, 4), residual_scaling=True),
     "told": RecurrentConfig(
         stem=(8, 4),
@@ -37,7 +51,13 @@ CONFIGS = {
         sees="both",
         given=5,
     ),
-    "narrow": RecurrentConfig(width=0.3, stem=(9, 4), encoder=((20, 2, 1),), decoder=((24, 2, 1), (15, 4, 5)), bits=(2, 2, 2)),
+    "narrow": RecurrentConfig(
+        width=0.3,
+        stem=(9, 4),
+        encoder=((20, 2, 1),),
+        decoder=((24, 2, 1), (15, 4, 5)),
+        bits=(2, 2, 2),
+    ),
 }
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -63,11 +83,20 @@ def test_a_file_says_what_was_put_in() -> None:
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
     assert {p.key: p.value for p in model.metadata_props} == {"name": "ü", "long": "x" * 300}
-    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["n", 3]
-    assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert [
+        d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim
+    ] == ["n", 3]
+    assert onnx.numpy_helper.to_array(model.graph.initializer[0]).tolist() == [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    ]
     found = open_session(data).run(["y"], {"x": np.array([[1, 1, 1], [0, 0, 2]], np.float32)})[0]
     assert found.tolist() == [[6, 4.5], [6, 5]]
-    assert open_session(data).get_modelmeta().custom_metadata_map == {"name": "ü", "long": "x" * 300}
+    assert open_session(data).get_modelmeta().custom_metadata_map == {
+        "name": "ü",
+        "long": "x" * 300,
+    }
 
 
 @each_config
@@ -88,16 +117,23 @@ def test_presets_have_the_module_s_shapes_too(name: str) -> None:
 def test_steps_are_valid(config: RecurrentConfig, part: str) -> None:
     _, weights = codec(config)
     for first in (True, False):
-        onnx.checker.check_model(onnx.load_from_string(step_graph(config, weights, part, first=first)))
+        onnx.checker.check_model(
+            onnx.load_from_string(step_graph(config, weights, part, first=first))
+        )
 
 
 @each_config
 def test_each_step_gives_what_torch_gives(config: RecurrentConfig) -> None:
     module, weights = codec(config)
     network = Network(config, weights, threads=1)
-    near = 1e-4 if config.residual_scaling else 2e-6  # a spread is a small difference of large numbers
+    # a spread is a small difference of large numbers
+    near = 1e-4 if config.residual_scaling else 2e-6
     source = to_planes(images(config))
-    given = np.random.default_rng(0).normal(size=(len(source), config.given)).astype(np.float32) if config.given else None
+    given = (
+        np.random.default_rng(0).normal(size=(len(source), config.given)).astype(np.float32)
+        if config.given
+        else None
+    )
     state = network.start(len(source), *source.shape[2:])
     with torch.no_grad():
         theirs = module.start((len(source), *source.shape[2:]))
@@ -110,7 +146,12 @@ def test_each_step_gives_what_torch_gives(config: RecurrentConfig) -> None:
             state = network.synthesise(bits, state)._replace(encoder=encoder)
             theirs = module.synthesise((wanted > 0) * 2.0 - 1.0, theirs)._replace(encoder=after)
             np.testing.assert_allclose(state.image, theirs.image.numpy(), atol=near)
-            pairs = [each for pair in (*theirs.encoder, *theirs.decoder) if pair is not None for each in pair]
+            pairs = [
+                each
+                for pair in (*theirs.encoder, *theirs.decoder)
+                if pair is not None
+                for each in pair
+            ]
             for one, other in zip((*state.encoder, *state.decoder), pairs, strict=True):
                 np.testing.assert_allclose(one, other.numpy(), atol=near)
 
@@ -132,7 +173,11 @@ def test_all_iterations_in_one_file(config: RecurrentConfig) -> None:
     network = Network(config, weights, threads=1)
     pictures = images(config)
     source = to_planes(pictures)
-    given = np.random.default_rng(0).normal(size=(len(source), config.given)).astype(np.float32) if config.given else None
+    given = (
+        np.random.default_rng(0).normal(size=(len(source), config.given)).astype(np.float32)
+        if config.given
+        else None
+    )
     state, codes = network.start(len(source), *source.shape[2:]), []
     for _ in range(config.iterations):
         values, encoder = network.analyse(source, state, given)
@@ -147,7 +192,8 @@ def test_all_iterations_in_one_file(config: RecurrentConfig) -> None:
     for found, wanted in zip(bits, codes, strict=True):
         assert (found != np.where(wanted, 1, -1)).mean() < 0.002
     image, pixels = open_session(decoder_file).run(
-        ["image", "pixels"], {f"bits{t + 1}": np.where(c, 1, -1).astype(np.float32) for t, c in enumerate(codes)}
+        ["image", "pixels"],
+        {f"bits{t + 1}": np.where(c, 1, -1).astype(np.float32) for t, c in enumerate(codes)},
     )
     np.testing.assert_allclose(image, state.image, atol=1e-4 if config.residual_scaling else 2e-6)
     assert np.abs(pixels.astype(int) - to_pixels(state.image)).max() <= 1
@@ -195,11 +241,15 @@ def test_classifiers_give_what_torch_gives(architecture: str, tmp_path: Path) ->
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         wanted = classifiers.Classifier(network).eval()(x).numpy()
-    np.testing.assert_allclose(found.logits(pictures), wanted, atol=1e-4 * np.abs(wanted).max(), rtol=1e-4)
+    np.testing.assert_allclose(
+        found.logits(pictures), wanted, atol=1e-4 * np.abs(wanted).max(), rtol=1e-4
+    )
     assert found.classes == classes
     again = classifiers.load(path)
     with torch.no_grad():
-        np.testing.assert_allclose(again(x).numpy(), wanted, atol=1e-5 * np.abs(wanted).max(), rtol=1e-4)
+        np.testing.assert_allclose(
+            again(x).numpy(), wanted, atol=1e-5 * np.abs(wanted).max(), rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", files.BUNDLED)
@@ -208,7 +258,9 @@ def test_the_bundled_classifiers_give_what_torch_gives(name: str, cat: np.ndarra
     pictures = np.stack([cat[y : y + 32, x : x + 32] for y, x in places])
     found = files.Classifier.load(name)
     with torch.no_grad():
-        wanted = classifiers.load(name)(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255).numpy()
+        wanted = classifiers.load(name)(
+            torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+        ).numpy()
     np.testing.assert_allclose(found.logits(pictures), wanted, atol=1e-4)
     assert found.mirrors == (name == "inception")
 
@@ -221,12 +273,20 @@ def test_where_a_classifier_looks_is_its_gradient(name: str, cat: np.ndarray) ->
     network: Any = module.network
     kept: list[torch.Tensor] = []
     blocks = [each for _, each in network.named_children() if not isinstance(each, torch.nn.Linear)]
-    blocks[-1].register_forward_hook(lambda _m, _i, out: kept.append(out.detach().requires_grad_()) or kept[-1])
+    blocks[-1].register_forward_hook(
+        lambda _m, _i, out: kept.append(out.detach().requires_grad_()) or kept[-1]
+    )
     with torch.enable_grad():
         logits = module(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255)
         logits[0, int(logits.argmax())].backward()
     assert kept[0].grad is not None
-    heat = (kept[0].grad[0].mean((1, 2), keepdim=True) * kept[0][0]).sum(0).clamp_min(0).detach().numpy()
+    heat = (
+        (kept[0].grad[0].mean((1, 2), keepdim=True) * kept[0][0])
+        .sum(0)
+        .clamp_min(0)
+        .detach()
+        .numpy()
+    )
     found = files.Classifier.load(name).importance(picture)
     np.testing.assert_allclose(found / found.max(), heat / heat.max(), atol=1e-4)
 
@@ -249,7 +309,8 @@ def test_a_session_opens_again_after_a_fork() -> None:
     assert np.array_equal(found.logits(pictures), before)
 
 
-# --- state dicts of torch ---------------------------------------------------------------------------------------------
+# --- state dicts of torch
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -273,7 +334,9 @@ def test_state_dicts_of_both_forms(tmp_path: Path, zipped: bool) -> None:
         assert np.array_equal(found[name], value.detach().numpy()), name
         assert found[name].dtype == value.detach().numpy().dtype
     module = torch.nn.Linear(2, 3)
-    torch.save({"epoch": 3, "state_dict": module.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"epoch": 3, "state_dict": module.state_dict()}, path, _use_new_zipfile_serialization=zipped
+    )
     assert np.array_equal(read_state_dict(path, "")["weight"], module.weight.detach().numpy())
 
 
@@ -300,7 +363,8 @@ def test_damaged_state_dicts_are_model_errors(tmp_path: Path, zipped: bool) -> N
 
 def test_a_tensor_that_claims_more_than_there_is(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    for tensor in (torch.zeros(1).expand(1 << 40), torch.zeros(1).expand(3000, 3000)):  # strides of 0
+    # strides of 0
+    for tensor in (torch.zeros(1).expand(1 << 40), torch.zeros(1).expand(3000, 3000)):
         torch.save({"a": tensor}, path)
         with pytest.raises(ModelError, match="ends too early"):
             read_state_dict(path, "")

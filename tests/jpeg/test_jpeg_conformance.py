@@ -1,4 +1,5 @@
-"""Our JPEG against other codecs: the same integers, the same pixels, no larger than libjpeg's own best."""
+"""Our JPEG against other codecs: the same integers, the same pixels, no larger than libjpeg's own
+best."""
 
 from __future__ import annotations
 
@@ -32,9 +33,12 @@ def tool(name: str, data: bytes, *arguments: str) -> bytes:
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
-    done = subprocess.run([path, *arguments], input=data, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [path, *arguments], input=data, capture_output=True, timeout=30, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
-    assert not done.stderr, done.stderr.decode()  # a warning of the decoder is a defect of rewritten
+    # a warning of the decoder is a defect of rewritten
+    assert not done.stderr, done.stderr.decode()
     return done.stdout
 
 
@@ -68,7 +72,9 @@ def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_p
         path = tmp_path / "x.jpg"
         path.write_bytes(data)
         other = jpeglib.read_dct(str(path))
-        planes = [p for p in (other.Y, other.Cb, other.Cr, getattr(other, "K", None)) if p is not None]
+        planes = [
+            p for p in (other.Y, other.Cb, other.Cr, getattr(other, "K", None)) if p is not None
+        ]
         assert len(planes) == len(image.components)
         for c, plane in zip(image.components, planes, strict=True):
             assert plane.shape == (c.real_rows, c.real_cols, 8, 8), name
@@ -77,7 +83,9 @@ def test_integers_equal_jpeglibs(kind: str, pixels: npt.NDArray[np.uint8], tmp_p
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_djpeg_and_opencv_decode_without_a_warning(kind: str, pixels: npt.NDArray[np.uint8]) -> None:
+def test_djpeg_and_opencv_decode_without_a_warning(
+    kind: str, pixels: npt.NDArray[np.uint8]
+) -> None:
     import cv2
 
     mode, options = KINDS[kind]
@@ -85,7 +93,9 @@ def test_djpeg_and_opencv_decode_without_a_warning(kind: str, pixels: npt.NDArra
     image = read_jpeg(source)
     for progressive in (True, False):
         data = write_jpeg(image, progressive=progressive)
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(Image.open(io.BytesIO(source))))
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(data))), np.asarray(Image.open(io.BytesIO(source)))
+        )
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == pixels.shape
         if mode != "CMYK":  # djpeg writes PNM, which has no CMYK
             assert tool("djpeg", data, "-pnm") == tool("djpeg", source, "-pnm")
@@ -113,17 +123,32 @@ def test_not_larger_than_pillows_best_at_a_flat_step(pixels: npt.NDArray[np.uint
 
 
 @pytest.mark.parametrize("sampling", ["1x1", "2x1", "1x2", "2x2", "4x1", "4x2", "1x4"])
-def test_cjpegs_samplings_and_scripts(sampling: str, pixels: npt.NDArray[np.uint8], tmp_path: Path) -> None:
+def test_cjpegs_samplings_and_scripts(
+    sampling: str, pixels: npt.NDArray[np.uint8], tmp_path: Path
+) -> None:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PPM")
     script = tmp_path / "scans.txt"  # separate sequential scans; then bands with refinement
     script.write_text("0;\n1 2;\n")
-    separate = tool("cjpeg", out.getvalue(), "-quality", "70", "-sample", sampling, "-scans", str(script))
-    script.write_text(
-        "0,1,2: 0-0, 0, 2;\n0,1,2: 0-0, 2, 1;\n0: 1-9, 0, 3;\n1: 1-63, 0, 0;\n2: 1-63, 0, 0;\n0: 10-63, 0, 3;\n"
-        "0: 1-63, 3, 2;\n0,1,2: 0-0, 1, 0;\n0: 1-63, 2, 1;\n0: 1-63, 1, 0;\n"
+    separate = tool(
+        "cjpeg", out.getvalue(), "-quality", "70", "-sample", sampling, "-scans", str(script)
     )
-    refined = tool("cjpeg", out.getvalue(), "-quality", "70", "-sample", sampling, "-scans", str(script), "-restart", "5B")
+    script.write_text(
+        "0,1,2: 0-0, 0, 2;\n0,1,2: 0-0, 2, 1;\n0: 1-9, 0, 3;\n1: 1-63, 0, 0;\n2: 1-63, 0, 0;\n0:"
+        " 10-63, 0, 3;\n0: 1-63, 3, 2;\n0,1,2: 0-0, 1, 0;\n0: 1-63, 2, 1;\n0: 1-63, 1, 0;\n"
+    )
+    refined = tool(
+        "cjpeg",
+        out.getvalue(),
+        "-quality",
+        "70",
+        "-sample",
+        sampling,
+        "-scans",
+        str(script),
+        "-restart",
+        "5B",
+    )
     a, b = read_jpeg(separate), read_jpeg(refined)
     assert (b.restart_interval, b.progressive, a.progressive) == (5, True, False)
     for x, y in zip(a.components, b.components, strict=True):
@@ -142,14 +167,21 @@ def test_an_arithmetic_coded_file_is_refused(pixels: npt.NDArray[np.uint8]) -> N
 
 
 def test_tables_redefined_between_scans(pixels: npt.NDArray[np.uint8]) -> None:
-    """The same slot with other steps for each component, which T.81 allows where scans are not interleaved."""
+    """The same slot with other steps for each component, which T.81 allows where scans are not
+    interleaved."""
     image = read_jpeg(pillow(pixels, subsampling=0, quality=75))
     data = [b"\xff\xd8"]
     frame = b"\x08" + image.height.to_bytes(2, "big") + image.width.to_bytes(2, "big") + b"\x03"
     parts = []
     for i, c in enumerate(image.components):
         steps = (np.arange(64) + 1 + 50 * i).astype(np.uint8)
-        grey = JpegImage(image.width, image.height, [dataclasses.replace(c)], {c.table: image.tables[c.table]}, "grey")
+        grey = JpegImage(
+            image.width,
+            image.height,
+            [dataclasses.replace(c)],
+            {c.table: image.tables[c.table]},
+            "grey",
+        )
         body = write_jpeg(grey, progressive=False)
         tail = body[body.index(b"\xff\xc4") : -2]
         parts.append(b"\xff\xdb\0\x43\0" + steps.tobytes() + tail)
@@ -163,9 +195,12 @@ def test_tables_redefined_between_scans(pixels: npt.NDArray[np.uint8]) -> None:
 
 
 def test_golden_file_stays_the_same() -> None:
-    """A file is a promise: these integers were written by the first version, and must be read by all."""
+    """A file is a promise: these integers were written by the first version, and must be read by
+    all."""
     folder = Path(__file__).parents[1] / "golden"
     image = read_jpeg((folder / "first.jpg").read_bytes())
     expected = np.load(folder / "first.npy", allow_pickle=False)
-    got = np.concatenate([c.coefficients[: c.real_rows, : c.real_cols].ravel() for c in image.components])
+    got = np.concatenate(
+        [c.coefficients[: c.real_rows, : c.real_cols].ravel() for c in image.components]
+    )
     np.testing.assert_array_equal(got, expected)

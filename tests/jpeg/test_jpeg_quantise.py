@@ -105,7 +105,9 @@ def test_a_higher_price_never_takes_more_bits_and_the_decision_never_costs_more(
     data=st.data(),
     weight=st.sampled_from([0.02, 0.1, 0.3]),
 )
-def test_the_decision_is_the_best_of_all(places: list[int], data: st.DataObject, weight: float) -> None:
+def test_the_decision_is_the_best_of_all(
+    places: list[int], data: st.DataObject, weight: float
+) -> None:
     """Against brute force over all combinations of {round, one toward zero, zero}."""
     block = np.zeros(64, np.float32)
     for place in places:
@@ -127,35 +129,52 @@ def dc_bits(dc: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
     """Bits of a difference of magnitude 0, 1 ..., as in a scan with these values."""
     sizes = [int(abs(d)).bit_length() for d in np.diff(dc, prepend=0)]
     shares = (np.bincount(sizes, minlength=13) + 0.5) / (len(dc) + 6.5)
-    return np.array([int(d).bit_length() - np.log2(shares[int(d).bit_length()]) for d in range(2000)])
+    return np.array(
+        [int(d).bit_length() - np.log2(shares[int(d).bit_length()]) for d in range(2000)]
+    )
 
 
 def dc_cost(
-    dc: npt.NDArray[np.int_], ratio: npt.NDArray[np.float64], rate: npt.NDArray[np.float64], bits: npt.NDArray[np.float64]
+    dc: npt.NDArray[np.int_],
+    ratio: npt.NDArray[np.float64],
+    rate: npt.NDArray[np.float64],
+    bits: npt.NDArray[np.float64],
 ) -> float:
     return float(((ratio - dc) ** 2).sum() + (rate * bits[np.abs(np.diff(dc, prepend=0))]).sum())
 
 
 @pytest.mark.parametrize(
-    ("shape", "mcu"), [((1, 6), (1, 1)), ((2, 2), (2, 2)), ((2, 3), (2, 1)), ((2, 4), (1, 2)), ((3, 2), (1, 1))]
+    ("shape", "mcu"),
+    [((1, 6), (1, 1)), ((2, 2), (2, 2)), ((2, 3), (2, 1)), ((2, 4), (1, 2)), ((3, 2), (1, 1))],
 )
 def test_dc_is_the_best_of_all_along_the_scan(shape: tuple[int, int], mcu: tuple[int, int]) -> None:
-    """Against brute force over the nearest value and one step on either side; prices for which two steps never pay."""
+    """Against brute force over the nearest value and one step on either side; prices for which two
+    steps never pay."""
     rows, cols = shape
     down, across = mcu
-    order = np.arange(rows * cols).reshape(rows // down, down, cols // across, across).transpose(0, 2, 1, 3).ravel()
+    order = (
+        np.arange(rows * cols)
+        .reshape(rows // down, down, cols // across, across)
+        .transpose(0, 2, 1, 3)
+        .ravel()
+    )
     for seed in range(8):
         rng = np.random.default_rng(seed)
         values = np.zeros((rows, cols, 64), np.float32)
         values[..., 0] = rng.normal(0, 3, shape)
         rate = rng.choice([0.0, 0.1, 0.3], shape)
         q = quantise(values, np.ones(64), rate_weight=rate, mcu=mcu)
-        ratio, prices = values[..., 0].ravel()[order].astype(float), rate.ravel()[order].astype(np.float32).astype(float)
+        ratio, prices = (
+            values[..., 0].ravel()[order].astype(float),
+            rate.ravel()[order].astype(np.float32).astype(float),
+        )
         near = np.floor(ratio + 0.5).astype(int)
         dc = near
         for _ in range(2):
             bits = dc_bits(dc)
-            choices = [(n - 1, n, n + 1) if price else (n,) for n, price in zip(near, prices, strict=True)]
+            choices = [
+                (n - 1, n, n + 1) if price else (n,) for n, price in zip(near, prices, strict=True)
+            ]
             tried = [np.array(c) for c in itertools.product(*choices)]
             dc = min(tried, key=lambda c: dc_cost(c, ratio, prices, bits))
         np.testing.assert_array_equal(q[..., 0].ravel()[order], dc)
@@ -166,15 +185,21 @@ def test_dc_is_the_nearest_where_bits_are_free_or_the_step_is_the_sources() -> N
     table = np.full(64, 16)
     plain = quantise(values, table)[..., 0]
     rate = np.zeros((8, 8))
-    np.testing.assert_array_equal(quantise(values, table, rate_weight=rate, mcu=(2, 2))[..., 0], plain)
+    np.testing.assert_array_equal(
+        quantise(values, table, rate_weight=rate, mcu=(2, 2))[..., 0], plain
+    )
     rate[:, 4:] = 0.8
     half = quantise(values, table, rate_weight=rate, mcu=(2, 2))[..., 0]
     np.testing.assert_array_equal(half[:, :4], plain[:, :4])
     assert (half[:, 4:] != plain[:, 4:]).any()
     assert np.abs(half - plain).max() <= 2
     exact = np.ones(64, bool)
-    np.testing.assert_array_equal(quantise(values, table, rate_weight=rate, mcu=(2, 2), exact=exact)[..., 0], plain)
-    np.testing.assert_array_equal(quantise(values, table, rate_weight=rate, mcu=(2, 2), reuse=True)[..., 0], half)
+    np.testing.assert_array_equal(
+        quantise(values, table, rate_weight=rate, mcu=(2, 2), exact=exact)[..., 0], plain
+    )
+    np.testing.assert_array_equal(
+        quantise(values, table, rate_weight=rate, mcu=(2, 2), reuse=True)[..., 0], half
+    )
 
 
 def test_dc_at_the_ends_of_its_range() -> None:
@@ -184,7 +209,8 @@ def test_dc_at_the_ends_of_its_range() -> None:
     rate = np.zeros((2, 4))
     rate[1, 1] = 0.3
     np.testing.assert_array_equal(
-        np.delete(quantise(values, np.ones(64), rate_weight=rate, mcu=(1, 1))[..., 0], 5), np.delete(plain, 5)
+        np.delete(quantise(values, np.ones(64), rate_weight=rate, mcu=(1, 1))[..., 0], 5),
+        np.delete(plain, 5),
     )
     dear = quantise(values, np.ones(64), rate_weight=3.0, mcu=(1, 1))[..., 0]
     assert -1024 <= dear.min() <= dear.max() <= 1023
@@ -193,7 +219,9 @@ def test_dc_at_the_ends_of_its_range() -> None:
 def test_dc_settled_over_bands_in_the_memory_of_the_values() -> None:
     values = np.random.default_rng(1).normal(0, 40, (70, 6, 64)).astype(np.float32)
     apart = quantise(values, np.full(64, 9), rate_weight=0.5, mcu=(1, 1))
-    np.testing.assert_array_equal(quantise(values, np.full(64, 9), rate_weight=0.5, mcu=(1, 1), reuse=True), apart)
+    np.testing.assert_array_equal(
+        quantise(values, np.full(64, 9), rate_weight=0.5, mcu=(1, 1), reuse=True), apart
+    )
 
 
 def test_what_lies_on_the_same_step_is_kept_or_dropped() -> None:
@@ -201,12 +229,19 @@ def test_what_lies_on_the_same_step_is_kept_or_dropped() -> None:
     source, unit = image.components[0].coefficients, image.tables[0]
     table = unit.copy()
     table[40:] *= 2
-    for options in ({"dead_zone": 0.5}, {"dead_zone": 1.0}, {"dead_zone": 1.4}, {"dead_zone": 0.6, "rate_weight": 0.2}):
+    for options in (
+        {"dead_zone": 0.5},
+        {"dead_zone": 1.0},
+        {"dead_zone": 1.4},
+        {"dead_zone": 0.6, "rate_weight": 0.2},
+    ):
         q = quantise(source, table, unit=unit, exact=table == unit, **options)
         same = q[..., 1:40] == source[..., 1:40]
         assert (same | (q[..., 1:40] == 0)).all()
         np.testing.assert_array_equal(q[..., 0], source[..., 0])
-    np.testing.assert_array_equal(quantise(source, unit, unit=unit, exact=np.ones(64, bool)), source)
+    np.testing.assert_array_equal(
+        quantise(source, unit, unit=unit, exact=np.ones(64, bool)), source
+    )
 
 
 def test_the_typical_code_lengths() -> None:
@@ -218,7 +253,12 @@ def test_quantise_refuses_what_does_not_fit() -> None:
     values = spectrum(4)
     odd_mcu = {"rate_weight": 0.1, "mcu": (3, 1)}
     for bad in (
-        *({"table": np.zeros(64)}, {"table": np.ones(63)}, {"dead_zone": np.ones((2, 2))}, {"rate_weight": np.ones(3)}),
+        *(
+            {"table": np.zeros(64)},
+            {"table": np.ones(63)},
+            {"dead_zone": np.ones((2, 2))},
+            {"rate_weight": np.ones(3)},
+        ),
         odd_mcu,
     ):
         with pytest.raises(SettingsError):

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from jpeg_kit import assert_same, blank, photo, pillow
 from PIL import Image
 
-from vizcomp.errors import DamagedError, FormatError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.errors import (
+    DamagedError,
+    FormatError,
+    TooLargeError,
+    TruncatedError,
+    UnsupportedError,
+)
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.jpeg.write import write_jpeg
 
@@ -46,7 +52,8 @@ def test_every_cut_is_refused_or_complete() -> None:
             image = read_jpeg(data[:size])
         except TruncatedError:
             continue
-        assert size >= len(data) - 3  # only the end marker and the padding of the last byte may be missing
+        # only the end marker and the padding of the last byte may be missing
+        assert size >= len(data) - 3
         assert_same(whole, image)
 
 
@@ -64,10 +71,19 @@ def test_fill_bytes_before_markers_are_passed() -> None:
     assert_same(read_jpeg(data), read_jpeg(filled))
 
 
-def frame(marker: int, *, precision: int = 8, width: int = 16, height: int = 16, count: int = 1) -> bytes:
-    body = struct.pack(">BHHB", precision, height, width, count) + b"".join(bytes([i + 1, 0x11, 0]) for i in range(count))
+def frame(
+    marker: int, *, precision: int = 8, width: int = 16, height: int = 16, count: int = 1
+) -> bytes:
+    body = struct.pack(">BHHB", precision, height, width, count) + b"".join(
+        bytes([i + 1, 0x11, 0]) for i in range(count)
+    )
     return (
-        b"\xff\xd8\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body + b"\xff\xda\0\x08\1\1\0\0\x3f\0" + bytes(40)
+        b"\xff\xd8\xff"
+        + bytes([marker])
+        + struct.pack(">H", len(body) + 2)
+        + body
+        + b"\xff\xda\0\x08\1\1\0\0\x3f\0"
+        + bytes(40)
     )
 
 
@@ -105,7 +121,10 @@ def test_too_many_scans_are_refused() -> None:
         read_jpeg(data[:at] + scan * 500 + data[at:])
 
 
-@pytest.mark.parametrize("name", ["no huffman", "no quantisation", "bad code", "zero step", "scan first", "not jpeg", "empty"])
+@pytest.mark.parametrize(
+    "name",
+    ["no huffman", "no quantisation", "bad code", "zero step", "scan first", "not jpeg", "empty"],
+)
 def test_broken_files_are_format_errors(name: str) -> None:
     data = pillow(photo(40, 40))
     at = {b: data.index(b) for b in (b"\xff\xc4", b"\xff\xdb", b"\xff\xc0", b"\xff\xda")}
@@ -149,7 +168,10 @@ def test_flipped_bytes_never_do_worse_than_a_format_error(data: st.DataObject) -
     try:
         written = write_jpeg(image)
     except FormatError:  # coefficients that hostile data can hold, but no picture of 8 bits
-        assert any(np.abs(np.diff(c.coefficients[..., 0], axis=1)).max(initial=0) > 2047 for c in image.components)
+        assert any(
+            np.abs(np.diff(c.coefficients[..., 0], axis=1)).max(initial=0) > 2047
+            for c in image.components
+        )
         return
     assert_same(image, read_jpeg(written))
 

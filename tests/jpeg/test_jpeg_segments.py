@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,14 @@ from jpeg_kit import blank, exif, photo, pillow
 from PIL import Image
 
 from vizcomp.errors import FormatError, TruncatedError
-from vizcomp.jpeg.segments import SOS, essential_segments, markers, metadata_segments, orientation, scan_end
+from vizcomp.jpeg.segments import (
+    SOS,
+    essential_segments,
+    markers,
+    metadata_segments,
+    orientation,
+    scan_end,
+)
 from vizcomp.jpeg.write import write_jpeg
 
 
@@ -31,10 +39,44 @@ def test_orientation_survives_alone(order: str) -> None:
     assert upright == []
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        (1, "B"),
+        (3, "H"),
+        (4, "I"),
+        (6, "b"),
+        (8, "h"),
+        (9, "i"),
+        (5, "II"),
+        (10, "ii"),
+        (3, "HHH"),
+        (4, "II"),
+    ],
+)
+def test_an_orientation_of_any_type_becomes_one_short(order: str, kind: int, stored: str) -> None:
+    rational = kind in (5, 10)
+    body = struct.pack(order + stored, *((6, 1) if rational else (6,) * len(stored)))
+    entry = struct.pack(order + "HHI", 0x0112, kind, 1 if rational else len(stored))
+    entry += body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(order + "I", 26)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    segment = (0xE1, b"Exif\0\0" + head + struct.pack(order + "H", 1) + entry + bytes(4) + body)
+    for keep in ("essential", "all"):
+        kept = essential_segments([segment], keep)
+        assert orientation(kept) == 6
+        assert Image.open(io.BytesIO(pillow(photo(16, 8), exif=kept[0][1]))).getexif()[0x0112] == 6
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 40))
 def test_malformed_exif_counts_as_none(noise: bytes, cut: int) -> None:
-    for payload in (b"Exif\0\0" + noise, exif(6)[:cut], b"Exif\0\0II*\0" + noise, exif(6)[:14] + noise):
+    for payload in (
+        b"Exif\0\0" + noise,
+        exif(6)[:cut],
+        b"Exif\0\0II*\0" + noise,
+        exif(6)[:14] + noise,
+    ):
         assert 1 <= orientation([(0xE1, payload)]) <= 8
         essential_segments([(0xE1, payload)], "essential")
 
@@ -51,7 +93,7 @@ def test_profiles_are_split_and_joined() -> None:
     opened = Image.open(io.BytesIO(data))
     assert opened.info["icc_profile"] == profile
     assert opened.getexif()[0x0112] == 3
-    assert metadata_segments(xmp=bytes(70000)) == []
+    assert metadata_segments(xmp=bytes(17 << 20)) == []
 
 
 @pytest.mark.parametrize("progressive", [False, True])

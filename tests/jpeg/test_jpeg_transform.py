@@ -32,13 +32,19 @@ def reference(plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def inverse(blocks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     rows, cols = blocks.shape[:2]
     m = dct_matrix()
-    return (m.T @ blocks.reshape(rows, cols, 8, 8) @ m).transpose(0, 2, 1, 3).reshape(8 * rows, 8 * cols)
+    return (
+        (m.T @ blocks.reshape(rows, cols, 8, 8) @ m)
+        .transpose(0, 2, 1, 3)
+        .reshape(8 * rows, 8 * cols)
+    )
 
 
 def halved(plane: npt.NDArray[np.float64], down: int, across: int) -> npt.NDArray[np.float64]:
     """The mean of each `down` x `across` samples."""
     rows, cols = plane.shape
-    means: npt.NDArray[np.float64] = plane.reshape(rows // down, down, cols // across, across).mean((1, 3))
+    means: npt.NDArray[np.float64] = plane.reshape(rows // down, down, cols // across, across).mean(
+        (1, 3)
+    )
     return means
 
 
@@ -51,10 +57,14 @@ def test_forward_dct_equals_the_definition(size: tuple[int, int], subsampling: s
     if subsampling == "grey":
         plane = pixels[..., 0]
         image = from_pixels(plane)
-        planes = [np.pad(plane.astype(float), ((0, rows - size[1]), (0, cols - size[0])), "edge") - 128]
+        planes = [
+            np.pad(plane.astype(float), ((0, rows - size[1]), (0, cols - size[0])), "edge") - 128
+        ]
     else:
         image = from_pixels(pixels, subsampling=subsampling)  # type: ignore[arg-type]
-        rgb = np.pad(pixels.astype(float), ((0, rows - size[1]), (0, cols - size[0]), (0, 0)), "edge")
+        rgb = np.pad(
+            pixels.astype(float), ((0, rows - size[1]), (0, cols - size[0]), (0, 0)), "edge"
+        )
         y = rgb @ [0.299, 0.587, 0.114]
         cb, cr = (rgb[..., 2] - y) / 1.772, (rgb[..., 0] - y) / 1.402
         small = [c.reshape(rows // vy, vy, cols // hx, hx).mean((1, 3)) for c in (cb, cr)]
@@ -78,14 +88,20 @@ def test_pixels_written_and_decoded_are_close() -> None:
 
 
 def test_from_pixels_refuses_other_arrays() -> None:
-    for bad in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8)):
+    for bad in (
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4), np.uint8),
+    ):
         with pytest.raises(SettingsError):
             from_pixels(bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sampling", [(1, 1), (2, 1), (1, 2)])
 @pytest.mark.parametrize("size", [(64, 48), (41, 23), (8, 8), (1, 1)])
-def test_chroma_is_halved_as_its_pixels_would_be(sampling: tuple[int, int], size: tuple[int, int]) -> None:
+def test_chroma_is_halved_as_its_pixels_would_be(
+    sampling: tuple[int, int], size: tuple[int, int]
+) -> None:
     h, v = sampling
     image = blank(*size, [sampling, (1, 1), (1, 1)], "ycbcr")
     rng = np.random.default_rng(0)
@@ -93,7 +109,10 @@ def test_chroma_is_halved_as_its_pixels_would_be(sampling: tuple[int, int], size
     for c in image.components:
         c.coefficients[:] = rng.integers(-20, 21, c.coefficients.shape)
         planes.append(inverse(c.coefficients.astype(float) * 3))
-    shapes = [blank(*size, [(2, 2), (1, 1), (1, 1)], "ycbcr").components[i].coefficients.shape for i in range(3)]
+    shapes = [
+        blank(*size, [(2, 2), (1, 1), (1, 1)], "ycbcr").components[i].coefficients.shape
+        for i in range(3)
+    ]
     real, was_halved = consume(image)
     assert was_halved
     inside = size[1] // 16, size[0] // 16  # whole MCUs: beside them blocks are mirrored
@@ -101,7 +120,11 @@ def test_chroma_is_halved_as_its_pixels_would_be(sampling: tuple[int, int], size
         assert (c.h, c.v) == ((2, 2) if i == 0 else (1, 1))
         assert c.values.shape == shape
         rows, cols = (inside[0] * 2, inside[1] * 2) if i == 0 else inside
-        plane = planes[i] if i == 0 else halved(planes[i][: 16 // v * inside[0], : 16 // h * inside[1]], 3 - v, 3 - h)
+        plane = (
+            planes[i]
+            if i == 0
+            else halved(planes[i][: 16 // v * inside[0], : 16 // h * inside[1]], 3 - v, 3 - h)
+        )
         values = c.values if c.unit is None else c.values * c.unit
         np.testing.assert_allclose(values[:rows, :cols], reference(plane)[:rows, :cols], atol=1e-3)
 

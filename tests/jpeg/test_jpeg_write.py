@@ -22,7 +22,9 @@ from vizcomp.jpeg.write import write_jpeg
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (17, 33), (1, 600)])
-def test_random_coefficients_return_exactly(sampling: list[tuple[int, int]], size: tuple[int, int]) -> None:
+def test_random_coefficients_return_exactly(
+    sampling: list[tuple[int, int]], size: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(1)
     for density in (0.02, 0.5):
         image = blank(*size, sampling, "ycbcr")
@@ -43,12 +45,16 @@ def test_random_coefficients_return_exactly(sampling: list[tuple[int, int]], siz
     largest=st.sampled_from([1, 3, 40, 1023]),
     seed=st.integers(0, 99),
 )
-def test_any_coefficients_return_exactly(width: int, height: int, grey: bool, density: float, largest: int, seed: int) -> None:
+def test_any_coefficients_return_exactly(
+    width: int, height: int, grey: bool, density: float, largest: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     image = blank(width, height, [(1, 1)] if grey else SAMPLINGS[1], "grey" if grey else "ycbcr")
     for c in image.components:
         shape = c.coefficients.shape
-        c.coefficients[:] = rng.integers(-largest, largest + 1, shape) * (rng.random(shape) < density)
+        c.coefficients[:] = rng.integers(-largest, largest + 1, shape) * (
+            rng.random(shape) < density
+        )
     for progressive in (True, False):
         data = write_jpeg(image, progressive=progressive)
         assert_same(image, read_jpeg(data))
@@ -66,7 +72,9 @@ def test_many_correction_bits_return_exactly() -> None:
     """Refinement of dense blocks without a new coefficient: correction bits pile up."""
     image = blank(8 * 40, 8 * 40, [(1, 1)], "grey")
     rng = np.random.default_rng(2)
-    image.components[0].coefficients[:] = rng.choice([-7, -6, -5, -4, 4, 5, 6, 7], image.components[0].coefficients.shape)
+    image.components[0].coefficients[:] = rng.choice(
+        [-7, -6, -5, -4, 4, 5, 6, 7], image.components[0].coefficients.shape
+    )
     assert_same(image, read_jpeg(write_jpeg(image)))
 
 
@@ -90,7 +98,8 @@ def test_a_skewed_code_is_limited_to_sixteen_bits() -> None:
     assert data[at] == 0x10
     counts = np.frombuffer(data[at + 1 : at + 17], np.uint8)
     assert counts[15] > 0
-    assert (counts * 0.5 ** np.arange(1, 17)).sum() < 1  # room for the all-ones code, which T.81 forbids
+    # room for the all-ones code, which T.81 forbids
+    assert (counts * 0.5 ** np.arange(1, 17)).sum() < 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -98,7 +107,14 @@ def test_a_skewed_code_is_limited_to_sixteen_bits() -> None:
 def test_rewritten_files_show_the_same_pixels(mode: str, size: tuple[int, int]) -> None:
     for progressive, subsampling, restart in itertools.product((False, True), (0, 1, 2), (0, 2)):
         extra = {"restart_marker_blocks": restart} if restart else {}
-        source = pillow(photo(*size), mode, progressive=progressive, subsampling=subsampling, quality=85, **extra)
+        source = pillow(
+            photo(*size),
+            mode,
+            progressive=progressive,
+            subsampling=subsampling,
+            quality=85,
+            **extra,
+        )
         image = read_jpeg(source)
         assert image.progressive == progressive
         assert image.restart_interval == restart
@@ -146,20 +162,26 @@ def test_unwritable_images_are_refused() -> None:
     with pytest.raises(FormatError, match="fewer"):
         write_jpeg(dataclasses.replace(blank(16, 16, [(1, 1)], "grey"), width=100))
     with pytest.raises(FormatError, match="segment"):
-        write_jpeg(dataclasses.replace(blank(8, 8, [(1, 1)], "grey"), segments=[(0xE1, bytes(65534))]))
+        write_jpeg(
+            dataclasses.replace(blank(8, 8, [(1, 1)], "grey"), segments=[(0xE1, bytes(65534))])
+        )
 
 
 def test_native_functions_check_their_buffers() -> None:
     good = np.zeros((2, 2, 64), np.int16)
     with pytest.raises((TypeError, ValueError)):
-        _native.encode_scans(((good, 3, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)  # more rows than there are
+        # more rows than there are
+        _native.encode_scans(((good, 3, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     with pytest.raises((TypeError, ValueError)):
         _native.encode_scans(((good.astype(np.float32), 2, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     with pytest.raises((TypeError, ValueError)):
         _native.quantise(4, good, good, good, None, bytes(256), bytes(64), good)
     with pytest.raises((BufferError, TypeError, ValueError)):
-        _native.forward(np.zeros((8, 8), np.uint8)[:, ::2], 8, 4, 1, 1, 1, (np.zeros(64, np.float32),))
-    status, _ = _native.encode_scans(((good, 2, 2, 3, 2, 1, 1, 1, 0),), 1, 1, 2, 2)  # more real rows than rows
+        _native.forward(
+            np.zeros((8, 8), np.uint8)[:, ::2], 8, 4, 1, 1, 1, (np.zeros(64, np.float32),)
+        )
+    # more real rows than rows
+    status, _ = _native.encode_scans(((good, 2, 2, 3, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     assert status
 
 
@@ -171,7 +193,9 @@ def test_the_colour_is_told_to_decoders() -> None:
     assert rgb.colour == "rgb"
     np.testing.assert_array_equal(decoded(write_jpeg(rgb)), decoded(out.getvalue()))
     stripped = dataclasses.replace(
-        rgb, segments=[], components=[dataclasses.replace(c, id=i + 1) for i, c in enumerate(rgb.components)]
+        rgb,
+        segments=[],
+        components=[dataclasses.replace(c, id=i + 1) for i, c in enumerate(rgb.components)],
     )
     back = write_jpeg(stripped)
     assert read_jpeg(back).colour == "rgb"

@@ -18,7 +18,12 @@ from vizcomp.nets.recurrent import RecurrentCodec, binarize
 from vizcomp.nets.whitened import Whitened
 
 SMALL = RecurrentConfig(
-    stem=(8, 4), encoder=((8, 2, 1),), decoder=((8, 2, 1), (8, 4, 1)), bits=(2, 3, 4), shared=False, sees="both"
+    stem=(8, 4),
+    encoder=((8, 2, 1),),
+    decoder=((8, 2, 1), (8, 4, 1)),
+    bits=(2, 3, 4),
+    shared=False,
+    sees="both",
 )
 
 
@@ -50,7 +55,8 @@ def test_small_classifiers_take_images_of_several_sizes(side: int) -> None:
 
 def test_the_first_layer_whitens_patches() -> None:
     torch.manual_seed(0)
-    images = 10 * torch.nn.functional.avg_pool2d(torch.randn(400, 3, 36, 36), 5, 1)  # neighbours alike, as in photos
+    # neighbours alike, as in photos
+    images = 10 * torch.nn.functional.avg_pool2d(torch.randn(400, 3, 36, 36), 5, 1)
     network = Whitened(WhitenedConfig(classes=3))
     network.prepare(images)
     with torch.no_grad():
@@ -65,7 +71,9 @@ def test_the_mirror_image_is_asked_in_doubt_only() -> None:
     network = classifiers.load("inception").network
     assert network.config.mirror
     generator = torch.Generator().manual_seed(0)
-    blots = torch.nn.functional.interpolate(torch.randn(96, 3, 3, 3, generator=generator), size=32, mode="bicubic")
+    blots = torch.nn.functional.interpolate(
+        torch.randn(96, 3, 3, 3, generator=generator), size=32, mode="bicubic"
+    )
     seen = 1.5 * blots
     with torch.inference_mode():
         found = network(seen)
@@ -127,7 +135,9 @@ def test_options_train_and_decode_as_they_encode(changes: dict[str, object]) -> 
     sum(image.square().mean() for image in images).backward()
     assert all(p.grad is not None for n, p in network.named_parameters() if p.requires_grad)
     for many in (1, 3):
-        torch.testing.assert_close(network.decode(codes[:many]), images[many - 1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            network.decode(codes[:many]), images[many - 1], atol=1e-5, rtol=1e-5
+        )
 
 
 def test_iterations_carry_state() -> None:
@@ -189,7 +199,11 @@ def test_classifier_files(tmp_path: Path) -> None:
     save_file(tensors, path, metadata={"vizcomp": json.dumps({"kind": "codec"})})
     with pytest.raises(ModelError, match="no classifier"):
         classifiers.load(path)
-    words = {"kind": "classifier", "architecture": "watcher", "network": {"channels": [4, 6, 1e9], "classes": 3}}
+    words = {
+        "kind": "classifier",
+        "architecture": "watcher",
+        "network": {"channels": [4, 6, 1e9], "classes": 3},
+    }
     save_file(tensors, path, metadata={"vizcomp": json.dumps(words)})
     with pytest.raises(SettingsError, match="channels"):  # refused before memory is taken
         classifiers.load(path)

@@ -17,7 +17,9 @@ from vizcomp.vision.systems import open_system
 from vizcomp.weights.sessions import open_session
 
 
-def test_a_decoder_in_a_file_of_its_own(tmp_path: Path, cat: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_decoder_in_a_file_of_its_own(
+    tmp_path: Path, cat: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "decoder.onnx"
     assert command("weights", "export", "photo", "-o", path, "--iterations", 3) == 0
     assert capsys.readouterr().out.strip() == str(path)
@@ -25,7 +27,11 @@ def test_a_decoder_in_a_file_of_its_own(tmp_path: Path, cat: np.ndarray, capsys:
     session = open_session(str(path))
     codec = NeuralCodec.load("photo", threads=1)
     words = session.get_modelmeta().custom_metadata_map
-    assert (words["model"], words["part"], words["block"]) == (codec.fingerprint.hex(), "decoder", "16")
+    assert (words["model"], words["part"], words["block"]) == (
+        codec.fingerprint.hex(),
+        "decoder",
+        "16",
+    )
     codes = codec.codes(cat[:64, :96], iterations=3)
     inputs = {f"bits{t}": plane[None] * np.float32(2) - 1 for t, plane in enumerate(codes, 1)}
     assert [i.name for i in session.get_inputs()] == list(inputs)
@@ -42,7 +48,9 @@ def test_an_encoder_is_told_what_the_codec_is_told(cat: np.ndarray) -> None:
     pictures = np.stack([cat[100:132, x : x + 32] for x in range(0, 320, 32)])
     logits = codec._analyser._answers(pictures)
     told = np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), -10).astype(np.float32)
-    found = open_session(exported("cifar", part="encoder")).run(None, {"pixels": pictures, "given": told})
+    found = open_session(exported("cifar", part="encoder")).run(
+        None, {"pixels": pictures, "given": told}
+    )
     wanted = codec.codes_many(pictures, iterations=codec.iterations, search=0)
     for ours, theirs in zip(wanted, found, strict=True):
         assert (ours != (theirs > 0)).mean() < 0.002

@@ -1,4 +1,5 @@
-"""The recurrent codec as a verb, on small networks with fixed random weights; the bundled models where they are there."""
+"""The recurrent codec as a verb, on small networks with fixed random weights; the bundled models
+where they are there."""
 
 from __future__ import annotations
 
@@ -12,7 +13,14 @@ import torch
 from kit import tiny_codec
 from PIL import Image
 
-from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, TruncatedError, WeightsMissingError
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    ModelError,
+    SettingsError,
+    TruncatedError,
+    WeightsMissingError,
+)
 from vizcomp.neural import codec as neural_codec
 from vizcomp.neural import find, models
 from vizcomp.neural.codec import NeuralCodec
@@ -40,15 +48,22 @@ def small(small_model: Path) -> NeuralCodec:
 @pytest.fixture(scope="module")
 def patches(cat: np.ndarray) -> np.ndarray:
     """uint8 (20, 32, 32, 3)."""
-    return np.stack([cat[y : y + 32, x : x + 32] for y in range(0, 160, 32) for x in range(64, 192, 32)])
+    return np.stack(
+        [cat[y : y + 32, x : x + 32] for y in range(0, 160, 32) for x in range(64, 192, 32)]
+    )
 
 
-# --- files of one image ---------------------------------------------------------------------------------------------
+# --- files of one image
+# ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 77), (130, 3), (32, 32), (37, 61), (64, 96)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 77), (130, 3), (32, 32), (37, 61), (64, 96)]
+)
 @pytest.mark.parametrize("grey", [False, True])
-def test_images_of_any_size_come_back_in_it(codec: NeuralCodec, cat: np.ndarray, height: int, width: int, grey: bool) -> None:
+def test_images_of_any_size_come_back_in_it(
+    codec: NeuralCodec, cat: np.ndarray, height: int, width: int, grey: bool
+) -> None:
     image = cat[:height, :width, 1] if grey else cat[:height, :width]
     data = codec.encode(image)
     found = codec.decode(data)
@@ -59,19 +74,26 @@ def test_images_of_any_size_come_back_in_it(codec: NeuralCodec, cat: np.ndarray,
     assert found.header.model == codec.fingerprint
     codes = codec.codes(image)
     shown = codec.image(codes, height, width)
-    assert np.array_equal(found.image, np.rint(shown.mean(2)) if grey else shown), "the file holds the encoder's bits"
+    assert np.array_equal(found.image, np.rint(shown.mean(2)) if grey else shown), (
+        "the file holds the encoder's bits"
+    )
     assert codec.encode(image) == data
 
 
 def test_each_iteration_is_decodable(codec: NeuralCodec, cat: np.ndarray) -> None:
     data = codec.encode(cat)
     for many in (1, 2, 3):
-        assert np.array_equal(codec.decode(data, iterations=many).image, codec.decode(codec.encode(cat, iterations=many)).image)
+        assert np.array_equal(
+            codec.decode(data, iterations=many).image,
+            codec.decode(codec.encode(cat, iterations=many)).image,
+        )
     assert codec.decode(data, iterations=9).iterations == 3
     assert len({codec.decode(data, iterations=many).image.tobytes() for many in (1, 2, 3)}) == 3
 
 
-def test_what_is_complete_of_a_cut_file_decodes_as_fewer_iterations(codec: NeuralCodec, cat: np.ndarray) -> None:
+def test_what_is_complete_of_a_cut_file_decodes_as_fewer_iterations(
+    codec: NeuralCodec, cat: np.ndarray
+) -> None:
     data = codec.encode(cat[:50, :70])
     header = vzc.read_header(data)
     for many, end in enumerate(header.offsets[1:], 1):
@@ -92,7 +114,9 @@ def test_the_images_of_all_iterations_come_in_one_pass(codec: NeuralCodec, cat: 
     assert len(found) == len(codes) == 3
     for many, images in enumerate(found, 1):
         assert np.array_equal(images, codec.images(codes[:many]))
-    assert [np.array_equal(a, b) for a, b in zip(codec.images_between(codes, 2), found[1:], strict=True)] == [True, True]
+    assert [
+        np.array_equal(a, b) for a, b in zip(codec.images_between(codes, 2), found[1:], strict=True)
+    ] == [True, True]
 
 
 def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) -> None:
@@ -107,7 +131,9 @@ def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) ->
     assert len(codec.encode(cat, bpp=100, iterations=2)) == sizes[1]
 
 
-def test_tiles_leave_no_seams(codec: NeuralCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_leave_no_seams(
+    codec: NeuralCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cat = cat[60:220, 120:320]
     whole = codec.codes(cat)
     shown = codec.image(whole, 160, 200)
@@ -121,7 +147,9 @@ def test_tiles_leave_no_seams(codec: NeuralCodec, cat: np.ndarray, monkeypatch: 
         assert one.shape == other.shape
         assert (one != other).mean() < 0.01
     found = codec.image(codec.codes(cat, search=4), 160, 200).astype(float)
-    assert ((found - cat) ** 2).mean() < ((shown.astype(float) - cat) ** 2).mean(), "tiles are searched too"
+    assert ((found - cat) ** 2).mean() < ((shown.astype(float) - cat) ** 2).mean(), (
+        "tiles are searched too"
+    )
     with pytest.raises(SettingsError, match="search"):
         codec.codes(cat, search=-1)
     assert np.array_equal(codec.decode(codec.encode(cat)).image, codec.image(parts, 160, 200))
@@ -153,12 +181,16 @@ def test_a_file_of_fixed_bytes(small: NeuralCodec) -> None:
 FIXED = "b5565a10ec339cdb111110ad86d68816172ee453ce1ba14a4198769b3965e9ee779e4195f459b827e649be"
 
 
-# --- search ---------------------------------------------------------------------------------------------------------
+# --- search
+# --------------------------------------------------------------------------------------------------
 
 
 def score(codec: NeuralCodec, image: np.ndarray, codes: list[np.ndarray]) -> float:
     shown = codec.image(codes, 32, 32) / 255
-    return float(10 * ((shown - image / 255) ** 2).mean() + codec.search.rate * coding.cost_bits(codec.context, codes, []))
+    return float(
+        10 * ((shown - image / 255) ** 2).mean()
+        + codec.search.rate * coding.cost_bits(codec.context, codes, [])
+    )
 
 
 def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> None:
@@ -166,15 +198,19 @@ def test_search_makes_nothing_worse(small: NeuralCodec, patches: np.ndarray) -> 
     for candidates in (2, 9, 32):
         found = small.codes_many(patches, iterations=1, search=candidates)
         before, after = (
-            [score(small, image, [plane[i] for plane in planes]) for i, image in enumerate(patches)] for planes in (plain, found)
+            [score(small, image, [plane[i] for plane in planes]) for i, image in enumerate(patches)]
+            for planes in (plain, found)
         )
-        assert all(b <= a + 1e-3 for a, b in zip(before, after, strict=True))  # the search counts in float32
+        # the search counts in float32
+        assert all(b <= a + 1e-3 for a, b in zip(before, after, strict=True))
     assert np.mean(after) < np.mean(before)
     single = small.codes_many(patches, iterations=1, search=1)[0]
     assert (single != plain[0]).sum((1, 2, 3)).max() == 1, "one candidate is one bit turned"
 
 
-def test_search_is_deterministic_and_each_image_s_own(small: NeuralCodec, patches: np.ndarray) -> None:
+def test_search_is_deterministic_and_each_image_s_own(
+    small: NeuralCodec, patches: np.ndarray
+) -> None:
     all_at_once = small.codes_many(patches, search=12)
     again = small.codes_many(patches[::-1].copy(), search=12)
     for i in (0, 7, 19):
@@ -185,7 +221,11 @@ def test_search_is_deterministic_and_each_image_s_own(small: NeuralCodec, patche
 
 
 def test_nothing_is_searched_unless_asked(small: NeuralCodec, patches: np.ndarray) -> None:
-    assert small.encode(patches[0]) == small.encode(patches[0], search=0) != small.encode(patches[0], search=32)
+    assert (
+        small.encode(patches[0])
+        == small.encode(patches[0], search=0)
+        != small.encode(patches[0], search=32)
+    )
 
 
 class StandIn:
@@ -204,7 +244,9 @@ class StandIn:
 def test_a_codec_that_is_told_the_classifier_s_answer(tmp_path: Path, patches: np.ndarray) -> None:
     codec = NeuralCodec.load(tiny_codec(tmp_path / "given.safetensors", native=32, given=10))
     codec.words["classifier"] = "stand-in"
-    codec._analyser.classifier = StandIn(lambda x: x.transpose(0, 3, 1, 2).reshape(len(x), -1)[:, :10] / 51)
+    codec._analyser.classifier = StandIn(
+        lambda x: x.transpose(0, 3, 1, 2).reshape(len(x), -1)[:, :10] / 51
+    )
     plain, found = codec.encode_many(patches, search=0), codec.encode_many(patches, search=12)
     assert plain != found
     assert found == codec.encode_many(patches, search=12)
@@ -212,18 +254,23 @@ def test_a_codec_that_is_told_the_classifier_s_answer(tmp_path: Path, patches: n
     assert codec.decode(found[0]).image.shape == (32, 32, 3)
 
 
-def test_images_that_the_classifier_would_mistake_are_mended(tmp_path: Path, patches: np.ndarray) -> None:
+def test_images_that_the_classifier_would_mistake_are_mended(
+    tmp_path: Path, patches: np.ndarray
+) -> None:
     codec = NeuralCodec.load(tiny_codec(tmp_path / "model.safetensors", native=32, given=10))
     plain = codec.codes_many(patches)  # without a classifier nothing is searched
 
     def quarters(images: np.ndarray) -> np.ndarray:
         return images.reshape(-1, 2, 16, 2, 16, 3).mean((2, 4)).reshape(-1, 12) / 255
 
-    # random weights give nearly grey images: the stand-in sees in which way their quarters lie beside the mean of them
+    # random weights give nearly grey images: the stand-in sees in which way their quarters lie
+    # beside the mean of them
     middle = quarters(codec.images(plain[:1])).mean(0)
     weights = np.random.default_rng(0).normal(size=(12, 10))
     codec.words["classifier"] = "stand-in"
-    stand_in = StandIn(lambda x: (np.sign(quarters(x) - middle) + 50 * (quarters(x) - middle)) @ weights)
+    stand_in = StandIn(
+        lambda x: (np.sign(quarters(x) - middle) + 50 * (quarters(x) - middle)) @ weights
+    )
     codec._analyser.classifier = stand_in
 
     def seen(images: np.ndarray) -> np.ndarray:
@@ -233,25 +280,36 @@ def test_images_that_the_classifier_would_mistake_are_mended(tmp_path: Path, pat
     plain, mended = codec.codes_many(patches, search=0), codec.codes_many(patches)
     for t in range(1, 4):
         before, after = (seen(codec.images(planes[:t])) == wanted for planes in (plain, mended))
-        assert before.sum() < after.sum() >= 14  # of 20; which candidates are drawn decides the rest
+        # of 20; which candidates are drawn decides the rest
+        assert before.sum() < after.sum() >= 14
     kept = seen(codec.images(plain[:1])) == wanted
     assert 0 < kept.sum() < len(kept)
     assert np.array_equal(plain[0][kept], mended[0][kept])  # what is right stays as it is
     assert codec.encode(patches[3]) == codec.encode_many(patches)[3]
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
+# --- models
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec) -> None:
+def test_a_model_s_fingerprint_is_its_content(
+    tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec
+) -> None:
     assert small.fingerprint.hex() == "ec339cdb"
     assert saved_fingerprint(small_model) == small.fingerprint
-    assert saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
+    assert (
+        saved_fingerprint(any_model) == NeuralCodec.load(any_model).fingerprint != small.fingerprint
+    )
     rng = np.random.default_rng(0)
     codes = [[rng.integers(0, 2, (4, 4, 4)).astype(np.uint8) for _ in range(3)] for _ in range(40)]
     context = fitting.fit(codes, adaptive=False)
     network = torch_network(small.config, small.weights)
-    save_codec(tmp_path / "context.safetensors", network, {}, {f"context.{k}": v for k, v in context.to_arrays().items()})
+    save_codec(
+        tmp_path / "context.safetensors",
+        network,
+        {},
+        {f"context.{k}": v for k, v in context.to_arrays().items()},
+    )
     other = NeuralCodec.load(tmp_path / "context.safetensors")
     assert other.fingerprint != small.fingerprint
     assert saved_fingerprint(tmp_path / "context.safetensors") == other.fingerprint
@@ -260,7 +318,10 @@ def test_a_model_s_fingerprint_is_its_content(tmp_path: Path, small_model: Path,
         other_value = value.copy()
         other_value.flat[0] += 0.5
         other_weights = {**changed.weights, name: other_value}
-        same = models.fingerprint(changed.config.to_dict(), other_weights, changed.context) == small.fingerprint
+        same = (
+            models.fingerprint(changed.config.to_dict(), other_weights, changed.context)
+            == small.fingerprint
+        )
         assert same == (not name.startswith(("entrances.", "decoder.", "exit."))), name
 
 
@@ -269,13 +330,19 @@ def test_a_replaced_model_says_where_it_is(tmp_path: Path, monkeypatch: pytest.M
     for fingerprint, (name, commit) in table.FORMER.items():
         with pytest.raises(WeightsMissingError, match=fingerprint) as missing:
             find_model(bytes.fromhex(fingerprint))
-        assert f"git show {commit[:12]}:src/vizcomp/bundled/{name}.safetensors" in missing.value.hint
+        assert (
+            f"git show {commit[:12]}:src/vizcomp/bundled/{name}.safetensors" in missing.value.hint
+        )
         assert f"weights add {name}-{fingerprint}" in missing.value.hint
     assert table.FORMER, "models were replaced"
 
 
 def test_models_are_found_by_fingerprint(
-    tmp_path: Path, small_model: Path, any_model: Path, small: NeuralCodec, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    small_model: Path,
+    any_model: Path,
+    small: NeuralCodec,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path))
     monkeypatch.setattr(find, "_cache", {})
@@ -288,14 +355,18 @@ def test_models_are_found_by_fingerprint(
     (folder / "a-damaged.safetensors").write_bytes(b"not a model")
     (folder / "b-mine.safetensors").write_bytes(small_model.read_bytes())
     assert find_model(small.fingerprint).name == str(folder / "b-mine.safetensors")
-    assert find_model(small.fingerprint, [any_model, small_model]).name == str(small_model), "given ones come first"
+    assert find_model(small.fingerprint, [any_model, small_model]).name == str(small_model), (
+        "given ones come first"
+    )
     with pytest.raises(ModelError, match="a-damaged"):
         find_model(small.fingerprint, [folder / "a-damaged.safetensors"])
     data = small.encode(np.zeros((32, 32, 3), np.uint8), search=0)
     assert find.decode(data).image.shape == (32, 32, 3)
 
 
-@pytest.mark.parametrize("what", ["nothing there", "not safetensors", "another kind", "missing weights", "wrong shapes"])
+@pytest.mark.parametrize(
+    "what", ["nothing there", "not safetensors", "another kind", "missing weights", "wrong shapes"]
+)
 def test_files_that_are_no_codec(tmp_path: Path, small_model: Path, what: str) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -360,30 +431,42 @@ def test_what_is_refused(small: NeuralCodec, codec: NeuralCodec, cat: np.ndarray
             decode()
 
 
-# --- packs ----------------------------------------------------------------------------------------------------------
+# --- packs
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pack_file(tmp_path_factory: pytest.TempPathFactory, small: NeuralCodec, patches: np.ndarray) -> Path:
-    """140 images, three blocks: image 5 is grey, image 6 has one iteration, image 7 neither name nor label."""
+def pack_file(
+    tmp_path_factory: pytest.TempPathFactory, small: NeuralCodec, patches: np.ndarray
+) -> Path:
+    """140 images, three blocks: image 5 is grey, image 6 has one iteration, image 7 neither name
+    nor label."""
     writer = PackWriter(model=small.fingerprint, classes=("cat", "dog"))
     for i in range(140):
         iterations = 1 if i == 6 else 3
         payload = small.payloads(patches[i % 20][None], iterations=iterations, search=0)[0]
-        about = {} if i == 7 else {"name": f"{'cat' if i % 2 else 'dog'}/{i:03}.png", "label": 1 - i % 2}
+        about = (
+            {}
+            if i == 7
+            else {"name": f"{'cat' if i % 2 else 'dog'}/{i:03}.png", "label": 1 - i % 2}
+        )
         writer.add(payload, 32, 32, grey=i == 5, iterations=iterations, **about)
     path = tmp_path_factory.mktemp("packs") / "set.vzc"
     path.write_bytes(writer.finish())
     return path
 
 
-def test_a_pack_holds_what_files_would(pack_file: Path, small_model: Path, small: NeuralCodec, patches: np.ndarray) -> None:
+def test_a_pack_holds_what_files_would(
+    pack_file: Path, small_model: Path, small: NeuralCodec, patches: np.ndarray
+) -> None:
     pack = VzcPack(pack_file, model=small_model)
     assert (len(pack), pack.classes) == (140, ("cat", "dog"))
     expected = [small.decode(small.encode(p, search=0)).image for p in patches]
     found = list(pack)
     assert found[5].shape == (32, 32)
-    assert np.array_equal(found[6], small.decode(small.encode(patches[6], iterations=1, search=0)).image)
+    assert np.array_equal(
+        found[6], small.decode(small.encode(patches[6], iterations=1, search=0)).image
+    )
     for i in (0, 1, 63, 64, 139):
         assert np.array_equal(found[i], expected[i % 20])
         assert np.array_equal(pack[i], found[i])
@@ -391,7 +474,9 @@ def test_a_pack_holds_what_files_would(pack_file: Path, small_model: Path, small
     assert np.array_equal(pack[-1], found[139])
     assert [pack.label(i) for i in (0, 1, 7)] == [1, 0, None]
     coarse = pack.batch([0, 6], iterations=1)
-    assert np.array_equal(coarse[0], small.decode(small.encode(patches[0], iterations=1, search=0)).image)
+    assert np.array_equal(
+        coarse[0], small.decode(small.encode(patches[0], iterations=1, search=0)).image
+    )
     with pytest.raises(InputError, match="nowhere"):
         pack["nowhere.png"]
     with pytest.raises(IndexError):
@@ -420,7 +505,10 @@ def test_a_pack_travels_to_other_processes(pack_file: Path, small_model: Path) -
 def test_training_straight_from_a_pack(pack_file: Path, small_model: Path, workers: int) -> None:
     pack = VzcPack(pack_file, model=small_model)
     loader = torch.utils.data.DataLoader(
-        pack.dataset(), batch_size=50, num_workers=workers, multiprocessing_context="fork" if workers else None
+        pack.dataset(),
+        batch_size=50,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
     )
     images, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
     assert images.shape == (140, 3, 32, 32)
@@ -432,7 +520,9 @@ def test_training_straight_from_a_pack(pack_file: Path, small_model: Path, worke
     assert sums[3] == (int(pack[3].sum()), 0)
 
 
-def test_packs_that_cannot_be_opened(tmp_path: Path, pack_file: Path, small_model: Path, small: NeuralCodec) -> None:
+def test_packs_that_cannot_be_opened(
+    tmp_path: Path, pack_file: Path, small_model: Path, small: NeuralCodec
+) -> None:
     with pytest.raises(InputError, match="nowhere"):
         VzcPack(tmp_path / "nowhere.vzc")
     (tmp_path / "empty.vzc").write_bytes(b"")
@@ -448,7 +538,8 @@ def test_packs_that_cannot_be_opened(tmp_path: Path, pack_file: Path, small_mode
         small.decode_payloads([b""], 32, 32, 9)
 
 
-# --- the bundled models ---------------------------------------------------------------------------------------------
+# --- the bundled models
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -471,12 +562,15 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "decoded"
 
 @pytest.mark.parametrize("name", ["cifar-3b375970", "photo-7a8659ab"])
 def test_files_of_the_time_of_torch_decode_as_then(name: str) -> None:
-    """Written, and decoded after each iteration, by eager PyTorch 2.14; a pixel may be rounded the other way."""
+    """Written, and decoded after each iteration, by eager PyTorch 2.14; a pixel may be rounded the
+    other way."""
     data = (GOLDEN / f"{name}.vzc").read_bytes()
     wanted = np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)
     header = vzc.read_header(data)
     assert header.model.hex() == name.partition("-")[2]
-    found = np.concatenate([find.decode(data, iterations=t + 1).image for t in range(header.iterations)])
+    found = np.concatenate(
+        [find.decode(data, iterations=t + 1).image for t in range(header.iterations)]
+    )
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= 1
     assert (found != wanted).mean() < 0.001

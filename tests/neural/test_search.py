@@ -1,4 +1,5 @@
-"""The search for better bits: it makes nothing worse, finds what trying everything finds, and knows its cells."""
+"""The search for better bits: it makes nothing worse, finds what trying everything finds, and knows
+its cells."""
 
 from __future__ import annotations
 
@@ -12,12 +13,23 @@ import torch
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec
 from vizcomp.neural import search
 from vizcomp.neural.codec import NeuralCodec
-from vizcomp.neural.search import Error, _in_cells, _of_cells, _to_cells, _turned, improved, picked, squared, structural
+from vizcomp.neural.search import (
+    Error,
+    _in_cells,
+    _of_cells,
+    _to_cells,
+    _turned,
+    improved,
+    picked,
+    squared,
+    structural,
+)
 
 
 @pytest.fixture(scope="module")
 def network(any_model: Path) -> RecurrentCodec:
-    """Blocks of 8, iterations of 4 bits; random weights give nearly grey images, so what the bits do is enlarged."""
+    """Blocks of 8, iterations of 4 bits; random weights give nearly grey images, so what the bits
+    do is enlarged."""
     codec = NeuralCodec.load(any_model)
     network = search.torch_network(codec.config, codec.weights)
     for entrance in network.entrances:
@@ -42,13 +54,17 @@ def start(network: RecurrentCodec, source: torch.Tensor) -> tuple[torch.Tensor, 
         return network.analyse(source, state)[0], state
 
 
-def errors(network: RecurrentCodec, bits: torch.Tensor, source: torch.Tensor, state: CodecState) -> torch.Tensor:
+def errors(
+    network: RecurrentCodec, bits: torch.Tensor, source: torch.Tensor, state: CodecState
+) -> torch.Tensor:
     with torch.no_grad():
         return squared(network.synthesise(bits * 2.0 - 1.0, state).image, source).mean((1, 2))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (16, 24), (40, 104), (96, 64), (8, 200)])
-def test_each_round_makes_the_image_better(network: RecurrentCodec, cat: np.ndarray, size: tuple[int, int]) -> None:
+def test_each_round_makes_the_image_better(
+    network: RecurrentCodec, cat: np.ndarray, size: tuple[int, int]
+) -> None:
     source = source_of(cat, *size)
     values, state = start(network, source)
     bits = values > 0
@@ -95,7 +111,9 @@ def test_joint_turns_are_of_bits_that_help_alone(network: RecurrentCodec, cat: n
     for image, *at in turned.tolist():
         alone = bits[image : image + 1].clone()
         alone[(0, *at)] ^= True
-        after = errors(network, alone, source[image : image + 1], picked(state, torch.tensor([image])))
+        after = errors(
+            network, alone, source[image : image + 1], picked(state, torch.tensor([image]))
+        )
         assert after < now[image] + 1e-6
 
 
@@ -116,7 +134,9 @@ def test_what_else_counts_decides(network: RecurrentCodec, cat: np.ndarray) -> N
     assert errors(network, found, source, state)[1] < errors(network, bits, source, state)[1]
 
 
-def test_many_passes_give_what_one_does(network: RecurrentCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_passes_give_what_one_does(
+    network: RecurrentCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = source_of(cat, 40, 72)
     values, state = start(network, source)
     once = improved(network, values > 0, values, source, state)
@@ -131,9 +151,15 @@ def test_cells_cover_every_bit_and_pixel_once() -> None:
     assert sorted(cells[cells > -torch.inf].tolist()) == x.flatten().tolist()
     bits = torch.zeros(2, 3, 5, 9, dtype=torch.bool)
     for cell, at in ((0, 17), (4, 0), (5, 32)):
-        turned = _turned(bits, torch.full((2, 6, 1), at), torch.eye(6, dtype=torch.bool)[cell].expand(2, 6)[:, :, None])
+        turned = _turned(
+            bits,
+            torch.full((2, 6, 1), at),
+            torch.eye(6, dtype=torch.bool)[cell].expand(2, 6)[:, :, None],
+        )
         assert torch.equal(x[turned], cells[:, cell, at])
-        assert torch.equal(_of_cells(torch.eye(6)[cell].expand(2, 6), bits)[:, 0][turned.any(1)], torch.ones(2))
+        assert torch.equal(
+            _of_cells(torch.eye(6)[cell].expand(2, 6), bits)[:, 0][turned.any(1)], torch.ones(2)
+        )
     pixels = torch.rand(2, 5 * 8, 9 * 8)
     shares = _in_cells(pixels, 8)
     torch.testing.assert_close(shares.sum(1), pixels.mean((1, 2)))
@@ -150,7 +176,9 @@ def test_the_structural_error_is_of_places_and_of_what_ms_ssim_sees(cat: np.ndar
     assert found.shape == (2, 128, 192)
     cells = _in_cells(found, 16)  # the first of six is blurred; windows reach over its border
     assert (cells[:, 0] > 5 * cells[:, 1:].max(1).values).all()
-    assert (structural(source + 0.1, source).mean() < structural(blurred, source).mean()).all(), "light is not structure"
+    assert (structural(source + 0.1, source).mean() < structural(blurred, source).mean()).all(), (
+        "light is not structure"
+    )
     darker = structural(source.clamp(-0.8, 0.8) - 0.2, source)
     assert ((darker >= 0.025 - 1e-6).float().mean() > 0.9).all(), "but it counts a little"
     assert structural(source[:, :, :8, :9], source[:, :, :8, :9]).shape == (2, 8, 9)
@@ -164,8 +192,14 @@ def test_a_codec_is_searched_by_what_it_was_trained_for(any_model: Path, cat: np
     assert not all(map(np.array_equal, by_error, by_structure))
 
     def mean(error: Error, codes: list[np.ndarray]) -> float:
-        shown = torch.from_numpy(codec.image(codes, 64, 64)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return float(error(shown, torch.from_numpy(cat[:64, :64]).permute(2, 0, 1)[None].float() / 127.5 - 1).mean())
+        shown = (
+            torch.from_numpy(codec.image(codes, 64, 64)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        )
+        return float(
+            error(
+                shown, torch.from_numpy(cat[:64, :64]).permute(2, 0, 1)[None].float() / 127.5 - 1
+            ).mean()
+        )
 
     assert mean(squared, by_error[:1]) < mean(squared, by_structure[:1])
     assert mean(structural, by_structure[:1]) < mean(structural, by_error[:1])

@@ -23,10 +23,23 @@ from vizcomp.vzc import image as vzc
 
 def tiff_of_pages(count: int, order: str = "<", *, loop: bool = False) -> bytes:
     """Pages of one pixel, all of which share it."""
-    data = bytearray((b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 10) + b"\x80\0")
+    data = bytearray(
+        (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 10) + b"\x80\0"
+    )
     for number in range(count):
-        entries = [(256, 4, 1), (257, 4, 1), (258, 4, 8), (259, 4, 1), (262, 4, 1), (273, 4, 8), (278, 4, 1), (279, 4, 1)]
-        body = b"".join(struct.pack(order + "HHII", tag, kind, 1, value) for tag, kind, value in entries)
+        entries = [
+            (256, 4, 1),
+            (257, 4, 1),
+            (258, 4, 8),
+            (259, 4, 1),
+            (262, 4, 1),
+            (273, 4, 8),
+            (278, 4, 1),
+            (279, 4, 1),
+        ]
+        body = b"".join(
+            struct.pack(order + "HHII", tag, kind, 1, value) for tag, kind, value in entries
+        )
         here = len(data)
         after = 10 if loop else 0 if number == count - 1 else here + 2 + len(body) + 4
         data += struct.pack(order + "H", len(entries)) + body + struct.pack(order + "I", after)
@@ -35,9 +48,12 @@ def tiff_of_pages(count: int, order: str = "<", *, loop: bool = False) -> bytes:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
-    ("count", "said"), [(1, ()), (3, ("first of 3 pages",)), (40_000, (f"first of {MAX_PAGES} pages or more",))]
+    ("count", "said"),
+    [(1, ()), (3, ("first of 3 pages",)), (40_000, (f"first of {MAX_PAGES} pages or more",))],
 )
-def test_pages_of_a_tiff_are_counted_up_to_a_bound(order: str, count: int, said: tuple[str, ...]) -> None:
+def test_pages_of_a_tiff_are_counted_up_to_a_bound(
+    order: str, count: int, said: tuple[str, ...]
+) -> None:
     data = tiff_of_pages(count, order)
     began = time.perf_counter()
     assert load_bytes(data, "a.tif").notices == said
@@ -65,7 +81,11 @@ def test_a_jpeg_of_too_many_scans_is_refused() -> None:
 def test_marks_of_scans_behind_a_picture_do_not_count() -> None:
     out = io.BytesIO()
     Image.fromarray(picture(1)).save(out, "JPEG")
-    assert load_bytes(out.getvalue() + b"\xff\xda\0" * (MAX_SCANS + 1), "a.jpg").pixels.shape == (32, 32, 3)
+    assert load_bytes(out.getvalue() + b"\xff\xda\0" * (MAX_SCANS + 1), "a.jpg").pixels.shape == (
+        32,
+        32,
+        3,
+    )
 
 
 def test_a_vzc_of_few_bytes_and_many_pixels_is_refused(any_model: Path) -> None:

@@ -35,14 +35,18 @@ def _no_warnings() -> None:
     warnings.simplefilter("error")
 
 
-def noise(height: int = 24, width: int = 40, channels: int = 3, seed: int = 0) -> npt.NDArray[np.uint8]:
+def noise(
+    height: int = 24, width: int = 40, channels: int = 3, seed: int = 0
+) -> npt.NDArray[np.uint8]:
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
 def smooth(height: int = 24, width: int = 40) -> npt.NDArray[np.uint8]:
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1).astype(np.uint8)
+    return np.stack(
+        [x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1
+    ).astype(np.uint8)
 
 
 def photo_file(path: Path, seed: int = 0, **options: object) -> Path:
@@ -69,12 +73,17 @@ def test_a_folder_is_walked_in_order_and_hidden_names_are_left_out(tmp_path: Pat
     assert [f.shown for f in found] == [str(f.path) for f in found]
 
 
-@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information"])
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information"]
+)
 def test_folders_of_systems_hold_neither_photos_nor_classes(tmp_path: Path, name: str) -> None:
     for folder in ("cat", "dog", name, f"cat/{name}"):
         (tmp_path / folder).mkdir()
         Image.new("RGB", (32, 32)).save(tmp_path / folder / "a.png")
-    assert [f.relative.as_posix() for f in find_inputs([str(tmp_path)])] == ["cat/a.png", "dog/a.png"]
+    assert [f.relative.as_posix() for f in find_inputs([str(tmp_path)])] == [
+        "cat/a.png",
+        "dog/a.png",
+    ]
     assert read_labelled(tmp_path, size=32).classes == ("cat", "dog")
 
 
@@ -98,12 +107,22 @@ def test_a_named_file_is_taken_whatever_its_suffix_and_keeps_only_its_name(tmp_p
     ],
 )
 def test_patterns(tmp_path: Path, pattern: str, expected: list[str]) -> None:
-    for name in ["a.jpg", "s/b.jpg", "s/c.png", "s/t/d.jpg", "s/readme.txt", ".h/e.jpg", "s/.f.jpg"]:
+    for name in [
+        "a.jpg",
+        "s/b.jpg",
+        "s/c.png",
+        "s/t/d.jpg",
+        "s/readme.txt",
+        ".h/e.jpg",
+        "s/.f.jpg",
+    ]:
         photo_file(tmp_path / name)
     assert shown_below(tmp_path, list(find_inputs([str(tmp_path / pattern)]))) == expected
 
 
-def test_a_pattern_keeps_the_tree_below_its_fixed_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pattern_keeps_the_tree_below_its_fixed_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo_file(tmp_path / "p/s/a.jpg")
     monkeypatch.chdir(tmp_path)
     (found,) = find_inputs(["p/*/a.jpg"])
@@ -123,7 +142,9 @@ def test_the_same_file_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "d/link.jpg").symlink_to("a.jpg")
     (tmp_path / "other").symlink_to("d")
     monkeypatch.chdir(tmp_path)
-    found = list(find_inputs([path, tmp_path, "d/../d/a.jpg", "d/link.jpg", "other/a.jpg", "**/*.jpg"]))
+    found = list(
+        find_inputs([path, tmp_path, "d/../d/a.jpg", "d/link.jpg", "other/a.jpg", "**/*.jpg"])
+    )
     assert [f.path for f in found] == [path]
 
 
@@ -154,7 +175,9 @@ def test_an_output_folder_below_an_input_is_not_walked(tmp_path: Path) -> None:
     assert len(list(find_inputs([tmp_path / "out"], exclude=tmp_path / "out"))) == 1  # named itself
 
 
-@pytest.mark.parametrize("name", ["missing.jpg", "missing/", "a.jpg/b.jpg", "*.webp", "no/*.jpg", "", "empty", "x\0y"])
+@pytest.mark.parametrize(
+    "name", ["missing.jpg", "missing/", "a.jpg/b.jpg", "*.webp", "no/*.jpg", "", "empty", "x\0y"]
+)
 def test_nothing_found_is_an_error_before_the_first_photo(tmp_path: Path, name: str) -> None:
     photo_file(tmp_path / "a.jpg")
     (tmp_path / "empty").mkdir()
@@ -179,7 +202,11 @@ def test_pipes_are_skipped_in_folders_and_refused_by_name(tmp_path: Path) -> Non
     told: list[InputError] = []
     assert shown_below(tmp_path, list(find_inputs([tmp_path], report=told.append))) == ["a.jpg"]
     assert ["leads to no file" in problem.message for problem in told] == [True]
-    for name, word in (("pipe.jpg", "pipe"), ("/dev/null", "device"), ("gone.jpg", "leads nowhere")):
+    for name, word in (
+        ("pipe.jpg", "pipe"),
+        ("/dev/null", "device"),
+        ("gone.jpg", "leads nowhere"),
+    ):
         with pytest.raises(InputError) as caught:
             find_inputs([tmp_path / name])
         assert word in caught.value.message + caught.value.hint
@@ -187,7 +214,9 @@ def test_pipes_are_skipped_in_folders_and_refused_by_name(tmp_path: Path) -> Non
         load(tmp_path / "pipe.jpg")
 
 
-def test_an_unreadable_folder_is_told_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_told_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo_file(tmp_path / "a.jpg")
     photo_file(tmp_path / "shut/b.jpg")
     real = os.scandir
@@ -248,7 +277,8 @@ def test_printable_changes_only_what_does_harm() -> None:
 
 
 def outputs(root: Path, names: list[str], suffix: str = ".jpg") -> dict[str, str]:
-    """Output of each of `names` found below `root` by their relative path; the files need not exist."""
+    """Output of each of `names` found below `root` by their relative path; the files need not
+    exist."""
     namer = OutputNames(root / "out", suffix)
     made = {n: namer.path_for(InputFile(root / "in" / n, PurePath(n))) for n in names}
     assert len({str(p).casefold() for p in made.values()}) == len(names)
@@ -263,8 +293,23 @@ def test_the_tree_is_mirrored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".depth.png"])
-def test_clashing_stems_are_named_by_the_folder_not_by_the_order(tmp_path: Path, suffix: str) -> None:
-    names = ["a.jpg", "a.png", "a.jpeg", "b.png", "b.webp", "c.JPG", "c.jpg", "d.png", "E.jpg", "e.png", "f.png", "f.txt"]
+def test_clashing_stems_are_named_by_the_folder_not_by_the_order(
+    tmp_path: Path, suffix: str
+) -> None:
+    names = [
+        "a.jpg",
+        "a.png",
+        "a.jpeg",
+        "b.png",
+        "b.webp",
+        "c.JPG",
+        "c.jpg",
+        "d.png",
+        "E.jpg",
+        "e.png",
+        "f.png",
+        "f.txt",
+    ]
     for name in names:
         photo_file(tmp_path / "in" / name)
     expected = {
@@ -306,11 +351,16 @@ def test_files_of_one_name_from_different_folders_are_numbered(tmp_path: Path) -
 
 @given(
     names=st.lists(
-        st.from_regex(r"([abAB]|\.\.|x/y|c)(-2|\.png)?\.(jpg|JPG|png|webp)", fullmatch=True), min_size=1, max_size=12, unique=True
+        st.from_regex(r"([abAB]|\.\.|x/y|c)(-2|\.png)?\.(jpg|JPG|png|webp)", fullmatch=True),
+        min_size=1,
+        max_size=12,
+        unique=True,
     )
 )
 @settings(max_examples=60, deadline=None)
-def test_never_two_inputs_on_one_output(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_never_two_inputs_on_one_output(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
     root = tmp_path_factory.mktemp("names")
     for name in names:
         path = root / "in" / name
@@ -319,7 +369,9 @@ def test_never_two_inputs_on_one_output(tmp_path_factory: pytest.TempPathFactory
     outputs(root, names)
 
 
-@pytest.mark.parametrize("relative", ["../../etc/a.jpg", "/etc/a.jpg", "x/../../a.jpg", "./a.jpg", ".."])
+@pytest.mark.parametrize(
+    "relative", ["../../etc/a.jpg", "/etc/a.jpg", "x/../../a.jpg", "./a.jpg", ".."]
+)
 def test_no_output_leaves_its_folder(tmp_path: Path, relative: str) -> None:
     made = OutputNames(tmp_path / "out").path_for(InputFile(tmp_path / "a.jpg", PurePath(relative)))
     assert os.path.normpath(made) == str(made)
@@ -344,13 +396,17 @@ def test_upright_is_what_pillow_shows(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     exif[0x010F] = "maker"
     buffer = io.BytesIO()
-    Image.fromarray(smooth(16, 32)).save(buffer, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    Image.fromarray(smooth(16, 32)).save(
+        buffer, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})
+    )
     photo = load_bytes(buffer.getvalue(), "photo")
     with Image.open(io.BytesIO(buffer.getvalue())) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     kept = 1 if kind == "TIFF" else orientation  # Pillow turns a TIFF as it decodes
     assert photo.orientation == kept
-    assert photo.pixels.shape == ((32, 16, 3) if kind == "TIFF" and orientation >= 5 else (16, 32, 3))
+    assert photo.pixels.shape == (
+        (32, 16, 3) if kind == "TIFF" and orientation >= 5 else (16, 32, 3)
+    )
     np.testing.assert_array_equal(upright(photo.pixels, photo.orientation), expected)
     assert photo.exif is not None
     assert photo.exif.startswith(b"Exif\0\0")
@@ -360,9 +416,16 @@ def test_upright_is_what_pillow_shows(kind: str, orientation: int) -> None:
     assert again.get(0x0112, 1) == kept
 
 
-@given(height=st.integers(1, 9), width=st.integers(1, 9), channels=st.sampled_from([None, 1, 3]), orientation=st.integers(-1, 10))
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.sampled_from([None, 1, 3]),
+    orientation=st.integers(-1, 10),
+)
 @settings(max_examples=80, deadline=None)
-def test_stored_undoes_upright(height: int, width: int, channels: int | None, orientation: int) -> None:
+def test_stored_undoes_upright(
+    height: int, width: int, channels: int | None, orientation: int
+) -> None:
     shape = (height, width) if channels is None else (height, width, channels)
     array = np.arange(np.prod(shape)).reshape(shape)
     there = upright(array, orientation)
@@ -381,10 +444,21 @@ def test_a_jpeg_is_read_with_its_bytes_and_metadata(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "a.jpg"
-    Image.fromarray(smooth()).save(path, quality=95, icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>", dpi=(300, 300))
+    Image.fromarray(smooth()).save(
+        path, quality=95, icc_profile=icc, exif=exif, xmp=b"<x:xmpmeta/>", dpi=(300, 300)
+    )
     photo = load(path)
-    assert (photo.format, photo.jpeg, photo.source_bytes) == ("JPEG", path.read_bytes(), path.stat().st_size)
-    assert (photo.icc, photo.xmp, photo.dpi, photo.orientation) == (icc, b"<x:xmpmeta/>", (300.0, 300.0), 6)
+    assert (photo.format, photo.jpeg, photo.source_bytes) == (
+        "JPEG",
+        path.read_bytes(),
+        path.stat().st_size,
+    )
+    assert (photo.icc, photo.xmp, photo.dpi, photo.orientation) == (
+        icc,
+        b"<x:xmpmeta/>",
+        (300.0, 300.0),
+        6,
+    )
     assert photo.exif == exif.tobytes()
     assert photo.notices == ()
     assert photo.pixels.dtype == np.uint8
@@ -459,7 +533,14 @@ def test_plain_jpeg_is_pillows_own() -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=50)
     assert encode_plain_jpeg(pixels, quality=50) == buffer.getvalue()
-    full = encode_plain_jpeg(pixels[::-1], quality=90, subsampling="4:4:4", optimize=True, progressive=True, exif=b"Exif\0\0II")
+    full = encode_plain_jpeg(
+        pixels[::-1],
+        quality=90,
+        subsampling="4:4:4",
+        optimize=True,
+        progressive=True,
+        exif=b"Exif\0\0II",
+    )
     with Image.open(io.BytesIO(full)) as image:
         assert image.info["progressive"]
         assert image.info["exif"] == b"Exif\0\0II"
@@ -478,7 +559,9 @@ def test_thumbnails_keep_the_shape_and_never_grow() -> None:
     assert thumbnail(noise(100, 20, 1), long_side=50).shape == (50, 10)
     small = smooth()
     np.testing.assert_array_equal(thumbnail(small, long_side=50), small)
-    assert abs(float(thumbnail(smooth(100, 200), long_side=50).mean()) - smooth(100, 200).mean()) < 1
+    assert (
+        abs(float(thumbnail(smooth(100, 200), long_side=50).mean()) - smooth(100, 200).mean()) < 1
+    )
 
 
 def test_resize_map_keeps_range_and_slope() -> None:
@@ -556,7 +639,9 @@ def test_overwriting_can_be_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one"
 
 
-def test_no_overwriting_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_overwriting_on_a_disk_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def link(*_: object, **__: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
@@ -571,7 +656,11 @@ def test_no_overwriting_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch
 def test_a_link_at_the_target_is_replaced_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     (tmp_path / "out").mkdir()
-    for name, aim in (("a.jpg", tmp_path / "victim"), ("b.jpg", tmp_path), ("c.jpg", tmp_path / "nowhere")):
+    for name, aim in (
+        ("a.jpg", tmp_path / "victim"),
+        ("b.jpg", tmp_path),
+        ("c.jpg", tmp_path / "nowhere"),
+    ):
         link = tmp_path / "out" / name
         link.symlink_to(aim)
         write_atomic(link, b"new")
@@ -582,7 +671,9 @@ def test_a_link_at_the_target_is_replaced_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     (tmp_path / "a.jpg").write_bytes(b"old")
     real = os.write
     calls: list[int] = []
@@ -610,7 +701,9 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "a.jpg").read_bytes() == b"0123456789"
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def replace(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -634,12 +727,15 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
             write_atomic(target, b"x")
         assert caught.value.hint
     assert listing(tmp_path) == ["file", "folder.jpg"]
-    longest = tmp_path / ("n" * 251 + ".jpg")  # the temporary name must not be longer than the target's
+    # the temporary name must not be longer than the target's
+    longest = tmp_path / ("n" * 251 + ".jpg")
     write_atomic(longest, b"x")
     assert longest.read_bytes() == b"x"
 
 
-def test_the_output_folder_is_made_and_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_folder_is_made_and_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_output_folder(tmp_path / "a/b")
     assert listing(tmp_path / "a/b") == []
     (tmp_path / "file").write_bytes(b"x")

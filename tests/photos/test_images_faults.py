@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from vizcomp.errors import FormatError, UnsupportedError
+from vizcomp.errors import FormatError
 from vizcomp.photos.photo import load_bytes, to_srgb
 
 
@@ -31,13 +31,22 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(header: tuple[int, int, int, int], rows: bytes, *extra: bytes) -> bytes:
-    """A PNG by hand: (width, height, bits, colour type), filtered rows, chunks before the pixels."""
+    """A PNG by hand: (width, height, bits, colour type), filtered rows, chunks before the
+    pixels."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)) + b"".join(extra)
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def tiff(samples: np.ndarray, photometric: int, order: str = "<", bits: int = 0) -> bytes:
-    """A grey TIFF by hand, one strip, without compression."""
+def tiff(
+    samples: np.ndarray,
+    photometric: int,
+    order: str = "<",
+    bits: int = 0,
+    compression: int = 1,
+    planes: int = 1,
+) -> bytes:
+    """A TIFF by hand, one strip for each plane (below each other in `samples`); compression 8:
+    deflate."""
     kind = {"u": 1, "i": 2, "f": 3}[samples.dtype.kind]
     bits = bits or samples.dtype.itemsize * 8
     if bits == 12:
@@ -46,32 +55,90 @@ def tiff(samples: np.ndarray, photometric: int, order: str = "<", bits: int = 0)
         body = np.stack([whole >> 16, whole >> 8 & 255, whole & 255], -1).astype(np.uint8).tobytes()
     else:
         body = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    height, width = samples.shape
-    values = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1}
-    values |= {278: height, 279: len(body), 339: kind}
-    pad = body + b"\0" * (len(body) % 2)
+    if compression == 8:
+        body = zlib.compress(body)
+    height, width = samples.shape[0] // planes, samples.shape[1]
+    strips = [(8 + len(body) // planes * plane, len(body) // planes) for plane in range(planes)]
+    values = {
+        256: (width,),
+        257: (height,),
+        258: (bits,) * planes,
+        259: (compression,),
+        262: (photometric,),
+    }
+    values |= {
+        273: tuple(at for at, _ in strips),
+        277: (planes,),
+        278: (height,),
+        279: tuple(size for _, size in strips),
+    }
+    values |= {284: (1 + (planes > 1),), 339: (kind,) * planes}
+    data = (b"II*\0" if order == "<" else b"MM\0*") + bytes(4) + body + b"\0" * (len(body) % 2)
     directory = struct.pack(order + "H", len(values))
-    for tag, value in sorted(values.items()):
-        directory += struct.pack(order + "HHII", tag, 4, 1, value)
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    return magic + struct.pack(order + "I", 8 + len(pad)) + pad + directory + bytes(4)
+    for tag, numbers in sorted(values.items()):
+        stored = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            place, data = len(data), data + stored
+            stored = struct.pack(order + "I", place)
+        directory += struct.pack(order + "HHI", tag, 4, len(numbers)) + stored
+    return data[:4] + struct.pack(order + "I", len(data)) + data[8:] + directory + bytes(4)
 
 
 # --- grey of many bits ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "order"), [("u1", "<"), ("u1", ">"), ("u2", "<"), ("f4", "<"), ("f4", ">")])
-def test_a_tiff_that_counts_from_white_is_no_negative(kind: str, order: str) -> None:
-    most = 1.0 if kind == "f4" else float(2 ** (8 * int(kind[1])) - 1)
-    stored = ((1 - ramp()) * most).round(0 if most > 1 else 6).astype(kind)
-    pixels = load_bytes(tiff(stored, 0, order), "white.tif").pixels
-    assert np.abs(pixels - ramp() * 255).max() <= 1
+ALL_GREYS = ["i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"]
 
 
-@pytest.mark.parametrize(("kind", "order"), [("u2", ">"), ("u4", "<"), ("u4", ">")])
-def test_a_tiff_that_counts_from_white_may_be_refused(kind: str, order: str) -> None:
-    with pytest.raises(UnsupportedError):
-        load_bytes(tiff(np.zeros((8, 8), kind), 0, order), "white.tif")
+def spread(kind: str) -> np.ndarray:
+    """The ramp over all values of a sample's type, of floats from 0 to 1."""
+    if kind[0] == "f":
+        return ramp().astype(kind)
+    low, high = np.iinfo(kind).min, np.iinfo(kind).max
+    return (low + (ramp() * (float(high) - low)).round()).clip(low, high).astype(kind)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ALL_GREYS)
+def test_grey_of_any_type_and_order_of_bytes(kind: str, order: str, compression: int) -> None:
+    data = tiff(spread(kind), 1, order, compression=compression)
+    assert np.abs(load_bytes(data, "grey.tif").pixels - ramp() * 255).max() <= 1
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ALL_GREYS)
+def test_a_tiff_that_counts_from_white_is_no_negative(
+    kind: str, order: str, compression: int
+) -> None:
+    values = spread(kind)
+    stored = (
+        1 - values
+        if kind[0] == "f"
+        else -1 - values
+        if kind[0] == "i"
+        else np.iinfo(kind).max - values
+    )
+    data = tiff(stored.astype(kind), 0, order, compression=compression)
+    assert np.abs(load_bytes(data, "white.tif").pixels - ramp() * 255).max() <= 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_planes_of_16_bits_are_no_planes_of_8(order: str) -> None:
+    planes = np.stack([ramp(), ramp()[::-1], ramp()[:, ::-1]])
+    data = tiff((planes * 65535).round().astype(np.uint16).reshape(-1, 32), 2, order, planes=3)
+    assert (
+        np.abs(load_bytes(data, "planes.tif").pixels - planes.transpose(1, 2, 0) * 255).max() <= 1
+    )
+
+
+def test_pillow_has_its_own_layouts_back() -> None:
+    from PIL import TiffImagePlugin
+
+    before = dict(TiffImagePlugin.OPEN_INFO)
+    load_bytes(tiff(spread("f8"), 1), "grey.tif")
+    assert before == TiffImagePlugin.OPEN_INFO
 
 
 def test_unsigned_32_bits_keep_their_order_above_2_to_31() -> None:
@@ -102,7 +169,9 @@ def test_a_transparent_grey_of_any_depth_is_white(bits: int, share: float) -> No
     clear, other = round(most * share), round(most * (1 - share))
     half = 8  # left half transparent
     levels = [clear] * half + [other] * half
-    row = int("".join(f"{level:0{bits}b}" for level in levels), 2).to_bytes(2 * half * bits // 8, "big")
+    row = int("".join(f"{level:0{bits}b}" for level in levels), 2).to_bytes(
+        2 * half * bits // 8, "big"
+    )
     data = png((2 * half, 4, bits, 0), (b"\0" + row) * 4, chunk(b"tRNS", struct.pack(">H", clear)))
     photo = load_bytes(data, "grey.png")
     assert photo.pixels[:, :half].tolist() == [[255] * half] * 4
@@ -116,7 +185,10 @@ def test_a_transparent_colour_of_16_bits_is_compared_whole() -> None:
     data = png((3, 1, 16, 2), body, chunk(b"tRNS", struct.pack(">3H", 4660, 22136, 39612)))
     photo = load_bytes(data, "colour.png")
     assert photo.pixels.tolist() == [[[255] * 3, [4660 >> 8, 22136 >> 8, 39612 >> 8], [0] * 3]]
-    assert set(photo.notices) == {"16 bits a sample reduced to 8", "transparency flattened on white"}
+    assert set(photo.notices) == {
+        "16 bits a sample reduced to 8",
+        "transparency flattened on white",
+    }
 
 
 # --- colours --------------------------------------------------------------------------------------
@@ -189,3 +261,61 @@ def test_xmp_of_a_png_is_kept_and_a_broken_palette_is_not() -> None:
     assert load_bytes(plain_png(packet, TEXTS[0]), "xmp.png").xmp == b"<x/>"
     with pytest.raises(FormatError):
         load_bytes(plain_png(broken(chunk(b"PLTE", bytes(9)))), "palette.png")
+
+
+# --- colours and orientations that are stated in other ways ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (chunk(b"gAMA", struct.pack(">I", 100_000)), "gamma 1"),
+        (chunk(b"cICP", bytes([12, 13, 0, 1])), "Display P3"),
+        (chunk(b"cICP", bytes([9, 16, 0, 1])), "BT.2020, PQ (HDR)"),
+        (
+            chunk(
+                b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+            ),
+            "primaries of its own",
+        ),
+        (chunk(b"gAMA", struct.pack(">I", 45_455)), ""),
+        (chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sRGB", b"\0"), ""),
+        (chunk(b"cICP", bytes([1, 13, 0, 1])), ""),
+    ],
+)
+def test_colours_that_no_profile_states_are_told(extra: bytes, said: str) -> None:
+    photo = load_bytes(png((8, 8, 8, 2), (b"\0" + bytes(24)) * 8, extra), "stated.png")
+    told = [notice for notice in photo.notices if "taken for sRGB" in notice]
+    assert told == (
+        [f"its colours ({said}) are taken for sRGB, as other decoders do"] if said else []
+    )
+
+
+def test_exif_in_a_text_as_imagemagick_wrote_it_turns_the_photo() -> None:
+    block = Image.Exif()
+    block[0x0112] = 6
+    body = block.tobytes()
+    lines = [body.hex()[at : at + 72] for at in range(0, 2 * len(body), 72)]
+    text = "\n".join(["", "exif", f"{len(body):8}", *lines, ""]).encode()
+    for kind, stored in ((b"tEXt", b"\0" + text), (b"zTXt", b"\0\0" + zlib.compress(text))):
+        data = png((8, 6, 8, 0), bytes(9 * 6), chunk(kind, b"Raw profile type exif" + stored))
+        assert load_bytes(data, "old.png").orientation == 6
+    broken = chunk(b"tEXt", b"Raw profile type exif\0\nexif\n 4\nzzzz")
+    assert load_bytes(png((8, 6, 8, 0), bytes(9 * 6), broken), "broken.png").orientation == 1
+
+
+def test_an_orientation_in_xmp_alone_is_told_and_not_followed() -> None:
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    photo = load_bytes(saved(Image.new("RGB", (8, 6)), "JPEG", xmp=packet), "xmp.jpg")
+    assert (photo.orientation, photo.notices) == (
+        1,
+        ("orientation 6 stands in its XMP alone: not turned, as in browsers",),
+    )
+    block = Image.Exif()
+    block[0x0112] = 1
+    assert (
+        load_bytes(
+            saved(Image.new("RGB", (8, 6)), "JPEG", xmp=packet, exif=block), "both.jpg"
+        ).notices
+        == ()
+    )

@@ -45,7 +45,9 @@ def _no_warnings() -> None:
 
 def smooth() -> npt.NDArray[np.uint8]:
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
-    return np.stack([x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (WIDTH + HEIGHT)], axis=-1).astype(np.uint8)
+    return np.stack(
+        [x * 255 / WIDTH, y * 255 / HEIGHT, (x + y) * 255 / (WIDTH + HEIGHT)], axis=-1
+    ).astype(np.uint8)
 
 
 def noise(height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.uint8]:
@@ -72,32 +74,48 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(header: tuple[int, int, int, int], raw: bytes, *extra: bytes) -> bytes:
-    """A PNG by hand: (width, height, bits, colour type), the filtered rows, chunks between header and data."""
+    """A PNG by hand: (width, height, bits, colour type), the filtered rows, chunks between header
+    and data."""
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)) + b"".join(extra)
-        + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    )  # fmt: skip
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0))
+        + b"".join(extra)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
 
 
 def rows(array: npt.NDArray[np.generic]) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in array)
 
 
-def tiff(samples: npt.NDArray[np.generic], photometric: int, sample_format: int = 1, **tags: int) -> bytes:
-    """A little-endian, uncompressed, one-strip TIFF by hand, for sample layouts that Pillow does not write."""
+def tiff(
+    samples: npt.NDArray[np.generic], photometric: int, sample_format: int = 1, **tags: int
+) -> bytes:
+    """A little-endian, uncompressed, one-strip TIFF by hand, for sample layouts that Pillow does
+    not write."""
     height, width = samples.shape[:2]
     count = samples.shape[2] if samples.ndim == 3 else 1
     body = samples.tobytes()
     bits = samples.dtype.itemsize * 8
     after = 8 + len(body)
     fields = {
-        256: (4, 1, width), 257: (4, 1, height), 258: (3, count, bits if count == 1 else after), 259: (3, 1, 1),
-        262: (3, 1, photometric), 273: (4, 1, 8), 277: (3, 1, count), 278: (4, 1, height), 279: (4, 1, len(body)),
+        256: (4, 1, width),
+        257: (4, 1, height),
+        258: (3, count, bits if count == 1 else after),
+        259: (3, 1, 1),
+        262: (3, 1, photometric),
+        273: (4, 1, 8),
+        277: (3, 1, count),
+        278: (4, 1, height),
+        279: (4, 1, len(body)),
         339: (3, count, sample_format if count == 1 else after + 2 * count),
         **{int(tag): (3, 1, value) for tag, value in tags.items()},
-    }  # fmt: skip
+    }
     lists = struct.pack(f"<{2 * count}H", *[bits] * count, *[sample_format] * count)
-    directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", t, *v) for t, v in sorted(fields.items()))
+    directory = struct.pack("<H", len(fields)) + b"".join(
+        struct.pack("<HHII", t, *v) for t, v in sorted(fields.items())
+    )
     return struct.pack("<2sHI", b"II", 42, after + len(lists)) + body + lists + directory + bytes(4)
 
 
@@ -121,15 +139,23 @@ def tiff(samples: npt.NDArray[np.generic], photometric: int, sample_format: int 
     ],
 )
 @pytest.mark.parametrize("grey", [False, True])
-def test_every_format_in_rgb_and_grey(kind: str, options: dict[str, object], exact: int, grey: bool) -> None:
+def test_every_format_in_rgb_and_grey(
+    kind: str, options: dict[str, object], exact: int, grey: bool
+) -> None:
     source = Image.fromarray(smooth()).convert("L" if grey else "RGB")
     photo = read(encoded(source, kind, **options))
     assert photo.format == kind
     assert photo.notices == ()
-    pixels = photo.pixels if photo.pixels.ndim == 3 or grey is False else np.stack([photo.pixels] * 3, axis=-1)
+    pixels = (
+        photo.pixels
+        if photo.pixels.ndim == 3 or grey is False
+        else np.stack([photo.pixels] * 3, axis=-1)
+    )
     difference = np.abs(pixels.astype(int) - np.asarray(source.convert("RGB")))
     assert difference.max() <= exact
-    assert kind not in ("JPEG", "PNG", "TIFF", "BMP", "PPM") or photo.pixels.ndim == (2 if grey else 3)
+    assert kind not in ("JPEG", "PNG", "TIFF", "BMP", "PPM") or photo.pixels.ndim == (
+        2 if grey else 3
+    )
 
 
 def test_heic_is_read_where_pillow_heif_is_installed() -> None:
@@ -139,7 +165,9 @@ def test_heic_is_read_where_pillow_heif_is_installed() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     try:
-        pillow_heif.from_pillow(Image.fromarray(smooth())).save(buffer, quality=95, exif=exif.tobytes())
+        pillow_heif.from_pillow(Image.fromarray(smooth())).save(
+            buffer, quality=95, exif=exif.tobytes()
+        )
     except RuntimeError as exc:
         pytest.skip(f"this pillow-heif cannot write: {exc}")
     photo = read(buffer.getvalue())
@@ -155,7 +183,9 @@ def test_heic_is_read_where_pillow_heif_is_installed() -> None:
             load_bytes(buffer.getvalue()[: int(len(buffer.getvalue()) * part)], "odd")
 
 
-def test_heic_without_pillow_heif_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_heic_without_pillow_heif_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = tmp_path / "a.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
@@ -178,7 +208,11 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda v: png((WIDTH, HEIGHT, 16, 2), rows(v.astype(">u2").reshape(HEIGHT, -1))), lambda v: tiff(v, 2)]
+    "make",
+    [
+        lambda v: png((WIDTH, HEIGHT, 16, 2), rows(v.astype(">u2").reshape(HEIGHT, -1))),
+        lambda v: tiff(v, 2),
+    ],
 )
 def test_16_bit_colour_is_scaled(make: Callable[[npt.NDArray[np.uint16]], bytes]) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH, 3)).astype("<u2")
@@ -214,7 +248,9 @@ def test_grey_of_few_bits_reaches_black_and_white(bits: int) -> None:
 def test_one_bit_of_other_formats() -> None:
     source = Image.fromarray(smooth()).convert("1")
     for kind in ("PNG", "TIFF", "BMP", "PPM"):
-        np.testing.assert_array_equal(read(encoded(source, kind)).pixels, np.asarray(source).astype(np.uint8) * 255)
+        np.testing.assert_array_equal(
+            read(encoded(source, kind)).pixels, np.asarray(source).astype(np.uint8) * 255
+        )
 
 
 def test_floats_are_scaled_and_it_is_said() -> None:
@@ -258,10 +294,15 @@ def half_clear(mode: str) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("RGBA", "AVIF")])
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF"), ("RGBA", "AVIF")],
+)
 def test_transparency_is_flattened_on_white(mode: str, kind: str) -> None:
     image = half_clear(mode)
-    photo = read(encoded(image, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})))
+    photo = read(
+        encoded(image, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
+    )
     assert photo.notices == ("transparency flattened on white",)
     colours = np.asarray(image.convert("RGB" if mode == "RGBA" else "L")).astype(float)
     alpha = np.asarray(image.getchannel("A"))[..., None][..., 0] / 255
@@ -295,7 +336,12 @@ def test_palettes_with_transparency() -> None:
     for transparency in (b"\xff\x00\x80", 1):
         photo = read(encoded(image, "PNG", transparency=transparency))
         assert photo.notices == ("transparency flattened on white",)
-        alpha = np.array([255, 0, 128 if isinstance(transparency, bytes) else 255, 255])[index][..., None] / 255
+        alpha = (
+            np.array([255, 0, 128 if isinstance(transparency, bytes) else 255, 255])[index][
+                ..., None
+            ]
+            / 255
+        )
         assert np.abs(photo.pixels - (expected * alpha + 255 * (1 - alpha))).max() <= 1
     photo = read(encoded(image, "GIF", transparency=1))
     assert (photo.pixels[index == 1] == 255).all()
@@ -303,9 +349,15 @@ def test_palettes_with_transparency() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_one_transparent_colour(mode: str) -> None:
-    pixels = np.full((HEIGHT, WIDTH), 90, np.uint8) if mode == "L" else np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    pixels = (
+        np.full((HEIGHT, WIDTH), 90, np.uint8)
+        if mode == "L"
+        else np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    )
     pixels[0] = 10
-    photo = read(encoded(Image.fromarray(pixels), "PNG", transparency=10 if mode == "L" else (10, 10, 10)))
+    photo = read(
+        encoded(Image.fromarray(pixels), "PNG", transparency=10 if mode == "L" else (10, 10, 10))
+    )
     assert photo.pixels.ndim == pixels.ndim
     assert (photo.pixels[0] == 255).all()
     assert (photo.pixels[1:] == 90).all()
@@ -315,7 +367,14 @@ def test_one_transparent_colour(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "word"), [("GIF", "frames"), ("WEBP", "frames"), ("PNG", "frames"), ("AVIF", "frames"), ("TIFF", "pages")]
+    ("kind", "word"),
+    [
+        ("GIF", "frames"),
+        ("WEBP", "frames"),
+        ("PNG", "frames"),
+        ("AVIF", "frames"),
+        ("TIFF", "pages"),
+    ],
 )
 def test_the_first_of_several_pictures_is_taken(kind: str, word: str) -> None:
     pictures = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "lime", "blue")]
@@ -338,7 +397,9 @@ def test_the_main_picture_of_a_multi_picture_jpeg_is_taken() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_without_profile(kind: str) -> None:
     source = Image.fromarray(smooth()).convert("CMYK")
-    photo = read(encoded(source, kind, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {})))
+    photo = read(
+        encoded(source, kind, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
+    )
     assert np.abs(photo.pixels.astype(int) - smooth()).max() < 12
     assert photo.icc is None
     assert "CMYK" in photo.notices[0]
@@ -354,14 +415,16 @@ def test_inverted_and_ycck_jpegs_come_out_alike() -> None:
     expected = np.asarray(Image.fromarray(cv, "CMYK").convert("RGB")).astype(int)
     assert np.abs(read(data).pixels - expected).max() < 4
     turned = bytearray(data)
-    turned[adobe + 11] ^= 2  # the same components under the other mark are turned where they must not be, or the reverse
+    # the same components under the other mark are turned where they must not be, or the reverse
+    turned[adobe + 11] ^= 2
     other = read(bytes(turned))
     assert np.abs(other.pixels - expected).max() > 20
     assert "CMYK" in other.notices[0]
 
 
 def cmyk_profile() -> bytes:
-    """A small valid CMYK profile: a lookup table of two points an ink, black ink or all inks black, no ink white."""
+    """A small valid CMYK profile: a lookup table of two points an ink, black ink or all inks black,
+    no ink white."""
 
     def s15(*values: float) -> bytes:
         return struct.pack(f">{len(values)}i", *(round(v * 65536) for v in values))
@@ -392,7 +455,9 @@ def cmyk_profile() -> bytes:
         table += name + struct.pack(">II", offset + len(body), len(content))
         body += content
     size = offset + len(body)
-    header = struct.pack(">I4sI4s4s4s12s4s", size, b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp")
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", size, b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab ", bytes(12), b"acsp"
+    )
     header += bytes(28) + s15(0.9642, 1.0, 0.8249) + bytes(48)
     return header[:128] + struct.pack(">I", len(tags)) + table + body
 
@@ -468,7 +533,13 @@ def test_no_exif_block_breaks_the_reading_of_its_orientation(exif: bytes) -> Non
 def test_resolution() -> None:
     assert read(encoded(Image.fromarray(smooth()), "JPEG", dpi=(72, 72))).dpi == (72.0, 72.0)
     assert read(encoded(Image.fromarray(smooth()), "JPEG")).dpi is None
-    assert dots_per_inch((0, 0)) is dots_per_inch(None) is dots_per_inch((float("nan"), 2)) is dots_per_inch("ab") is None
+    assert (
+        dots_per_inch((0, 0))
+        is dots_per_inch(None)
+        is dots_per_inch((float("nan"), 2))
+        is dots_per_inch("ab")
+        is None
+    )
 
 
 # --- what cannot be read
@@ -519,10 +590,16 @@ def test_a_huge_file_that_is_no_image_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "progressive", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM"]
+)
 def test_a_photo_that_is_cut_off(kind: str, part: float) -> None:
     source = Image.fromarray(noise(100, 120))
-    data = encoded(source, "JPEG", progressive=True) if kind == "progressive" else encoded(source, kind)
+    data = (
+        encoded(source, "JPEG", progressive=True)
+        if kind == "progressive"
+        else encoded(source, kind)
+    )
     assert read(data).pixels.shape == (100, 120, 3)
     with pytest.raises(TruncatedError, match="cut off") as caught:
         load_bytes(data[: int(len(data) * part)], "half.jpg")
@@ -541,12 +618,21 @@ def bomb_jpeg(width: int, height: int) -> bytes:
 def bomb_tiff(side: int) -> bytes:
     data = tiff(np.zeros((2, 2), np.uint8), 1)
     for tag in (256, 257):  # width and height
-        data = data.replace(struct.pack("<HHII", tag, 4, 1, 2), struct.pack("<HHII", tag, 4, 1, side))
+        data = data.replace(
+            struct.pack("<HHII", tag, 4, 1, 2), struct.pack("<HHII", tag, 4, 1, side)
+        )
     return data
 
 
 def bomb_webp(kind: bytes, body: bytes) -> bytes:
-    return b"RIFF" + struct.pack("<I", 12 + len(body)) + b"WEBP" + kind + struct.pack("<I", len(body)) + body
+    return (
+        b"RIFF"
+        + struct.pack("<I", 12 + len(body))
+        + b"WEBP"
+        + kind
+        + struct.pack("<I", len(body))
+        + body
+    )
 
 
 GIF_FRAME = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x01\x00\x00;"
@@ -580,7 +666,9 @@ def test_the_limit_is_the_callers() -> None:
         load_bytes(data, "odd", max_pixels=WIDTH * HEIGHT - 1)
 
 
-def test_a_photo_above_pillows_own_limit_is_read_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_above_pillows_own_limit_is_read_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow would raise beyond 200 pixels
     for kind in ("PNG", "JPEG", "TIFF", "GIF", "WEBP"):
         assert read(encoded(Image.fromarray(smooth()), kind)).pixels.shape == (HEIGHT, WIDTH, 3)
@@ -611,7 +699,8 @@ def special_jpeg(marker: int, bits: int = 8) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("marker", "bits", "words"), [(0xC1, 12, "12-bit"), (0xC3, 8, "lossless"), (0xC5, 8, "hierarchical"), (0xCB, 8, "lossless")]
+    ("marker", "bits", "words"),
+    [(0xC1, 12, "12-bit"), (0xC3, 8, "lossless"), (0xC5, 8, "hierarchical"), (0xCB, 8, "lossless")],
 )
 def test_jpegs_of_rare_kinds_are_refused_by_name(marker: int, bits: int, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
@@ -621,7 +710,9 @@ def test_jpegs_of_rare_kinds_are_refused_by_name(marker: int, bits: int, words: 
 @pytest.mark.skipif(shutil.which("jpegtran") is None, reason="needs jpegtran to make one")
 def test_an_arithmetic_coded_jpeg_is_read_as_its_huffman_twin() -> None:
     source = encoded(Image.fromarray(smooth()), "JPEG", quality=90)
-    done = subprocess.run(["jpegtran", "-arithmetic"], input=source, capture_output=True, check=False)
+    done = subprocess.run(
+        ["jpegtran", "-arithmetic"], input=source, capture_output=True, check=False
+    )
     if done.returncode != 0 or b"\xff\xc9" not in done.stdout:
         pytest.skip("this jpegtran has no arithmetic coding")
     np.testing.assert_array_equal(read(done.stdout).pixels, read(source).pixels)
@@ -632,7 +723,9 @@ def test_flipped_bytes_end_in_a_photo_or_in_one_of_our_errors(kind: str) -> None
     exif = Image.Exif()
     exif[0x0112] = 6
     source = encoded(
-        Image.fromarray(smooth()), kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {})
+        Image.fromarray(smooth()),
+        kind,
+        **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}),
     )
     generator = np.random.default_rng(5)
     opened = 0
@@ -640,7 +733,11 @@ def test_flipped_bytes_end_in_a_photo_or_in_one_of_our_errors(kind: str) -> None
         data = bytearray(source)
         for position in generator.integers(0, min(len(data), 700), generator.integers(1, 4)):
             data[position] = generator.integers(0, 256)
-        cut = bytes(data[: generator.integers(1, len(data) + 1)]) if generator.random() < 0.3 else bytes(data)
+        cut = (
+            bytes(data[: generator.integers(1, len(data) + 1)])
+            if generator.random() < 0.3
+            else bytes(data)
+        )
         error: VizcompError | None = None
         try:
             photo = load_bytes(cut, "flipped", max_pixels=1_000_000)
@@ -667,16 +764,19 @@ def test_memory_running_out_is_our_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_formats_outside_the_list_never_reach_pillow(tmp_path: Path) -> None:
-    """An EPS renamed to .jpg must not start Ghostscript, and importing the module loads no plugin for it."""
+    """An EPS renamed to .jpg must not start Ghostscript, and importing the module loads no plugin
+    for it."""
     script = (
-        "import sys, vizcomp.photos.photo as i\n"
-        f"i.load_bytes(open({str(tmp_path / 'a.webp')!r}, 'rb').read(), 'a')\n"
-        "print(sorted(m for m in sys.modules if m.endswith('ImagePlugin')))\n"
-        "print([m for m in ('torch', 'scipy', 'onnxruntime', 'matplotlib', 'cv2') if m in sys.modules])\n"
+        f"import sys, vizcomp.photos.photo as i\ni.load_bytes(open({str(tmp_path / 'a.webp')!r},"
+        " 'rb').read(), 'a')\nprint(sorted(m for m in sys.modules if"
+        " m.endswith('ImagePlugin')))\nprint([m for m in ('torch', 'scipy', 'onnxruntime',"
+        " 'matplotlib', 'cv2') if m in sys.modules])\n"
     )
     (tmp_path / "a.webp").write_bytes(encoded(Image.fromarray(smooth()), "WEBP"))
     environment = {**os.environ, "PYTHONPATH": str(Path(vizcomp.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
     plugins, heavy = done.stdout.splitlines()
     assert "WebPImagePlugin" in plugins
     for name in ("Eps", "Pdf", "Wmf", "Psd", "Fpx"):

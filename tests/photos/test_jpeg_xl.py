@@ -27,7 +27,10 @@ def jxl(pixels: np.ndarray, **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("container", [False, True])
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (64, 64), (40, 30), (33, 65), (300, 200), (200, 300), (160, 90), (256, 8)])
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (8, 8), (64, 64), (40, 30), (33, 65), (300, 200), (200, 300), (160, 90), (256, 8)],
+)
 def test_sizes_are_known_by_the_header(size: tuple[int, int], container: bool) -> None:
     width, height = size
     data = jxl(picture(0, height, width), use_container=container)
@@ -48,7 +51,9 @@ def test_no_bytes_break_the_header(rest: bytes) -> None:
 def test_what_it_holds_is_what_was_put_in() -> None:
     pixels = picture(3, 40, 56)
     assert np.array_equal(load_bytes(jxl(pixels, lossless=True), "a").pixels, pixels)
-    assert np.array_equal(load_bytes(jxl(pixels[..., 0], lossless=True), "a").pixels, pixels[..., 0])
+    assert np.array_equal(
+        load_bytes(jxl(pixels[..., 0], lossless=True), "a").pixels, pixels[..., 0]
+    )
     clear = np.dstack([pixels, np.full(pixels.shape[:2], 100, np.uint8)])
     photo = load_bytes(jxl(clear, lossless=True), "a")
     assert photo.alpha is not None
@@ -70,7 +75,9 @@ def test_a_jpeg_inside_keeps_its_own_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     jpeg = jpeg_bytes(picture(1, 24, 40), exif=exif.tobytes())
-    data = Encoder(mode="RGB", lossless=True, quality=100, use_container=True)(jpeg, 40, 24, jpeg_encode=True)
+    data = Encoder(mode="RGB", lossless=True, quality=100, use_container=True)(
+        jpeg, 40, 24, jpeg_encode=True
+    )
     photo = load_bytes(bytes(data), "a")
     assert (photo.orientation, photo.pixels.shape) == (6, (24, 40, 3))
 

@@ -1,4 +1,5 @@
-"""The report: what stands in its three files is what the records say, and no string breaks out of its place."""
+"""The report: what stands in its three files is what the records say, and no string breaks out of
+its place."""
 
 from __future__ import annotations
 
@@ -24,7 +25,13 @@ from vizcomp.report import page as pages
 from vizcomp.report import tables
 from vizcomp.report.djpeg import DjpegReport
 
-SETTINGS = {"quality": 50, "strength": 0.5, "target_size": None, "keep_dates": False, "depth_model": "compact"}
+SETTINGS = {
+    "quality": 50,
+    "strength": 0.5,
+    "target_size": None,
+    "keep_dates": False,
+    "depth_model": "compact",
+}
 HOSTILE = [
     "photos/<img src=x onerror=alert(1)>.jpg",
     "photos/\"><script>alert('x')</script>.jpg",
@@ -41,11 +48,20 @@ HOSTILE = [
 
 def record(name: str = "photos/a.jpg", **changes: Any) -> FileRecord:
     values = {
-        "input": name, "output": "out/a.jpg", "status": "ok", "width": 640, "height": 480, "source_bytes": 80_000,
-        "output_bytes": 15_000, "plain_jpeg_bytes": 25_000,
+        "input": name,
+        "output": "out/a.jpg",
+        "status": "ok",
+        "width": 640,
+        "height": 480,
+        "source_bytes": 80_000,
+        "output_bytes": 15_000,
+        "plain_jpeg_bytes": 25_000,
         "optimised_jpeg_bytes": changes.get("plain_jpeg_bytes", 25_000),
-        "psnr": 33.25, "ms_ssim": 0.9712, "seconds": 0.031, "quality": 50.0,
-    }  # fmt: skip
+        "psnr": 33.25,
+        "ms_ssim": 0.9712,
+        "seconds": 0.031,
+        "quality": 50.0,
+    }
     return FileRecord(**{**values, **changes})
 
 
@@ -85,13 +101,19 @@ def jpeg(width: int = 48, height: int = 32, mode: str = "RGB") -> bytes:
 
 def report(files: list[FileRecord], **changes: Any) -> DjpegReport:
     values: dict[str, Any] = {
-        "tool": "vizcomp djpeg", "version": "1.2.3", "settings": SETTINGS, "totals": totals(files), "files": files,
+        "tool": "vizcomp djpeg",
+        "version": "1.2.3",
+        "settings": SETTINGS,
+        "totals": totals(files),
+        "files": files,
         "command": "vizcomp djpeg photos/ -o out",
-    }  # fmt: skip
+    }
     return DjpegReport(**{**values, **changes})
 
 
-def write(folder: Path, files: list[FileRecord], gallery: list[GalleryItem] | None = None, **changes: Any) -> pages.ReportPaths:
+def write(
+    folder: Path, files: list[FileRecord], gallery: list[GalleryItem] | None = None, **changes: Any
+) -> pages.ReportPaths:
     return report(files, **changes).write(folder, gallery or [])
 
 
@@ -147,7 +169,18 @@ def assert_inert(page: Page, text: str, images: int = 0) -> None:
     assert page.count("script") == 2
     assert page.count("img") == images
     for tag, attributes in page.elements:
-        assert tag not in ("iframe", "object", "embed", "link", "base", "form", "audio", "video", "image", "use")
+        assert tag not in (
+            "iframe",
+            "object",
+            "embed",
+            "link",
+            "base",
+            "form",
+            "audio",
+            "video",
+            "image",
+            "use",
+        )
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name == "src":
@@ -155,9 +188,15 @@ def assert_inert(page: Page, text: str, images: int = 0) -> None:
                 assert value.startswith("data:image/jpeg;base64,")
             if name == "href":
                 assert value in ("report.csv", "report.json") or (value or "").startswith("#")
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
-    policies = [one.get("content") for tag, one in page.elements if tag == "meta" and "http-equiv" in one]
-    expected = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    assert not re.search(
+        r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    )
+    policies = [
+        one.get("content") for tag, one in page.elements if tag == "meta" and "http-equiv" in one
+    ]
+    expected = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    )
     assert len(policies) == 1
     assert (policies[0] or "").startswith(expected)
 
@@ -167,7 +206,9 @@ def unescape_csv(cell: str) -> str:
     cell = cell.removeprefix("'")
     return re.sub(
         r"\\(\\|x..|u....)",
-        lambda m: "\\" if m[1] == "\\" else chr(int(m[1][1:], 16) + (0xDC00 if m[1][0] == "x" else 0)),
+        lambda m: (
+            "\\" if m[1] == "\\" else chr(int(m[1][1:], 16) + (0xDC00 if m[1][0] == "x" else 0))
+        ),
         cell,
     )
 
@@ -184,19 +225,52 @@ def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
     assert {"tool", "version", "settings", "totals", "files"} <= got.keys()
     assert got["settings"] == SETTINGS
     assert got["totals"] == totals(files).to_dict()
-    assert {"files", "failed", "source_bytes", "output_bytes", "plain_jpeg_bytes", "saving_vs_source", "saving_vs_plain_jpeg",
-            "seconds", "megapixels_per_second"} <= got["totals"].keys()  # fmt: skip
-    assert {"input", "output", "status", "error", "width", "height", "source_bytes", "output_bytes", "plain_jpeg_bytes",
-            "psnr", "ms_ssim", "seconds"} <= got["files"][0].keys()  # fmt: skip
+    assert {
+        "files",
+        "failed",
+        "source_bytes",
+        "output_bytes",
+        "plain_jpeg_bytes",
+        "saving_vs_source",
+        "saving_vs_plain_jpeg",
+        "seconds",
+        "megapixels_per_second",
+    } <= got["totals"].keys()
+    assert {
+        "input",
+        "output",
+        "status",
+        "error",
+        "width",
+        "height",
+        "source_bytes",
+        "output_bytes",
+        "plain_jpeg_bytes",
+        "psnr",
+        "ms_ssim",
+        "seconds",
+    } <= got["files"][0].keys()
     assert [FileRecord.from_dict(one) for one in got["files"]] == files
 
 
 def test_json_is_strict_and_takes_any_setting() -> None:
-    settings = {"folder": Path("a/b"), "limits": (1, 2), "bad": float("nan"), "worse": [float("inf")], "n": np.float32(0.5)}
+    settings = {
+        "folder": Path("a/b"),
+        "limits": (1, 2),
+        "bad": float("nan"),
+        "worse": [float("inf")],
+        "n": np.float32(0.5),
+    }
     files = [record(psnr=float("inf"))]
     text = "".join(report(files, settings=settings).json_chunks())
     got = json.loads(text)
-    assert got["settings"] == {"folder": "a/b", "limits": [1, 2], "bad": None, "worse": [None], "n": 0.5}
+    assert got["settings"] == {
+        "folder": "a/b",
+        "limits": [1, 2],
+        "bad": None,
+        "worse": [None],
+        "n": 0.5,
+    }
     assert got["files"][0]["psnr"] is None
     files_again = got.pop("files")
     assert "".join(tables.report_chunks(got, files_again)) == text
@@ -244,7 +318,16 @@ def test_csv_is_one_row_for_each_input(tmp_path: Path) -> None:
     rows = read_csv(paths.csv)
     assert list(rows[0]) == [field.name for field in dataclasses.fields(FileRecord)]
     for row, one in zip(rows, files, strict=True):
-        for name in ("width", "height", "source_bytes", "output_bytes", "plain_jpeg_bytes", "psnr", "ms_ssim", "seconds"):
+        for name in (
+            "width",
+            "height",
+            "source_bytes",
+            "output_bytes",
+            "plain_jpeg_bytes",
+            "psnr",
+            "ms_ssim",
+            "seconds",
+        ):
             value = getattr(one, name)
             assert row[name] == "" if value is None else float(row[name]) == value
     assert rows[0]["notices"] == "alpha flattened; first frame"
@@ -253,16 +336,35 @@ def test_csv_is_one_row_for_each_input(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", " =", "＝", "＋"])
 def test_csv_starts_no_formula(start: str) -> None:
-    rows = list(csv.DictReader(io.StringIO("".join(report([failed(f"{start}1", f"{start}2")]).csv_chunks()), newline="")))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(
+                "".join(report([failed(f"{start}1", f"{start}2")]).csv_chunks()), newline=""
+            )
+        )
+    )
     assert rows[0]["input"] == f"'{start}1"
     assert rows[0]["error"] == f"'{start}2"
 
 
 def test_hostile_strings_are_inert(tmp_path: Path) -> None:
-    files = [record(name, notices=(name,)) for name in HOSTILE] + [failed(name, name) for name in HOSTILE]
-    gallery = [GalleryItem(name=name, caption=name, source=jpeg(), result=jpeg(), depth=jpeg(mode="L")) for name in HOSTILE]
+    files = [record(name, notices=(name,)) for name in HOSTILE] + [
+        failed(name, name) for name in HOSTILE
+    ]
+    gallery = [
+        GalleryItem(name=name, caption=name, source=jpeg(), result=jpeg(), depth=jpeg(mode="L"))
+        for name in HOSTILE
+    ]
     bad = HOSTILE[1]
-    paths = write(tmp_path, files, gallery, command=bad, tool=bad, version=bad, settings={bad: bad, "nested": {bad: [bad]}})
+    paths = write(
+        tmp_path,
+        files,
+        gallery,
+        command=bad,
+        tool=bad,
+        version=bad,
+        settings={bad: bad, "nested": {bad: [bad]}},
+    )
     text = paths.html.read_text("utf-8")
     page = page_of(paths)
     assert_inert(page, text, images=3 * len(HOSTILE))
@@ -284,7 +386,10 @@ def test_hostile_strings_are_inert_in_the_other_plots() -> None:
     [
         ("<script>alert(1).jpg", "<script>alert(1).jpg"),
         ("\"quoted\" and 'quoted'.jpg", "\"quoted\" and 'quoted'.jpg"),
-        ("{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg", "{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg"),
+        (
+            "{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg",
+            "{{ 7*7 }}{% include 'page.css' %}{# no #}.jpg",
+        ),
         ("low \udcff, high \ud800.jpg", "low \\xff, high \\ud800.jpg"),
         ("bell \x07, turned \u202e.jpg", "bell \\x07, turned \\u202e.jpg"),
     ],
@@ -292,21 +397,40 @@ def test_hostile_strings_are_inert_in_the_other_plots() -> None:
 def test_names_are_text_wherever_they_stand(tmp_path: Path, name: str, shown: str) -> None:
     gallery = [GalleryItem(name=name, caption=name, source=jpeg(), result=jpeg(), depth=jpeg())]
     paths = write(
-        tmp_path, [record(name), failed(name, name)], gallery, command=name, tool=name, version=name, settings={name: name}
+        tmp_path,
+        [record(name), failed(name, name)],
+        gallery,
+        command=name,
+        tool=name,
+        version=name,
+        settings={name: name},
     )
     text = paths.html.read_text("utf-8")
     page = page_of(paths)
     assert_inert(page, text, images=3)
-    # the title; header 2, tooltip 1, gallery 2, table 3, command 1, settings 2, footer 2; and the plot's label if it is not cut
+    # the title; header 2, tooltip 1, gallery 2, table 3, command 1, settings 2, footer 2; and the
+    # plot's label if it is not cut
     assert page.text.count(shown) == 14 + (len(name) <= 30)
     alternatives = [attributes["alt"] for tag, attributes in page.elements if tag == "img"]
     assert alternatives == [f"{shown}, source", f"{shown}, result", f"Depth map of {shown}"]
 
 
 def test_figures_shown_are_those_given(tmp_path: Path) -> None:
-    files = [record(), record("photos/b.png", source_bytes=1_234_567, psnr=None, ms_ssim=1.0, status="kept")]
-    gallery = [GalleryItem(name="photos/a.jpg", caption="A caption.", source=jpeg(), result=jpeg(), depth=jpeg())]
-    sums = dataclasses.replace(totals(files), saving_vs_optimised_jpeg=0.4213, saving_vs_source=0.6127, output_bytes=1_434_000)
+    files = [
+        record(),
+        record("photos/b.png", source_bytes=1_234_567, psnr=None, ms_ssim=1.0, status="kept"),
+    ]
+    gallery = [
+        GalleryItem(
+            name="photos/a.jpg", caption="A caption.", source=jpeg(), result=jpeg(), depth=jpeg()
+        )
+    ]
+    sums = dataclasses.replace(
+        totals(files),
+        saving_vs_optimised_jpeg=0.4213,
+        saving_vs_source=0.6127,
+        output_bytes=1_434_000,
+    )
     page = page_of(write(tmp_path, files, gallery, totals=sums))
     shown = " ".join(page.text.replace("\u202f", " ").split())
     assert "42.1% smaller than optimised plain JPEG" in shown
@@ -319,8 +443,36 @@ def test_figures_shown_are_those_given(tmp_path: Path) -> None:
     assert "A caption." in shown
     assert "33.25 dB" in shown
     assert page.file_rows() == [
-        ["a.jpg", "ok", "640×480", "50", "80.0", "25.0", "15.0", "40.0%", "81.2%", "33.25", "0.9712", "0.031", ""],
-        ["b.png", "kept", "640×480", "50", "1,234.6", "25.0", "15.0", "40.0%", "98.8%", "identical", "1.0000", "0.031", ""],
+        [
+            "a.jpg",
+            "ok",
+            "640×480",
+            "50",
+            "80.0",
+            "25.0",
+            "15.0",
+            "40.0%",
+            "81.2%",
+            "33.25",
+            "0.9712",
+            "0.031",
+            "",
+        ],
+        [
+            "b.png",
+            "kept",
+            "640×480",
+            "50",
+            "1,234.6",
+            "25.0",
+            "15.0",
+            "40.0%",
+            "98.8%",
+            "identical",
+            "1.0000",
+            "0.031",
+            "",
+        ],
     ]
 
 
@@ -344,7 +496,9 @@ def test_verified_photos_are_counted(tmp_path: Path) -> None:
     ]
     text = page_of(write(tmp_path / "n", files)).text.replace("\n", "")
     assert "Nothing to verify1no answer on the source" in text
-    assert "1 of 2seen as the source is, 6.5 trials each" in page_of(write(tmp_path / "a", files)).text.replace("\n", "")
+    assert "1 of 2seen as the source is, 6.5 trials each" in page_of(
+        write(tmp_path / "a", files)
+    ).text.replace("\n", "")
     assert "seen as the source is" not in page_of(write(tmp_path / "b", files[3:])).text
 
 
@@ -375,23 +529,33 @@ def test_interrupted_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "bars"), [(1, 1), (12, 12), (13, 13), (200, 200)])
 def test_plot_has_one_mark_for_each_file(tmp_path: Path, number: int, bars: int) -> None:
-    files = [record(f"photos/{index:03d}.jpg", output_bytes=15_000 - index) for index in range(number)]
+    files = [
+        record(f"photos/{index:03d}.jpg", output_bytes=15_000 - index) for index in range(number)
+    ]
     page = page_of(write(tmp_path, files))
     assert sum(tag == "rect" and one.get("class") == "p" for tag, one in page.elements) == bars
     assert page.text.count("against optimised JPEG, 81") == bars  # the tooltips
     drawing = next(one for tag, one in page.elements if tag == "svg")
     assert drawing["role"] == "img"
-    assert {one.get("id") for _, one in page.elements} >= set((drawing["aria-labelledby"] or "").split())
+    assert {one.get("id") for _, one in page.elements} >= set(
+        (drawing["aria-labelledby"] or "").split()
+    )
 
 
 def test_thousand_files_stay_small(tmp_path: Path) -> None:
     files = [
-        record(f"photos/street/{index:05d}_some_longer_name.jpg", output_bytes=12_000 + 7 * index, source_bytes=90_000 + index)
+        record(
+            f"photos/street/{index:05d}_some_longer_name.jpg",
+            output_bytes=12_000 + 7 * index,
+            source_bytes=90_000 + index,
+        )
         for index in range(1000)
     ]
     files[700] = failed("photos/street/bad.jpg")
     files[800] = record("photos/street/kept.jpg", status="kept")
-    gallery = [GalleryItem(name=files[0].input, caption="", source=jpeg(), result=jpeg(), depth=jpeg())]
+    gallery = [
+        GalleryItem(name=files[0].input, caption="", source=jpeg(), result=jpeg(), depth=jpeg())
+    ]
     paths = write(tmp_path, files, gallery)
     page = page_of(paths)
     pictures = sum(len(one["src"] or "") for tag, one in page.elements if tag == "img")
@@ -401,24 +565,41 @@ def test_thousand_files_stay_small(tmp_path: Path) -> None:
     assert [row[0] for row in rows[:3]] == ["bad.jpg", "kept.jpg", "00999_some_longer_name.jpg"]
     assert "500 of 1,000 files are listed" in page.text
     assert len(read_csv(paths.csv)) == 1000
-    histogram = [int(number) for number in re.findall(r"against optimised JPEG: (\d+) file", page.text)]
+    histogram = [
+        int(number) for number in re.findall(r"against optimised JPEG: (\d+) file", page.text)
+    ]
     assert sum(histogram) == 999
 
 
 def test_histogram_bins_by_their_lower_edge() -> None:
     # 0.30 / 0.05 is below 6 in floats; the last edge, 55%, belongs to the last bin
     savings = [0.30] * 150 + [0.52] * 60 + [0.55]
-    files = [record(output_bytes=round(1000 * (1 - saving)), plain_jpeg_bytes=1000, source_bytes=0) for saving in savings]
+    files = [
+        record(output_bytes=round(1000 * (1 - saving)), plain_jpeg_bytes=1000, source_bytes=0)
+        for saving in savings
+    ]
     text = report(files).html()
     bins = dict(re.findall(r"<title>(\d+)% to \d+% against optimised JPEG: (\d+) files", text))
     assert bins == {"30": "150", "50": "61"}
 
 
 @pytest.mark.parametrize(
-    ("size", "kind"), [((48, 32), "item"), ((200, 40), "item pano"), ((30, 50), "item tall"), ((40, 40), "item tall")]
+    ("size", "kind"),
+    [
+        ((48, 32), "item"),
+        ((200, 40), "item pano"),
+        ((30, 50), "item tall"),
+        ((40, 40), "item tall"),
+    ],
 )
 def test_gallery_takes_any_shape(size: tuple[int, int], kind: str) -> None:
-    item = GalleryItem(name="a.jpg", caption="", source=jpeg(*size), result=jpeg(*size), depth=jpeg(*size, mode="L"))
+    item = GalleryItem(
+        name="a.jpg",
+        caption="",
+        source=jpeg(*size),
+        result=jpeg(*size),
+        depth=jpeg(*size, mode="L"),
+    )
     page = Page(report([]).html([item]))
     assert next(one["class"] for tag, one in page.elements if tag == "article") == kind
     images = [one for tag, one in page.elements if tag == "img"]
@@ -430,7 +611,11 @@ def test_gallery_takes_any_shape(size: tuple[int, int], kind: str) -> None:
 
 
 def test_gallery_finds_the_record_of_a_photo() -> None:
-    files = [record("x/a.jpg", psnr=30.0), record("x/b.jpg", psnr=31.0), record("y/b.jpg", psnr=32.0)]
+    files = [
+        record("x/a.jpg", psnr=30.0),
+        record("x/b.jpg", psnr=31.0),
+        record("y/b.jpg", psnr=32.0),
+    ]
 
     def psnr(name: str) -> list[str]:
         item = GalleryItem(name=name, caption="", source=jpeg(), result=jpeg())
@@ -443,17 +628,24 @@ def test_gallery_finds_the_record_of_a_photo() -> None:
     assert psnr("b.jpg") == []  # two have that name: no figures rather than another photo's
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"not a jpeg at all", b"\xff\xd8\xff\xe0\x00\x00" * 9, jpeg()[:100]])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xd8", b"not a jpeg at all", b"\xff\xd8\xff\xe0\x00\x00" * 9, jpeg()[:100]]
+)
 def test_size_of_a_broken_jpeg_is_unknown(data: bytes) -> None:
     assert pages.dimensions(data) is None
 
 
 def test_page_is_accessible(tmp_path: Path) -> None:
-    gallery = [GalleryItem(name="photos/a.jpg", caption="", source=jpeg(), result=jpeg(), depth=jpeg())] * 2
+    gallery = [
+        GalleryItem(name="photos/a.jpg", caption="", source=jpeg(), result=jpeg(), depth=jpeg())
+    ] * 2
     page = page_of(write(tmp_path, [record()], gallery))
     assert page.count("h1") == 1
     assert page.count("main") == 1
-    assert page.elements[0] == ("html", {"lang": "en"}) or page.elements[1] == ("html", {"lang": "en"})
+    assert page.elements[0] == ("html", {"lang": "en"}) or page.elements[1] == (
+        "html",
+        {"lang": "en"},
+    )
     identifiers = [one["id"] for _, one in page.elements if "id" in one]
     assert len(identifiers) == len(set(identifiers))
     for tag, one in page.elements:
@@ -483,7 +675,14 @@ def test_bytes_have_three_digits(number: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fraction", "shown"), [(0.4213, "42.1%"), (-0.0001, "0.0%"), (-0.032, "−3.2%"), (1.0, "100.0%"), (-12.5, "−1,250.0%")]
+    ("fraction", "shown"),
+    [
+        (0.4213, "42.1%"),
+        (-0.0001, "0.0%"),
+        (-0.032, "−3.2%"),
+        (1.0, "100.0%"),
+        (-12.5, "−1,250.0%"),
+    ],
 )
 def test_percent(fraction: float, shown: str) -> None:
     assert pages.percent(fraction) == shown
@@ -498,13 +697,19 @@ def test_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
 def test_the_json_fits_its_schema(tmp_path: Path) -> None:
     import jsonschema
 
-    schema = json.loads(files("vizcomp").joinpath("bundled", "djpeg_report.schema.json").read_text("utf-8"))
+    schema = json.loads(
+        files("vizcomp").joinpath("bundled", "djpeg_report.schema.json").read_text("utf-8")
+    )
     jsonschema.Draft202012Validator.check_schema(schema)
     some = [
-        record(verify_state="verified", verified=True, verify_score={"text": 1.0}, rival_bytes=20_000),
+        record(
+            verify_state="verified", verified=True, verify_score={"text": 1.0}, rival_bytes=20_000
+        ),
         failed("photos/b.jpg"),
     ]
-    sums = dataclasses.replace(totals(some), rival=rival_totals([(20_000, 15_000), (9_000, 10_000)]))
+    sums = dataclasses.replace(
+        totals(some), rival=rival_totals([(20_000, 15_000), (9_000, 10_000)])
+    )
     system = {
         "name": "text",
         "fingerprint": "1",
@@ -513,15 +718,22 @@ def test_the_json_fits_its_schema(tmp_path: Path) -> None:
         "versions": {"numpy": "2"},
         "roles": ["verify"],
     }
-    report = DjpegReport(tool="t", version="1", settings={**SETTINGS, "systems": [system]}, totals=sums, files=some)
+    report = DjpegReport(
+        tool="t", version="1", settings={**SETTINGS, "systems": [system]}, totals=sums, files=some
+    )
     written = json.loads("".join(report.json_chunks()))
     jsonschema.validate(written, schema)
-    for wrong in ({**written, "totals": {}}, {**written, "files": [{**written["files"][0], "status": "fine"}]}):
+    for wrong in (
+        {**written, "totals": {}},
+        {**written, "files": [{**written["files"][0], "status": "fine"}]},
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
     fields = schema["properties"]["files"]["items"]["properties"]
     assert list(fields) == [field.name for field in dataclasses.fields(FileRecord)]
-    assert list(schema["properties"]["totals"]["properties"]) == [field.name for field in dataclasses.fields(Totals)]
+    assert list(schema["properties"]["totals"]["properties"]) == [
+        field.name for field in dataclasses.fields(Totals)
+    ]
 
 
 def test_under_a_verdict_the_headline_is_against_what_passes_it_too() -> None:
@@ -540,6 +752,12 @@ def test_under_a_verdict_the_headline_is_against_what_passes_it_too() -> None:
 @pytest.mark.parametrize(("size", "kind"), [(9_000, "key"), (11_000, "loss")])
 def test_a_result_larger_than_plain_jpeg_is_no_gain(tmp_path: Path, size: int, kind: str) -> None:
     one = record(output_bytes=size, optimised_jpeg_bytes=10_000)
-    paths = write(tmp_path, [one], [GalleryItem(name=one.input, caption="", source=jpeg(), result=jpeg())])
-    marks = {attrs["class"] for tag, attrs in page_of(paths).elements if tag == "div" and attrs.get("class") in ("key", "loss")}
+    paths = write(
+        tmp_path, [one], [GalleryItem(name=one.input, caption="", source=jpeg(), result=jpeg())]
+    )
+    marks = {
+        attrs["class"]
+        for tag, attrs in page_of(paths).elements
+        if tag == "div" and attrs.get("class") in ("key", "loss")
+    }
     assert marks == {kind}

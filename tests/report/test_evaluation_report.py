@@ -25,7 +25,10 @@ HOSTILE = '<script>alert("x")</script>&{{title}}\u202e\x00'
 
 
 def a_point(codec: str, step: int, *, ours: bool = False, **changes: Any) -> EvalPoint:
-    shares: dict[str, Any] = {"inception": min(1.0, 0.5 + step / 12), HOSTILE: min(1.0, 0.4 + step / 12)}
+    shares: dict[str, Any] = {
+        "inception": min(1.0, 0.5 + step / 12),
+        HOSTILE: min(1.0, 0.4 + step / 12),
+    }
     none: dict[str, Any] = dict.fromkeys(shares)
     values: dict[str, Any] = {
         "codec": codec,
@@ -40,7 +43,10 @@ def a_point(codec: str, step: int, *, ours: bool = False, **changes: Any) -> Eva
         "top5": none,
         "recall": none,
         "precision": none,
-        "interval": {"inception": (shares["inception"] - 0.05, shares["inception"] + 0.04), HOSTILE: None},
+        "interval": {
+            "inception": (shares["inception"] - 0.05, shares["inception"] + 0.04),
+            HOSTILE: None,
+        },
         "psnr": 20.0 + step,
         "ms_ssim": 0.8 + step / 100,
         "encode_seconds": 0.001,
@@ -61,7 +67,10 @@ def an_example(index: int, side: int = 32) -> EvalExample:
         source_bytes=1000,
         source=data,
         result=data,
-        answers={"inception": ("cat 90%", f"dog {HOSTILE}", False), HOSTILE: ("1 box", "1 box", True)},
+        answers={
+            "inception": ("cat 90%", f"dog {HOSTILE}", False),
+            HOSTILE: ("1 box", "1 box", True),
+        },
         boxes={HOSTILE: ([quad], [quad, quad])},
         score=0.5,
     )
@@ -69,21 +78,56 @@ def an_example(index: int, side: int = 32) -> EvalExample:
 
 @pytest.fixture
 def result() -> EvalResult:
-    points = [a_point("cifar", i, ours=True) for i in range(5)] + [a_point("jpeg", i + 3) for i in range(7)]
+    points = [a_point("cifar", i, ours=True) for i in range(5)] + [
+        a_point("jpeg", i + 3) for i in range(7)
+    ]
     points.append(a_point(HOSTILE, 2, psnr=float("nan"), ms_ssim=None))
     return EvalResult(
         headline=f"cifar in 22 bytes an image: inception is right {HOSTILE}.",
         warnings=(f"A warning {HOSTILE}",),
-        data={"name": HOSTILE, "path": "", "images": 100, "labels": True, "width": 32, "height": 32},
+        data={
+            "name": HOSTILE,
+            "path": "",
+            "images": 100,
+            "labels": True,
+            "width": 32,
+            "height": 32,
+        },
         classifiers=[
-            {"name": "inception", "kind": "classes", "unseen": False, "fingerprint": "ab", "without_answer": 0},
-            {"name": HOSTILE, "kind": "boxes", "unseen": True, "fingerprint": "cd", "without_answer": 3},
+            {
+                "name": "inception",
+                "kind": "classes",
+                "unseen": False,
+                "fingerprint": "ab",
+                "without_answer": 0,
+            },
+            {
+                "name": HOSTILE,
+                "kind": "boxes",
+                "unseen": True,
+                "fingerprint": "cd",
+                "without_answer": 3,
+            },
         ],
         source_accuracy={"inception": 0.93, HOSTILE: None},
         points=points,
         bd_rate=[
-            {"codec": "cifar", "anchor": "jpeg", "measure": "psnr", "bd_rate": -0.5, "overlap": [21.0, 24.0], "why": ""},
-            {"codec": "cifar", "anchor": HOSTILE, "measure": "ms_ssim", "bd_rate": None, "overlap": None, "why": "no overlap"},
+            {
+                "codec": "cifar",
+                "anchor": "jpeg",
+                "measure": "psnr",
+                "bd_rate": -0.5,
+                "overlap": [21.0, 24.0],
+                "why": "",
+            },
+            {
+                "codec": "cifar",
+                "anchor": HOSTILE,
+                "measure": "ms_ssim",
+                "bd_rate": None,
+                "overlap": None,
+                "why": "no overlap",
+            },
         ],
         equal=[
             {
@@ -97,7 +141,13 @@ def result() -> EvalResult:
             }
         ],
         reference_points=[
-            {"name": f"study {HOSTILE}", "bytes": 16.0, "value": 0.471, "measure": "accuracy:inception", "source": "its log"}
+            {
+                "name": f"study {HOSTILE}",
+                "bytes": 16.0,
+                "value": 0.471,
+                "measure": "accuracy:inception",
+                "source": "its log",
+            }
         ],
         gallery=[an_example(i) for i in range(30)],
         codecs=[{"name": "cifar", "ours": True, "version": "1", "fingerprint": "00"}],
@@ -107,7 +157,11 @@ def result() -> EvalResult:
 
 def report(result: EvalResult) -> EvaluationReport:
     return EvaluationReport(
-        tool="vizcomp eval", version="1", settings={"limit": 3}, result=result, command=f"vizcomp eval {HOSTILE}"
+        tool="vizcomp eval",
+        version="1",
+        settings={"limit": 3},
+        result=result,
+        command=f"vizcomp eval {HOSTILE}",
     )
 
 
@@ -123,7 +177,9 @@ def test_the_json_is_strict_and_fits_its_schema(result: EvalResult, tmp_path: Pa
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(written, schema)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**written, "points": [{**written["points"][0], "bytes_per_image": 0}]}, schema)
+        jsonschema.validate(
+            {**written, "points": [{**written["points"][0], "bytes_per_image": 0}]}, schema
+        )
 
 
 def test_the_csv_has_a_row_for_each_point_and_columns_for_each_system(result: EvalResult) -> None:
@@ -161,7 +217,10 @@ def test_the_page_loads_nothing_and_runs_no_strings(result: EvalResult) -> None:
     assert len(page.ids) == len(set(page.ids))
     for tag, attributes in page.tags:
         for name in ("src", "href"):
-            assert not re.match(r"(?i)\s*(https?:|//|javascript:)", attributes.get(name) or ""), (tag, attributes)
+            assert not re.match(r"(?i)\s*(https?:|//|javascript:)", attributes.get(name) or ""), (
+                tag,
+                attributes,
+            )
         if tag == "img":
             assert attributes["alt"]
         if attributes.get("aria-labelledby"):
@@ -185,7 +244,13 @@ def test_the_page_stays_below_three_megabytes(result: EvalResult) -> None:
 
 def test_a_page_of_nothing_still_says_so(result: EvalResult) -> None:
     empty = dataclasses.replace(
-        result, points=[], bd_rate=[], equal=[], gallery=[], headline="Nothing was measured.", interrupted=True
+        result,
+        points=[],
+        bd_rate=[],
+        equal=[],
+        gallery=[],
+        headline="Nothing was measured.",
+        interrupted=True,
     )
     text = report(empty).html()
     assert "Nothing was measured." in text
@@ -196,12 +261,23 @@ def test_a_page_of_nothing_still_says_so(result: EvalResult) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_opens_in_chromium(result: EvalResult, tmp_path: Path, width: int) -> None:
-    browser = next((b for n in ("chromium", "chromium-browser", "google-chrome") if (b := shutil.which(n))), None)
+    browser = next(
+        (b for n in ("chromium", "chromium-browser", "google-chrome") if (b := shutil.which(n))),
+        None,
+    )
     if browser is None:
         pytest.skip("no Chromium here")
     paths = report(result).write(tmp_path)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={width},3000"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--window-size={width},3000",
+    ]
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
-    run = subprocess.run([browser, *options, paths.html.as_uri()], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [browser, *options, paths.html.as_uri()], capture_output=True, text=True, timeout=120
+    )
     assert (tmp_path / "page.png").stat().st_size > 20_000
     assert "CONSOLE" not in run.stderr  # neither script errors nor refused loads

@@ -1,4 +1,5 @@
-"""Shards: photos in tar files and in Parquet tables, compressed in their place, all else as it was."""
+"""Shards: photos in tar files and in Parquet tables, compressed in their place, all else as it
+was."""
 
 from __future__ import annotations
 
@@ -27,11 +28,15 @@ def photo(seed: int = 0, kind: str = "JPEG", **options: Any) -> bytes:
     base = np.stack([128 + 90 * np.sin(x / (9 + c)) * np.cos(y / (7 + c)) for c in range(3)], -1)
     buffer = io.BytesIO()
     pixels = np.clip(base + rng.normal(0, 6, base.shape), 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}), **options)
+    Image.fromarray(pixels).save(
+        buffer, kind, **({"quality": 95} if kind == "JPEG" else {}), **options
+    )
     return buffer.getvalue()
 
 
-def packed(path: Path, members: list[tuple[str, bytes]], *, form: int = tarfile.PAX_FORMAT, **about: Any) -> None:
+def packed(
+    path: Path, members: list[tuple[str, bytes]], *, form: int = tarfile.PAX_FORMAT, **about: Any
+) -> None:
     with tarfile.open(path, "w", format=form) as tar:
         for name, data in members:
             member = tarfile.TarInfo(name)
@@ -66,7 +71,10 @@ def test_a_tar_keeps_all_but_its_photos(tmp_path: Path, form: int, long: bool) -
     ]
     packed(tmp_path / "a.tar", members, form=form)
     report = run(tmp_path / "a.tar", tmp_path / "out")
-    assert [(r.input.partition("::")[2], r.status) for r in report.files] == [(f"{stem}.jpg", "ok"), ("0002.png", "ok")]
+    assert [(r.input.partition("::")[2], r.status) for r in report.files] == [
+        (f"{stem}.jpg", "ok"),
+        ("0002.png", "ok"),
+    ]
     assert report.files[1].output == f"{tmp_path / 'out' / 'a.tar'}::0002.png"
     before, after = unpacked(tmp_path / "a.tar"), unpacked(tmp_path / "out" / "a.tar")
     assert list(after) == [name.replace("0002.png", "0002.jpg") for name in before]
@@ -76,7 +84,14 @@ def test_a_tar_keeps_all_but_its_photos(tmp_path: Path, form: int, long: bool) -
         assert after[name] == vizcomp.compress(before[source], guide="uniform", table="photo").data
     with tarfile.open(tmp_path / "a.tar") as one, tarfile.open(tmp_path / "out" / "a.tar") as other:
         for a, b in zip(one, other, strict=True):
-            assert (a.mtime, a.mode, a.uid, a.gid, a.uname, a.gname) == (b.mtime, b.mode, b.uid, b.gid, b.uname, b.gname)
+            assert (a.mtime, a.mode, a.uid, a.gid, a.uname, a.gname) == (
+                b.mtime,
+                b.mode,
+                b.uid,
+                b.gid,
+                b.uname,
+                b.gname,
+            )
     assert (tmp_path / "out" / "a.tar").stat().st_size % tarfile.RECORDSIZE == 0
 
 
@@ -181,7 +196,9 @@ def test_named_fields(tmp_path: Path) -> None:
         open_shard(tmp_path / "a.tar", "a.tar", ("right.png",))
 
 
-def test_resume_is_by_shard_and_workers_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_is_by_shard_and_workers_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
     for shard in range(2):
         packed(tmp_path / f"{shard:02}.tar", [(f"{i}.jpg", photo(i)) for i in range(7)])
@@ -191,16 +208,24 @@ def test_resume_is_by_shard_and_workers_give_the_same(tmp_path: Path, monkeypatc
     (tmp_path / "out" / "01.tar").unlink()
     done: list[str] = []
     again = vizcomp.compress_files(
-        pattern, tmp_path / "out", jobs=1, resume=True, on_record=lambda r: done.append(r.input), **PLAIN
+        pattern,
+        tmp_path / "out",
+        jobs=1,
+        resume=True,
+        on_record=lambda r: done.append(r.input),
+        **PLAIN,
     )
     assert [r.status for r in again.files] == ["ok"] * 14
-    assert [r.seconds for r in again.files][:7] == [r.seconds for r in first.files][:7]  # remembered, not done again
+    # remembered, not done again
+    assert [r.seconds for r in again.files][:7] == [r.seconds for r in first.files][:7]
     assert [r.seconds for r in again.files][7:] != [r.seconds for r in first.files][7:]
     assert len(done) == 14
     alone = run(tmp_path / "00.tar", tmp_path / "alone", jobs=1)
     assert alone.totals.output_bytes * 2 == first.totals.output_bytes
     for name in ("00.tar", "01.tar"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / "00.tar").read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (
+            tmp_path / "alone" / "00.tar"
+        ).read_bytes()
 
 
 def test_photos_and_shards_in_one_run_keep_their_order(tmp_path: Path) -> None:
@@ -209,7 +234,12 @@ def test_photos_and_shards_in_one_run_keep_their_order(tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(photo(4))
     names = [tmp_path / "a.jpg", tmp_path / "b.tar", tmp_path / "c.jpg"]
     report = vizcomp.compress_files(names, tmp_path / "out", **PLAIN)
-    assert [r.input.rpartition("/")[2] for r in report.files] == ["a.jpg", "b.tar::1.jpg", "b.tar::2.jpg", "c.jpg"]
+    assert [r.input.rpartition("/")[2] for r in report.files] == [
+        "a.jpg",
+        "b.tar::1.jpg",
+        "b.tar::2.jpg",
+        "c.jpg",
+    ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg", "b.tar", "c.jpg"]
 
 
@@ -227,7 +257,8 @@ def test_a_disk_that_does_not_take_a_shard(tmp_path: Path, monkeypatch: pytest.M
     assert list((tmp_path / "out").iterdir()) == []
 
 
-# --- Parquet ------------------------------------------------------------------------------------------------------------
+# --- Parquet
+# --------------------------------------------------------------------------------------------------
 
 
 def table(path: Path, *, struct: bool = True, rows: int = 7, said: bool = True) -> Any:
@@ -239,12 +270,25 @@ def table(path: Path, *, struct: bool = True, rows: int = 7, said: bool = True) 
     kind = pa.binary()
     if struct:
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        cells = [None if cell is None else {"bytes": cell, "path": f"{i}.png"} for i, cell in enumerate(cells)]
-    about = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'} if said else {"mine": "yes"}
+        cells = [
+            None if cell is None else {"bytes": cell, "path": f"{i}.png"}
+            for i, cell in enumerate(cells)
+        ]
+    about = (
+        {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
+        if said
+        else {"mine": "yes"}
+    )
     schema = pa.schema([("id", pa.int64()), ("image", kind), ("text", pa.string())], metadata=about)
-    made = pa.table({"id": list(range(rows)), "image": cells, "text": ["a", None, "b"] * 2 + ["c"]}, schema=schema)
+    made = pa.table(
+        {"id": list(range(rows)), "image": cells, "text": ["a", None, "b"] * 2 + ["c"]},
+        schema=schema,
+    )
     pq.write_table(
-        made, path, row_group_size=3, compression={"id": "snappy", "image": "zstd", "text": "gzip"} if not struct else "zstd"
+        made,
+        path,
+        row_group_size=3,
+        compression={"id": "snappy", "image": "zstd", "text": "gzip"} if not struct else "zstd",
     )
     return made
 
@@ -264,15 +308,26 @@ def test_a_table_keeps_all_but_its_photos(tmp_path: Path, struct: bool) -> None:
     assert after.column("text").equals(before.column("text"))
     source = pq.ParquetFile(tmp_path / "a.parquet").metadata
     groups = range(file.metadata.num_row_groups)
-    assert [file.metadata.row_group(k).num_rows for k in groups] == [source.row_group(k).num_rows for k in groups] == [3, 3, 1]
+    assert (
+        [file.metadata.row_group(k).num_rows for k in groups]
+        == [source.row_group(k).num_rows for k in groups]
+        == [3, 3, 1]
+    )
     for column in range(source.num_columns):
-        assert file.metadata.row_group(0).column(column).compression == source.row_group(0).column(column).compression
-    for old, new in zip(before.column("image").to_pylist(), after.column("image").to_pylist(), strict=True):
+        assert (
+            file.metadata.row_group(0).column(column).compression
+            == source.row_group(0).column(column).compression
+        )
+    for old, new in zip(
+        before.column("image").to_pylist(), after.column("image").to_pylist(), strict=True
+    ):
         assert (old is None) == (new is None)
         if old is not None and struct:
             assert new["path"] == old["path"].replace(".png", ".jpg")
         if old is not None:
-            made = vizcomp.compress(old["bytes"] if struct else old, guide="uniform", table="photo").data
+            made = vizcomp.compress(
+                old["bytes"] if struct else old, guide="uniform", table="photo"
+            ).data
             assert (new["bytes"] if struct else new) == made
 
 
@@ -295,13 +350,16 @@ def test_datasets_reads_what_we_write(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     table(tmp_path / "a.parquet")
     run(tmp_path / "a.parquet", tmp_path / "out")
-    read = datasets.Dataset.from_parquet(str(tmp_path / "out" / "a.parquet"), cache_dir=str(tmp_path / "hf"))
+    read = datasets.Dataset.from_parquet(
+        str(tmp_path / "out" / "a.parquet"), cache_dir=str(tmp_path / "hf")
+    )
     assert read[0]["image"].size == (56, 40)
     assert read[0]["image"].format == "JPEG"
     assert read[3]["image"] is None
 
 
-# --- names --------------------------------------------------------------------------------------------------------------
+# --- names
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

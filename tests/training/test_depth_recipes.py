@@ -19,11 +19,24 @@ from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.loop import train
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, shared=True, pixels=1600, long_side=48, bits=6)
+TINY = CompactDepthConfig(
+    channels=(8, 8, 12, 16),
+    pyramid=(12, 8),
+    members=2,
+    shared=True,
+    pixels=1600,
+    long_side=48,
+    bits=6,
+)
 
 
 def run(recipe: str, *options: str) -> str:
-    done = subprocess.run([sys.executable, str(RECIPES / recipe), *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(RECIPES / recipe), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -36,7 +49,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "depth").mkdir()
     rng = np.random.default_rng(0)
     for k in range(8):
-        photo = np.full((48, 64, 3), 90, np.uint8) + rng.integers(0, 12, (48, 64, 3), dtype=np.uint8)
+        photo = np.full((48, 64, 3), 90, np.uint8) + rng.integers(
+            0, 12, (48, 64, 3), dtype=np.uint8
+        )
         depth = np.repeat(np.linspace(20, 120, 48).astype(np.uint8)[:, None], 64, axis=1)
         top, left = rng.integers(0, 20), rng.integers(0, 40)
         photo[top : top + 20, left : left + 22] = (220, 40, 30)
@@ -52,31 +67,58 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed in (0, 1):
         start = str(folder / "0" / "model.safetensors") if seed else ""
         settings = DepthTrainSettings(
-            data=str(data), checked="s0,s1", epochs=8, batch=3, average=0.5, seed=seed, start=start, network=TINY, licence="MIT"
+            data=str(data),
+            checked="s0,s1",
+            epochs=8,
+            batch=3,
+            average=0.5,
+            seed=seed,
+            start=start,
+            network=TINY,
+            licence="MIT",
         )
         train(DepthTask, settings, folder / str(seed))
     return [folder / "0", folder / "1"]
 
 
-def test_runs_are_averaged_and_the_confidence_is_fitted_on_what_they_kept_out(runs: list[Path], tmp_path: Path) -> None:
+def test_runs_are_averaged_and_the_confidence_is_fitted_on_what_they_kept_out(
+    runs: list[Path], tmp_path: Path
+) -> None:
     said = run("depth_average.py", *map(str, runs), "--out", str(tmp_path / "mean"))
     assert "2 photos, rank correlation" in said
-    first, second, mean = (load_file(folder / "model.safetensors") for folder in (*runs, tmp_path / "mean"))
+    first, second, mean = (
+        load_file(folder / "model.safetensors") for folder in (*runs, tmp_path / "mean")
+    )
     assert set(mean) == set(first)
     name = "0.stage1.conv1.weight"
     np.testing.assert_allclose(mean[name], (first[name] + second[name]) / 2, atol=1e-6)
     card = json.loads((tmp_path / "mean" / "model.json").read_text())
     assert card["averaged"] == ["0", "1"]
-    assert CompactDepth(tmp_path / "mean" / "model.onnx").config == CompactDepthConfig.from_dict(card["network"])
+    assert CompactDepth(tmp_path / "mean" / "model.onnx").config == CompactDepthConfig.from_dict(
+        card["network"]
+    )
     assert card["network"]["calibration"] != list(TINY.calibration)
 
 
-def test_a_networks_own_maps_can_be_learned_from(runs: list[Path], data: Path, tmp_path: Path) -> None:
-    options = ("--photos", str(data / "photos"), "--model", str(runs[0] / "model.onnx"), "--out", str(tmp_path / "own"))
+def test_a_networks_own_maps_can_be_learned_from(
+    runs: list[Path], data: Path, tmp_path: Path
+) -> None:
+    options = (
+        "--photos",
+        str(data / "photos"),
+        "--model",
+        str(runs[0] / "model.onnx"),
+        "--out",
+        str(tmp_path / "own"),
+    )
     assert "8 of 8 photos" in run("depth_own.py", *options, "--least", "0")
-    assert "0 of 8 photos" in run("depth_own.py", *options[:-1], str(tmp_path / "none"), "--least", "1.1")
+    assert "0 of 8 photos" in run(
+        "depth_own.py", *options[:-1], str(tmp_path / "none"), "--least", "1.1"
+    )
     assert list((tmp_path / "none" / "depth").iterdir()) == []
     both = os.pathsep.join([str(data), str(tmp_path / "own")])
-    settings = DepthTrainSettings(data=both, shares=(1.0, 1.0), validation=0.0, epochs=1, batch=4, network=TINY)
+    settings = DepthTrainSettings(
+        data=both, shares=(1.0, 1.0), validation=0.0, epochs=1, batch=4, network=TINY
+    )
     train(DepthTask, settings, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "model.json").read_text())["photos"]["trained_on"] == 16

@@ -1,4 +1,5 @@
-"""Pictures with exact depth by `recipes/depth_scenes.py`: the depth is true, files say what they hold, the seed decides all."""
+"""Pictures with exact depth by `recipes/depth_scenes.py`: the depth is true, files say what they
+hold, the seed decides all."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def scenes(raster: ModuleType) -> ModuleType:
 
 
 def canvas(raster: ModuleType, **turned: float):  # type: ignore[no-untyped-def]
-    return raster.Canvas((60, 80), 70.0, (0.0, 1.5, 0.0), raster.Light((0, 1, 0), 0.5, 0.5), **turned)
+    return raster.Canvas(
+        (60, 80), 70.0, (0.0, 1.5, 0.0), raster.Light((0, 1, 0), 0.5, 0.5), **turned
+    )
 
 
 def plain(raster: ModuleType):  # type: ignore[no-untyped-def]
@@ -58,7 +61,8 @@ def test_turning_the_camera_keeps_planar_depth(raster: ModuleType) -> None:
     c = canvas(raster, yaw=0.3)
     c.quad(*wall, plain(raster))
     x = (np.arange(80) + 0.5 - 40) / 70
-    # the wall z = 10 is met by the ray (x, 0, 1) turned to the right by 0.3 after 10 / (cos - x sin) along the axis
+    # the wall z = 10 is met by the ray (x, 0, 1) turned to the right by 0.3 after 10 / (cos - x
+    # sin) along the axis
     np.testing.assert_allclose(c.depth[30], 10 / (math.cos(0.3) - x * math.sin(0.3)), rtol=1e-4)
     c = canvas(raster, roll=0.4)
     c.quad(*wall, plain(raster))
@@ -79,7 +83,9 @@ def test_bodies_hide_what_lies_behind_them(raster: ModuleType) -> None:
     assert c.depth[20, column] == pytest.approx(4.5, abs=0.05)
 
 
-def test_every_kind_of_scene_gives_a_photo_with_depth_and_the_seed_decides(scenes: ModuleType) -> None:
+def test_every_kind_of_scene_gives_a_photo_with_depth_and_the_seed_decides(
+    scenes: ModuleType,
+) -> None:
     library = scenes.Library(np.random.default_rng(0), [])
     for number, kind in enumerate(scenes.SHARES):
         twice = []

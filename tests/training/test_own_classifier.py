@@ -27,7 +27,12 @@ from vizcomp.training.pictures import Pictures, read_pictures
 from vizcomp.training.processes import open_processes
 
 SIDE = 64
-COLOURS = {"blue": (20, 40, 200), "green": (30, 190, 40), "grey": (128, 128, 128), "red": (210, 30, 30)}
+COLOURS = {
+    "blue": (20, 40, 200),
+    "green": (30, 190, 40),
+    "grey": (128, 128, 128),
+    "red": (210, 30, 30),
+}
 SMALL = {"preset": "cifar", "width": 0.08, "bits": [2, 3]}
 OWN = '''
 import torch
@@ -69,7 +74,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, colour in COLOURS.items():
             (folder / part / name).mkdir(parents=True)
             for i in range(count):
-                pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(
+                    np.array(colour) + rng.integers(-20, 20, (SIDE, SIDE, 3)), 0, 255
+                ).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
     return folder
 
@@ -84,7 +91,15 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def settings(folder: Path, **changes: object) -> CodecTrainSettings:
-    values = {"data": str(folder), "network": SMALL, "side": SIDE, "steps": 6, "batch": 8, "ramp": (0.0, 0.1), "device": "cpu"}
+    values = {
+        "data": str(folder),
+        "network": SMALL,
+        "side": SIDE,
+        "steps": 6,
+        "batch": 8,
+        "ramp": (0.0, 0.1),
+        "device": "cpu",
+    }
     return CodecTrainSettings(**{**values, **changes})  # type: ignore[arg-type]
 
 
@@ -93,22 +108,35 @@ def grey(side: int = SIDE) -> torch.Tensor:
 
 
 def test_four_classes_at_64_and_the_file_alone(four: Path, own: str, tmp_path: Path) -> None:
-    result = train(CodecTask, settings(four, classifier=own, judge="watcher", contexts=False), tmp_path / "run")
-    assert {"psnr at 2", "bits at 1", "accuracy at 2", "accuracy on sources", "judge agrees at 2"} <= result.figures.keys()
+    result = train(
+        CodecTask, settings(four, classifier=own, judge="watcher", contexts=False), tmp_path / "run"
+    )
+    assert {
+        "psnr at 2",
+        "bits at 1",
+        "accuracy at 2",
+        "accuracy on sources",
+        "judge agrees at 2",
+    } <= result.figures.keys()
     assert result.figures["bits at 1"] == 2 * (SIDE // 8) ** 2
     code = (  # a colleague: the file, and nothing of the classifier
-        "import sys, numpy as np; from vizcomp.neural.codec import NeuralCodec\n"
-        "codec = NeuralCodec.load(sys.argv[1]); image = np.full((64, 64, 3), 90, np.uint8)\n"
-        "assert codec.decode(codec.encode(image)).image.shape == image.shape; assert 'own_classifier' not in sys.modules\n"
-        "print(codec.words['trained_through'], codec.words['classifier'] or 'none')"
+        "import sys, numpy as np; from vizcomp.neural.codec import NeuralCodec\ncodec ="
+        " NeuralCodec.load(sys.argv[1]); image = np.full((64, 64, 3), 90, np.uint8)\nassert"
+        " codec.decode(codec.encode(image)).image.shape == image.shape; assert 'own_classifier' not"
+        " in sys.modules\nprint(codec.words['trained_through'], codec.words['classifier'] or"
+        " 'none')"
     )
     model = tmp_path / "run" / "model.safetensors"
-    done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, cwd=tmp_path.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, model], capture_output=True, text=True, cwd=tmp_path.parent
+    )
     assert done.stdout.split() == [own, "none"], done.stderr
 
 
 def test_a_shipped_classifier_is_named_in_the_file(four: Path, tmp_path: Path) -> None:
-    train(CodecTask, settings(four, classifier="watcher", side=32, contexts=False), tmp_path / "run")
+    train(
+        CodecTask, settings(four, classifier="watcher", side=32, contexts=False), tmp_path / "run"
+    )
     trained = NeuralCodec.load(tmp_path / "run" / "model.safetensors")
     assert trained.words["classifier"] == "watcher"
     assert trained.config.given == 10
@@ -121,7 +149,9 @@ def test_torchscript_and_exported_programs(own: str, tmp_path: Path, suffix: str
     path = tmp_path / f"own{suffix}"
     if suffix == ".pt2":
         batch = torch.export.Dim("batch", min=1)
-        torch.export.save(torch.export.export(module, (grey(),), dynamic_shapes=({0: batch},)), path)
+        torch.export.save(
+            torch.export.export(module, (grey(),), dynamic_shapes=({0: batch},)), path
+        )
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; people have it
@@ -134,7 +164,10 @@ def test_torchscript_and_exported_programs(own: str, tmp_path: Path, suffix: str
 
 def test_options_say_what_a_module_expects(own: str) -> None:
     plain = open_frozen(own, SIDE).module
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     frozen = open_frozen(f"{own}:norm=imagenet,size=96,order=BGR", SIDE)
     images = torch.rand(2, 3, SIDE, SIDE)
     larger = nn.functional.interpolate(images, (96, 96), mode="bilinear", antialias=True)
@@ -209,16 +242,30 @@ def test_another_number_of_classes(four: Path, own: str, tmp_path: Path) -> None
     with pytest.raises(SettingsError, match="has 10 classes, the data 4"):
         train(CodecTask, settings(four, classifier="watcher", task="ce"), tmp_path / "a")
     with pytest.raises(SettingsError, match="cannot be told"):
-        train(CodecTask, settings(four, classifier=own, network={**SMALL, "given": 4}), tmp_path / "b")
+        train(
+            CodecTask, settings(four, classifier=own, network={**SMALL, "given": 4}), tmp_path / "b"
+        )
     with pytest.raises(SettingsError, match="given is 4, and watcher has 10"):
-        train(CodecTask, settings(four, classifier="watcher", network={**SMALL, "given": 4}), tmp_path / "c")
+        train(
+            CodecTask,
+            settings(four, classifier="watcher", network={**SMALL, "given": 4}),
+            tmp_path / "c",
+        )
     result = train(CodecTask, settings(four, classifier="watcher", contexts=False), tmp_path / "d")
     assert {"agreement at 1", "agreement at 2"} <= result.figures.keys()
     assert not any(name.startswith("accuracy") for name in result.figures)
 
 
 def _pictures(four: Path, **changes: object) -> Pictures:
-    values = {"side": SIDE, "exact": True, "validation": 0.1, "seed": 0, "batch": 4, "device": torch.device("cpu"), **changes}
+    values = {
+        "side": SIDE,
+        "exact": True,
+        "validation": 0.1,
+        "seed": 0,
+        "batch": 4,
+        "device": torch.device("cpu"),
+        **changes,
+    }
     return read_pictures(four, **values)  # type: ignore[arg-type]
 
 
@@ -236,20 +283,41 @@ def test_classes_meet_by_name(four: Path, own: str) -> None:
 
 def test_a_validation_part_is_honoured(four: Path) -> None:
     pictures = _pictures(four)
-    assert (len(pictures.images), len(pictures.train), len(pictures.held_images), len(pictures.held)) == (48, 48, 12, 12)
+    assert (
+        len(pictures.images),
+        len(pictures.train),
+        len(pictures.held_images),
+        len(pictures.held),
+    ) == (48, 48, 12, 12)
     alone = read_pictures(
-        four / "train", side=SIDE, exact=True, validation=0.25, seed=0, batch=4, device=torch.device("cpu")
-    )  # fmt: skip
+        four / "train",
+        side=SIDE,
+        exact=True,
+        validation=0.25,
+        seed=0,
+        batch=4,
+        device=torch.device("cpu"),
+    )
     assert (len(alone.train), len(alone.held)) == (36, 12)
 
 
 def test_nothing_is_resized_in_silence(four: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"0\.png: a picture of 64x64 pixels among training data for 32x32"):
+    with pytest.raises(
+        InputError, match=r"0\.png: a picture of 64x64 pixels among training data for 32x32"
+    ):
         train(CodecTask, settings(four, side=0, task_weight=0), tmp_path / "codec")
-    plain = {"data": str(four), "architecture": "watcher", "network": {"channels": [8, 8, 8]}, "epochs": 1, "batch": 8}
+    plain = {
+        "data": str(four),
+        "architecture": "watcher",
+        "network": {"channels": [8, 8, 8]},
+        "epochs": 1,
+        "batch": 8,
+    }
     with pytest.raises(InputError, match="64x64 pixels"):
         train(ClassifierTask, ClassifierTrainSettings(**plain, device="cpu"), tmp_path / "a")  # type: ignore[arg-type]
-    made = train(ClassifierTask, ClassifierTrainSettings(**plain, device="cpu", side=64), tmp_path / "b")  # type: ignore[arg-type]
+    made = train(
+        ClassifierTask, ClassifierTrainSettings(**plain, device="cpu", side=64), tmp_path / "b"
+    )  # type: ignore[arg-type]
     assert "accuracy" in made.figures
     with pytest.raises(SettingsError, match="side 36 is no multiple of the block, 8"):
         settings(four, side=36)
@@ -261,15 +329,21 @@ def test_pictures_beyond_memory_lie_in_a_file(four: Path, monkeypatch: pytest.Mo
     assert torch.equal(_pictures(four).images, held.images)
 
 
-def test_photos_beyond_memory_are_read_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_beyond_memory_are_read_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     for i in range(8):
-        Image.fromarray(rng.integers(0, 256, (40, 48, 3)).astype(np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3)).astype(np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
     (tmp_path / "8.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     monkeypatch.setattr(codec_data, "IN_MEMORY", 3 * 40 * 48 * 3)
     monkeypatch.setattr(codec_data, "STAYS", 2)
     network = {"preset": "photo", "width": 0.1, "bits": [2]}
-    s = CodecTrainSettings(data=str(tmp_path), network=network, batch=2, crop=32, validation=0.2, device="cpu")
+    s = CodecTrainSettings(
+        data=str(tmp_path), network=network, batch=2, crop=32, validation=0.2, device="cpu"
+    )
     with open_processes("cpu") as processes:
         whole, late = codec_data.PhotoData(s, processes), codec_data.PhotoData(s, processes)
         seen = set()
@@ -278,7 +352,8 @@ def test_photos_beyond_memory_are_read_in_turn(tmp_path: Path, monkeypatch: pyte
             assert 1 <= len(photos) <= 4
             seen |= {photo.numpy().tobytes() for photo in photos}
         assert len(seen) >= 6  # the part moves over all that are trained on
-        assert [p.sum() for p in late._photos(19)] == [p.sum() for p in whole._photos(19)]  # as of a resumed run
+        # as of a resumed run
+        assert [p.sum() for p in late._photos(19)] == [p.sum() for p in whole._photos(19)]
         assert whole.batch(3)[0].shape == (2, 3, 32, 32)
     assert [name for name, _ in whole.skipped] == [str(tmp_path / "8.png")]
 

@@ -33,7 +33,11 @@ from vizcomp.training.settings import build, changed, read_values
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +55,25 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classifier_settings(classes: Path, **changes: object) -> ClassifierTrainSettings:
-    values = {"data": str(classes), "architecture": "watcher", "network": {"channels": [8, 8, 8]}, "epochs": 4, "batch": 16}
+    values = {
+        "data": str(classes),
+        "architecture": "watcher",
+        "network": {"channels": [8, 8, 8]},
+        "epochs": 4,
+        "batch": 16,
+    }
     return ClassifierTrainSettings(**{**values, "device": "cpu", "learning_rate": 0.05, **changes})  # type: ignore[arg-type]
 
 
 def codec_settings(classes: Path, **changes: object) -> CodecTrainSettings:
-    values = {"data": str(classes), "network": TINY, "steps": 8, "batch": 16, "task_weight": 0.0, "contexts": False}
+    values = {
+        "data": str(classes),
+        "network": TINY,
+        "steps": 8,
+        "batch": 16,
+        "task_weight": 0.0,
+        "contexts": False,
+    }
     return CodecTrainSettings(**{**values, "device": "cpu", **changes})  # type: ignore[arg-type]
 
 
@@ -73,7 +90,12 @@ def same(a: Path, b: Path) -> bool:
 
 def test_a_classifier_learns_and_writes_its_run(classes: Path, tmp_path: Path) -> None:
     seen: list[loop.Progress] = []
-    result = train(ClassifierTask, classifier_settings(classes, epochs=16, average=0.5), tmp_path, on_progress=seen.append)
+    result = train(
+        ClassifierTask,
+        classifier_settings(classes, epochs=16, average=0.5),
+        tmp_path,
+        on_progress=seen.append,
+    )
     assert result.figures["accuracy"] == 1.0  # a colour is easy
     assert seen[-1].figures["loss"] < seen[0].figures["loss"]
     assert [name for name, _ in result.skipped] == ["light/broken.png"]
@@ -86,8 +108,13 @@ def test_a_classifier_learns_and_writes_its_run(classes: Path, tmp_path: Path) -
 
 
 def test_a_teacher_answers_every_view(classes: Path, tmp_path: Path) -> None:
-    """What the teacher takes for the other class the pupil learns to take for it too, whatever the labels say."""
-    taught: dict[str, object] = {"architecture": "whitened", "network": {"channels": [24, 24, 24]}, "learning_rate": 0.1}
+    """What the teacher takes for the other class the pupil learns to take for it too, whatever the
+    labels say."""
+    taught: dict[str, object] = {
+        "architecture": "whitened",
+        "network": {"channels": [24, 24, 24]},
+        "learning_rate": 0.1,
+    }
     settings = classifier_settings(classes, epochs=16, average=0.5, **taught)
     assert train(ClassifierTask, settings, tmp_path / "teacher").figures["accuracy"] == 1.0
     teacher = classifiers.load(tmp_path / "teacher" / "model.safetensors")
@@ -95,17 +122,36 @@ def test_a_teacher_answers_every_view(classes: Path, tmp_path: Path) -> None:
         teacher.network.fc.weight.copy_(teacher.network.fc.weight.flip(0))
     wrong = tmp_path / "wrong.safetensors"
     classifiers.save(wrong, "whitened", teacher.network, teacher.classes, {})
-    pupil = {"epochs": 16, "average": 0.5, "teachers": str(wrong), "teaching": 1.0, "taught": "views", "mix": 0.5}
-    assert train(ClassifierTask, classifier_settings(classes, **pupil), tmp_path / "pupil").figures["accuracy"] == 0.0
+    pupil = {
+        "epochs": 16,
+        "average": 0.5,
+        "teachers": str(wrong),
+        "teaching": 1.0,
+        "taught": "views",
+        "mix": 0.5,
+    }
+    assert (
+        train(ClassifierTask, classifier_settings(classes, **pupil), tmp_path / "pupil").figures[
+            "accuracy"
+        ]
+        == 0.0
+    )
     with pytest.raises(SettingsError, match="taught"):
         classifier_settings(classes, taught="twice")
 
 
 @pytest.mark.parametrize("taught", ["once", "views"])
-def test_a_taught_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, taught: str) -> None:
+def test_a_taught_classifier_goes_on_bit_for_bit(
+    classes: Path, tmp_path: Path, taught: str
+) -> None:
     train(ClassifierTask, classifier_settings(classes), tmp_path / "teacher")
     settings = classifier_settings(
-        classes, teachers=str(tmp_path / "teacher" / "model.safetensors"), taught=taught, mix=0.5, erase=4, bias_factor=8.0
+        classes,
+        teachers=str(tmp_path / "teacher" / "model.safetensors"),
+        taught=taught,
+        mix=0.5,
+        erase=4,
+        bias_factor=8.0,
     )
     train(ClassifierTask, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -133,7 +179,8 @@ def test_a_stopped_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path)
         train(ClassifierTask, settings, tmp_path / "parts", on_progress=_Stop(2))
     train(ClassifierTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
-    train(ClassifierTask, settings, tmp_path / "parts", resume=True)  # a finished run writes its result again
+    # a finished run writes its result again
+    train(ClassifierTask, settings, tmp_path / "parts", resume=True)
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -151,7 +198,13 @@ def test_a_codec_learns_through_a_classifier_and_can_be_used(classes: Path, tmp_
     seer = str(tmp_path / "seer" / "model.safetensors")
     network = {**TINY, "given": 2}
     settings = codec_settings(
-        classes, classifier=seer, task_weight=0.05, network=network, steps=40, ramp=(0.0, 0.1), contexts=True
+        classes,
+        classifier=seer,
+        task_weight=0.05,
+        network=network,
+        steps=40,
+        ramp=(0.0, 0.1),
+        contexts=True,
     )
     seen: list[loop.Progress] = []
     result = train(CodecTask, settings, tmp_path / "run", on_progress=seen.append)
@@ -173,14 +226,24 @@ def test_a_codec_learns_from_photos(tmp_path: Path) -> None:
         small.resize((80, 64), Image.Resampling.BICUBIC).save(tmp_path / "photos" / f"{i}.png")
     network = {"preset": "photo", "width": 0.1, "bits": [2, 2]}
     settings = CodecTrainSettings(
-        data=str(tmp_path / "photos"), network=network, steps=6, batch=4, crop=32, task_weight=0, reconstruction="ms-ssim",
-        validation=0.25, contexts=False, device="cpu",
-    )  # fmt: skip
+        data=str(tmp_path / "photos"),
+        network=network,
+        steps=6,
+        batch=4,
+        crop=32,
+        task_weight=0,
+        reconstruction="ms-ssim",
+        validation=0.25,
+        contexts=False,
+        device="cpu",
+    )
     result = train(CodecTask, settings, tmp_path / "run")
     assert {"psnr at 2", "ms_ssim at 1"} <= result.figures.keys()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = codec.reconstruction_loss
     calls = []
 
@@ -223,7 +286,8 @@ def test_views_move_and_flip_whole_pictures() -> None:
     inner = moved[:, 1, :, 3] - moved[:, 1, :, 4]
     flipped = inner[:, 0] > 0
     assert 60 < int(flipped.sum()) < 140
-    assert set(inner.abs().flatten().tolist()) == {1.0}  # columns keep their order or turn it round, whole
+    # columns keep their order or turn it round, whole
+    assert set(inner.abs().flatten().tolist()) == {1.0}
     assert set((moved[:, 0, 4, 0] - moved[:, 0, 3, 0]).tolist()) == {1.0}
     assert set(moved[:, 0, 4, 0].tolist()) == {2.0, 3.0, 4.0, 5.0, 6.0}
     assert torch.equal(shifted_and_flipped(columns[:1].flip(-1) * 0 + 3, 0), columns[:1] * 0 + 3)
@@ -256,7 +320,8 @@ def test_the_guesser_knows_only_what_is_coded_before() -> None:
     bits = torch.randn(1, 5, 4, 4).sign()
 
     def guesses(changed: torch.Tensor) -> torch.Tensor:
-        """What a bit costs tells the guess only if the bit is the same: so all bits that are not changed."""
+        """What a bit costs tells the guess only if the bit is the same: so all bits that are not
+        changed."""
         seen = torch.nn.functional.pad(torch.cat([changed, torch.ones(1, 1, 4, 4)], 1), (2,) * 4)
         return torch.nn.functional.conv2d(seen, guesser.weight * guesser.mask)
 
@@ -265,13 +330,17 @@ def test_the_guesser_knows_only_what_is_coded_before() -> None:
         other[0, slot, y, x] *= -1
         moved = (guesses(bits) != guesses(other))[0]
         assert not moved[:slot].any(), "an earlier plane"
-        assert not moved[slot].flatten()[: 4 * y + x + 1].any(), "the same plane, before it or itself"
+        assert not moved[slot].flatten()[: 4 * y + x + 1].any(), (
+            "the same plane, before it or itself"
+        )
         later = moved[slot + 1 :, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
         assert later.all(), "every later plane around it"
     costs = guesser([bits[:, :2], bits[:, 2:]])
     expected = torch.nn.functional.softplus(-guesses(bits) * bits).mean((0, 2, 3)) / np.log(2)
     assert torch.allclose(costs, expected, atol=1e-5)
-    assert torch.allclose(guesser([bits[:, :2]]), costs[:2], atol=1e-6), "fewer iterations, the same costs"
+    assert torch.allclose(guesser([bits[:, :2]]), costs[:2], atol=1e-6), (
+        "fewer iterations, the same costs"
+    )
 
 
 def test_a_price_draws_bits_to_the_guess() -> None:
@@ -289,7 +358,9 @@ def test_a_price_draws_bits_to_the_guess() -> None:
     bits = torch.cat([first, -first], 1).requires_grad_()  # against the guess
     guesser([bits])[1].backward()
     assert bits.grad is not None
-    assert bool((bits.grad[:, 1] * -first[:, 0] > 0).all()), "a step down the gradient turns them to it"
+    assert bool((bits.grad[:, 1] * -first[:, 0] > 0).all()), (
+        "a step down the gradient turns them to it"
+    )
 
 
 def test_a_codec_begins_with_one_of_other_bits(tmp_path: Path) -> None:
@@ -310,7 +381,9 @@ def test_a_codec_begins_with_one_of_other_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shown", ["batch", "image"])
-def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(classes: Path, tmp_path: Path, shown: str) -> None:
+def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(
+    classes: Path, tmp_path: Path, shown: str
+) -> None:
     train(ClassifierTask, classifier_settings(classes), tmp_path / "seer")
     settings = codec_settings(
         classes,
@@ -337,7 +410,9 @@ def test_batches_cover_an_epoch_once() -> None:
     alone = processes.Processes("cpu")
     parts = [loop.batch_indices(k, count=50, batch=8, seed=3, processes=alone) for k in range(6)]
     assert len(set(torch.cat(parts).tolist())) == 48
-    again = torch.cat([loop.batch_indices(k + 6, count=50, batch=8, seed=3, processes=alone) for k in range(6)])
+    again = torch.cat(
+        [loop.batch_indices(k + 6, count=50, batch=8, seed=3, processes=alone) for k in range(6)]
+    )
     assert not torch.equal(torch.cat(parts), again)
     halves = []
     for alone.rank, alone.count in ((0, 2), (1, 2)):
@@ -353,12 +428,33 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 def test_set_takes_the_types_of_the_settings() -> None:
-    pairs = ["steps=7", "task_weight=.5", "half=true", "ramp=[0.1, 0.2]", "width=0.5", "preset=photo", "task=ce", "start=~/a"]
-    values = changed(CodecTrainSettings, {"network": {"bits": [2, 3]}, "batch": 9}, {"seed": 1}, [*pairs, "seed=1"])
+    pairs = [
+        "steps=7",
+        "task_weight=.5",
+        "half=true",
+        "ramp=[0.1, 0.2]",
+        "width=0.5",
+        "preset=photo",
+        "task=ce",
+        "start=~/a",
+    ]
+    values = changed(
+        CodecTrainSettings,
+        {"network": {"bits": [2, 3]}, "batch": 9},
+        {"seed": 1},
+        [*pairs, "seed=1"],
+    )
     assert values == {
-        "batch": 9, "seed": 1, "steps": 7, "task_weight": 0.5, "half": True, "ramp": [0.1, 0.2], "task": "ce",
-        "network": {"preset": "photo", "bits": [2, 3], "width": 0.5}, "start": str(Path.home() / "a"),
-    }  # fmt: skip
+        "batch": 9,
+        "seed": 1,
+        "steps": 7,
+        "task_weight": 0.5,
+        "half": True,
+        "ramp": [0.1, 0.2],
+        "task": "ce",
+        "network": {"preset": "photo", "bits": [2, 3], "width": 0.5},
+        "start": str(Path.home() / "a"),
+    }
     assert changed(ClassifierTrainSettings, {}, {}, ["width=0.5"]) == {"network": {"width": 0.5}}
     network = changed(DepthTrainSettings, {}, {}, ["network={members = 1}", "pretrain=a"])
     assert build(DepthTrainSettings, network).network.members == 1
@@ -379,7 +475,11 @@ def test_set_takes_the_types_of_the_settings() -> None:
         (CodecTrainSettings, ["ramp=[0.1"], "is not a list"),
         (DepthTrainSettings, ["network=3"], "network = 3 is not a table"),
         (CodecTrainSettings, ["seed=2"], "`seed` 1 and `set` seed=2 disagree"),
-        (CodecTrainSettings, ["epochs=2", "epochs=3"], "`set` epochs=2 and `set` epochs=3 disagree"),
+        (
+            CodecTrainSettings,
+            ["epochs=2", "epochs=3"],
+            "`set` epochs=2 and `set` epochs=3 disagree",
+        ),
         (CodecTrainSettings, ["views=nan"], "views nan is not in 0..1"),
     ],
 )
@@ -412,7 +512,11 @@ def test_the_commands_of_the_recipes_are_valid(line: str, monkeypatch: pytest.Mo
     options = dict(pairwise(arguments))
     pairs = [value for name, value in pairwise(arguments) if name == "--set"]
     kind, values = read_values(options.get("--kind"), Path(options["--recipe"]), None)
-    cls: type = {"codec": CodecTrainSettings, "classifier": ClassifierTrainSettings, "depth": DepthTrainSettings}[kind]
+    cls: type = {
+        "codec": CodecTrainSettings,
+        "classifier": ClassifierTrainSettings,
+        "depth": DepthTrainSettings,
+    }[kind]
     build(cls, changed(cls, values, {"data": options["--data"]}, pairs))
 
 
@@ -434,10 +538,15 @@ def test_the_command(classes: Path, tmp_path: Path) -> None:
     assert "holds a run already" in command(*common, *small, "-o", run, code=2)
     command("--resume", "-o", run)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('kind = "classifier"\narchitecture = "watcher"\nepochs = 1\n[network]\nchannels = [8, 8, 8]\n')
+    recipe.write_text(
+        'kind = "classifier"\narchitecture = "watcher"\nepochs = 1\n[network]\nchannels = [8, 8,'
+        " 8]\n"
+    )
     assert "accuracy" in command(*common, "--recipe", recipe, "-o", tmp_path / "other")
     assert "classifier" in json.loads((tmp_path / "other" / "model.json").read_text())["kind"]
-    assert "--classifier does not go with" in command(*common, "--kind", "classifier", "--classifier", "watcher", code=2)
+    assert "--classifier does not go with" in command(
+        *common, "--kind", "classifier", "--classifier", "watcher", code=2
+    )
     assert "did you mean epochs?" in command(*common, "--set", "epoch=3", code=2)
     assert "epochs 0 is not in" in command(*common, "--set", "epochs=0", code=2)
     assert "not known" in command(*common, "--kind", "poem", code=2)
@@ -445,7 +554,8 @@ def test_the_command(classes: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
-    """Gradients are averaged: two processes with half a batch each take the steps of one with the whole batch."""
+    """Gradients are averaged: two processes with half a batch each take the steps of one with the
+    whole batch."""
     common = ("--data", classes, "--device", "cpu", "--seed", 3)
     for pair in ("batch=16", "task_weight=0", "width=0.08", "steps=6"):
         common = (*common, "--set", pair)
@@ -460,13 +570,17 @@ def test_two_processes_train_one_model(classes: Path, tmp_path: Path) -> None:
     classifier = ("--kind", "classifier", "--data", classes)
     for pair in ("architecture=watcher", "epochs=1", "batch=16"):
         classifier = (*classifier, "--set", pair)
-    assert "accuracy" in command(*classifier, "--device", "cpu", "--devices", 2, "-o", tmp_path / "classifier")
+    assert "accuracy" in command(
+        *classifier, "--device", "cpu", "--devices", 2, "-o", tmp_path / "classifier"
+    )
     assert "does not go with --kind depth" in command(
         "--kind", "depth", "--data", classes, "--devices", 2, "-o", tmp_path / "depth", code=2
     )
 
 
-def test_a_batch_smaller_than_the_processes_is_refused(classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_smaller_than_the_processes_is_refused(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Many(processes.Processes):
         def __init__(self, device: str) -> None:
             super().__init__(device)
@@ -503,21 +617,49 @@ with open_processes("cpu") as processes:
 
 def test_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     (tmp_path / "shared.py").write_text(SHARED)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    launch += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+    ]
     for many, start in ((1, [sys.executable]), (2, launch)):
         done = subprocess.run(
-            [*start, "shared.py", str(many)], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+            [*start, "shared.py", str(many)],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip().endswith("equal")
 
 
-def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_that_fails_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.5)
-    code = "import os, sys, time; r = int(os.environ['RANK']); sys.exit('lost') if r == 1 else time.sleep(60)"
+    code = (
+        "import os, sys, time; r = int(os.environ['RANK']); sys.exit('lost') if r == 1 else"
+        " time.sleep(60)"
+    )
     popen = subprocess.Popen
-    monkeypatch.setattr(processes.subprocess, "Popen", lambda _, **how: popen([sys.executable, "-c", code], **how))
+    monkeypatch.setattr(
+        processes.subprocess, "Popen", lambda _, **how: popen([sys.executable, "-c", code], **how)
+    )
     began = time.monotonic()
     assert processes.run_processes(["train"], 3) == 1
     assert time.monotonic() - began < 20
@@ -531,11 +673,19 @@ def test_ctrl_c_reaches_every_process(classes: Path, tmp_path: Path) -> None:
         line += ["--set", pair]
     process = subprocess.Popen(
         [sys.executable, "-m", "vizcomp", "train", *map(str, line), "--devices", "2"],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         until = time.monotonic() + 120
-        while not (run / "settings.json").exists() and time.monotonic() < until and process.poll() is None:
+        while (
+            not (run / "settings.json").exists()
+            and time.monotonic() < until
+            and process.poll() is None
+        ):
             time.sleep(0.2)
         time.sleep(2)
         os.killpg(process.pid, signal.SIGINT)

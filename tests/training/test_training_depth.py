@@ -1,4 +1,5 @@
-"""Training of the depth network on made data: what is written, that it learns, that it resumes to the same bits."""
+"""Training of the depth network on made data: what is written, that it learns, that it resumes to
+the same bits."""
 
 from __future__ import annotations
 
@@ -17,13 +18,28 @@ from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError
 from vizcomp.metrics import spearman
 from vizcomp.training.depth import SCORE, DepthTask
-from vizcomp.training.depth_data import SKY, DepthTrainSettings, fold_parts, ranked, read_depth_data, split_photos
+from vizcomp.training.depth_data import (
+    SKY,
+    DepthTrainSettings,
+    fold_parts,
+    ranked,
+    read_depth_data,
+    split_photos,
+)
 from vizcomp.training.depth_scores import depth_loss, mean_map
 from vizcomp.training.loop import Progress, train
 from vizcomp.training.settings import build, read_recipe, read_saved
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
-WRITTEN = {"settings.json", "checkpoint.pt", "metrics.jsonl", "curves.svg", "model.safetensors", "model.json", "model.onnx"}
+WRITTEN = {
+    "settings.json",
+    "checkpoint.pt",
+    "metrics.jsonl",
+    "curves.svg",
+    "model.safetensors",
+    "model.json",
+    "model.onnx",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +52,8 @@ def one_thread():  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve scenes: a bright ground that comes nearer downwards, and a red box, the nearest of all, somewhere."""
+    """Twelve scenes: a bright ground that comes nearer downwards, and a red box, the nearest of
+    all, somewhere."""
     folder = tmp_path_factory.mktemp("scenes")
     (folder / "photos").mkdir()
     (folder / "depth").mkdir()
@@ -55,7 +72,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, **changes) -> DepthTrainSettings:  # type: ignore[no-untyped-def]
     base = DepthTrainSettings(
-        data=str(data), epochs=4, batch=5, validation=0.2, validate_every=2, average=0.5, seed=4, network=TINY
+        data=str(data),
+        epochs=4,
+        batch=5,
+        validation=0.2,
+        validate_every=2,
+        average=0.5,
+        seed=4,
+        network=TINY,
     )
     return dataclasses.replace(base, **changes)
 
@@ -70,7 +94,9 @@ def test_a_run_writes_everything_and_learns(data: Path, tmp_path: Path) -> None:
     assert seen[-1].figures["loss"] < 0.7 * seen[0].figures["loss"]
     assert result.figures[SCORE] > 0.5
     assert [p.epoch for p in seen if p.validation] == list(range(2, 31, 2))
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [r["epoch"] for r in records] == list(range(1, 31))
     assert (tmp_path / "run" / "curves.svg").read_text().startswith("<svg")
     card = json.loads((tmp_path / "run" / "model.json").read_text())
@@ -115,7 +141,9 @@ AFTER = [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 6)), 7]
 
 
 @pytest.mark.parametrize("after", AFTER)
-def test_a_resumed_run_ends_in_the_same_bits(data: Path, undisturbed: Path, tmp_path: Path, after: int) -> None:
+def test_a_resumed_run_ends_in_the_same_bits(
+    data: Path, undisturbed: Path, tmp_path: Path, after: int
+) -> None:
     whole, parts = undisturbed, tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
         train(DepthTask, settings(data), parts, on_progress=Stop(after))
@@ -141,7 +169,9 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / str(label)).mkdir()
         for k in range(70):
             noise = np.random.default_rng(k).integers(0, 30, (32, 32, 3))
-            Image.fromarray((np.asarray(colour) + noise).astype(np.uint8)).save(folder / str(label) / f"{k}.png")
+            Image.fromarray((np.asarray(colour) + noise).astype(np.uint8)).save(
+                folder / str(label) / f"{k}.png"
+            )
     return folder
 
 
@@ -165,7 +195,9 @@ def undisturbed_folds(data: Path, classes: Path, tmp_path_factory: pytest.TempPa
     return folder
 
 
-@pytest.mark.parametrize("after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 7])
+@pytest.mark.parametrize(
+    "after", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4)), 7]
+)
 def test_pretraining_and_folds_resume_to_the_same_bits(
     data: Path, classes: Path, undisturbed_folds: Path, tmp_path: Path, after: int
 ) -> None:
@@ -180,7 +212,9 @@ def test_pretraining_and_folds_resume_to_the_same_bits(
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 
 
-def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Path, tmp_path: Path) -> None:
+def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(
+    data: Path, tmp_path: Path
+) -> None:
     seen: list[Progress] = []
     chosen = settings(data, folds=3, epochs=20, network=dataclasses.replace(TINY, members=2))
     result = train(DepthTask, chosen, tmp_path / "folds", on_progress=seen.append)
@@ -195,18 +229,25 @@ def test_folds_answer_for_every_photo_and_leave_the_kept_members_alone(data: Pat
     assert card["photos"]["folds"] == [[f"s{k:02d}" for k in range(f, 12, 3)] for f in range(3)]
     assert card["network"]["calibration"] != list(TINY.calibration)
     train(DepthTask, dataclasses.replace(chosen, folds=0, validation=0.0), tmp_path / "none")
-    assert (tmp_path / "folds" / "model.safetensors").read_bytes() == (tmp_path / "none" / "model.safetensors").read_bytes()
+    assert (tmp_path / "folds" / "model.safetensors").read_bytes() == (
+        tmp_path / "none" / "model.safetensors"
+    ).read_bytes()
 
 
-def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(data: Path, tmp_path: Path) -> None:
+def test_the_mean_map_and_members_of_several_scales_are_trained_and_exported(
+    data: Path, tmp_path: Path
+) -> None:
     found = read_depth_data([data], dataclasses.replace(TINY, long_side=80))
     prior = mean_map(found, [0, 1, 2])
     assert prior.shape == (1, 1, 24, 32)
     assert float(prior.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(prior.std()) == pytest.approx(1.0, abs=1e-4)
-    assert float(prior[0, 0, 20:].mean()) > float(prior[0, 0, :4].mean())  # the ground comes nearer downwards
+    # the ground comes nearer downwards
+    assert float(prior[0, 0, 20:].mean()) > float(prior[0, 0, :4].mean())
     network = dataclasses.replace(TINY, long_side=80, sides=(80, 64), prior=0.5, bits=5, group=32)
-    result = train(DepthTask, settings(data, folds=2, side=64, epochs=20, network=network), tmp_path / "run")
+    result = train(
+        DepthTask, settings(data, folds=2, side=64, epochs=20, network=network), tmp_path / "run"
+    )
     assert result.figures[SCORE] > 0.4
     assert CompactDepth(tmp_path / "run" / "model.onnx").config.sides == (80, 64)
     from safetensors.numpy import load_file
@@ -229,7 +270,10 @@ def test_folds_keep_photos_of_one_place_together() -> None:
 def test_pretraining_gives_all_members_one_start(data: Path, classes: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
     train(
-        DepthTask, settings(data, pretrain=str(classes), pretrain_epochs=8, epochs=1), tmp_path / "run", on_progress=seen.append
+        DepthTask,
+        settings(data, pretrain=str(classes), pretrain_epochs=8, epochs=1),
+        tmp_path / "run",
+        on_progress=seen.append,
     )
     assert [p.stage for p in seen] == [*["pretraining"] * 8, "member 1 of 2", "member 2 of 2"]
     assert [p.step for p in seen[:2]] == [2, 4]  # 140 pictures in batches of 64
@@ -243,14 +287,18 @@ def test_pretraining_gives_all_members_one_start(data: Path, classes: Path, tmp_
         train(DepthTask, settings(data, pretrain=str(one)), tmp_path / "none")
 
 
-def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(data: Path, tmp_path: Path) -> None:
+def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(
+    data: Path, tmp_path: Path
+) -> None:
     for part in ("photos", "depth"):
         (tmp_path / part).mkdir()
         for path in (data / part).iterdir():
             (tmp_path / part / path.name).write_bytes(path.read_bytes())
     (tmp_path / "depth" / "s00.png").unlink()
     (tmp_path / "photos" / "s01.png").write_bytes(b"no photo")
-    (tmp_path / "photos" / "s02.png").write_bytes((tmp_path / "photos" / "s02.png").read_bytes()[:200])
+    (tmp_path / "photos" / "s02.png").write_bytes(
+        (tmp_path / "photos" / "s02.png").read_bytes()[:200]
+    )
     Image.fromarray(np.full((72, 96), 9, np.uint8)).save(tmp_path / "depth" / "s03.png")
     found = read_depth_data([tmp_path], TINY)
     assert len(found.names) == 8
@@ -277,7 +325,9 @@ def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
         train(DepthTask, settings(data), tmp_path / "file" / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import vizcomp.training.depth as training
 
     def broken(*arguments):  # type: ignore[no-untyped-def]
@@ -289,7 +339,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, mon
         train(DepthTask, settings(data), tmp_path / "run")
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(data: Path, tmp_path: Path) -> None:
+def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(
+    data: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     train(DepthTask, settings(data, epochs=1), run)
     with pytest.raises(SettingsError, match="holds a run already"):
@@ -379,7 +431,8 @@ def test_the_loss_looks_at_what_is_known_only() -> None:
     assert float(r.min()) > 0.999
     assert float(loss) < 0.02
     assert float(depth_loss(wrong, target, 0.25)[1].max()) < 0.9
-    both = torch.cat([target, -target], 1)  # two answers, one right, one reversed: weights say which counts
+    # two answers, one right, one reversed: weights say which counts
+    both = torch.cat([target, -target], 1)
     good, r = depth_loss(both, target, 0.0, weight=torch.tensor([[2.0, 0.0]] * 2))
     bad, _ = depth_loss(both, target, 0.0, weight=torch.tensor([[0.0, 2.0]] * 2))
     assert r.shape == (2, 2)
@@ -407,7 +460,9 @@ def distances(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "depth").mkdir()
     for path in sorted((data / "photos").iterdir()):
         photo = Image.open(path).resize((192, 60))
-        depth = np.asarray(Image.open(data / "depth" / path.name).resize((192, 60), Image.Resampling.NEAREST)).astype(np.float32)
+        depth = np.asarray(
+            Image.open(data / "depth" / path.name).resize((192, 60), Image.Resampling.NEAREST)
+        ).astype(np.float32)
         metres = np.rint(40000 / (depth + 1)).astype(np.uint16)
         metres[:4] = 0
         photo.save(folder / "photos" / f"wide_{path.name}")
@@ -415,7 +470,9 @@ def distances(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_several_folders_of_maps_of_several_kinds_train_one_shared_encoder(data: Path, distances: Path, tmp_path: Path) -> None:
+def test_several_folders_of_maps_of_several_kinds_train_one_shared_encoder(
+    data: Path, distances: Path, tmp_path: Path
+) -> None:
     network = dataclasses.replace(TINY, members=3, shared=True, deeper=1, pixels=3000, bits=6)
     chosen = dataclasses.replace(
         settings(data),
@@ -432,30 +489,53 @@ def test_several_folders_of_maps_of_several_kinds_train_one_shared_encoder(data:
     assert card["photos"]["validation"] == ["s00", "wide_s01", "wide_s02"]
     assert card["photos"]["trained_on"] == 21
     assert build(DepthTrainSettings, card["settings"]) == chosen
-    answer = CompactDepth(tmp_path / "run" / "model.onnx")(np.asarray(Image.open(distances / "photos" / "wide_s01.png")))
+    answer = CompactDepth(tmp_path / "run" / "model.onnx")(
+        np.asarray(Image.open(distances / "photos" / "wide_s01.png"))
+    )
     assert answer.depth.shape == network.scaled(60, 192) == (31, 98)  # about 3000 pixels
     truth = (
         1.0
-        / np.asarray(Image.open(distances / "depth" / "wide_s01.png").resize((98, 31), Image.Resampling.NEAREST), np.float32)[3:]
+        / np.asarray(
+            Image.open(distances / "depth" / "wide_s01.png").resize(
+                (98, 31), Image.Resampling.NEAREST
+            ),
+            np.float32,
+        )[3:]
     )
     assert spearman(answer.depth[3:], truth) > 0.5
     # going on from its weights: better after one epoch than from scratch
     again = dataclasses.replace(chosen, start=str(tmp_path / "run" / "model.safetensors"), epochs=1)
     first = train(DepthTask, again, tmp_path / "again").figures[SCORE]
-    scratch = train(DepthTask, dataclasses.replace(again, start=""), tmp_path / "scratch").figures[SCORE]
+    scratch = train(DepthTask, dataclasses.replace(again, start=""), tmp_path / "scratch").figures[
+        SCORE
+    ]
     assert first > scratch
 
 
-def test_folders_kinds_shares_and_weights_that_do_not_fit_are_told(data: Path, distances: Path, tmp_path: Path) -> None:
+def test_folders_kinds_shares_and_weights_that_do_not_fit_are_told(
+    data: Path, distances: Path, tmp_path: Path
+) -> None:
     two = os.pathsep.join([str(data), str(distances)])
     with pytest.raises(SettingsError, match="3 kinds of maps for 2 folders"):
-        train(DepthTask, dataclasses.replace(settings(data), data=two, kinds="metres,metres,metres"), tmp_path / "a")
+        train(
+            DepthTask,
+            dataclasses.replace(settings(data), data=two, kinds="metres,metres,metres"),
+            tmp_path / "a",
+        )
     with pytest.raises(SettingsError, match="1 shares for 2 folders"):
-        train(DepthTask, dataclasses.replace(settings(data), data=two, kinds="nearness,metres", shares=(1.0,)), tmp_path / "b")
+        train(
+            DepthTask,
+            dataclasses.replace(settings(data), data=two, kinds="nearness,metres", shares=(1.0,)),
+            tmp_path / "b",
+        )
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match="cannot be read"):
         train(DepthTask, settings(data, start=str(tmp_path / "w.safetensors")), tmp_path / "c")
     train(DepthTask, settings(data, epochs=1), tmp_path / "small")
     wider = dataclasses.replace(TINY, channels=(8, 8, 12, 20))
     with pytest.raises(TrainingError, match="encoder does not fit"):
-        train(DepthTask, settings(data, network=wider, start=str(tmp_path / "small" / "model.safetensors")), tmp_path / "d")
+        train(
+            DepthTask,
+            settings(data, network=wider, start=str(tmp_path / "small" / "model.safetensors")),
+            tmp_path / "d",
+        )

@@ -21,7 +21,15 @@ from vizcomp.errors import ModelError, SettingsError, TrainingError
 from vizcomp.photos.photo import load
 
 SIDE = 96
-QUICK = ("views=2", "epochs=24", "crop=96", "batch=4", "validation=0.2", "learning_rate=0.01", "average=0.9")
+QUICK = (
+    "views=2",
+    "epochs=24",
+    "crop=96",
+    "batch=4",
+    "validation=0.2",
+    "learning_rate=0.01",
+    "average=0.9",
+)
 
 
 def segmenter(path: Path, threshold: float = 0.6) -> str:
@@ -38,9 +46,14 @@ def segmenter(path: Path, threshold: float = 0.6) -> str:
         "bright",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, SIDE, SIDE))],
         [helper.make_tensor_value_info("masks", TensorProto.FLOAT, (1, 2, SIDE, SIDE))],
-        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in numbers.items()],
+        [
+            numpy_helper.from_array(np.array(value, np.float32), name)
+            for name, value in numbers.items()
+        ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path
+    )
     return f"{path}:kind=masks,norm=unit,resize=stretch,layout=NCHW"
 
 
@@ -64,12 +77,28 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(photos: Path, run: Path, *more: str) -> Result:
     sets = [word for pair in QUICK for word in ("--set", pair)]
-    return CliRunner().invoke(app, ["train", "--kind", "guide", "--data", str(photos), "-o", str(run), "--quiet", *sets, *more])
+    return CliRunner().invoke(
+        app,
+        [
+            "train",
+            "--kind",
+            "guide",
+            "--data",
+            str(photos),
+            "-o",
+            str(run),
+            "--quiet",
+            *sets,
+            *more,
+        ],
+    )
 
 
 @pytest.fixture(scope="module")
 def run(photos: Path) -> Path:
-    result = train(photos, photos.parent / "run", "--system", segmenter(photos.parent / "bright.onnx"))
+    result = train(
+        photos, photos.parent / "run", "--system", segmenter(photos.parent / "bright.onnx")
+    )
     assert result.exit_code == 0, result.output
     return photos.parent / "run"
 
@@ -85,7 +114,9 @@ def test_it_knows_where_the_system_looks(run: Path) -> None:
         inside[top // 8 + 1 : (top + 48) // 8 - 1, left // 8 + 1 : (left + 48) // 8 - 1] = True
         assert found[inside].mean() > 0.8
         far = np.ones(found.shape, bool)
-        far[max(0, top // 8 - 5) : (top + 48) // 8 + 6, max(0, left // 8 - 5) : (left + 48) // 8 + 6] = False
+        far[
+            max(0, top // 8 - 5) : (top + 48) // 8 + 6, max(0, left // 8 - 5) : (left + 48) // 8 + 6
+        ] = False
         assert found[far].mean() < 0.3
     card = json.loads((run / "model.json").read_text())
     assert card["kind"] == "guide"
@@ -102,7 +133,17 @@ def test_djpeg_takes_it_as_a_guide(run: Path, tmp_path: Path) -> None:
     assert len(made.data) < 0.8 * len(plain.data)
     assert made.importance[(top + 24) // 8, (left + 24) // 8] == 1
     out = tmp_path / "out"
-    command = ["djpeg", str(tmp_path / "a.png"), "-o", str(out), "--guide", f"{path}+detail", "-j", "1", "--quiet"]
+    command = [
+        "djpeg",
+        str(tmp_path / "a.png"),
+        "-o",
+        str(out),
+        "--guide",
+        f"{path}+detail",
+        "-j",
+        "1",
+        "--quiet",
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert (out / "a.jpg").is_file()
@@ -110,12 +151,25 @@ def test_djpeg_takes_it_as_a_guide(run: Path, tmp_path: Path) -> None:
 
 def test_runs_are_resumed(photos: Path, tmp_path: Path) -> None:
     system = segmenter(tmp_path / "bright.onnx")
-    assert train(photos, tmp_path / "run", "--system", system, "--set", "epochs=1").exit_code != 0  # two values for epochs
+    # two values for epochs
+    assert train(photos, tmp_path / "run", "--system", system, "--set", "epochs=1").exit_code != 0
     sets = [word for pair in QUICK if "epochs" not in pair for word in ("--set", pair)]
-    command = ["train", "--kind", "guide", "--data", str(photos), "-o", str(tmp_path / "run"), "--quiet", *sets]
+    command = [
+        "train",
+        "--kind",
+        "guide",
+        "--data",
+        str(photos),
+        "-o",
+        str(tmp_path / "run"),
+        "--quiet",
+        *sets,
+    ]
     first = CliRunner().invoke(app, [*command, "--system", system, "--set", "epochs=1"])
     assert first.exit_code == 0, first.output
-    again = CliRunner().invoke(app, ["train", "--data", str(photos), "-o", str(tmp_path / "run"), "--resume", "--quiet"])
+    again = CliRunner().invoke(
+        app, ["train", "--data", str(photos), "-o", str(tmp_path / "run"), "--resume", "--quiet"]
+    )
     assert again.exit_code == 0, again.output
     other = CliRunner().invoke(app, [*command, "--system", system, "--set", "epochs=2", "--resume"])
     assert isinstance(other.exception, SettingsError)
@@ -125,12 +179,28 @@ def test_what_cannot_be_learned(photos: Path, tmp_path: Path) -> None:
     none = train(photos, tmp_path / "none")
     assert isinstance(none.exception, SettingsError)
     assert "system" in none.exception.hint
-    blind = train(photos, tmp_path / "blind", "--system", segmenter(tmp_path / "blind.onnx", threshold=9.0))
+    blind = train(
+        photos, tmp_path / "blind", "--system", segmenter(tmp_path / "blind.onnx", threshold=9.0)
+    )
     assert isinstance(blind.exception, TrainingError)
     assert "looked nowhere" in blind.exception.message
-    assert train(photos, tmp_path / "odd", "--system", str(tmp_path / "missing.onnx")).exception is not None
+    assert (
+        train(photos, tmp_path / "odd", "--system", str(tmp_path / "missing.onnx")).exception
+        is not None
+    )
     wrong = CliRunner().invoke(
-        app, ["train", "--kind", "codec", "--data", str(photos), "--system", "text", "-o", str(tmp_path / "c")]
+        app,
+        [
+            "train",
+            "--kind",
+            "codec",
+            "--data",
+            str(photos),
+            "--system",
+            "text",
+            "-o",
+            str(tmp_path / "c"),
+        ],
     )
     assert isinstance(wrong.exception, SettingsError)
 
@@ -141,8 +211,14 @@ def test_what_is_no_guide(run: Path, tmp_path: Path) -> None:
     Image.fromarray(scene(1)[0]).save(tmp_path / "a.png")
     (tmp_path / "text.onnx").write_text("no network")
     missing = str(tmp_path / "missing.onnx")
-    for path in (missing, str(tmp_path / "text.onnx"), segmenter(tmp_path / "other.onnx").partition(":")[0]):
-        done = CliRunner().invoke(app, ["djpeg", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--guide", path])
+    for path in (
+        missing,
+        str(tmp_path / "text.onnx"),
+        segmenter(tmp_path / "other.onnx").partition(":")[0],
+    ):
+        done = CliRunner().invoke(
+            app, ["djpeg", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--guide", path]
+        )
         assert isinstance(done.exception, ModelError), path
         assert done.exception.exit_code == 2
     model = onnx.load(run / "model.onnx")

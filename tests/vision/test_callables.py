@@ -48,7 +48,11 @@ def test_every_kind_of_answer() -> None:
     classes = answer("classes", np.array([0.2, 0.8]), classes=["cat", "dog"])
     assert isinstance(classes, Classes)
     assert classes.words() == "dog 80%"
-    boxes = answer("boxes", {"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "scores": [0.9, 0.1], "labels": [1, 0]}, classes=["a", "b"])
+    boxes = answer(
+        "boxes",
+        {"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "scores": [0.9, 0.1], "labels": [1, 0]},
+        classes=["a", "b"],
+    )
     assert isinstance(boxes, Boxes)
     assert (boxes.labels, boxes.quads[0, 2].tolist(), boxes.size) == (("b",), [3, 4], (60, 40))
     assert answer("boxes", []).words() == "0 boxes"
@@ -147,7 +151,10 @@ def test_fingerprints_follow_code_and_options() -> None:
         System(brightness, "classes", fingerprint="v1").fingerprint,
     }
     assert len(prints) == 5
-    assert System(brightness, "classes").fingerprint == System(brightness, "classes", name="other").fingerprint
+    assert (
+        System(brightness, "classes").fingerprint
+        == System(brightness, "classes", name="other").fingerprint
+    )
 
 
 def told(name: str) -> str:
@@ -167,7 +174,9 @@ def test_it_goes_along_to_other_processes() -> None:
     with pytest.raises(SettingsError, match="cannot be sent") as caught:
         list(map_tasks(told, [local.name] * 13, on_crash=crashed, jobs=2))
     assert "top of a module" in caught.value.hint
-    assert set(map_tasks(told, [local.name] * 3, on_crash=crashed, jobs=1, isolate=True)) == {"class 1 100%"}
+    assert set(map_tasks(told, [local.name] * 3, on_crash=crashed, jobs=1, isolate=True)) == {
+        "class 1 100%"
+    }
 
 
 def test_a_callable_guides_and_verifies(tmp_path: Path) -> None:
@@ -188,18 +197,32 @@ def test_a_callable_guides_and_verifies(tmp_path: Path) -> None:
     assert run.totals.rival is not None
     assert run.totals.rival["photos"] == 2
     assert run.totals.rival["bytes"] == sum(record.rival_bytes or 0 for record in run.records) > 0
-    (about,) = systems_of(DjpegSettings(guide=f"system:{system.name}"), BatchSettings(verify=(system.name,)))
+    (about,) = systems_of(
+        DjpegSettings(guide=f"system:{system.name}"), BatchSettings(verify=(system.name,))
+    )
     assert about["roles"] == ["verify", "guide"]
-    assert (about["name"], about["kind"], about["fingerprint"]) == ("bright_place", "boxes", system.fingerprint)
+    assert (about["name"], about["kind"], about["fingerprint"]) == (
+        "bright_place",
+        "boxes",
+        system.fingerprint,
+    )
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning"
+)
 def test_torchscript(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
 
-    mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Softmax(1))
+    mean = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Softmax(1)
+    )
     path = tmp_path / "mean.torchscript"
-    config = {"task": "classify", "names": {"0": "red", "1": "green", "2": "blue"}, "imgsz": [32, 32]}
+    config = {
+        "task": "classify",
+        "names": {"0": "red", "1": "green", "2": "blue"},
+        "imgsz": [32, 32],
+    }
     torch.jit.script(mean).save(str(path), _extra_files={"config.txt": json.dumps(config)})
     system = open_system(f"{path}:resize=stretch")
     red = np.zeros((40, 60, 3), np.uint8)

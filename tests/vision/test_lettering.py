@@ -19,7 +19,8 @@ QUADS = corners_to_quads(np.array([[0.0, 0, 50, 20], [0, 30, 50, 50]]))
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"), [("", "", 0), ("abc", "abc", 0), ("kitten", "sitting", 3), ("", "ab", 2), ("ab", "", 2)]
+    ("one", "other", "expected"),
+    [("", "", 0), ("abc", "abc", 0), ("kitten", "sitting", 3), ("", "ab", 2), ("ab", "", 2)],
 )
 def test_edit_distance(one: str, other: str, expected: int) -> None:
     assert edit_distance(one, other) == expected
@@ -80,7 +81,21 @@ def test_verified_by_reading(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     Image.new("RGB", (64, 64), "grey").save(tmp_path / "nothing.png")
     out = tmp_path / "out"
     inputs = (tmp_path / "sign.png", tmp_path / "nothing.png")
-    assert command("djpeg", *inputs, "-o", out, "--verify", "text:read", "--guide", "system:text:read", "--jobs", 1) == 0
+    assert (
+        command(
+            "djpeg",
+            *inputs,
+            "-o",
+            out,
+            "--verify",
+            "text:read",
+            "--guide",
+            "system:text:read",
+            "--jobs",
+            1,
+        )
+        == 0
+    )
     said = "".join(capfd.readouterr())
     assert "1 of 1 photos; 1 with nothing to verify" in said
     assert "nothing to verify, made at `quality`" in (out / "report.json").read_text("utf-8")

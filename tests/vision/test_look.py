@@ -20,7 +20,9 @@ def photo(path: Path) -> Path:
     return path
 
 
-def test_look_draws_and_says_how_the_system_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_look_draws_and_says_how_the_system_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source, out = photo(tmp_path / "a.png"), tmp_path / "out"
     assert command("look", source, "-o", out, "--system", "watcher", "--json") == 0
     said = capfd.readouterr()
@@ -58,7 +60,9 @@ def test_every_kind_of_answer_is_drawn() -> None:
         Masks(np.pad(np.full((50, 50), 3, np.int32), 75)[:, :300].repeat(2, 1)[:200, :300], ()),
         Embedding(np.ones(4, np.float32)),
         Text(("STOP", "42"), quads),
-        Keypoints(np.full((1, 17, 2), 60.0), np.ones((1, 17), np.float32), np.array([[50.0, 50, 70, 70]])),
+        Keypoints(
+            np.full((1, 17, 2), 60.0), np.ones((1, 17), np.float32), np.array([[50.0, 50, 70, 70]])
+        ),
         Keypoints(np.full((2, 5, 2), 60.0), np.ones((2, 5), np.float32), np.zeros((2, 4))),
     ]
     for answer in answers:

@@ -16,8 +16,14 @@ from vizcomp.vision.system import answer_importance, reading_of
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.verify import sees_nothing
 
-ULTRALYTICS = {"task": "pose", "names": "{0: 'person'}", "kpt_shape": "[17, 3]", "imgsz": "[64, 64]"}
-PLACES = np.stack([np.arange(17) * 1.0 + 20, np.full(17, 30.0)], 1)  # x and y in an input of 64x64; the photo lies 16 rows down
+ULTRALYTICS = {
+    "task": "pose",
+    "names": "{0: 'person'}",
+    "kpt_shape": "[17, 3]",
+    "imgsz": "[64, 64]",
+}
+# x and y in an input of 64x64; the photo lies 16 rows down
+PLACES = np.stack([np.arange(17) * 1.0 + 20, np.full(17, 30.0)], 1)
 
 
 def keypoints_of(spec: str) -> Keypoints:
@@ -116,7 +122,9 @@ def test_points_may_move_by_what_people_differ_in() -> None:
     assert far.unlike is not None
     assert len(far.unlike) == 2
     # COCO's formula by hand: the nose alone, 10 pixels off in a figure of 20,000 square pixels
-    moved = poses.similarity(PLACES[:1], np.ones(1), PLACES[:1] + np.array([10, 0]), np.ones(1), 20_000, 0.3)
+    moved = poses.similarity(
+        PLACES[:1], np.ones(1), PLACES[:1] + np.array([10, 0]), np.ones(1), 20_000, 0.3
+    )
     assert moved == pytest.approx(np.exp(-100 / (2 * 20_000 * (2 * poses.OTHER_SIGMA) ** 2)))
 
 
@@ -126,14 +134,20 @@ def test_points_in_doubt_are_neither_lost_nor_new() -> None:
     sure[0, :8] = 0.2  # of 0.3: in doubt
     doubtful = Keypoints(one.points, sure, one.corners, one.size)
     assert compare(one, doubtful).score == compare(doubtful, one).score == 1
-    gone = Keypoints(one.points, np.where(sure < 0.3, 0.01, sure).astype(np.float32), one.corners, one.size)
+    gone = Keypoints(
+        one.points, np.where(sure < 0.3, 0.01, sure).astype(np.float32), one.corners, one.size
+    )
     assert compare(one, gone).score == pytest.approx(9 / 17)
     with pytest.raises(SettingsError, match="numbers of points"):
         compare(one, Keypoints(np.zeros((1, 5, 2)), np.ones((1, 5), np.float32), np.zeros((1, 4))))
 
 
 def test_a_figure_is_important(tmp_path: Path) -> None:
-    spec = constant(tmp_path / "m.onnx", out=(triples() / np.array([64, 64, 1], np.float32))[None, None])
-    heat = answer_importance(open_system(f"{spec}:kind=keypoints,points=xy"), np.zeros((320, 640, 3), np.uint8))
+    spec = constant(
+        tmp_path / "m.onnx", out=(triples() / np.array([64, 64, 1], np.float32))[None, None]
+    )
+    heat = answer_importance(
+        open_system(f"{spec}:kind=keypoints,points=xy"), np.zeros((320, 640, 3), np.uint8)
+    )
     assert heat[150, 280] == 1
     assert heat[0, 600] == 0

@@ -28,14 +28,29 @@ FAULTS = Path(__file__).parents[3] / "shared/data/faults"
 PHOTO = np.zeros((32, 64, 3), np.uint8)  # in a centred letterbox of 64x64 it lies 16 rows down
 
 
-def constant(path: Path, metadata: dict[str, str] | None = None, channels: int = 3, batch: int = 1, **outputs: Values) -> str:
-    """A model that answers these arrays to any picture."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, channels, SIDE, SIDE])
+def constant(
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    channels: int = 3,
+    batch: int = 1,
+    shape: tuple[int | None, ...] = (),
+    dtype: int = TensorProto.FLOAT,
+    **outputs: Values,
+) -> str:
+    """A model that answers these arrays to any picture; `shape` is that of its input, None where it
+    is open."""
+    image = helper.make_tensor_value_info(
+        "image", dtype, list(shape) or [batch, channels, SIDE, SIDE]
+    )
     held, nodes, infos = [], [], []
     for name, array in outputs.items():
         held.append(numpy_helper.from_array(array, f"held_{name}"))
         nodes.append(helper.make_node("Identity", [f"held_{name}"], [name]))
-        infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+        infos.append(
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+        )
     graph = helper.make_graph(nodes, "g", [image], infos, held)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, metadata or {})
@@ -47,7 +62,8 @@ def boxes_of(spec: str, photo: npt.NDArray[np.uint8] = PHOTO) -> list[tuple[str,
     answer = open_system(spec).answers([photo])[0]
     assert isinstance(answer, Boxes)
     return sorted(
-        (answer.labels[i] if answer.labels else "", q[[0, 2]].ravel().round(3).tolist()) for i, q in enumerate(answer.quads)
+        (answer.labels[i] if answer.labels else "", q[[0, 2]].ravel().round(3).tolist())
+        for i, q in enumerate(answer.quads)
     )
 
 
@@ -65,11 +81,19 @@ EXPECTED = [("class 1", [22.0, 11.0, 42.0, 21.0]), ("class 2", [22.0, 11.0, 42.0
 
 
 def test_yolov8_by_its_shape(tmp_path: Path) -> None:
-    assert boxes_of(constant(tmp_path / "m.onnx", output0=columns_of(80, count=CELLS)[:, :10])) == EXPECTED
+    assert (
+        boxes_of(constant(tmp_path / "m.onnx", output0=columns_of(80, count=CELLS)[:, :10]))
+        == EXPECTED
+    )
 
 
 def test_yolov8_by_its_metadata(tmp_path: Path) -> None:
-    metadata = {"task": "detect", "names": "{0: 'a', 1: 'dog', 2: 'cat'}", "imgsz": "[64, 64]", "stride": "32"}
+    metadata = {
+        "task": "detect",
+        "names": "{0: 'a', 1: 'dog', 2: 'cat'}",
+        "imgsz": "[64, 64]",
+        "stride": "32",
+    }
     spec = constant(tmp_path / "m.onnx", metadata, output0=columns_of(3))
     assert [label for label, _ in boxes_of(spec)] == ["cat", "dog"]
     assert "3 classes named" in reading_of(open_system(spec))
@@ -77,7 +101,10 @@ def test_yolov8_by_its_metadata(tmp_path: Path) -> None:
 
 def test_a_head_of_masks_gives_its_boxes(tmp_path: Path) -> None:
     protos = np.zeros((1, 32, 16, 16), np.float32)
-    assert boxes_of(constant(tmp_path / "s.onnx", output0=columns_of(4, 32), output1=protos)) == EXPECTED
+    assert (
+        boxes_of(constant(tmp_path / "s.onnx", output0=columns_of(4, 32), output1=protos))
+        == EXPECTED
+    )
 
 
 def test_obb_is_refused_by_name(tmp_path: Path) -> None:
@@ -125,7 +152,9 @@ def test_detr_asks_for_its_activation(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="how is its output") as caught:
         open_system(spec)
     assert "activation=softmax" in caught.value.hint
-    assert boxes_of(f"{spec}:detector=detr,activation=softmax") == [("class 1", [24.0, 8.0, 40.0, 24.0])]
+    assert boxes_of(f"{spec}:detector=detr,activation=softmax") == [
+        ("class 1", [24.0, 8.0, 40.0, 24.0])
+    ]
     assert len(boxes_of(f"{spec}:detector=detr,activation=sigmoid")) == 5
 
 
@@ -135,7 +164,10 @@ def test_the_given_models_are_read_or_refused() -> None:
         pytest.skip("no models here")
     assert is_empty(open_system(str(FAULTS / "detector_finds_nothing.onnx")).answers([PHOTO])[0])
     assert open_system(str(FAULTS / "classifier_4_classes.onnx")).kind == "classes"
-    for name, choice in (("yolo_raw_1x84x100", "detector=yolov8"), ("segmenter_1x21x16x16", "kind=masks")):
+    for name, choice in (
+        ("yolo_raw_1x84x100", "detector=yolov8"),
+        ("segmenter_1x21x16x16", "kind=masks"),
+    ):
         with pytest.raises(SettingsError) as caught:
             open_system(str(FAULTS / f"{name}.onnx"))
         assert choice in caught.value.hint
@@ -150,13 +182,21 @@ def test_ssd_of_the_zoo(tmp_path: Path) -> None:
         "detection_classes": np.array([[1, 2]], np.float32),
         "num_detections": np.array([1], np.float32),
     }
-    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [("class 1", [32.0, 8.0, 64.0, 16.0])]
+    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [
+        ("class 1", [32.0, 8.0, 64.0, 16.0])
+    ]
 
 
 def test_torchvision_and_its_empty_answer(tmp_path: Path) -> None:
-    one = {"boxes": np.array([[0, 0, 32, 32]]), "scores": np.array([0.9]), "labels": np.array([1], np.int64)}
+    one = {
+        "boxes": np.array([[0, 0, 32, 32]]),
+        "scores": np.array([0.9]),
+        "labels": np.array([1], np.int64),
+    }
     outputs = {n: a if n == "labels" else a.astype(np.float32) for n, a in one.items()}
-    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [("class 1", [0.0, 0.0, 32.0, 16.0])]
+    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [
+        ("class 1", [0.0, 0.0, 32.0, 16.0])
+    ]
     empty = open_system(constant(tmp_path / "e.onnx", **{n: a[:0] for n, a in outputs.items()}))
     assert is_empty(empty.answers([PHOTO])[0])
 
@@ -179,7 +219,9 @@ def test_torchvision_and_its_empty_answer(tmp_path: Path) -> None:
         ((1, 300), "kind=embedding"),
     ],
 )
-def test_where_several_readings_are_possible_it_asks(tmp_path: Path, shape: tuple[int, ...], choice: str) -> None:
+def test_where_several_readings_are_possible_it_asks(
+    tmp_path: Path, shape: tuple[int, ...], choice: str
+) -> None:
     spec = constant(tmp_path / "m.onnx", output0=np.zeros(shape, np.float32))
     with pytest.raises(SettingsError) as caught:
         open_system(spec)
@@ -190,12 +232,20 @@ def test_where_several_readings_are_possible_it_asks(tmp_path: Path, shape: tupl
 @pytest.mark.parametrize("shape", [(1, 4), (1, 1000), (1, 10, 1, 1)])
 def test_classifiers_stay_classifiers(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert (
-        open_system(constant(tmp_path / "m.onnx", y=np.arange(np.prod(shape), dtype=np.float32).reshape(shape))).kind == "classes"
+        open_system(
+            constant(
+                tmp_path / "m.onnx", y=np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+            )
+        ).kind
+        == "classes"
     )
 
 
 def test_numbers_that_are_no_boxes_are_refused(tmp_path: Path) -> None:
-    outputs = {"boxes": np.array([[30, 0, 2, 32]], np.float32), "scores": np.array([0.9], np.float32)}
+    outputs = {
+        "boxes": np.array([[30, 0, 2, 32]], np.float32),
+        "scores": np.array([0.9], np.float32),
+    }
     with pytest.raises(ModelError, match="not in order"):
         open_system(constant(tmp_path / "m.onnx", **outputs))
     outputs = {"boxes": np.array([[0, 0, 2, 32]], np.float32), "scores": np.array([7], np.float32)}
@@ -219,7 +269,9 @@ def test_masks_and_embeddings(tmp_path: Path) -> None:
     assert is_empty(Masks(0 * answer.labels))
     heat = system.importance(PHOTO)
     assert (heat[0, 0], heat[-1, 0]) == (1, 0)
-    vector = open_system(constant(tmp_path / "e.onnx", out=np.ones((1, 512), np.float32)) + ":kind=embedding")
+    vector = open_system(
+        constant(tmp_path / "e.onnx", out=np.ones((1, 512), np.float32)) + ":kind=embedding"
+    )
     one = vector.answers([PHOTO])[0]
     assert isinstance(one, Embedding)
     assert compare(one, Embedding(-one.vector)).score == 0
@@ -230,22 +282,40 @@ def test_masks_and_embeddings(tmp_path: Path) -> None:
 
 
 def test_fixed_batches_and_grey_inputs_work(tmp_path: Path) -> None:
-    batch = constant(tmp_path / "b.onnx", batch=4, y=np.tile(np.arange(3, dtype=np.float32), (4, 1)))
+    batch = constant(
+        tmp_path / "b.onnx", batch=4, y=np.tile(np.arange(3, dtype=np.float32), (4, 1))
+    )
     answers = open_system(batch).answers([PHOTO] * 5)
     assert len(answers) == 5
     assert all(isinstance(a, Classes) and a.best == 2 for a in answers)
-    grey = open_system(constant(tmp_path / "g.onnx", channels=1, y=np.arange(3, dtype=np.float32)[None]))
+    grey = open_system(
+        constant(tmp_path / "g.onnx", channels=1, y=np.arange(3, dtype=np.float32)[None])
+    )
     assert "grey" in reading_of(grey)
     assert len(grey.answers([PHOTO])) == 1
 
 
 def test_options_are_read_and_unknown_ones_named() -> None:
-    options = parse_options("detector=yolox,least=0.4,norm=imagenet,resize=letterbox,mean=0.1/0.2/0.3,size=320x416")
-    assert (options.detector, options.least, options.mean, options.size) == ("yolox", 0.4, (0.1, 0.2, 0.3), (320, 416))
+    options = parse_options(
+        "detector=yolox,least=0.4,norm=imagenet,resize=letterbox,mean=0.1/0.2/0.3,size=320x416"
+    )
+    assert (options.detector, options.least, options.mean, options.size) == (
+        "yolox",
+        0.4,
+        (0.1, 0.2, 0.3),
+        (320, 416),
+    )
     assert split_name("a:b.onnx:kind=boxes", ".onnx") == (Path("a:b.onnx"), "kind=boxes")
     assert split_name("a.onnx", ".tflite") is None
-    assert ModelOptions(nms=0.3).merged(ModelOptions(nms=0.6, least=0.1)) == ModelOptions(nms=0.3, least=0.1)
-    for text, hint in (("detecter=yolox", "detector"), ("detector=yolo8", "yolov8"), ("nms=2", "docs"), ("least", "key=value")):
+    assert ModelOptions(nms=0.3).merged(ModelOptions(nms=0.6, least=0.1)) == ModelOptions(
+        nms=0.3, least=0.1
+    )
+    for text, hint in (
+        ("detecter=yolox", "detector"),
+        ("detector=yolo8", "yolov8"),
+        ("nms=2", "docs"),
+        ("least", "key=value"),
+    ):
         with pytest.raises(SettingsError) as caught:
             parse_options(text)
         assert hint in caught.value.hint
@@ -263,7 +333,9 @@ def test_places_come_back_through_each_resize() -> None:
         view = view_of(photo, (64, 64), fit)
         assert view.pixels.shape == (64, 64, 3)
         (across, down), (left, top) = view.scale, view.offset
-        inside = np.array([[left + 10 * across, top + 5 * down, left + 20 * across, top + 15 * down]])
+        inside = np.array(
+            [[left + 10 * across, top + 5 * down, left + 20 * across, top + 15 * down]]
+        )
         assert np.allclose(view.on_photo(inside), [[10, 5, 20, 15]])
     assert (view_of(photo, (64, 64), Fit("letterbox-corner")).pixels[-1] == 114).all()
     assert (view_of(photo, (64, 64), Fit("letterbox-centre", grey=7)).pixels[[0, -1]] == 7).all()
@@ -285,14 +357,18 @@ def test_ssd_as_tflite_names_it(tmp_path: Path) -> None:
         f"{name}:2": np.array([[0.9, 0.8]], np.float32),
         f"{name}:3": np.array([1], np.float32),
     }
-    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [("class 1", [32.0, 8.0, 64.0, 16.0])]
+    assert boxes_of(constant(tmp_path / "m.onnx", **outputs)) == [
+        ("class 1", [32.0, 8.0, 64.0, 16.0])
+    ]
 
 
 def test_rtdetr_in_one_output(tmp_path: Path) -> None:
     rows = np.zeros((1, 300, 4 + 3), np.float32)
     rows[0, 7] = 0.5, 0.5, 0.25, 0.5, 0, 0.9, 0
     metadata = {"task": "detect", "names": "{0: 'a', 1: 'dog', 2: 'cat'}"}
-    assert boxes_of(constant(tmp_path / "m.onnx", metadata, output0=rows)) == [("dog", [24.0, 8.0, 40.0, 24.0])]
+    assert boxes_of(constant(tmp_path / "m.onnx", metadata, output0=rows)) == [
+        ("dog", [24.0, 8.0, 40.0, 24.0])
+    ]
 
 
 def test_yolo_boxes_in_shares(tmp_path: Path) -> None:

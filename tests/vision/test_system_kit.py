@@ -1,4 +1,5 @@
-"""What commands rely on, for every kind of vision system: a new one joins the list and passes all of it."""
+"""What commands rely on, for every kind of vision system: a new one joins the list and passes all
+of it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,17 @@ from test_vision import classifier, detector
 
 import vizcomp
 import vizcomp.vision
-from vizcomp.vision.answers import Answer, Boxes, Classes, Embedding, Keypoints, Masks, Text, compare, is_empty
+from vizcomp.vision.answers import (
+    Answer,
+    Boxes,
+    Classes,
+    Embedding,
+    Keypoints,
+    Masks,
+    Text,
+    compare,
+    is_empty,
+)
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import ModelOptions
@@ -37,7 +48,9 @@ def torch_classifier(_folder: Path) -> System:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         camera = torch.nn.Conv2d(3, 4, 3, padding=1)
-        module = torch.nn.Sequential(camera, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 5))
+        module = torch.nn.Sequential(
+            camera, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 5)
+        )
     module.eval().requires_grad_(False)
     return TorchClassifier("made", module, resized, (), "1", camera)
 
@@ -49,14 +62,21 @@ def resized(image: np.ndarray) -> Any:
 
 
 def torch_detector(_folder: Path) -> System:
-    """As one of torchvision: three boxes in shares of the picture, the last below the threshold of scores."""
+    """As one of torchvision: three boxes in shares of the picture, the last below the threshold of
+    scores."""
     import torch
 
     def module(images: Any) -> Any:
         height, width = images[0].shape[1:]
         corners = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.4, 0.1, 0.9, 0.9], [0, 0, 1, 1]])
         scale = torch.tensor([width, height, width, height])
-        return [{"boxes": corners * scale, "scores": torch.tensor([0.9, 0.8, 0.1]), "labels": torch.tensor([1, 7, 0])}]
+        return [
+            {
+                "boxes": corners * scale,
+                "scores": torch.tensor([0.9, 0.8, 0.1]),
+                "labels": torch.tensor([1, 7, 0]),
+            }
+        ]
 
     def prepare(image: np.ndarray) -> Any:
         return torch.from_numpy(image.copy()).permute(2, 0, 1)
@@ -94,7 +114,9 @@ SYSTEMS: dict[str, Callable[[Path], System]] = {
     "torch classifier": torch_classifier,
     "torch detector": torch_detector,
     "onnx classifier": lambda folder: open_system(str(classifier(folder / "classifier.onnx"))),
-    "onnx detector": lambda folder: OnnxSystem(detector(folder / "d.onnx"), ModelOptions(classes=("cat", "dog"))),
+    "onnx detector": lambda folder: OnnxSystem(
+        detector(folder / "d.onnx"), ModelOptions(classes=("cat", "dog"))
+    ),
     "onnx masks": held("kind=masks", (1, 3, 8, 8)),
     "onnx keypoints": held("kind=keypoints,points=yx", (1, 1, 17, 3)),
     "onnx poses": held("kind=keypoints,points=xy", (1, 2, 56)),
@@ -103,7 +125,14 @@ SYSTEMS: dict[str, Callable[[Path], System]] = {
     "text": text("text"),
     "text that is read": text("text:read"),
 }
-KINDS = {"classes": Classes, "boxes": Boxes, "masks": Masks, "keypoints": Keypoints, "text": Text, "embedding": Embedding}
+KINDS = {
+    "classes": Classes,
+    "boxes": Boxes,
+    "masks": Masks,
+    "keypoints": Keypoints,
+    "text": Text,
+    "embedding": Embedding,
+}
 
 SHAPES = [(32, 32), (48, 64), (7, 120), (64, 32), (1, 1)]
 
@@ -155,10 +184,17 @@ def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
     theirs = set()
     for file in pkgutil.iter_modules(vizcomp.vision.__path__, "vizcomp.vision."):
         module = importlib.import_module(file.name)
-        theirs |= {c for _, c in inspect.getmembers(module, inspect.isclass) if hasattr(c, "importance") and c is not System}
-    # ModelSystem is what files share; a TFLite file cannot be made here, and making a TorchScript file warns: own tests
+        theirs |= {
+            c
+            for _, c in inspect.getmembers(module, inspect.isclass)
+            if hasattr(c, "importance") and c is not System
+        }
+    # ModelSystem is what files share; a TFLite file cannot be made here, and making a TorchScript
+    # file warns: own tests
     theirs -= {ModelSystem, TfliteSystem, TorchScriptSystem}
-    assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {TextSystem} == theirs
+    assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {
+        TextSystem
+    } == theirs
 
 
 def test_it_says_who_it_is(system: System) -> None:
@@ -173,7 +209,9 @@ def test_it_says_who_it_is(system: System) -> None:
     assert system.native >= 0
 
 
-def test_an_answer_for_each_picture_in_their_order(system: System, pictures: list[np.ndarray]) -> None:
+def test_an_answer_for_each_picture_in_their_order(
+    system: System, pictures: list[np.ndarray]
+) -> None:
     answers = system.answers(pictures)
     assert len(answers) == len(pictures)
     assert system.answers([]) == []
@@ -214,10 +252,14 @@ def test_answers_are_well_formed(system: System, pictures: list[np.ndarray]) -> 
             assert len(answer.lines) == len(answer.quads)
             assert all(line.strip() for line in answer.lines)
         if isinstance(answer, Boxes):
-            assert len(answer.labels) in ((0, len(answer.quads)) if not system.classes else (len(answer.quads),))
+            assert len(answer.labels) in (
+                (0, len(answer.quads)) if not system.classes else (len(answer.quads),)
+            )
 
 
-def test_pictures_are_left_alone_and_answers_stay(system: System, pictures: list[np.ndarray]) -> None:
+def test_pictures_are_left_alone_and_answers_stay(
+    system: System, pictures: list[np.ndarray]
+) -> None:
     before = [image.copy() for image in pictures]
     first = system.answers(pictures)
     maps = [system.importance(image) for image in pictures]
@@ -245,11 +287,17 @@ def test_an_answer_is_the_same_as_itself(system: System, pictures: list[np.ndarr
         assert found.same
         assert found.score == pytest.approx(1)
         assert found.unlike is None or len(found.unlike) == 0
-        assert is_empty(answer) == (isinstance(answer, Boxes | Keypoints | Text) and len(answer.quads) == 0)
+        assert is_empty(answer) == (
+            isinstance(answer, Boxes | Keypoints | Text) and len(answer.quads) == 0
+        )
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_system_opened_again_has_the_same_fingerprint(name: str, folder: Path) -> None:
     one, other = opened(name, folder), SYSTEMS[name](folder)
     assert one is not other
-    assert (one.name, one.fingerprint, one.classes) == (other.name, other.fingerprint, other.classes)
+    assert (one.name, one.fingerprint, one.classes) == (
+        other.name,
+        other.fingerprint,
+        other.classes,
+    )

@@ -1,4 +1,5 @@
-"""TFLite models as vision systems. The models themselves are not in the project: where they are absent, tests skip."""
+"""TFLite models as vision systems. The models themselves are not in the project: where they are
+absent, tests skip."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def model(name: str) -> str:
     return str(MODELS / name)
 
 
-def test_without_its_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     (tmp_path / "m.tflite").write_bytes(b"TFL3")
     with pytest.raises(MissingExtraError) as caught:
@@ -43,7 +46,9 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_quantised_answers_are_real_numbers() -> None:
-    answer = open_system(model("mobilenet_v2_1.0_224_quant.tflite") + ":crop=0.875").answers([PHOTO])[0]
+    answer = open_system(model("mobilenet_v2_1.0_224_quant.tflite") + ":crop=0.875").answers(
+        [PHOTO]
+    )[0]
     assert isinstance(answer, Classes)
     assert answer.probabilities.shape == (1001,)
     assert answer.probabilities.sum() == pytest.approx(1, abs=1e-4)

@@ -1,4 +1,5 @@
-"""The search for the smallest file that a system sees alike, and `--verify` and `--guide system:` around it."""
+"""The search for the smallest file that a system sees alike, and `--verify` and `--guide system:`
+around it."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ Run = Callable[..., tuple[int, str]]
 
 
 class Contrast:
-    """A system whose class is the mean of a picture's fine detail, in steps of `step`: any loss beyond that is seen."""
+    """A system whose class is the mean of a picture's fine detail, in steps of `step`: any loss
+    beyond that is seen."""
 
     name, kind, fingerprint, classes, native = "contrast", "classes", "1", (), 0
 
@@ -84,9 +86,17 @@ class Blind(Contrast):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Run]:
     """Runs a command in this process with systems of these tests by name."""
-    systems = {"contrast": Contrast, "never": Never, "throws": Throws, "coarse": lambda: Contrast(1000.0), "nothing": Blind}
+    systems = {
+        "contrast": Contrast,
+        "never": Never,
+        "throws": Throws,
+        "coarse": lambda: Contrast(1000.0),
+        "nothing": Blind,
+    }
 
     def opened(name: str, *, offline: bool = False) -> System:
         return systems[name]() if name in systems else real(name, offline=offline)
@@ -94,7 +104,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     real = open_system
     for module in (judges, tasks):
         monkeypatch.setattr(module, "open_system", opened)
-    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)  # a worker process would not know these systems
+    # a worker process would not know these systems
+    monkeypatch.setattr(engines, "TASKS_TO_ISOLATE", sys.maxsize)
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: object, code: int = 0) -> tuple[int, str]:
@@ -123,7 +134,12 @@ def test_what_is_kept_has_passed_itself(good: list[bool]) -> None:
         return bytes(rung)
 
     found = verify.smallest(range(1, len(good) + 1), encode, verdicts(good))
-    assert found.trials == len(asked) == len(set(asked)) <= max(verify.TRIALS, len(good).bit_length() + 1)
+    assert (
+        found.trials
+        == len(asked)
+        == len(set(asked))
+        <= max(verify.TRIALS, len(good).bit_length() + 1)
+    )
     if found.verified:
         assert good[found.rung - 1]
         assert found.rung == min(r for r in asked if good[r - 1])
@@ -151,9 +167,13 @@ def test_a_lucky_file_below_is_found_while_trials_are_left() -> None:
 
 def test_a_costly_file_is_worth_more_trials() -> None:
     good = [rung in (30, 90, *range(97, 101)) for rung in range(1, 101)]
-    few = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 98 else 12)
+    few = verify.smallest(
+        range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 98 else 12
+    )
     assert (few.rung, few.trials) == (97, 8)  # by halves: 50, 75, 88, 94, 97, 95 and 96, then 93
-    more = verify.smallest(range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12)
+    more = verify.smallest(
+        range(1, 101), bytes, verdicts(good), budget=lambda size: 8 if size < 90 else 12
+    )
     assert (more.rung, more.trials) == (90, 12)
     assert trials_worth(1000, 999) > trials_worth(1000, 100) > trials_worth(1000, 0) >= 4
 
@@ -170,7 +190,9 @@ def test_a_throw_starts_below_what_is_there_and_goes_on_while_it_passes() -> Non
 
     def thrown(good: set[int], trials: int = 3, below: int = 100) -> tuple[int | None, int]:
         asked.clear()
-        found, used = verify.thrown(range(10, 200, 10), bytes, judge(good), below=below, trials=trials)
+        found, used = verify.thrown(
+            range(10, 200, 10), bytes, judge(good), below=below, trials=trials
+        )
         assert used == len(asked)
         return (None if found is None else len(found.data)), used
 
@@ -188,11 +210,16 @@ def square(at: int) -> np.ndarray:
 
 
 def searched(needs: list[int], rest_needs: int) -> tuple[verify.Verified, verify.Verified]:
-    """Without and with mending. Each place needs a rung of its own, the rest another; the bytes say what is given to whom."""
+    """Without and with mending. Each place needs a rung of its own, the rest another; the bytes say
+    what is given to whom."""
     made: list[tuple[int, list[int]]] = []
 
     def encode(rung: int) -> bytes:
-        return json.dumps([rung, rung, list(range(len(needs))), 10 * rung * (len(needs) + 1)]).ljust(2 + 20 * rung).encode()
+        return (
+            json.dumps([rung, rung, list(range(len(needs))), 10 * rung * (len(needs) + 1)])
+            .ljust(2 + 20 * rung)
+            .encode()
+        )
 
     def mend(rest: int, fine: int, places: np.ndarray) -> bytes:
         mended = [int(q[0, 0]) // 100 for q in places]
@@ -200,7 +227,11 @@ def searched(needs: list[int], rest_needs: int) -> tuple[verify.Verified, verify
         assert rest < fine
         assert (rest, mended) not in made, "each file is made once"
         made.append((rest, mended))
-        return json.dumps([rest, fine, mended]).ljust(2 + 20 * rest + (fine - rest) * len(mended)).encode()
+        return (
+            json.dumps([rest, fine, mended])
+            .ljust(2 + 20 * rest + (fine - rest) * len(mended))
+            .encode()
+        )
 
     def judge(data: bytes) -> Comparison:
         rest, fine, mended = json.loads(data)[:3]
@@ -233,9 +264,12 @@ def test_places_that_need_much_more_than_the_rest_are_mended(data: st.DataObject
     assert len(found.data) < len(plain.data)
 
 
-@pytest.mark.parametrize(("lucky", "trials"), [({11}, 8), ({9, 10}, 8), ({14}, 9), ({8}, 12), (set(), 12)])
+@pytest.mark.parametrize(
+    ("lucky", "trials"), [({11}, 8), ({9, 10}, 8), ({14}, 9), ({8}, 12), (set(), 12)]
+)
 def test_under_the_last_rung_luck_is_tried_more_often(lucky: set[int], trials: int) -> None:
-    """A system that is content with the last rung of sixteen, and else only with some mended files, in no order."""
+    """A system that is content with the last rung of sixteen, and else only with some mended files,
+    in no order."""
 
     def judge(data: bytes) -> Comparison:
         same = len(data) == 1000 or len(data) - 100 in lucky
@@ -273,7 +307,10 @@ def classes(*probabilities: float) -> Classes:
 
 
 def boxes(*at: int, label: str = "") -> Boxes:
-    return Boxes(np.concatenate([NOWHERE, *(square(100 * i) for i in at)]), (label,) * len(at) if label else ())
+    return Boxes(
+        np.concatenate([NOWHERE, *(square(100 * i) for i in at)]),
+        (label,) * len(at) if label else (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,13 +318,16 @@ def boxes(*at: int, label: str = "") -> Boxes:
     [
         (classes(0.9, 0.05, 0.05), classes(0.8, 0.1, 0.1), 0.0, True),
         (classes(0.9, 0.05, 0.05), classes(0.5, 0.45, 0.05), 0.0, False),
-        (classes(0.9, 0.05, 0.05), classes(0.5, 0.45, 0.05), 0.1, True),  # a tolerance loosens, the margin does not undo it
+        # a tolerance loosens, the margin does not undo it
+        (classes(0.9, 0.05, 0.05), classes(0.5, 0.45, 0.05), 0.1, True),
         (classes(0.4, 0.38, 0.22), classes(0.4, 0.38, 0.22), 0.0, True),
         (boxes(1, 2), boxes(1, 2), 0.0, True),
         (boxes(1, 2), boxes(1), 0.0, False),
     ],
 )
-def test_the_lead_must_not_shrink_much(source: Answer, result: Answer, tolerance: float, same: bool) -> None:
+def test_the_lead_must_not_shrink_much(
+    source: Answer, result: Answer, tolerance: float, same: bool
+) -> None:
     assert verify.compare_views([source], [result], tolerance=tolerance).same is same
 
 
@@ -325,15 +365,33 @@ def test_a_verdict_on_a_model_file_holds_in_two_views(
 
     monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Seen(8.0))
     for name, option, count in (
-        ("own.onnx", [], 2), ("own.tflite", [], 2), ("own.onnx:crop=0.5", [], 2), ("own.onnx", ["--no-robust"], 1),
-        ("text", [], 1), ("text", ["--robust"], 2),
-    ):  # fmt: skip
+        ("own.onnx", [], 2),
+        ("own.tflite", [], 2),
+        ("own.onnx:crop=0.5", [], 2),
+        ("own.onnx", ["--no-robust"], 1),
+        ("text", [], 1),
+        ("text", ["--robust"], 2),
+    ):
         views.clear()
-        run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", name, *option, "-j", 1, "--overwrite")
+        run(
+            "djpeg",
+            "a.jpg",
+            "-o",
+            "out",
+            "--guide",
+            "uniform",
+            "--verify",
+            name,
+            *option,
+            "-j",
+            1,
+            "--overwrite",
+        )
         trials = int(str(rows(tmp_path / "out")["a.jpg"]["verify_trials"]))
         assert len(set(views[:count])) == count  # of the source
         assert len(views) % count == 0
-        assert count * 4 <= len(views) <= count * (1 + trials)  # the same bytes are not judged twice
+        # the same bytes are not judged twice
+        assert count * 4 <= len(views) <= count * (1 + trials)
 
 
 def test_a_model_that_says_its_filter_is_asked_once(tmp_path: Path) -> None:
@@ -343,7 +401,8 @@ def test_a_model_that_says_its_filter_is_asked_once(tmp_path: Path) -> None:
 
 
 class Spots:
-    """A detector of two places whose fine detail must be what it was on the source, within a share of its own for each."""
+    """A detector of two places whose fine detail must be what it was on the source, within a share
+    of its own for each."""
 
     name, kind, fingerprint, classes, native = "spots", "boxes", "1", (), 0
     places = ((40, 40), (140, 300))
@@ -358,9 +417,14 @@ class Spots:
             seen = []
             for (y, x), share in zip(self.places, self.shares, strict=True):
                 part = (slice(y, y + 32), slice(x, x + 48))
-                wanted, here = (np.abs(np.diff(p[part].astype(np.float32), axis=0)).mean() for p in (self.source, image))
+                wanted, here = (
+                    np.abs(np.diff(p[part].astype(np.float32), axis=0)).mean()
+                    for p in (self.source, image)
+                )
                 if abs(here - wanted) <= share * wanted:
-                    seen.append(np.array([[x, y], [x + 48, y], [x + 48, y + 32], [x, y + 32]], np.float64))
+                    seen.append(
+                        np.array([[x, y], [x + 48, y], [x + 48, y + 32], [x, y + 32]], np.float64)
+                    )
             found.append(Boxes(np.array(seen).reshape(-1, 4, 2)))
         return list(found)
 
@@ -374,7 +438,11 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     source = seen(tmp_path / "a.jpg")
     real = judges.open_system
-    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Spots(source) if name == "spots" else real(name))
+    monkeypatch.setattr(
+        judges,
+        "open_system",
+        lambda name, *, offline=False: Spots(source) if name == "spots" else real(name),
+    )
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
     monkeypatch.setattr(verify, "smallest", lambda *a, mend=None, **k: searched(*a, **k))
@@ -393,9 +461,15 @@ def test_a_photo_without_detections_is_named(
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     real = judges.open_system
-    nothing = Spots(255 - np.tile(np.arange(400, dtype=np.uint8)[:, None, None], (1, 600, 3)) % 2 * 255)
+    nothing = Spots(
+        255 - np.tile(np.arange(400, dtype=np.uint8)[:, None, None], (1, 600, 3)) % 2 * 255
+    )
     assert not len(nothing.answers([seen(tmp_path / "a.jpg")])[0].quads)  # type: ignore[union-attr]
-    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: nothing if name == "spots" else real(name))
+    monkeypatch.setattr(
+        judges,
+        "open_system",
+        lambda name, *, offline=False: nothing if name == "spots" else real(name),
+    )
     for name in ("spots", "contrast"):
         run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", "--verify", name, "-j", 1)
         row = rows(tmp_path / name)["a.jpg"]
@@ -404,12 +478,20 @@ def test_a_photo_without_detections_is_named(
         assert row["verify_state"] == ("nothing" if empty else "verified")
         assert any("finds nothing on the source" in n for n in row["notices"]) == empty  # type: ignore[attr-defined]
         totals = json.loads((tmp_path / name / "report.json").read_text("utf-8"))["totals"]
-        assert (totals["verified"], totals["nothing_to_verify"], totals["not_reached"]) == (not empty, empty, 0)
+        assert (totals["verified"], totals["nothing_to_verify"], totals["not_reached"]) == (
+            not empty,
+            empty,
+            0,
+        )
     run("djpeg", "a.jpg", "-o", "plain", "--guide", "uniform", "-j", 1)
-    assert (tmp_path / "spots" / "a.jpg").read_bytes() == (tmp_path / "plain" / "a.jpg").read_bytes(), "made at --quality"
+    assert (tmp_path / "spots" / "a.jpg").read_bytes() == (
+        tmp_path / "plain" / "a.jpg"
+    ).read_bytes(), "made at --quality"
 
 
-def test_all_systems_must_hold_and_a_watched_one_decides_nothing(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+def test_all_systems_must_hold_and_a_watched_one_decides_nothing(
+    run: Run, tmp_path: Path, coffee: np.ndarray
+) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     found = {}
     for name, asked in {
@@ -420,8 +502,16 @@ def test_all_systems_must_hold_and_a_watched_one_decides_nothing(run: Run, tmp_p
     }.items():
         _, said = run("djpeg", "a.jpg", "-o", name, "--guide", "uniform", *asked, "-j", 1)
         found[name] = rows(tmp_path / name)["a.jpg"]
-        assert "verified for " + " and ".join(asked[1:4:2] if name in ("both", "other") else [asked[1]]) in said
-    assert found["both"]["output_bytes"] == found["other"]["output_bytes"] == found["fine"]["output_bytes"]
+        assert (
+            "verified for "
+            + " and ".join(asked[1:4:2] if name in ("both", "other") else [asked[1]])
+            in said
+        )
+    assert (
+        found["both"]["output_bytes"]
+        == found["other"]["output_bytes"]
+        == found["fine"]["output_bytes"]
+    )
     assert found["both"]["verify_score"] == {"contrast": 1.0, "coarse": 1.0}
     watched = found["watched"]
     assert watched["verified"] is True
@@ -445,12 +535,24 @@ def test_resume_notices_a_model_its_json_and_its_weights(
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     weights = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
     values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [4, 4]) for n in "xy"]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weights])
-    onnx.save(onnx.helper.make_model(graph), "own.onnx", save_as_external_data=True, location="own.weights", size_threshold=0)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weights]
+    )
+    onnx.save(
+        onnx.helper.make_model(graph),
+        "own.onnx",
+        save_as_external_data=True,
+        location="own.weights",
+        size_threshold=0,
+    )
     assert [name.split()[0] for name in judges.beside("own.onnx")] == ["own.weights"]
     assert judges.beside("own.onnx:crop=0.5") == judges.beside("own.onnx")
     real = judges.open_system
-    monkeypatch.setattr(judges, "open_system", lambda name, *, offline=False: Counted() if name == "own.onnx" else real(name))
+    monkeypatch.setattr(
+        judges,
+        "open_system",
+        lambda name, *, offline=False: Counted() if name == "own.onnx" else real(name),
+    )
     asked: list[int] = []
 
     class Counted(Contrast):
@@ -460,21 +562,51 @@ def test_resume_notices_a_model_its_json_and_its_weights(
 
     def state() -> str:
         asked.clear()
-        run("djpeg", "a.jpg", "-o", "out", "--guide", "uniform", "--verify", "own.onnx", "-j", 1, "--resume")
+        run(
+            "djpeg",
+            "a.jpg",
+            "-o",
+            "out",
+            "--guide",
+            "uniform",
+            "--verify",
+            "own.onnx",
+            "-j",
+            1,
+            "--resume",
+        )
         return "made" if asked else "skipped"
 
     assert state() == "made"
     assert state() == "skipped"
-    for name, content in (("own.json", "{}"), ("own.weights", "other"), ("own.json", '{"range": 255}')):
+    for name, content in (
+        ("own.json", "{}"),
+        ("own.weights", "other"),
+        ("own.json", '{"range": 255}'),
+    ):
         (tmp_path / name).write_text(content)
         assert (state(), state()) == ("made", "skipped"), name
 
 
-def test_no_verified_file_is_made_below_the_least_quality(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+def test_no_verified_file_is_made_below_the_least_quality(
+    run: Run, tmp_path: Path, coffee: np.ndarray
+) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     for least, quality in ((0, RUNGS[0][0]), (None, MIN_QUALITY), (27, 27), (100, 100)):
         option = [] if least is None else ["--min-quality", least]
-        run("djpeg", "a.jpg", "-o", f"out{least}", "--guide", "uniform", "--verify", "coarse", *option, "-j", 1)
+        run(
+            "djpeg",
+            "a.jpg",
+            "-o",
+            f"out{least}",
+            "--guide",
+            "uniform",
+            "--verify",
+            "coarse",
+            *option,
+            "-j",
+            1,
+        )
         assert rows(tmp_path / f"out{least}")["a.jpg"]["quality"] == quality
     for least in range(101):
         rungs = rungs_from(least)
@@ -490,7 +622,10 @@ def photos(folder: Path, coffee: np.ndarray, cat: np.ndarray) -> Path:
 
 
 def rows(path: Path) -> dict[str, dict[str, object]]:
-    return {Path(r["input"]).name: r for r in json.loads((path / "report.json").read_text("utf-8"))["files"]}
+    return {
+        Path(r["input"]).name: r
+        for r in json.loads((path / "report.json").read_text("utf-8"))["files"]
+    }
 
 
 def seen(path: Path) -> np.ndarray:
@@ -498,9 +633,13 @@ def seen(path: Path) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
 
 
-def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+def test_djpeg_writes_the_smallest_file_that_is_seen_alike(
+    run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray
+) -> None:
     sources = photos(tmp_path / "in", coffee, cat)
-    _, said = run("djpeg", sources, "-o", "out", "--guide", "uniform", "--verify", "contrast", "-j", 1)
+    _, said = run(
+        "djpeg", sources, "-o", "out", "--guide", "uniform", "--verify", "contrast", "-j", 1
+    )
     assert "verified for contrast: 2 of 2 photos" in said
     system = Contrast()
     for name, row in rows(tmp_path / "out").items():
@@ -512,10 +651,14 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(run: Run, tmp_path: P
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
     for name, row in rows(tmp_path / "loose").items():
         assert row["quality"] == MIN_QUALITY
-        assert int(str(row["output_bytes"])) < int(str(rows(tmp_path / "out")[name]["output_bytes"]))
+        assert int(str(row["output_bytes"])) < int(
+            str(rows(tmp_path / "out")[name]["output_bytes"])
+        )
 
 
-def test_what_cannot_be_reached_is_not_called_verified(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+def test_what_cannot_be_reached_is_not_called_verified(
+    run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray
+) -> None:
     sources = photos(tmp_path / "in", coffee, cat)
     _, said = run("djpeg", sources, "-o", "out", "--guide", "uniform", "--verify", "never", "-j", 1)
     found = rows(tmp_path / "out")
@@ -529,28 +672,44 @@ def test_what_cannot_be_reached_is_not_called_verified(run: Run, tmp_path: Path,
     assert "verified for never: 1 of 2" in said
 
 
-def test_a_system_that_fails_on_a_photo_costs_that_photo(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+def test_a_system_that_fails_on_a_photo_costs_that_photo(
+    run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray
+) -> None:
     sources = photos(tmp_path / "in", coffee, cat)
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save(sources / "bright.png")
-    for option in (["--verify", "throws", "--guide", "uniform"], ["--guide", "system:contrast", "--verify", "throws"]):
+    for option in (
+        ["--verify", "throws", "--guide", "uniform"],
+        ["--guide", "system:contrast", "--verify", "throws"],
+    ):
         run("djpeg", sources, "-o", "out", *option, "-j", 1, "--overwrite", code=1)
         found = rows(tmp_path / "out")
         assert found["bright.png"]["status"] == "failed"
-        assert "the vision system throws fails: too bright to see" in str(found["bright.png"]["error"])
+        assert "the vision system throws fails: too bright to see" in str(
+            found["bright.png"]["error"]
+        )
         assert found["cat.png"]["status"] == found["coffee.jpg"]["status"] == "ok"
 
 
-def test_the_system_guide_spends_where_the_system_looks(run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray) -> None:
+def test_the_system_guide_spends_where_the_system_looks(
+    run: Run, tmp_path: Path, coffee: np.ndarray, cat: np.ndarray
+) -> None:
     sources = photos(tmp_path / "in", coffee, cat)
     run("djpeg", sources, "-o", "flat", "--guide", "uniform", "-j", 1)
     run("djpeg", sources, "-o", "looked", "--guide", "system:contrast", "--strength", 1, "-j", 1)
     run("djpeg", sources, "-o", "both", "--guide", "detail+system:contrast", "-j", 1)
     source, flat, looked = (
-        seen(p).astype(float) for p in (sources / "coffee.jpg", Path("flat/coffee.jpg"), Path("looked/coffee.jpg"))
+        seen(p).astype(float)
+        for p in (sources / "coffee.jpg", Path("flat/coffee.jpg"), Path("looked/coffee.jpg"))
     )
     half = source.shape[1] // 2
-    left = np.abs(looked - source)[:, : half - 16].mean() / np.abs(flat - source)[:, : half - 16].mean()
-    right = np.abs(looked - source)[:, half + 16 :].mean() / np.abs(flat - source)[:, half + 16 :].mean()
+    left = (
+        np.abs(looked - source)[:, : half - 16].mean()
+        / np.abs(flat - source)[:, : half - 16].mean()
+    )
+    right = (
+        np.abs(looked - source)[:, half + 16 :].mean()
+        / np.abs(flat - source)[:, half + 16 :].mean()
+    )
     assert left < 1.1
     assert right > left + 0.2
     assert Path("looked/coffee.jpg").stat().st_size < Path("flat/coffee.jpg").stat().st_size
@@ -561,9 +720,15 @@ def test_the_system_guide_spends_where_the_system_looks(run: Run, tmp_path: Path
     ("arguments", "words"),
     [
         (["djpeg", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
-        (["djpeg", "in", "-o", "out", "--guide", "system:nobody"], "unknown vision system 'nobody'"),
+        (
+            ["djpeg", "in", "-o", "out", "--guide", "system:nobody"],
+            "unknown vision system 'nobody'",
+        ),
         (["djpeg", "in", "-o", "out", "--guide", "system:"], "system:"),
-        (["djpeg", "in", "-o", "out", "--verify", "contrast", "--target-size", "9kB"], "contradict"),
+        (
+            ["djpeg", "in", "-o", "out", "--verify", "contrast", "--target-size", "9kB"],
+            "contradict",
+        ),
         (["djpeg", "in", "-o", "out", "--verify", "gone.onnx"], "gone.onnx is not there"),
         (["encode", "in", "-o", "set.vzc", "--pack", "--verify", "contrast"], "cannot go together"),
         (["encode", "in", "-o", "out", "--verify", "nobody"], "unknown vision system 'nobody'"),
@@ -578,7 +743,9 @@ def test_what_is_wrong_is_said_before_the_first_photo(
     assert not list(tmp_path.glob("out/*.jpg"))
 
 
-def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.ndarray, any_model: Path) -> None:
+def test_encode_keeps_the_fewest_iterations(
+    run: Run, tmp_path: Path, cat: np.ndarray, any_model: Path
+) -> None:
     from vizcomp.neural.codec import NeuralCodec
 
     folder = tmp_path / "in"
@@ -587,12 +754,36 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
     for i in range(3):
         Image.fromarray(cat[40 * i : 40 * i + 32, :32]).save(folder / f"{i}.png")
     Image.fromarray(cat[:32, 50:82, 0]).save(folder / "grey.png")
-    _, out = run("encode", folder, "-o", "coarse", "--model", any_model, "--verify", "coarse", "--json", "-j", 1)
+    _, out = run(
+        "encode",
+        folder,
+        "-o",
+        "coarse",
+        "--model",
+        any_model,
+        "--verify",
+        "coarse",
+        "--json",
+        "-j",
+        1,
+    )
     found = json.loads(out[: out.rindex("}") + 1])["files"]
     assert [row["iterations"] for row in found] == [1] * 5
     assert all(row["verified"] and row["verify_score"] == {"coarse": 1} for row in found)
     assert all(row["verify_state"] == "verified" for row in found)
-    _, out = run("encode", folder, "-o", "never", "--model", any_model, "--verify", "never", "--json", "-j", 1)
+    _, out = run(
+        "encode",
+        folder,
+        "-o",
+        "never",
+        "--model",
+        any_model,
+        "--verify",
+        "never",
+        "--json",
+        "-j",
+        1,
+    )
     codec = NeuralCodec.load(str(any_model))
     for row in json.loads(out[: out.rindex("}") + 1])["files"]:
         assert row["verified"] is False
@@ -601,17 +792,43 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
         assert "not verified: never answers otherwise" in row["notices"][-1]
         assert Path(row["output"]).is_file()
     two = ["--verify", "coarse", "--verify", "never"]
-    _, out = run("encode", folder / "0.png", "-o", "two", "--model", any_model, *two, "--json", "-j", 1)
+    _, out = run(
+        "encode", folder / "0.png", "-o", "two", "--model", any_model, *two, "--json", "-j", 1
+    )
     report = json.loads(out[: out.rindex("}") + 1])
     assert report["totals"]["not_reached"] == 1
     assert set(report["files"][0]["verify_score"]) == {"coarse", "never"}
     assert [system["name"] for system in report["settings"]["systems"]] == ["coarse", "never"]
-    _, out = run("encode", folder / "0.png", "-o", "none", "--model", any_model, "--verify", "nothing", "--json", "-j", 1)
+    _, out = run(
+        "encode",
+        folder / "0.png",
+        "-o",
+        "none",
+        "--model",
+        any_model,
+        "--verify",
+        "nothing",
+        "--json",
+        "-j",
+        1,
+    )
     report = json.loads(out[: out.rindex("}") + 1])
     assert report["totals"]["nothing_to_verify"] == 1
     assert report["files"][0]["verified"] is False
     assert "nothing to verify" in report["files"][0]["notices"][-1]
-    _, out = run("encode", folder, "-o", "real", "--model", any_model, "--verify", "contrast", "--json", "-j", 1)
+    _, out = run(
+        "encode",
+        folder,
+        "-o",
+        "real",
+        "--model",
+        any_model,
+        "--verify",
+        "contrast",
+        "--json",
+        "-j",
+        1,
+    )
     system = Contrast()
     for row in json.loads(out[: out.rindex("}") + 1])["files"]:
         decoded = codec.decode(Path(row["output"]).read_bytes()).image
@@ -621,7 +838,9 @@ def test_encode_keeps_the_fewest_iterations(run: Run, tmp_path: Path, cat: np.nd
         assert row["output_bytes"] == Path(row["output"]).stat().st_size
 
 
-def test_a_record_has_the_rival_at_the_same_setting_and_at_the_same_bytes(run: Run, tmp_path: Path, coffee: np.ndarray) -> None:
+def test_a_record_has_the_rival_at_the_same_setting_and_at_the_same_bytes(
+    run: Run, tmp_path: Path, coffee: np.ndarray
+) -> None:
     from vizcomp.batch.rivals import optimised_jpeg
 
     Image.fromarray(coffee).save(tmp_path / "a.png")
@@ -638,7 +857,9 @@ def test_a_record_has_the_rival_at_the_same_setting_and_at_the_same_bytes(run: R
     assert row["format"] == "jpeg"
     totals = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["totals"]
     assert totals["optimised_jpeg_bytes"] == row["optimised_jpeg_bytes"]
-    assert totals["saving_vs_optimised_jpeg"] == pytest.approx(1 - size / row["optimised_jpeg_bytes"])
+    assert totals["saving_vs_optimised_jpeg"] == pytest.approx(
+        1 - size / row["optimised_jpeg_bytes"]
+    )
     assert totals["equal_bytes"]["jpeg_psnr"] == row["equal_bytes_psnr"]
     assert totals["equal_bytes"]["jpeg_better_psnr"] == (row["equal_bytes_psnr"] > row["psnr"])
     assert "PSNR at equal bytes" in (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -652,7 +873,10 @@ def test_plain_jpeg_is_searched_at_our_bytes_on_a_sample(
         Image.fromarray(cat[:200, :300]).save(tmp_path / name)
     run("djpeg", "a.png", "b.png", "-o", "out", "--guide", "uniform", "-j", 1)
     found = rows(tmp_path / "out")
-    assert [found[name]["equal_bytes_quality"] is None for name in ("a.png", "b.png")] == [False, True]
+    assert [found[name]["equal_bytes_quality"] is None for name in ("a.png", "b.png")] == [
+        False,
+        True,
+    ]
     assert all(row["optimised_jpeg_bytes"] for row in found.values())
 
 
@@ -660,7 +884,9 @@ def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
     """Boxes in a row by their scores; those of `below` follow them."""
 
     def some(first: int, values: tuple[float, ...], **more: Any) -> Boxes:
-        quads = np.concatenate([square(100 * (first + i)) for i in range(len(values))] or [np.zeros((0, 4, 2))])
+        quads = np.concatenate(
+            [square(100 * (first + i)) for i in range(len(values))] or [np.zeros((0, 4, 2))]
+        )
         return Boxes(quads, ("a",) * len(values), (9, 9), np.array(values, np.float32), 0.5, **more)
 
     return some(0, scores, below=some(len(scores), below))
@@ -678,7 +904,9 @@ def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
         (scored(0.9), scored(0.9, below=(0.485,)), True),
     ],
 )
-def test_boxes_about_the_threshold_are_neither_lost_nor_new(source: Boxes, result: Boxes, same: bool) -> None:
+def test_boxes_about_the_threshold_are_neither_lost_nor_new(
+    source: Boxes, result: Boxes, same: bool
+) -> None:
     assert verify.compare_views([source], [result]).same is same
 
 
@@ -692,7 +920,9 @@ def test_boxes_in_doubt_alone_are_nothing_to_verify() -> None:
     assert verify.compare_views([scored(0.9, 0.8)], [scored(0.9)], tolerance=0.4).same
 
 
-def test_a_model_is_asked_under_the_filters_of_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_asked_under_the_filters_of_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     real = ModelSystem.answer_with
 
@@ -708,3 +938,9 @@ def test_a_model_is_asked_under_the_filters_of_other_programs(tmp_path: Path, mo
     Panel((f"{path}:filter=bilinear",), picture, BatchSettings(verify=(path,)))
     Panel((path,), picture, BatchSettings(verify=(path,), robust=False))
     assert asked == list(verify.OTHER_FILTERS)
+
+
+@pytest.mark.parametrize(("own", "more"), [("bilinear", "bicubic"), ("bicubic", "bilinear")])
+def test_boxes_are_asked_under_one_filter_more(own: str, more: str) -> None:
+    assert verify.other_filters("boxes", own) == (*verify.OTHER_FILTERS, more)
+    assert verify.other_filters("classes", own) == verify.OTHER_FILTERS

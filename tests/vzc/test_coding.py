@@ -1,4 +1,5 @@
-"""Coding of bit planes: the arithmetic against its description in Python, fixed words, hostile data and models, fitting."""
+"""Coding of bit planes: the arithmetic against its description in Python, fixed words, hostile data
+and models, fitting."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from vizcomp.vzc.coding import ContextModel
 
 Bits = npt.NDArray[np.uint8]
 
-# ---------------------------------------------------------------------------------------------------- the description, in Python
+# ----------------------------------------------------------------------- the description, in Python
 
 LIMIT, FULL, LEAST = 2816, 1 << 56, 1 << 48
 
@@ -35,7 +36,9 @@ def _number_tables() -> tuple[dict[int, int], list[int]]:
         power = (power * 2139111403 + (1 << 30)) >> 31
     stretch = [0] * 4096
     for step in range(2048, 4096):
-        stretch[step] = next((x for x in range(stretch[step - 1], LIMIT) if squash[x] >= 16 * step + 8), LIMIT)
+        stretch[step] = next(
+            (x for x in range(stretch[step - 1], LIMIT) if squash[x] >= 16 * step + 8), LIMIT
+        )
         stretch[4095 - step] = -stretch[step]
     return squash, stretch
 
@@ -98,22 +101,41 @@ def code_planes(model: ContextModel, bits: Bits, start: int, coder: Writer | Rea
                 for k in range(sets):
                     for j, (dy, dx, iteration, channel) in enumerate(chosen[k]):
                         if 0 <= y + dy < rows and 0 <= x + dx < columns:
-                            one = 1 if iteration < 0 else int(bits[starts[iteration] + channel, y + dy, x + dx])
+                            one = (
+                                1
+                                if iteration < 0
+                                else int(bits[starts[iteration] + channel, y + dy, x + dx])
+                            )
                             index[k] |= one << j
                 inputs = [*[STRETCH[table[k][index[k]] >> 4] for k in range(sets)], 256]
-                p = SQUASH[max(-LIMIT, min(LIMIT, shifted(sum(w * s for w, s in zip(weights, inputs, strict=True)), 16)))]
+                p = SQUASH[
+                    max(
+                        -LIMIT,
+                        min(
+                            LIMIT,
+                            shifted(sum(w * s for w, s in zip(weights, inputs, strict=True)), 16),
+                        ),
+                    )
+                ]
                 bit = coder.code(p, int(bits[slot, y, x]))
                 bits[slot, y, x] = bit
                 for k in range(sets):
                     if rates[k]:
                         t = table[k][index[k]]
-                        table[k][index[k]] = t + ((65536 - t) >> rates[k]) if bit else t - (t >> rates[k])
+                        table[k][index[k]] = (
+                            t + ((65536 - t) >> rates[k]) if bit else t - (t >> rates[k])
+                        )
                 if rates[sets]:
-                    moved = [w + shifted((65536 * bit - p) * s, rates[sets]) for w, s in zip(weights, inputs, strict=True)]
+                    moved = [
+                        w + shifted((65536 * bit - p) * s, rates[sets])
+                        for w, s in zip(weights, inputs, strict=True)
+                    ]
                     weights = [max(-coding.MAX_WEIGHT, min(coding.MAX_WEIGHT, w)) for w in moved]
 
 
-def described_encode(model: ContextModel, planes: Sequence[Bits], previous: Sequence[Bits]) -> bytes:
+def described_encode(
+    model: ContextModel, planes: Sequence[Bits], previous: Sequence[Bits]
+) -> bytes:
     bits, start = np.concatenate([*previous, *planes]), sum(len(p) for p in previous)
     writer = Writer()
     code_planes(model, bits.copy(), start, writer)
@@ -122,14 +144,19 @@ def described_encode(model: ContextModel, planes: Sequence[Bits], previous: Sequ
     return data if emitted <= len(raw) and len(data) < len(raw) else raw
 
 
-def described_decode(model: ContextModel, data: bytes, planes: Sequence[Bits], previous: Sequence[Bits]) -> list[Bits]:
-    bits, start = np.concatenate([*previous, *[np.zeros_like(p) for p in planes]]), sum(len(p) for p in previous)
+def described_decode(
+    model: ContextModel, data: bytes, planes: Sequence[Bits], previous: Sequence[Bits]
+) -> list[Bits]:
+    bits, start = (
+        np.concatenate([*previous, *[np.zeros_like(p) for p in planes]]),
+        sum(len(p) for p in previous),
+    )
     code_planes(model, bits, start, Reader(data))
     ends = np.cumsum([start, *[len(p) for p in planes]]).tolist()
     return [bits[a:b] for a, b in itertools.pairwise(ends)]
 
 
-# ---------------------------------------------------------------------------------------------------- made models and bits
+# ----------------------------------------------------------------------------- made models and bits
 
 
 def numbers(seed: int) -> Iterator[int]:
@@ -139,7 +166,9 @@ def numbers(seed: int) -> Iterator[int]:
         yield seed >> 48
 
 
-def made_model(seed: int, channels: tuple[int, ...] = (2, 3), sets: int = 3, learning: bool = False) -> ContextModel:
+def made_model(
+    seed: int, channels: tuple[int, ...] = (2, 3), sets: int = 3, learning: bool = False
+) -> ContextModel:
     """A model whose references, tables and weights are anything that is allowed."""
     draw = numbers(seed)
     slots, owner = sum(channels), [(t, c) for t, count in enumerate(channels) for c in range(count)]
@@ -155,33 +184,59 @@ def made_model(seed: int, channels: tuple[int, ...] = (2, 3), sets: int = 3, lea
         channels=channels,
         lengths=lengths,
         references=np.array(references, np.int16).reshape(-1, 4),
-        tables=np.array([max(1, next(draw)) for _ in range(int((1 << lengths.astype(int)).sum()))], np.uint16),
-        weights=np.array([[next(draw) * 2 - 40000 for _ in range(sets + 1)] for _ in range(slots)], np.int32),
-        rates=np.array([next(draw) % 7 if learning else 0 for _ in range(sets)] + [14 if learning else 0], np.uint8),
+        tables=np.array(
+            [max(1, next(draw)) for _ in range(int((1 << lengths.astype(int)).sum()))], np.uint16
+        ),
+        weights=np.array(
+            [[next(draw) * 2 - 40000 for _ in range(sets + 1)] for _ in range(slots)], np.int32
+        ),
+        rates=np.array(
+            [next(draw) % 7 if learning else 0 for _ in range(sets)] + [14 if learning else 0],
+            np.uint8,
+        ),
     )
 
 
-def made_bits(seed: int, channels: Sequence[int], grid: tuple[int, int], ones: int = 20000) -> list[Bits]:
+def made_bits(
+    seed: int, channels: Sequence[int], grid: tuple[int, int], ones: int = 20000
+) -> list[Bits]:
     """Planes with ones / 65536 of ones."""
     draw = numbers(seed)
-    return [np.array([next(draw) < ones for _ in range(c * grid[0] * grid[1])], np.uint8).reshape(c, *grid) for c in channels]
+    return [
+        np.array([next(draw) < ones for _ in range(c * grid[0] * grid[1])], np.uint8).reshape(
+            c, *grid
+        )
+        for c in channels
+    ]
 
 
 def typical_bits(model: ContextModel, seed: int, grid: tuple[int, int]) -> list[Bits]:
     """Planes as likely as the model says: what it makes of random bytes, by the description."""
     draw = numbers(seed)
     planes = [np.zeros((c, *grid), np.uint8) for c in model.channels]
-    return described_decode(model, bytes(next(draw) & 255 for _ in range(2 * sum(p.size for p in planes))), planes, [])
+    return described_decode(
+        model, bytes(next(draw) & 255 for _ in range(2 * sum(p.size for p in planes))), planes, []
+    )
 
 
-def fields(images: int, channels: Sequence[int], grid: tuple[int, int], seed: int = 0) -> list[Bits]:
-    """Correlated binary fields, (images, C_t, H, W) for each t: signs of smooth noise that all channels share in part."""
+def fields(
+    images: int, channels: Sequence[int], grid: tuple[int, int], seed: int = 0
+) -> list[Bits]:
+    """Correlated binary fields, (images, C_t, H, W) for each t: signs of smooth noise that all
+    channels share in part."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(images, 3, grid[0] + 2, grid[1] + 2))
-    common = sum(np.roll(common, (a, b), (2, 3)) for a in (-1, 0, 1) for b in (-1, 0, 1))[:, :, 1:-1, 1:-1] / 3
+    common = (
+        sum(np.roll(common, (a, b), (2, 3)) for a in (-1, 0, 1) for b in (-1, 0, 1))[
+            :, :, 1:-1, 1:-1
+        ]
+        / 3
+    )
     planes = []
     for count in channels:
-        mixed = np.einsum("cs,nsyx->ncyx", np.random.default_rng(count).normal(size=(count, 3)), common)
+        mixed = np.einsum(
+            "cs,nsyx->ncyx", np.random.default_rng(count).normal(size=(count, 3)), common
+        )
         planes.append((mixed + rng.normal(size=mixed.shape) > 0).astype(np.uint8))
     return planes
 
@@ -198,7 +253,7 @@ def assert_equal(a: Sequence[Bits], b: Sequence[Bits]) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-# ---------------------------------------------------------------------------------------------------- coding
+# ------------------------------------------------------------------------------------------- coding
 
 MODELS = [made_model(seed, learning=learning) for seed in (1, 2) for learning in (False, True)]
 
@@ -214,7 +269,11 @@ MODELS = [made_model(seed, learning=learning) for seed in (1, 2) for learning in
 def test_encode_does_what_is_described(
     model: ContextModel, seed: int, grid: tuple[int, int], ones: int | None, first: int
 ) -> None:
-    planes = made_bits(seed, model.channels, grid, ones) if ones is not None else typical_bits(model, seed, grid)
+    planes = (
+        made_bits(seed, model.channels, grid, ones)
+        if ones is not None
+        else typical_bits(model, seed, grid)
+    )
     data = coding.encode(model, planes[first:], planes[:first])
     assert data == described_encode(model, planes[first:], planes[:first])
     assert_equal(coding.decode(model, data, first, 1, grid, planes[:first]), planes[first:])
@@ -290,9 +349,15 @@ WORDS = [  # model's seed, learning, first iteration; the bytes
 @pytest.mark.parametrize(("seed", "learning", "first", "words"), WORDS)
 def test_words_are_fixed_for_ever(seed: int, learning: bool, first: int, words: str) -> None:
     model = made_model(seed, (3, 5), sets=4, learning=learning)
-    planes = typical_bits(model, seed, (4, 6)) if seed < 6 else made_bits(seed, model.channels, (4, 6), 1000)
+    planes = (
+        typical_bits(model, seed, (4, 6))
+        if seed < 6
+        else made_bits(seed, model.channels, (4, 6), 1000)
+    )
     assert coding.encode(model, planes[first:], planes[:first]).hex() == words
-    assert_equal(coding.decode(model, bytes.fromhex(words), first, 1, (4, 6), planes[:first]), planes[first:])
+    assert_equal(
+        coding.decode(model, bytes.fromhex(words), first, 1, (4, 6), planes[:first]), planes[first:]
+    )
 
 
 def test_flat_model_makes_raw_bits() -> None:
@@ -317,9 +382,12 @@ def test_data_that_encode_never_makes_are_refused() -> None:
     with pytest.raises(TooLargeError):
         coding.decode(model, b"", 0, 1, (2, 2), [], max_bits=19)
     confident = dataclasses.replace(
-        ContextModel.flat((64,)), tables=np.full(64, 65535, np.uint16), weights=np.full((64, 2), 65536, np.int32)
+        ContextModel.flat((64,)),
+        tables=np.full(64, 65535, np.uint16),
+        weights=np.full((64, 2), 65536, np.int32),
     )
-    with pytest.raises(FormatError, match="image 1"):  # the bits cost 0.1 bytes, so no string has more than 7
+    # the bits cost 0.1 bytes, so no string has more than 7
+    with pytest.raises(FormatError, match="image 1"):
         coding.decode_batch(confident, [b"", b"\1" * 8], 0, 0, (4, 4), [])
 
 
@@ -328,11 +396,15 @@ def test_batches_equal_single_images_in_every_thread() -> None:
     planes = fields(60, model.channels, (4, 4))
     single = [coding.encode(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
     with ThreadPoolExecutor(4) as pool:
-        for batch in pool.map(lambda _: coding.encode_batch(model, planes[1:], planes[:1]), range(8)):
+        for batch in pool.map(
+            lambda _: coding.encode_batch(model, planes[1:], planes[:1]), range(8)
+        ):
             assert batch == single
     assert_equal(coding.decode_batch(model, single, 1, 1, (4, 4), planes[:1]), planes[1:])
     costs = coding.cost_bits_batch(model, planes[1], planes[:1])
-    assert costs.tolist() == [coding.cost_bits(model, [planes[1][i]], [planes[0][i]]) for i in range(60)]
+    assert costs.tolist() == [
+        coding.cost_bits(model, [planes[1][i]], [planes[0][i]]) for i in range(60)
+    ]
     shared = coding.cost_bits_batch(model, planes[1], [planes[0][0]])
     assert shared[0] == costs[0]
     assert shared[1:].tolist() != costs[1:].tolist()
@@ -363,8 +435,12 @@ def test_waste_is_less_than_a_byte() -> None:
     model, grid = made_model(2, (3, 5), sets=4), (4, 4)
     images = [typical_bits(model, seed, grid) for seed in range(150)]
     planes = [np.stack([one[t] for one in images]) for t in range(2)]
-    waste = np.array([len(d) for d in coding.encode_batch(model, planes, [])]) - coding.cost_bits_batch(model, planes, []) / 8
-    assert waste.mean() < 0.45  # expected: 0.5 - 1 / ln 256 = 0.32, were the costs spread evenly over bytes
+    waste = (
+        np.array([len(d) for d in coding.encode_batch(model, planes, [])])
+        - coding.cost_bits_batch(model, planes, []) / 8
+    )
+    # expected: 0.5 - 1 / ln 256 = 0.32, were the costs spread evenly over bytes
+    assert waste.mean() < 0.45
     assert waste.max() < 1.01
 
 
@@ -380,7 +456,7 @@ def test_five_million_bits_a_second() -> None:
     assert time.perf_counter() - middle < 0.21
 
 
-# ---------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 
 
 def test_model_survives_storing_and_pickling() -> None:
@@ -404,16 +480,44 @@ def reference(dy: int, dx: int, iteration: int, channel: int) -> dict[str, npt.N
 
 
 BROKEN = [
-    *[reference(*r) for r in [(0, 0, 0, 1), (0, 1, 0, 1), (1, -1, 0, 1), (0, 0, 0, 2), (0, 0, 1, 0), (-1, 0, 1, 0)]],
-    *[reference(*r) for r in [(3, 0, 0, 0), (0, -3, 0, 0), (-32768, 0, 0, 0), (0, 0, -1, 1), (0, 0, -2, 0), (0, 0, 0, -1)]],
+    *[
+        reference(*r)
+        for r in [
+            (0, 0, 0, 1),
+            (0, 1, 0, 1),
+            (1, -1, 0, 1),
+            (0, 0, 0, 2),
+            (0, 0, 1, 0),
+            (-1, 0, 1, 0),
+        ]
+    ],
+    *[
+        reference(*r)
+        for r in [
+            (3, 0, 0, 0),
+            (0, -3, 0, 0),
+            (-32768, 0, 0, 0),
+            (0, 0, -1, 1),
+            (0, 0, -2, 0),
+            (0, 0, 0, -1),
+        ]
+    ],
     *[reference(*r) for r in [(0, 0, 2, 0), (0, 0, 32767, 0), (0, 0, 0, 32767), (0, 0, -32768, 0)]],
     {"references": np.zeros((2, 4), np.int16)},
     {"references": np.zeros((1, 3), np.int16)},
     {"references": np.zeros((1, 4), np.int32)},
     {"lengths": np.array([[0], [2], [0]], np.uint8)},
     {"lengths": np.array([[0], [1]], np.uint8)},
-    {"lengths": np.array([[0], [9], [0]], np.uint8), "references": np.zeros((9, 4), np.int16), "tables": np.ones(514, np.uint16)},
-    {"lengths": np.zeros((3, 17), np.uint8), "references": np.zeros((0, 4), np.int16), "tables": np.ones(51, np.uint16)},
+    {
+        "lengths": np.array([[0], [9], [0]], np.uint8),
+        "references": np.zeros((9, 4), np.int16),
+        "tables": np.ones(514, np.uint16),
+    },
+    {
+        "lengths": np.zeros((3, 17), np.uint8),
+        "references": np.zeros((0, 4), np.int16),
+        "tables": np.ones(51, np.uint16),
+    },
     {"lengths": np.zeros((3, 0), np.uint8)},
     {"tables": np.ones(5, np.uint16)},
     {"tables": np.array([1, 2, 0, 4], np.uint16)},
@@ -438,7 +542,11 @@ BROKEN = [
 @pytest.mark.parametrize("change", BROKEN)
 def test_broken_models_are_refused(change: dict[str, npt.NDArray[np.generic]]) -> None:
     flat = ContextModel.flat((2, 1)).to_arrays()
-    sound = flat | {"lengths": np.array([[0], [1], [0]], np.uint8), "tables": np.full(4, 9, np.uint16)} | reference(-1, 2, 0, 1)
+    sound = (
+        flat
+        | {"lengths": np.array([[0], [1], [0]], np.uint8), "tables": np.full(4, 9, np.uint16)}
+        | reference(-1, 2, 0, 1)
+    )
     assert ContextModel.from_arrays(sound).to_arrays()["references"].tolist() == [[-1, 2, 0, 1]]
     with pytest.raises(ModelError):
         ContextModel.from_arrays({**sound, **change})
@@ -452,7 +560,7 @@ def test_models_with_a_missing_field_are_refused(name: str) -> None:
         ContextModel.from_arrays(arrays)
 
 
-# ---------------------------------------------------------------------------------------------------- fitting
+# ------------------------------------------------------------------------------------------ fitting
 
 
 def share(model: ContextModel, planes: Sequence[Bits]) -> float:
@@ -515,6 +623,12 @@ def test_fit_from_hardly_anything_does_no_harm(images: int) -> None:
 
 def test_fit_refuses_codes_that_do_not_fit_together() -> None:
     good = [np.zeros((2, 3, 3), np.uint8)]
-    for codes, sets in (([], 4), ([good], 0), ([good], 17), ([good, [*good, *good]], 4), ([[good[0], good[0][:, 1:]]], 4)):
+    for codes, sets in (
+        ([], 4),
+        ([good], 0),
+        ([good], 17),
+        ([good, [*good, *good]], 4),
+        ([[good[0], good[0][:, 1:]]], 4),
+    ):
         with pytest.raises(ValueError, match="fit"):
             fitting.fit(codes, adaptive=False, sets=sets)

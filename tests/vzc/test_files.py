@@ -1,4 +1,5 @@
-"""The .vzc format: what docs/vzc-format.md says, golden files that decode for ever, refusal of what is broken or hostile."""
+"""The .vzc format: what docs/vzc-format.md says, golden files that decode for ever, refusal of what
+is broken or hostile."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def image(lengths: tuple[int, ...], width: int = 32, height: int = 32, **more: o
 
 
 def big_pack(seed: int = 0) -> bytes:
-    """150 images: three blocks, mixed sizes, grey, iterations; most with names, some with labels."""
+    """150 images: three blocks, mixed sizes, grey, iterations; most with names, some with
+    labels."""
     dice = random.Random(seed)
     out = PackWriter(model=MODEL, classes=["airplane", "cat", "Zürich"])
     for i in range(150):
@@ -82,7 +84,13 @@ def plain_pack(lengths: list[int], *, model_file: bytes = b"", **more: object) -
 def stored(plane: bytes) -> bytes:
     """A zlib stream without compression: the same bytes whatever zlib is installed."""
     size = len(plane).to_bytes(2, "little")
-    return b"\x78\x01\x01" + size + bytes(255 - b for b in size) + plane + zlib.adler32(plane).to_bytes(4, "big")
+    return (
+        b"\x78\x01\x01"
+        + size
+        + bytes(255 - b for b in size)
+        + plane
+        + zlib.adler32(plane).to_bytes(4, "big")
+    )
 
 
 def golden_content() -> dict[str, bytes]:
@@ -91,7 +99,9 @@ def golden_content() -> dict[str, bytes]:
         "one": image((11,)),
         "steps": image((8, 14, 16, 64, 100), grey=True),
         "large": image((300, 256, 257), 768, 512),
-        "tagged": image((20, 0), 3, 5, metadata=((TAG_ALPHA, stored(bytes(range(15)))), (TAG_NAME, b"a/b.png"))),
+        "tagged": image(
+            (20, 0), 3, 5, metadata=((TAG_ALPHA, stored(bytes(range(15)))), (TAG_NAME, b"a/b.png"))
+        ),
         "most": image(tuple(range(64))),
         "pack2": big_pack(),
         "pack2-plain": plain_pack([16] * 70),
@@ -119,17 +129,25 @@ def load_fuzz() -> ModuleType:
 fuzz = load_fuzz()
 IMAGES = ["one", "steps", "large", "tagged", "most"]
 OLD_PACKS = ["pack", "pack-plain", "pack-empty"]  # version 1, which is written no longer
-OLD_DIGESTS = {"pack": "7f758b36ce1392ff", "pack-plain": "eaecabe8a9ff0f75", "pack-empty": "7a47a38c20741fea"}
+OLD_DIGESTS = {
+    "pack": "7f758b36ce1392ff",
+    "pack-plain": "eaecabe8a9ff0f75",
+    "pack-empty": "7a47a38c20741fea",
+}
 NEW_PACKS = ["pack2", "pack2-plain", "pack2-empty", "pack2-model"]
 PACKS = [*OLD_PACKS, *NEW_PACKS]
 
 
-# The document -------------------------------------------------------------------------------------------------------------------
+# The document
+# --------------------------------------------------------------------------------------------------
 
 
 def hex_blocks() -> list[bytes]:
     blocks = re.findall(r"^```hex\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return [b"".join(bytes.fromhex(re.split(r"  +", line)[0]) for line in block.splitlines()) for block in blocks]
+    return [
+        b"".join(bytes.fromhex(re.split(r"  +", line)[0]) for line in block.splitlines())
+        for block in blocks
+    ]
 
 
 def test_the_examples_of_the_page_are_what_the_code_writes_and_reads() -> None:
@@ -159,7 +177,15 @@ def test_the_numbers_of_the_page() -> None:
 
 
 def test_sizes_are_those_of_the_page() -> None:
-    for length, overhead in ((0, 13), (11, 13), (63, 13), (64, 14), (128, 14), (256, 14), (257, 16)):
+    for length, overhead in (
+        (0, 13),
+        (11, 13),
+        (63, 13),
+        (64, 14),
+        (128, 14),
+        (256, 14),
+        (257, 16),
+    ):
         data = image((length,))
         assert len(data) - length == overhead
         assert vzc.read_header(data).overhead == overhead
@@ -172,7 +198,10 @@ def test_an_image_of_a_pack_costs_at_most_two_bytes(spread: int, most: float) ->
     dice = random.Random(spread)
     fixed = len(plain_pack([])) + 8
     for n in (64, 640):
-        lengths = [dice.choice((40, 39 + spread)) if i % 9 else 40 + (spread - 1) * (i % 2) for i in range(n)]
+        lengths = [
+            dice.choice((40, 39 + spread)) if i % 9 else 40 + (spread - 1) * (i % 2)
+            for i in range(n)
+        ]
         assert max(lengths) - min(lengths) == spread - 1
         overhead = len(plain_pack(lengths, iterations=5)) - sum(lengths)
         assert (overhead - fixed) / n <= most
@@ -183,7 +212,13 @@ def test_names_and_labels_of_a_pack_cost_little() -> None:
     def size(named: bool, labelled: bool) -> int:
         out = PackWriter(model=MODEL, classes=[f"class {i}" for i in range(10)])
         for i in range(1280):
-            out.add(noise(50), 32, 32, name=f"cat/{i:05}.png" if named else None, label=i % 10 if labelled else None)
+            out.add(
+                noise(50),
+                32,
+                32,
+                name=f"cat/{i:05}.png" if named else None,
+                label=i % 10 if labelled else None,
+            )
         return len(out.finish())
 
     bare = size(False, False)
@@ -191,7 +226,8 @@ def test_names_and_labels_of_a_pack_cost_little() -> None:
     assert (size(True, False) - bare) / 1280 < 4
 
 
-# Golden files -------------------------------------------------------------------------------------------------------------------
+# Golden files
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", IMAGES + PACKS)
@@ -203,8 +239,11 @@ def test_golden_files_stay_the_same_for_ever(name: str) -> None:
 
 
 def test_no_golden_file_is_missing() -> None:
-    assert sorted(path.stem for path in GOLDEN.glob("*.vzc")) == sorted([*golden_content(), *OLD_PACKS])
-    names = sorted(set(golden_content()) - set(NEW_PACKS) | set(OLD_PACKS))  # those of the first day
+    assert sorted(path.stem for path in GOLDEN.glob("*.vzc")) == sorted(
+        [*golden_content(), *OLD_PACKS]
+    )
+    # those of the first day
+    names = sorted(set(golden_content()) - set(NEW_PACKS) | set(OLD_PACKS))
     digest = hashlib.sha256(b"".join(golden(name) for name in names)).hexdigest()
     assert digest == "00aed8591fe6dafa685df63a3fd3f577a531d210a2b969c6ba1f29e48e743e19"
 
@@ -232,7 +271,11 @@ def test_golden_pack_decodes(version: int) -> None:
         for i in range(150):
             entry = pack.entry(i)
             assert entry.payload == noise(len(entry.payload), i) == pack.payload(i)
-            assert entry.name == (None if i % 7 == 6 else f"{'cat' if i % 2 else 'Zürich'}/{i:04}.png") == pack.name(i)
+            assert (
+                entry.name
+                == (None if i % 7 == 6 else f"{'cat' if i % 2 else 'Zürich'}/{i:04}.png")
+                == pack.name(i)
+            )
             assert entry.label == (None if i % 11 == 0 else i % 3) == pack.label(i)
             assert (entry.grey, entry.iterations) == (i % 5 == 0, 1 + i % 3)
             assert (entry.width, entry.height) == pack.size(i)
@@ -246,17 +289,26 @@ def test_golden_pack_decodes(version: int) -> None:
                 pack.entry(outside)
     assert len(PackReader(golden(f"{first}-empty"))) == 0
     assert list(PackReader(golden(f"{first}-empty"))) == []
-    assert [e.payload for e in PackReader(golden(f"{first}-plain"))] == [noise(16, i) for i in range(70)]
+    assert [e.payload for e in PackReader(golden(f"{first}-plain"))] == [
+        noise(16, i) for i in range(70)
+    ]
 
 
-# Round trips --------------------------------------------------------------------------------------------------------------------
+# Round trips
+# --------------------------------------------------------------------------------------------------
 
 sides = st.one_of(st.just(32), st.integers(1, 300), st.integers(1, MAX_SIDE))
-tags = st.dictionaries(st.integers(3, 1000).map(lambda n: 2 * n), st.binary(max_size=300), max_size=4)
+tags = st.dictionaries(
+    st.integers(3, 1000).map(lambda n: 2 * n), st.binary(max_size=300), max_size=4
+)
 
 
 @given(
-    chunks=st.lists(st.one_of(st.binary(max_size=40), st.binary(min_size=250, max_size=300)), min_size=1, max_size=64),
+    chunks=st.lists(
+        st.one_of(st.binary(max_size=40), st.binary(min_size=250, max_size=300)),
+        min_size=1,
+        max_size=64,
+    ),
     width=sides,
     height=sides,
     grey=st.booleans(),
@@ -266,7 +318,9 @@ tags = st.dictionaries(st.integers(3, 1000).map(lambda n: 2 * n), st.binary(max_
 def test_images_come_back(
     chunks: list[bytes], width: int, height: int, grey: bool, items: dict[int, bytes], model: bytes
 ) -> None:
-    data = vzc.pack(chunks, model=model, width=width, height=height, grey=grey, metadata=sorted(items.items()))
+    data = vzc.pack(
+        chunks, model=model, width=width, height=height, grey=grey, metadata=sorted(items.items())
+    )
     got = vzc.unpack(bytearray(data), max_pixels=2**62)
     assert got.chunks == tuple(chunks)
     header = got.header
@@ -276,7 +330,9 @@ def test_images_come_back(
     assert vzc.kind(data) == "image"
 
 
-names = st.one_of(st.none(), st.text("ab/é😀.", min_size=1, max_size=12).filter(lambda n: not name_problem(n)))
+names = st.one_of(
+    st.none(), st.text("ab/é😀.", min_size=1, max_size=12).filter(lambda n: not name_problem(n))
+)
 entries = st.builds(
     PackEntry,
     payload=st.binary(max_size=60),
@@ -290,7 +346,9 @@ entries = st.builds(
 
 
 @given(
-    images=st.lists(entries, max_size=140, unique_by=lambda e: e.name if e.name is not None else object()),
+    images=st.lists(
+        entries, max_size=140, unique_by=lambda e: e.name if e.name is not None else object()
+    ),
     stream=st.booleans(),
 )
 @settings(deadline=None, max_examples=60)
@@ -323,7 +381,9 @@ def test_long_columns_come_back() -> None:
     numbers = np.random.default_rng(0).integers(1000, 9000, 200_001)
     data = write_column(numbers)
     assert len(data) == 3 + (200_001 * 13 + 7) // 8
-    np.testing.assert_array_equal(Cursor(memoryview(data), 0, len(data), "it").column(len(numbers)), numbers)
+    np.testing.assert_array_equal(
+        Cursor(memoryview(data), 0, len(data), "it").column(len(numbers)), numbers
+    )
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -333,7 +393,9 @@ def test_varints_come_back(number: int) -> None:
     assert Cursor(memoryview(data), 0, len(data), "it").varint() == number
 
 
-@pytest.mark.parametrize("code", ["8000", "8180808080808080808001", "ff" * 9 + "01", "808080808080808080"])
+@pytest.mark.parametrize(
+    "code", ["8000", "8180808080808080808001", "ff" * 9 + "01", "808080808080808080"]
+)
 def test_varints_that_are_not_the_shortest_or_too_long_are_refused(code: str) -> None:
     data = bytes.fromhex(code)
     with pytest.raises(FormatError):
@@ -384,7 +446,14 @@ def test_alpha_comes_back() -> None:
     plane = np.random.default_rng(0).integers(0, 256, (7, 5)).astype(np.uint8)
     content = vzc.pack_alpha(plane)
     np.testing.assert_array_equal(vzc.unpack_alpha(content, 5, 7), plane)
-    for bad in (content[:-1], content + b"\0", b"", b"PNG", zlib.compress(bytes(34)), zlib.compress(bytes(36))):
+    for bad in (
+        content[:-1],
+        content + b"\0",
+        b"",
+        b"PNG",
+        zlib.compress(bytes(34)),
+        zlib.compress(bytes(36)),
+    ):
         with pytest.raises(FormatError, match="alpha"):
             vzc.unpack_alpha(bad, 5, 7)
     header = vzc.unpack(golden("tagged")).header
@@ -397,7 +466,8 @@ def test_alpha_comes_back() -> None:
     assert peak < 51_000_000  # the 50 MB are the test's own
 
 
-# Damage -------------------------------------------------------------------------------------------------------------------------
+# Damage
+# --------------------------------------------------------------------------------------------------
 
 
 def read_all(data: bytes) -> object:
@@ -407,7 +477,18 @@ def read_all(data: bytes) -> object:
 
 
 @pytest.mark.parametrize(
-    "name", ["one", "steps", "tagged", "large", "most", "pack-plain", "pack-empty", "pack2-plain", "pack2-empty"]
+    "name",
+    [
+        "one",
+        "steps",
+        "tagged",
+        "large",
+        "most",
+        "pack-plain",
+        "pack-empty",
+        "pack2-plain",
+        "pack2-empty",
+    ],
 )
 def test_every_flipped_bit_is_found(name: str) -> None:
     data = bytearray(golden(name))
@@ -436,8 +517,11 @@ def test_a_flipped_bit_is_named_by_its_iteration(name: str) -> None:
     header = vzc.read_header(golden(name))
     for number, (start, length) in enumerate(zip(header.offsets, header.lengths, strict=True), 1):
         data = bytearray(golden(name))
-        data[start + length // 2] ^= 4  # of the payload, or of the checksum where the payload is empty
-        with pytest.raises(FormatError, match=rf"the checksum of iteration {number} does not match"):
+        # of the payload, or of the checksum where the payload is empty
+        data[start + length // 2] ^= 4
+        with pytest.raises(
+            FormatError, match=rf"the checksum of iteration {number} does not match"
+        ):
             vzc.unpack(bytes(data))
         with pytest.raises(FormatError, match=f"iteration {number} "):
             vzc.unpack(bytes(data), allow_truncated=True)
@@ -462,15 +546,18 @@ def test_every_truncation_of_an_image(name: str) -> None:
             continue
         got = vzc.unpack(whole[:length], allow_truncated=True)
         assert not got.complete
-        assert got.problem == (
-            f"the file ends in iteration {done + 1} of {header.iterations}, {len(whole) - length} bytes are missing"
+        assert (
+            got.problem == f"the file ends in iteration {done + 1} of {header.iterations},"
+            f" {len(whole) - length} bytes are missing"
         )
         assert got.chunks == tuple(noise(n, i) for i, n in enumerate(header.lengths[:done]))
     for length in range(header.header_bytes, len(whole)):
         assert vzc.read_header(whole[:length]) == header
 
 
-@pytest.mark.parametrize("name", ["pack-plain", "pack-empty", "pack2-plain", "pack2-empty", "pack2-model"])
+@pytest.mark.parametrize(
+    "name", ["pack-plain", "pack-empty", "pack2-plain", "pack2-empty", "pack2-model"]
+)
 def test_every_truncation_of_a_pack(name: str) -> None:
     whole = golden(name)
     for length in range(1, len(whole)):
@@ -498,7 +585,11 @@ def test_chunks_that_were_swapped_or_come_from_another_file_are_found() -> None:
     other = vzc.pack([noise(20, 9), *chunks[1:]], model=MODEL, width=32, height=32)
     a, b, c = vzc.read_header(one).offsets
     assert one[c:] != other[c:], "a checksum covers those before it"
-    for data in (one[:a] + one[b:c] + one[a:b] + one[c:], one[:c] + other[c:], one[:a] + other[a:b] + one[b:]):
+    for data in (
+        one[:a] + one[b:c] + one[a:b] + one[c:],
+        one[:c] + other[c:],
+        one[:a] + other[a:b] + one[b:],
+    ):
         assert len(data) == len(one)
         with pytest.raises(FormatError, match=r"iteration \d does not match"):
             vzc.unpack(data)
@@ -508,14 +599,21 @@ def test_a_pack_that_was_cut_off_gives_back_its_whole_blocks() -> None:
     whole = golden("pack2")
     ends = [end for _, end in PackReader(whole)._layout.spans]
     classes_end = PackReader(whole)._layout.spans[0][0] - SECTION_HEAD
-    for length in [*range(HEADER, len(whole), 37), *ends, *(end - 1 for end in ends), len(whole) - 1]:
+    for length in [
+        *range(HEADER, len(whole), 37),
+        *ends,
+        *(end - 1 for end in ends),
+        len(whole) - 1,
+    ]:
         pack = PackReader(whole[:length], allow_truncated=True)
         blocks = sum(end <= length for end in ends)
         assert len(pack) == (150 if blocks == 3 else 64 * blocks)
         assert pack.classes == (("airplane", "cat", "Zürich") if length >= classes_end else ())
         assert f"{len(pack)} images of whole blocks are left" in pack.problem
         assert pack.check() == []
-        assert [e.payload for e in pack] == [noise(len(pack.payload(i)), i) for i in range(len(pack))]
+        assert [e.payload for e in pack] == [
+            noise(len(pack.payload(i)), i) for i in range(len(pack))
+        ]
     with pytest.raises(TruncatedError, match="within its header"):
         PackReader(whole[:9], allow_truncated=True)
     assert not PackReader(whole, allow_truncated=True).problem
@@ -535,7 +633,8 @@ def test_a_pack_with_a_damaged_directory_is_read_by_its_marks() -> None:
     pack = PackReader(bytes(data), allow_truncated=True)
     assert pack.check() == ["the checksum of block 1 (images 64 to 127) does not match"]
     assert pack.payload(149) == noise(len(pack.payload(149)), 149)
-    data[spans[2][0] + 200] ^= 1  # the last one says how many images it has: without it nobody knows
+    # the last one says how many images it has: without it nobody knows
+    data[spans[2][0] + 200] ^= 1
     assert len(PackReader(bytes(data), allow_truncated=True)) <= 64
 
 
@@ -558,7 +657,9 @@ def test_a_model_in_the_pack() -> None:
     assert pack.model_file() == noise(300, 5)
     data = bytearray(golden("pack2-model"))
     data[120] ^= 1
-    assert PackReader(bytes(data)).check() == ["the checksum of the model in the pack does not match"]
+    assert PackReader(bytes(data)).check() == [
+        "the checksum of the model in the pack does not match"
+    ]
     assert PackReader(bytes(data)).payload(0) == noise(5)
     assert PackReader(golden("pack2")).model_file() == b""
 
@@ -570,7 +671,9 @@ def test_a_damaged_block_costs_its_own_images_only() -> None:
     pack = PackReader(bytes(data))
     for i in range(150):
         if 64 <= i < 128:
-            with pytest.raises(FormatError, match=r"the checksum of block 1 \(images 64 to 127\) does not match"):
+            with pytest.raises(
+                FormatError, match=r"the checksum of block 1 \(images 64 to 127\) does not match"
+            ):
                 pack.payload(i)
         else:
             assert pack.payload(i) == noise(len(pack.payload(i)), i)
@@ -580,7 +683,8 @@ def test_a_damaged_block_costs_its_own_images_only() -> None:
         pack.index_of("cat/0065.png")
 
 
-# Other files --------------------------------------------------------------------------------------------------------------------
+# Other files
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -625,7 +729,8 @@ def test_other_versions_are_unsupported(version: int) -> None:
             read_all(bytes(data))
 
 
-# Hostile files: everything below has checksums that match ----------------------------------------------------------------------
+# Hostile files: everything below has checksums that match
+# ----------------------------------------------------------------------
 
 
 def forged(code: str, payload: bytes = b"") -> bytes:
@@ -642,7 +747,11 @@ def forged(code: str, payload: bytes = b"") -> bytes:
         ("12 00000000 00 20 00", FormatError, "size of 0x32"),
         ("12 00000000 20 00 00", FormatError, "size of 32x0"),
         ("12 00000000 8080808008 01 00", FormatError, "size of 2147483648x1"),
-        ("12 00000000 ffffffff07 ffffffff07 00", TooLargeError, "more than the limit of 200,000,000"),
+        (
+            "12 00000000 ffffffff07 ffffffff07 00",
+            TooLargeError,
+            "more than the limit of 200,000,000",
+        ),
         ("12 00000000 c1d1ee5f 01 00", TooLargeError, "201042113x1"),
         ("12 00000000 a000 20 00", FormatError, "shortest"),
         ("10 00000000 " + "01" * 64 + "00", FormatError, "more than 64 iterations"),
@@ -676,7 +785,9 @@ def column(*numbers: int) -> bytes:
     return write_column(numbers)
 
 
-def forged_pack(*, count: str = "01", classes: str = "00", directory: bytes | None = None, **fields: bytes) -> bytes:
+def forged_pack(
+    *, count: str = "01", classes: str = "00", directory: bytes | None = None, **fields: bytes
+) -> bytes:
     """A pack of one block and one image of two bytes; any field may be given in other bytes."""
     block = {
         "lengths": column(2),
@@ -775,14 +886,25 @@ def test_forged_footers_are_refused(fields: dict[str, str], match: str) -> None:
         PackReader(forged_pack(**fields))  # type: ignore[arg-type]
 
 
-def forged_sections(*sections: tuple[int, bytes], count: int = 0, listed: bytes | None = None) -> bytes:
+def forged_sections(
+    *sections: tuple[int, bytes], count: int = 0, listed: bytes | None = None
+) -> bytes:
     """A pack of version 2 of any sections, whose checksums match."""
     header = MAGIC + b"\x28" + MODEL
     header += short_checksum(b"", header)
-    body = pack_layout.directory(count, [(kind, len(content)) for kind, content in sections]) if listed is None else listed
+    body = (
+        pack_layout.directory(count, [(kind, len(content)) for kind, content in sections])
+        if listed is None
+        else listed
+    )
     parts = [section(header, k, kind, content) for k, (kind, content) in enumerate(sections)]
     return b"".join(
-        [header, *parts, section(header, len(sections), pack_layout.DIRECTORY, body), trailer(SECTION_HEAD + len(body))]
+        [
+            header,
+            *parts,
+            section(header, len(sections), pack_layout.DIRECTORY, body),
+            trailer(SECTION_HEAD + len(body)),
+        ]
     )
 
 
@@ -799,11 +921,17 @@ def forged_sections(*sections: tuple[int, bytes], count: int = 0, listed: bytes 
         (forged_sections(listed=b"\x00\xff\xff\x03"), "more images or sections"),
         (forged_sections(listed=b"\x00\x00x"), "bytes follow it"),
         (
-            forged_sections((pack_layout.MODEL, b"xyz"), listed=pack_layout.directory(0, [(pack_layout.MODEL, 2)])),
+            forged_sections(
+                (pack_layout.MODEL, b"xyz"),
+                listed=pack_layout.directory(0, [(pack_layout.MODEL, 2)]),
+            ),
             "do not fill the file",
         ),
         (
-            forged_sections((pack_layout.MODEL, b"xyz"), listed=pack_layout.directory(0, [(pack_layout.MODEL, 2**40)])),
+            forged_sections(
+                (pack_layout.MODEL, b"xyz"),
+                listed=pack_layout.directory(0, [(pack_layout.MODEL, 2**40)]),
+            ),
             "do not fill the file",
         ),
         (golden("pack2-empty")[:-6] + b"\xff\xff\xff\xff" + END_MARK, "longer than the file"),
@@ -854,10 +982,13 @@ def test_two_images_of_the_same_name_are_refused() -> None:
         PackReader(bad).index_of("n10")
 
 
-# Writers ------------------------------------------------------------------------------------------------------------------------
+# Writers
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "/a", "a/", "../a", "a/./b", "a\nb", "a\\b", "c:/x", "x" * 1025, "\udc80", "a//b"])
+@pytest.mark.parametrize(
+    "name", ["", "/a", "a/", "../a", "a/./b", "a\nb", "a\\b", "c:/x", "x" * 1025, "\udc80", "a//b"]
+)
 def test_names_that_cannot_stand_in_a_file_are_refused(name: str) -> None:
     out = PackWriter(model=MODEL)
     with pytest.raises(InputError, match="cannot name an image"):
@@ -908,7 +1039,8 @@ def test_what_a_header_cannot_hold_is_refused(bad: dict[str, object]) -> None:
         dataclasses.replace(good, **bad)  # type: ignore[arg-type]
 
 
-# Fuzz ---------------------------------------------------------------------------------------------------------------------------
+# Fuzz
+# --------------------------------------------------------------------------------------------------
 
 
 def run_fuzz(seed: int, trials: int) -> Counter[str]:

@@ -18,7 +18,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("name", ["", " ", "nyu ", " nyu", "a\nb", "a\x1b[1m", "../a", ".a", "-a", "a/b", "a" * 300, "é"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "nyu ", " nyu", "a\nb", "a\x1b[1m", "../a", ".a", "-a", "a/b", "a" * 300, "é"]
+)
 def test_odd_names_are_refused(any_model: Path, name: str) -> None:
     with pytest.raises(SettingsError):
         cache.add(name, any_model)
@@ -36,7 +38,9 @@ def test_no_link_is_written_through(any_model: Path, own_cache: Path, tmp_path: 
     assert not target.is_symlink()
 
 
-def test_weights_list_survives_rubbish(own_cache: Path, any_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_list_survives_rubbish(
+    own_cache: Path, any_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     models = own_cache / "models"
     cache.add("mine", any_model)
     (models / "gone.safetensors").symlink_to("nowhere")

@@ -27,7 +27,14 @@ import pytest
 from typer.testing import CliRunner
 
 from vizcomp.cli import app
-from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, VizcompError, WeightsMissingError
+from vizcomp.errors import (
+    InputError,
+    ModelError,
+    OutputError,
+    SettingsError,
+    VizcompError,
+    WeightsMissingError,
+)
 from vizcomp.weights import cache as weights_cache
 from vizcomp.weights import download, table, transfer
 from vizcomp.weights.download import TRIES, Fetched, fetch, watched
@@ -171,7 +178,8 @@ class Watcher:
         self.told.append(f"{file} {sha256}")
 
 
-# --- one source -----------------------------------------------------------------------------------------------------
+# --- one source
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
@@ -179,7 +187,12 @@ def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     watcher = Watcher()
     with watched(watcher):
-        got = get([server.source("/none"), server.source("/f", words="2019")], path, size=len(CONTENT), sha256=SHA)
+        got = get(
+            [server.source("/none"), server.source("/f", words="2019")],
+            path,
+            size=len(CONTENT),
+            sha256=SHA,
+        )
     assert path.read_bytes() == CONTENT
     assert (got.sha256, got.source and got.source.words) == (SHA, "2019")
     assert watcher.told[:2] == ["from /none", "from /f"]
@@ -191,13 +204,16 @@ def test_a_file_comes_whole(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [cut(100_000), reset(100_000), stall(100_000)])
-def test_what_broke_off_goes_on(server: Server, tmp_path: Path, broken: Callable[[Any], None]) -> None:
+def test_what_broke_off_goes_on(
+    server: Server, tmp_path: Path, broken: Callable[[Any], None]
+) -> None:
     server.answers["/f"] = in_turn(broken, serving())
     get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
     assert (tmp_path / "file").read_bytes() == CONTENT
     first, second = server.ranges("/f")
     assert first == ""
-    assert second in ("", "bytes=100000-")  # after a reset the system may have dropped what was not read yet
+    # after a reset the system may have dropped what was not read yet
+    assert second in ("", "bytes=100000-")
     assert second or broken.__qualname__.startswith("reset")
 
 
@@ -247,7 +263,9 @@ def test_tries_end(server: Server, tmp_path: Path) -> None:
     assert len(server.asked) == TRIES
 
 
-def test_tries_begin_anew_where_more_has_come(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_begin_anew_where_more_has_come(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that hangs up after every few bytes gives the whole file in the end."""
     monkeypatch.setattr(download, "PROGRESS", 30_000)
 
@@ -270,8 +288,12 @@ def test_tries_begin_anew_where_more_has_come(server: Server, tmp_path: Path, mo
         get([server.source("/f")], tmp_path / "other", size=len(CONTENT))
 
 
-def wrong(body: bytes = CONTENT, length: int | None = None, **headers: str) -> Callable[[Any], None]:
-    return lambda handler: reply(handler, 200, body, **({"Content_Length": str(length)} if length else {}), **headers)
+def wrong(
+    body: bytes = CONTENT, length: int | None = None, **headers: str
+) -> Callable[[Any], None]:
+    return lambda handler: reply(
+        handler, 200, body, **({"Content_Length": str(length)} if length else {}), **headers
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,15 +302,26 @@ def wrong(body: bytes = CONTENT, length: int | None = None, **headers: str) -> C
         (wrong(CONTENT[::-1]), "checksum"),
         (wrong(CONTENT + b"x"), "307,201 bytes, should have 307,200"),
         (wrong(CONTENT[:-1]), "307,199 bytes, should have 307,200"),
-        (wrong(b"<!DOCTYPE html><title>Quota exceeded</title>", Content_Type="text/html; charset=utf-8"), "web page"),
+        (
+            wrong(
+                b"<!DOCTYPE html><title>Quota exceeded</title>",
+                Content_Type="text/html; charset=utf-8",
+            ),
+            "web page",
+        ),
         (lambda h: reply(h, 302, b"", Location="/f"), "redirects without end"),
         (lambda h: reply(h, 302, b"", Location="file:///etc/passwd"), "file"),
-        (lambda h: reply(h, 206, CONTENT[5:], Content_Range="bytes 5-307199/307200"), "bytes from 5 on"),
+        (
+            lambda h: reply(h, 206, CONTENT[5:], Content_Range="bytes 5-307199/307200"),
+            "bytes from 5 on",
+        ),
         (lambda h: reply(h, 206, CONTENT), "without saying which"),
         (status(416), "416 to the whole file"),
     ],
 )
-def test_wrong_answers_are_refused(server: Server, tmp_path: Path, answer: Callable[[Any], None], why: str) -> None:
+def test_wrong_answers_are_refused(
+    server: Server, tmp_path: Path, answer: Callable[[Any], None], why: str
+) -> None:
     server.answers["/f"] = answer
     with pytest.raises(WeightsMissingError, match=why):
         get([server.source("/f")], tmp_path / "file", size=len(CONTENT), sha256=SHA)
@@ -296,7 +329,9 @@ def test_wrong_answers_are_refused(server: Server, tmp_path: Path, answer: Calla
 
 
 def test_a_page_without_its_type_is_recognised(server: Server, tmp_path: Path) -> None:
-    server.answers["/f"] = wrong(b"\n <HTML><body>Sign in</body></html>", Content_Type="application/octet-stream")
+    server.answers["/f"] = wrong(
+        b"\n <HTML><body>Sign in</body></html>", Content_Type="application/octet-stream"
+    )
     with pytest.raises(WeightsMissingError, match="web page"):
         get([server.source("/f")], tmp_path / "file")
     assert leftovers(tmp_path / "file") == []
@@ -313,10 +348,15 @@ def test_what_is_not_http_is_said_so(tmp_path: Path) -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(WeightsMissingError, match="no answer of a web server"):
-            get([table.Source(f"http://127.0.0.1:{listening.getsockname()[1]}/f")], tmp_path / "file")
+            get(
+                [table.Source(f"http://127.0.0.1:{listening.getsockname()[1]}/f")],
+                tmp_path / "file",
+            )
 
 
-def test_a_name_that_nobody_knows_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_nobody_knows_is_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def unknown(host: str, *_: Any, **__: Any) -> Any:
@@ -324,8 +364,13 @@ def test_a_name_that_nobody_knows_is_asked_for_once(tmp_path: Path, monkeypatch:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(WeightsMissingError, match=r"no such server is known.*\n.*no such server is known"):
-        get([table.Source("https://a.invalid/f"), table.Source("https://b.invalid/f")], tmp_path / "file")
+    with pytest.raises(
+        WeightsMissingError, match=r"no such server is known.*\n.*no such server is known"
+    ):
+        get(
+            [table.Source("https://a.invalid/f"), table.Source("https://b.invalid/f")],
+            tmp_path / "file",
+        )
     assert asked == ["a.invalid", "b.invalid"]
 
 
@@ -335,7 +380,9 @@ def test_the_content_is_looked_at_before_it_counts(server: Server, tmp_path: Pat
             raise ModelError(f"{path} holds nothing")
 
     server.answers |= {"/a": wrong(b"x" * 1000), "/b": serving()}
-    with pytest.raises(WeightsMissingError, match="/a: gave other content: what came holds nothing"):
+    with pytest.raises(
+        WeightsMissingError, match="/a: gave other content: what came holds nothing"
+    ):
         get([server.source("/a")], tmp_path / "file", check=check)
     assert leftovers(tmp_path / "file") == []
     got = get([server.source("/a"), server.source("/b")], tmp_path / "file", check=check)
@@ -357,7 +404,9 @@ def test_more_than_was_said_is_cut(server: Server, tmp_path: Path) -> None:
     assert leftovers(tmp_path / "file") == []
 
 
-def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickle_is_given_up(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TRIES", 1)
 
     def answer(handler: Any) -> None:
@@ -376,16 +425,24 @@ def test_a_trickle_is_given_up(server: Server, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_transfer_said_to_be_compressed(server: Server, tmp_path: Path) -> None:
-    """Some servers name the compression of a .tar.gz as that of the transfer; to undo it would change the file."""
+    """Some servers name the compression of a .tar.gz as that of the transfer; to undo it would
+    change the file."""
     packed = gzip.compress(CONTENT)
     server.answers["/f.tar.gz"] = server.answers["/f"] = wrong(packed, Content_Encoding="gzip")
-    get([server.source("/f.tar.gz")], tmp_path / "file", size=len(packed), md5=hashlib.md5(packed).hexdigest())
+    get(
+        [server.source("/f.tar.gz")],
+        tmp_path / "file",
+        size=len(packed),
+        md5=hashlib.md5(packed).hexdigest(),
+    )
     assert (tmp_path / "file").read_bytes() == packed
     with pytest.raises(WeightsMissingError, match="compressed"):
         get([server.source("/f")], tmp_path / "other")
 
 
-@pytest.mark.parametrize(("words", "low", "high"), [("7", 7, 7), ("soon", 0, 0), ("", 0, 0), ("-3", 0, 0)])
+@pytest.mark.parametrize(
+    ("words", "low", "high"), [("7", 7, 7), ("soon", 0, 0), ("", 0, 0), ("-3", 0, 0)]
+)
 def test_what_a_server_asks_to_wait(words: str, low: float, high: float) -> None:
     assert low <= _asked_wait(words) <= high
 
@@ -400,17 +457,28 @@ def test_nobody_listens(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(WeightsMissingError, match="refused"):
-        get([table.Source(f"http://127.0.0.1:{port}/f"), table.Source("ftp://127.0.0.1/f")], tmp_path / "file")
+        get(
+            [table.Source(f"http://127.0.0.1:{port}/f"), table.Source("ftp://127.0.0.1/f")],
+            tmp_path / "file",
+        )
 
 
-def test_no_room_is_said_before_the_download(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_the_download(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.answers["/f"] = serving()
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10}))
+    monkeypatch.setattr(
+        transfer.shutil,
+        "disk_usage",
+        lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 10}),
+    )
     with pytest.raises(WeightsMissingError, match="free"):
         get([server.source("/f")], tmp_path / "file")
 
 
-def test_a_proxy_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_honoured(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.answers["http://files.invalid/f"] = serving()
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -418,18 +486,27 @@ def test_a_proxy_is_honoured(server: Server, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-# --- several sources, several processes -----------------------------------------------------------------------------
+# --- several sources, several processes
+# -----------------------------------------------------------------------------
 
 
-def test_the_next_mirror_goes_on_where_a_checksum_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_mirror_goes_on_where_a_checksum_tells(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TRIES", 1)
     server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
-    get([server.source("/none"), server.source("/a"), server.source("/b")], tmp_path / "file", md5=MD5)
+    get(
+        [server.source("/none"), server.source("/a"), server.source("/b")],
+        tmp_path / "file",
+        md5=MD5,
+    )
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges("/b") == ["bytes=100000-"]
 
 
-def test_the_next_mirror_begins_anew_where_none_tells(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_mirror_begins_anew_where_none_tells(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TRIES", 1)
     server.answers |= {"/a": cut(100_000), "/b": serving(tag='"b"')}
     get([server.source("/a"), server.source("/b")], tmp_path / "file")
@@ -461,7 +538,9 @@ print("fetched" if got.source else "there")
 
 def child(server: Server, path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, server.address + "/f", str(path), SHA], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, server.address + "/f", str(path), SHA],
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -499,7 +578,8 @@ def test_killed_in_the_middle_it_goes_on(server: Server, tmp_path: Path) -> None
     assert server.ranges("/f") == ["", "bytes=200000-"]
 
 
-# --- a member of an archive -----------------------------------------------------------------------------------------
+# --- a member of an archive
+# -----------------------------------------------------------------------------------------
 
 
 def archive(method: int = zipfile.ZIP_STORED) -> bytes:
@@ -529,7 +609,9 @@ def test_a_member_comes_without_the_rest(server: Server, tmp_path: Path, method:
 
 
 @pytest.mark.parametrize("broken", ["stall", "short", "reset"])
-def test_a_member_that_breaks_off_is_asked_for_again(server: Server, tmp_path: Path, broken: str) -> None:
+def test_a_member_that_breaks_off_is_asked_for_again(
+    server: Server, tmp_path: Path, broken: str
+) -> None:
     whole = archive()
     good = serving(whole)
 
@@ -545,7 +627,9 @@ def test_a_member_that_breaks_off_is_asked_for_again(server: Server, tmp_path: P
         if broken == "stall":
             time.sleep(1.0)
         elif broken == "reset":
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             handler.connection.close()
 
     server.answers["/z"] = in_turn(good, bad, good)  # the size; then the directory at its end
@@ -571,14 +655,17 @@ def test_a_member_where_ranges_are_not_answered(server: Server, tmp_path: Path) 
     ],
 )
 @pytest.mark.parametrize("ranges", [True, False])
-def test_bad_archives_are_refused(server: Server, tmp_path: Path, body: bytes, member: str, why: str, ranges: bool) -> None:
+def test_bad_archives_are_refused(
+    server: Server, tmp_path: Path, body: bytes, member: str, why: str, ranges: bool
+) -> None:
     server.answers["/z"] = serving(body) if ranges else wrong(body)
     with pytest.raises(WeightsMissingError, match=why):
         get([server.source("/z", member)], tmp_path / "file")
     assert not (tmp_path / "file").exists()
 
 
-# --- the cache ------------------------------------------------------------------------------------------------------
+# --- the cache
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -593,7 +680,15 @@ def cache(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         licence="MIT",
         sources=(server.source("/gone"), server.source("/f", words="2021")),
     )
-    sized = table.WeightFile(id="two", what="another", file="two.bin", licence="MIT", sources=row.sources, size=5, md5=MD5)
+    sized = table.WeightFile(
+        id="two",
+        what="another",
+        file="two.bin",
+        licence="MIT",
+        sources=row.sources,
+        size=5,
+        md5=MD5,
+    )
     monkeypatch.setattr(table, "PUBLISHED", (row, sized))
     return tmp_path / "cache"
 
@@ -707,7 +802,8 @@ def test_published_rows_say_what_a_user_must_know() -> None:
         assert all(s.url.startswith("https://") for s in row.sources)
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command
+# --------------------------------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> Any:
@@ -726,7 +822,11 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
     assert said.count(SHA) == 1
     assert " ".join(run("pull", "one").stderr.split()) == f"one: sha256 {SHA}"
     found = {one["id"]: one for one in json.loads(run("list", "--json").stdout)}
-    assert (found["one"]["state"], found["one"]["sha256"], found["one"]["bytes"]) == ("cached", SHA, len(CONTENT))
+    assert (found["one"]["state"], found["one"]["sha256"], found["one"]["bytes"]) == (
+        "cached",
+        SHA,
+        len(CONTENT),
+    )
     line = next(line for line in run("list").stdout.splitlines() if line.startswith("one "))
     assert line.split()[1:] == ["cached", "0.3", "MB", SHA[:12], "MIT", "a", "file"]
     assert run("path").stdout.strip() == str(cache)
@@ -746,7 +846,9 @@ def test_the_command_lists_pulls_verifies_and_clears(server: Server, cache: Path
     assert isinstance(run("path", "one").exception, WeightsMissingError)
 
 
-def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_torchvision_come_by_the_same_way(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Checked by the digits in the name; offline, nothing is asked for."""
     import torch
     import torchvision
@@ -756,17 +858,27 @@ def test_weights_of_torchvision_come_by_the_same_way(server: Server, cache: Path
     out = io.BytesIO()
     torch.save(torchvision.models.squeezenet1_1().state_dict(), out)
     body = out.getvalue()
-    right, wrong = (f"/squeezenet-{digits}.pth" for digits in (hashlib.sha256(body).hexdigest()[:8], "0" * 8))
+    right, wrong = (
+        f"/squeezenet-{digits}.pth" for digits in (hashlib.sha256(body).hexdigest()[:8], "0" * 8)
+    )
     server.answers[right] = server.answers[wrong] = serving(body)
     choice = torchvision.models.SqueezeNet1_1_Weights.DEFAULT
 
     def at(path: str) -> None:
-        changed = types.SimpleNamespace(url=server.source(path).url, meta=choice.meta, transforms=choice.transforms)
-        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: types.SimpleNamespace(DEFAULT=changed))
+        changed = types.SimpleNamespace(
+            url=server.source(path).url, meta=choice.meta, transforms=choice.transforms
+        )
+        monkeypatch.setattr(
+            torchvision.models,
+            "get_model_weights",
+            lambda _: types.SimpleNamespace(DEFAULT=changed),
+        )
 
     def model(_name: str, **_: Any) -> Any:
         built = torchvision.models.squeezenet1_1()
-        built.load_state_dict(torch.load(cache / "torchvision" / "checkpoints" / right[1:], weights_only=True))
+        built.load_state_dict(
+            torch.load(cache / "torchvision" / "checkpoints" / right[1:], weights_only=True)
+        )
         return built
 
     monkeypatch.setattr(torchvision.models, "get_model", model)

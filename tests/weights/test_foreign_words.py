@@ -1,4 +1,5 @@
-"""Words and weights of files that anybody may have written: one line of ours, whatever they hold."""
+"""Words and weights of files that anybody may have written: one line of ours, whatever they
+hold."""
 
 from __future__ import annotations
 
@@ -75,14 +76,26 @@ def openers(path: Path) -> list[Callable[[], Any]]:
 
 def wrong_types(words: dict[str, Any]) -> list[str]:
     values: list[Any] = [None, "x", [1], 1e300]
-    made = [json.dumps({**words, key: value}) for key in ("network", "classes", "architecture", "search") for value in values]
+    made = [
+        json.dumps({**words, key: value})
+        for key in ("network", "classes", "architecture", "search")
+        for value in values
+    ]
     network = dict(words.get("network", {}))
-    made += [json.dumps({**words, "network": {**network, key: value}}) for key in network for value in values]
+    made += [
+        json.dumps({**words, "network": {**network, key: value}})
+        for key in network
+        for value in values
+    ]
     return made
 
 
-@pytest.mark.parametrize("text", [*ODD_JSON.values(), "[]", "1"], ids=[*ODD_JSON.keys(), "a list", "a number"])
-def test_odd_words_in_a_model_file(tmp_path: Path, any_model: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", [*ODD_JSON.values(), "[]", "1"], ids=[*ODD_JSON.keys(), "a list", "a number"]
+)
+def test_odd_words_in_a_model_file(
+    tmp_path: Path, any_model: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
     path = with_words(tmp_path / "odd.safetensors", any_model, text)
     for opened in openers(path):
@@ -99,10 +112,15 @@ def test_values_of_wrong_types_in_a_model_file(
     source = any_model
     if kind == "classifier":
         source = tmp_path / "whole.safetensors"
-        network = classifiers.build("watcher", {"width": 4} if "width" in classifiers.build("watcher").config.to_dict() else {})
+        network = classifiers.build(
+            "watcher",
+            {"width": 4} if "width" in classifiers.build("watcher").config.to_dict() else {},
+        )
         classifiers.save(source, "watcher", network, ("a", "b"), {})
     data = source.read_bytes()
-    words = json.loads(json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]["vizcomp"])
+    words = json.loads(
+        json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]["vizcomp"]
+    )
     texts = wrong_types(words)
     for number, text in enumerate(texts if kind == "codec" else texts[::4]):
         path = with_words(tmp_path / f"odd{number}.safetensors", source, text)
@@ -122,7 +140,9 @@ def test_a_deep_header_of_tensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, any_model: Path, bad: float) -> None:
+def test_weights_that_are_not_finite_are_refused(
+    tmp_path: Path, any_model: Path, bad: float
+) -> None:
     from safetensors.numpy import load_file, save_file
 
     for source in (any_model, table.bundled_path("watcher.safetensors")):
@@ -157,7 +177,11 @@ def test_a_depth_network_whose_weights_are_not_finite_is_refused(tmp_path: Path)
     from vizcomp.depth.compact import CompactDepth
 
     model = onnx.load(str(table.bundled_path("compact_depth.onnx")))
-    floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(t).size > 8]
+    floats = [
+        t
+        for t in model.graph.initializer
+        if t.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(t).size > 8
+    ]
     for tensor in floats:
         values = np.full_like(numpy_helper.to_array(tensor), np.nan)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
@@ -167,7 +191,9 @@ def test_a_depth_network_whose_weights_are_not_finite_is_refused(tmp_path: Path)
         CompactDepth(path)
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"nyu": [1]}', '{"nyu": {"sha256": [[]], "words": {}}}', "[]", "\x00"])
+@pytest.mark.parametrize(
+    "text", [DEEP, '{"nyu": [1]}', '{"nyu": {"sha256": [[]], "words": {}}}', "[]", "\x00"]
+)
 def test_rubbish_in_the_records_counts_as_nothing(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

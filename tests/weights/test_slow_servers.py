@@ -1,4 +1,5 @@
-"""Servers that give a byte now and then, or lead elsewhere: given up in time, and never followed inwards."""
+"""Servers that give a byte now and then, or lead elsewhere: given up in time, and never followed
+inwards."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from vizcomp.errors import WeightsMissingError
 from vizcomp.weights import download, table, transfer
 from vizcomp.weights.download import fetch, locked, watched
 
-HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/100000\r\nContent-Length: 100000\r\n"
+HEAD = (
+    b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-0/100000\r\nContent-Length: 100000\r\n"
+)
 TRICKLES = {
     "headers": b"HTTP/1.1 200 OK\r\nX: ",
     "answers that go on": b"",
@@ -59,7 +62,9 @@ def trickling(start: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("member", ["", "a.bin"])
 @pytest.mark.parametrize("start", TRICKLES.values(), ids=TRICKLES.keys())
-def test_a_server_that_trickles_is_given_up(tmp_path: Path, start: bytes, member: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_trickles_is_given_up(
+    tmp_path: Path, start: bytes, member: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "TRIES", 1)
     began = time.monotonic()
     with trickling(start) as url, pytest.raises(WeightsMissingError):
@@ -87,7 +92,9 @@ def test_addresses_of_private_networks(url: str, private: bool) -> None:
 
 
 @pytest.mark.parametrize("followed", [True, False])
-def test_redirects_do_not_lead_into_a_private_network(tmp_path: Path, followed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_do_not_lead_into_a_private_network(
+    tmp_path: Path, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless the first address was one of it already."""
     asked: list[Any] = []
     server = socket.create_server(("127.0.0.1", 0))
@@ -101,7 +108,10 @@ def test_redirects_do_not_lead_into_a_private_network(tmp_path: Path, followed: 
                     path = one.recv(4096).split()[1]
                     asked.append(path)
                     there = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
-                    away = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/in\r\nContent-Length: 0\r\n" % port
+                    away = (
+                        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/in\r\nContent-Length:"
+                        b" 0\r\n" % port
+                    )
                     one.sendall(there if path == b"/in" else away + b"Connection: close\r\n\r\n")
 
     threading.Thread(target=serve, daemon=True).start()

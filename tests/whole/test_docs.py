@@ -1,4 +1,5 @@
-"""The documentation against the code: commands run, options exist, links lead somewhere, pages are up to date."""
+"""The documentation against the code: commands run, options exist, links lead somewhere, pages are
+up to date."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ COMMANDS = {
     for inner, each in getattr(command, "commands", {"": command}).items()
 }
 FLAGS = {
-    name: {"-h", "--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+    name: (
+        {"-h", "--help"}
+        | {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+    )
     for name, command in COMMANDS.items()
 }
 
@@ -47,7 +51,8 @@ def blocks(text: str, language: str) -> list[str]:
 def command_lines(text: str) -> list[list[str]]:
     """The lines of a page that start with `vizcomp`, indented or not, as words."""
     return [
-        shlex.split(line, comments=True) for line in re.findall(r"^ *(vizcomp [a-z].*)$", "\n".join(code(text)), re.MULTILINE)
+        shlex.split(line, comments=True)
+        for line in re.findall(r"^ *(vizcomp [a-z].*)$", "\n".join(code(text)), re.MULTILINE)
     ]
 
 
@@ -76,7 +81,9 @@ def generator(name: str = "make_cli") -> ModuleType:
 
 
 def test_the_command_reference_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == generator().page(), "run python docs/make_cli.py"
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == generator().page(), (
+        "run python docs/make_cli.py"
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -84,7 +91,11 @@ def test_the_command_reference_has_every_command_and_option(name: str) -> None:
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     section = re.search(rf"^## vizcomp {name}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert section, f"docs/cli.md misses {name}"
-    missing = {flag for flag in FLAGS[name] - {"-h", "--help"} if not re.search(f"[`/]{flag}[`/]", section[1])}
+    missing = {
+        flag
+        for flag in FLAGS[name] - {"-h", "--help"}
+        if not re.search(f"[`/]{flag}[`/]", section[1])
+    }
     assert not missing
 
 
@@ -109,7 +120,9 @@ def test_commands_and_options_that_pages_name_exist(page: Path) -> None:
         assert not unknown, words
     known = set().union(*FLAGS.values(), {"--version"})
     spans = re.findall(r"`(--?[a-z][^`]*)`", text)
-    unknown = {flag for span in spans for flag in re.findall(r"(?:^|(?<=[ /]))--?[a-z][a-z-]*", span)} - known
+    unknown = {
+        flag for span in spans for flag in re.findall(r"(?:^|(?<=[ /]))--?[a-z][a-z-]*", span)
+    } - known
     assert not unknown
 
 
@@ -117,7 +130,9 @@ def test_the_readme_names_the_install_and_test_commands_of_the_check() -> None:
     first, second = (block.splitlines() for block in blocks(README, "sh")[:2])
     assert first == ["pip install .", "vizcomp djpeg samples -o out"]
     assert second == ["pip install -e '.[dev]'", "pytest -q"]
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     for page in PAGES:
         for extra in re.findall(r"(?:vizcomp|\.)\[([a-z]+)\]'", page.read_text("utf-8")):
             assert extra in extras, page
@@ -141,7 +156,9 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
         if {"text", "system:text"} & set(words) and importlib.util.find_spec("rapidocr") is None:
             continue
         if "photos" in words and not (clone / "photos").exists():  # the reader's own
-            shutil.copytree(clone / "samples", clone / "photos", ignore=shutil.ignore_patterns("*.md"))
+            shutil.copytree(
+                clone / "samples", clone / "photos", ignore=shutil.ignore_patterns("*.md")
+            )
         assert command(*words[1:]) == 0, words
         out, _ = capfd.readouterr()
         if words[1] == "info":
@@ -157,10 +174,21 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
             assert f"{totals['saving_vs_source']:.1%} smaller" in out, "the saving is printed"
         elif words[1] == "eval":
             points = json.loads((folder / "report.json").read_text("utf-8"))["points"]
-            assert {p["codec"] for p in points} == {"djpeg", "jpeg", "jpeg optimised", "webp", "avif"}
+            assert {p["codec"] for p in points} == {
+                "djpeg",
+                "jpeg",
+                "jpeg optimised",
+                "webp",
+                "avif",
+            }
             assert all(p["images"] == len(photos) for p in points)
         else:
-            suffix = {"encode": ".vzc", "decode": ".png", "depth": ".depth.png", "look": ".look.jpg"}[words[1]]
+            suffix = {
+                "encode": ".vzc",
+                "decode": ".png",
+                "depth": ".depth.png",
+                "look": ".look.jpg",
+            }[words[1]]
             assert len(list(folder.glob(f"*{suffix}"))) == len(photos)
 
 
@@ -179,7 +207,9 @@ def test_public_names_are_documented(name: str) -> None:
 
 def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -196,5 +226,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_tree_of_the_house_is_the_one_on_disk() -> None:
     maker = generator("make_architecture")
-    assert (ROOT / "docs" / "architecture.md").read_text("utf-8") == maker.page(), "run python docs/make_architecture.py"
+    assert (ROOT / "docs" / "architecture.md").read_text("utf-8") == maker.page(), (
+        "run python docs/make_architecture.py"
+    )
     assert maker.order() == ORDER

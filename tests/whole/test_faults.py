@@ -1,4 +1,5 @@
-"""What a disk, a folder or a user may do to a batch: each costs its own input at most, and nothing half-written stays."""
+"""What a disk, a folder or a user may do to a batch: each costs its own input at most, and nothing
+half-written stays."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def photo(path: Path, seed: int = 0, side: int = 32) -> Path:
     return path
 
 
-def run(source: Path, output: Path, told: list[str] | None = None, **settings: Any) -> dict[str, FileRecord]:
+def run(
+    source: Path, output: Path, told: list[str] | None = None, **settings: Any
+) -> dict[str, FileRecord]:
     tell = None if told is None else lambda problem: told.append(problem.message)
     files = find_inputs([str(source)], exclude=output, report=tell)
     found = run_djpeg(files, output, UNIFORM, BatchSettings(**settings), options=RunOptions(jobs=1))
@@ -64,7 +67,8 @@ def all_files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
 
 
-# --- names and kinds of files -----------------------------------------------------------------------------------------
+# --- names and kinds of files
+# -----------------------------------------------------------------------------------------
 
 
 @posix
@@ -109,12 +113,16 @@ def test_a_tree_of_everything_that_a_disk_can_hold(tmp_path: Path) -> None:
 def test_a_dash_at_the_start_of_a_name_is_no_flag(tmp_path: Path) -> None:
     photo(tmp_path / "-o.png")
     arguments = ["djpeg", "--guide", "uniform", "--output", "out", "--quiet", "--", "-o.png"]
-    done = subprocess.run([sys.executable, "-m", "vizcomp", *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "vizcomp", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "-o.jpg").exists()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is unreadable for this user")
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="nothing is unreadable for this user"
+)
 def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
     source = tmp_path / "in"
     photo(source / "a.png")
@@ -131,7 +139,9 @@ def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
     assert any("shut" in message for message in told)
 
 
-def test_a_folder_that_cannot_be_listed_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "in"
     photo(source / "a.png")
     photo(source / "shut" / "b.png")
@@ -183,7 +193,8 @@ def test_an_input_that_vanishes_costs_itself(tmp_path: Path) -> None:
     assert found.totals.failed == 1
 
 
-# --- where outputs go -------------------------------------------------------------------------------------------------
+# --- where outputs go
+# -------------------------------------------------------------------------------------------------
 
 
 @posix
@@ -213,7 +224,9 @@ def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_link_that_appears_between_check_and_write_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_appears_between_check_and_write_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     (output / "sub").mkdir(parents=True)
     elsewhere.mkdir()
@@ -290,7 +303,8 @@ def test_where_the_disk_is_full_for_the_report_its_json_is_still_printed(tmp_pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),  # the photo fits, the page does not
+        # the photo fits, the page does not
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     assert done.returncode == 2, done.stderr
     assert "report.html cannot be written" in done.stderr
@@ -300,7 +314,9 @@ def test_where_the_disk_is_full_for_the_report_its_json_is_still_printed(tmp_pat
     assert not [name for name in all_files(tmp_path / "out") if name.startswith(".vizcomp")]
 
 
-def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_costs_one_input_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "in"
     for i in range(3):
         photo(source / f"{i}.png", i)
@@ -322,7 +338,8 @@ def test_a_defect_of_ours_costs_one_input_and_says_where(tmp_path: Path, monkeyp
     assert "defect" in error
 
 
-# --- workers ----------------------------------------------------------------------------------------------------------
+# --- workers
+# --------------------------------------------------------------------------------------------------
 
 
 def dies_on(task: tuple[int, str]) -> tuple[int, str]:
@@ -361,11 +378,16 @@ class Group:
 def dies_on_one(task: Group) -> list[Outcome[FileRecord]]:
     if any("deadly" in item.file.shown for item in task.items):
         os.kill(os.getpid(), signal.SIGKILL)
-    return [Outcome(FileRecord(input=item.file.shown, output=None, status="ok")) for item in task.items]
+    return [
+        Outcome(FileRecord(input=item.file.shown, output=None, status="ok")) for item in task.items
+    ]
 
 
 def lost_group(task: Group) -> list[Outcome[FileRecord]]:
-    return [Outcome(FileRecord(input=item.file.shown, output=None, status="failed")) for item in task.items]
+    return [
+        Outcome(FileRecord(input=item.file.shown, output=None, status="failed"))
+        for item in task.items
+    ]
 
 
 @posix
@@ -374,13 +396,17 @@ def test_a_crash_in_a_group_costs_one_input_and_not_the_group() -> None:
     items = [Item(InputFile(Path(name), Path(name)), None) for name in names]
     verb = Verb(
         record=FileRecord,
-        tasks=lambda taken: (Group(tuple(part)) for part in iter(lambda: list(itertools.islice(taken, 4)), [])),
+        tasks=lambda taken: (
+            Group(tuple(part)) for part in iter(lambda: list(itertools.islice(taken, 4)), [])
+        ),
         work=dies_on_one,
         on_crash=lost_group,
     )
     records, interrupted = run_batch(iter(items), verb, Log(None), RunOptions(jobs=2, isolate=True))
     assert not interrupted
-    assert [(r.input, r.status) for r in records] == [(name, "failed" if "deadly" in name else "ok") for name in names]
+    assert [(r.input, r.status) for r in records] == [
+        (name, "failed" if "deadly" in name else "ok") for name in names
+    ]
 
 
 def parent_of_workers() -> None:
@@ -397,8 +423,16 @@ def sleeps(task: int) -> int:
 @posix
 def test_workers_end_with_a_parent_that_was_killed() -> None:
     code = "from test_faults import parent_of_workers as run\nif __name__ == '__main__': run()"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, start_new_session=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
     assert running.stdout is not None
     running.stdout.readline()
     running.stdout.close()
@@ -415,12 +449,16 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
     raise AssertionError("workers outlive their parent")
 
 
-# --- records ----------------------------------------------------------------------------------------------------------
+# --- records
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 5, 11, 1200])
 def test_records_on_disk_are_the_records(count: int) -> None:
-    made = [FileRecord(input=f"{i}\\udc80é", output=None, status="ok", psnr=i / 7, notices=("a", "b")) for i in range(count)]
+    made = [
+        FileRecord(input=f"{i}\\udc80é", output=None, status="ok", psnr=i / 7, notices=("a", "b"))
+        for i in range(count)
+    ]
     kept = Records(FileRecord, made, in_memory=10)
     assert kept == made
     assert len(kept) == count
@@ -438,7 +476,11 @@ def test_records_take_no_memory_however_many() -> None:
     kept = Records(FileRecord, in_memory=100)
     tracemalloc.start()
     for i in range(3000):
-        kept.append(FileRecord(input=f"photos/{i:07}.jpg", output=f"out/{i:07}.jpg", status="ok", psnr=i / 7))
+        kept.append(
+            FileRecord(
+                input=f"photos/{i:07}.jpg", output=f"out/{i:07}.jpg", status="ok", psnr=i / 7
+            )
+        )
     assert sum(1 for _ in kept) == 3000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -448,7 +490,9 @@ def test_records_take_no_memory_however_many() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux has it")
 def test_memory_is_flat_over_twenty_thousand_inputs(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("batch_memory", Path(__file__).parents[2] / "benchmarks" / "batch_memory.py")
+    spec = importlib.util.spec_from_file_location(
+        "batch_memory", Path(__file__).parents[2] / "benchmarks" / "batch_memory.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     memory = importlib.util.module_from_spec(spec)
@@ -456,7 +500,9 @@ def test_memory_is_flat_over_twenty_thousand_inputs(tmp_path: Path) -> None:
     found = {}
     for count in (1000, 20_000):
         memory.make(tmp_path / str(count), count)
-        found[count] = memory.measure(tmp_path / str(count), tmp_path / f"{count}-out", 2, "uniform")
+        found[count] = memory.measure(
+            tmp_path / str(count), tmp_path / f"{count}-out", 2, "uniform"
+        )
     assert found[20_000]["parent_mb"] - found[1000]["parent_mb"] < 20
     assert found[20_000]["worker_mb"] - found[1000]["worker_mb"] < 10
     assert found[20_000]["html_mb"] < 1

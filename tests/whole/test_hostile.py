@@ -1,4 +1,5 @@
-"""Files that were made to do harm: each ends in a result or in one of our errors, within limits; every crash found stays here."""
+"""Files that were made to do harm: each ends in a result or in one of our errors, within limits;
+every crash found stays here."""
 
 from __future__ import annotations
 
@@ -46,12 +47,26 @@ def load_guard() -> ModuleType:
 
 
 guard = load_guard()
-needs_limits = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits as Linux has them")
+needs_limits = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="limits as Linux has them"
+)
 
 
 @needs_limits
 @pytest.mark.parametrize(
-    ("kind", "trials"), [("jpeg", 2000), ("photo", 800), ("vzc", 500), ("pack", 1000), ("onnx", 300), ("safetensors", 150)]
+    ("kind", "trials"),
+    [
+        *(
+            ("jpeg", 2000),
+            ("photo", 800),
+            ("vzc", 500),
+            ("pack", 1000),
+            ("onnx", 300),
+            ("safetensors", 150),
+        ),
+        # the others where slow tests are asked for
+        *(("segments", 150), ("chunks", 150), ("tar", 150), ("texts", 100)),
+    ],
 )
 def test_mutated_files_end_in_a_result_or_an_error_of_ours(kind: str, trials: int) -> None:
     found = guard.run(kind, trials, seed=1)
@@ -108,7 +123,8 @@ assert found.trials == 10
     assert done.returncode == 0, done.stderr
 
 
-# --- crashes that were found ------------------------------------------------------------------------------------------
+# --- crashes that were found
+# ------------------------------------------------------------------------------------------
 
 
 def with_words(path: Path, source: Path, **changes: Any) -> Path:
@@ -116,14 +132,18 @@ def with_words(path: Path, source: Path, **changes: Any) -> Path:
     data = source.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header["__metadata__"]["vizcomp"] = json.dumps({**json.loads(header["__metadata__"]["vizcomp"]), **changes})
+    header["__metadata__"]["vizcomp"] = json.dumps(
+        {**json.loads(header["__metadata__"]["vizcomp"]), **changes}
+    )
     made = json.dumps(header).encode()
     path.write_bytes(len(made).to_bytes(8, "little") + made + data[8 + length :])
     return path
 
 
 @pytest.mark.parametrize("network", [None, 1, "photo", [[0]], {"mean": "../x"}, {"stem": [0]}])
-def test_found_a_codec_whose_configuration_is_none(tmp_path: Path, any_model: Path, network: object) -> None:
+def test_found_a_codec_whose_configuration_is_none(
+    tmp_path: Path, any_model: Path, network: object
+) -> None:
     path = with_words(tmp_path / "odd.safetensors", any_model, network=network)
     with pytest.raises(VizcompError):
         NeuralCodec.load(path)
@@ -131,9 +151,17 @@ def test_found_a_codec_whose_configuration_is_none(tmp_path: Path, any_model: Pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{"network": 1}, {"network": "x"}, {"network": {"mean": "photo"}}, {"network": {"mean": [0.5]}}, {"classes": 3}],
+    [
+        {"network": 1},
+        {"network": "x"},
+        {"network": {"mean": "photo"}},
+        {"network": {"mean": [0.5]}},
+        {"classes": 3},
+    ],
 )
-def test_found_a_classifier_whose_configuration_is_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_found_a_classifier_whose_configuration_is_none(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     from vizcomp.nets.classifiers import build, save
 
     whole = tmp_path / "whole.safetensors"
@@ -170,7 +198,8 @@ def test_models_cut_short(tmp_path: Path, any_model: Path, part: float) -> None:
         open_system(str(tmp_path / "cut.onnx"))
 
 
-# --- photos -----------------------------------------------------------------------------------------------------------
+# --- photos
+# --------------------------------------------------------------------------------------------------
 
 
 def compressed(tmp_path: Path, data: bytes, name: str = "it.jpg") -> FileRecord:
@@ -179,15 +208,19 @@ def compressed(tmp_path: Path, data: bytes, name: str = "it.jpg") -> FileRecord:
     path.write_bytes(data)
     files = find_inputs([str(path)])
     return run_djpeg(
-        files, tmp_path / "out", DjpegSettings(guide="uniform"), BatchSettings(overwrite=True), options=RunOptions(jobs=1)
+        files,
+        tmp_path / "out",
+        DjpegSettings(guide="uniform"),
+        BatchSettings(overwrite=True),
+        options=RunOptions(jobs=1),
     ).records[0]
 
 
 def jpeg(mode: str = "RGB", side: int = 64, **options: Any) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).convert(mode).save(
-        out, "JPEG", **{"quality": 95, **options}
-    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).convert(
+        mode
+    ).save(out, "JPEG", **{"quality": 95, **options})
     return out.getvalue()
 
 
@@ -231,10 +264,17 @@ def png_bomb(side: int) -> bytes:
     """A PNG of a few kB that claims to be huge, and is."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        return (
+            len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        )
 
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1 << 20), 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(1 << 20), 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_a_bomb_costs_itself_and_no_memory(tmp_path: Path) -> None:
@@ -244,15 +284,21 @@ def test_a_bomb_costs_itself_and_no_memory(tmp_path: Path) -> None:
     assert record.seconds < 5
 
 
-# --- packs ------------------------------------------------------------------------------------------------------------
+# --- packs
+# --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../up.png", "/etc/x.png", "a/../../up.png", "a//b.png", "nul\0.png", ".", "a/./b.png"])
-def test_names_that_leave_a_packs_folder_are_refused_on_both_sides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["../up.png", "/etc/x.png", "a/../../up.png", "a//b.png", "nul\0.png", ".", "a/./b.png"]
+)
+def test_names_that_leave_a_packs_folder_are_refused_on_both_sides(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = PackWriter(model=b"abcd")
     with pytest.raises(InputError):
         writer.add(b"\1", 32, 32, iterations=1, name=name)
-    with monkeypatch.context() as patch:  # as somebody would who writes packs with a program of their own
+    # as somebody would who writes packs with a program of their own
+    with monkeypatch.context() as patch:
         patch.setattr(packs, "check_name", lambda *arguments, **options: None)
         forged = PackWriter(model=b"abcd")
         try:

@@ -1,6 +1,8 @@
-"""What `pip install .` brings is enough for all commands but trainings; where it is not, the extra is named.
+"""What `pip install .` brings is enough for all commands but trainings; where it is not, the extra
+is named.
 
-Imports of what only extras bring fail here, as on a machine without them; and that they are asked for at all is noted.
+Imports of what only extras bring fail here, as on a machine without them; and that they are asked
+for at all is noted.
 """
 
 from __future__ import annotations
@@ -21,7 +23,18 @@ import vizcomp
 
 EXTRAS = (
     *("torch", "torchvision", "accelerate", "onnx", "tensorflow", "keras", "h5py"),
-    *("scipy", "cv2", "skimage", "matplotlib", "pandas", "pyarrow", "ray", "fsspec", "rapidocr", "ml_dtypes"),
+    *(
+        "scipy",
+        "cv2",
+        "skimage",
+        "matplotlib",
+        "pandas",
+        "pyarrow",
+        "ray",
+        "fsspec",
+        "rapidocr",
+        "ml_dtypes",
+    ),
 )
 HEAVY = {"torch", "torchvision", "tensorflow", "keras", "accelerate", "onnx"}
 
@@ -59,7 +72,8 @@ print("codes", json.dumps(codes))
 
 
 def run(folder: Path, commands: list[list[str]]) -> tuple[list[int], str, set[str]]:
-    """The commands one after the other in one process: exit codes, what they print, and which extras were asked for."""
+    """The commands one after the other in one process: exit codes, what they print, and which
+    extras were asked for."""
     (folder / "start").mkdir(exist_ok=True)
     (folder / "start" / "sitecustomize.py").write_text(BLOCKING)
     asked = folder / "asked.txt"
@@ -116,7 +130,7 @@ info enc/0.vzc
 info small.vzc --json
 decode enc -o dec --jobs 1
 decode small.vzc -o unpacked --jobs 1
-eval --data small --classifier inception --classifier watcher --codec cifar --codec djpeg --baseline webp --jobs 1 -o report
+eval --data small --classifier inception --codec cifar --codec djpeg --baseline webp -o report
 look photos --system watcher -o looked
 fit small --system watcher --risk 60% --confidence 60% -o policy.toml --jobs 1
 weights list
@@ -178,12 +192,16 @@ def test_what_wants_an_extra_says_which(inputs: Path) -> None:
 
 
 def test_the_base_names_no_framework() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
     base, extras = " ".join(project["dependencies"]), project["optional-dependencies"]
     assert not [name for name in ("torch", "tensorflow", "accelerate", "onnx>") if name in base]
     assert {"train", "nyu"} <= set(re.findall(r"\w+", extras["dev"][0]))
     inside = set(re.findall(r"\w+", " ".join(extras["all"]))) - {"vizcomp"}
     assert inside == set(extras) - {"all", "dev", "bench"}
-    assert {name for name in ("torch", "torchvision", "accelerate", "onnx") if name + ">" in " ".join(extras["train"])} == {
-        *("torch", "torchvision", "accelerate", "onnx")
-    }
+    assert {
+        name
+        for name in ("torch", "torchvision", "accelerate", "onnx")
+        if name + ">" in " ".join(extras["train"])
+    } == {*("torch", "torchvision", "accelerate", "onnx")}

@@ -7,7 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vizcomp._version import __version__
-from vizcomp.api.keywords import batch_settings, check_names, djpeg_settings, names_of, with_signature
+from vizcomp.api.keywords import (
+    batch_settings,
+    check_names,
+    djpeg_settings,
+    names_of,
+    with_signature,
+)
 from vizcomp.api.systems import by_name, can_travel
 from vizcomp.batch.djpeg import gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
@@ -49,24 +55,28 @@ def compress_files(
     """Compress files, folders and patterns into a folder, as `vizcomp djpeg` does.
 
         report = vizcomp.compress_files("photos/", "small/", quality=40, resume=True)
-        print(report.totals.saving_vs_source, [r.error for r in report.files if r.status == "failed"])
+        print(report.totals.saving_vs_source, [r.error for r in report.files if r.status ==
+        "failed"])
 
-    The work is done in processes of its own where there are many photos; a script needs no `if __name__ == "__main__"` for
-    that. A photo that cannot be read is a record with the status "failed"; it ends nothing. Ctrl-C ends the run after what is
-    in hand: the report that is returned says `interrupted`.
+    The work is done in processes of its own where there are many photos; a script needs no
+    `if __name__ == "__main__"` for that. A photo that cannot be read is a record with the status
+    "failed"; it ends nothing. Ctrl-C ends the run after what is in hand: the report that is
+    returned says `interrupted`.
 
     Args:
         inputs: photos, folders (searched through) and patterns; s3:// and gs:// too.
         output: the folder of the results, in which the tree of the inputs is mirrored.
         settings: ready-made settings, as a policy's, in the place of keywords.
-        verify, watch_with: vision systems by name or as objects. Objects that cannot be pickled, or whose code is in the
-            program's main module, are asked in this process: the work is then done in it alone.
+        verify, watch_with: vision systems by name or as objects. Objects that cannot be pickled, or
+            whose code is in the program's main module, are asked in this process: the work is then
+            done in it alone.
         jobs: worker processes; 0 = one for each core.
         engine, ray_address: "local", or "ray" and the address of a cluster.
-        report: write report.html, report.json and report.csv: into `output`, or into another folder; False: not at all.
+        report: write report.html, report.json and report.csv: into `output`, or into another
+            folder; False: not at all.
         on_record: is called with the record of each photo, in their order.
-        options: the fields of `DjpegSettings` and of `BatchSettings`: quality, guide, depth_maps, masks, overwrite, resume,
-            dry_run, keep_dates, ...
+        options: the fields of `DjpegSettings` and of `BatchSettings`: quality, guide, depth_maps,
+            masks, overwrite, resume, dry_run, keep_dates, ...
 
     Returns:
         The report: `totals`, and `files`, a record for each input in their order.
@@ -77,9 +87,12 @@ def compress_files(
     """
     check_names("compress_files", options, _KNOWN, elsewhere=_ELSEWHERE)
     where = check_engine(engine, ray_address)
-    wanted = djpeg_settings("compress_files", settings, options)
+    djpeg = djpeg_settings("compress_files", settings, options)
     systems: dict[str, System] = {}
-    judges = {"verify": by_name(verify, "verify", systems), "watch_with": by_name(watch_with, "watch_with", systems)}
+    judges = {
+        "verify": by_name(verify, "verify", systems),
+        "watch_with": by_name(watch_with, "watch_with", systems),
+    }
     objects = tuple(systems.values())
     here = bool(objects) and not can_travel(objects)
     if here and (jobs > 1 or where != "local"):
@@ -93,21 +106,24 @@ def compress_files(
     files = find_inputs([os.fspath(name) for name in names], exclude=folder)
     if not batch.dry_run:
         check_output_folder(folder)
-    run_options = RunOptions(jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record)
-    run = run_djpeg(files, folder, wanted, batch, run_options, objects)
-    made = DjpegReport(
+    run_options = RunOptions(
+        jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record
+    )
+    run = run_djpeg(files, folder, djpeg, batch, run_options, objects)
+    pages = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command="vizcomp.compress_files",
-        settings={**wanted.to_dict(), **batch.to_dict(), "jobs": jobs},
+        settings={**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs},
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,
     )
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
-    if report is not False and not batch.dry_run and not (idle and report is True):  # as the command: the earlier one stays
-        made.write(folder if report is True else parse_place(report), gallery(run, wanted, batch))
-    return made
+    # as the command: the earlier one stays
+    if report is not False and not batch.dry_run and not (idle and report is True):
+        pages.write(folder if report is True else parse_place(report), gallery(run, djpeg, batch))
+    return pages
 
 
 with_signature(compress_files, DjpegSettings, BatchSettings)

@@ -21,7 +21,10 @@ from vizcomp.photos.decoders import recognise
 from vizcomp.photos.photo import Photo, load_bytes, photo_limit
 
 IN_MEMORY = "the image"  # its name in messages
-_TAKEN = "give a path, the bytes of a file, a file object, a PIL image or a uint8 array (H, W) or (H, W, 3), RGB"
+_TAKEN = (
+    "give a path, the bytes of a file, a file object, a PIL image or a uint8 array (H, W) or (H, W,"
+    " 3), RGB"
+)
 _PLAIN = ("L", "RGB")
 
 
@@ -46,8 +49,9 @@ def open_image(image: Any, *, max_pixels: int) -> Opened:
     """A photo from anything that holds one.
 
     Args:
-        image: a path (s3:// and gs:// too), the bytes of a file in any format that is read, an object with `read`, a PIL
-            image, a `Photo`, or a uint8 array (H, W) grey, (H, W, 3) RGB or (H, W, 4) with alpha.
+        image: a path (s3:// and gs:// too), the bytes of a file in any format that is read, an
+            object with `read`, a PIL image, a `Photo`, or a uint8 array (H, W) grey, (H, W, 3) RGB
+            or (H, W, 4) with alpha.
         max_pixels: a larger picture is refused.
 
     Raises:
@@ -70,8 +74,12 @@ def open_image(image: Any, *, max_pixels: int) -> Opened:
         data = image.read()
         name = getattr(image, "name", "")
         if not isinstance(data, bytes):
-            raise InputError("the file object gives no bytes", "open it in binary mode, as open(path, 'rb')")
-        return _of_bytes(data, printable(name) if isinstance(name, str) and name else IN_MEMORY, max_pixels)
+            raise InputError(
+                "the file object gives no bytes", "open it in binary mode, as open(path, 'rb')"
+            )
+        return _of_bytes(
+            data, printable(name) if isinstance(name, str) and name else IN_MEMORY, max_pixels
+        )
     if isinstance(image, np.ndarray):
         return Opened(_of_array(image, max_pixels), _nameless(), None)
     raise InputError(f"a value of the type {type(image).__name__} is no image", _TAKEN)
@@ -83,7 +91,9 @@ def _nameless(name: str = IN_MEMORY) -> InputFile:
 
 def _of_bytes(data: bytes, name: str, max_pixels: int) -> Opened:
     if not data:
-        raise InputError(f"{name} is empty", "a file object that was read already has to be sought back")
+        raise InputError(
+            f"{name} is empty", "a file object that was read already has to be sought back"
+        )
     return Opened(load_bytes(data, name, max_pixels=max_pixels), _nameless(name), lambda: data)
 
 
@@ -93,8 +103,16 @@ def _of_array(array: Any, max_pixels: int) -> Photo:
     if array.dtype != np.uint8:
         hint = "scale it to 0..255 and use astype('uint8')" if array.dtype.kind in "fb" else _TAKEN
         raise InputError(f"the array holds {array.dtype}, not uint8", hint)
-    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        hint = "put the channels last: (H, W, 3)" if array.ndim == 3 and array.shape[0] in (1, 3) else _TAKEN
+    if (
+        array.ndim not in (2, 3)
+        or 0 in array.shape
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+    ):
+        hint = (
+            "put the channels last: (H, W, 3)"
+            if array.ndim == 3 and array.shape[0] in (1, 3)
+            else _TAKEN
+        )
         raise InputError(f"the array has the shape {tuple(array.shape)}, which is no image", hint)
     if array.ndim == 3 and array.shape[2] == 4:
         return _of_pil(Image.fromarray(np.ascontiguousarray(array)), max_pixels)
@@ -103,29 +121,50 @@ def _of_array(array: Any, max_pixels: int) -> Photo:
 
 def _plain(pixels: Any, max_pixels: int, **metadata: Any) -> Photo:
     if pixels.shape[0] * pixels.shape[1] > max_pixels:
-        raise InputError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels are too many", "raise the limit with `max_pixels`")
-    fields: dict[str, Any] = {"orientation": 1, "icc": None, "exif": None, "xmp": None, "jpeg": None, **metadata}
+        raise InputError(
+            f"{pixels.shape[1]} x {pixels.shape[0]} pixels are too many",
+            "raise the limit with `max_pixels`",
+        )
+    fields: dict[str, Any] = {
+        "orientation": 1,
+        "icc": None,
+        "exif": None,
+        "xmp": None,
+        "jpeg": None,
+        **metadata,
+    }
     return Photo(pixels=pixels, format="array", source_bytes=pixels.nbytes, **fields)
 
 
 def _of_pil(image: Image.Image, max_pixels: int) -> Photo:
-    """Grey and RGB as they are; other modes as a file of that kind is read: transparency on white, 16 bits to 8."""
+    """Grey and RGB as they are; other modes as a file of that kind is read: transparency on white,
+    16 bits to 8."""
     try:
         image.load()
     except OSError as exc:
         raise InputError(
-            f"the PIL image cannot be read: {exc}", "its file is broken, or was closed before it was loaded"
+            f"the PIL image cannot be read: {exc}",
+            "its file is broken, or was closed before it was loaded",
         ) from exc
     if 0 in image.size:
         raise InputError("the PIL image has no pixels", _TAKEN)
     if image.mode not in (*_PLAIN, "1", "LA", "P", "RGBA", "I", "I;16", "I;16B"):
-        image = image.convert("L" if image.mode == "F" else "RGBA" if image.mode in ("PA", "RGBa") else "RGB")
+        image = image.convert(
+            "L" if image.mode == "F" else "RGBA" if image.mode in ("PA", "RGBa") else "RGB"
+        )
     buffer = io.BytesIO()
     if image.mode in _PLAIN and "transparency" not in image.info:
-        head = Image.new(image.mode, (1, 1))  # carries the metadata by the way that those of files take
+        # carries the metadata by the way that those of files take
+        head = Image.new(image.mode, (1, 1))
         head.save(buffer, "PNG", exif=image.getexif(), icc_profile=image.info.get("icc_profile"))
         about = load_bytes(buffer.getvalue(), IN_MEMORY)
-        return _plain(np.asarray(image), max_pixels, icc=about.icc, exif=about.exif, orientation=about.orientation)
+        return _plain(
+            np.asarray(image),
+            max_pixels,
+            icc=about.icc,
+            exif=about.exif,
+            orientation=about.orientation,
+        )
     image.save(buffer, "PNG", compress_level=1, exif=image.getexif())
     photo = load_bytes(buffer.getvalue(), IN_MEMORY, max_pixels=max_pixels)
     return dataclasses.replace(photo, format="array", source_bytes=photo.pixels.nbytes)

@@ -18,10 +18,17 @@ OF_RUNS = frozenset({"overwrite", "resume", "dry_run", "keep_dates", "labels"})
 
 def names_of(*kinds: type[Any], without: Collection[str] = ()) -> list[str]:
     """The fields of some dataclasses of settings."""
-    return [field.name for kind in kinds for field in dataclasses.fields(kind) if field.name not in without]
+    return [
+        field.name
+        for kind in kinds
+        for field in dataclasses.fields(kind)
+        if field.name not in without
+    ]
 
 
-def check_names(call: str, given: Mapping[str, Any], known: Collection[str], *, elsewhere: Mapping[str, str]) -> None:
+def check_names(
+    call: str, given: Mapping[str, Any], known: Collection[str], *, elsewhere: Mapping[str, str]
+) -> None:
     """Refuse what a call does not know.
 
     Args:
@@ -43,7 +50,9 @@ def check_names(call: str, given: Mapping[str, Any], known: Collection[str], *, 
         raise TypeError(f"{call}() got an unexpected keyword argument {name!r}{hint}")
 
 
-def djpeg_settings(call: str, settings: DjpegSettings | None, given: Mapping[str, Any]) -> DjpegSettings:
+def djpeg_settings(
+    call: str, settings: DjpegSettings | None, given: Mapping[str, Any]
+) -> DjpegSettings:
     """The settings of a photo: ready-made ones, or those of the keywords.
 
     Raises:
@@ -53,7 +62,9 @@ def djpeg_settings(call: str, settings: DjpegSettings | None, given: Mapping[str
     if settings is None:
         return DjpegSettings(**mine)
     if not isinstance(settings, DjpegSettings):
-        raise TypeError(f"{call}() takes DjpegSettings as its settings, not a {type(settings).__name__}")
+        raise TypeError(
+            f"{call}() takes DjpegSettings as its settings, not a {type(settings).__name__}"
+        )
     if mine:
         raise SettingsError(f"`{next(iter(mine))}` and `settings` say the same", "give one of them")
     return settings
@@ -71,12 +82,19 @@ def batch_settings(given: Mapping[str, Any], **more: Any) -> BatchSettings:
 def with_signature(function: Any, *kinds: type[Any], without: Collection[str] = ()) -> Any:
     """The function, whose `**options` `help` shows one by one."""
     signature = inspect.signature(function)
-    shown = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    shown = [
+        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     have = {p.name for p in shown}
     for kind in kinds:
         for field in dataclasses.fields(kind):
             if field.name not in have and field.name not in without:
-                more = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+                more = inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=field.type,
+                )
                 shown.append(more)
     function.__signature__ = signature.replace(parameters=shown)
     return function

@@ -23,7 +23,9 @@ def by_name(asked: Any, setting: str, given: dict[str, System]) -> tuple[str, ..
     """
     if asked is None:
         return ()
-    several: Iterable[Any] = [asked] if isinstance(asked, str | System) or not isinstance(asked, Iterable) else asked
+    several: Iterable[Any] = (
+        [asked] if isinstance(asked, str | System) or not isinstance(asked, Iterable) else asked
+    )
     names = []
     for each in several:
         if isinstance(each, str):
@@ -32,16 +34,21 @@ def by_name(asked: Any, setting: str, given: dict[str, System]) -> tuple[str, ..
         if not isinstance(each, System):
             raise SettingsError(
                 f"`{setting}` is of the type {type(each).__name__}, which is no vision system",
-                "give a name as 'text' or 'model.onnx', vizcomp.System(function, kind=...), or a list of these",
+                "give a name as 'text' or 'model.onnx', vizcomp.System(function, kind=...), or a"
+                " list of these",
             )
         if given.setdefault(each.name, each) is not each:
-            raise SettingsError(f"two systems have the name {each.name!r}", "give one of them another: System(..., name=...)")
+            raise SettingsError(
+                f"two systems have the name {each.name!r}",
+                "give one of them another: System(..., name=...)",
+            )
         names.append(each.name)
     return tuple(dict.fromkeys(names))
 
 
 def can_travel(systems: Iterable[System]) -> bool:
-    """Whether worker processes can have these objects: they are pickled, and not of the program's main module."""
+    """Whether worker processes can have these objects: they are pickled, and not of the program's
+    main module."""
     try:
         return b"__main__" not in pickle.dumps(tuple(systems))
     except Exception:  # a lambda, a session of a network, anything

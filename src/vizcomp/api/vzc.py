@@ -94,7 +94,9 @@ def encode(
         ModelError: no such model.
     """
     if bpp is not None and not bpp > 0:
-        raise SettingsError(f"{bpp} bits for each pixel are not possible", "use a number above 0, as `bpp` 0.5")
+        raise SettingsError(
+            f"{bpp} bits for each pixel are not possible", "use a number above 0, as `bpp` 0.5"
+        )
     photo = open_image(image, max_pixels=max_pixels).photo
     pixels, notices = to_srgb(photo)
     pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
@@ -102,7 +104,9 @@ def encode(
         codec = _codec(os.fspath(model))
     data = codec.encode(pixels, iterations=iterations, bpp=bpp, search=search)
     height, width = pixels.shape[:2]
-    return Encoded(data, width, height, vzc.read_header(data).iterations, (*photo.notices, *notices))
+    return Encoded(
+        data, width, height, vzc.read_header(data).iterations, (*photo.notices, *notices)
+    )
 
 
 @functools.lru_cache(maxsize=2)
@@ -118,14 +122,16 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_truncated: bool = False,
 ) -> Decoded:
-    """The image of a .vzc file: `decode("street.vzc").image` is uint8 (H, W, 3), or (H, W) where the source was grey.
+    """The image of a .vzc file: `decode("street.vzc").image` is uint8 (H, W, 3), or (H, W) where
+    the source was grey.
 
     Args:
         source: a path, the bytes of the file, a file object, or what `vizcomp.encode` returned.
         models: codecs to look at first, before the bundled ones and those in the cache.
         iterations: stop after so many; None: all there are.
         max_pixels: a larger image is refused by its header.
-        allow_truncated: of a file that is cut off, what can be had; `complete` and `problem` say so.
+        allow_truncated: of a file that is cut off, what can be had; `complete` and `problem` say
+            so.
 
     Raises:
         FormatError: no .vzc file, or a damaged one.
@@ -142,9 +148,18 @@ def decode(
         data = source.read()
     else:
         raise InputError(
-            f"a value of the type {type(source).__name__} is no .vzc file", "give a path, its bytes, or a file object"
+            f"a value of the type {type(source).__name__} is no .vzc file",
+            "give a path, its bytes, or a file object",
         )
     if not isinstance(data, bytes):
-        raise InputError(f"{IN_MEMORY} gives no bytes", "open it in binary mode, as open(path, 'rb')")
+        raise InputError(
+            f"{IN_MEMORY} gives no bytes", "open it in binary mode, as open(path, 'rb')"
+        )
     with _opening:  # its models are kept in one table
-        return find.decode(data, models=models, iterations=iterations, max_pixels=max_pixels, allow_truncated=allow_truncated)
+        return find.decode(
+            data,
+            models=models,
+            iterations=iterations,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+        )

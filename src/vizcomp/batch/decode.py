@@ -61,7 +61,8 @@ def run_decode(
     settings: DecodeSettings,
     options: RunOptions = RunOptions(),  # noqa: B008 - it is frozen
 ) -> CodecRun:
-    """Write NAME.png for each .vzc file, beside it or below `output`; for a pack, a folder NAME with its images.
+    """Write NAME.png for each .vzc file, beside it or below `output`; for a pack, a folder NAME
+    with its images.
 
     Ctrl-C ends the run after what is in hand; what is finished stays.
 
@@ -73,10 +74,14 @@ def run_decode(
     """
     # a wrong path ends the command, not each of its files
     identities = [saved_fingerprint(Path(model)).hex() for model in settings.models]
-    files, target, folder = output_targets(files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run)
+    files, target, folder = output_targets(
+        files, output, ".png", extensions=VZC_EXTENSIONS, dry_run=settings.dry_run
+    )
     started = time.perf_counter()
     plans: collections.deque[PackPlan] = collections.deque()
-    with open_log(folder, deciding_settings("decode", settings, identities=identities), settings) as log:
+    with open_log(
+        folder, deciding_settings("decode", settings, identities=identities), settings
+    ) as log:
         verb = Verb(
             record=CodecRecord,
             tasks=lambda items: _decode_tasks(items, settings, options.jobs, plans, log),
@@ -84,15 +89,22 @@ def run_decode(
             on_crash=_decode_crashed,
             whole=lambda results: _with_packs_whole(results, plans, settings, log),
         )
-        records, interrupted = run_batch((log.item(file, target(file)) for file in files), verb, log, options)
+        records, interrupted = run_batch(
+            (log.item(file, target(file)) for file in files), verb, log, options
+        )
     totals = codec_totals(records, time.perf_counter() - started, vzc_is_output=False)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 
 
 def _decode_tasks(
-    items: Iterable[Item], settings: DecodeSettings, jobs: int, plans: collections.deque[PackPlan], log: Log
+    items: Iterable[Item],
+    settings: DecodeSettings,
+    jobs: int,
+    plans: collections.deque[PackPlan],
+    log: Log,
 ) -> Iterator[DecodeTask | PackTask]:
-    """Tasks in the order of the inputs; a pack becomes as many as it needs, and its plan is left in `plans`."""
+    """Tasks in the order of the inputs; a pack becomes as many as it needs, and its plan is left in
+    `plans`."""
     singles: list[Item] = []
 
     def waiting() -> Iterator[DecodeTask]:
@@ -118,7 +130,8 @@ def _with_packs_whole(
     settings: DecodeSettings,
     log: Log,
 ) -> Iterator[Outcome[CodecRecord]]:
-    """One outcome for each pack, when its last part has come; where it is interrupted, of the parts that came."""
+    """One outcome for each pack, when its last part has come; where it is interrupted, of the parts
+    that came."""
     parts: list[PackPart] = []
     for result in results:
         if isinstance(result, list):
@@ -139,18 +152,26 @@ def _remember(log: Log, plan: PackPlan, part: PackPart) -> None:
         return
     for each in part.written:
         log.journal.finish(
-            each.target, plan.file.path, plan.source_state, written=each.target, written_state=each.state, record=each.to_dict()
+            each.target,
+            plan.file.path,
+            plan.source_state,
+            written=each.target,
+            written_state=each.state,
+            record=each.to_dict(),
         )
 
 
 def _decode_crashed(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | PackPart:
     if isinstance(task, PackTask):
-        return PackPart(lost=sum(not each.known for each in task.targets), error=VizcompError(CRASH))
+        return PackPart(
+            lost=sum(not each.known for each in task.targets), error=VizcompError(CRASH)
+        )
     return [Outcome(failed_record(item.file, VizcompError(CRASH))) for item in task.items]
 
 
 def decode_some(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | PackPart:
-    """Decode the files of a task, or some images of a pack, and write them, whatever happens to any of them."""
+    """Decode the files of a task, or some images of a pack, and write them, whatever happens to any
+    of them."""
     if isinstance(task, PackTask):
         return decode_pack(task)
     coded = images_of(task.items)
@@ -161,7 +182,9 @@ def decode_some(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | Pac
             continue
         header = image.stored.header
         if image.stored.complete and max(header.width, header.height) <= SMALL_SIDE:
-            alike.setdefault((header.model, header.width, header.height, header.iterations), []).append(image)
+            alike.setdefault(
+                (header.model, header.width, header.height, header.iterations), []
+            ).append(image)
         elif not image.company:
             _decode_alone(image, task)
     for group in alike.values():
@@ -172,7 +195,10 @@ def decode_some(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | Pac
 
 def _read_vzc(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
     replace = settings.overwrite or settings.dry_run or item.replace or item.company
-    if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
+    if (
+        item.target is not None
+        and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None
+    ):
         return skipped_record(item, why)
     most = 16 * settings.max_pixels + (64 << 20)
     data = read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
@@ -181,7 +207,9 @@ def _read_vzc(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
     item.stored = vzc.unpack(data, max_pixels=settings.max_pixels, allow_truncated=True)
     item.data = data
     header = item.stored.header
-    return dataclasses.replace(item.record, width=header.width, height=header.height, pixels=header.width * header.height)
+    return dataclasses.replace(
+        item.record, width=header.width, height=header.height, pixels=header.width * header.height
+    )
 
 
 def _found(fingerprint: bytes, task: DecodeTask) -> NeuralCodec:
@@ -189,7 +217,8 @@ def _found(fingerprint: bytes, task: DecodeTask) -> NeuralCodec:
 
 
 def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:
-    """Small files of one model and size. Where that fails each is tried alone, so that each gets its own error."""
+    """Small files of one model and size. Where that fails each is tried alone, so that each gets
+    its own error."""
     started = time.perf_counter()
     stored = [item.stored for item in group if item.stored is not None]
     many = min(task.settings.iterations or MAX_ITERATIONS, stored[0].header.iterations)
@@ -204,7 +233,9 @@ def _decode_together(group: list[GroupImage], task: DecodeTask) -> None:
     share = (time.perf_counter() - started) / len(group)
     for item, image in zip(group, images, strict=True):
         item.pixels = image
-        item.record = dataclasses.replace(item.record, seconds=item.record.seconds + share, iterations=many)
+        item.record = dataclasses.replace(
+            item.record, seconds=item.record.seconds + share, iterations=many
+        )
         item.step(lambda it: _write_png(it, task.settings))
 
 
@@ -212,7 +243,10 @@ def _decode_alone(item: GroupImage, task: DecodeTask) -> None:
     def work(it: GroupImage) -> CodecRecord:
         codec = _found(vzc.read_header(it.data, max_pixels=task.settings.max_pixels).model, task)
         decoded = codec.decode(
-            it.data, iterations=task.settings.iterations, max_pixels=task.settings.max_pixels, allow_truncated=True
+            it.data,
+            iterations=task.settings.iterations,
+            max_pixels=task.settings.max_pixels,
+            allow_truncated=True,
         )
         it.pixels = decoded.image
         it.record = dataclasses.replace(it.record, iterations=decoded.iterations)
@@ -230,7 +264,9 @@ def _write_png(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
     header = stored.header
     if (alpha := header.item(TAG_ALPHA)) is not None:
         colours = pixels if pixels.ndim == 3 else pixels[..., None]
-        pixels = np.concatenate([colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2)
+        pixels = np.concatenate(
+            [colours, vzc.unpack_alpha(alpha, header.width, header.height)[..., None]], axis=2
+        )
     data = encode_png(pixels)
     record = dataclasses.replace(
         item.record,

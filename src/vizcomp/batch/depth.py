@@ -47,7 +47,8 @@ def run_depth(
     preview: bool = False,
     metric: bool = False,
 ) -> tuple[Records[DepthRecord], bool]:
-    """Write the depth map of each photo into a folder; the records, and whether the run was interrupted.
+    """Write the depth map of each photo into a folder; the records, and whether the run was
+    interrupted.
 
     With `metric` a level of the picture is a millimetre, large = far, in place of nearness.
 
@@ -56,7 +57,13 @@ def run_depth(
     """
     names = OutputNames(output, ".depth.png")
     identity = depth_source(dataclasses.replace(batch, depth_maps=None)).name
-    decides = {"verb": "depth", "preview": preview, "metric": metric, **batch.what_decides(), "identities": identity}
+    decides = {
+        "verb": "depth",
+        "preview": preview,
+        "metric": metric,
+        **batch.what_decides(),
+        "identities": identity,
+    }
 
     def taken(log: Log, file: InputFile) -> Item:
         item = log.item(file, target := names.path_for(file))
@@ -98,7 +105,11 @@ def _preview_of(target: AnyPath) -> AnyPath:
 def _depth(item: Item, task: DepthTask) -> DepthRecord:
     file, target, batch = item.file, item.target, task.batch
     assert target is not None
-    if (skipped := reason_to_skip(target, file, replace=batch.overwrite or batch.dry_run or item.replace)) is not None:
+    if (
+        skipped := reason_to_skip(
+            target, file, replace=batch.overwrite or batch.dry_run or item.replace
+        )
+    ) is not None:
         return DepthRecord(input=file.shown, output=None, status="skipped", error=skipped)
     photo = load(file.path, max_pixels=batch.max_pixels)
     depth = depth_source(batch)(photo, file)
@@ -108,7 +119,8 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         if task.metric:
             if depth.metres is None:
                 raise SettingsError(
-                    f"the depth model {batch.depth_model} knows no distances", "omit `metric`, or use `model` nyu"
+                    f"the depth model {batch.depth_model} knows no distances",
+                    "omit `metric`, or use `model` nyu",
                 )
             values = depth.metres * np.float32(1000 / 65535)  # a level is a millimetre
         else:
@@ -117,7 +129,9 @@ def _depth(item: Item, task: DepthTask) -> DepthRecord:
         kind = "millimetres" if task.metric else ""
         write_atomic(target, encode_depth_png16(full, kind=kind), below=item.root)
         if task.preview:
-            beside = side_by_side(frame.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness)
+            beside = side_by_side(
+                frame.thumbnail(pixels, long_side=GALLERY_LONG_SIDE), depth.nearness
+            )
             shown = encode_plain_jpeg(beside, quality=90, subsampling="4:4:4")
             write_atomic(_preview_of(target), shown, below=item.root)
     return DepthRecord(

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import cast, get_args
 
 from vizcomp._version import __version__
-from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, Task, attempt, one_line, reason_to_skip, size_of
+from vizcomp.batch.items import (
+    CRASH,
+    Item,
+    ItemsTask,
+    Outcome,
+    Task,
+    attempt,
+    one_line,
+    reason_to_skip,
+    size_of,
+)
 from vizcomp.batch.judges import (
     check_guides,
     check_maps,
@@ -26,7 +36,14 @@ from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
 from vizcomp.batch.rivals import SAMPLE, rival_totals
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.shards import MemberItem, MemberResult, MemberTask, Shards, member_crashed, member_one
+from vizcomp.batch.shards import (
+    MemberItem,
+    MemberResult,
+    MemberTask,
+    Shards,
+    member_crashed,
+    member_one,
+)
 from vizcomp.batch.single import Finished, finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
 from vizcomp.djpeg.formats import check_formats
@@ -70,7 +87,8 @@ class BatchRun:
     """A finished or interrupted run of `djpeg`.
 
     Attributes:
-        worst: the written files of lowest MS-SSIM, worst first, with the paths of their source and result.
+        worst: the written files of lowest MS-SSIM, worst first, with the paths of their source and
+            result.
         notices: what a user should know of the run as a whole.
     """
 
@@ -95,12 +113,15 @@ def run_djpeg(
     """Compress photos into a folder; of shards (`shards.shard.SHARDS`) the photos in them.
 
     Args:
-        systems: of those that the settings name, the ones that are objects; they travel to the workers by pickle.
-        fields: of shards, what holds photos: extensions in a tar, columns in a table; empty: all that do.
+        systems: of those that the settings name, the ones that are objects; they travel to the
+            workers by pickle.
+        fields: of shards, what holds photos: extensions in a tar, columns in a table; empty: all
+            that do.
         target: the only output, of the only input; it lies in `output`.
         remember: keep a journal, for a later run with `resume`.
 
-    Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far it came.
+    Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far
+    it came.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
@@ -112,7 +133,13 @@ def run_djpeg(
     labels = None if batch.labels is None else Labels(Path(batch.labels), output, settings, batch)
     files = files if labels is None else labels.checked(files)
     names = OutputNames(output, settings.suffix)
-    decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides(), "identities": identities, "version": __version__}
+    decides = {
+        "verb": "djpeg",
+        **settings.to_dict(),
+        **batch.what_decides(),
+        "identities": identities,
+        "version": __version__,
+    }
     if fields:
         decides["fields"] = fields
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -122,7 +149,11 @@ def run_djpeg(
             worst.append((outcome.record, item.file, item.target))
             worst.sort(key=lambda each: each[0].ms_ssim or 0.0)
             del worst[GALLERY_SIZE:]
-        return outcome if labels is None else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
+        return (
+            outcome
+            if labels is None
+            else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
+        )
 
     def task_of(number: int, item: Item) -> Task:
         sampled = number < SAMPLE
@@ -133,7 +164,9 @@ def run_djpeg(
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(output, decides, batch, remember=remember))
-        shards = stack.enter_context(contextlib.closing(Shards(output, batch, log, fields, target=target)))
+        shards = stack.enter_context(
+            contextlib.closing(Shards(output, batch, log, fields, target=target))
+        )
         if labels is not None:
             labels.remember_with(log.journal)
 
@@ -164,7 +197,8 @@ def run_djpeg(
 
 
 def joined(runs: Iterable[BatchRun]) -> BatchRun:
-    """Several runs as one, in which a photo that came again counts as often; it ends with one that was interrupted."""
+    """Several runs as one, in which a photo that came again counts as often; it ends with one that
+    was interrupted."""
     records = Records(FileRecord)
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
     seconds = 0.0
@@ -179,13 +213,16 @@ def joined(runs: Iterable[BatchRun]) -> BatchRun:
 
 
 def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
-    """Compress one photo and write it: one outcome, whatever happens. One of a shard is not written here."""
+    """Compress one photo and write it: one outcome, whatever happens. One of a shard is not written
+    here."""
     if isinstance(task, MemberTask):
         return member_one(task)
     (item,) = task.items
     written: list[AnyPath] = []
     with given_systems(task.systems):
-        record = attempt(lambda: _djpeg(task, written), lambda exc: _djpeg_failed(item, one_line(exc)))
+        record = attempt(
+            lambda: _djpeg(task, written), lambda exc: _djpeg_failed(item, one_line(exc))
+        )
     return [Outcome(record, written[0] if written else None)]
 
 
@@ -197,8 +234,11 @@ def _djpeg_crashed(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | 
 
 def _djpeg_failed(item: Item, error: str) -> FileRecord:
     size = size_of(item.file.path)
-    error = error.replace(printable(item.file.path), item.file.shown)  # another name for what came from standard input
-    return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size)
+    # another name for what came from standard input
+    error = error.replace(printable(item.file.path), item.file.shown)
+    return FileRecord(
+        input=item.file.shown, output=None, status="failed", error=error, source_bytes=size
+    )
 
 
 def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
@@ -209,19 +249,47 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     replace = batch.overwrite or batch.dry_run or item.replace
     for place in _possible(target, settings):
         if (skipped := reason_to_skip(place, file, replace=replace)) is not None:
-            return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=size_of(file.path))
-    source = depth_source(batch) if needs_depth(settings) else None  # opened before a large photo takes its memory
+            return FileRecord(
+                input=file.shown,
+                output=None,
+                status="skipped",
+                error=skipped,
+                source_bytes=size_of(file.path),
+            )
+    # opened before a large photo takes its memory
+    source = depth_source(batch) if needs_depth(settings) else None
     photo = load(file.path, max_pixels=batch.max_pixels)
-    mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    made = finish(photo, file, settings, batch, original=file.path.read_bytes, depth=source, mask=mask, keep_other=not task.named)
-    if made.suffix and not task.named:
-        target = _with_suffix(target, settings.suffix, made)
+    mask = (
+        mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
+    )
+    result = finish(
+        photo,
+        file,
+        settings,
+        batch,
+        original=file.path.read_bytes,
+        depth=source,
+        mask=mask,
+        keep_other=not task.named,
+    )
+    if result.suffix and not task.named:
+        target = _with_suffix(target, settings.suffix, result)
         if (skipped := reason_to_skip(target, file, replace=replace)) is not None:
-            return FileRecord(input=file.shown, output=None, status="skipped", error=skipped, source_bytes=photo.source_bytes)
-    record = measured(photo, made, file, batch, sampled=task.sampled)
+            return FileRecord(
+                input=file.shown,
+                output=None,
+                status="skipped",
+                error=skipped,
+                source_bytes=photo.source_bytes,
+            )
+    record = measured(
+        photo, result, file, batch, sampled=task.sampled, original=file.path.read_bytes
+    )
     if batch.dry_run:
         return record
-    write_atomic(target, made.data, times=_times(file.path) if batch.keep_dates else None, below=item.root)
+    write_atomic(
+        target, result.data, times=_times(file.path) if batch.keep_dates else None, below=item.root
+    )
     written.append(target)
     return dataclasses.replace(record, output=printable(target))
 
@@ -231,21 +299,29 @@ def _possible(target: AnyPath, settings: DjpegSettings) -> list[AnyPath]:
     if settings.format != "auto":
         return [target]
     base = target.name.removesuffix(settings.suffix)
-    return [target, *(target.with_name(f"{base}.{name}") for name in settings.formats if name != "jpeg")]
+    return [
+        target,
+        *(target.with_name(f"{base}.{name}") for name in settings.formats if name != "jpeg"),
+    ]
 
 
-def _with_suffix(target: AnyPath, asked: str, made: Finished) -> AnyPath:
+def _with_suffix(target: AnyPath, asked: str, suffix: Finished) -> AnyPath:
     """Where a file of another kind than was asked for goes.
 
     Kept as it is, "a.jpg", made for a.png, becomes "a.png"; so does "a.png.jpg".
     """
     base = target.name.removesuffix(asked)
-    return target.with_name(base if made.kept and base.lower().endswith(made.suffix) else base + made.suffix)
+    return target.with_name(
+        base if suffix.kept and base.lower().endswith(suffix.suffix) else base + suffix.suffix
+    )
 
 
 def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
-    """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth map as small JPEGs."""
-    items = []
+    """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth
+    map as small JPEGs."""
+    items: list[GalleryItem] = []
+    if settings.mask_outside == "drop":
+        return items  # their sources show what is to go
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
             photo = load(file.path, max_pixels=batch.max_pixels)
@@ -260,11 +336,18 @@ def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> lis
         small_enough = max(result.pixels.shape[:2]) <= GALLERY_LONG_SIDE
         same = small_enough and result.orientation == 1 and result.format == "JPEG"
         small.append(data if same else _small(result))
-        if max(result.pixels.shape[:2]) < GALLERY_LONG_SIDE:  # it may have fewer pixels: the two are shown at one size
+        # it may have fewer pixels: the two are shown at one size
+        if max(result.pixels.shape[:2]) < GALLERY_LONG_SIDE:
             small[0] = _at_size_of(small[0], small[1])
         del result
-        coloured = None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)
-        items.append(GalleryItem(name=record.input, caption="", source=small[0], result=small[1], depth=coloured))
+        coloured = (
+            None if depth is None else encode_plain_jpeg(colourise(depth.nearness), quality=85)
+        )
+        items.append(
+            GalleryItem(
+                name=record.input, caption="", source=small[0], result=small[1], depth=coloured
+            )
+        )
     return items
 
 
@@ -285,7 +368,8 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     """Sums over a batch; sizes count the files that have an output."""
     files = failed = skipped = source = output = plain = pixels = 0
     optimised = 0
-    equal: list[tuple[float, float, float, float]] = []  # of ours PSNR and MS-SSIM, of plain JPEG's the same
+    # of ours PSNR and MS-SSIM, of plain JPEG's the same
+    equal: list[tuple[float, float, float, float]] = []
     states = dict.fromkeys(get_args(VerifyState), 0)
     rivals: list[tuple[int, int]] = []
     watched: dict[str, dict[str, int]] = {}
@@ -299,7 +383,12 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
             output += record.output_bytes
             plain += record.plain_jpeg_bytes
             optimised += record.optimised_jpeg_bytes
-            figures = (record.psnr, record.ms_ssim, record.equal_bytes_psnr, record.equal_bytes_ms_ssim)
+            figures = (
+                record.psnr,
+                record.ms_ssim,
+                record.equal_bytes_psnr,
+                record.equal_bytes_ms_ssim,
+            )
             if None not in figures:
                 equal.append(cast(tuple[float, float, float, float], figures))
             pixels += record.width * record.height
@@ -339,7 +428,10 @@ def _equal_bytes(photos: list[tuple[float, float, float, float]]) -> dict[str, f
     if not photos:
         return None
     names = ("psnr", "ms_ssim", "jpeg_psnr", "jpeg_ms_ssim")
-    means = {name: sum(column) / len(photos) for name, column in zip(names, zip(*photos, strict=True), strict=True)}
+    means = {
+        name: sum(column) / len(photos)
+        for name, column in zip(names, zip(*photos, strict=True), strict=True)
+    }
     return {
         "photos": len(photos),
         **means,

@@ -39,6 +39,7 @@ from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.analysis import candidate_count
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
+from vizcomp.photos.opencv import by_opencv, check_decoder
 from vizcomp.photos.photo import load, to_srgb
 from vizcomp.vision import verify as vision_verify
 from vizcomp.vision.answers import Comparison
@@ -71,32 +72,50 @@ def run_encode(
     Raises:
         VizcompError: what no file can do without is wrong: the model, a setting, the folder.
     """
-    decides = deciding_settings("encode", settings, identities=check_encoder(settings, options.jobs)[1])
-    files, target, folder = output_targets(files, output, ".vzc", extensions=EXTENSIONS, dry_run=settings.dry_run)
+    decides = deciding_settings(
+        "encode", settings, identities=check_encoder(settings, options.jobs)[1]
+    )
+    files, target, folder = output_targets(
+        files, output, ".vzc", extensions=EXTENSIONS, dry_run=settings.dry_run
+    )
     started = time.perf_counter()
     with open_log(folder, decides, settings) as log:
         verb = Verb(
             record=CodecRecord,
-            tasks=lambda items: (EncodeTask(group, settings, options.jobs) for group in grouped(items)),
+            tasks=lambda items: (
+                EncodeTask(group, settings, options.jobs) for group in grouped(items)
+            ),
             work=encode_some,
             on_crash=encode_crashed,
         )
-        records, interrupted = run_batch((log.item(file, target(file)) for file in files), verb, log, options)
+        records, interrupted = run_batch(
+            (log.item(file, target(file)) for file in files), verb, log, options
+        )
     totals = codec_totals(records, time.perf_counter() - started, vzc_is_output=True)
     return CodecRun(records=records, totals=totals, interrupted=interrupted)
 
 
 def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, list[str]]:
-    """The codec, and who codes and judges, with fingerprints; fails before the first file where every file would fail."""
+    """The codec, and who codes and judges, with fingerprints; fails before the first file where
+    every file would fail."""
     candidate_count(settings.search)
     codec = worker_codec(settings.model, jobs)
     if settings.iterations is not None and not 1 <= settings.iterations <= codec.iterations:
         raise SettingsError(
-            f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}", "choose another `iterations`"
+            f"{settings.iterations} iterations: model {codec.name} has 1 to {codec.iterations}",
+            "choose another `iterations`",
         )
     identities = [codec.fingerprint.hex()]
+    if settings.decoder != "pillow":
+        identities.append(check_decoder(settings.decoder))
+        if not settings.verify:
+            raise SettingsError(
+                "`decoder` has no effect without `verify`", "name a vision system, or omit it"
+            )
     for name in settings.verify:
-        identities.append(" ".join([name, system_by_name(name, settings.offline).fingerprint, *beside(name)]))
+        identities.append(
+            " ".join([name, system_by_name(name, settings.offline).fingerprint, *beside(name)])
+        )
     return codec, identities
 
 
@@ -105,7 +124,8 @@ def encode_crashed(task: EncodeTask) -> list[Outcome[CodecRecord]]:
 
 
 def encode_some(task: EncodeTask) -> list[Outcome[CodecRecord]]:
-    """Encode the photos of a task and write them, or make what a pack holds of them: one outcome each, whatever happens."""
+    """Encode the photos of a task and write them, or make what a pack holds of them: one outcome
+    each, whatever happens."""
     coded = images_of(task.items)
     small: dict[tuple[int, ...], list[GroupImage]] = {}
     for image in coded:
@@ -124,17 +144,27 @@ def encode_some(task: EncodeTask) -> list[Outcome[CodecRecord]]:
 
 def _read_photo(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
     replace = settings.overwrite or settings.dry_run or item.replace or item.company
-    if item.target is not None and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None:
+    if (
+        item.target is not None
+        and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None
+    ):
         return skipped_record(item, why)
     photo = load(item.file.path, max_pixels=settings.max_pixels)
     pixels, notices = to_srgb(photo)
     item.pixels = np.ascontiguousarray(upright(pixels, photo.orientation))
     height, width = item.pixels.shape[:2]
-    return dataclasses.replace(item.record, width=width, height=height, pixels=width * height, notices=(*photo.notices, *notices))
+    return dataclasses.replace(
+        item.record,
+        width=width,
+        height=height,
+        pixels=width * height,
+        notices=(*photo.notices, *notices),
+    )
 
 
 def _encode_together(group: list[GroupImage], task: EncodeTask) -> None:
-    """Small images of one size. Where that fails each is tried alone, so that each gets its own error."""
+    """Small images of one size. Where that fails each is tried alone, so that each gets its own
+    error."""
     started = time.perf_counter()
     try:
         within_memory(lambda g: _encode(g, task), group)
@@ -167,19 +197,38 @@ def _encode(group: list[GroupImage], task: EncodeTask) -> None:
             item.entry = entry
         return
     if len(sources) == 1:
-        made = [codec.encode(sources[0], iterations=settings.iterations, bpp=settings.bpp, search=settings.search)]
+        encodings = [
+            codec.encode(
+                sources[0], iterations=settings.iterations, bpp=settings.bpp, search=settings.search
+            )
+        ]
     else:
-        most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
-        files = codec.encode_many(np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search)
-        made = [_fitted(data, settings.bpp, grey=s.ndim == 2) for data, s in zip(files, sources, strict=True)]
-    for item, data, source in zip(group, made, sources, strict=True):
+        most = (
+            codec.iterations
+            if settings.bpp is not None and settings.iterations is None
+            else settings.iterations
+        )
+        files = codec.encode_many(
+            np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search
+        )
+        encodings = [
+            _fitted(data, settings.bpp, grey=s.ndim == 2)
+            for data, s in zip(files, sources, strict=True)
+        ]
+    for item, data, source in zip(group, encodings, sources, strict=True):
         if settings.verify and not item.company:
-            item.found = _verified(codec, source, data, settings)
+            shown = (
+                source
+                if settings.decoder == "pillow"
+                else by_opencv(item.file.path.read_bytes(), item.file.shown)
+            )
+            item.found = _verified(codec, shown, data, settings)
         item.data = data if item.found is None else item.found.data
 
 
 def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> Judged:
-    """The fewest iterations of a file on which the systems answer as on the source; each verdict is on the decoded file."""
+    """The fewest iterations of a file on which the systems answer as on the source, as they see it;
+    each verdict is on the decoded file."""
     panel = Panel(settings.verify, np.ascontiguousarray(rgb(source)), settings)
     file = vzc.unpack(data)
     header, count = file.header, len(file.chunks)
@@ -189,7 +238,9 @@ def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeS
 
     def shortened(count: int) -> bytes:
         chunks = list(file.chunks)[:count]
-        return vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=header.grey)
+        return vzc.pack(
+            chunks, model=header.model, width=header.width, height=header.height, grey=header.grey
+        )
 
     def judge(written: bytes) -> Comparison:
         verdicts[written] = panel.compare(np.ascontiguousarray(rgb(codec.decode(written).image)))
@@ -208,27 +259,46 @@ def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeS
 
 
 def _fitted(data: bytes, bpp: float | None, *, grey: bool) -> bytes:
-    """A file with its last iterations left out until it fits, and marked as grey where its source was."""
+    """A file with its last iterations left out until it fits, and marked as grey where its source
+    was."""
     file = vzc.unpack(data)
     header, chunks = file.header, list(file.chunks)
     while True:
-        data = vzc.pack(chunks, model=header.model, width=header.width, height=header.height, grey=grey)
+        data = vzc.pack(
+            chunks, model=header.model, width=header.width, height=header.height, grey=grey
+        )
         if bpp is None or len(chunks) == 1 or 8 * len(data) <= bpp * header.width * header.height:
             return data
         chunks.pop()
 
 
-def _entries(codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSettings) -> list[PackEntry]:
-    """What a pack holds of images of one size; with `bpp` as many iterations as fit, one at least."""
+def _entries(
+    codec: NeuralCodec, sources: Sequence[Pixels], settings: EncodeSettings
+) -> list[PackEntry]:
+    """What a pack holds of images of one size; with `bpp` as many iterations as fit, one at
+    least."""
     height, width = sources[0].shape[:2]
     if height * width > MAX_PACKED_PIXELS:
-        raise InputError(f"{width}x{height} pixels are too many for a pack", "packs are for small images: leave out `pack`")
-    most = codec.iterations if settings.bpp is not None and settings.iterations is None else settings.iterations
-    codes = codec.codes_many(np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search)
+        raise InputError(
+            f"{width}x{height} pixels are too many for a pack",
+            "packs are for small images: leave out `pack`",
+        )
+    most = (
+        codec.iterations
+        if settings.bpp is not None and settings.iterations is None
+        else settings.iterations
+    )
+    codes = codec.codes_many(
+        np.stack([rgb(s) for s in sources]), iterations=most, search=settings.search
+    )
     payloads = coding.encode_batch(codec.context, codes, [])
     counts = [len(codes)] * len(sources)
     for shorter in range(len(codes) - 1, 0, -1):
-        over = [i for i, p in enumerate(payloads) if settings.bpp is not None and 8 * len(p) > settings.bpp * height * width]
+        over = [
+            i
+            for i, p in enumerate(payloads)
+            if settings.bpp is not None and 8 * len(p) > settings.bpp * height * width
+        ]
         if not over:
             break
         again = coding.encode_batch(codec.context, [plane[over] for plane in codes[:shorter]], [])
@@ -250,7 +320,10 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
         else:
             score = min(verdict.scores[name] for name in verdict.against)
             otherwise = f"{' and '.join(verdict.against)} answers otherwise"
-            said = f"not verified: {otherwise} up to iteration {verdict.iterations} (score {score:.2f})"
+            said = (
+                f"not verified: {otherwise} up to iteration {verdict.iterations} (score"
+                f" {score:.2f})"
+            )
         item.record = dataclasses.replace(item.record, notices=(*item.record.notices, said))
     if item.entry is not None:
         size, iterations = len(item.entry.payload), item.entry.iterations

@@ -7,7 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from vizcomp.batch.local_engine import TASKS_TO_ISOLATE, TASKS_WORTH_A_WORKER, Result, Task, map_processes
+from vizcomp.batch.local_engine import (
+    TASKS_TO_ISOLATE,
+    TASKS_WORTH_A_WORKER,
+    Result,
+    Task,
+    map_processes,
+)
 from vizcomp.errors import SettingsError
 from vizcomp.weights.sessions import available_cores
 
@@ -42,18 +48,22 @@ def map_tasks(
     """Apply `function` to each task; yield the results in the order of the tasks.
 
     Args:
-        function: at module top, so that it can be sent to another process; it turns its own errors into results.
+        function: at module top, so that it can be sent to another process; it turns its own errors
+            into results.
         tasks: consumed as workers become free, so a million of them never sit in memory.
         on_crash: the result of a task whose worker process died twice (killed for memory, say).
-        again: what a task becomes when it is tried once more, since the worker that had it was lost.
+        again: what a task becomes when it is tried once more, since the worker that had it was
+            lost.
         engine: one of `ENGINES`; "ray:ADDRESS" for a Ray cluster that runs already.
         jobs: worker processes; 0 = one for each core.
-        isolate: do not work in the calling process, which a crash would take down, where there are `TASKS_TO_ISOLATE` or more.
-        stop: once it is set nothing more is begun: the results of what is in hand come, in order, and then no more.
+        isolate: do not work in the calling process, which a crash would take down, where there are
+            `TASKS_TO_ISOLATE` or more.
+        stop: once it is set nothing more is begun: the results of what is in hand come, in order,
+            and then no more.
         on_death: called when a worker died.
 
-    Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still gives the results of what is in
-    hand, and is then raised again.
+    Closing the generator early waits for what is in hand and drops it; KeyboardInterrupt still
+    gives the results of what is in hand, and is then raised again.
     """
     name, _, address = engine.partition(":")
     check_engine(name, address)
@@ -67,7 +77,14 @@ def map_tasks(
         function = _with_callables(function, begun[0]) if begun else function
         del begun
         yield from map_ray(
-            function, tasks, on_crash=on_crash, again=again, jobs=jobs, address=address, stop=stop, on_death=on_death
+            function,
+            tasks,
+            on_crash=on_crash,
+            again=again,
+            jobs=jobs,
+            address=address,
+            stop=stop,
+            on_death=on_death,
         )
         return
     asked, jobs = jobs, jobs or available_cores()
@@ -85,13 +102,16 @@ def map_tasks(
         except SettingsError:
             if asked != 1:
                 raise
-            yield from _here(function, stream, stop)  # one process was asked for: it may be this one
+            # one process was asked for: it may be this one
+            yield from _here(function, stream, stop)
             return
     del first  # only the chain holds them now, and lets go of each
     yield from map_processes(function, stream, on_crash, again, max(1, jobs), stop, on_death)
 
 
-def _here(function: Callable[[Task], Result], stream: Iterable[Task], stop: threading.Event) -> Iterator[Result]:
+def _here(
+    function: Callable[[Task], Result], stream: Iterable[Task], stop: threading.Event
+) -> Iterator[Result]:
     for task in stream:
         if stop.is_set():
             return
@@ -99,6 +119,7 @@ def _here(function: Callable[[Task], Result], stream: Iterable[Task], stop: thre
 
 
 def _with_callables(function: Callable[[Task], Result], task: Task) -> Callable[[Task], Result]:
-    """A function that knows, in another process too, the Python callables that tasks name as vision systems."""
+    """A function that knows, in another process too, the Python callables that tasks name as vision
+    systems."""
     module = sys.modules.get("vizcomp.vision.callables")  # never imported: there are none
     return function if module is None else module.brought(function, task)  # type: ignore[no-any-return]

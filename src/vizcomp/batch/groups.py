@@ -85,8 +85,8 @@ class Judged:
 class GroupImage:
     """One input on its way through a worker.
 
-    `company`: an earlier run finished this image. It is encoded again, but not written, so that its batch stays the same:
-    a network's sums depend in the last digits on the batch.
+    `company`: an earlier run finished this image. It is encoded again, but not written, so that
+    its batch stays the same: a network's sums depend in the last digits on the batch.
     """
 
     file: InputFile
@@ -109,7 +109,10 @@ class GroupImage:
     def step(self, work: Callable[[GroupImage], CodecRecord]) -> None:
         """One step of the work: its record replaces the last, the time is added."""
         before = self.record
-        after = attempt(lambda: within_memory(work, self), lambda exc: failed_record(self.file, exc, before.source_bytes))
+        after = attempt(
+            lambda: within_memory(work, self),
+            lambda exc: failed_record(self.file, exc, before.source_bytes),
+        )
         self.record = dataclasses.replace(after, seconds=before.seconds + after.seconds)
 
     def write(self, data: bytes, settings: EncodeSettings | DecodeSettings) -> str | None:
@@ -125,14 +128,20 @@ class GroupImage:
         return Outcome(
             self.record,
             written=self.target if self.written and self.open else None,
-            payload=bytes([self.entry.grey]) + self.entry.payload if self.entry is not None and self.open else None,
+            payload=(
+                bytes([self.entry.grey]) + self.entry.payload
+                if self.entry is not None and self.open
+                else None
+            ),
             extra=self.entry if self.open else None,
         )
 
 
 def _image(item: Item) -> GroupImage:
     file = item.file
-    record = CodecRecord(input=file.shown, output=None, status="ok", source_bytes=size_of(file.path))
+    record = CodecRecord(
+        input=file.shown, output=None, status="ok", source_bytes=size_of(file.path)
+    )
     return GroupImage(file, item.target, record, item.root, item.replace, item.known is not None)
 
 
@@ -165,7 +174,8 @@ def within_memory(work: Callable[[Any], Any], on: Any) -> Any:
 
 
 def threads_for(jobs: int) -> int:
-    """Threads of a network: workers share the cores, more than one each would only get in each other's way. 0: all cores."""
+    """Threads of a network: workers share the cores, more than one each would only get in each
+    other's way. 0: all cores."""
     return 1 if in_worker() else min(jobs, available_cores())
 
 
@@ -194,12 +204,14 @@ def grouped(items: Iterable[Item]) -> Iterator[tuple[Item, ...]]:
 
 
 def images_of(items: Sequence[Item]) -> list[GroupImage]:
-    """The images of a task; of those that need no work, only those that may have been coded with others."""
+    """The images of a task; of those that need no work, only those that may have been coded with
+    others."""
     alone = len(items) == 1 or all(item.known is not None for item in items)
     return [
         image
         for item, image in ((item, _image(item)) for item in items)
-        if item.known is None or not (alone or max(item.known["width"], item.known["height"]) > SMALL_SIDE)
+        if item.known is None
+        or not (alone or max(item.known["width"], item.known["height"]) > SMALL_SIDE)
     ]
 
 
@@ -207,13 +219,21 @@ def outcomes_of(items: Sequence[Item], coded: Sequence[GroupImage]) -> list[Outc
     """One for each item; for what was known the loop has the record."""
     by_file = {id(image.file): image for image in coded}
     unchanged = Outcome(CodecRecord(input="", output=None, status="skipped"))
-    return [unchanged if item.known is not None else by_file[id(item.file)].outcome() for item in items]
+    return [
+        unchanged if item.known is not None else by_file[id(item.file)].outcome() for item in items
+    ]
 
 
 def output_targets(
-    files: Iterable[InputFile], output: AnyPath | None, suffix: str, *, extensions: frozenset[str], dry_run: bool
+    files: Iterable[InputFile],
+    output: AnyPath | None,
+    suffix: str,
+    *,
+    extensions: frozenset[str],
+    dry_run: bool,
 ) -> tuple[Iterator[InputFile], Callable[[InputFile], AnyPath], AnyPath | None]:
-    """Where outputs go: beside the inputs (None), below a folder, or, for one input, into the very file that `output` names.
+    """Where outputs go: beside the inputs (None), below a folder, or, for one input, into the very
+    file that `output` names.
 
     The inputs, what gives each its output, and the folder.
     """
@@ -224,7 +244,10 @@ def output_targets(
         return files, OutputNames(output, suffix, extensions=extensions).path_for, output
     first = list(itertools.islice(files, 2))
     if len(first) > 1:
-        raise OutputError(f"{printable(output)} is one file, but the inputs are several", "name a folder with `output`")
+        raise OutputError(
+            f"{printable(output)} is one file, but the inputs are several",
+            "name a folder with `output`",
+        )
     if not dry_run:
         check_output_folder(output.parent)
     the_file = output
@@ -232,7 +255,11 @@ def output_targets(
 
 
 def codec_totals(
-    records: Iterable[CodecRecord], seconds: float, *, vzc_is_output: bool, pack_bytes: int | None = None
+    records: Iterable[CodecRecord],
+    seconds: float,
+    *,
+    vzc_is_output: bool,
+    pack_bytes: int | None = None,
 ) -> CodecTotals:
     files = partial = skipped = failed = coded = pixels = source = output = 0
     states = dict.fromkeys(get_args(VerifyState), 0)

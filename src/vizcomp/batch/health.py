@@ -1,4 +1,5 @@
-"""What an installation can do: versions, formats, decoders and how their pixels differ, cores, cache, extras, GPU."""
+"""What an installation can do: versions, formats, decoders and how their pixels differ, cores,
+cache, extras, GPU."""
 
 from __future__ import annotations
 
@@ -18,13 +19,25 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from vizcomp._version import __version__
-from vizcomp.errors import UnsupportedError, VizcompError, first_line
+from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.place import cache_folder
 from vizcomp.files.write import check_output_folder
+from vizcomp.photos.opencv import by_opencv
 from vizcomp.weights import cache, table
 from vizcomp.weights.sessions import available_cores
 
-PACKAGES = ("numpy", "pillow", "onnxruntime", "onnx", "safetensors", "typer", "rich", "torch", "torchvision", "tensorflow-cpu")
+PACKAGES = (
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "onnx",
+    "safetensors",
+    "typer",
+    "rich",
+    "torch",
+    "torchvision",
+    "tensorflow-cpu",
+)
 
 EXTRAS = {
     "train": ("torch", "torchvision", "accelerate"),
@@ -46,7 +59,8 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def examine() -> dict[str, Any]:
-    """All of it, as JSON types; `problems` has a line for each thing that will not work although it should."""
+    """All of it, as JSON types; `problems` has a line for each thing that will not work although it
+    should."""
     problems: list[str] = []
     return {
         "version": __version__,
@@ -87,13 +101,16 @@ def _memory() -> int | None:
 
 def _formats() -> dict[str, bool]:
     """By name whether photos of it can be read."""
-    found = dict.fromkeys(("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"), True)
-    found |= {name: bool(features.check(kind)) for name, kind in (("WebP", "webp"), ("AVIF", "avif"))}
-    return {**found, "HEIC": _is_there("pillow_heif"), "JPEG XL": _is_there("pillow_jxl")}
+    formats = dict.fromkeys(("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM"), True)
+    formats |= {
+        name: bool(features.check(kind)) for name, kind in (("WebP", "webp"), ("AVIF", "avif"))
+    }
+    return {**formats, "HEIC": _is_there("pillow_heif"), "JPEG XL": _is_there("pillow_jxl")}
 
 
 def photo_for_decoders() -> bytes:
-    """A JPEG with 4:2:0 chroma, as most are, whose edges show how a decoder upsamples and rounds."""
+    """A JPEG with 4:2:0 chroma, as most are, whose edges show how a decoder upsamples and
+    rounds."""
     rows, columns = np.mgrid[:96, :128]
     waves = [128 + 110 * np.sin(rows / (3 + n) + columns / (5 - n)) for n in range(3)]
     pixels = np.stack(waves, -1).astype(np.uint8)
@@ -108,30 +125,24 @@ def _by_pillow(data: bytes) -> Pixels:
         return np.asarray(image.convert("RGB"))
 
 
-def _by_opencv(data: bytes) -> Pixels:
-    import cv2
-
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if found is None:
-        raise UnsupportedError("OpenCV cannot read a JPEG")
-    return np.asarray(found[..., ::-1])
-
-
 def _by_torchvision(data: bytes) -> Pixels:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    found = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return np.asarray(found.permute(1, 2, 0).numpy())
+    pixels = decode_jpeg(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB
+    )
+    return np.asarray(pixels.permute(1, 2, 0).numpy())
 
 
 def _decoders() -> list[dict[str, Any]]:
-    """Each decoder of JPEG that is here, and how far its pixels are from Pillow's on one photo, in levels of 255."""
+    """Each decoder of JPEG that is here, and how far its pixels are from Pillow's on one photo, in
+    levels of 255."""
     data = photo_for_decoders()
     reference = _by_pillow(data).astype(np.int64)
     ways: tuple[tuple[str, str, Callable[[bytes], Pixels]], ...] = (
         ("pillow", "PIL", _by_pillow),
-        ("opencv", "cv2", _by_opencv),
+        ("opencv", "cv2", lambda data: by_opencv(data, "a JPEG")),
         ("torchvision", "torchvision", _by_torchvision),
     )
     rows = []
@@ -140,33 +151,45 @@ def _decoders() -> list[dict[str, Any]]:
         if row["installed"]:
             try:
                 apart = np.abs(decode(data).astype(np.int64) - reference)
-                row |= {"largest": int(apart.max()), "mean": float(apart.mean()), "differ": float((apart > 0).mean())}
+                row |= {
+                    "largest": int(apart.max()),
+                    "mean": float(apart.mean()),
+                    "differ": float((apart > 0).mean()),
+                }
                 row["version"] = str(getattr(sys.modules[module], "__version__", "")) or None
             except Exception as exc:  # whatever a package does when it is half installed
                 row["error"] = first_line(exc)
         rows.append(row)
-    rows[0]["library"] = f"libjpeg-turbo {features.version('libjpeg_turbo')}" if features.check("libjpeg_turbo") else "libjpeg"
+    rows[0]["library"] = (
+        f"libjpeg-turbo {features.version('libjpeg_turbo')}"
+        if features.check("libjpeg_turbo")
+        else "libjpeg"
+    )
     return rows
 
 
 def _cache(problems: list[str]) -> dict[str, Any]:
     folder = cache_folder()
-    found: dict[str, Any] = {"path": str(folder), "writable": True, "bytes": 0, "journals": 0}
+    state: dict[str, Any] = {"path": str(folder), "writable": True, "bytes": 0, "journals": 0}
     try:
         check_output_folder(folder)
     except VizcompError as exc:
-        found["writable"] = False
-        problems.append(f"{exc.message}: nothing is remembered for a later run, and no weights can be fetched")
+        state["writable"] = False
+        problems.append(
+            f"{exc.message}: nothing is remembered for a later run, and no weights can be fetched"
+        )
     with contextlib.suppress(OSError):
         files = [path for path in folder.rglob("*") if path.is_file()]
-        found["bytes"] = sum(path.stat().st_size for path in files)
-        found["journals"] = sum(path.suffix == ".sqlite" for path in files)
-    return found
+        state["bytes"] = sum(path.stat().st_size for path in files)
+        state["journals"] = sum(path.suffix == ".sqlite" for path in files)
+    return state
 
 
 def _bundled(problems: list[str]) -> dict[str, str]:
     """The bundled networks by name, and whether they are what they were."""
-    states = {row.id: str(cache.state(row, thorough=True)) for row in table.rows() if not row.sources}
+    states = {
+        row.id: str(cache.state(row, thorough=True)) for row in table.rows() if not row.sources
+    }
     for name, state in states.items():
         if state != "bundled":
             problems.append(f"the bundled file of {name} is {state}: install vizcomp again")
@@ -175,15 +198,22 @@ def _bundled(problems: list[str]) -> dict[str, str]:
 
 def _gpu() -> dict[str, Any]:
     """What could compute beside the processor. djpeg and the codec need none."""
-    found: dict[str, Any] = {"driver": None, "onnxruntime": [], "torch": None}
+    devices: dict[str, Any] = {"driver": None, "onnxruntime": [], "torch": None}
     with contextlib.suppress(OSError):
-        found["driver"] = Path("/proc/driver/nvidia/version").read_text("utf-8", "replace").partition("\n")[0][:200] or None
+        devices["driver"] = (
+            Path("/proc/driver/nvidia/version")
+            .read_text("utf-8", "replace")
+            .partition("\n")[0][:200]
+            or None
+        )
     with contextlib.suppress(Exception):
         import onnxruntime
 
-        found["onnxruntime"] = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
+        devices["onnxruntime"] = [
+            name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"
+        ]
     with contextlib.suppress(Exception):
         import torch
 
-        found["torch"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return found
+        devices["torch"] = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return devices

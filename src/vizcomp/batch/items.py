@@ -28,9 +28,14 @@ def reason_to_skip(target: AnyPath, file: InputFile, *, replace: bool) -> str | 
     try:
         same = same_place(target, file.path)
     except OSError as exc:
-        raise InputError(f"{file.shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions") from exc
+        raise InputError(
+            f"{file.shown} cannot be opened: {disk_cause(exc)}",
+            "check the path and its permissions",
+        ) from exc
     if same:
-        raise InputError(f"{file.shown} would be replaced by its own output", "choose another output folder")
+        raise InputError(
+            f"{file.shown} would be replaced by its own output", "choose another output folder"
+        )
     return None if replace else "output exists; `overwrite` replaces it"
 
 
@@ -48,7 +53,10 @@ def size_of(path: AnyPath) -> int:
         return 0
 
 
-CRASH = "the worker process died twice on this file (out of memory, or a decoder that crashed); try fewer `jobs`"
+CRASH = (
+    "the worker process died twice on this file (out of memory, or a decoder that crashed); try"
+    " fewer `jobs`"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +65,19 @@ class Item:
 
     Attributes:
         file: the input.
-        target: where its output goes; None where it has none of its own (an image that goes into a pack).
+        target: where its output goes; None where it has none of its own (an image that goes into a
+            pack).
         root: the folder of all outputs; None where they are beside their inputs.
         replace: True if an earlier run started this output, so that it may be overwritten.
-        fresh: True if `target` did not exist when the item was handed out: a file found there later is this run's.
-        known: the record of an earlier run that finished it, as a dict; None where it is to be done.
+        fresh: True if `target` did not exist when the item was handed out: a file found there later
+            is this run's.
+        known: the record of an earlier run that finished it, as a dict; None where it is to be
+            done.
         payload: what else that run remembered.
         key: what the journal calls it, where it has no target.
-        same: True if `target` exists and an earlier run made it of this source under these settings.
+        same: True if `target` exists and an earlier run made it of this source under these
+            settings.
+        former: where an earlier run wrote this output, which nobody changed since.
     """
 
     file: InputFile
@@ -76,6 +89,7 @@ class Item:
     payload: bytes | None = None
     key: bytes = b""
     same: bool = False
+    former: AnyPath | None = None
 
 
 class Task(Protocol):
@@ -85,7 +99,8 @@ class Task(Protocol):
     def items(self) -> tuple[Item, ...]: ...
 
     def again(self) -> Task:
-        """The task as it is tried once more, where the worker that had it was lost: it may have written before that."""
+        """The task as it is tried once more, where the worker that had it was lost: it may have
+        written before that."""
         ...
 
 
@@ -101,7 +116,8 @@ class ItemsTask:
 
 
 def replacing(items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """The items of a retried task. They may overwrite what this run wrote, not what was there before."""
+    """The items of a retried task. They may overwrite what this run wrote, not what was there
+    before."""
     return tuple(dataclasses.replace(item, replace=True) if item.fresh else item for item in items)
 
 
@@ -114,7 +130,8 @@ class Outcome(Generic[Record]):
         written: the output that a later run may reuse; None where there is nothing to reuse.
         payload: what is to be remembered of an item that has no output of its own.
         extra: anything else that the verb's own code wants to see.
-        source_state, written_state: of the files, as `read.file_state`; the loop fills them in, in the worker.
+        source_state, written_state: of the files, as `read.file_state`; the loop fills them in, in
+            the worker.
     """
 
     record: Record
@@ -128,7 +145,8 @@ class Outcome(Generic[Record]):
 def attempt(work: Callable[[], Record], failed: Callable[[VizcompError], Record]) -> Record:
     """The record of `work`, or where anything ends it, that of `failed`; with the time it took.
 
-    An exception that is none of ours is a defect of ours. It is said with its place, and costs this input and no other.
+    An exception that is none of ours is a defect of ours. It is said with its place, and costs this
+    input and no other.
     """
     import time
 

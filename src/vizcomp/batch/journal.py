@@ -1,12 +1,13 @@
 """What a run has finished, so that a later one need not do it again: a small SQLite file in the
 cache folder, one for each output folder.
 
-A row stands for an output: which source it is of, by size, time and content; under which settings it was made; what was written;
-and the record for the report. A row without a record is an output that was begun. Only the process that hands out the work writes
-here, after the output has been renamed into place: killed at any moment, the run has at worst to do again what was in hand.
+A row stands for an output: which source it is of, by size, time and content; under which settings
+it was made; what was written; and the record for the report. A row without a record is an output
+that was begun. Only the process that hands out the work writes here, after the output has been
+renamed into place: killed at any moment, the run has at worst to do again what was in hand.
 
-Journals do not gather for ever: once a day at most, a run removes those that no run has used for `KEEP_DAYS`, and sooner those
-whose output folder is gone.
+Journals do not gather for ever: once a day at most, a run removes those that no run has used for
+`KEEP_DAYS`, and sooner those whose output folder is gone.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ LOCK_SECONDS = 10.0  # so long a journal that another program holds is waited fo
 
 _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
-    target BLOB PRIMARY KEY, source BLOB, settings TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT,
-    written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT, record TEXT, payload BLOB)"""
+    target BLOB PRIMARY KEY, source BLOB, settings TEXT,
+    size INTEGER, mtime_ns INTEGER, sha256 TEXT,
+    written BLOB, written_size INTEGER, written_mtime_ns INTEGER, written_sha256 TEXT,
+    record TEXT, payload BLOB)"""
 # parts of one long result, each by all that decides it
 _PARTS_TABLE = "CREATE TABLE IF NOT EXISTS parts (key BLOB PRIMARY KEY, result BLOB)"
 # of the outputs; no row where they are beside their inputs
@@ -44,30 +47,48 @@ _BESIDE = "beside"
 
 
 def place(folder: AnyPath | None) -> Path:
-    """The path of an output folder's journal; not in it, since that is the user's. None: of outputs beside their inputs."""
-    name = _BESIDE if folder is None else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
+    """The path of an output folder's journal; not in it, since that is the user's. None: of outputs
+    beside their inputs."""
+    name = (
+        _BESIDE
+        if folder is None
+        else hashlib.sha256(os.fsencode(str(folder.absolute()))).hexdigest()[:32]
+    )
     return cache_folder() / "journals" / f"{name}.sqlite"
 
 
 def prune(folder: Path, *, spare: Path | None = None) -> int:
-    """Remove the journals of `folder` that are of no more use; in the one of outputs beside their inputs, the old rows.
+    """Remove the journals of `folder` that are of no more use; in the one of outputs beside their
+    inputs, the old rows.
 
     Returns how many journals went.
 
     Args:
         spare: the journal of the run that asks.
 
-    After that, a run into the same folder skips the existing files instead of resuming; no file is deleted.
+    After that, a run into the same folder skips the existing files instead of resuming; no file is
+    deleted.
     """
     gone, now = 0, time.time()
     for path in folder.glob("*.sqlite"):
         if path.stem == _BESIDE:
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base, base:
-                base.execute("DELETE FROM outputs WHERE written_mtime_ns < ?", (int((now - KEEP_DAYS * DAY) * 1e9),))
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base,
+                base,
+            ):
+                base.execute(
+                    "DELETE FROM outputs WHERE written_mtime_ns < ?",
+                    (int((now - KEEP_DAYS * DAY) * 1e9),),
+                )
             continue
         with contextlib.suppress(OSError):
             unused = now - max(p.stat().st_mtime for p in _files(path) if p.exists())
-            if path == spare or unused < KEEP_DAYS_GONE * DAY or (unused < KEEP_DAYS * DAY and not _folder_is_gone(path)):
+            if (
+                path == spare
+                or unused < KEEP_DAYS_GONE * DAY
+                or (unused < KEEP_DAYS * DAY and not _folder_is_gone(path))
+            ):
                 continue
             for part in _files(path):
                 part.unlink(missing_ok=True)
@@ -87,7 +108,10 @@ def _prune_daily(folder: Path, spare: Path) -> None:
 
 def _folder_is_gone(path: Path) -> bool:
     """Whether a journal is of a local folder that is there no more; False where that is unknown."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base:
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(path, timeout=0.1)) as base,
+    ):
         rows = base.execute("SELECT path FROM folder").fetchall()
         names = [os.fsdecode(name) for (name,) in rows]
         return bool(names) and not any("://" in name or os.path.lexists(name) for name in names)
@@ -106,8 +130,8 @@ class Journal:
         folder: the output folder; None where outputs are beside their inputs.
         settings: all that decides what an output holds; another value is another output.
 
-    A journal that is no database is begun anew. One that another program holds is waited for; what cannot be had or written is
-    done without, which `problem` says: it must never stop a run.
+    A journal that is no database is begun anew. One that another program holds is waited for; what
+    cannot be had or written is done without, which `problem` says: it must never stop a run.
 
     Attributes:
         problem: why nothing is remembered, "" where all is well.
@@ -115,7 +139,9 @@ class Journal:
 
     def __init__(self, folder: AnyPath | None, settings: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+        self._settings = hashlib.sha256(
+            json.dumps(settings, sort_keys=True, default=str).encode()
+        ).hexdigest()
         self._base: sqlite3.Connection | None = None
         self.problem = ""
         path = place(folder)
@@ -125,8 +151,12 @@ class Journal:
                 return
             except (OSError, sqlite3.Error) as exc:
                 self.close()
-                self.problem = f"nothing is remembered for a later `resume`: {path} cannot be used: {str(exc).lower()}"
-                if not _is_no_database(exc):  # a lock, a full disk: what it remembers is worth keeping
+                self.problem = (
+                    f"nothing is remembered for a later `resume`: {path} cannot be used:"
+                    f" {str(exc).lower()}"
+                )
+                # a lock, a full disk: what it remembers is worth keeping
+                if not _is_no_database(exc):
                     return
             for part in _files(path):
                 with contextlib.suppress(OSError):
@@ -144,16 +174,21 @@ class Journal:
         self._base.execute(_PARTS_TABLE)
         self._base.execute(_FOLDER_TABLE)
         if self._folder is not None:
-            self._base.execute("INSERT OR IGNORE INTO folder VALUES (?)", (os.fsencode(str(self._folder.absolute())),))
+            self._base.execute(
+                "INSERT OR IGNORE INTO folder VALUES (?)",
+                (os.fsencode(str(self._folder.absolute())),),
+            )
         self._base.execute(f"PRAGMA user_version={_VERSION}")
         os.utime(path)  # it is in use
         _prune_daily(path.parent, path)
         self.problem = ""
 
     def begun(self, target: AnyPath | bytes) -> bool:
-        """Whether a file at this output may be replaced: an earlier run began it, or wrote it, and nobody changed it since."""
+        """Whether a file at this output may be replaced: an earlier run began it, or wrote it, and
+        nobody changed it since."""
         rows = self._rows(
-            "SELECT record, written, written_size, written_mtime_ns, written_sha256 FROM outputs WHERE target = ?",
+            "SELECT record, written, written_size, written_mtime_ns, written_sha256 FROM outputs"
+            " WHERE target = ?",
             (self._key(target),),
         )
         if not rows:
@@ -164,19 +199,23 @@ class Journal:
         there = self._there(target, written)
         if not _same(there, *of_written):
             return _is_nothing(there) and _is_nothing(target)
-        return written == self._key(target) or _is_nothing(target)  # a source that was kept has its own suffix
+        # a source that was kept has its own suffix
+        return written == self._key(target) or _is_nothing(target)
 
     def unfinished(self) -> list[Path]:
-        """Outputs that were begun and not finished, relative to the output folder where they are in it."""
+        """Outputs that were begun and not finished, relative to the output folder where they are in
+        it."""
         rows = self._rows("SELECT target FROM outputs WHERE record IS NULL", ())
         return [Path(os.fsdecode(target.split(b"\0")[0])) for (target,) in rows]
 
-    def finished(self, source: AnyPath, target: AnyPath | bytes) -> tuple[dict[str, Any], bytes | None] | None:
-        """The record and the payload of an output that is done: same source by content, same settings, and still there as it
-        was written (where it was written to a file of its own)."""
+    def finished(
+        self, source: AnyPath, target: AnyPath | bytes
+    ) -> tuple[dict[str, Any], bytes | None] | None:
+        """The record and the payload of an output that is done: same source by content, same
+        settings, and still there as it was written (where it was written to a file of its own)."""
         rows = self._rows(
-            "SELECT source, settings, size, mtime_ns, sha256, written, written_size, written_mtime_ns, written_sha256, "
-            "record, payload FROM outputs WHERE target = ?",
+            "SELECT source, settings, size, mtime_ns, sha256, written, written_size,"
+            " written_mtime_ns, written_sha256, record, payload FROM outputs WHERE target = ?",
             (self._key(target),),
         )
         if not rows or rows[0][-2] is None:
@@ -188,19 +227,20 @@ class Journal:
             return None
         if written is not None and not _same(self._there(target, written), *of_written):
             return None
-        with contextlib.suppress(ValueError):
-            found = json.loads(record)
-            return (found, payload) if isinstance(found, dict) else None
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            fields = json.loads(record)
+            return (fields, payload) if isinstance(fields, dict) else None
         return None
 
     def standing(self, source: AnyPath, target: AnyPath | bytes) -> str:
         """What is known of an output that exists.
 
-        "same": of this source and these settings. "other": of this source as it was, or of other settings. "": nothing, or it is
-        of another source.
+        "same": of this source and these settings. "other": of this source as it was, or of other
+        settings. "": nothing, or it is of another source.
         """
         rows = self._rows(
-            "SELECT source, settings, size, mtime_ns, sha256, record FROM outputs WHERE target = ?", (self._key(target),)
+            "SELECT source, settings, size, mtime_ns, sha256, record FROM outputs WHERE target = ?",
+            (self._key(target),),
         )
         if not rows:
             return ""
@@ -209,12 +249,31 @@ class Journal:
             return "other"  # begun by a run that was stopped
         if name != os.fsencode(str(source.absolute())):
             return ""
-        unchanged = settings == self._settings and _same(source, size, mtime_ns, sha256, thorough=size <= SMALL_SOURCE)
+        unchanged = settings == self._settings and _same(
+            source, size, mtime_ns, sha256, thorough=size <= SMALL_SOURCE
+        )
         return "same" if unchanged else "other"
 
+    def former(self, source: AnyPath, target: AnyPath) -> AnyPath | None:
+        """Where an earlier run wrote an output of this source, if that is there as it was written:
+        its suffix may be another."""
+        rows = self._rows(
+            "SELECT source, written, written_size, written_mtime_ns, written_sha256 FROM outputs"
+            " WHERE target = ?",
+            (self._key(target),),
+        )
+        if not rows or rows[0][0] != os.fsencode(str(source.absolute())) or rows[0][1] is None:
+            return None
+        there = self._there(target, rows[0][1])
+        return there if _same(there, *rows[0][2:]) else None
+
     def begin(self, target: AnyPath | bytes) -> None:
-        """An output is about to be made."""
-        self._rows("INSERT OR REPLACE INTO outputs (target) VALUES (?)", (self._key(target),))
+        """An output is about to be made. Where an earlier one was written stays known."""
+        self._rows(
+            "INSERT INTO outputs (target) VALUES (?) ON CONFLICT (target) DO UPDATE SET record ="
+            " NULL, payload = NULL",
+            (self._key(target),),
+        )
 
     def abandon(self, target: AnyPath | bytes) -> None:
         """Forget an output that was started but will not be written."""
@@ -309,15 +368,19 @@ def _is_nothing(path: AnyPath) -> bool:
 
 def _is_no_database(exc: BaseException) -> bool:
     """Whether SQLite says of a file that it is none of its own, or is damaged."""
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CORRUPT,
+    )
 
 
 def _same(path: AnyPath, size: int, mtime_ns: int, sha256: str, *, thorough: bool = False) -> bool:
-    """By content; size and time spare reading what was not touched, unless it is to be `thorough`."""
+    """By content; size and time spare reading what was not touched, unless it is to be
+    `thorough`."""
     try:
         if isinstance(path, StorePath):
-            found = path.stat() if path.existed is not False else None
-            return found is not None and (found.st_size, found.tag) == (size, sha256)
+            state = path.stat() if path.existed is not False else None
+            return state is not None and (state.st_size, state.tag) == (size, sha256)
         stat = path.stat()
         if stat.st_size != size:
             return False

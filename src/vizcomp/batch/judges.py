@@ -23,6 +23,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.frame import rgb, upright
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.shards.shard import is_shard
 from vizcomp.vision.callables import living_system
@@ -33,44 +34,76 @@ from vizcomp.vision.systems import open_system
 
 Pixels = npt.NDArray[np.uint8]
 
-_LOOK_AHEAD, _LOOKED_AT = 1000, 8  # photos that are asked for their maps before a run, and maps that are read
+# photos that are asked for their maps before a run, and maps that are read
+_LOOK_AHEAD, _LOOKED_AT = 1000, 8
 
 
-def check_guides(settings: DjpegSettings, batch: BatchSettings, *, in_hand: Collection[str] = ()) -> list[str]:
-    """Fail before the first file where every file would fail; who guides and judges, with fingerprints.
+def check_guides(
+    settings: DjpegSettings, batch: BatchSettings, *, in_hand: Collection[str] = ()
+) -> list[str]:
+    """Fail before the first file where every file would fail; who guides and judges, with
+    fingerprints.
 
     Args:
         in_hand: guides whose maps are there already, "depth" or "mask".
     """
-    found = []
+    problems = []
     if "mask" in settings.guides and batch.masks is None and "mask" not in in_hand:
         raise InputError(
-            "`guide` mask needs masks", "give `masks` with a folder that holds one mask for each photo, by file stem"
+            "`guide` mask needs masks",
+            "give `masks` with a folder that holds one mask for each photo, by file stem",
         )
     if batch.masks is not None and "mask" not in settings.guides:
-        raise SettingsError("`masks` has no effect without the guide mask", f"use `guide` {settings.guide}+mask, or omit it")
+        raise SettingsError(
+            "`masks` has no effect without the guide mask",
+            f"use `guide` {settings.guide}+mask, or omit it",
+        )
     if batch.depth_maps is not None and "depth" not in settings.guides:
-        raise SettingsError("`depth_maps` has no effect without the guide depth", "use `guide` depth, or omit it")
+        raise SettingsError(
+            "`depth_maps` has no effect without the guide depth", "use `guide` depth, or omit it"
+        )
     if batch.depth_maps is None and (batch.depth_kind != "auto" or batch.depth_names):
-        raise SettingsError("`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too")
+        raise SettingsError(
+            "`depth_kind` and `depth_names` are of `depth_maps`", "give the folder of the maps too"
+        )
     if needs_depth(settings) and "depth" not in in_hand:
-        found.append(depth_source(batch).name)
-    for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
-        found.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
+        problems.append(depth_source(batch).name)
+    for name in (
+        name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
+    ):
+        problems.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
     if settings.max_side == "auto" and not batch.verify:
-        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
+        raise SettingsError(
+            "`max_side` auto needs `verify`",
+            "name the system whose answers must stay, or give a side in pixels",
+        )
     if settings.lossless and batch.verify:
-        raise SettingsError("`lossless` and `verify` contradict each other", "omit one of them: lossless changes no pixel")
+        raise SettingsError(
+            "`lossless` and `verify` contradict each other",
+            "omit one of them: lossless changes no pixel",
+        )
     if batch.verify and settings.target_size is not None:
         raise SettingsError("`verify` and `target_size` contradict each other", "omit one of them")
-    for name in sorted({*guide_systems(settings), *batch.verify, *batch.watch_with}):
-        found.append(" ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)]))
+    asked = sorted({*guide_systems(settings), *batch.verify, *batch.watch_with})
+    if batch.decoder != "pillow":
+        problems.append(check_decoder(batch.decoder, settings.formats))
+        if not asked:
+            raise SettingsError(
+                "`decoder` has no effect where no vision system looks",
+                "name one by `verify`, or omit it",
+            )
+    for name in asked:
+        problems.append(
+            " ".join([name, system_by_name(name, batch.offline).fingerprint, *beside(name)])
+        )
     if batch.masks is not None:
         mask_folder(batch.masks)
-    return found
+    return problems
 
 
-def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: BatchSettings) -> Iterator[InputFile]:
+def check_maps(
+    files: Iterable[InputFile], settings: DjpegSettings, batch: BatchSettings
+) -> Iterator[InputFile]:
     """The same photos, if any of the first has the maps and masks that are asked for.
 
     Raises:
@@ -79,7 +112,8 @@ def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: Batch
     """
     files = iter(files)
     ahead = list(itertools.islice(files, _LOOK_AHEAD))
-    first = [file for file in ahead if not is_shard(file.path)]  # those of shards are found one by one
+    # those of shards are found one by one
+    first = [file for file in ahead if not is_shard(file.path)]
     folders = [mask_folder(batch.masks)] if batch.masks and "mask" in settings.guides else []
     if needs_depth(settings) and isinstance(source := depth_source(batch), MapFolder):
         folders.append(source)
@@ -88,7 +122,8 @@ def check_maps(files: Iterable[InputFile], settings: DjpegSettings, batch: Batch
         if not there:
             folder.path_or_error(first[0])
         for file in there[:: max(1, len(there) // _LOOKED_AT)]:
-            with contextlib.suppress(FormatError, InputError):  # one bad map is its own photo's error
+            # one bad map is its own photo's error
+            with contextlib.suppress(FormatError, InputError):
                 folder.check(file)
     return itertools.chain(ahead, files)
 
@@ -107,20 +142,28 @@ def guide_systems(settings: DjpegSettings) -> list[str]:
     """Names of the systems that guide."""
     if settings.strength == 0:
         return []
-    return [name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)]
+    return [
+        name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)
+    ]
 
 
 def beside(name: str) -> list[str]:
-    """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an ONNX file keeps elsewhere."""
+    """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an
+    ONNX file keeps elsewhere."""
     path = model_path(name)
     if path is None or not path.is_file():
         return []
-    files = [place for place in (path.with_suffix(".json"),) if place.is_file()] + weights_beside(path)
+    files = [place for place in (path.with_suffix(".json"),) if place.is_file()] + weights_beside(
+        path
+    )
     return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 
-_given: contextvars.ContextVar[Mapping[str, System]] = contextvars.ContextVar("given", default=types.MappingProxyType({}))
-_opening = threading.RLock()  # threads that need the same network wait for the first of them to open it
+_given: contextvars.ContextVar[Mapping[str, System]] = contextvars.ContextVar(
+    "given", default=types.MappingProxyType({})
+)
+# threads that need the same network wait for the first of them to open it
+_opening = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -134,7 +177,8 @@ def given_systems(systems: Iterable[System]) -> Iterator[None]:
 
 
 def system_by_name(name: str, offline: bool) -> System:
-    """A system that was given as an object, or a Python callable of this name, else one that is opened once for each process."""
+    """A system that was given as an object, or a Python callable of this name, else one that is
+    opened once for each process."""
     if (there := _given.get().get(name) or living_system(name)) is not None:
         return there
     with _opening:
@@ -160,15 +204,21 @@ def system_errors(name: str) -> Iterator[None]:
     except (VizcompError, MemoryError):
         raise
     except Exception as exc:
-        raise InputError(f"the vision system {name} fails: {in_one_line(exc)}", "try another system, or omit it") from exc
+        raise InputError(
+            f"the vision system {name} fails: {in_one_line(exc)}", "try another system, or omit it"
+        ) from exc
 
 
 def depth_source(batch: BatchSettings) -> DepthSource:
     """One network for each process, loaded on the first photo."""
     with _opening:
-        return _opened_depth(batch.depth_model, batch.depth_maps, batch.depth_kind, batch.depth_names, batch.offline)
+        return _opened_depth(
+            batch.depth_model, batch.depth_maps, batch.depth_kind, batch.depth_names, batch.offline
+        )
 
 
 @functools.lru_cache(maxsize=2)
-def _opened_depth(model: str, maps: str | None, kind: str, names: str, offline: bool) -> DepthSource:
+def _opened_depth(
+    model: str, maps: str | None, kind: str, names: str, offline: bool
+) -> DepthSource:
     return open_depth(model, maps, kind=kind, names=names, offline=offline)

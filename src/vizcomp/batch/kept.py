@@ -19,7 +19,9 @@ from vizcomp.photos.photo import Photo, load_bytes
 from vizcomp.photos.strip import with_essential
 
 
-def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file: bool) -> tuple[bool, tuple[str, ...]]:
+def kept_or_not(
+    photo: Photo, result: Found, settings: DjpegSettings, *, is_file: bool
+) -> tuple[bool, tuple[str, ...]]:
     """Whether the source's own bytes are the output, and what is to be said about that.
 
     Args:
@@ -29,29 +31,38 @@ def kept_or_not(photo: Photo, found: Found, settings: DjpegSettings, *, is_file:
         InputError: it has to be, and cannot be without its metadata.
     """
     if not is_file:
-        if found.keep:
-            raise InputError(found.keep, "omit `lossless`")
-        return False, _not_reached(photo, found)
-    kept, notices = _reasons_to_keep(photo, found, settings)
-    if kept and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
-        if found.keep:
+        if result.keep:
+            raise InputError(result.keep, "omit `lossless`")
+        return False, _not_reached(photo, result)
+    reason, notices = _reasons_to_keep(photo, result, settings)
+    if reason and settings.metadata == "none" and not _can_be_kept_without_metadata(photo):
+        if result.keep:
             hint = "use `metadata` essential, or omit `lossless`"
-            raise InputError("cannot be kept without its metadata, and `lossless` makes no other file of it", hint)
-        return False, (*notices, "written although the source was to be kept: it cannot be kept without its metadata")
-    if kept and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
+            raise InputError(
+                "cannot be kept without its metadata, and `lossless` makes no other file of it",
+                hint,
+            )
+        return False, (
+            *notices,
+            "written although the source was to be kept: it cannot be kept without its metadata",
+        )
+    if reason and settings.subsampling == "444" and photo.subsampling not in ("4:4:4", ""):
         notices = (*notices, f"its chroma is as the source has it: {photo.subsampling}")
-    return kept, notices
+    return reason, notices
 
 
-def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tuple[bool, tuple[str, ...]]:
-    if found.keep:
-        return True, (found.keep,)
-    made, larger = found.made, len(found.made.data) >= photo.source_bytes
-    little = 1 - len(made.data) / photo.source_bytes < settings.min_saving
-    fewer_pixels = found.photo is not photo
-    notices = _not_reached(photo, found)
-    if found.state == "not_reached":
-        keep = photo.jpeg is not None  # its own bytes answer the same; pixels of another kind are no JPEG
+def _reasons_to_keep(
+    photo: Photo, result: Found, settings: DjpegSettings
+) -> tuple[bool, tuple[str, ...]]:
+    if result.keep:
+        return True, (result.keep,)
+    data, larger = result.made, len(result.made.data) >= photo.source_bytes
+    little = 1 - len(data.data) / photo.source_bytes < settings.min_saving
+    fewer_pixels = result.photo is not photo
+    notices = _not_reached(photo, result)
+    if result.state == "not_reached":
+        # its own bytes answer the same; pixels of another kind are no JPEG
+        keep = photo.jpeg is not None
         if keep or not larger:
             more = ("source kept: compressing would not make it smaller",) if larger else ()
             return keep or little, (*notices, *more)
@@ -60,43 +71,68 @@ def _reasons_to_keep(photo: Photo, found: Found, settings: DjpegSettings) -> tup
         return False, (*notices, "larger than its source, which has more pixels")
     if larger:
         return True, (*notices, f"source kept{as_it_is}: compressing would not make it smaller")
-    return little, (*notices, f"source kept{as_it_is}: the saving is below `min_saving`") if little else notices
+    return little, (
+        (
+            *notices,
+            f"source kept{as_it_is}: the saving is below `min_saving`",
+        )
+        if little
+        else notices
+    )
 
 
-def _not_reached(photo: Photo, found: Found) -> tuple[str, ...]:
-    if found.state != "not_reached":
+def _not_reached(photo: Photo, result: Found) -> tuple[str, ...]:
+    if result.state != "not_reached":
         return ()
-    score = min(found.scores[name] for name in found.against)
-    reached = f"{' and '.join(found.against)} answers otherwise up to quality {found.made.quality:g} (score {score:.2f})"
-    return (f"not verified: {reached}" + ("; the source is kept" if photo.jpeg is not None else ""),)
+    score = min(result.scores[name] for name in result.against)
+    reached = (
+        f"{' and '.join(result.against)} answers otherwise up to quality {result.made.quality:g}"
+        f" (score {score:.2f})"
+    )
+    return (
+        f"not verified: {reached}" + ("; the source is kept" if photo.jpeg is not None else ""),
+    )
 
 
 def _can_be_kept_without_metadata(photo: Photo) -> bool:
     """Whether a source can be an output although no metadata are to be in it."""
     if photo.jpeg is not None:
-        return photo.orientation == 1  # its coefficients can be written again without; a turned one would lie on its side
+        # its coefficients can be written again without; a turned one would lie on its side
+        return photo.orientation == 1
     return not (photo.icc or photo.exif or photo.xmp)
 
 
 def kept_jpeg(jpeg: bytes, settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
-    """The same picture with no more metadata than the user asked for, since a kept source is an output too, and its scans.
+    """The same picture with no more metadata than the user asked for, since a kept source is an
+    output too, and its scans.
 
     Returns:
         The bytes, and what a user should know.
     """
     try:
-        image = read_jpeg(jpeg) if settings.scans == "baseline" or settings.metadata == "none" else None
+        image = (
+            read_jpeg(jpeg) if settings.scans == "baseline" or settings.metadata == "none" else None
+        )
     except FormatError as exc:  # of a kind that only pixels tell
-        notices = (f"its scans stay as they are: {exc.message}",) if settings.scans == "baseline" else ()
-        return (jpeg if settings.metadata == "all" else with_metadata(jpeg, settings.metadata)), notices
+        notices = (
+            (f"its scans stay as they are: {exc.message}",) if settings.scans == "baseline" else ()
+        )
+        return (
+            jpeg if settings.metadata == "all" else with_metadata(jpeg, settings.metadata)
+        ), notices
     if image is not None and (settings.metadata == "none" or image.progressive):
-        image = dataclasses.replace(image, segments=essential_segments(image.segments, settings.metadata))
+        image = dataclasses.replace(
+            image, segments=essential_segments(image.segments, settings.metadata)
+        )
         return write_jpeg(image, progressive=settings.scans == "progressive"), ()
     return (jpeg if settings.metadata == "all" else with_metadata(jpeg, settings.metadata)), ()
 
 
-def kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSettings) -> tuple[bytes, tuple[str, ...]]:
-    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that can be done; notices."""
+def kept_other(
+    photo: Photo, original: Callable[[], bytes], settings: DjpegSettings
+) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of a kept source that is no JPEG, with no more metadata than asked for where that
+    can be done; notices."""
     data, exif = original(), (photo.exif or b"").removeprefix(EXIF)
     if settings.metadata == "all":
         return data, ()
@@ -109,9 +145,15 @@ def kept_other(photo: Photo, original: Callable[[], bytes], settings: DjpegSetti
                 return stripped, ()
     if not (photo.xmp or has_more_than_essential(exif)):
         return data, ()
-    return data, ("the kept source carries its metadata, such as place and camera: use `metadata` none",)
+    return data, (
+        "the kept source carries its metadata, such as place and camera: use `metadata` none",
+    )
 
 
 def _same_picture(one: Photo, other: Photo) -> bool:
-    alike = (one.orientation, one.icc, one.pixels.shape) == (other.orientation, other.icc, other.pixels.shape)
+    alike = (one.orientation, one.icc, one.pixels.shape) == (
+        other.orientation,
+        other.icc,
+        other.pixels.shape,
+    )
     return alike and bool(np.array_equal(one.pixels, other.pixels))

@@ -1,7 +1,9 @@
-"""Labels that go with photos: written beside the results, moved as the photos' pixels were (`djpeg --labels`).
+"""Labels that go with photos: written beside the results, moved as the photos' pixels were
+(`djpeg --labels`).
 
-One photo after the other comes by with its record, in the process that hands out the work. Labels of YOLO and VOC are a file for
-each photo and are written at once; COCO's are one file, written at the end.
+One photo after the other comes by with its record, in the process that hands out the work. Labels
+of YOLO and VOC are a file for each photo and are written at once; COCO's are one file, written at
+the end.
 """
 
 from __future__ import annotations
@@ -31,13 +33,17 @@ from vizcomp.shards.shard import is_shard
 
 CLASSES = "classes.txt"
 FOLDER = "labels"  # below that of the results
-NO_LABELS = frozenset([CLASSES, "obj.names", "labels.txt", "predefined_classes.txt", "readme.txt", "license.txt"])
-_LOOK_AHEAD, _LOOKED_AT = 1000, 10_000  # photos and files of a folder that tell whether the labels are of these photos
+NO_LABELS = frozenset(
+    [CLASSES, "obj.names", "labels.txt", "predefined_classes.txt", "readme.txt", "license.txt"]
+)
+# photos and files of a folder that tell whether the labels are of these photos
+_LOOK_AHEAD, _LOOKED_AT = 1000, 10_000
 
 
 @dataclasses.dataclass
 class LabelCounts:
-    """Photos whose labels were written, that have none, whose labels were refused, and that were skipped or failed."""
+    """Photos whose labels were written, that have none, whose labels were refused, and that were
+    skipped or failed."""
 
     written: int = 0
     missing: int = 0
@@ -59,7 +65,9 @@ class Labels:
         SettingsError: a folder of several kinds, or one that labels would be written into.
     """
 
-    def __init__(self, place: Path, output: AnyPath, settings: DjpegSettings, batch: BatchSettings) -> None:
+    def __init__(
+        self, place: Path, output: AnyPath, settings: DjpegSettings, batch: BatchSettings
+    ) -> None:
         self._settings, self._batch = settings, batch
         self._output, self._folder = output, output / FOLDER
         self._place = place
@@ -71,7 +79,10 @@ class Labels:
         self._moves: dict[int, tuple[Result, Move]] = {}
         inside = place if place.is_dir() else place.parent
         if isinstance(output, Path) and inside.resolve() == (output / FOLDER).resolve():
-            raise SettingsError(f"`labels` {printable(place)} lies where labels are written", "choose another output folder")
+            raise SettingsError(
+                f"`labels` {printable(place)} lies where labels are written",
+                "choose another output folder",
+            )
 
     def checked(self, files: Iterable[InputFile]) -> Iterator[InputFile]:
         """The same photos, if any of the first has labels.
@@ -82,11 +93,15 @@ class Labels:
         files = iter(files)
         first = list(itertools.islice(files, _LOOK_AHEAD))
         if shard := next((file for file in first if is_shard(file.path)), None):
-            raise SettingsError(f"`labels` are of photos that are files, and {shard.shown} holds many", "omit them, or unpack it")
+            raise SettingsError(
+                f"`labels` are of photos that are files, and {shard.shown} holds many",
+                "omit them, or unpack it",
+            )
         if first and not any(self._has(file) for file in first):
             raise InputError(
                 f"{printable(self._place)} has no labels of these photos, such as {first[0].shown}",
-                "labels go by the names of photos: NAME.txt or NAME.xml in the same sub-folder, or file_name in COCO's file",
+                "labels go by the names of photos: NAME.txt or NAME.xml in the same sub-folder, or"
+                " file_name in COCO's file",
             )
         return itertools.chain(first, files)
 
@@ -95,7 +110,8 @@ class Labels:
         self._journal = journal
 
     def add(self, item: Item, record: FileRecord) -> FileRecord:
-        """Write the labels of a photo, or keep them for `close`. Returns its record, with a notice where they were refused."""
+        """Write the labels of a photo, or keep them for `close`. Returns its record, with a notice
+        where they were refused."""
         if not self._has(item.file):
             self.counts.missing += 1
             return record
@@ -111,8 +127,16 @@ class Labels:
                 self._write_one(item, result)
         except (ValueError, OSError, VizcompError) as exc:
             self.counts.refused += 1
-            why = one_line(exc) if isinstance(exc, VizcompError) else disk_cause(exc) if isinstance(exc, OSError) else str(exc)
-            return dataclasses.replace(record, notices=(*record.notices, f"its labels are not written: {why}"))
+            why = (
+                one_line(exc)
+                if isinstance(exc, VizcompError)
+                else disk_cause(exc)
+                if isinstance(exc, OSError)
+                else str(exc)
+            )
+            return dataclasses.replace(
+                record, notices=(*record.notices, f"its labels are not written: {why}")
+            )
         self.counts.written += 1
         return record
 
@@ -137,7 +161,10 @@ class Labels:
     def _write_coco(self, coco: CocoLabels) -> None:
         target = self._folder / self._place.name
         if self.counts.passed_over and is_there(target) and not self._may_replace(target):
-            self.notices.append(f"{printable(target)} stays as it is: photos were skipped; use `resume` or `overwrite`")
+            self.notices.append(
+                f"{printable(target)} stays as it is: photos were skipped; use `resume` or"
+                " `overwrite`"
+            )
             return
         try:
             self._write(target, coco.moved(self._moves), self._place)
@@ -151,7 +178,8 @@ class Labels:
         return self._file_of(file) is not None
 
     def _file_of(self, file: InputFile) -> Path | None:
-        """A photo's labels: in its sub-folder, in that below the folder of photos, or at the top."""
+        """A photo's labels: in its sub-folder, in that below the folder of photos, or at the
+        top."""
         name = PurePath(file.relative.name).stem + (".txt" if self.kind == "yolo" else ".xml")
         parts = file.relative.parent.parts
         for start in range(len(parts) + 1):
@@ -172,13 +200,17 @@ class Labels:
             size=(record.width, record.height),
             orientation=record.orientation,
             output_size=(record.output_width, record.output_height),
-            turned=record.status == "ok" and self._settings.metadata == "none" and not self._settings.lossless,
+            turned=record.status == "ok"
+            and self._settings.metadata == "none"
+            and not self._settings.lossless,
         )
 
     def _write_one(self, item: Item, result: Result) -> None:
         source = self._file_of(item.file)
         assert source is not None
-        data = yolo_labels.checked(source) if self.kind == "yolo" else voc_labels.moved(source, result)
+        data = (
+            yolo_labels.checked(source) if self.kind == "yolo" else voc_labels.moved(source, result)
+        )
         assert item.target is not None
         below = item.target.parent.relative_to(self._output)  # type: ignore[arg-type]  # both of one kind
         folder = self._folder.joinpath(*PurePath(str(below)).parts)
@@ -194,11 +226,13 @@ class Labels:
         write_atomic(target, data, below=self._output)
         if self._journal is not None:
             states = file_state(source), file_state(target)
-            self._journal.finish(target, source, states[0], record={}, written=target, written_state=states[1])
+            self._journal.finish(
+                target, source, states[0], record={}, written=target, written_state=states[1]
+            )
 
     def _may_replace(self, target: AnyPath) -> bool:
-        ours = self._batch.resume and self._journal is not None and self._journal.begun(target)
-        return self._batch.overwrite or ours
+        resumed = self._batch.resume and self._journal is not None and self._journal.begun(target)
+        return self._batch.overwrite or resumed
 
     def totals(self) -> dict[str, Any]:
         """For the report."""
@@ -207,17 +241,31 @@ class Labels:
 
 def _kind(place: Path) -> str:
     if not place.exists():
-        raise InputError(f"{printable(place)} does not exist", "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml")
+        raise InputError(
+            f"{printable(place)} does not exist",
+            "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml",
+        )
     if place.is_file():
         if place.suffix.lower() != ".json":
-            raise InputError(f"{printable(place)} is no .json file", "give COCO's file, or the folder of YOLO's or VOC's files")
+            raise InputError(
+                f"{printable(place)} is no .json file",
+                "give COCO's file, or the folder of YOLO's or VOC's files",
+            )
         return "coco"
-    some = itertools.islice((p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT)
-    found = {path.suffix.lower() for path in some}
-    kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in found]
+    some = itertools.islice(
+        (p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT
+    )
+    suffixes = {path.suffix.lower() for path in some}
+    kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in suffixes]
     if len(kinds) > 1:
-        raise SettingsError(f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind")
+        raise SettingsError(
+            f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind"
+        )
     if not kinds:
-        hint = "give the .json file itself" if ".json" in found else "give a folder of YOLO's .txt or VOC's .xml files"
+        hint = (
+            "give the .json file itself"
+            if ".json" in suffixes
+            else "give a folder of YOLO's .txt or VOC's .xml files"
+        )
         raise InputError(f"{printable(place)} holds no labels", hint)
     return kinds[0]

@@ -19,8 +19,15 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 IN_WORKER = "VIZCOMP_WORKER"  # in the environment of a worker that Ray started
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-IN_HAND_PER_JOB = 4  # tasks handed out ahead: enough to keep workers busy, few enough to keep memory flat
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# tasks handed out ahead: enough to keep workers busy, few enough to keep memory flat
+IN_HAND_PER_JOB = 4
 TASKS_TO_ISOLATE = 2  # a crash on the only task takes nothing else down
 TASKS_WORTH_A_WORKER = 6  # starting a worker costs about as much as this many photos
 
@@ -48,7 +55,11 @@ def map_processes(
             if stop.is_set():
                 yield from _finish(function, waiting, on_crash, again)
                 return
-            while len(waiting) < jobs * IN_HAND_PER_JOB and (task := next(stream, None)) is not None and not stop.is_set():
+            while (
+                len(waiting) < jobs * IN_HAND_PER_JOB
+                and (task := next(stream, None)) is not None
+                and not stop.is_set()
+            ):
                 waiting.append((task, _submit(pool, function, task)))
             if not waiting:
                 return
@@ -59,7 +70,8 @@ def map_processes(
                 yield from _finish(function, waiting, on_crash, again)
                 raise
             except BrokenProcessPool:
-                # Which of the tasks in hand killed its worker cannot be known: each is tried once more, alone.
+                # Which of the tasks in hand killed its worker cannot be known: each is tried once
+                # more, alone.
                 pool.shutdown(wait=True, cancel_futures=True)
                 on_death()
                 yield from _each_alone(function, waiting, on_crash, again, stop)
@@ -79,7 +91,8 @@ def _finish(
     again: Callable[[Task], Task],
 ) -> Iterator[Result]:
     """After Ctrl-C: the results of what has been started, in order; what has not is given up."""
-    # From the end: while the first ones are given up, a later one might be started, and there would be a gap.
+    # From the end: while the first ones are given up, a later one might be started, and there would
+    # be a gap.
     while waiting and waiting[-1][1].cancel():
         waiting.pop()
     for i, (_, future) in enumerate(waiting):
@@ -98,7 +111,8 @@ def _each_alone(
     again: Callable[[Task], Task],
     stop: threading.Event,
 ) -> Iterator[Result]:
-    """After a crash: the results that are there, and of the other tasks one after the other, each with a worker to itself."""
+    """After a crash: the results that are there, and of the other tasks one after the other, each
+    with a worker to itself."""
     pool: ProcessPoolExecutor | None = None
     try:
         for task, future in waiting:
@@ -120,9 +134,12 @@ def _each_alone(
             pool.shutdown(wait=True)
 
 
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task
+) -> Future[Result]:
     try:
-        with _no_interrupt(), _without_main():  # it may start a worker, which inherits that until it can say so itself
+        # it may start a worker, which inherits that until it can say so itself
+        with _no_interrupt(), _without_main():
             return pool.submit(function, task)
     except BrokenProcessPool as exc:
         failed: Future[Result] = Future()
@@ -132,7 +149,8 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task:
 
 @contextlib.contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the end of this; where the system cannot do that, they do not."""
+    """Ctrl-C and SIGTERM wait until the end of this; where the system cannot do that, they do
+    not."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -147,15 +165,17 @@ def _no_interrupt() -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     """Workers started within this do not import the program's main module.
 
-    They need nothing of it. A script that calls us at its top level would call us again in each of them, and a program that was
-    read from standard input could not be imported at all.
+    They need nothing of it. A script that calls us at its top level would call us again in each of
+    them, and a program that was read from standard input could not be imported at all.
     """
     main = sys.modules.get("__main__")
     if main is None:
         yield
         return
     with _hiding:
-        before: dict[str, Any] = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+        before: dict[str, Any] = {
+            name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)
+        }
         vars(main).update(__spec__=None, __file__=None)
         try:
             yield
@@ -168,17 +188,21 @@ def _without_main() -> Iterator[None]:
 def _pool(jobs: int) -> ProcessPoolExecutor:
     import multiprocessing
 
-    # spawn: a fork would copy the locks of threads that ONNX Runtime and the progress bar have started
+    # spawn: a fork would copy the locks of threads that ONNX Runtime and the progress bar have
+    #     started
     context = multiprocessing.get_context("spawn")
-    for name in THREAD_VARIABLES:  # read once, when the numeric libraries load: so they must be in the inherited environment
+    # read once, when the numeric libraries load: so they must be in the inherited environment
+    for name in THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: what is in hand gets finished
+    # Ctrl-C is the parent's to handle: what is in hand gets finished
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the parent blocked it while it started this process
+        # the parent blocked it while it started this process
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from vizcomp.files.write import remove_leftovers
 
 @contextlib.contextmanager
 def open_log(
-    folder: AnyPath | None, decides: Mapping[str, Any], settings: WhatIsThere, *, remember: bool = True
+    folder: AnyPath | None,
+    decides: Mapping[str, Any],
+    settings: WhatIsThere,
+    *,
+    remember: bool = True,
 ) -> Iterator[Log]:
     """The log of a run into a folder (None: beside its inputs); a dry run has none.
 
@@ -27,8 +31,8 @@ def open_log(
         decides: all that decides what an output holds.
         remember: False: it has none either.
     """
-    kept = None if settings.dry_run or not remember else Journal(folder, decides)
-    log = Log(kept, folder, resume=settings.resume, overwrite=settings.overwrite)
+    journal = None if settings.dry_run or not remember else Journal(folder, decides)
+    log = Log(journal, folder, resume=settings.resume, overwrite=settings.overwrite)
     if settings.resume:
         log.sweep()
     try:
@@ -48,18 +52,33 @@ class Log:
 
     Attributes:
         left: outputs that were there and stayed, and are not known to be of this run's settings.
+        reads: what makes a record of what the journal remembers; what it raises TypeError for is
+            done again.
     """
 
     def __init__(
-        self, kept: Journal | None, root: AnyPath | None = None, *, resume: bool = False, overwrite: bool = False
+        self,
+        kept: Journal | None,
+        root: AnyPath | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.journal = kept
         self._root = root
         self._resume = resume
         self._overwrite = overwrite
         self.left = 0
+        self.reads: Callable[[dict[str, Any]], object] = dict
 
-    def item(self, file: InputFile, target: AnyPath | None, key: bytes = b"", *, others: Sequence[AnyPath] = ()) -> Item:
+    def item(
+        self,
+        file: InputFile,
+        target: AnyPath | None,
+        key: bytes = b"",
+        *,
+        others: Sequence[AnyPath] = (),
+    ) -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now.
 
         Args:
@@ -68,12 +87,20 @@ class Log:
         if self.journal is None:
             return Item(file, target, self._root, key=key)
         name = target if target is not None else key
-        ours = False
+        begun = False
         if self._resume:
-            if (found := self.journal.finished(file.path, name)) is not None:
-                record, payload = found
-                return Item(file, target, self._root, known={**record, "input": file.shown}, payload=payload, key=key)
-            ours = self.journal.begun(name)
+            finished = self.journal.finished(file.path, name)
+            if finished is not None and self._is_record({**finished[0], "input": file.shown}):
+                record, payload = finished
+                return Item(
+                    file,
+                    target,
+                    self._root,
+                    known={**record, "input": file.shown},
+                    payload=payload,
+                    key=key,
+                )
+            begun = self.journal.begun(name)
         fresh = False
         with contextlib.suppress(OutputError):  # its worker finds the same, and says it
             fresh = target is not None and not any(is_there(place) for place in (target, *others))
@@ -81,19 +108,31 @@ class Log:
         if target is not None and not fresh and not self._overwrite:
             standing = self.journal.standing(file.path, target)
             same = standing == "same"
-            ours = ours or (standing == "other" and self.journal.begun(target))
-        if target is not None and (ours or self._overwrite or fresh):
+            begun = begun or (standing == "other" and self.journal.begun(target))
+        former = None
+        if target is not None and (begun or self._overwrite or fresh):
+            former = self.journal.former(file.path, target)
             self.journal.begin(target)
-        return Item(file, target, self._root, ours, fresh, key=key, same=same)
+        return Item(file, target, self._root, begun, fresh, key=key, same=same, former=former)
+
+    def _is_record(self, values: dict[str, Any]) -> bool:
+        try:
+            self.reads(values)
+        except TypeError:
+            return False
+        return True
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
-        """The outcome of an input is there: what was written is remembered, what was not is no longer begun."""
+        """The outcome of an input is there: what was written is remembered, what was not is no
+        longer begun."""
         if self.journal is None or item.known is not None:
             return
         name = item.target if item.target is not None else item.key
         if outcome.record.status == "skipped" and item.target is not None and not item.same:
             self.left += 1
-        if outcome.source_state is not None and (outcome.written_state is not None or outcome.payload is not None):
+        if outcome.source_state is not None and (
+            outcome.written_state is not None or outcome.payload is not None
+        ):
             self.journal.finish(
                 name,
                 item.file.path,
@@ -103,12 +142,25 @@ class Log:
                 record=outcome.record.to_dict(),
                 payload=outcome.payload,
             )
+            if (
+                item.former is not None
+                and outcome.written is not None
+                and item.former != outcome.written
+            ):
+                # the result is there; the older one, of another suffix, is too
+                with contextlib.suppress(OSError):
+                    item.former.unlink()
         elif item.target is not None and outcome.record.status in ("failed", "skipped"):
             self.journal.abandon(item.target)
 
     def give_up(self, item: Item) -> None:
         """An input that was taken and then not begun."""
-        if self.journal is not None and item.known is None and item.target is not None and not item.replace:
+        if (
+            self.journal is not None
+            and item.known is None
+            and item.target is not None
+            and not item.replace
+        ):
             self.journal.abandon(item.target)
 
     @property
@@ -117,7 +169,8 @@ class Log:
         return self.journal.problem if self.journal is not None else ""
 
     def sweep(self) -> None:
-        """Remove what an earlier run, killed while it wrote, left in the folders of the outputs that it had begun."""
+        """Remove what an earlier run, killed while it wrote, left in the folders of the outputs
+        that it had begun."""
         if self.journal is None:
             return
         base: AnyPath = self._root if self._root is not None else Path()

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from vizcomp.batch.items import one_line, reason_to_skip
-from vizcomp.batch.judges import displayed, system_by_name, system_errors
+from vizcomp.batch.judges import system_by_name, system_errors
+from vizcomp.batch.seen import source_seen
 from vizcomp.errors import VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.names import OutputNames
@@ -14,6 +15,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.encode import encode_plain_jpeg
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import load
 from vizcomp.vision.draw import drawn
 
@@ -45,17 +47,22 @@ class LookSettings:
     system: str
     max_pixels: int
     overwrite: bool = False
+    decoder: str = "pillow"
     offline: bool = False
 
 
 def run_look(
-    files: Iterable[InputFile], output: AnyPath, settings: LookSettings, on_record: Callable[[LookRecord], None]
+    files: Iterable[InputFile],
+    output: AnyPath,
+    settings: LookSettings,
+    on_record: Callable[[LookRecord], None],
 ) -> list[LookRecord]:
     """Write NAME.look.jpg for each photo, in this process: what the system answers, drawn.
 
     Raises:
-        VizcompError: the system cannot be opened.
+        VizcompError: the system cannot be opened, or the decoder is not there.
     """
+    check_decoder(settings.decoder)
     system_by_name(settings.system, settings.offline)
     names = OutputNames(output, ".look.jpg")
     records = []
@@ -74,7 +81,8 @@ def run_look(
 def _look(file: InputFile, target: AnyPath, root: AnyPath, settings: LookSettings) -> LookRecord:
     if (skipped := reason_to_skip(target, file, replace=settings.overwrite)) is not None:
         return LookRecord(input=file.shown, status="skipped", error=skipped)
-    pixels = displayed(load(file.path, max_pixels=settings.max_pixels))
+    photo = load(file.path, max_pixels=settings.max_pixels)
+    pixels = source_seen(photo, file.path.read_bytes, file.shown, settings)
     with system_errors(settings.system):
         answer = system_by_name(settings.system, settings.offline).answers([pixels])[0]
     data = encode_plain_jpeg(drawn(pixels, answer), quality=QUALITY, subsampling="4:4:4")

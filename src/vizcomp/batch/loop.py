@@ -1,10 +1,12 @@
-"""The one loop of all batch commands: inputs to items, items to tasks, tasks through an engine, outcomes to records.
+"""The one loop of all batch commands: inputs to items, items to tasks, tasks through an engine,
+outcomes to records.
 
-    find_inputs ──▶ Log.item ──▶ tasks ──▶ engines.map_tasks ──▶ outcomes ──▶ Log.settle, Records, on_record
-    one by one      known?       groups    in worker processes    in order
+    find_inputs ─▶ Log.item ─▶ tasks ─▶ engines.map_tasks ─▶ outcomes ─▶ Log.settle, Records,
+    one by one     known?      groups   in worker processes  in order    on_record
 
-It knows nothing of what a verb does with an input. Little of it grows with the number of inputs: names come one by one, a few
-tasks are in hand, and records beyond the first thousands are in a temporary file.
+It knows nothing of what a verb does with an input. Little of it grows with the number of inputs:
+names come one by one, a few tasks are in hand, and records beyond the first thousands are in a
+temporary file.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ class RunOptions:
     Attributes:
         jobs: worker processes; 0 = one for each core.
         engine: as `engines.map_tasks` takes it.
-        isolate: work in other processes even where one job is enough, so that a decoder that crashes costs one photo.
+        isolate: work in other processes even where one job is enough, so that a decoder that
+            crashes costs one photo.
         on_record: is called with each record, in the order of the inputs.
         on_interrupt: is called after the first Ctrl-C.
         on_notice: is told, in one line, what concerns the run as a whole.
-        on_left: is told at the end how many outputs were there and stayed, and are not known to be of these settings.
+        on_left: is told at the end how many outputs were there and stayed, and are not known to be
+            of these settings.
     """
 
     jobs: int = 0
@@ -59,11 +63,13 @@ class Verb(Generic[Record]):
 
     Attributes:
         record: the class of its records.
-        tasks: puts neighbouring items together; each item into one task (or, for a pack, into several that follow each
-            other), and keeps their order.
+        tasks: puts neighbouring items together; each item into one task (or, for a pack, into
+            several that follow each other), and keeps their order.
         work: at module top; in a worker, a task to its list of outcomes.
-        on_crash: the same where the worker died twice. Items that travelled together are tried apart first.
-        whole: makes outcomes of the results of `work` where these are no lists of them; one for each item, in order.
+        on_crash: the same where the worker died twice. Items that travelled together are tried
+            apart first.
+        whole: makes outcomes of the results of `work` where these are no lists of them; one for
+            each item, in order.
         on_outcome: is called with each; may return another in its place.
     """
 
@@ -72,24 +78,30 @@ class Verb(Generic[Record]):
     work: Callable[[Any], Any]
     on_crash: Callable[[Any], Any]
     whole: Callable[[Iterator[Any]], Iterator[Outcome[Record]]] = itertools.chain.from_iterable
-    on_outcome: Callable[[Item, Outcome[Record]], Outcome[Record] | None] = lambda item, outcome: None
+    on_outcome: Callable[[Item, Outcome[Record]], Outcome[Record] | None] = lambda item, outcome: (
+        None
+    )
 
 
-def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunOptions) -> tuple[Records[Record], bool]:
-    """Take items through a verb. Returns one record for each, in their order, and whether Ctrl-C ended the run early.
+def run_batch(
+    items: Iterable[Item], verb: Verb[Record], log: Log, options: RunOptions
+) -> tuple[Records[Record], bool]:
+    """Take items through a verb. Returns one record for each, in their order, and whether Ctrl-C
+    ended the run early.
 
-    Ctrl-C once: nothing more is begun, what is in hand is finished. Twice: it ends at once. (In another thread than the main one
-    nothing listens for it.)
+    Ctrl-C once: nothing more is begun, what is in hand is finished. Twice: it ends at once. (In
+    another thread than the main one nothing listens for it.)
 
     `items` are consumed as workers become free.
     """
     records = Records(verb.record)
+    log.reads = verb.record.from_dict
     in_hand: collections.deque[Item] = collections.deque()
     all_taken = False
     left: set[AnyPath] = set()
-    told = log.problem
-    if told:
-        options.on_notice(told)
+    problem = log.problem
+    if problem:
+        options.on_notice(problem)
 
     def died() -> None:
         """A worker did, and the others were ended with it: they may have been writing."""
@@ -107,9 +119,9 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             all_taken = True
 
         function = functools.partial(_work, verb.work, log.journal is not None)
-        results = map_tasks(
+        through_workers = functools.partial(
+            map_tasks,
             function,
-            _known_together(verb.tasks(taken())),
             on_crash=functools.partial(_crashed, verb.on_crash, function),
             again=lambda task: task if isinstance(task, _Known) else task.again(),
             jobs=options.jobs,
@@ -118,6 +130,7 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             stop=stop,
             on_death=died,
         )
+        results = _known_first(_known_together(verb.tasks(taken())), through_workers)
         outcomes = _outcomes(results, verb.whole)
         interrupted = False
         try:
@@ -135,7 +148,7 @@ def run_batch(items: Iterable[Item], verb: Verb[Record], log: Log, options: RunO
             log.give_up(item)
         for folder in left:
             remove_leftovers(folder)
-        if log.problem != told:
+        if log.problem != problem:
             options.on_notice(log.problem)
         if log.left:
             options.on_left(log.left)
@@ -170,6 +183,17 @@ def _known_together(tasks: Iterable[Task]) -> Iterator[Task | _Known]:
         yield _Known(count)
 
 
+def _known_first(
+    tasks: Iterator[Task | _Known], through_workers: Callable[[Iterable[Any]], Iterator[Any]]
+) -> Iterator[Any]:
+    """Results of tasks; no worker is started before there is something to do."""
+    for task in tasks:
+        if not isinstance(task, _Known):
+            yield from through_workers(itertools.chain([task], tasks))
+            return
+        yield task
+
+
 def _outcomes(
     results: Iterator[Any], whole: Callable[[Iterator[Any]], Iterator[Outcome[Record]]]
 ) -> Iterator[Outcome[Record] | None]:
@@ -184,7 +208,8 @@ def _outcomes(
             else:
                 yield result
 
-    # What makes packs whole must see every result of a pack in a row, and known items never come between those.
+    # What makes packs whole must see every result of a pack in a row, and known items never come
+    # between those.
     rest, end = of_work(), object()
     while (head := next(rest, end)) is not end:
         if head is None:
@@ -207,7 +232,10 @@ def _work(work: Callable[[Any], Any], seal: bool, task: Any) -> Any:
     done = work(task)
     if not isinstance(done, list):
         return done
-    return [_sealed(outcome, item, stamp) for outcome, item, stamp in zip(done, task.items, before, strict=True)]
+    return [
+        _sealed(outcome, item, stamp)
+        for outcome, item, stamp in zip(done, task.items, before, strict=True)
+    ]
 
 
 def _sealed(outcome: Outcome[Any], item: Item, before: tuple[int, int] | None) -> Outcome[Any]:
@@ -223,9 +251,11 @@ def _sealed(outcome: Outcome[Any], item: Item, before: tuple[int, int] | None) -
 
 
 def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], task: Any) -> Any:
-    """What comes of a task that cost its worker twice: of several items only those that do so by themselves are lost.
+    """What comes of a task that cost its worker twice: of several items only those that do so by
+    themselves are lost.
 
-    They are tried one by one in workers of this machine, whatever the engine: a crash is rare, and caution worth more than speed.
+    They are tried one by one in workers of this machine, whatever the engine: a crash is rare, and
+    caution worth more than speed.
     """
     if isinstance(task, _Known):
         return task
@@ -234,15 +264,27 @@ def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], tas
         return on_crash(task)
     whole = task.again()
     apart = [dataclasses.replace(whole, items=(item,)) for item in whole.items]
-    found = map_tasks(function, apart, on_crash=on_crash, again=lambda single: single.again(), jobs=1, isolate=True)
-    return list(itertools.chain.from_iterable(found))
+    outcomes = map_tasks(
+        function,
+        apart,
+        on_crash=on_crash,
+        again=lambda single: single.again(),
+        jobs=1,
+        isolate=True,
+    )
+    return list(itertools.chain.from_iterable(outcomes))
 
 
 @contextlib.contextmanager
 def _stopped_by_interrupt(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM, on the command line) sets; the second raises KeyboardInterrupt."""
+    """An event that the first Ctrl-C (or SIGTERM, on the command line) sets; the second raises
+    KeyboardInterrupt."""
     stop = threading.Event()
-    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+    ours = [
+        s
+        for s in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(s) is signal.default_int_handler
+    ]
     if threading.current_thread() is not threading.main_thread() or not ours:
         yield stop  # somebody else handles it: then that is what happens
         return

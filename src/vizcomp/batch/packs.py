@@ -35,7 +35,8 @@ MAX_PACKED_PIXELS = 1 << 21  # packs are decoded whole, without tiles
 
 
 class PackTarget(NamedTuple):
-    """An image of a pack: its number, where it goes, whether a file there may be replaced, and whether it is done already."""
+    """An image of a pack: its number, where it goes, whether a file there may be replaced, and
+    whether it is done already."""
 
     number: int
     path: AnyPath
@@ -59,7 +60,9 @@ class PackTask:
 
     def again(self) -> PackTask:
         """As `items.Task`."""
-        return dataclasses.replace(self, targets=tuple(t._replace(replace=t.replace or t.fresh) for t in self.targets))
+        return dataclasses.replace(
+            self, targets=tuple(t._replace(replace=t.replace or t.fresh) for t in self.targets)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,12 +93,18 @@ class PackedImage:
 
     def to_dict(self) -> dict[str, Any]:
         """What the journal keeps, as JSON types."""
-        return {"width": self.width, "height": self.height, "iterations": self.iterations, "bytes": self.state[0]}
+        return {
+            "width": self.width,
+            "height": self.height,
+            "iterations": self.iterations,
+            "bytes": self.state[0],
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class PackPlan:
-    """A pack whose parts are about to come; `broken` is what could not even be planned, `done` what an earlier run did."""
+    """A pack whose parts are about to come; `broken` is what could not even be planned, `done` what
+    an earlier run did."""
 
     file: InputFile
     folder: AnyPath
@@ -125,10 +134,14 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
         try:
             for i in block:
                 label = reader.label(i)
-                entries.append((i, reader.name(i), None if label is None else reader.classes[label]))
+                entries.append(
+                    (i, reader.name(i), None if label is None else reader.classes[label])
+                )
         except FormatError as exc:
             entries = [each for each in entries if each[0] < first]
-            broken = dataclasses.replace(broken, lost=broken.lost + len(block), error=broken.error or exc)
+            broken = dataclasses.replace(
+                broken, lost=broken.lost + len(block), error=broken.error or exc
+            )
     folder = path.with_name(path.name.removesuffix(".png"))
     source_state = None
     if log.journal is not None:
@@ -137,13 +150,22 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
     done, targets = PackPart(), []
     for i, name in _png_names(entries, len(str(max(0, len(reader) - 1)))):
         each = log.item(file, folder / name)
-        targets.append(PackTarget(i, folder / name, each.replace, each.known is not None, each.fresh))
+        targets.append(
+            PackTarget(i, folder / name, each.replace, each.known is not None, each.fresh)
+        )
         if each.known is not None:
-            done = _with_one_more(done, each.known["width"], each.known["height"], each.known["iterations"], each.known["bytes"])
+            done = _with_one_more(
+                done,
+                each.known["width"],
+                each.known["height"],
+                each.known["iterations"],
+                each.known["bytes"],
+            )
     # The images of a batch stay together in every run, as `_Image.company` says.
     batches = [tuple(targets[a : a + BATCH]) for a in range(0, len(targets), BATCH)]
     batches = [batch for batch in batches if not all(each.known for each in batch)]
-    tasks = tuple(PackTask(item, batch, settings, jobs) for batch in batches or [()])  # one at least, to bring the record
+    # one at least, to bring the record
+    tasks = tuple(PackTask(item, batch, settings, jobs) for batch in batches or [()])
     return PackPlan(file, folder, len(reader), broken, tasks, done, source_state)
 
 
@@ -158,17 +180,23 @@ def _with_one_more(part: PackPart, width: int, height: int, iterations: int, siz
     )
 
 
-def _png_names(entries: Sequence[tuple[int, str | None, str | None]], digits: int) -> list[tuple[int, PurePosixPath]]:
-    """Where the images of a pack go, given as (number, name, class): all different, also where upper and lower case are one.
+def _png_names(
+    entries: Sequence[tuple[int, str | None, str | None]], digits: int
+) -> list[tuple[int, PurePosixPath]]:
+    """Where the images of a pack go, given as (number, name, class): all different, also where
+    upper and lower case are one.
 
-    A name keeps its folders, and gets the suffix .png: `a.jpg` becomes `a.png`, or `a.jpg.png` where the pack has an `a.png`. A
-    class that is not among the folders of the name becomes one. An image without a name has its number for one.
+    A name keeps its folders, and gets the suffix .png: `a.jpg` becomes `a.png`, or `a.jpg.png`
+    where the pack has an `a.png`. A class that is not among the folders of the name becomes one. An
+    image without a name has its number for one.
     """
     paths: dict[int, PurePosixPath] = {}
     taken: set[str] = set()
 
     def claim(number: int, *candidates: PurePosixPath) -> None:
-        numbered = (candidates[-1].with_name(f"{candidates[-1].stem}-{n}.png") for n in itertools.count(2))
+        numbered = (
+            candidates[-1].with_name(f"{candidates[-1].stem}-{n}.png") for n in itertools.count(2)
+        )
         for path in itertools.chain(candidates, numbered):
             if (key := str(path).casefold()) not in taken:
                 taken.add(key)
@@ -189,7 +217,9 @@ def _png_names(entries: Sequence[tuple[int, str | None, str | None]], digits: in
 @functools.lru_cache(maxsize=1)
 def _pack(path: AnyPath, model: str | None, max_pixels: int, jobs: int) -> VzcPack:
     """One pack and its codec for each process."""
-    return VzcPack(path, model=model, max_pixels=max_pixels, threads=threads_for(jobs), allow_truncated=True)
+    return VzcPack(
+        path, model=model, max_pixels=max_pixels, threads=threads_for(jobs), allow_truncated=True
+    )
 
 
 def _is_there(path: AnyPath) -> bool:
@@ -204,15 +234,24 @@ def decode_pack(task: PackTask) -> PackPart:
     part = PackPart()
     todo: list[PackTarget] = []
     for each in task.targets:
-        if _is_there(each.path) and not (settings.overwrite or settings.dry_run or each.replace or each.known):
+        if _is_there(each.path) and not (
+            settings.overwrite or settings.dry_run or each.replace or each.known
+        ):
             part = dataclasses.replace(part, skipped=part.skipped + 1)
         else:
             todo.append(each)
     path = task.item.file.path
     try:
-        pack = _pack(path, next(iter(settings.models), None), settings.max_pixels, task.jobs) if todo else None
+        pack = (
+            _pack(path, next(iter(settings.models), None), settings.max_pixels, task.jobs)
+            if todo
+            else None
+        )
     except VizcompError as exc:
-        pack, part = None, dataclasses.replace(part, lost=sum(not each.known for each in todo), error=exc)
+        pack, part = (
+            None,
+            dataclasses.replace(part, lost=sum(not each.known for each in todo), error=exc),
+        )
         todo = []
     while pack is not None and todo:
         count = _how_many(pack, todo)
@@ -234,11 +273,15 @@ def _how_many(pack: VzcPack, todo: Sequence[PackTarget]) -> int:
     return len(todo)
 
 
-def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], settings: DecodeSettings, part: PackPart) -> PackPart:
+def _decode_portion(
+    pack: VzcPack, item: Item, todo: Sequence[PackTarget], settings: DecodeSettings, part: PackPart
+) -> PackPart:
     """Images that are decoded together; where that fails, each alone."""
 
     def pixels_of(numbers: list[int]) -> list[Pixels]:
-        portion: list[Pixels] = within_memory(lambda chosen: pack.batch(chosen, iterations=settings.iterations), numbers)
+        portion: list[Pixels] = within_memory(
+            lambda chosen: pack.batch(chosen, iterations=settings.iterations), numbers
+        )
         return portion
 
     if all(each.known for each in todo):
@@ -259,7 +302,11 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
                 with contextlib.suppress(OSError):
                     state = file_state(each.path)
         except (VizcompError, MemoryError) as exc:
-            error = exc if isinstance(exc, VizcompError) else VizcompError("out of memory", "try fewer `jobs`")
+            error = (
+                exc
+                if isinstance(exc, VizcompError)
+                else VizcompError("out of memory", "try fewer `jobs`")
+            )
             part = dataclasses.replace(part, lost=part.lost + 1, error=part.error or error)
             continue
         entry = pack.reader.entry(each.number)
@@ -274,7 +321,9 @@ def _decode_portion(pack: VzcPack, item: Item, todo: Sequence[PackTarget], setti
 def pack_record(plan: PackPlan, parts: Sequence[PackPart], settings: DecodeSettings) -> CodecRecord:
     """The record of a whole pack; a part that has not come was interrupted."""
     parts = (plan.broken, plan.done, *parts)
-    done, skipped, lost = (sum(getattr(p, what) for p in parts) for what in ("images", "skipped", "lost"))
+    done, skipped, lost = (
+        sum(getattr(p, what) for p in parts) for what in ("images", "skipped", "lost")
+    )
     missing = plan.count - done - skipped - lost
     error = next((p.error for p in parts if p.error is not None), None)
     sizes = frozenset[tuple[int, int]]().union(*(p.sizes for p in parts))
@@ -302,11 +351,22 @@ def pack_record(plan: PackPlan, parts: Sequence[PackPart], settings: DecodeSetti
         if lost and (done or lost < plan.count):
             text = f"{lost} of {plan.count} images lost: {text}"
         status: CodecStatus = "partial" if done or skipped else "failed"
-        return dataclasses.replace(record, status=status, error=text, error_type=type(error).__name__)
+        return dataclasses.replace(
+            record, status=status, error=text, error_type=type(error).__name__
+        )
     if missing:
-        return dataclasses.replace(record, status="partial", error=f"interrupted: {missing} of {plan.count} images are missing")
+        return dataclasses.replace(
+            record,
+            status="partial",
+            error=f"interrupted: {missing} of {plan.count} images are missing",
+        )
     if skipped == plan.count and skipped:
-        return dataclasses.replace(record, status="skipped", error="output exists; `overwrite` replaces it")
+        return dataclasses.replace(
+            record, status="skipped", error="output exists; `overwrite` replaces it"
+        )
     if skipped:
-        return dataclasses.replace(record, notices=(f"{skipped} of {plan.count} images were there; `overwrite` replaces them",))
+        return dataclasses.replace(
+            record,
+            notices=(f"{skipped} of {plan.count} images were there; `overwrite` replaces them",),
+        )
     return record

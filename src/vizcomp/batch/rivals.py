@@ -1,4 +1,5 @@
-"""What a file is compared with: optimised progressive plain JPEG, at the same quality setting and at the same bytes."""
+"""What a file is compared with: optimised progressive plain JPEG, at the same quality setting and
+at the same bytes."""
 
 from __future__ import annotations
 
@@ -14,19 +15,22 @@ from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.photo import JpegPixels, Photo, jpeg_pixels, load_bytes, to_srgb
 
 SAMPLE = 50
-"""Photos of a run, the first of them, on which plain JPEG is also decoded and searched at our bytes."""
+"""Photos of a run, the first of them, on which plain JPEG is also decoded and searched at our
+bytes."""
 
 
 DRAWS = 1000  # of the bootstrap
 
 
 def optimised_jpeg(photo: Photo, quality: int) -> bytes:
-    """A plain JPEG of a photo, 4:2:0, with optimised Huffman tables and progressive scans, without metadata."""
+    """A plain JPEG of a photo, 4:2:0, with optimised Huffman tables and progressive scans, without
+    metadata."""
     return encode_plain_jpeg(photo.pixels, quality=quality, optimize=True, progressive=True)
 
 
 def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
-    """PSNR, None where no pixel differs, and MS-SSIM of a file against its photo; opacity flattened on white."""
+    """PSNR, None where no pixel differs, and MS-SSIM of a file against its photo; opacity flattened
+    on white."""
     if not data.startswith(b"\xff\xd8"):
         result = load_bytes(data, "the result", max_pixels=photo.pixels.size)
         pixels = upright(result.pixels, result.orientation)
@@ -36,7 +40,14 @@ def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
             original, pixels = rgb(original), rgb(pixels)
         return _likeness(original, pixels)
     with jpeg_pixels(data) as shown:
-        return _likeness(photo.pixels if shown.shape == photo.pixels.shape else upright(photo.pixels, photo.orientation), shown)
+        return _likeness(
+            (
+                photo.pixels
+                if shown.shape == photo.pixels.shape
+                else upright(photo.pixels, photo.orientation)
+            ),
+            shown,
+        )
 
 
 def _likeness(original: Pixels, shown: Pixels | JpegPixels) -> tuple[float | None, float]:
@@ -49,8 +60,12 @@ def rival_totals(photos: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
     if not photos:
         return None
     pairs = np.array(photos, np.float64)
-    # whole photos are drawn (Efron 1979); a fixed seed, so that the same records give the same report
-    drawn = np.random.default_rng(0).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), DRAWS) @ pairs
+    # whole photos are drawn (Efron 1979); a fixed seed, so that the same records give the same
+    # report
+    drawn = (
+        np.random.default_rng(0).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), DRAWS)
+        @ pairs
+    )
     low, high = np.percentile(1 - drawn[:, 1] / drawn[:, 0], (2.5, 97.5))
     theirs, ours = (int(column.sum()) for column in pairs.T)
     return {
@@ -83,16 +98,17 @@ def against_plain(photo: Photo, quality: float, size: int | None) -> dict[str, A
     return fields
 
 
-def _of_bytes(photo: Photo, size: int, made: dict[int, bytes]) -> tuple[int, bytes] | None:
-    """The highest quality of at most `size` bytes, and its file; None where even quality 1 has more."""
+def _of_bytes(photo: Photo, size: int, file: dict[int, bytes]) -> tuple[int, bytes] | None:
+    """The highest quality of at most `size` bytes, and its file; None where even quality 1 has
+    more."""
     low, high = 0, 101
     while high - low > 1:
         # first where we already know the answer, then by halves
-        middle = next((q for q in made if low < q < high), (low + high) // 2)
-        if middle not in made:
-            made[middle] = optimised_jpeg(photo, middle)
-        if len(made[middle]) <= size:
+        middle = next((q for q in file if low < q < high), (low + high) // 2)
+        if middle not in file:
+            file[middle] = optimised_jpeg(photo, middle)
+        if len(file[middle]) <= size:
             low = middle
         else:
             high = middle
-    return (low, made[low]) if low else None
+    return (low, file[low]) if low else None

@@ -12,7 +12,8 @@ from vizcomp.neural.models import MODELS
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 
 MIN_QUALITY = 20.0
-"""Of files that `--verify` asks for: below it a photo can become a grey sheet (docs/decisions/0011-verified.md)."""
+"""Of files that `--verify` asks for: below it a photo can become a grey sheet
+(docs/decisions/0011-verified.md)."""
 
 
 def _beside(default: Any) -> Any:
@@ -42,17 +43,23 @@ class BatchSettings(_RunSettings):
         depth_maps: folder of ready-made depth maps by file stem, or None.
         depth_kind, depth_names: of those maps, as `depth.maps.MapFolder`.
         masks: folder of masks by file stem, or None.
-        labels: COCO's file, or a folder of YOLO's or VOC's files, whose labels are written beside the results; or None.
+        labels: COCO's file, or a folder of YOLO's or VOC's files, whose labels are written beside
+            the results; or None.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
-        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
+        resume: skip what an earlier run finished with the same content and settings; redo what it
+            only started.
         dry_run: do all the work, write nothing.
         keep_dates: outputs take the source's times of access and change.
-        verify: vision systems by name: each photo gets the smallest file on which all of them answer as on the source.
-        watch_with: vision systems by name whose answers on the results are reported, and decide nothing.
+        verify: vision systems by name: each photo gets the smallest file on which all of them
+            answer as on the source.
+        watch_with: vision systems by name whose answers on the results are reported, and decide
+            nothing.
         min_quality: no file that `verify` asks for is made below this quality, 0..100; 0 lifts it.
-        robust: they must answer so under two resize filters; None: those whose model file leaves the filter open.
+        robust: they must answer so under two resize filters; None: those whose model file leaves
+            the filter open.
         tolerance: how much their answers may differ, 0..1; see `vision.compare`.
+        decoder: who decodes what systems see, one of `photos.opencv.DECODERS`.
         offline: never touch the network.
     """
 
@@ -72,17 +79,25 @@ class BatchSettings(_RunSettings):
     min_quality: float = MIN_QUALITY
     robust: bool | None = None
     tolerance: float = 0.0
+    decoder: str = "pillow"
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
         if isinstance(self.verify, str) or isinstance(self.watch_with, str):
             raise TypeError("verify and watch_with are tuples of names")
         if both := sorted({*self.verify} & {*self.watch_with}):
-            raise SettingsError(f"{both[0]} cannot be asked by `verify` and only be reported by `watch_with`", "omit one of them")
+            raise SettingsError(
+                f"{both[0]} cannot be asked by `verify` and only be reported by `watch_with`",
+                "omit one of them",
+            )
         if not 0 <= self.min_quality <= 100:
-            raise SettingsError(f"`min_quality` {self.min_quality} is out of range", "it goes from 0 to 100")
+            raise SettingsError(
+                f"`min_quality` {self.min_quality} is out of range", "it goes from 0 to 100"
+            )
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(
+                f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1"
+            )
         _check_resume(self.resume, self.overwrite)
 
 
@@ -106,11 +121,12 @@ class EncodeSettings(_RunSettings):
         iterations, bpp, search: as in `NeuralCodec.encode`; in a pack, `bpp` is of the payload.
         max_pixels: larger photos are refused before memory is taken.
         overwrite: replace outputs that exist; otherwise such an input is skipped.
-        resume: skip what an earlier run finished with the same content and settings; redo what it only started.
+        resume: skip what an earlier run finished with the same content and settings; redo what it
+            only started.
         dry_run: do all the work, write nothing.
-        verify: vision systems by name: each image gets the fewest iterations on which all of them answer as on the source, no
-            more than the settings above allow.
-        robust, tolerance: as in `BatchSettings`.
+        verify: vision systems by name: each image gets the fewest iterations on which all of them
+            answer as on the source, no more than the settings above allow.
+        robust, tolerance, decoder: as in `BatchSettings`.
         offline: never touch the network.
     """
 
@@ -125,15 +141,21 @@ class EncodeSettings(_RunSettings):
     verify: tuple[str, ...] = ()
     robust: bool | None = None
     tolerance: float = 0.0
+    decoder: str = "pillow"
     offline: bool = _beside(False)
 
     def __post_init__(self) -> None:
         if isinstance(self.verify, str):
             raise TypeError("verify is a tuple of names")
         if not 0 <= self.tolerance <= 1:
-            raise SettingsError(f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1")
+            raise SettingsError(
+                f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1"
+            )
         if self.bpp is not None and not 0 < self.bpp < math.inf:
-            raise SettingsError(f"{self.bpp} bits for each pixel are not possible", "use a number above 0, as `bpp` 0.5")
+            raise SettingsError(
+                f"{self.bpp} bits for each pixel are not possible",
+                "use a number above 0, as `bpp` 0.5",
+            )
         _check_resume(self.resume, self.overwrite)
 
 
@@ -142,7 +164,9 @@ def _check_resume(resume: bool, overwrite: bool) -> None:
         raise SettingsError("`resume` and `overwrite` contradict each other", "omit one of them")
 
 
-def deciding_settings(verb: str, settings: EncodeSettings | DecodeSettings, **more: Any) -> dict[str, Any]:
+def deciding_settings(
+    verb: str, settings: EncodeSettings | DecodeSettings, **more: Any
+) -> dict[str, Any]:
     """All on which the content of an output depends."""
     return {"verb": verb, **settings.what_decides(), **more, "version": __version__}
 
@@ -152,7 +176,8 @@ class DecodeSettings(_RunSettings):
     """What every input of `decode` shares.
 
     Attributes:
-        model: a codec to look at first, before the bundled ones and those in the cache; a name or a path.
+        model: a codec to look at first, before the bundled ones and those in the cache; a name or a
+            path.
         iterations: stop after so many; None: all there are.
         max_pixels: a larger image is refused by its header.
         overwrite, resume, dry_run: as in `EncodeSettings`.

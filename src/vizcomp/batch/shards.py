@@ -1,9 +1,12 @@
-"""Shards through the loop of all batches: their photos are items like any other, and what comes of them is put together again.
+"""Shards through the loop of all batches: their photos are items like any other, and what comes of
+them is put together again.
 
-    shard.tar ── its photos, with their bytes ──▶ workers ──▶ their new bytes, in order ──▶ out/shard.tar
+    shard.tar ── its photos, with their bytes ──▶ workers ──▶ their new bytes, in order ──▶
+    out/shard.tar
 
-The bytes travel with the tasks, so workers on other machines need no disk in common. Only this process reads and writes shards:
-beside, then renamed. A shard is finished or not: the journal remembers it with the records of all its photos.
+The bytes travel with the tasks, so workers on other machines need no disk in common. Only this
+process reads and writes shards: beside, then renamed. A shard is finished or not: the journal
+remembers it with the records of all its photos.
 """
 
 from __future__ import annotations
@@ -33,10 +36,21 @@ from vizcomp.files.store import AnyPath, StorePath
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import load_bytes
 from vizcomp.shards.open import open_shard
-from vizcomp.shards.shard import SHARDS, Member, Replaced, Shard, ShardWriter, chunks_of, local_copy, new_suffix, put_file
+from vizcomp.shards.shard import (
+    SHARDS,
+    Member,
+    Replaced,
+    Shard,
+    ShardWriter,
+    chunks_of,
+    local_copy,
+    new_suffix,
+    put_file,
+)
 from vizcomp.vision.system import System
 
-_PASSING = (CRASH, "out of memory")  # what another try may not meet again: such a shard is not remembered as done
+# what another try may not meet again: such a shard is not remembered as done
+_PASSING = (CRASH, "out of memory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +59,8 @@ class MemberItem(Item):
 
     Attributes:
         shard: number of the shard.
-        member: the photo; None: it stands for a shard of which nothing is done, `why` and whether that is a failure.
+        member: the photo; None: it stands for a shard of which nothing is done, `why` and whether
+            that is a failure.
         last: it is the last of its shard.
     """
 
@@ -90,10 +105,15 @@ def member_one(task: MemberTask) -> MemberResult:
         size = size_of(file.path) if item.member is None else len(item.member.data)
         why = item.why if item.member is None else f"left as it was: {item.member.fixed}"
         status: Any = "failed" if item.failed else "skipped"
-        record = FileRecord(input=file.shown, output=None, status=status, error=why, source_bytes=size)
+        record = FileRecord(
+            input=file.shown, output=None, status=status, error=why, source_bytes=size
+        )
         return MemberResult(record, None, item.shard, item.last)
     with given_systems(task.systems):
-        record = attempt(lambda: _member(task, item.member, box), lambda exc: _failed(item, one_line(exc)))  # type: ignore[arg-type]
+        record = attempt(
+            lambda: _member(task, item.member, box),  # type: ignore[arg-type]
+            lambda exc: _failed(item, one_line(exc)),
+        )
     return MemberResult(record, box[0] if box else None, item.shard, item.last)
 
 
@@ -106,19 +126,34 @@ def member_crashed(task: MemberTask) -> MemberResult:
 def _failed(item: MemberItem, error: str) -> FileRecord:
     size = len(item.member.data) if item.member is not None else 0
     notices = ("it is in the new shard as it was",)
-    return FileRecord(input=item.file.shown, output=None, status="failed", error=error, source_bytes=size, notices=notices)
+    return FileRecord(
+        input=item.file.shown,
+        output=None,
+        status="failed",
+        error=error,
+        source_bytes=size,
+        notices=notices,
+    )
 
 
 def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord:
     file, settings, batch = task.items[0].file, task.settings, task.batch
     source = depth_source(batch) if needs_depth(settings) else None
     photo = load_bytes(member.data, file.shown, max_pixels=batch.max_pixels)
-    mask = mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
-    made = finish(photo, file, settings, batch, original=lambda: member.data, depth=source, mask=mask)
-    suffix = member.suffix if made.kept else new_suffix(member.suffix, made.suffix or task.settings.suffix)
-    if made.data != member.data:
-        box.append(Replaced(made.data, suffix))
-    return measured(photo, made, file, batch, sampled=task.sampled)
+    mask = (
+        mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
+    )
+    result = finish(
+        photo, file, settings, batch, original=lambda: member.data, depth=source, mask=mask
+    )
+    suffix = (
+        member.suffix
+        if result.kept
+        else new_suffix(member.suffix, result.suffix or task.settings.suffix)
+    )
+    if result.data != member.data:
+        box.append(Replaced(result.data, suffix))
+    return measured(photo, result, file, batch, sampled=task.sampled, original=lambda: member.data)
 
 
 class Shards:
@@ -132,13 +167,22 @@ class Shards:
     """
 
     def __init__(
-        self, output: AnyPath, batch: BatchSettings, log: Log, fields: tuple[str, ...] = (), *, target: AnyPath | None = None
+        self,
+        output: AnyPath,
+        batch: BatchSettings,
+        log: Log,
+        fields: tuple[str, ...] = (),
+        *,
+        target: AnyPath | None = None,
     ) -> None:
         self._batch = batch
         self._log = log
         self._fields = fields
         self._target = target
-        self._names = {suffix: OutputNames(output, suffix, extensions=frozenset((suffix,))) for suffix in SHARDS}
+        self._names = {
+            suffix: OutputNames(output, suffix, extensions=frozenset((suffix,)))
+            for suffix in SHARDS
+        }
         self._open: dict[int, _Open] = {}
         self._count = 0
 
@@ -147,17 +191,21 @@ class Shards:
         number, self._count = self._count, self._count + 1
         target = self._target or self._names[file.path.suffix.lower()].path_for(file)
         whole = self._log.item(file, target)
-        if whole.known is not None and whole.payload is not None:
-            for known in json.loads(zlib.decompress(whole.payload)):
-                yield Item(file, None, known=known)
+        if whole.known is not None and (known := _known_rows(whole.payload)) is not None:
+            yield from (Item(file, None, known=row) for row in known)
             return
-        replace = self._batch.overwrite or self._batch.dry_run or whole.replace
+        replace = (
+            self._batch.overwrite or self._batch.dry_run or whole.replace or whole.known is not None
+        )
+        whole = dataclasses.replace(whole, known=None)
         stands = MemberItem(file, None, shard=number, last=True)
         with contextlib.ExitStack() as stack:
             try:
                 why = reason_to_skip(target, file, replace=replace)
                 if why is None:
-                    shard = open_shard(stack.enter_context(local_copy(file.path)), file.shown, self._fields)
+                    shard = open_shard(
+                        stack.enter_context(local_copy(file.path)), file.shown, self._fields
+                    )
             except VizcompError as exc:
                 self._log.give_up(whole)
                 yield dataclasses.replace(stands, why=one_line(exc), failed=True)
@@ -168,15 +216,21 @@ class Shards:
             self._open[number] = _Open(whole, target, shard, stack.pop_all())
         yield from self._members(number, file, shard, stands)
 
-    def _members(self, number: int, file: InputFile, shard: Shard, stands: MemberItem) -> Iterator[Item]:
+    def _members(
+        self, number: int, file: InputFile, shard: Shard, stands: MemberItem
+    ) -> Iterator[Item]:
         before: MemberItem | None = None
         try:
             for member in shard.members():
                 if before is not None:
                     yield before
                 shown = f"{file.shown}::{printable(member.name)}"
-                relative = PurePath(member.name if "[" not in member.name else member.name + member.suffix)
-                before = MemberItem(InputFile(file.path, relative, shown), None, shard=number, member=member)
+                relative = PurePath(
+                    member.name if "[" not in member.name else member.name + member.suffix
+                )
+                before = MemberItem(
+                    InputFile(file.path, relative, shown), None, shard=number, member=member
+                )
         except VizcompError as exc:  # it is broken further on: nothing of it is written
             self._open[number].broken = one_line(exc)
             yield from (each for each in (before,) if each is not None)
@@ -188,7 +242,9 @@ class Shards:
         else:
             yield dataclasses.replace(before, last=True)
 
-    def outcomes(self, results: Iterable[MemberResult | list[Outcome[FileRecord]]]) -> Iterator[Outcome[FileRecord]]:
+    def outcomes(
+        self, results: Iterable[MemberResult | list[Outcome[FileRecord]]]
+    ) -> Iterator[Outcome[FileRecord]]:
         """Outcomes of photos by themselves as they come; those of a shard once it is written."""
         held: list[FileRecord] = []
         for result in results:
@@ -207,14 +263,16 @@ class Shards:
                 held = []
 
     def close(self) -> None:
-        """The run is over: shards that it did not come to the end of are as if they had not been begun."""
+        """The run is over: shards that it did not come to the end of are as if they had not been
+        begun."""
         for shard in self._open.values():
             self._log.give_up(shard.item)
             shard.close()
         self._open.clear()
 
     def _finished(self, shard: _Open, records: list[FileRecord]) -> Iterator[Outcome[FileRecord]]:
-        """Write a shard, and give the outcomes of its photos: all failed where that cannot be done."""
+        """Write a shard, and give the outcomes of its photos: all failed where that cannot be
+        done."""
         error = shard.broken
         try:
             if not error and not self._batch.dry_run:
@@ -227,8 +285,13 @@ class Shards:
             shard.close()
         if error:
             self._log.give_up(shard.item)
-            records = [dataclasses.replace(r, status="failed", output=None, error=f"its shard: {error}") for r in records]
-        elif not self._batch.dry_run and not any((r.error or "").startswith(_PASSING) for r in records):
+            records = [
+                dataclasses.replace(r, status="failed", output=None, error=f"its shard: {error}")
+                for r in records
+            ]
+        elif not self._batch.dry_run and not any(
+            (r.error or "").startswith(_PASSING) for r in records
+        ):
             self._remember(shard, records)
         yield from (Outcome(record) for record in records)
 
@@ -236,15 +299,32 @@ class Shards:
         with contextlib.suppress(OSError):  # then it is done again
             payload = zlib.compress(json.dumps([record.to_dict() for record in records]).encode())
             states = file_state(shard.item.file.path), file_state(shard.target)
-            whole = FileRecord(input=shard.item.file.shown, output=printable(shard.target), status="ok")
-            outcome = Outcome(whole, shard.target, payload, source_state=states[0], written_state=states[1])
+            whole = FileRecord(
+                input=shard.item.file.shown, output=printable(shard.target), status="ok"
+            )
+            outcome = Outcome(
+                whole, shard.target, payload, source_state=states[0], written_state=states[1]
+            )
             self._log.settle(shard.item, outcome)
+
+
+def _known_rows(payload: bytes | None) -> list[dict[str, Any]] | None:
+    """The records of a shard's photos as the journal has them; None where they cannot be read."""
+    try:
+        rows = json.loads(zlib.decompress(payload or b""))
+        for row in rows:
+            FileRecord.from_dict(row)
+    except (ValueError, TypeError, RecursionError, zlib.error):
+        return None
+    return list(rows)
 
 
 class _Open:
     """A shard between its first photo and its last."""
 
-    def __init__(self, item: Item, target: AnyPath, shard: Shard, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, item: Item, target: AnyPath, shard: Shard, stack: contextlib.ExitStack
+    ) -> None:
         self.item = item
         self.target = target
         self.broken = ""
@@ -262,8 +342,13 @@ class _Open:
 
     def _open_writer(self) -> ShardWriter:
         if self._writer is None:
-            folder = self.target.parent if isinstance(self.target, Path) and self.target.parent.is_dir() else None
-            self._file = self._stack.enter_context(tempfile.TemporaryFile(prefix=".vizcomp-", dir=folder))  # noqa: SIM115
+            folder = (
+                self.target.parent
+                if isinstance(self.target, Path) and self.target.parent.is_dir()
+                else None
+            )
+            temporary = tempfile.TemporaryFile(prefix=".vizcomp-", dir=folder)  # noqa: SIM115
+            self._file = self._stack.enter_context(temporary)
             self._writer = self._shard.writer(self._file)
         return self._writer
 
@@ -273,7 +358,11 @@ class _Open:
         except VizcompError as exc:
             self.broken = one_line(exc)
         except OSError as exc:
-            self.broken = one_line(OutputError(f"{printable(self.target)} cannot be written: {disk_cause(exc)}", disk_hint(exc)))
+            self.broken = one_line(
+                OutputError(
+                    f"{printable(self.target)} cannot be written: {disk_cause(exc)}", disk_hint(exc)
+                )
+            )
 
     def write(self, times: tuple[int, int] | None, *, below: AnyPath | None) -> None:
         """The new shard, whole or not at all.
@@ -300,7 +389,9 @@ class _Open:
 def _written(record: FileRecord, target: AnyPath) -> FileRecord:
     if record.status not in ("ok", "kept"):
         return record
-    return dataclasses.replace(record, output=f"{printable(target)}::{record.input.partition('::')[2]}")
+    return dataclasses.replace(
+        record, output=f"{printable(target)}::{record.input.partition('::')[2]}"
+    )
 
 
 def _times(path: AnyPath) -> tuple[int, int]:

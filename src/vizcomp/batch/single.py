@@ -1,6 +1,8 @@
-"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its source is kept.
+"""One photo in memory to the bytes of its file: its guides, the verdict on it, and whether its
+source is kept.
 
-Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are made alike.
+Files, members of shards and the photos of `vizcomp.compress` all come through here, so that all are
+made alike.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.batch.judges import displayed, guide_systems, system_by_name, system_errors
+from vizcomp.batch.judges import guide_systems, system_by_name, system_errors
 from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
 from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import against_plain, likeness
+from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
@@ -24,14 +27,18 @@ from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.depth.sources import of_photo
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
+from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import readable
 from vizcomp.djpeg.settings import FORMATS, DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
 from vizcomp.photos.colour import FLATTENED
+from vizcomp.photos.decoders import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, load_bytes, size_in
+from vizcomp.photos.photo import STILL_THERE, Photo, size_in
 from vizcomp.weights.sessions import return_memory
+
+Shown = Callable[[], Pixels]  # a source as systems see it, made where one is asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +48,11 @@ class Finished:
     Attributes:
         data: its bytes.
         kept: the source's own bytes, perhaps with less metadata.
-        suffix: of its name, where it is not the one that the settings ask for: that of the source's kind, such as ".png", where
-            it was kept, or that of the format that "auto" took; else "".
-        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was asked for is kept.
+        suffix: of its name, where it is not the one that the settings ask for: that of the source's
+            kind, such as ".png", where it was kept, or that of the format that "auto" took; else
+            "".
+        format: "jpeg", "webp", "avif", "jxl", or "source" where a source of another kind than was
+            asked for is kept.
         found: what was made, also where it was not taken, and the verdict on it.
         notices: what a user should know, that of the reading included.
     """
@@ -72,90 +81,166 @@ def finish(
     Args:
         photo: from `photos.load` or `load_bytes`.
         file: by which its maps are found, and named in errors.
-        original: the bytes that the photo was read from; None: it was no file, so there is nothing to keep.
+        original: the bytes that the photo was read from; None: it was no file, so there is nothing
+            to keep.
         depth: gives its depth, where the guides need that.
         mask: float (h, w) in 0..1 as displayed, bright = keep, where the guides need that.
-        keep_other: a source of another format than is asked for may be kept as it is; False: it is made in that in any case.
+        keep_other: a source of another format than is asked for may be kept as it is; False: it is
+            made in that in any case.
 
     Raises:
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
-    found = _compressed(photo, file, depth, mask, settings, batch)
-    made = found.made
+    whole = photo
+    if settings.mask_outside == "drop" and mask is not None:
+        photo = without_outside(photo, mask)
+    if photo is not whole:
+        original = None  # no source may be kept of which something is to go
+    shown = shown_source(photo, original, file, batch)
+    result = _compressed(photo, file, shown, depth, mask, settings, batch)
+    output = result.made
     read = photo.notices
-    if made.format != "jpeg" and photo.alpha is not None:  # which the file has
+    if photo is not whole and len(output.data) >= photo.source_bytes:
+        read = (*read, "larger than its source, which has more than its mask keeps")
+    if output.format != "jpeg" and photo.alpha is not None:  # which the file has
         read = tuple(notice for notice in read if notice != FLATTENED)
-    kept, said = kept_or_not(photo, found, settings, is_file=original is not None)
-    notices = (*read, *made.notices, *said)
-    own = photo.format.lower()  # of the source
-    if kept and not _read_by_all(own, settings.reading):
+    kept, said = kept_or_not(photo, result, settings, is_file=original is not None)
+    notices = (*read, *output.notices, *said)
+    source_format = photo.format.lower()  # of the source
+    if kept and not _read_by_all(source_format, settings.reading):
         kept = False
-        notices = (*notices, "written although the source was to be kept: not all `readers` open its format")
-    if kept and own not in settings.formats and not keep_other:
-        if found.keep:
-            raise InputError(found.keep, "leave it out, or omit `lossless`")
+        notices = (
+            *notices,
+            "written although the source was to be kept: not all `readers` open its format",
+        )
+    if kept and source_format not in settings.formats and not keep_other:
+        if result.keep:
+            raise InputError(result.keep, "leave it out, or omit `lossless`")
         kept = False
-        larger = len(made.data) >= photo.source_bytes
-        notices = (*notices, f"written although {'it is larger than' if larger else 'it saves little over'} the source")
+        larger = len(output.data) >= photo.source_bytes
+        notices = (
+            *notices,
+            (
+                f"written although {'it is larger than' if larger else 'it saves little over'} the"
+                " source"
+            ),
+        )
     if not kept or original is None:
-        suffix = f".{made.format}".replace(".jpeg", ".jpg")
-        return Finished(made.data, False, "" if suffix == settings.suffix else suffix, found, notices, made.format)
+        suffix = f".{output.format}".replace(".jpeg", ".jpg")
+        return Finished(
+            output.data,
+            False,
+            "" if suffix == settings.suffix else suffix,
+            result,
+            notices,
+            output.format,
+        )
+    return _kept(photo, file, original, result, settings, notices)
+
+
+def _kept(
+    photo: Photo,
+    file: InputFile,
+    original: Callable[[], bytes],
+    result: Found,
+    settings: DjpegSettings,
+    notices: tuple[str, ...],
+) -> Finished:
+    """The source itself, with no more metadata than asked for."""
+    source_format = photo.format.lower()
     if settings.metadata == "all":  # the whole file: nothing that it carries is lost
         notices = tuple(n for n in notices if not n.endswith("is not in the result"))
-    asked = own == "jpeg" if settings.format == "auto" else own == settings.format
-    kind = own if own in settings.formats else "source"
+    same_format = (
+        source_format == "jpeg" if settings.format == "auto" else source_format == settings.format
+    )
+    kind = source_format if source_format in settings.formats else "source"
     if photo.jpeg is None:
+        notices = tuple(n for n in notices if not n.endswith(STILL_THERE))
         data, said = kept_other(photo, original, settings)
-        suffix = settings.suffix if asked else file.relative.suffix.lower() or f".{own}"
-        return Finished(data, True, "" if suffix == settings.suffix else suffix, found, (*notices, *said), kind)
+        suffix = (
+            settings.suffix if same_format else file.relative.suffix.lower() or f".{source_format}"
+        )
+        return Finished(
+            data, True, "" if suffix == settings.suffix else suffix, result, (*notices, *said), kind
+        )
     data, said = kept_jpeg(photo.jpeg, settings)
-    return Finished(data, True, "" if asked else ".jpg", found, (*notices, *said), kind)
+    return Finished(data, True, "" if same_format else ".jpg", result, (*notices, *said), kind)
 
 
-def measured(photo: Photo, made: Finished, file: InputFile, batch: BatchSettings, *, sampled: bool) -> FileRecord:
-    """The record of a photo and its file, without where that is written; `sampled`: plain JPEG is searched at our bytes too."""
+def measured(
+    photo: Photo,
+    output: Finished,
+    file: InputFile,
+    batch: BatchSettings,
+    *,
+    sampled: bool,
+    original: Callable[[], bytes] | None = None,
+) -> FileRecord:
+    """The record of a photo and its file, without where that is written.
+
+    Args:
+        sampled: plain JPEG is searched at our bytes too.
+        original: as `finish`.
+    """
+    shown = shown_source(photo, original, file, batch)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
-    if not made.kept:
+    if not output.kept:
         if photo.pixels.size >= LARGE:
             return_memory()  # what the encoders took
-        psnr, ms_ssim = likeness(made.found.photo, made.data)
+        psnr, ms_ssim = likeness(output.found.photo, output.data)
     height, width = photo.pixels.shape[:2]
-    output_width, output_height = (width, height) if made.kept else size_in(made.data)
+    output_width, output_height = (width, height) if output.kept else size_in(output.data)
     return FileRecord(
         input=file.shown,
         output=None,
-        status="kept" if made.kept else "ok",
+        status="kept" if output.kept else "ok",
         width=width,
         height=height,
         orientation=photo.orientation,
         output_width=output_width,
         output_height=output_height,
         source_bytes=photo.source_bytes,
-        output_bytes=len(made.data),
-        **_rivals(made.found, len(made.data) if sampled and not made.kept else None),
-        format=made.format,
+        output_bytes=len(output.data),
+        **_rivals(output.found, len(output.data) if sampled and not output.kept else None),
+        format=output.format,
         psnr=psnr,
         ms_ssim=ms_ssim,
-        quality=made.found.made.quality,
-        notices=made.notices,
-        **verdict_fields(made.found, kept=made.kept),
-        **(plain_rival(photo, file.shown, batch) if sampled and made.found.state in ("verified", "not_reached") else {}),
-        **watch_fields(photo, made.data, file, batch),
+        quality=output.found.made.quality,
+        notices=output.notices,
+        **verdict_fields(output.found, kept=output.kept),
+        **(
+            plain_rival(photo, shown(), file.shown, batch)
+            if sampled and output.found.state in ("verified", "not_reached")
+            else {}
+        ),
+        **watch_fields(shown, output.data, file, batch),
     )
 
 
-def _rivals(found: Found, size: int | None) -> dict[str, Any]:
-    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size` as `against_plain`."""
-    if found.rivals is not None:
-        return found.rivals
-    plain = encode_plain_jpeg(found.photo.pixels, quality=round(found.made.quality) or 1)
-    return {"plain_jpeg_bytes": len(plain), **against_plain(found.photo, found.made.quality, size)}
+def shown_source(
+    photo: Photo, original: Callable[[], bytes] | None, file: InputFile, batch: BatchSettings
+) -> Shown:
+    """Gives the source as systems see it; `original` as `finish`."""
+    return lambda: source_seen(photo, original, file.shown, batch)
+
+
+def _rivals(result: Found, size: int | None) -> dict[str, Any]:
+    """The record's fields on plain JPEG; of a file without loss, of the same coefficients. `size`
+    as `against_plain`."""
+    if result.rivals is not None:
+        return result.rivals
+    plain = encode_plain_jpeg(result.photo.pixels, quality=round(result.made.quality) or 1)
+    return {
+        "plain_jpeg_bytes": len(plain),
+        **against_plain(result.photo, result.made.quality, size),
+    }
 
 
 def _compressed(
     photo: Photo,
     file: InputFile,
+    shown: Shown,
     source: DepthSource | None,
     mask: npt.NDArray[np.float32] | None,
     settings: DjpegSettings,
@@ -168,55 +253,71 @@ def _compressed(
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
-            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(displayed(photo))
+            looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(shown())
 
     def ready(settings: DjpegSettings) -> list[Ready]:
         return prepare(photo, settings, depth=depth, mask=mask, looked=looked)
 
-    found = _judged(ready, photo, file, settings, batch)
+    verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
-    return dataclasses.replace(found, made=dataclasses.replace(found.made, notices=(*found.made.notices, *hints)))
+    return dataclasses.replace(
+        verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints))
+    )
 
 
 def _judged(
-    prepare: Callable[[DjpegSettings], list[Ready]], photo: Photo, file: InputFile, settings: DjpegSettings, batch: BatchSettings
+    prepare: Callable[[DjpegSettings], list[Ready]],
+    photo: Photo,
+    file: InputFile,
+    shown: Shown,
+    settings: DjpegSettings,
+    batch: BatchSettings,
 ) -> Found:
     if not batch.verify:
         ready = prepare(settings)
         return Found(finished(ready, settings), ready[0].photo)
-    panel = Panel(batch.verify, displayed(photo), batch)
+    panel = Panel(batch.verify, shown(), batch)
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(lambda one: prepare(one)[0], photo, settings, panel, file.shown, batch)
+            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
         return verified(prepare(settings), photo, panel, file.shown, batch)
     ready = prepare(settings)
-    made = finished(ready, settings)
-    nobody = f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at `quality` {made.quality:g}"
+    files = finished(ready, settings)
+    nobody = (
+        f"{' and '.join(batch.verify)} finds nothing on the source: nothing to verify, made at"
+        f" `quality` {files.quality:g}"
+    )
     if settings.max_side == "auto":
         nobody += " with all its pixels"
-    return Found(dataclasses.replace(made, notices=(*made.notices, nobody)), ready[0].photo, "nothing")
+    return Found(
+        dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing"
+    )
 
 
-def verdict_fields(found: Found, *, kept: bool) -> dict[str, Any]:
-    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they do."""
-    if found.state is None:
+def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
+    """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they
+    do."""
+    if result.state is None:
         return {}
-    state = "verified" if kept and found.state == "not_reached" else found.state
-    scores = dict.fromkeys(found.scores, 1.0) if kept else found.scores
+    state = "verified" if kept and result.state == "not_reached" else result.state
+    scores = dict.fromkeys(result.scores, 1.0) if kept else result.scores
     return {
         "verified": state == "verified",
         "verify_state": state,
         "verify_score": scores,
-        "verify_trials": found.trials,
+        "verify_trials": result.trials,
     }
 
 
-def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSettings) -> dict[str, Any]:
-    """The record's fields on `watch_with`, from the bytes of the file that is written."""
+def watch_fields(
+    shown: Shown, data: bytes, file: InputFile, batch: BatchSettings
+) -> dict[str, Any]:
+    """The record's fields on `watch_with`, from the bytes of the file that is written; `shown`
+    gives the source."""
     if not batch.watch_with:
         return {}
-    panel = Panel(batch.watch_with, displayed(photo), batch)
-    verdicts = panel.compare(displayed(load_bytes(data, file.shown, max_pixels=batch.max_pixels)))
+    panel = Panel(batch.watch_with, shown(), batch)
+    verdicts = panel.compare(file_seen(data, file.shown, batch))
     seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
     return {
         "watch_score": {name: verdict.score for name, verdict in seeing.items()},
@@ -225,7 +326,8 @@ def watch_fields(photo: Photo, data: bytes, file: InputFile, batch: BatchSetting
 
 
 def _read_by_all(kind: str, readers: tuple[str, ...]) -> bool:
-    """Whether all readers open a source of a format; of those that are not written here, all but HEIF are old."""
+    """Whether all readers open a source of a format; of those that are not written here, all but
+    HEIF are old."""
     if not readers or kind not in ("heif", *FORMATS):
         return True
     return kind != "heif" and readable(kind, readers)

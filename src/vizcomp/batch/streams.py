@@ -1,4 +1,5 @@
-"""Photos that come from standard input or from a list of names, and results that go to one file or to standard output."""
+"""Photos that come from standard input or from a list of names, and results that go to one file or
+to standard output."""
 
 from __future__ import annotations
 
@@ -54,15 +55,22 @@ class Plan:
             SettingsError: there are several, and one file for them.
         """
         exclude = self.folder if self.target is None else None
-        found = find_inputs(self.names, exclude=exclude, report=report) if self.names or self.piped is None else iter(())
+        files = (
+            find_inputs(self.names, exclude=exclude, report=report)
+            if self.names or self.piped is None
+            else iter(())
+        )
         if self.piped is not None:
-            found = itertools.chain([self.piped], found)
+            files = itertools.chain([self.piped], files)
         if self.target is None:
-            return found
-        first = list(itertools.islice(found, 2))
+            return files
+        first = list(itertools.islice(files, 2))
         if len(first) > 1:
             where = "standard output" if self.to_output else printable(self.target)
-            raise SettingsError(f"`output` is one file, {where}, but the inputs are several", "name a folder, or one photo")
+            raise SettingsError(
+                f"`output` is one file, {where}, but the inputs are several",
+                "name a folder, or one photo",
+            )
         return iter(first)
 
     def check_format(self, name: str) -> None:
@@ -78,10 +86,16 @@ class Plan:
             return
         shown = printable(self.target)
         if name == "auto":
-            raise SettingsError(f"`format` auto chooses the suffix, and {shown} has one", "name a folder, or one format")
+            raise SettingsError(
+                f"`format` auto chooses the suffix, and {shown} has one",
+                "name a folder, or one format",
+            )
         fits = (".jpg", ".jpeg", ".jpe", ".jfif") if name == "jpeg" else (f".{name}",)
         if suffix not in fits:
-            raise SettingsError(f"{shown} is no name of a file of `format` {name}", f"call it {self.target.stem}{fits[0]}")
+            raise SettingsError(
+                f"{shown} is no name of a file of `format` {name}",
+                f"call it {self.target.stem}{fits[0]}",
+            )
 
     def write_to(self, stream: BinaryIO) -> None:
         """The result, to standard output."""
@@ -100,13 +114,15 @@ def planned(
     replace: bool = False,
     max_pixels: int,
 ) -> Iterator[Plan]:
-    """What was asked for, as a plan; what comes from standard input lies in a file until the context ends.
+    """What was asked for, as a plan; what comes from standard input lies in a file until the
+    context ends.
 
     Args:
         inputs: as the user gave them; "-" is a photo from standard input.
-        output: a folder; a file, where its suffix is that of a photo (or of a shard) and there is no folder of that name; "-" is
-            standard output.
-        files_from: a file with names, one a line or separated by NUL bytes, or "-" for standard input; "" for none.
+        output: a folder; a file, where its suffix is that of a photo (or of a shard) and there is
+            no folder of that name; "-" is standard output.
+        files_from: a file with names, one a line or separated by NUL bytes, or "-" for standard
+            input; "" for none.
         replace: a file that is there may be replaced.
         max_pixels: of the photo from standard input.
 
@@ -117,7 +133,9 @@ def planned(
     """
     names = [name for name in inputs if name != STREAM]
     if STREAM in inputs and files_from == STREAM:
-        raise SettingsError("standard input cannot be a photo and a list of names", "name a file with the list")
+        raise SettingsError(
+            "standard input cannot be a photo and a list of names", "name a file with the list"
+        )
     if files_from:
         names += _listed(files_from, standard_input)
         if not names:
@@ -143,7 +161,11 @@ def planned(
 def _is_file(output: AnyPath) -> bool:
     """Whether a place is meant as a file."""
     ends_as_folder = isinstance(output, StorePath) and output.key.endswith("/")
-    return not ends_as_folder and output.suffix.lower() in (*EXTENSIONS, ".jxl", *SHARDS) and not is_folder(output)
+    return (
+        not ends_as_folder
+        and output.suffix.lower() in (*EXTENSIONS, ".jxl", *SHARDS)
+        and not is_folder(output)
+    )
 
 
 def _shown(name: str) -> str:
@@ -158,7 +180,9 @@ def _listed(name: str, standard_input: BinaryIO) -> list[str]:
             with open(name, "rb") as file:
                 data = file.read(MOST_LIST + 1)
     except OSError as exc:
-        raise InputError(f"{_shown(name)} cannot be read: {disk_cause(exc)}", "name a file with one name a line") from exc
+        raise InputError(
+            f"{_shown(name)} cannot be read: {disk_cause(exc)}", "name a file with one name a line"
+        ) from exc
     if len(data) > MOST_LIST:
         raise TooLargeError(f"{_shown(name)} is too long for a list of names", "split it")
     return names_from(data)
@@ -170,6 +194,7 @@ def _photo_from(stream: BinaryIO, most: int) -> bytes:
         raise InputError(f"{STANDARD_INPUT} is empty", "pipe a photo into it")
     if len(data) > most:
         raise TooLargeError(
-            f"{STANDARD_INPUT} holds more than a picture of the allowed size", "raise the limit with `max_pixels`"
+            f"{STANDARD_INPUT} holds more than a picture of the allowed size",
+            "raise the limit with `max_pixels`",
         )
     return data

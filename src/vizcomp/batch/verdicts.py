@@ -1,4 +1,5 @@
-"""Systems asked about one photo: what they answer on its source, and whether they answer the same on a file."""
+"""Systems asked about one photo: what they answer on its source, and whether they answer the same
+on a file."""
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from vizcomp.batch.judges import Pixels, displayed, system_by_name, system_errors
+from vizcomp.batch.judges import Pixels, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.rivals import optimised_jpeg
+from vizcomp.batch.seen import file_seen
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.djpeg.compress import Compressed, Ready
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load_bytes
+from vizcomp.photos.photo import Photo
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
 from vizcomp.vision.models import ModelSystem
@@ -39,14 +41,20 @@ TRIALS = ((0.5, 14), (0.3, 8), (0.1, 6), (0.06, 5), (0.0, 4))
 
 
 def trials_worth(source: int, size: int) -> int:
-    """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the more there is to gain."""
+    """How many files to make under `--verify`, where the smallest that passed has `size` bytes: the
+    more there is to gain."""
     return next(trials for share, trials in TRIALS if size >= share * source)
 
 
 def rungs_from(least: float) -> tuple[Rung, ...]:
-    """The rungs of the ladder, none below the quality `least`; the first is `least` itself where rungs lie below it."""
+    """The rungs of the ladder, none below the quality `least`; the first is `least` itself where
+    rungs lie below it."""
     above = tuple(rung for rung in RUNGS if rung[0] >= least)
-    return above if len(above) == len(RUNGS) else ((least, 1.0), *(rung for rung in above if rung[0] > least))
+    return (
+        above
+        if len(above) == len(RUNGS)
+        else ((least, 1.0), *(rung for rung in above if rung[0] > least))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +81,15 @@ class Found:
     keep: str = ""
     rivals: dict[str, int] | None = None
 
+    @property
+    def searched(self) -> bool:
+        """Whether a verdict was asked for on files of it."""
+        return self.state in ("verified", "not_reached")
+
 
 def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> bool:
-    """Whether a system must hold under other resize filters too: as asked, else where a model file leaves its filter open."""
+    """Whether a system must hold under other resize filters too: as asked, else where a model file
+    leaves its filter open."""
     if batch.robust is not None:
         return batch.robust
     said = isinstance(system, ModelSystem) and system.options.filter
@@ -89,20 +103,24 @@ class Panel:
         InputError: a system fails on it.
     """
 
-    def __init__(self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings) -> None:
+    def __init__(
+        self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings
+    ) -> None:
         self._batch = batch
         self.size = source.shape[:2]
         self._answers = {name: self._ask(name, source) for name in names}
 
     def _ask(self, name: str, picture: Pixels) -> list[Answer]:
-        """The answers on a picture; where they must be robust, on views of it as other programs resize it too."""
+        """The answers on a picture; where they must be robust, on views of it as other programs
+        resize it too."""
         with system_errors(name):
             system = system_by_name(name, self._batch.offline)
             answers = [system.answers([picture])[0]]
             if not robust(name, system, self._batch):
                 return answers
             if isinstance(system, ModelSystem):
-                others = [system.answer_with(picture, kind) for kind in verify.OTHER_FILTERS]
+                filters = verify.other_filters(system.kind, system.resize_filter)
+                others = [system.answer_with(picture, one) for one in filters]
                 if all(answer is not None for answer in others):
                     return [*answers, *(answer for answer in others if answer is not None)]
             return [*answers, system.answers([verify.second_view(picture)])[0]]
@@ -110,24 +128,33 @@ class Panel:
     @property
     def blind(self) -> tuple[str, ...]:
         """The systems that find nothing on the source."""
-        return tuple(name for name, answers in self._answers.items() if verify.sees_nothing(answers))
+        return tuple(
+            name for name, answers in self._answers.items() if verify.sees_nothing(answers)
+        )
 
     def compare(self, picture: Pixels) -> dict[str, Comparison]:
-        """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in the source's scale."""
+        """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in
+        the source's scale."""
         tolerance, verdicts = self._batch.tolerance, {}
         for name, answers in self._answers.items():
-            views = [rescaled(view, picture.shape[:2], self.size) for view in self._ask(name, picture)]
+            views = [
+                rescaled(view, picture.shape[:2], self.size) for view in self._ask(name, picture)
+            ]
             with system_errors(name):
                 verdicts[name] = verify.compare_views(answers, views, tolerance=tolerance)
         return verdicts
 
 
-def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batch: BatchSettings) -> Found:
-    """The smallest file on which all systems answer the same; each verdict is on the bytes that would be written.
+def verified(
+    ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batch: BatchSettings
+) -> Found:
+    """The smallest file on which all systems answer the same; each verdict is on the bytes that
+    would be written.
 
     Args:
-        ready: the photo with its guides, in each format that comes into question. The first is searched; the others, and other
-            strengths, are throws at files smaller than what that found.
+        ready: the photo with its guides, in each format that comes into question. The first is
+            searched; the others, and other strengths, are throws at files smaller than what that
+            found.
         panel: of the systems of `--verify`, one of which at least found something on the source.
         name: of the photo, for errors.
     """
@@ -135,7 +162,7 @@ def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batc
 
     def judge(data: bytes) -> Comparison:
         if data not in verdicts:
-            verdicts[data] = panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels)))
+            verdicts[data] = panel.compare(file_seen(data, name, batch))
         return jointly(verdicts[data])
 
     def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
@@ -151,16 +178,22 @@ def verified(ready: Sequence[Ready], photo: Photo, panel: Panel, name: str, batc
             break
         ladder = [(quality, share * strength) for quality, share in rungs]
         below = len(best.data) if best.verified else photo.source_bytes
-        found, used = verify.thrown(
-            ladder, functools.partial(_at, one), judge, below=below, trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW)
+        result, used = verify.thrown(
+            ladder,
+            functools.partial(_at, one),
+            judge,
+            below=below,
+            trials=min(MOST_TRIALS - trials, TRIALS_OF_A_THROW),
         )
         trials += used
-        if found is not None:
-            best, best_of = found, one
+        if result is not None:
+            best, best_of = result, one
     return found_of(best_of, dataclasses.replace(best, trials=trials), verdicts[best.data])
 
 
-def found_of(prepared: Ready, best: verify.Verified[Rung], by_system: Mapping[str, Comparison]) -> Found:
+def found_of(
+    prepared: Ready, best: verify.Verified[Rung], by_system: Mapping[str, Comparison]
+) -> Found:
     """What a search came to, from its file and the systems' verdicts on it."""
     return Found(
         Compressed(best.data, best.rung[0], prepared.importance, prepared.notices, prepared.format),
@@ -177,35 +210,47 @@ def _at(one: Ready, rung: Rung) -> bytes:
 
 
 def _throws(ready: Sequence[Ready], verified: bool) -> list[tuple[Ready, float]]:
-    """Formats and shares of the strength to try after the first search; none for JPEG alone, which has its own mending."""
+    """Formats and shares of the strength to try after the first search; none for JPEG alone, which
+    has its own mending."""
     if not verified:  # the last resort of the formats that are left
         return [(one, 1.0) for one in ready[1:]]
     others = [(one, 1.0) for one in ready[1:]]
     return others if ready[0].format == "jpeg" else [*others, (ready[0], OTHER_STRENGTH)]
 
 
-def plain_rival(photo: Photo, name: str, batch: BatchSettings) -> dict[str, Any]:
-    """The fields of `FileRecord` on optimised plain JPEG under the same verdict, by the same search over the same qualities."""
-    panel = Panel(batch.verify, displayed(photo), batch)
+def plain_rival(photo: Photo, source: Pixels, name: str, batch: BatchSettings) -> dict[str, Any]:
+    """The fields of `FileRecord` on optimised plain JPEG under the same verdict, by the same search
+    over the same qualities.
+
+    `source` is the photo as systems see it.
+    """
+    panel = Panel(batch.verify, source, batch)
     qualities = sorted({round(quality) or 1 for quality, _ in rungs_from(batch.min_quality)})
 
     def judge(data: bytes) -> Comparison:
-        return jointly(panel.compare(displayed(load_bytes(data, name, max_pixels=batch.max_pixels))))
+        return jointly(panel.compare(file_seen(data, name, batch)))
 
     budget = functools.partial(trials_worth, photo.source_bytes)
-    turned = photo.orientation  # plain JPEG keeps it in its metadata, which is none of its bytes here
+    # plain JPEG keeps it in its metadata, which is none of its bytes here
+    turned = photo.orientation
 
     def encode(quality: int) -> bytes:
-        return optimised_jpeg(dataclasses.replace(photo, pixels=upright(photo.pixels, turned), orientation=1), quality)
+        return optimised_jpeg(
+            dataclasses.replace(photo, pixels=upright(photo.pixels, turned), orientation=1), quality
+        )
 
     best = verify.smallest(qualities, encode, judge, budget=budget)
     if photo.jpeg is not None and (not best.verified or len(best.data) >= photo.source_bytes):
         return {"rival_bytes": photo.source_bytes, "rival_quality": None}
-    return {"rival_bytes": len(best.data) if best.verified else None, "rival_quality": best.rung if best.verified else None}
+    return {
+        "rival_bytes": len(best.data) if best.verified else None,
+        "rival_quality": best.rung if best.verified else None,
+    }
 
 
 def jointly(verdicts: Mapping[str, Comparison]) -> Comparison:
-    """One verdict from those of several systems: all must hold, the lowest score counts, and so do all places."""
+    """One verdict from those of several systems: all must hold, the lowest score counts, and so do
+    all places."""
     places = NOWHERE
     for verdict in verdicts.values():
         places = together(places, verdict.unlike)

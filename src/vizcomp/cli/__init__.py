@@ -23,13 +23,15 @@ from vizcomp.cli.look import look
 from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
-from vizcomp.cli.words import in_flags
+from vizcomp.cli.words import in_flags, in_safe_lines
 from vizcomp.errors import VizcompError
 
 app = typer.Typer(
     name="vizcomp",
-    help="Compress images for the computer-vision system that will look at them.\n\n"
-    "Every option is also a variable, as VIZCOMP_QUALITY or VIZCOMP_DJPEG_QUALITY, and a key of vizcomp.toml.",
+    help=(
+        "Compress images for the computer-vision system that will look at them.\n\nEvery option is"
+        " also a variable, as VIZCOMP_QUALITY or VIZCOMP_DJPEG_QUALITY, and a key of vizcomp.toml."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,14 +60,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 def _was_interrupted(exc: BaseException) -> bool:
-    """Whether an error came of a signal: while a library or a network loads, one can look like a broken file."""
+    """Whether an error came of a signal: while a library or a network loads, one can look like a
+    broken file."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
@@ -75,10 +81,12 @@ def _was_interrupted(exc: BaseException) -> bool:
 
 
 def main() -> None:
-    """Run the command line; every error that a user can cause ends in two lines and its exit code."""
+    """Run the command line; every error that a user can cause ends in two lines and its exit
+    code."""
     import signal
 
-    # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script starts with & ignores
+    # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script
+    # starts with & ignores
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.in_json = False
     try:
@@ -88,11 +96,13 @@ def main() -> None:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         if log.in_json:
-            log.event("error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code)
+            log.event(
+                "error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code
+            )
         else:
-            print(f"error: {in_flags(exc.message)}", file=sys.stderr)
+            print(f"error: {in_safe_lines(exc.message)}", file=sys.stderr)
             if exc.hint:
-                print(f"  try: {in_flags(exc.hint)}", file=sys.stderr)
+                print(f"  try: {in_safe_lines(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
         if log.in_json:
@@ -100,6 +110,7 @@ def main() -> None:
         else:
             print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone (vizcomp ... | head): nothing is left to say
+    # the reader of our output has gone (vizcomp ... | head): nothing is left to say
+    except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -64,11 +64,23 @@ def check(
     for notice in checked.notices:
         voice.warn(notice)
     if json:
-        about = {"tool": "vizcomp check", "version": __version__, "policy": policy, "certificate": read.certificate.sentence}
+        about = {
+            "tool": "vizcomp check",
+            "version": __version__,
+            "policy": policy,
+            "certificate": read.certificate.sentence,
+        }
         print_parts([report_json(plain({**about, **checked.to_dict()}))])
     for one in checked.systems:
-        bound = f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
-        voice.result(f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f}; {bound}")
-        voice.result(f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}")
+        bound = (
+            f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
+        )
+        voice.result(
+            f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f};"
+            f" {bound}"
+        )
+        voice.result(
+            f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}"
+        )
     voice.result(f"{checked.state}: {read.certificate.sentence}")
     raise typer.Exit(1 if checked.state == "broken" else 0)

@@ -26,11 +26,14 @@ _BY_OPTION: dict[str, tuple[str, ...]] = {
     "set": ("epochs=", "batch=", "seed="),
 }
 _MODELS = {"depth": ("compact", "nyu"), "encode": ("photo", "cifar"), "decode": (), "info": ()}
-_WITH_FILES = frozenset({"guide", "verify", "watch_with", "system", "classifier", "depth_model", "codec", "model"})
+_WITH_FILES = frozenset(
+    {"guide", "verify", "watch_with", "system", "classifier", "depth_model", "codec", "model"}
+)
 
 
 def complete(path: tuple[str, ...], parameter: Any) -> Callable[[Any, str], list[Any]] | None:
-    """What completes an option's value, as Click's `shell_complete`; None where only the user knows values."""
+    """What completes an option's value, as Click's `shell_complete`; None where only the user knows
+    values."""
     if path[0] == "weights" and parameter.name in ("name", "names"):
         return lambda context, begun: _items(_published(), begun)
     if parameter.param_type_name != "option":
@@ -49,12 +52,16 @@ def complete(path: tuple[str, ...], parameter: Any) -> Callable[[Any, str], list
         known = [*names, *(_added() if files else ())]
         if parameter.name == "guide" and "+" in begun:
             first, _, last = begun.rpartition("+")
-            return _items([f"{first}+{name}" for name in known if name != "uniform"], f"{first}+{last}")
+            return _items(
+                [f"{first}+{name}" for name in known if name != "uniform"], f"{first}+{last}"
+            )
         prefix = "system:" if parameter.name == "guide" and begun.startswith("system:") else ""
         if prefix:
             known = [prefix + name for name in (*SYSTEMS, *_added())]
-        found = [prefix + name for name in _files(begun.removeprefix(prefix))] if files else []
-        return _items([*known, *found], begun)
+        completions = (
+            [prefix + name for name in _files(begun.removeprefix(prefix))] if files else []
+        )
+        return _items([*known, *completions], begun)
 
     return values
 
@@ -74,7 +81,11 @@ def _files(begun: str) -> list[str]:
         entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
     except OSError:
         return []
-    shown = [e for e in entries if e.name.startswith(start) and (start.startswith(".") or not e.name.startswith("."))]
+    shown = [
+        e
+        for e in entries
+        if e.name.startswith(start) and (start.startswith(".") or not e.name.startswith("."))
+    ]
     return [
         os.path.join(folder, e.name) + (os.sep if e.is_dir() else "")
         for e in shown

@@ -1,4 +1,5 @@
-"""Options from a file: `vizcomp.toml`, or `[tool.vizcomp]` in `pyproject.toml`, in the working directory or above it.
+"""Options from a file: `vizcomp.toml`, or `[tool.vizcomp]` in `pyproject.toml`, in the working
+directory or above it.
 
     jobs = 4                    # an option of any command that has it
     [djpeg]                     # of one command
@@ -8,13 +9,13 @@
     [profiles.ocr.djpeg]
     verify = ["text"]
 
-What is given on the command line goes before the environment, that before the profile, that before the rest of the file.
+What is given on the command line goes before the environment, that before the profile, that before
+the rest of the file.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any
 import typer
 
 from vizcomp.cli.usage import FILE, commands, keys, unknown_variables
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, first_line
+from vizcomp.files.foreign import read_small, read_toml
 from vizcomp.files.place import disk_cause, printable
 
 NAME = "vizcomp.toml"
@@ -49,25 +51,31 @@ def file_in_use() -> str:
 
 
 def what_was_used() -> list[str]:
-    """Lines that say which file was used and for which options, and which variables mean nothing."""
+    """Lines that say which file was used and for which options, and which variables mean
+    nothing."""
     context = _in_use.context
     if context is None:
         return []
     lines = []
     taken = [
-        p for p in context.command.params if getattr(context.get_parameter_source(p.name or ""), "name", "") == "DEFAULT_MAP"
+        p
+        for p in context.command.params
+        if getattr(context.get_parameter_source(p.name or ""), "name", "") == "DEFAULT_MAP"
     ]
     if _in_use.path is not None and (taken or _in_use.profile):
         profile = f", profile {_in_use.profile}" if _in_use.profile else ""
         names = ", ".join(key for p in taken for key in keys(p)[:1]) or "no option of this command"
         lines.append(f"options from {file_in_use()}{profile}: {names}")
     for name, meant in unknown_variables(context.find_root().command):
-        lines.append(f"{name} is no option and is not used" + (f"; did you mean {meant}?" if meant else ""))
+        lines.append(
+            f"{name} is no option and is not used" + (f"; did you mean {meant}?" if meant else "")
+        )
     return lines
 
 
 def read_options(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
-    """The callback of `--config` and `--profile`, which come before all other options: the file gives their defaults."""
+    """The callback of `--config` and `--profile`, which come before all other options: the file
+    gives their defaults."""
     if context.resilient_parsing:  # the shell completes
         return value
     given = {**context.params, parameter.name or "": value}
@@ -76,7 +84,10 @@ def read_options(context: typer.Context, parameter: typer.CallbackParam, value: 
     path = _found(config)
     if path is None:
         if profile:
-            raise SettingsError(f"--profile {profile}: there is no {NAME} here or above", f"write [profiles.{profile}] into one")
+            raise SettingsError(
+                f"--profile {profile}: there is no {NAME} here or above",
+                f"write [profiles.{profile}] into one",
+            )
         return value
     table = _read(path)
     if table is None:
@@ -85,7 +96,11 @@ def read_options(context: typer.Context, parameter: typer.CallbackParam, value: 
     context.meta[FILE] = printable(path)
     reader = _Reader(path, context)
     reader.check(table)
-    profile = profile or str(table.get("profile") or "") if not isinstance(table.get("profile"), Mapping) else profile
+    profile = (
+        profile or str(table.get("profile") or "")
+        if not isinstance(table.get("profile"), Mapping)
+        else profile
+    )
     context.default_map = reader.values(table, profile)
     _in_use.profile = profile
     return value
@@ -113,7 +128,8 @@ def _check_owner(path: Path, here: Path) -> None:
     owner = path.stat().st_uid
     if owner not in (0, os.geteuid(), here.stat().st_uid):
         raise SettingsError(
-            f"{printable(path)} belongs to another user", f"name it by --config {printable(path)}, or say --config none"
+            f"{printable(path)} belongs to another user",
+            f"name it by --config {printable(path)}, or say --config none",
         )
 
 
@@ -125,24 +141,32 @@ def _read(path: Path) -> dict[str, Any] | None:
     """
     shown = printable(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SettingsError(f"{shown} is too large for a file of options", f"it may have {MAX_BYTES} bytes")
-        text = path.read_text("utf-8")
+        data = read_small(path, MAX_BYTES)
+        if len(data) > MAX_BYTES:
+            raise SettingsError(
+                f"{shown} is too large for a file of options", f"it may have {MAX_BYTES} bytes"
+            )
+        text = data.decode("utf-8")
     except OSError as exc:
-        raise InputError(f"{shown} cannot be read: {disk_cause(exc)}", "check --config, or say --config none") from exc
+        raise InputError(
+            f"{shown} cannot be read: {disk_cause(exc)}", "check --config, or say --config none"
+        ) from exc
     except UnicodeDecodeError as exc:
         raise SettingsError(f"{shown} is not UTF-8", "save it as UTF-8") from exc
     if path.name == "pyproject.toml" and "vizcomp" not in text:
         return None
     try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise SettingsError(f"{shown} is no TOML: {str(exc)[:200]}", "correct it, or say --config none") from exc
+        # what other tools have in a pyproject.toml is theirs
+        table = read_toml(text.replace("\r\n", "\n"), finite=False)
+    except ValueError as exc:
+        raise SettingsError(
+            f"{shown} is no TOML: {first_line(exc)[:200]}", "correct it, or say --config none"
+        ) from exc
     if path.name != "pyproject.toml":
         return table
     tool = table.get("tool")
-    found = tool.get("vizcomp") if isinstance(tool, dict) else None
-    return found if isinstance(found, dict) else None
+    own_table = tool.get("vizcomp") if isinstance(tool, dict) else None
+    return own_table if isinstance(own_table, dict) else None
 
 
 class _Reader:
@@ -152,7 +176,9 @@ class _Reader:
         self._shown = printable(path)
         root = context.find_root().command
         self._commands = {
-            "-".join(names): {key: p for p in one.params for key in keys(p) if key not in _NOT_IN_A_FILE}
+            "-".join(names): {
+                key: p for p in one.params for key in keys(p) if key not in _NOT_IN_A_FILE
+            }
             for names, one in commands(root)
         }
         self._every = {key: p for options in self._commands.values() for key, p in options.items()}
@@ -165,10 +191,14 @@ class _Reader:
 
     def check(self, table: Mapping[str, Any]) -> None:
         """Every key of the file is known, those of other commands and profiles too."""
-        self._check_options(table, "", self._every, {**self._commands, "profile": {}, "profiles": {}})
+        self._check_options(
+            table, "", self._every, {**self._commands, "profile": {}, "profiles": {}}
+        )
         for name, options in self._profiles(table).items():
             if not isinstance(options, Mapping):
-                raise SettingsError(f"{self._shown}: the profile {name} is no table", f"write [profiles.{name}]")
+                raise SettingsError(
+                    f"{self._shown}: the profile {name} is no table", f"write [profiles.{name}]"
+                )
             self._check_options(options, f"profiles.{name}.", self._every, self._commands)
             self._check_tables(options, f"profiles.{name}.")
         self._check_tables(table, "")
@@ -179,21 +209,31 @@ class _Reader:
             if isinstance(inside, Mapping):
                 self._check_options(inside, f"{above}{name}.", options, {})
 
-    def _check_options(self, table: Mapping[str, Any], above: str, options: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
+    def _check_options(
+        self,
+        table: Mapping[str, Any],
+        above: str,
+        options: Mapping[str, Any],
+        tables: Mapping[str, Any],
+    ) -> None:
         for key, value in table.items():
             name = key.replace("_", "-")
-            if (isinstance(value, Mapping) and key in tables) or (name in options and not isinstance(value, Mapping)):
+            if (isinstance(value, Mapping) and key in tables) or (
+                name in options and not isinstance(value, Mapping)
+            ):
                 continue
             near = get_close_matches(name, [*options, *tables], 1)
-            hint = f"did you mean {near[0]}?" if near else "vizcomp COMMAND --help lists the options"
+            hint = (
+                f"did you mean {near[0]}?" if near else "vizcomp COMMAND --help lists the options"
+            )
             raise SettingsError(f"{self._shown}: there is no option {above}{key}"[:300], hint)
 
     def _profiles(self, table: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: options
             for kind in ("profiles", "profile")
-            if isinstance(found := table.get(kind), Mapping)
-            for name, options in found.items()
+            if isinstance(profiles := table.get(kind), Mapping)
+            for name, options in profiles.items()
         }
 
     def values(self, table: Mapping[str, Any], profile: str) -> dict[str, Any]:
@@ -203,28 +243,36 @@ class _Reader:
             profiles = self._profiles(table)
             if profile not in profiles:
                 near = get_close_matches(profile, profiles, 1)
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(profiles)) or 'no profiles'}"
+                hint = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else f"it has {', '.join(sorted(profiles)) or 'no profiles'}"
+                )
                 raise SettingsError(f"{self._shown} has no profile {profile}", hint)
             layers.append(profiles[profile])
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         options = self._commands.get(self._name, {})
         for layer in layers:
             for one in (layer, layer.get(self._name, {})):
                 for key, value in one.items():
                     parameter = options.get(key.replace("_", "-"))
                     if parameter is not None and not isinstance(value, Mapping):
-                        found[parameter.name] = self._value(key, value, parameter)
-        return found
+                        values[parameter.name] = self._value(key, value, parameter)
+        return values
 
     def _value(self, key: str, value: Any, parameter: Any) -> Any:
         """As Typer takes it from a command line."""
         if getattr(parameter, "is_flag", False):
             if not isinstance(value, bool):
-                raise SettingsError(f"{self._shown}: {key} is neither true nor false", f"write {key} = true")
+                raise SettingsError(
+                    f"{self._shown}: {key} is neither true nor false", f"write {key} = true"
+                )
             return value
         many = value if isinstance(value, list) else [value]
         if any(isinstance(one, bool) or not isinstance(one, (str, int, float)) for one in many):
-            raise SettingsError(f"{self._shown}: {key} is neither text nor a number", f'write {key} = "..."')
+            raise SettingsError(
+                f"{self._shown}: {key} is neither text nor a number", f'write {key} = "..."'
+            )
         if getattr(parameter, "multiple", False):
             return [str(one) for one in many]
         if isinstance(value, list):

@@ -29,7 +29,10 @@ from vizcomp.cli.voice import Voice, print_codec_report
 
 def decode(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help=".vzc files, packs, folders (searched through) or globs.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help=".vzc files, packs, folders (searched through) or globs."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -41,10 +44,16 @@ def decode(
             help="Folder for the results, the inputs' tree mirrored; without it beside each file.",
         ),
     ] = None,
-    iterations: Annotated[int | None, typer.Option("--iterations", min=1, help="Stop after so many: a coarser image.")] = None,
+    iterations: Annotated[
+        int | None, typer.Option("--iterations", min=1, help="Stop after so many: a coarser image.")
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="PATH", help="The model.safetensors that wrote the files, where it is not bundled."),
+        typer.Option(
+            "--model",
+            metavar="PATH",
+            help="The model.safetensors that wrote the files, where it is not bundled.",
+        ),
     ] = None,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
@@ -63,7 +72,8 @@ def decode(
 ) -> None:
     """Decode .vzc files, each to NAME.png; a pack to a folder NAME with its images.
 
-    The model is found by its fingerprint in the file. A file that was cut off gives the image of its complete iterations.
+    The model is found by its fingerprint in the file. A file that was cut off gives the image of
+    its complete iterations.
     """
     from vizcomp.batch.decode import VZC_EXTENSIONS, run_decode
     from vizcomp.batch.engines import check_engine
@@ -73,10 +83,17 @@ def decode(
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     settings = DecodeSettings(
-        model=model, iterations=iterations, max_pixels=max_pixels, overwrite=overwrite, resume=resume, dry_run=dry_run
+        model=model,
+        iterations=iterations,
+        max_pixels=max_pixels,
+        overwrite=overwrite,
+        resume=resume,
+        dry_run=dry_run,
     )
     extensions = VZC_EXTENSIONS
-    files = find_inputs(inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file")
+    files = find_inputs(
+        inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file"
+    )
     count = lambda: count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
     with voice.progress(count) as on_record:
         run = run_decode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
@@ -85,4 +102,6 @@ def decode(
     voice.codec_summary(run, dry_run=dry_run)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
     failed = run.exit_code == 1
-    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))
+    raise typer.Exit(
+        voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done)
+    )

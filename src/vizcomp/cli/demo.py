@@ -15,10 +15,12 @@ from vizcomp.cli.voice import Voice
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and report.")] = Path(
-        "vizcomp-demo"
-    ),
-    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the report in a browser.")] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and report.")
+    ] = Path("vizcomp-demo"),
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Do not open the report in a browser.")
+    ] = False,
     jobs: Jobs = 0,
     quiet: Quiet = False,
     profile: Profile = "",
@@ -35,9 +37,11 @@ def demo(
 
     voice = Voice(quiet=quiet, verbose=False)
     samples, batch = str(samples_folder()), BatchSettings()
-    with planned([samples], output, standard_input=sys.stdin.buffer, max_pixels=batch.max_pixels) as plan:
-        asked = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
-        code = told(asked, carried_out(asked, voice), voice)
+    with planned(
+        [samples], output, standard_input=sys.stdin.buffer, max_pixels=batch.max_pixels
+    ) as plan:
+        job = Asked(plan=plan, settings=DjpegSettings(), batch=batch, jobs=jobs, report=output)
+        code = told(job, carried_out(job, voice), voice)
     page = (output / "report.html").absolute()
     if code == 0 and not no_open and _has_display():
         import webbrowser

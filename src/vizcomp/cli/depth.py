@@ -37,15 +37,25 @@ def depth(
             "--model",
             "--depth-model",
             metavar="NAME|PATH",
-            help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
-            "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
+            help=(
+                "compact (bundled), a model.onnx of vizcomp train, a published one as"
+                " PATH.onnx:norm=imagenet,polarity=near, "
+                "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth)"
+                " or its .h5 file as nyu:flip."
+            ),
         ),
     ] = "compact",
     metric: Annotated[
-        bool, typer.Option("--metric", help="Millimetres, large = far, where the model knows distances (nyu).")
+        bool,
+        typer.Option(
+            "--metric", help="Millimetres, large = far, where the model knows distances (nyu)."
+        ),
     ] = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Also write NAME.depth.jpg: photo and coloured map side by side.")
+        bool,
+        typer.Option(
+            "--preview", help="Also write NAME.depth.jpg: photo and coloured map side by side."
+        ),
     ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
@@ -62,7 +72,8 @@ def depth(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric: millimetres)."""
+    """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric:
+    millimetres)."""
     from vizcomp._version import __version__
     from vizcomp.batch.depth import run_depth
     from vizcomp.batch.engines import check_engine
@@ -75,7 +86,9 @@ def depth(
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if metric and (model == "compact" or model.endswith(".onnx")):
-        raise SettingsError(f"the depth model {model} knows no distances", "omit --metric, or use --model nyu")
+        raise SettingsError(
+            f"the depth model {model} knows no distances", "omit --metric, or use --model nyu"
+        )
     common = BatchSettings(
         depth_model=model,
         max_pixels=max_pixels,
@@ -88,9 +101,17 @@ def depth(
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         check_output_folder(output)
-    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
+    with (
+        voice.downloads(),
+        voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record,
+    ):
         records, interrupted = run_depth(
-            files, output, common, voice.options(on_record, jobs=jobs, engine=where), preview=preview, metric=metric
+            files,
+            output,
+            common,
+            voice.options(on_record, jobs=jobs, engine=where),
+            preview=preview,
+            metric=metric,
         )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)
@@ -109,4 +130,6 @@ def depth(
         + ("; interrupted" if interrupted else "")
     )
     nothing_done = bool(records) and skipped == len(records)
-    raise typer.Exit(voice.exit_code(interrupted=interrupted, failed=bool(failed), nothing_done=nothing_done))
+    raise typer.Exit(
+        voice.exit_code(interrupted=interrupted, failed=bool(failed), nothing_done=nothing_done)
+    )

@@ -13,6 +13,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DepthModel,
     DryRun,
     Engine,
@@ -35,6 +36,7 @@ from vizcomp.cli.options import (
 from vizcomp.cli.pixels import (
     Labels,
     Lossless,
+    MaskOutside,
     MaxSide,
     Scale,
     Scans,
@@ -65,7 +67,9 @@ def djpeg(
         typer.Option(
             "--files-from",
             metavar="FILE|-",
-            help="Names of photos, folders and patterns: one a line, or with NUL bytes between them.",
+            help=(
+                "Names of photos, folders and patterns: one a line, or with NUL bytes between them."
+            ),
             show_default=False,
         ),
     ] = "",
@@ -74,22 +78,37 @@ def djpeg(
         typer.Option(
             "--fields",
             metavar="NAMES",
-            help="What holds photos in shards: extensions of a tar as jpg,png, columns of a Parquet file; else all that do.",
+            help=(
+                "What holds photos in shards: extensions of a tar as jpg,png, columns of a Parquet"
+                " file; else all that do."
+            ),
             show_default=False,
         ),
     ] = "",
     quality: Annotated[
-        float, typer.Option("--quality", "-q", min=1, max=100, help="Quality of the most important regions.")
+        float,
+        typer.Option(
+            "--quality", "-q", min=1, max=100, help="Quality of the most important regions."
+        ),
     ] = 50,
     strength: Annotated[
-        float, typer.Option("--strength", min=0, max=1, help="How much cheaper the least important regions get; 0 = no guidance.")
+        float,
+        typer.Option(
+            "--strength",
+            min=0,
+            max=1,
+            help="How much cheaper the least important regions get; 0 = no guidance.",
+        ),
     ] = 0.25,
     guide: Annotated[
         str,
         typer.Option(
             "--guide",
             metavar="NAMES",
-            help="depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several joined by +, or uniform.",
+            help=(
+                "depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several"
+                " joined by +, or uniform."
+            ),
         ),
     ] = "depth+text",
     table: Annotated[
@@ -97,7 +116,10 @@ def djpeg(
         typer.Option(
             "--table",
             metavar="auto|machine|photo",
-            help="auto: by what the photo holds; machine: one step for all frequencies; photo: made for eyes.",
+            help=(
+                "auto: by what the photo holds; machine: one step for all frequencies; photo: made"
+                " for eyes."
+            ),
         ),
     ] = "auto",
     format: Annotated[
@@ -113,42 +135,69 @@ def djpeg(
         typer.Option(
             "--readers",
             metavar="LIST",
-            help="Who must open the results: pillow, opencv, torchvision, tensorflow, dali, browser, joined by commas.",
+            help=(
+                "Who must open the results: pillow, opencv, torchvision, tensorflow, dali, browser,"
+                " joined by commas."
+            ),
             show_default="pillow,opencv,browser for --format auto",
         ),
     ] = "",
     depth_model: DepthModel = "compact",
     depth_maps: Annotated[
-        Path | None, typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem.")
+        Path | None,
+        typer.Option("--depth-maps", metavar="DIR", help="Ready-made depth maps by file stem."),
     ] = None,
     depth_kind: Annotated[
         str,
         typer.Option(
             "--depth-kind",
             metavar="KIND",
-            help="What their numbers mean: nearness or disparity (large = near), metres or millimetres (large = far), or auto: "
-            "told by the maps, or asked.",
+            help=(
+                "What their numbers mean: nearness or disparity (large = near), metres or"
+                " millimetres (large = far), or auto: "
+                "told by the maps, or asked."
+            ),
         ),
     ] = "auto",
     depth_names: Annotated[
         str,
-        typer.Option("--depth-names", metavar="PATTERN", help="How they are called, as 'depth_{stem}.png'.", show_default=False),
+        typer.Option(
+            "--depth-names",
+            metavar="PATTERN",
+            help="How they are called, as 'depth_{stem}.png'.",
+            show_default=False,
+        ),
     ] = "",
     masks: Annotated[
-        Path | None, typer.Option("--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep.")
+        Path | None,
+        typer.Option(
+            "--masks", metavar="DIR", help="Masks by file stem for --guide mask, bright = keep."
+        ),
     ] = None,
+    mask_outside: MaskOutside = "cheap",
     target_size: Annotated[
         str,
         typer.Option(
-            "--target-size", metavar="SIZE", help="Size of each result, as 20kB; met within 2% from below. Replaces --quality."
+            "--target-size",
+            metavar="SIZE",
+            help="Size of each result, as 20kB; met within 2% from below. Replaces --quality.",
         ),
     ] = "",
     min_saving: Annotated[
-        str, typer.Option("--min-saving", metavar="SHARE", help="Keep the source where less than this is saved, as 5%.")
+        str,
+        typer.Option(
+            "--min-saving",
+            metavar="SHARE",
+            help="Keep the source where less than this is saved, as 5%.",
+        ),
     ] = "0%",
     metadata: Annotated[
         str,
-        typer.Option("--metadata", metavar="none|essential|all", help="essential: ICC profile, orientation, date, author."),
+        typer.Option(
+            "--metadata",
+            metavar="none|essential|all",
+            help="essential: ICC profile, orientation, date, author.",
+        ),
     ] = "essential",
     max_side: MaxSide = "",
     scale: Scale = "",
@@ -161,26 +210,50 @@ def djpeg(
         typer.Option(
             "--verify",
             metavar="SYSTEM",
-            help="For each photo the smallest file on which this system still answers as on the source: text, inception, "
-            "torchvision:NAME, PATH.onnx. Given several times: all of them. Replaces --quality.",
+            help=(
+                "For each photo the smallest file on which this system still answers as on the"
+                " source: text, inception, "
+                "torchvision:NAME, PATH.onnx. Given several times: all of them. Replaces --quality."
+            ),
         ),
     ] = None,
     watch_with: Annotated[
         list[str] | None,
-        typer.Option("--watch-with", metavar="SYSTEM", help="Report how this system answers on the results; it decides nothing."),
+        typer.Option(
+            "--watch-with",
+            metavar="SYSTEM",
+            help="Report how this system answers on the results; it decides nothing.",
+        ),
     ] = None,
     min_quality: Annotated[
-        float, typer.Option("--min-quality", min=0, max=100, help="No file of --verify is made below this quality; 0 lifts it.")
+        float,
+        typer.Option(
+            "--min-quality",
+            min=0,
+            max=100,
+            help="No file of --verify is made below this quality; 0 lifts it.",
+        ),
     ] = 20,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
+        float,
+        typer.Option(
+            "--tolerance",
+            min=0,
+            max=1,
+            help="How much the answer may differ under --verify: 0 = not at all.",
+        ),
     ] = 0.0,
     policy: Annotated[
         str,
-        typer.Option("--policy", metavar="FILE", help="Certified settings, as vizcomp fit writes them."),
+        typer.Option(
+            "--policy", metavar="FILE", help="Certified settings, as vizcomp fit writes them."
+        ),
     ] = "",
-    keep_dates: Annotated[bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")] = False,
+    keep_dates: Annotated[
+        bool, typer.Option("--keep-dates", help="Give results the dates of their sources.")
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -189,15 +262,27 @@ def djpeg(
     resume: Resume = False,
     dry_run: DryRun = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with photos that arrive, each once it is whole, until Ctrl-C or SIGTERM.")
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on with photos that arrive, each once it is whole, until Ctrl-C or SIGTERM.",
+        ),
     ] = False,
     report: Annotated[
-        str, typer.Option("--report", metavar="DIR|none", help="Folder of the report, where it is not that of the results.")
+        str,
+        typer.Option(
+            "--report",
+            metavar="DIR|none",
+            help="Folder of the report, where it is not that of the results.",
+        ),
     ] = "",
     no_thumbnails: Annotated[
         bool,
         typer.Option(
-            "--no-thumbnails", help="No photos in the report; it shows sources, of which --metadata takes nothing away."
+            "--no-thumbnails",
+            help=(
+                "No photos in the report; it shows sources, of which --metadata takes nothing away."
+            ),
         ),
     ] = False,
     json: Json = False,
@@ -210,7 +295,8 @@ def djpeg(
 ) -> None:
     """Compress photos to ordinary JPEG files: near regions keep their detail, far ones cost little.
 
-    Writes NAME.jpg for each photo (or .webp, .avif, .jxl as --format says), and report.html, report.json and report.csv.
+    Writes NAME.jpg for each photo (or .webp, .avif, .jxl as --format says), and report.html,
+    report.json and report.csv.
     """
     from vizcomp.batch.engines import check_engine
     from vizcomp.batch.settings import BatchSettings
@@ -228,6 +314,7 @@ def djpeg(
         "target_size": parse_size(target_size) if target_size else None,
         "min_saving": parse_fraction(min_saving),
         "metadata": metadata,
+        "mask_outside": mask_outside,
         "max_side": parse_max_side(max_side),
         "scale": parse_scale(scale),
         "subsampling": subsampling,
@@ -236,9 +323,12 @@ def djpeg(
         "format": format,
         "readers": readers,
     }
-    settings = DjpegSettings(**{name: value for name, value in values.items() if name not in unused})  # type: ignore[arg-type]
+    decided = {name: value for name, value in values.items() if name not in unused}
+    settings = DjpegSettings(**decided)  # type: ignore[arg-type]
     if policy:
-        settings = dataclasses.replace(policy_settings(context, policy, voice), scans=settings.scans)
+        settings = dataclasses.replace(
+            policy_settings(context, policy, voice), scans=settings.scans
+        )
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
@@ -255,13 +345,18 @@ def djpeg(
         watch_with=tuple(dict.fromkeys(watch_with or ())),
         min_quality=min_quality,
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
-        beside = None if report == "none" or dry_run or not (plan.writes_report or report) else plan.folder
-        asked = Asked(
+        beside = (
+            None
+            if report == "none" or dry_run or not (plan.writes_report or report)
+            else plan.folder
+        )
+        job = Asked(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
             settings=settings,
@@ -273,16 +368,25 @@ def djpeg(
             json=json,
             watch=watch,
         )
-        code = told(asked, carried_out(asked, voice), voice)
+        code = told(job, carried_out(job, voice), voice)
     raise typer.Exit(code)
 
 
-def _planned(inputs: list[str], output: Any, files_from: str, common: BatchSettings) -> contextlib.AbstractContextManager[Plan]:
+def _planned(
+    inputs: list[str], output: Any, files_from: str, common: BatchSettings
+) -> contextlib.AbstractContextManager[Plan]:
     from vizcomp.batch.streams import planned
 
     replace = common.overwrite or common.resume or common.dry_run
     source = sys.stdin.buffer
-    return planned(inputs, output, standard_input=source, files_from=files_from, replace=replace, max_pixels=common.max_pixels)
+    return planned(
+        inputs,
+        output,
+        standard_input=source,
+        files_from=files_from,
+        replace=replace,
+        max_pixels=common.max_pixels,
+    )
 
 
 def _check_plan(plan: Plan, *, json: bool, watch: bool, labels: bool, format: str) -> None:
@@ -290,12 +394,20 @@ def _check_plan(plan: Plan, *, json: bool, watch: bool, labels: bool, format: st
     from vizcomp.errors import SettingsError
 
     if plan.to_output and json:
-        raise SettingsError("the photo and the report of `json` cannot both go to standard output", "name a file for the photo")
+        raise SettingsError(
+            "the photo and the report of `json` cannot both go to standard output",
+            "name a file for the photo",
+        )
     plan.check_format(format)
     if watch and (plan.piped is not None or plan.target is not None):
-        raise SettingsError("`watch` is for folders", "name a folder to watch, and one for the results")
+        raise SettingsError(
+            "`watch` is for folders", "name a folder to watch, and one for the results"
+        )
     if labels and (watch or plan.target is not None):
-        raise SettingsError("`labels` are of the photos of one run into a folder", "omit them, or name a folder for the results")
+        raise SettingsError(
+            "`labels` are of the photos of one run into a folder",
+            "omit them, or name a folder for the results",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -314,7 +426,7 @@ class Asked:
     watch: bool = False
 
 
-def carried_out(asked: Asked, voice: Voice) -> BatchRun:
+def carried_out(job: Asked, voice: Voice) -> BatchRun:
     """The work: one run, or with --watch one whenever there is something new."""
     from vizcomp.batch.djpeg import joined, run_djpeg
     from vizcomp.batch.judges import guide_systems
@@ -323,32 +435,42 @@ def carried_out(asked: Asked, voice: Voice) -> BatchRun:
     from vizcomp.files.watch import Watched
     from vizcomp.files.write import check_output_folder
 
-    plan, output, batch = asked.plan, asked.plan.folder, asked.batch
+    plan, output, batch = job.plan, job.plan.folder, job.batch
     inputs = list(plan.names)
     if plan.target is None:
         check_apart(inputs, output, suffix=".jpg")
-    watched = Watched(inputs, report=voice.passed_over) if asked.watch else None
+    watched = Watched(inputs, report=voice.passed_over) if job.watch else None
     files = plan.files(voice.passed_over) if watched is None else None
     if not batch.dry_run:
         check_output_folder(output)
-        if asked.report not in (None, output):
-            check_output_folder(asked.report)
-    voice.readings([*guide_systems(asked.settings), *batch.verify, *batch.watch_with], offline=batch.offline)
+        if job.report not in (None, output):
+            check_output_folder(job.report)
+    voice.readings(
+        [*guide_systems(job.settings), *batch.verify, *batch.watch_with], offline=batch.offline
+    )
     if watched is not None:
         voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
         with voice.downloads():
-            options = voice.options(voice.record, jobs=asked.jobs, engine=asked.engine)
-            return joined(_rounds(asked, watched, options))
+            options = voice.options(voice.record, jobs=job.jobs, engine=job.engine)
+            return joined(_rounds(job, watched, options))
     assert files is not None
-    more: dict[str, Any] = {"fields": asked.fields, "target": plan.target, "remember": not plan.to_output}
+    more: dict[str, Any] = {
+        "fields": job.fields,
+        "target": plan.target,
+        "remember": not plan.to_output,
+    }
     count = 0 if inputs else 1  # from standard input
-    with voice.downloads(), voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record:
-        options = voice.options(on_record, jobs=asked.jobs, engine=asked.engine)
-        return run_djpeg(files, output, asked.settings, batch, options, **more)
+    with (
+        voice.downloads(),
+        voice.progress(lambda: count or count_inputs(inputs, exclude=output)) as on_record,
+    ):
+        options = voice.options(on_record, jobs=job.jobs, engine=job.engine)
+        return run_djpeg(files, output, job.settings, batch, options, **more)
 
 
-def _rounds(asked: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
-    """One run whenever there is something new, until Ctrl-C: also where that comes when all of a round is in hand."""
+def _rounds(job: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
+    """One run whenever there is something new, until Ctrl-C: also where that comes when all of a
+    round is in hand."""
     from vizcomp.batch.djpeg import run_djpeg
 
     stopped: list[bool] = []
@@ -359,12 +481,12 @@ def _rounds(asked: Asked, watched: Watched, options: RunOptions) -> Iterator[Bat
 
     heard = dataclasses.replace(options, on_interrupt=stop)
     for some in watched.rounds():
-        yield run_djpeg(some, asked.plan.folder, asked.settings, asked.batch, heard)
+        yield run_djpeg(some, job.plan.folder, job.settings, job.batch, heard)
         if stopped:
             return
 
 
-def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
+def told(job: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
     from vizcomp.batch.about import systems_of
@@ -372,16 +494,16 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     from vizcomp.errors import OutputError
     from vizcomp.report.djpeg import DjpegReport
 
-    totals, batch = run.totals, asked.batch
+    totals, batch = run.totals, job.batch
     report = DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command=command_line(),
         settings={
-            **asked.settings.to_dict(),
+            **job.settings.to_dict(),
             **batch.to_dict(),
-            "jobs": asked.jobs,
-            "systems": systems_of(asked.settings, batch),
+            "jobs": job.jobs,
+            "systems": systems_of(job.settings, batch),
         },
         totals=totals,
         files=run.records,
@@ -390,22 +512,24 @@ def told(asked: Asked, run: BatchRun, voice: Voice) -> int:
     nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
     # a run that had nothing to do leaves the report of the one that did
-    if asked.report is not None and not (nothing_done and (asked.report / "report.json").exists()):
+    if job.report is not None and not (nothing_done and (job.report / "report.json").exists()):
         try:
-            shown = gallery(run, asked.settings, batch) if asked.thumbnails else []
-            written = str(report.write(asked.report, shown).html)
+            shown = gallery(run, job.settings, batch) if job.thumbnails else []
+            written = str(report.write(job.report, shown).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc
-    if asked.json:
+    if job.json:
         print_parts(report.json_chunks())
-    if asked.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
-        asked.plan.write_to(sys.stdout.buffer)
+    if job.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
+        job.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
     voice.labels(totals, run.notices)
     if nothing_done and not voice.left and not totals.failed:
         voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:
-        voice.warn(f"interrupted: {totals.files} photos done; start the same command again to do the rest")
+        voice.warn(
+            f"interrupted: {totals.files} photos done; start the same command again to do the rest"
+        )
     if lost is not None:
         raise lost
     failed = bool(totals.failed or (totals.labels or {}).get("refused"))

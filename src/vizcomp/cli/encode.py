@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Inputs,
@@ -42,13 +43,26 @@ def encode(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", metavar="NAME|PATH", help="photo, for any photo; cifar, for 32x32; or a model.safetensors.")
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME|PATH",
+            help="photo, for any photo; cifar, for 32x32; or a model.safetensors.",
+        ),
     ] = "photo",
     iterations: Annotated[
-        int | None, typer.Option("--iterations", min=1, help="Iterations of the codec: more are larger and better.")
+        int | None,
+        typer.Option(
+            "--iterations", min=1, help="Iterations of the codec: more are larger and better."
+        ),
     ] = None,
     bpp: Annotated[
-        float | None, typer.Option("--bpp", metavar="X", help="As many iterations as fit into X bits of file for each pixel.")
+        float | None,
+        typer.Option(
+            "--bpp",
+            metavar="X",
+            help="As many iterations as fit into X bits of file for each pixel.",
+        ),
     ] = None,
     search: Annotated[
         int | None,
@@ -56,8 +70,11 @@ def encode(
             "--search",
             metavar="N",
             min=0,
-            help="Candidates tried in each iteration, as 24: a better image in as many bytes, but slower; 0 = none. "
-            "By default only for images that the codec's classifier would mistake.",
+            help=(
+                "Candidates tried in each iteration, as 24: a better image in as many bytes, but"
+                " slower; 0 = none. "
+                "By default only for images that the codec's classifier would mistake."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -66,19 +83,37 @@ def encode(
         typer.Option(
             "--verify",
             metavar="SYSTEM",
-            help="For each photo the fewest iterations on which this system still answers as on the source: "
-            "text, inception, torchvision:NAME, PATH.onnx. Repeatable: all must.",
+            help=(
+                "For each photo the fewest iterations on which this system still answers as on the"
+                " source: "
+                "text, inception, torchvision:NAME, PATH.onnx. Repeatable: all must."
+            ),
             show_default=False,
         ),
     ] = None,
     robust: Robust = None,
+    decoder: Decoder = "pillow",
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=1, help="How much the answer may differ under --verify: 0 = not at all.")
+        float,
+        typer.Option(
+            "--tolerance",
+            min=0,
+            max=1,
+            help="How much the answer may differ under --verify: 0 = not at all.",
+        ),
     ] = 0.0,
-    pack: Annotated[bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")] = False,
-    no_names: Annotated[bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Write one pack of all images, named by -o, as set.vzc.")
+    ] = False,
+    no_names: Annotated[
+        bool, typer.Option("--no-names", help="With --pack: leave the images' names out.")
+    ] = False,
     with_model: Annotated[
-        bool, typer.Option("--with-model", help="With --pack: put the model's file into the pack, for ever decodable.")
+        bool,
+        typer.Option(
+            "--with-model",
+            help="With --pack: put the model's file into the pack, for ever decodable.",
+        ),
     ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
@@ -95,7 +130,8 @@ def encode(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into one file."""
+    """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into
+    one file."""
     from vizcomp.batch.about import about_system
     from vizcomp.batch.encode import run_encode
     from vizcomp.batch.encode_pack import run_encode_pack
@@ -117,27 +153,45 @@ def encode(
         dry_run=dry_run,
         verify=tuple(dict.fromkeys(verify or ())),
         robust=robust,
+        decoder=decoder,
         tolerance=tolerance,
         offline=offline,
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
     if with_model and not pack:
-        raise SettingsError("--with-model goes with --pack", "a file of one image does not hold its model")
+        raise SettingsError(
+            "--with-model goes with --pack", "a file of one image does not hold its model"
+        )
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings(settings.verify, offline=offline)
-    with voice.downloads(), voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record:
+    with (
+        voice.downloads(),
+        voice.progress(lambda: count_inputs(inputs, exclude=output)) as on_record,
+    ):
         if pack and output is not None:
             options = voice.options(on_record, jobs=jobs, engine=where)
-            run = run_encode_pack(files, output, settings, options, names=not no_names, with_model=with_model)
+            run = run_encode_pack(
+                files, output, settings, options, names=not no_names, with_model=with_model
+            )
         else:
-            run = run_encode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
+            run = run_encode(
+                files, output, settings, voice.options(on_record, jobs=jobs, engine=where)
+            )
     if json:
-        systems = [about_system(name, offline) for name in settings.verify]
-        told = {**settings.to_dict(), "pack": pack, "names": not no_names, "jobs": jobs, "systems": systems}
-        print_codec_report("vizcomp encode", run, told)
+        systems = [about_system(name, offline, decoder) for name in settings.verify]
+        settings_shown = {
+            **settings.to_dict(),
+            "pack": pack,
+            "names": not no_names,
+            "jobs": jobs,
+            "systems": systems,
+        }
+        print_codec_report("vizcomp encode", run, settings_shown)
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
     failed = run.exit_code == 1
-    raise typer.Exit(voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done))
+    raise typer.Exit(
+        voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done)
+    )

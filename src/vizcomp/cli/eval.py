@@ -11,6 +11,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     DryRun,
     Engine,
     Jobs,
@@ -35,36 +36,68 @@ def evaluate(
         typer.Option(
             "--classifier",
             metavar="NAME",
-            help="Who looks: inception, watcher, text, torchvision:NAME, PATH.onnx or PATH.safetensors. Repeatable: the second "
-            "and later ones are unseen by the codec.",
+            help=(
+                "Who looks: inception, watcher, text, torchvision:NAME, PATH.onnx or"
+                " PATH.safetensors. Repeatable: the second "
+                "and later ones are unseen by the codec."
+            ),
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="PATH", help="Class folders, CIFAR-10 as published, or plain photos; default: CIFAR-10."),
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Class folders, CIFAR-10 as published, or plain photos; default: CIFAR-10.",
+        ),
     ] = None,
     codec: Annotated[
         list[str] | None,
         typer.Option(
-            "--codec", metavar="NAME|PATH", help="djpeg, photo, cifar or a model.safetensors, as djpeg:guide=uniform. Repeatable."
+            "--codec",
+            metavar="NAME|PATH",
+            help="djpeg, photo, cifar or a model.safetensors, as djpeg:guide=uniform. Repeatable.",
         ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option("--baseline", metavar="NAME", help="jpeg, webp, avif, jxl or none. Repeatable; default: the first three."),
+        typer.Option(
+            "--baseline",
+            metavar="NAME",
+            help="jpeg, webp, avif, jxl or none. Repeatable; default: the first three.",
+        ),
     ] = None,
     task: Annotated[
-        str, typer.Option("--task", metavar="classify|text", help="text: the scene-text detector in place of a classifier.")
+        str,
+        typer.Option(
+            "--task",
+            metavar="classify|text",
+            help="text: the scene-text detector in place of a classifier.",
+        ),
     ] = "classify",
-    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="At most N images, drawn by --seed; 0 = all.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw and of the intervals.")] = 0,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")] = Path("vizcomp-report"),
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", min=0, metavar="N", help="At most N images, drawn by --seed; 0 = all."
+        ),
+    ] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the draw and of the intervals.")
+    ] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")
+    ] = Path("vizcomp-report"),
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
     ray_address: RayAddress = "",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Take over what a stopped evaluation into the same folder finished; do the rest.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Take over what a stopped evaluation into the same folder finished; do the rest.",
+        ),
     ] = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -77,7 +110,8 @@ def evaluate(
 ) -> None:
     """Rate against accuracy: what codecs cost, and what a vision system still sees.
 
-    Writes report.html, report.json and report.csv. Every figure is shown beside that of the other systems and of plain formats.
+    Writes report.html, report.json and report.csv. Every figure is shown beside that of the other
+    systems and of plain formats.
     """
     from vizcomp._version import __version__
     from vizcomp.batch.engines import check_engine
@@ -93,7 +127,9 @@ def evaluate(
     where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
-    baselines = ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
+    baselines = (
+        ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
+    )
     settings = EvalSettings(
         classifiers=tuple(classifier or (["text"] if task == "text" else ["inception"])),
         data="" if data is None else str(data),
@@ -102,6 +138,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         max_pixels=max_pixels,
+        decoder=decoder,
         offline=offline,
     )
     if not dry_run:
@@ -120,6 +157,7 @@ def evaluate(
             dry_run=dry_run,
             on_progress=lambda p: step(p.done, p.total, p.what),
             on_skip=lambda name, why: voice.warn(f"left out: {name}: {why}"),
+            on_notice=voice.warn,
         )
     report = EvaluationReport(
         tool="vizcomp eval",
@@ -138,7 +176,10 @@ def evaluate(
         print_parts([report.json()])
     _summary(voice, result, written)
     if result.interrupted:
-        voice.warn("interrupted: the report holds the codecs that were finished; the same command with --resume goes on")
+        voice.warn(
+            "interrupted: the report holds the codecs that were finished; the same command with"
+            " --resume goes on"
+        )
     if lost is not None:
         raise lost
     failed = result.data["skipped"] or result.undone or any(p.failed for p in result.points)
@@ -161,10 +202,17 @@ def _progress(voice: Voice) -> Iterator[Callable[[int, int, str], None]]:
         return
     from rich import progress as bar
 
-    columns = (bar.TextColumn("{task.description}"), bar.BarColumn(), bar.TaskProgressColumn(), bar.TimeRemainingColumn())
+    columns = (
+        bar.TextColumn("{task.description}"),
+        bar.BarColumn(),
+        bar.TaskProgressColumn(),
+        bar.TimeRemainingColumn(),
+    )
     with bar.Progress(*columns, console=voice.console, transient=True) as shown:
         task = shown.add_task("sources", total=None)
-        yield lambda done, total, what: shown.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, what: shown.update(
+            task, completed=done, total=total, description=what
+        )
 
 
 def _summary(voice: Voice, result: EvalResult, report: str) -> None:
@@ -183,13 +231,21 @@ def _summary(voice: Voice, result: EvalResult, report: str) -> None:
     table.add_column("setting", no_wrap=True)
     for head in ("bytes", *names, "PSNR", "MS-SSIM"):
         table.add_column(Text(head), justify="right")
-    sources = [f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names]
+    sources = [
+        f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names
+    ]
     if any(sources):
         table.add_row("sources", "", "", *sources, "", "")
     for p in result.points:
-        values = [p.accuracy.get(n) if p.accuracy.get(n) is not None else p.agreement.get(n) for n in names]
+        values = [
+            p.accuracy.get(n) if p.accuracy.get(n) is not None else p.agreement.get(n)
+            for n in names
+        ]
         cells = ["" if v is None else f"{100 * v:.1f}%" for v in values]
-        psnr, ssim = ("" if p.psnr is None else f"{p.psnr:.2f}"), ("" if p.ms_ssim is None else f"{p.ms_ssim:.4f}")
+        psnr, ssim = (
+            ("" if p.psnr is None else f"{p.psnr:.2f}"),
+            ("" if p.ms_ssim is None else f"{p.ms_ssim:.4f}"),
+        )
         table.add_row(Text(p.codec), p.setting, f"{p.bytes_per_image:,.1f}", *cells, psnr, ssim)
     voice.table(table)
     voice.result(result.headline)

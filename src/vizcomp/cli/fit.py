@@ -9,6 +9,7 @@ import typer
 
 from vizcomp.cli.options import (
     Config,
+    Decoder,
     Engine,
     Inputs,
     Jobs,
@@ -26,7 +27,11 @@ from vizcomp.cli.voice import Voice, command_line, print_parts
 
 Systems = Annotated[
     list[str] | None,
-    typer.Option("--system", metavar="NAME", help="Who looks, as for --verify. Repeatable: the guarantee holds for each."),
+    typer.Option(
+        "--system",
+        metavar="NAME",
+        help="Who looks, as for --verify. Repeatable: the guarantee holds for each.",
+    ),
 ]
 
 
@@ -34,26 +39,56 @@ def fit(
     inputs: Inputs,
     system: Systems = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", parser=place, help="The policy; the report goes beside it.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            parser=place,
+            help="The policy; the report goes beside it.",
+        ),
     ] = Path("policy.toml"),
     risk: Annotated[
-        str, typer.Option("--risk", metavar="SHARE", help="Answers that may change; of a detector, the mean loss of F1.")
+        str,
+        typer.Option(
+            "--risk",
+            metavar="SHARE",
+            help="Answers that may change; of a detector, the mean loss of F1.",
+        ),
     ] = "1%",
-    confidence: Annotated[str, typer.Option("--confidence", metavar="SHARE", help="Of the statement.")] = "95%",
+    confidence: Annotated[
+        str, typer.Option("--confidence", metavar="SHARE", help="Of the statement.")
+    ] = "95%",
     unit: Annotated[
-        str, typer.Option("--unit", metavar="file|folder", help="folder: photos of one folder belong together, as frames do.")
+        str,
+        typer.Option(
+            "--unit",
+            metavar="file|folder",
+            help="folder: photos of one folder belong together, as frames do.",
+        ),
     ] = "file",
     format: Annotated[
-        str, typer.Option("--format", metavar="jpeg|webp|avif|jxl", help="Of the files that the policy is for.")
+        str,
+        typer.Option(
+            "--format", metavar="jpeg|webp|avif|jxl", help="Of the files that the policy is for."
+        ),
     ] = "jpeg",
     budget: Annotated[
-        str, typer.Option("--budget", metavar="TIME", help="No round of the search begins after this time, as 30min or 2h.")
+        str,
+        typer.Option(
+            "--budget",
+            metavar="TIME",
+            help="No round of the search begins after this time, as 30min or 2h.",
+        ),
     ] = "",
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
     ray_address: RayAddress = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a policy that exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a policy that exists.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -62,9 +97,11 @@ def fit(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Find the smallest djpeg setting for your own system, with a guarantee: at most so many answers change.
+    """Find the smallest djpeg setting for your own system, with a guarantee: at most so many
+    answers change.
 
-    Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv beside it.
+    Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv
+    beside it.
     """
     from vizcomp._version import __version__
     from vizcomp.batch.engines import check_engine
@@ -79,7 +116,9 @@ def fit(
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     if output.exists() and not overwrite:
-        raise OutputError(f"{printable(output)} exists", "give another name with -o, or --overwrite")
+        raise OutputError(
+            f"{printable(output)} exists", "give another name with -o, or --overwrite"
+        )
     check_output_folder(output.parent)
     with voice.downloads():
         fitted = run_fit(
@@ -94,6 +133,7 @@ def fit(
             engine=where,
             max_pixels=max_pixels,
             offline=offline,
+            decoder=decoder,
             on_progress=voice.say,
         )
     for notice in fitted.notices:
@@ -107,6 +147,7 @@ def fit(
         "unit": unit,
         "format": format,
         "budget": budget,
+        "decoder": decoder,
         "jobs": jobs,
     }
     report = FitReport(
@@ -120,6 +161,11 @@ def fit(
     if json:
         print_parts([report.json()])
     voice.result(certificate.sentence)
-    voice.result(f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}")
-    voice.result(f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy {printable(output)} -o DIR")
+    voice.result(
+        f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}"
+    )
+    voice.result(
+        f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy"
+        f" {printable(output)} -o DIR"
+    )
     voice.result(f"report: {printable(written.html)}")

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.options import Config, Inputs, Json, LogJson, MaxPixels, Offline, Output, Overwrite, Profile, Quiet
+from vizcomp.cli.options import (
+    Config,
+    Decoder,
+    Inputs,
+    Json,
+    LogJson,
+    MaxPixels,
+    Offline,
+    Output,
+    Overwrite,
+    Profile,
+    Quiet,
+)
 from vizcomp.cli.voice import Voice, print_parts
 
 
@@ -18,10 +30,14 @@ def look(
         typer.Option(
             "--system",
             metavar="NAME",
-            help="Who looks: text, inception, torchvision:NAME, or PATH.onnx or PATH.tflite, with options as "
-            "PATH.onnx:detector=yolox,least=0.4.",
+            help=(
+                "Who looks: text, inception, torchvision:NAME, or PATH.onnx or PATH.tflite, with"
+                " options as "
+                "PATH.onnx:detector=yolox,least=0.4."
+            ),
         ),
     ],
+    decoder: Decoder = "pillow",
     max_pixels: MaxPixels = 200_000_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -31,7 +47,8 @@ def look(
     profile: Profile = "",
     config: Config = "",
 ) -> None:
-    """Draw what a vision system answers on each photo as NAME.look.jpg, and print how its model is read."""
+    """Draw what a vision system answers on each photo as NAME.look.jpg, and print how its model is
+    read."""
     import dataclasses
 
     from vizcomp._version import __version__
@@ -44,7 +61,9 @@ def look(
     from vizcomp.vision.system import reading_of
 
     voice = Voice(quiet=quiet, verbose=True, taken=json, log_json=log_json)
-    settings = LookSettings(system=system, max_pixels=max_pixels, overwrite=overwrite, offline=offline)
+    settings = LookSettings(
+        system=system, max_pixels=max_pixels, overwrite=overwrite, decoder=decoder, offline=offline
+    )
     check_apart(inputs, output)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings([system], offline=offline)
@@ -60,8 +79,16 @@ def look(
     records = run_look(files, output, settings, tell)
     failed = sum(record.status == "failed" for record in records)
     if json:
-        report = {"tool": "vizcomp look", "version": __version__, "system": system, "reading": reading}
+        report = {
+            "tool": "vizcomp look",
+            "version": __version__,
+            "system": system,
+            "reading": reading,
+        }
         print_parts(report_chunks(report, (dataclasses.asdict(record) for record in records)))
     done = sum(record.status == "ok" for record in records)
-    voice.result(f"{done} of {len(records)} photos drawn in {output}" + (f", {failed} failed" if failed else ""))
+    voice.result(
+        f"{done} of {len(records)} photos drawn in {output}"
+        + (f", {failed} failed" if failed else "")
+    )
     raise typer.Exit(1 if failed else 0)

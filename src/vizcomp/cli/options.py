@@ -18,39 +18,69 @@ def place(text: str) -> Any:
 
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.")
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Photos: files, folders (searched through) or globs; s3:// and gs:// too.",
+    ),
 ]
 PhotoInputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="Photos: files, folders (searched through), globs, s3:// and gs:// too; shards as 'set/{00..99}.tar' or "
-        "'set/*.parquet'; - is a photo from standard input.",
+        help=(
+            "Photos: files, folders (searched through), globs, s3:// and gs:// too; shards as"
+            " 'set/{00..99}.tar' or 'set/*.parquet'; - is a photo from standard input."
+        ),
         show_default=False,
     ),
 ]
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="DIR", parser=place, help="Folder for the results; the inputs' tree is mirrored. s3://... too."
+        "--output",
+        "-o",
+        metavar="DIR",
+        parser=place,
+        help="Folder for the results; the inputs' tree is mirrored. s3://... too.",
     ),
 ]
 Engine = Annotated[
-    str, typer.Option("--engine", metavar="local|ray", help="Where the work is done: this machine, or a Ray cluster.")
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where the work is done: this machine, or a Ray cluster.",
+    ),
 ]
 RayAddress = Annotated[
     str,
     typer.Option(
         "--ray-address",
         metavar="ADDRESS",
-        help="The cluster of --engine ray: HOST:PORT, ray://HOST:PORT or auto; else RAY_ADDRESS, else one on this machine.",
+        help=(
+            "The cluster of --engine ray: HOST:PORT, ray://HOST:PORT or auto; else RAY_ADDRESS,"
+            " else one on this machine."
+        ),
         show_default=False,
     ),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 = one for each core (of the cluster).")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise).")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", "-j", min=0, help="Worker processes; 0 = one for each core (of the cluster)."
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace results that exist (they are skipped otherwise)."),
+]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Skip inputs that an earlier run finished with the same content and settings.")
+    bool,
+    typer.Option(
+        "--resume",
+        help="Skip inputs that an earlier run finished with the same content and settings.",
+    ),
 ]
 Robust = Annotated[
     bool | None,
@@ -60,17 +90,43 @@ Robust = Annotated[
         show_default="on for model files",
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output, all else on standard error.")]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        "--decoder",
+        metavar="pillow|opencv",
+        help=(
+            "Who decodes what the vision systems see, as their own programs do; opencv knows no"
+            " colour profiles."
+        ),
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Do everything but write files, and print the result.")
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the report as JSON on standard output, all else on standard error."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each file.")]
 LogJson = Annotated[
-    bool, typer.Option("--log-json", help="What is said becomes one JSON object a line on standard error, for log collectors.")
+    bool,
+    typer.Option(
+        "--log-json",
+        help="What is said becomes one JSON object a line on standard error, for log collectors.",
+    ),
 ]
 Profile = Annotated[
     str,
     typer.Option(
-        "--profile", metavar="NAME", is_eager=True, callback=read_options, help="Options of [profiles.NAME] in vizcomp.toml."
+        "--profile",
+        metavar="NAME",
+        is_eager=True,
+        callback=read_options,
+        help="Options of [profiles.NAME] in vizcomp.toml.",
     ),
 ]
 Config = Annotated[
@@ -85,15 +141,28 @@ Config = Annotated[
     ),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", envvar="VIZCOMP_OFFLINE", help="Never touch the network (the bundled models need none).")
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="VIZCOMP_OFFLINE",
+        help="Never touch the network (the bundled models need none).",
+    ),
 ]
-MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, metavar="N", help="Refuse photos of more pixels than this.")]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels", min=1, metavar="N", help="Refuse photos of more pixels than this."
+    ),
+]
 DepthModel = Annotated[
     str,
     typer.Option(
         "--depth-model",
         metavar="NAME|PATH",
-        help="compact (bundled), a model.onnx of vizcomp train, a published one as PATH.onnx:norm=imagenet,polarity=near, "
-        "depth-anything-v2-small, midas-small or midas (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip.",
+        help=(
+            "compact (bundled), a model.onnx of vizcomp train, a published one as"
+            " PATH.onnx:norm=imagenet,polarity=near, depth-anything-v2-small, midas-small or midas"
+            " (downloaded once), nyu (DenseDepth) or its .h5 file as nyu:flip."
+        ),
     ),
 ]

@@ -16,25 +16,40 @@ MaxSide = Annotated[
     typer.Option(
         "--max-side",
         metavar="N|auto",
-        help="Pixels of a result's longer side, at most; auto: as few as the systems of --verify allow. Nothing is enlarged.",
+        help=(
+            "Pixels of a result's longer side, at most; auto: as few as the systems of --verify"
+            " allow. Nothing is enlarged."
+        ),
         show_default=False,
     ),
 ]
 Scale = Annotated[
     str,
-    typer.Option("--scale", metavar="SHARE", help="Of both sides, as 0.5 or 50%; up to 1.", show_default=False),
+    typer.Option(
+        "--scale",
+        metavar="SHARE",
+        help="Of both sides, as 0.5 or 50%; up to 1.",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
         "--labels",
         metavar="PATH",
-        help="Labels of the photos, to be written beside the results in their size: a COCO .json, a folder of YOLO .txt or of "
-        "VOC .xml.",
+        help=(
+            "Labels of the photos, to be written beside the results in their size: a COCO .json, a"
+            " folder of YOLO .txt or of VOC .xml."
+        ),
     ),
 ]
 Subsampling = Annotated[
-    str, typer.Option("--subsampling", metavar="keep|444|420", help="Resolution of chroma; keep: as the source has it.")
+    str,
+    typer.Option(
+        "--subsampling",
+        metavar="keep|444|420",
+        help="Resolution of chroma; keep: as the source has it.",
+    ),
 ]
 Scans = Annotated[
     str,
@@ -44,14 +59,50 @@ Scans = Annotated[
         help="baseline: for hardware decoders, and faster to decode; about 1% more bytes.",
     ),
 ]
+MaskOutside = Annotated[
+    str,
+    typer.Option(
+        "--mask-outside",
+        metavar="cheap|drop",
+        help=(
+            "What --masks do not keep: cheap as --strength says, or drop: black, for places without"
+            " data and for privacy."
+        ),
+    ),
+]
 Lossless = Annotated[
-    bool, typer.Option("--lossless", help="Change nothing but Huffman tables, scans and metadata: no pixel differs.")
+    bool,
+    typer.Option(
+        "--lossless",
+        help="Change nothing but Huffman tables, scans and metadata: no pixel differs.",
+    ),
 ]
 
 # Options that --lossless leaves nothing to do.
 WITHOUT_LOSS = (
-    *("quality", "strength", "guide", "table", "depth_model", "depth_maps", "depth_kind", "depth_names", "masks"),
-    *("target_size", "verify", "min_quality", "robust", "tolerance", "policy", "max_side", "scale", "subsampling"),
+    *(
+        "quality",
+        "strength",
+        "guide",
+        "table",
+        "depth_model",
+        "depth_maps",
+        "depth_kind",
+        "depth_names",
+        "masks",
+        "mask_outside",
+    ),
+    *(
+        "target_size",
+        "verify",
+        "min_quality",
+        "robust",
+        "tolerance",
+        "policy",
+        "max_side",
+        "scale",
+        "subsampling",
+    ),
 )
 
 
@@ -67,7 +118,9 @@ def parse_max_side(text: str) -> int | Literal["auto"] | None:
         return "auto" if text else None
     number = text.strip()
     if not (number.isascii() and number.isdigit() and 0 < len(number.lstrip("0")) < 20):
-        raise SettingsError(f"--max-side {text} is no side of a photo", "use a number of pixels from 1, or auto")
+        raise SettingsError(
+            f"--max-side {text} is no side of a photo", "use a number of pixels from 1, or auto"
+        )
     return int(number)
 
 
@@ -89,7 +142,8 @@ def parse_scale(text: str) -> float | None:
 
 
 def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) -> set[str]:
-    """Options of a file or the environment that --lossless on the command line takes the place of, by their names.
+    """Options of a file or the environment that --lossless on the command line takes the place of,
+    by their names.
 
     Raises:
         SettingsError: one that stands as near as --lossless has nothing to say then.
@@ -104,7 +158,13 @@ def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) ->
             continue
         option = "--" + name.replace("_", "-")
         if STRENGTH.index(source) >= asked:
-            raise SettingsError(f"--lossless and {option} contradict each other", "omit one of them: lossless changes no pixel")
-        voice.say(f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used: --lossless decides")
+            raise SettingsError(
+                f"--lossless and {option} contradict each other",
+                "omit one of them: lossless changes no pixel",
+            )
+        voice.say(
+            f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used:"
+            " --lossless decides"
+        )
         unused.add(name)
     return unused

@@ -15,16 +15,28 @@ if TYPE_CHECKING:
 STRENGTH = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """Where an option comes from; each goes before those on its left."""
 
-# Options that would make files other than the certified ones. The rest (jobs, output, dates ...) changes no answer.
+# Options that would make files other than the certified ones. The rest (jobs, output, dates ...)
+# changes no answer.
 CONTRADICTING = (
-    *("quality", "strength", "guide", "table", "target_size", "min_saving", "metadata", "verify", "tolerance"),
+    *(
+        "quality",
+        "strength",
+        "guide",
+        "table",
+        "target_size",
+        "min_saving",
+        "metadata",
+        "verify",
+        "tolerance",
+    ),
     *("max_side", "scale", "subsampling", "lossless", "format", "readers"),
     *("depth_model", "size", "flip", "depth_maps", "masks"),
 )
 
 
 def policy_settings(context: typer.Context, path: str, voice: Voice) -> DjpegSettings:
-    """The settings of a policy; says what its certificate is, and where this encoder is another one.
+    """The settings of a policy; says what its certificate is, and where this encoder is another
+    one.
 
     Raises:
         SettingsError: an option was given that contradicts the policy.
@@ -41,7 +53,10 @@ def policy_settings(context: typer.Context, path: str, voice: Voice) -> DjpegSet
         option = "--" + name.replace("_", "-")
         if STRENGTH.index(source) >= asked:
             raise SettingsError(f"--policy and {option} contradict each other", "omit one of them")
-        voice.say(f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used: the policy decides")
+        voice.say(
+            f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used:"
+            " the policy decides"
+        )
     policy = Policy.read(path)
     if policy.other_encoder:
         voice.warn(policy.other_encoder)

@@ -25,7 +25,8 @@ class Far:
         done: inputs so far, `failed` and `skipped` among them.
         total: of all inputs; None where that is not known yet.
         seconds: since the beginning.
-        source_bytes, output_bytes: of the files that were written or kept; 0 where the command counts none.
+        source_bytes, output_bytes: of the files that were written or kept; 0 where the command
+            counts none.
     """
 
     done: int
@@ -46,18 +47,28 @@ class Far:
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     def __str__(self) -> str:
-        parts = [f"{self.done}" + (f" of {self.total}" if self.total is not None else "") + " photos", f"{self.rate:.1f}/s"]
+        parts = [
+            f"{self.done}" + (f" of {self.total}" if self.total is not None else "") + " photos",
+            f"{self.rate:.1f}/s",
+        ]
         if self.source_bytes:
             parts.append(f"{human_bytes(self.source_bytes)} -> {human_bytes(self.output_bytes)}")
-        parts += [f"{count} {name}" for count, name in ((self.failed, "failed"), (self.skipped, "skipped")) if count]
+        parts += [
+            f"{count} {name}"
+            for count, name in ((self.failed, "failed"), (self.skipped, "skipped"))
+            if count
+        ]
         if self.total and self.done:
             parts.append(f"about {(self.total - self.done) / self.rate:.0f} s left")
         return ", ".join(parts)
 
 
 @contextlib.contextmanager
-def lines(count: Callable[[], int], tell: Callable[[Far], None]) -> Iterator[Callable[[Record], None]]:
-    """Calls `tell` every `LINE_SECONDS` while the context lasts; gives what is to be called with each record.
+def lines(
+    count: Callable[[], int], tell: Callable[[Far], None]
+) -> Iterator[Callable[[Record], None]]:
+    """Calls `tell` every `LINE_SECONDS` while the context lasts; gives what is to be called with
+    each record.
 
     Args:
         count: how many inputs there are, about; asked once, when the first line is due.
@@ -69,7 +80,8 @@ def lines(count: Callable[[], int], tell: Callable[[Far], None]) -> Iterator[Cal
         total: int | None = None
         while not ended.wait(LINE_SECONDS):
             if total is None:
-                with contextlib.suppress(VizcompError, OSError):  # the run itself says what is wrong
+                # the run itself says what is wrong
+                with contextlib.suppress(VizcompError, OSError):
                     total = count()
             if not ended.is_set():
                 tell(

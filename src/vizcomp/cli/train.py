@@ -21,62 +21,107 @@ def train(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="cifar10, CIFAR-10 as published, class folders, photos (codec); labelled pictures (classifier); photos/ and "
-            "depth/ (depth); photos (guide).",
+            help=(
+                "cifar10, CIFAR-10 as published, class folders, photos (codec); labelled pictures"
+                " (classifier); photos/ and "
+                "depth/ (depth); photos (guide)."
+            ),
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Run folder: weights, metrics, curves.")] = Path(
-        "run"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="RUN", help="Run folder: weights, metrics, curves."),
+    ] = Path("run"),
     kind: Annotated[
         str | None,
-        typer.Option("--kind", metavar="codec|classifier|depth|guide", help="What to train; codec unless the recipe says."),
+        typer.Option(
+            "--kind",
+            metavar="codec|classifier|depth|guide",
+            help="What to train; codec unless the recipe says.",
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", metavar="FILE", help="TOML file with training settings; options go before it."),
+        typer.Option(
+            "--recipe",
+            metavar="FILE",
+            help="TOML file with training settings; options go before it.",
+        ),
     ] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting as in a recipe, such as epochs=10. May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A setting as in a recipe, such as epochs=10. May be repeated.",
+        ),
     ] = None,
     classifier: Annotated[
         str | None,
         typer.Option(
             "--classifier",
             metavar="NAME|PATH",
-            help="Codec: the frozen classifier it is trained through; docs/training.md has all forms.",
+            help=(
+                "Codec: the frozen classifier it is trained through; docs/training.md has all"
+                " forms."
+            ),
         ),
     ] = None,
     side: Annotated[
         int | None,
-        typer.Option("--side", min=16, help="Labelled pictures: crop and resize all to this side. Without it none is resized."),
+        typer.Option(
+            "--side",
+            min=16,
+            help="Labelled pictures: crop and resize all to this side. Without it none is resized.",
+        ),
     ] = None,
     system: Annotated[
         list[str] | None,
-        typer.Option("--system", metavar="NAME", help="Guide: a vision system, as djpeg has them; may be repeated."),
+        typer.Option(
+            "--system",
+            metavar="NAME",
+            help="Guide: a vision system, as djpeg has them; may be repeated.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything.")] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")
+    ] = None,
     devices: Annotated[
-        int, typer.Option("--devices", min=1, help="Processes on this machine that share each batch: one a GPU, or on the CPU.")
+        int,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="Processes on this machine that share each batch: one a GPU, or on the CPU.",
+        ),
     ] = 1,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Threads on the CPU; another number can change the last digits.")
+        int,
+        typer.Option(
+            "--threads",
+            min=1,
+            help="Threads on the CPU; another number can change the last digits.",
+        ),
     ] = 1,
     download: Annotated[
-        bool, typer.Option("--download", help="Fill the folder of --data with CIFAR-10 where it is empty or not there.")
+        bool,
+        typer.Option(
+            "--download",
+            help="Fill the folder of --data with CIFAR-10 where it is empty or not there.",
+        ),
     ] = False,
     offline: Offline = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the run folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the run folder.")
+    ] = False,
     quiet: Quiet = False,
     profile: Profile = "",
     config: Config = "",
 ) -> None:
     """Train the recurrent codec, a classifier, the small depth network, or a guide for djpeg.
 
-    Writes model.safetensors (and model.onnx for depth and guide), model.json, metrics.jsonl and curves.svg; --resume goes on
-    after a stop.
+    Writes model.safetensors (and model.onnx for depth and guide), model.json, metrics.jsonl and
+    curves.svg; --resume goes on after a stop.
     """
     from rich.console import Console
 
@@ -86,10 +131,18 @@ def train(
     kind, values = settings.read_values(kind, recipe, output if resume else None)
     task = _task(kind)
     cls = task.settings_class
-    options = {"data": data, "classifier": classifier, "side": side, "system": system, "seed": seed, "device": device}
+    options = {
+        "data": data,
+        "classifier": classifier,
+        "side": side,
+        "system": system,
+        "seed": seed,
+        "device": device,
+    }
     options = {name: value for name, value in options.items() if value is not None}
     values = settings.changed(cls, values, options, pairs or [])
-    if offline:  # in the environment, for the classifiers of a training and the processes of --devices
+    # in the environment, for the classifiers of a training and the processes of --devices
+    if offline:
         os.environ["VIZCOMP_OFFLINE"] = "1"
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     with downloads_on(console, quiet=quiet):
@@ -110,9 +163,15 @@ def train(
             if progress.at_end:
                 console.print(line, markup=False)
 
-        result = loop.train(task, checked, output, resume=resume, on_progress=on_progress, on_stage=status.update)
+        result = loop.train(
+            task, checked, output, resume=resume, on_progress=on_progress, on_stage=status.update
+        )
     if result.first:
-        _print_result(result, output / ("model.onnx" if kind in ("depth", "guide") else "model.safetensors"), console)
+        _print_result(
+            result,
+            output / ("model.onnx" if kind in ("depth", "guide") else "model.safetensors"),
+            console,
+        )
 
 
 def _task(kind: str) -> type[loop.Task]:
@@ -134,7 +193,8 @@ def _task(kind: str) -> type[loop.Task]:
 
 
 def _start_processes(devices: int) -> None:
-    """Hands the command to several processes and ends with their exit code; in one of them it does nothing."""
+    """Hands the command to several processes and ends with their exit code; in one of them it does
+    nothing."""
     import sys
 
     from vizcomp.training import processes
@@ -144,17 +204,28 @@ def _start_processes(devices: int) -> None:
 
 
 def _progress_line(p: loop.Progress) -> str:
-    figures = ", ".join(f"{name} {value:.3g}" for name, value in {**p.figures, **p.validation}.items())
+    figures = ", ".join(
+        f"{name} {value:.3g}" for name, value in {**p.figures, **p.validation}.items()
+    )
     stage = f"{p.stage}, " if p.stage else ""
     left = f"{int(p.seconds_left) // 60}:{int(p.seconds_left) % 60:02d} left"
-    return f"{stage}epoch {p.epoch:.2f}/{p.epochs:g}: {figures}, {p.images_per_second:.0f} images/s, {left}"
+    return (
+        f"{stage}epoch {p.epoch:.2f}/{p.epochs:g}: {figures}, {p.images_per_second:.0f} images/s,"
+        f" {left}"
+    )
 
 
 def _print_result(result: loop.RunResult, model: Path, console: Any) -> None:
     if result.skipped:
         name, reason = result.skipped[0]
-        count = "1 picture skipped" if len(result.skipped) == 1 else f"{len(result.skipped)} pictures skipped, the first"
+        count = (
+            "1 picture skipped"
+            if len(result.skipped) == 1
+            else f"{len(result.skipped)} pictures skipped, the first"
+        )
         console.print(f"{count}: {name}: {reason}", markup=False)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
     validation = f"; on the validation part {figures}" if figures else ""
-    console.print(f"{result.new_steps} steps in {result.seconds:.0f} s{validation}: {model}", markup=False)
+    console.print(
+        f"{result.new_steps} steps in {result.seconds:.0f} s{validation}: {model}", markup=False
+    )

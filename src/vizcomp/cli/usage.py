@@ -1,4 +1,5 @@
-"""How the command line is read: variables of the environment for every option, and what is wrong with it in our words."""
+"""How the command line is read: variables of the environment for every option, and what is wrong
+with it in our words."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from vizcomp.errors import SettingsError
 FILE = "vizcomp.file"
 """The key of `Context.meta` for the file that options come from."""
 
-OTHER_VARIABLES = frozenset({"VIZCOMP_CACHE", "VIZCOMP_WRITE_GOLDEN", "VIZCOMP_SHARED", "VIZCOMP_SVT", "VIZCOMP_WORKER"})
+OTHER_VARIABLES = frozenset(
+    {"VIZCOMP_CACHE", "VIZCOMP_WRITE_GOLDEN", "VIZCOMP_SHARED", "VIZCOMP_SVT", "VIZCOMP_WORKER"}
+)
 """What else begins with VIZCOMP_ and is no option's."""
 
 
@@ -53,20 +56,31 @@ def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 def keys(parameter: Any) -> list[str]:
     """The names of an option in a file, the first of them preferred: `depth-model`."""
     spelled = [each for each in parameter.opts if each.startswith("--")]
-    return [] if parameter.param_type_name != "option" else [each.removeprefix("--") for each in spelled]
+    return (
+        []
+        if parameter.param_type_name != "option"
+        else [each.removeprefix("--") for each in spelled]
+    )
 
 
 def variables(path: tuple[str, ...], parameter: Any) -> list[str]:
     """The variables of an option: VIZCOMP_DJPEG_QUALITY before VIZCOMP_QUALITY."""
-    names = [key.replace("-", "_").upper() for key in keys(parameter) if key not in ("help", "version")]
+    names = [
+        key.replace("-", "_").upper() for key in keys(parameter) if key not in ("help", "version")
+    ]
     here = "_".join(path).upper()
     return [f"VIZCOMP_{here}_{name}" for name in names] + [f"VIZCOMP_{name}" for name in names]
 
 
 def unknown_variables(group: Any) -> list[tuple[str, str]]:
-    """Variables that look like an option's and are none, each with the name that may be meant, or ""."""
-    known = {name for path, one in commands(group) for p in one.params for name in variables(path, p)} | OTHER_VARIABLES
-    strange = sorted(name for name in os.environ if name.startswith("VIZCOMP_") and name not in known)
+    """Variables that look like an option's and are none, each with the name that may be meant, or
+    ""."""
+    known = {
+        name for path, one in commands(group) for p in one.params for name in variables(path, p)
+    } | OTHER_VARIABLES
+    strange = sorted(
+        name for name in os.environ if name.startswith("VIZCOMP_") and name not in known
+    )
     return [(name, next(iter(get_close_matches(name, known, 1)), "")) for name in strange]
 
 
@@ -88,7 +102,8 @@ def _in_our_words(exc: Any) -> SettingsError:
     if type(exc).__name__ == "NoSuchOption":
         near = [*(exc.possibilities or ()), *_near(exc.option_name, context)]
         return SettingsError(
-            f"there is no option {exc.option_name}", f"did you mean {near[0]}?" if near else f"{hint} lists the options"
+            f"there is no option {exc.option_name}",
+            f"did you mean {near[0]}?" if near else f"{hint} lists the options",
         )
     if parameter is None:
         text = exc.format_message().strip().rstrip(".")
@@ -101,12 +116,18 @@ def _in_our_words(exc: Any) -> SettingsError:
 
 
 def _bad_value(exc: Any, parameter: Any, shown: str, hint: str) -> SettingsError:
-    found = exc.__cause__.errors() if hasattr(exc.__cause__, "errors") else []
-    kind, value = (found[0].get("type", ""), found[0].get("input")) if found else ("", None)
+    errors = exc.__cause__.errors() if hasattr(exc.__cause__, "errors") else []
+    kind, value = (errors[0].get("type", ""), errors[0].get("input")) if errors else ("", None)
     info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
     low, high = getattr(info, "min", None), getattr(info, "max", None)
-    if kind.startswith(("less_than", "greater_than", "finite")) and (low is not None or high is not None):
-        span = f"it goes from {low:g} to {high:g}" if None not in (low, high) else f"it is at least {low:g}"
+    if kind.startswith(("less_than", "greater_than", "finite")) and (
+        low is not None or high is not None
+    ):
+        span = (
+            f"it goes from {low:g} to {high:g}"
+            if None not in (low, high)
+            else f"it is at least {low:g}"
+        )
         return SettingsError(f"{shown} {value} is out of range", span)
     if kind.startswith("int"):
         return SettingsError(f"{shown} {value!r} is no whole number", hint)
@@ -126,7 +147,8 @@ def _shown(parameter: Any) -> str:
 
 
 def source_of(context: Any, name: str) -> str:
-    """Where a parameter's value is from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the file) or DEFAULT; "" where none is."""
+    """Where a parameter's value is from: COMMANDLINE, ENVIRONMENT, DEFAULT_MAP (the file) or
+    DEFAULT; "" where none is."""
     source = context.get_parameter_source(name) if context is not None else None
     return str(getattr(source, "name", ""))
 

@@ -30,9 +30,14 @@ def parse_size(text: str) -> int:
     try:
         size = float(number) * units[unit]
     except (ValueError, KeyError) as exc:
-        raise SettingsError(f"{text!r} is not a size", "write it as 20kB, 1.5MB, 16KiB or a number of bytes") from exc
+        raise SettingsError(
+            f"{text!r} is not a size", "write it as 20kB, 1.5MB, 16KiB or a number of bytes"
+        ) from exc
     if not (math.isfinite(size) and size >= 1):
-        raise SettingsError(f"{text!r} is not a size of at least one byte", "write it as 20kB, 1.5MB, 16KiB or a number of bytes")
+        raise SettingsError(
+            f"{text!r} is not a size of at least one byte",
+            "write it as 20kB, 1.5MB, 16KiB or a number of bytes",
+        )
     return int(size)
 
 

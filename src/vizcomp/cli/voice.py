@@ -14,7 +14,7 @@ from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
 from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
-from vizcomp.cli.words import in_flags
+from vizcomp.cli.words import in_flags, in_safe_lines
 from vizcomp.errors import VizcompError
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Voice:
         left: outputs that were there and stayed, and are not known to be of these settings.
     """
 
-    def __init__(self, *, quiet: bool, verbose: bool, taken: bool = False, log_json: bool = False) -> None:
+    def __init__(
+        self, *, quiet: bool, verbose: bool, taken: bool = False, log_json: bool = False
+    ) -> None:
         from rich.console import Console
 
         self.quiet = quiet
@@ -57,14 +59,14 @@ class Voice:
         if self._log_json:
             log.event("notice", text=in_flags(text))
         elif not self.quiet:
-            self.console.print(in_flags(text), markup=False)
+            self.console.print(in_safe_lines(text), markup=False)
 
     def result(self, text: str) -> None:
         """A line of the summary."""
         if self._log_json:
             log.event("summary", text=text)
         elif not self.quiet:
-            self._out.print(text, markup=False)
+            self._out.print(in_safe_lines(text), markup=False)
 
     def table(self, table: Table) -> None:
         """A table of the summary, for people."""
@@ -76,14 +78,17 @@ class Voice:
         if self._log_json:
             log.event("warning", text=in_flags(text))
             return
-        self.console.print(in_flags(text), markup=False, style="yellow" if self.console.is_terminal else None)
+        self.console.print(
+            in_safe_lines(text), markup=False, style="yellow" if self.console.is_terminal else None
+        )
 
     def reading(self, name: str, reading: str) -> None:
         """How a vision system's model is read."""
         self.say(f"{name} is read as {reading}")
 
     def readings(self, names: Iterable[str], *, offline: bool) -> None:
-        """How each of some vision systems is read, in the order of their names; they are opened for that.
+        """How each of some vision systems is read, in the order of their names; they are opened for
+        that.
 
         Raises:
             VizcompError: as `vision.systems.open_system`.
@@ -101,7 +106,8 @@ class Voice:
         self.warn("stopping: what is in hand is being finished; Ctrl-C again ends at once")
 
     def downloads(self) -> contextlib.AbstractContextManager[None]:
-        """Says what is downloaded, as long as the context lasts: a bar on a terminal, otherwise a line for each source."""
+        """Says what is downloaded, as long as the context lasts: a bar on a terminal, otherwise a
+        line for each source."""
         return downloads_on(self.console, quiet=self.quiet)
 
     def options(self, on_record: Callable[[Record], None], *, jobs: int, engine: str) -> RunOptions:
@@ -125,8 +131,13 @@ class Voice:
     def exit_code(self, *, interrupted: bool, failed: bool, nothing_done: bool) -> int:
         """How a batch command ends; says of results that stayed what they are not."""
         if self.left:
-            were = "1 result exists and is" if self.left == 1 else f"{self.left} results exist and are"
-            self.warn(f"{were} not known to be of these photos and settings: --overwrite replaces them, another -o keeps them")
+            were = (
+                "1 result exists and is" if self.left == 1 else f"{self.left} results exist and are"
+            )
+            self.warn(
+                f"{were} not known to be of these photos and settings: --overwrite replaces them,"
+                " another -o keeps them"
+            )
         if interrupted:
             return 130
         if self.left and nothing_done:
@@ -138,20 +149,29 @@ class Voice:
         self.warn(f"passed over: {error.message}")
 
     def record(self, record: Record) -> None:
-        """What a file's record has to say: failures always, notices by default, all with --verbose."""
+        """What a file's record has to say: failures always, notices by default, all with
+        --verbose."""
         if self._log_json:
             log.event("file", **record.to_dict())
             return
         if record.status in ("failed", "partial"):
             error = record.error or ""
             named = error.startswith(record.input)  # many errors begin with the file's name
-            self.warn(f"{record.status}: {error}" if named else f"{record.status}: {record.input}: {error}")
+            self.warn(
+                f"{record.status}: {error}"
+                if named
+                else f"{record.status}: {record.input}: {error}"
+            )
         elif record.status == "skipped":
             if self.verbose:
                 self.say(f"skipped: {record.input}: {record.error}")
         elif self.verbose:
-            told = [f"{record.input} -> {record.output or '(dry run)'}", *_figures(record), *record.notices]
-            self.say(f"{record.status}: {'; '.join(told)}")
+            parts = [
+                f"{record.input} -> {record.output or '(dry run)'}",
+                *_figures(record),
+                *record.notices,
+            ]
+            self.say(f"{record.status}: {'; '.join(parts)}")
         elif record.notices:
             self.say(f"{record.input}: {'; '.join(record.notices)}")
 
@@ -160,7 +180,8 @@ class Voice:
         """A progress bar on a terminal; gives what is to be called with each file's record.
 
         Args:
-            count: how many files there are, about: asked in a thread of its own, since the work does not wait for it.
+            count: how many files there are, about: asked in a thread of its own, since the work
+                does not wait for it.
         """
         if self._log_json or not self.console.is_terminal:
             with lines(count, self._progress_line) as counted:
@@ -191,7 +212,8 @@ class Voice:
             task = shown.add_task("photos", total=None, rate=0.0, saved="", of="")
 
             def find_total() -> None:
-                with contextlib.suppress(VizcompError, OSError):  # the run itself says what is wrong
+                # the run itself says what is wrong
+                with contextlib.suppress(VizcompError, OSError):
                     total = count()
                     shown.update(task, total=total, of=f" of {total}")
 
@@ -213,13 +235,16 @@ class Voice:
         else:
             self.say(str(far))
 
-    def djpeg_summary(self, totals: Totals, report: str, *, dry_run: bool, systems: Sequence[str]) -> None:
+    def djpeg_summary(
+        self, totals: Totals, report: str, *, dry_run: bool, systems: Sequence[str]
+    ) -> None:
         """The table at the end of `djpeg`, and the verdicts of the systems that were asked."""
         if self._log_json:
             log.event("summary", totals=totals.to_dict(), report=report, dry_run=dry_run)
             return
         if self.quiet:
             return
+        from rich.markup import escape
         from rich.table import Table
 
         done = totals.files - totals.failed - totals.skipped
@@ -228,11 +253,18 @@ class Voice:
         _add_what_is_missing(table, totals)
         if totals.output_bytes:
             table.add_row("against the source", _saving(totals.saving_vs_source))
-            plain, optimised = human_bytes(totals.plain_jpeg_bytes), human_bytes(totals.optimised_jpeg_bytes)
-            table.add_row("against plain JPEG", f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {plain})")
+            plain, optimised = (
+                human_bytes(totals.plain_jpeg_bytes),
+                human_bytes(totals.optimised_jpeg_bytes),
+            )
+            table.add_row(
+                "against plain JPEG",
+                f"{_saving(totals.saving_vs_plain_jpeg)} (same quality: {plain})",
+            )
             table.add_row(
                 "against optimised JPEG",
-                f"{_saving(totals.saving_vs_optimised_jpeg)} (progressive, same quality: {optimised})",
+                f"{_saving(totals.saving_vs_optimised_jpeg)} (progressive, same quality:"
+                f" {optimised})",
             )
         if (equal := totals.equal_bytes) is not None:
             ours, jpeg = (
@@ -241,7 +273,8 @@ class Voice:
             )
             table.add_row(
                 "at equal bytes",
-                f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f} photo{'' if equal['photos'] == 1 else 's'})",
+                f"PSNR and MS-SSIM {ours}; plain JPEG {jpeg} ({equal['photos']:.0f}"
+                f" photo{'' if equal['photos'] == 1 else 's'})",
             )
         if (rival := totals.rival) is not None:
             low, high = (_saving(share) for share in rival["interval"])
@@ -251,9 +284,11 @@ class Voice:
                 f"{rival['photos']} photo{'' if rival['photos'] == 1 else 's'})",
             )
         if totals.output_bytes:
-            table.add_row("speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s")
+            table.add_row(
+                "speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s"
+            )
         if report:
-            table.add_row("report", report)
+            table.add_row("report", escape(in_safe_lines(report)))
         if dry_run:
             table.add_row("", _DRY)
         self._out.print(table)
@@ -263,10 +298,18 @@ class Voice:
         """How many photos the systems of `--verify` and `--watch-with` answer alike on."""
         asked = totals.verified + totals.not_reached
         if asked or totals.nothing_to_verify:
-            apart = f"; {totals.nothing_to_verify} with nothing to verify" if totals.nothing_to_verify else ""
-            self.result(f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}")
+            apart = (
+                f"; {totals.nothing_to_verify} with nothing to verify"
+                if totals.nothing_to_verify
+                else ""
+            )
+            self.result(
+                f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}"
+            )
         for name, counts in getattr(totals, "watched", {}).items():
-            self.result(f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike")
+            self.result(
+                f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike"
+            )
 
     def labels(self, totals: Totals, notices: Sequence[str]) -> None:
         """What became of the labels of `--labels`."""
@@ -274,16 +317,26 @@ class Voice:
             self.warn(notice)
         if totals.labels is None:
             return
-        names = (("missing", "photos have none"), ("refused", "refused"), ("passed_over", "of photos that were not done"))
-        rest = "".join(f"; {totals.labels[key]} {name}" for key, name in names if totals.labels[key])
-        self.say(f"labels ({totals.labels['kind']}): of {totals.labels['written']} photos written{rest}")
+        names = (
+            ("missing", "photos have none"),
+            ("refused", "refused"),
+            ("passed_over", "of photos that were not done"),
+        )
+        rest = "".join(
+            f"; {totals.labels[key]} {name}" for key, name in names if totals.labels[key]
+        )
+        self.say(
+            f"labels ({totals.labels['kind']}): of {totals.labels['written']} photos written{rest}"
+        )
 
     def codec_summary(self, run: CodecRun, *, dry_run: bool) -> None:
         """The table at the end of `encode` and `decode`."""
         if run.interrupted:
             self.warn(f"interrupted: {run.totals.files} files done; what is finished is kept")
         if self._log_json:
-            log.event("summary", totals=run.totals.to_dict(), pack=str(run.pack or ""), dry_run=dry_run)
+            log.event(
+                "summary", totals=run.totals.to_dict(), pack=str(run.pack or ""), dry_run=dry_run
+            )
             return
         if self.quiet:
             return
@@ -301,7 +354,9 @@ class Voice:
         if totals.bpp is not None:
             table.add_row("bits a pixel", f"{totals.bpp:.4g}")
         if totals.images:
-            table.add_row("speed", f"{totals.images_per_second:.3g} images/s, {totals.seconds:.1f} s")
+            table.add_row(
+                "speed", f"{totals.images_per_second:.3g} images/s, {totals.seconds:.1f} s"
+            )
         if run.pack is not None:
             from vizcomp.files.place import printable
 
@@ -344,7 +399,9 @@ class _DownloadsShown:
             bar.TransferSpeedColumn(),
             bar.TimeRemainingColumn(),
         )
-        with bar.Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as shown:
+        with bar.Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as shown:
             task = shown.add_task(file, total=None)
             yield lambda have, total: shown.update(task, completed=have, total=total or None)
 
@@ -352,7 +409,9 @@ class _DownloadsShown:
         self._console.print(f"{file}: sha256 {sha256}", markup=False)
 
     def waits(self, file: str) -> None:
-        self._console.print(f"{file}: another process is at work on it; waiting for that", markup=False)
+        self._console.print(
+            f"{file}: another process is at work on it; waiting for that", markup=False
+        )
 
 
 _DRY = "dry run: nothing was written"
@@ -364,7 +423,9 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
     if totals.failed:
         table.add_row("failed", str(totals.failed))
     if totals.source_bytes:
-        table.add_row("size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}")
+        table.add_row(
+            "size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}"
+        )
 
 
 def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
@@ -395,4 +456,6 @@ def _saving(fraction: float) -> str:
 
 def command_line() -> str:
     """The command as it was typed, ready for a shell."""
-    return shlex.join(["vizcomp", *(os.fsencode(a).decode("utf-8", "backslashreplace") for a in sys.argv[1:])])
+    return shlex.join(
+        ["vizcomp", *(os.fsencode(a).decode("utf-8", "backslashreplace") for a in sys.argv[1:])]
+    )

@@ -23,18 +23,29 @@ Calibrate = Annotated[
         show_default=False,
     ),
 ]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="As weights list shows them.", show_default=False)]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="As weights list shows them.", show_default=False),
+]
 
 
 @app.command("list")
-def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False) -> None:
+def show(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+) -> None:
     """Every file: where it stands, how large it is, its fingerprint and its licence."""
     from vizcomp.weights import cache
     from vizcomp.weights import table as weights_table
 
     rows = [_about(row) for row in weights_table.rows()]
     rows += [
-        {"id": p.stem, "what": "a model of yours", "state": "added", "bytes": p.stat().st_size, "path": str(p)}
+        {
+            "id": p.stem,
+            "what": "a model of yours",
+            "state": "added",
+            "bytes": p.stat().st_size,
+            "path": str(p),
+        }
         for p in cache.added()
     ]
     if as_json:
@@ -46,7 +57,10 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="As JSON on standa
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("name", "state", "size", "sha256", "licence", "what"):
         table.add_column(
-            name, justify="right" if name == "size" else "left", overflow="fold", no_wrap=name not in ("licence", "what")
+            name,
+            justify="right" if name == "size" else "left",
+            overflow="fold",
+            no_wrap=name not in ("licence", "what"),
         )
     for one in rows:
         size = f"{one['bytes'] / 1e6:,.1f} MB" if one["bytes"] else ""
@@ -88,7 +102,10 @@ def pull(names: Names = None, calibrate: Calibrate = None, offline: Offline = Fa
     from vizcomp.weights import table as weights_table
 
     if not names:
-        raise SettingsError("nothing to pull", f"name one or more of {', '.join(r.id for r in weights_table.PUBLISHED)}")
+        raise SettingsError(
+            "nothing to pull",
+            f"name one or more of {', '.join(r.id for r in weights_table.PUBLISHED)}",
+        )
     _no_calibration(calibrate, names)
     voice = Voice(quiet=False, verbose=False)
     for name in [weights_table.find(n).id for n in names]:
@@ -108,7 +125,9 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
     if fingerprint and (digest := cache.recorded(name).get("sha256")):
         voice.say(f"{name}: sha256 {digest}")
     if str(cache.recorded(name).get("source", "")).endswith("of another size"):
-        voice.say(f"{name}: not the published file, which has {weights_table.find(name).size:,} bytes")
+        voice.say(
+            f"{name}: not the published file, which has {weights_table.find(name).size:,} bytes"
+        )
     if name != "inception-v3":
         return
     from vizcomp.graphs import classifiers
@@ -117,20 +136,35 @@ def _tell(name: str, calibrate: Path | None, *, fingerprint: bool = True) -> Non
         images, labels = classifiers.calibration_images(calibrate)
         voice.say(f"{name}: choosing the normalisation on {len(labels)} images")
         figures = classifiers.calibrate(name, images, labels)
-        voice.say("accuracy by normalisation: " + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items()))
+        voice.say(
+            "accuracy by normalisation: "
+            + ", ".join(f"{year} {figure:.1%}" for year, figure in figures.items())
+        )
         if max(figures.values()) < classifiers.LEAST_CALIBRATED:
-            voice.warn("neither is near the published 94%: these are other weights, or other data than CIFAR-10")
+            voice.warn(
+                "neither is near the published 94%: these are other weights, or other data than"
+                " CIFAR-10"
+            )
     remark = cache.recorded(name).get("words")
-    voice.say(f"normalisation of {classifiers.year_of(name)}" + ("" if remark else " assumed; --calibrate DATA chooses it"))
+    voice.say(
+        f"normalisation of {classifiers.year_of(name)}"
+        + ("" if remark else " assumed; --calibrate DATA chooses it")
+    )
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="A published file's name, or a new one for a model of yours.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A published file's name, or a new one for a model of yours.", show_default=False
+        ),
+    ],
     file: Annotated[Path, typer.Argument(help="Your copy of it.", show_default=False)],
     calibrate: Calibrate = None,
 ) -> None:
-    """Copy a file of your own into the cache: a published one whose links are dead, or a model you trained."""
+    """Copy a file of your own into the cache: a published one whose links are dead, or a model you
+    trained."""
     from vizcomp.weights import cache
 
     _no_calibration(calibrate, [name])
@@ -159,12 +193,17 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
 
     if calibrate is not None and "inception-v3" not in names:
         raise SettingsError("--calibrate is of inception-v3 only", "omit it")
-    if calibrate is not None and not calibrate.exists():  # before anything is fetched or copied for it
-        raise SettingsError(f"{calibrate} does not exist", "give --calibrate labelled images, as CIFAR-10")
+    # before anything is fetched or copied for it
+    if calibrate is not None and not calibrate.exists():
+        raise SettingsError(
+            f"{calibrate} does not exist", "give --calibrate labelled images, as CIFAR-10"
+        )
 
 
 @app.command()
-def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "") -> None:
+def path(
+    name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "",
+) -> None:
     """Where a file is; without a name, the cache folder. Nothing is downloaded."""
     from vizcomp.weights import cache
 
@@ -176,15 +215,36 @@ def path(name: Annotated[str, typer.Argument(help="As weights list shows it.", s
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A codec or classifier, by name or path.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A codec or classifier, by name or path.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The .onnx file to write.", show_default=False
+        ),
+    ],
     part: Annotated[
-        str, typer.Option("--part", metavar="decoder|encoder", help="Of a codec; default: decoder.", show_default=False)
+        str,
+        typer.Option(
+            "--part",
+            metavar="decoder|encoder",
+            help="Of a codec; default: decoder.",
+            show_default=False,
+        ),
     ] = "",
     iterations: Annotated[
-        int | None, typer.Option("--iterations", min=1, metavar="N", help="Of a codec; default: all.", show_default=False)
+        int | None,
+        typer.Option(
+            "--iterations", min=1, metavar="N", help="Of a codec; default: all.", show_default=False
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that exists.")
+    ] = False,
     offline: Offline = False,
 ) -> None:
     """Write a codec's decoder or encoder, or a classifier, as an ONNX file for other programs."""
@@ -213,7 +273,8 @@ def verify(names: Names = None) -> None:
         if state == "downloadable" and not names:
             continue
         wrong |= state in ("changed", "missing", "downloadable")
-        print(f"{row.id}: {'ok' if state in ('bundled', 'cached') else 'not in the cache' if state == 'downloadable' else state}")
+        spoken = dict.fromkeys(("bundled", "cached"), "ok") | {"downloadable": "not in the cache"}
+        print(f"{row.id}: {spoken.get(state, state)}")
     if wrong:
         raise typer.Exit(1)
 
@@ -221,7 +282,9 @@ def verify(names: Names = None) -> None:
 @app.command()
 def clear(
     names: Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="All published files; models of yours stay.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All published files; models of yours stay.")
+    ] = False,
 ) -> None:
     """Remove files from the cache."""
     from vizcomp.errors import SettingsError

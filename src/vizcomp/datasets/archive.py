@@ -47,7 +47,8 @@ class DataSource(Protocol):
         """Whether pictures lie directly in the folder."""
 
     def pictures(self, at: Parts, on_skip: OnSkip) -> list[tuple[Parts, Any]]:
-        """Pictures in and below a folder, by name, and what `read` takes; files before sub-folders."""
+        """Pictures in and below a folder, by name, and what `read` takes; files before
+        sub-folders."""
 
     def file(self, at: Parts) -> Any:
         """What `read` takes, for one file; None where there is none."""
@@ -102,7 +103,9 @@ class _Folder:
                 return [entry for entry in entries if not is_hidden(entry.name)]
         except OSError as exc:
             cause = (exc.strerror or str(exc)).lower()
-            raise InputError(f"the folder {printable(path)} cannot be read: {cause}", "check its permissions") from exc
+            raise InputError(
+                f"the folder {printable(path)} cannot be read: {cause}", "check its permissions"
+            ) from exc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +116,8 @@ class _Member:
 
 
 class _Archive:
-    """A tar archive: listed once, then read by offsets. Nothing is written to disk, so no name in it can do harm."""
+    """A tar archive: listed once, then read by offsets. Nothing is written to disk, so no name in
+    it can do harm."""
 
     is_folder = False
 
@@ -129,18 +133,22 @@ class _Archive:
         return sorted(name for name, node in self._node(at).items() if isinstance(node, dict))
 
     def has_pictures(self, at: Parts) -> bool:
-        return any(_is_picture(name) for name, node in self._node(at).items() if isinstance(node, _Member))
+        return any(
+            _is_picture(name) for name, node in self._node(at).items() if isinstance(node, _Member)
+        )
 
     def pictures(self, at: Parts, on_skip: OnSkip) -> list[tuple[Parts, Any]]:
         for name, reason in self._odd:  # told once, and only where pictures are asked for at all
             on_skip(name, reason)
         self._odd.clear()
         node = self._node(at)
-        files = [name for name in sorted(node) if isinstance(node[name], _Member) and _is_picture(name)]
-        found = [((*at, name), node[name]) for name in files]
+        files = [
+            name for name in sorted(node) if isinstance(node[name], _Member) and _is_picture(name)
+        ]
+        pictures = [((*at, name), node[name]) for name in files]
         for name in self.folders(at):
-            found += self.pictures((*at, name), on_skip)
-        return found
+            pictures += self.pictures((*at, name), on_skip)
+        return pictures
 
     def file(self, at: Parts) -> _Member | None:
         node = self._node(at[:-1]).get(at[-1])
@@ -148,7 +156,9 @@ class _Archive:
 
     def read(self, handle: _Member) -> bytes:
         if handle.size > MAX_FILE:
-            raise TooLargeError(f"{handle.name} has {handle.size} bytes, more than the {MAX_FILE} allowed")
+            raise TooLargeError(
+                f"{handle.name} has {handle.size} bytes, more than the {MAX_FILE} allowed"
+            )
         with archive_errors(self.shown):
             self._stream.seek(handle.offset)
             data = self._stream.read(handle.size)
@@ -157,7 +167,8 @@ class _Archive:
         return data
 
     def in_reading_order(self, handles: Sequence[_Member]) -> list[int]:
-        return sorted(range(len(handles)), key=lambda k: handles[k].offset)  # going back means to unpack it all again
+        # going back means to unpack it all again
+        return sorted(range(len(handles)), key=lambda k: handles[k].offset)
 
     def _node(self, at: Parts) -> dict[str, Any]:
         node: Any = self._root
@@ -172,12 +183,16 @@ class _Archive:
             if member is None:
                 break
             if len(tar.pax_headers) > _GLOBAL_KEYS:
-                raise TooLargeError(f"{self.shown} is broken: more than {_GLOBAL_KEYS} headers for all files")
+                raise TooLargeError(
+                    f"{self.shown} is broken: more than {_GLOBAL_KEYS} headers for all files"
+                )
             tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             if member.size < 0:  # tarfile would go round in circles
                 raise FormatError(f"{self.shown} is broken: a file of {member.size} bytes")
             if count == MAX_MEMBERS or member.offset_data + member.size > MAX_ARCHIVE:
-                raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
+                raise TooLargeError(
+                    f"{self.shown} holds more than an archive may", "unpack it and name the folder"
+                )
             self._add(member)
         self._stream.begin_data()
         # tarfile takes a cut inside a header, or between two files, for the end.
@@ -186,7 +201,9 @@ class _Archive:
             raise cut_off(self.shown)
         while self._stream.read(1 << 20):  # to the very end, where the checksum is
             if self._stream.tell() > MAX_ARCHIVE:
-                raise TooLargeError(f"{self.shown} holds more than an archive may", "unpack it and name the folder")
+                raise TooLargeError(
+                    f"{self.shown} holds more than an archive may", "unpack it and name the folder"
+                )
 
     def _add(self, member: tarfile.TarInfo) -> None:
         name = printable(member.name)
@@ -197,7 +214,12 @@ class _Archive:
         if ".." in parts or member.name.startswith("/"):
             self._odd.append((name, "its name leads out of the archive"))
         elif len(parts) > _MAX_DEPTH or len(name) > _MAX_NAME:
-            self._odd.append((name[:100] + "...", f"it lies more than {_MAX_DEPTH} folders deep, or its name is too long"))
+            self._odd.append(
+                (
+                    name[:100] + "...",
+                    f"it lies more than {_MAX_DEPTH} folders deep, or its name is too long",
+                )
+            )
         elif is_file or member.isdir():
             node = self._root
             for part in parts[: -1 if is_file else None]:
@@ -212,9 +234,11 @@ class _Archive:
 
 
 class BoundedStream:
-    """An unpacked archive as tarfile wants it, which bounds what the headers of one file may make it read and do.
+    """An unpacked archive as tarfile wants it, which bounds what the headers of one file may make
+    it read and do.
 
-    tarfile reads some headers whole, whatever size they claim, or block after block without end, and then searches them.
+    tarfile reads some headers whole, whatever size they claim, or block after block without end,
+    and then searches them.
     """
 
     def __init__(self, file: Any, shown: str) -> None:
@@ -234,7 +258,9 @@ class BoundedStream:
 
     def read(self, count: int = -1) -> bytes:
         if not 0 <= count <= self._limit:
-            raise TooLargeError(f"{self._shown} is broken: a header of more than {self._limit} bytes")
+            raise TooLargeError(
+                f"{self._shown} is broken: a header of more than {self._limit} bytes"
+            )
         data: bytes = self._file.read(count)
         if self._in_header:
             self._limit -= len(data)
@@ -273,7 +299,9 @@ def open_source(path: Path) -> Iterator[DataSource]:
         elif head.startswith(b"BZh"):
             unpacked = stack.enter_context(bz2.BZ2File(file))
         elif head.startswith(b"PK\x03\x04"):
-            raise InputError(f"{shown} is a zip archive, which is not read", "unpack it and name the folder")
+            raise InputError(
+                f"{shown} is a zip archive, which is not read", "unpack it and name the folder"
+            )
         elif head[257:262] != b"ustar":
             raise InputError(f"{shown} is neither a folder nor a tar archive", FORMS_READ)
         yield _Archive(BoundedStream(unpacked, shown), shown)
@@ -281,7 +309,8 @@ def open_source(path: Path) -> Iterator[DataSource]:
 
 @contextlib.contextmanager
 def archive_errors(shown: str) -> Iterator[None]:
-    """Turns whatever tarfile and the decompressors throw into our errors. Only calls into them belong inside."""
+    """Turns whatever tarfile and the decompressors throw into our errors. Only calls into them
+    belong inside."""
     try:
         yield
     except VizcompError:
@@ -289,13 +318,20 @@ def archive_errors(shown: str) -> Iterator[None]:
     except EOFError as exc:
         raise cut_off(shown) from exc
     except MemoryError as exc:
-        raise TooLargeError(f"{shown} needs more memory to unpack than there is", "unpack it and name the folder") from exc
-    except Exception as exc:  # ReadError, zlib.error, LZMAError, and ValueError, KeyError, RecursionError from odd headers
+        raise TooLargeError(
+            f"{shown} needs more memory to unpack than there is", "unpack it and name the folder"
+        ) from exc
+    # ReadError, zlib.error, LZMAError, and ValueError, KeyError, RecursionError from odd headers
+    except Exception as exc:
         if isinstance(exc, OSError) and exc.errno is not None:
-            raise InputError(f"{shown} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk") from exc
+            raise InputError(
+                f"{shown} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk"
+            ) from exc
         if "unexpected end" in str(exc) or "truncated" in str(exc):
             raise cut_off(shown) from exc
-        raise FormatError(f"{shown} is broken: it cannot be unpacked", "copy or download it again") from exc
+        raise FormatError(
+            f"{shown} is broken: it cannot be unpacked", "copy or download it again"
+        ) from exc
 
 
 def cut_off(shown: str) -> TruncatedError:
@@ -311,12 +347,16 @@ def _regular_file(path: Path) -> Iterator[Any]:
     """A file open for reading; a pipe or a device is refused, and never waited for."""
     shown = printable(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except FileNotFoundError as exc:
         raise InputError(f"{shown} does not exist", "check the path") from exc
     except (OSError, ValueError) as exc:
         cause = (getattr(exc, "strerror", None) or str(exc)).lower()
-        raise InputError(f"{shown} cannot be opened: {cause}", "check the path and its permissions") from exc
+        raise InputError(
+            f"{shown} cannot be opened: {cause}", "check the path and its permissions"
+        ) from exc
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f"{shown} is not an ordinary file", "check the path")
@@ -328,10 +368,13 @@ def file_bytes(path: Path) -> bytes:
     with _regular_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE:
-            raise TooLargeError(f"{printable(path.name)} has {size} bytes, more than the {MAX_FILE} allowed")
+            raise TooLargeError(
+                f"{printable(path.name)} has {size} bytes, more than the {MAX_FILE} allowed"
+            )
         try:
             return file.read(size)  # type: ignore[no-any-return]
         except OSError as exc:
             raise InputError(
-                f"{printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}", "check the disk"
+                f"{printable(path.name)} cannot be read: {(exc.strerror or str(exc)).lower()}",
+                "check the disk",
             ) from exc

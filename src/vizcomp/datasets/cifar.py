@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vizcomp.datasets.labelled import LabelledImages, NoPart, Part, Pixels, squa
 from vizcomp.datasets.pickles import PickledArray, unpickled
 from vizcomp.errors import FormatError, InputError, OutputError, TruncatedError
 from vizcomp.files.place import printable
+from vizcomp.files.write import beside
 from vizcomp.weights import cache
 
 _SIDE = 32
@@ -23,7 +23,8 @@ _PIXEL_BYTES = 3 * _SIDE * _SIDE
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """One form in which a set is published (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009)."""
+    """One form in which a set is published (Krizhevsky, "Learning Multiple Layers of Features from
+    Tiny Images", 2009)."""
 
     title: str
     folder: str
@@ -53,31 +54,59 @@ FORMS = (
         10,
         label_bytes=1,
     ),
-    _Form("CIFAR-100, python version", "cifar-100-python", ("train",), "test", "meta", 100, "fine_"),
-    _Form("CIFAR-100, binary version", "cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", 100, "fine_", 2),
+    _Form(
+        "CIFAR-100, python version", "cifar-100-python", ("train",), "test", "meta", 100, "fine_"
+    ),
+    _Form(
+        "CIFAR-100, binary version",
+        "cifar-100-binary",
+        ("train.bin",),
+        "test.bin",
+        "fine_label_names.txt",
+        100,
+        "fine_",
+        2,
+    ),
 )
-ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary.tar.gz")
+ARCHIVES = (
+    "cifar-10-python.tar.gz",
+    "cifar-10-binary.tar.gz",
+    "cifar-100-python.tar.gz",
+    "cifar-100-binary.tar.gz",
+)
 
 
 def find_form(source: DataSource, form: _Form) -> Parts | None:
     """The folder of the batches in a source, None where there is none."""
     for folder in ((), (form.folder,)):
-        present = any(source.file((*folder, name)) is not None for name in (form.meta, *form.train, form.test))
+        present = any(
+            source.file((*folder, name)) is not None for name in (form.meta, *form.train, form.test)
+        )
         # CIFAR-100's own names are everyday words, so that all of them must be there.
-        if present and (form.classes == 10 or all(source.file((*folder, name)) for name in (form.meta, *form.train))):
+        if present and (
+            form.classes == 10
+            or all(source.file((*folder, name)) for name in (form.meta, *form.train))
+        ):
             return folder
     return None
 
 
-def read_cifar(source: DataSource, form: _Form, folder: Parts, part: Part, size: int) -> LabelledImages:
+def read_cifar(
+    source: DataSource, form: _Form, folder: Parts, part: Part, size: int
+) -> LabelledImages:
     def content(name: str) -> bytes:
         handle = source.file((*folder, name))
         if handle is None:
-            raise InputError(f"{source.shown} lacks {'/'.join((*folder, name))}", f"{form.title} needs it: unpack the set again")
+            raise InputError(
+                f"{source.shown} lacks {'/'.join((*folder, name))}",
+                f"{form.title} needs it: unpack the set again",
+            )
         return source.read(handle)
 
     if part == "validation":
-        raise NoPart(f"{source.shown} has no validation part", "CIFAR is published in train and test")
+        raise NoPart(
+            f"{source.shown} has no validation part", "CIFAR is published in train and test"
+        )
     classes = _class_names(content(form.meta), form)
     files = [*(form.train if part != "test" else ()), *((form.test,) if part != "train" else ())]
     pixels: list[Pixels] = []
@@ -105,17 +134,29 @@ def read_cifar(source: DataSource, form: _Form, folder: Parts, part: Part, size:
 
 def _class_names(data: bytes, form: _Form) -> tuple[str, ...]:
     if form.label_bytes:
-        found: list[Any] = data.decode("utf-8", "replace").split()
+        names: list[Any] = data.decode("utf-8", "replace").split()
     else:
         listed = unpickled(data, form.meta).get(form.kind + "label_names")
-        found = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in listed] if type(listed) is list else []
-    if len(found) != form.classes or not all(isinstance(n, str) for n in found) or len(set(found)) != len(found):
-        raise FormatError(f"{form.meta} does not name the {form.classes} classes of {form.title}", "download the set again")
-    return tuple(printable(name) for name in found)
+        names = (
+            [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in listed]
+            if type(listed) is list
+            else []
+        )
+    if (
+        len(names) != form.classes
+        or not all(isinstance(n, str) for n in names)
+        or len(set(names)) != len(names)
+    ):
+        raise FormatError(
+            f"{form.meta} does not name the {form.classes} classes of {form.title}",
+            "download the set again",
+        )
+    return tuple(printable(name) for name in names)
 
 
 def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[int], list[str]]:
-    """uint8 (N, 32, 32, 3), labels and file names of a python batch: planes of red, green and blue, row by row."""
+    """uint8 (N, 32, 32, 3), labels and file names of a python batch: planes of red, green and blue,
+    row by row."""
     batch = unpickled(data, file)
     array = batch.get("data")
     planes = array.value if isinstance(array, PickledArray) else None
@@ -123,11 +164,22 @@ def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[in
         raise FormatError(f"{file} holds no images of 3 x 32 x 32 bytes", "download the set again")
     count = len(planes)
     labels = batch.get(form.kind + "labels")
-    if type(labels) is not list or len(labels) != count or not all(type(label) is int for label in labels):
-        raise FormatError(f"{file} does not have one label for each of its {count} images", "download the set again")
+    if (
+        type(labels) is not list
+        or len(labels) != count
+        or not all(type(label) is int for label in labels)
+    ):
+        raise FormatError(
+            f"{file} does not have one label for each of its {count} images",
+            "download the set again",
+        )
     _check_labels(min(labels), max(labels), file, form)
     names = batch.get("filenames")
-    if type(names) is list and len(names) == count and all(isinstance(name, str | bytes) for name in names):
+    if (
+        type(names) is list
+        and len(names) == count
+        and all(isinstance(name, str | bytes) for name in names)
+    ):
         known = [printable(n.decode("latin-1") if isinstance(n, bytes) else n) for n in names]
     else:
         known = [f"{file}/{k:05d}" for k in range(count)]
@@ -135,10 +187,13 @@ def _pickled_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[in
 
 
 def _binary_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[int], list[str]]:
-    """uint8 (N, 32, 32, 3), labels and made-up names of a binary batch: for each image its label or two, then planes."""
+    """uint8 (N, 32, 32, 3), labels and made-up names of a binary batch: for each image its label or
+    two, then planes."""
     length = form.label_bytes + _PIXEL_BYTES
     if len(data) % length or not data:
-        raise TruncatedError(f"{file} has {len(data)} bytes, no multiple of {length}", "download the set again")
+        raise TruncatedError(
+            f"{file} has {len(data)} bytes, no multiple of {length}", "download the set again"
+        )
     records = np.frombuffer(data, np.uint8).reshape(-1, length)
     labels = records[:, form.label_bytes - 1]
     _check_labels(int(labels.min()), int(labels.max()), file, form)
@@ -149,7 +204,10 @@ def _binary_batch(data: bytes, file: str, form: _Form) -> tuple[Pixels, list[int
 def _check_labels(low: int, high: int, file: str, form: _Form) -> None:
     if low < 0 or high >= form.classes:
         wrong = low if low < 0 else high
-        raise FormatError(f"{file} has the label {wrong}, not one of 0 to {form.classes - 1}", "download the set again")
+        raise FormatError(
+            f"{file} has the label {wrong}, not one of 0 to {form.classes - 1}",
+            "download the set again",
+        )
 
 
 def _channels_last(planes: Pixels) -> Pixels:
@@ -163,20 +221,25 @@ def cifar10_archive(*, offline: bool = False) -> Path:
 
 
 def fill_with_cifar10(folder: Path, *, offline: bool = False) -> bool:
-    """Puts the archive of CIFAR-10, as it came, into a folder that is empty or not there yet; False where it holds something.
+    """Puts the archive of CIFAR-10, as it came, into a folder that is empty or not there yet; False
+    where it holds something.
 
     Raises:
         WeightsMissingError: offline, or no source has it.
         OutputError: the folder cannot be written.
     """
     try:
-        if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+        if folder.exists() and (
+            not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())
+        ):
             return False
         archive = cifar10_archive(offline=offline)
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".{archive.name}.part"
-        shutil.copyfile(archive, beside)
-        os.replace(beside, folder / archive.name)
+        with beside(folder / archive.name) as part:
+            shutil.copyfile(archive, part)
     except OSError as exc:
-        raise OutputError(f"{folder} cannot be filled: {exc.strerror or exc}", "name a folder of yours with `data`") from exc
+        raise OutputError(
+            f"{folder} cannot be filled: {exc.strerror or exc}",
+            "name a folder of yours with `data`",
+        ) from exc
     return True

@@ -1,9 +1,11 @@
-"""Labels in COCO's JSON (Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014) for photos of another size.
+"""Labels in COCO's JSON (Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014) for
+photos of another size.
 
-What has a place is moved: `width` and `height` of images, `bbox`, `segmentation` (polygons and run lengths), `area`,
-`keypoints`. All else stays as it is. Run lengths go down the columns, beginning with zeros; as text each number has groups of
-five bits, the lowest first, 32 added where more follow and 48 to all, and from the fourth number on it is the difference from
-the number two before it.
+What has a place is moved: `width` and `height` of images, `bbox`, `segmentation` (polygons and run
+lengths), `area`, `keypoints`. All else stays as it is. Run lengths go down the columns, beginning
+with zeros; as text each number has groups of five bits, the lowest first, 32 added where more
+follow and 48 to all, and from the fourth number on it is the difference from the number two before
+it.
 """
 
 from __future__ import annotations
@@ -48,20 +50,27 @@ class CocoLabels:
         self._mask_sizes: dict[int | str, set[tuple[int, int]]] = {}
         for annotation in self._annotations:
             if isinstance(shape := annotation.get("segmentation"), dict):
-                self._mask_sizes.setdefault(annotation["image_id"], set()).add((shape["size"][1], shape["size"][0]))
+                self._mask_sizes.setdefault(annotation["image_id"], set()).add(
+                    (shape["size"][1], shape["size"][0])
+                )
         self._by_name: dict[str, list[int]] = {}
         for index, image in enumerate(self._images):
             self._by_name.setdefault(_parts(image["file_name"])[-1], []).append(index)
 
     def images_of(self, path: Path | PurePosixPath | Any) -> list[int]:
-        """Which images a photo's path stands for: those whose name ends as the path does, by the most parts.
+        """Which images a photo's path stands for: those whose name ends as the path does, by the
+        most parts.
 
-        An image called `train/a.jpg` is `photos/train/a.jpg`; where none is called like that, `b/a.jpg` is the only image of that
-        name, wherever it lies.
+        An image called `train/a.jpg` is `photos/train/a.jpg`; where none is called like that,
+        `b/a.jpg` is the only image of that name, wherever it lies.
         """
         parts = tuple(part for part in str(path).replace("\\", "/").split("/") if part)
         candidates = self._by_name.get(parts[-1] if parts else "", [])
-        ends = [i for i in candidates if parts[-len(name := _parts(self._images[i]["file_name"])) :] == name]
+        ends = [
+            i
+            for i in candidates
+            if parts[-len(name := _parts(self._images[i]["file_name"])) :] == name
+        ]
         if ends:
             longest = max(len(_parts(self._images[i]["file_name"])) for i in ends)
             return [i for i in ends if len(_parts(self._images[i]["file_name"])) == longest]
@@ -94,8 +103,12 @@ class CocoLabels:
                 fresh["width"], fresh["height"] = move.wanted
             images.append(fresh)
             moves[image["id"]] = move
-        annotations = [_moved(a, moves[a["image_id"]]) for a in self._annotations if a["image_id"] in moves]
-        text = json.dumps({**self._all, "images": images, "annotations": annotations}, ensure_ascii=False)
+        annotations = [
+            _moved(a, moves[a["image_id"]]) for a in self._annotations if a["image_id"] in moves
+        ]
+        text = json.dumps(
+            {**self._all, "images": images, "annotations": annotations}, ensure_ascii=False
+        )
         return text.encode("utf-8")
 
 
@@ -110,7 +123,8 @@ def _objects(whole: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return some
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
+# --- checks
+# --------------------------------------------------------------------------------------------------
 
 
 def _check_image(image: Mapping[str, Any]) -> None:
@@ -143,18 +157,22 @@ def _check_annotation(annotation: Mapping[str, Any]) -> None:
             _runs(shape)
         except ValueError as exc:
             raise ValueError(f"{who} has a mask that {exc}") from exc
-    elif not isinstance(shape, list) or not all(_numbers(polygon) and len(polygon) % 2 == 0 for polygon in shape):
+    elif not isinstance(shape, list) or not all(
+        _numbers(polygon) and len(polygon) % 2 == 0 for polygon in shape
+    ):
         raise ValueError(f"{who} has a segmentation that is neither polygons nor run lengths")
 
 
 def _numbers(some: object) -> bool:
     """Whether something is a list of numbers; `foreign` lets no others in than finite ones."""
     return isinstance(some, list) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) and -LARGEST < one < LARGEST for one in some
+        isinstance(one, int | float) and not isinstance(one, bool) and -LARGEST < one < LARGEST
+        for one in some
     )
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- places
+# --------------------------------------------------------------------------------------------------
 
 
 def _moved(annotation: dict[str, Any], move: Move) -> dict[str, Any]:
@@ -169,12 +187,17 @@ def _moved(annotation: dict[str, Any], move: Move) -> dict[str, Any]:
         across, down = move.factors
         fresh["area"] = rounded(annotation["area"] * across * down)
     if points := annotation.get("keypoints"):
-        fresh["keypoints"] = [value for i in range(0, len(points), 3) for value in _point(points[i : i + 3], move)]
+        fresh["keypoints"] = [
+            value for i in range(0, len(points), 3) for value in _point(points[i : i + 3], move)
+        ]
     shape = annotation.get("segmentation")
     if isinstance(shape, dict):
         fresh["segmentation"] = _moved_mask(shape, move)
     elif shape:
-        fresh["segmentation"] = [[rounded(v) for i in range(0, len(p), 2) for v in move.point(p[i], p[i + 1])] for p in shape]
+        fresh["segmentation"] = [
+            [rounded(v) for i in range(0, len(p), 2) for v in move.point(p[i], p[i + 1])]
+            for p in shape
+        ]
     return fresh
 
 
@@ -187,17 +210,24 @@ def _point(point: Sequence[float], move: Move) -> tuple[float, float, float]:
     return rounded(x), rounded(y), seen
 
 
-# --- run lengths ------------------------------------------------------------------------------------------------------
+# --- run lengths
+# --------------------------------------------------------------------------------------------------
 
 
 def _runs(mask: Mapping[str, Any]) -> npt.NDArray[np.int64]:
     """The run lengths of a mask; a ValueError where they are none, or do not fill its size."""
     size, counts = mask.get("size"), mask.get("counts")
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 0 < n < 1 << 20 for n in size)):
+    if not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(isinstance(n, int) and 0 < n < 1 << 20 for n in size)
+    ):
         raise ValueError("has no size")
     if isinstance(counts, str):
         counts = _from_text(counts)
-    if not isinstance(counts, list) or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+    if not isinstance(counts, list) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts
+    ):
         raise ValueError("has no run lengths")
     if sum(counts) != size[0] * size[1]:
         raise ValueError("does not fill its size")

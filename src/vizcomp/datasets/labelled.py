@@ -24,7 +24,8 @@ OnSkip = Callable[[str, str], None]
 MAX_SIZE = 1024
 """Longest side of a labelled image; larger ones are photos, which are read one by one."""
 
-MAX_FILE = 256 << 20  # bytes of a picture or batch; CIFAR-100's is the largest published one, 155 MB
+# bytes of a picture or batch; CIFAR-100's is the largest published one, 155 MB
+MAX_FILE = 256 << 20
 
 MAX_MEMBERS = 5_000_000
 
@@ -32,7 +33,10 @@ IN_MEMORY = 2 << 30  # bytes of pictures that are held in memory
 
 _SMALL = 256 << 10  # bytes of a picture that is read the quick way
 _SMALL_PIXELS = 1 << 20
-FORMS_READ = "readable are CIFAR-10 and CIFAR-100 as published, Parquet, and folders with one sub-folder for each class"
+FORMS_READ = (
+    "readable are CIFAR-10 and CIFAR-100 as published, Parquet, and folders with one sub-folder for"
+    " each class"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +47,8 @@ class LabelledImages:
         images: uint8 (N, size, size, 3), RGB, C-contiguous.
         labels: int64 (N,), indices into `classes`.
         classes: names of the classes.
-        names: for each image the file it came from, below the data's own folder, or the name that its batch states;
-            safe to print.
+        names: for each image the file it came from, below the data's own folder, or the name that
+            its batch states; safe to print.
         skipped: (name, reason) of each picture that could not be read.
         source: what the data were found as, such as "CIFAR-10, python batches".
         resized: how many had another size, and were cropped to a square and resized.
@@ -79,7 +83,8 @@ class Unreadable(Exception):
 
 
 def make_room(count: int, size: int) -> Pixels:
-    """An array for pictures, uint8 (count, size, size, 3): in memory, or from `IN_MEMORY` bytes on in a temporary file.
+    """An array for pictures, uint8 (count, size, size, 3): in memory, or from `IN_MEMORY` bytes on
+    in a temporary file.
 
     Raises:
         TooLargeError: neither has room.
@@ -91,7 +96,9 @@ def make_room(count: int, size: int) -> Pixels:
         with tempfile.TemporaryFile(prefix="vizcomp-pictures-") as file:
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except (MemoryError, OSError) as exc:
-        raise TooLargeError(f"there is no room for {count} images of side {size}", "use a smaller size") from exc
+        raise TooLargeError(
+            f"there is no room for {count} images of side {size}", "use a smaller size"
+        ) from exc
 
 
 def read_picture(data: bytes, size: int, *, exact: bool = False) -> tuple[Pixels, bool]:
@@ -122,7 +129,8 @@ def read_picture(data: bytes, size: int, *, exact: bool = False) -> tuple[Pixels
 
 
 def _small_picture(data: bytes) -> Pixels | None:
-    """The plain case, quickly: a small JPEG or PNG without anything odd. None for all others, the broken ones too.
+    """The plain case, quickly: a small JPEG or PNG without anything odd. None for all others, the
+    broken ones too.
 
     The checks of `photo.load_bytes` cost more time than such a picture itself, 50,000 times.
     """
@@ -156,7 +164,8 @@ def upright_rgb(data: bytes) -> Pixels:
 
 
 def square(pixels: Pixels, size: int) -> Pixels:
-    """The square in the middle of uint8 (H, W, 3), resized to (size, size, 3); Lanczos, widened where it shrinks."""
+    """The square in the middle of uint8 (H, W, 3), resized to (size, size, 3); Lanczos, widened
+    where it shrinks."""
     from PIL import Image
 
     height, width = pixels.shape[:2]

@@ -2,8 +2,9 @@
 
     labels' own frame ── turned upright, where the result is ──> scaled to the result's size
 
-Labels are made on a photo as it is displayed, or on its stored pixels, with the EXIF orientation ignored. The size that they
-name tells the two apart where it can; where it cannot, they are taken as of the displayed photo.
+Labels are made on a photo as it is displayed, or on its stored pixels, with the EXIF orientation
+ignored. The size that they name tells the two apart where it can; where it cannot, they are taken
+as of the displayed photo.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Result:
         if declared == self.size:
             return Move(self.size, self.output_size, self.orientation if self.turned else 1)
         (width, height), (wide, high) = declared, self.size
-        raise ValueError(f"they are of a photo of {width} x {height} pixels, and this one has {wide} x {high}")
+        raise ValueError(
+            f"they are of a photo of {width} x {height} pixels, and this one has {wide} x {high}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,9 @@ class Move:
         across, down = self.factors
         return x * across, y * down
 
-    def box(self, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    def box(
+        self, left: float, top: float, right: float, bottom: float
+    ) -> tuple[float, float, float, float]:
         """A box by its edges; left and top are the lesser ones again."""
         (x0, y0), (x1, y1) = self.point(left, top), self.point(right, bottom)
         return min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)
@@ -110,7 +115,8 @@ class Move:
         straight = upright(mask, self.orientation)
         wanted = self.wanted[::-1]
         rows, columns = (
-            ((np.arange(count) + 0.5) * have / count).astype(int) for count, have in zip(wanted, straight.shape, strict=True)
+            ((np.arange(count) + 0.5) * have / count).astype(int)
+            for count, have in zip(wanted, straight.shape, strict=True)
         )
         return np.ascontiguousarray(straight[rows[:, None], columns])
 

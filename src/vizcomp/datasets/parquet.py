@@ -32,16 +32,22 @@ def find_tables(path: Path) -> list[Path]:
     """The Parquet files that `path` names or holds, two folders down at most, by name."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    found = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
-    hidden = [file for file in found if any(map(is_hidden, file.relative_to(path).parts))]
-    return sorted(set(found) - set(hidden))
+    files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
+    hidden = [file for file in files if any(map(is_hidden, file.relative_to(path).parts))]
+    return sorted(set(files) - set(hidden))
 
 
 def read_tables(
-    path: Path, tables: list[Path], part: Part, size: int, on_skip: OnSkip | None, *, exact: bool = False
+    path: Path,
+    tables: list[Path],
+    part: Part,
+    size: int,
+    on_skip: OnSkip | None,
+    *,
+    exact: bool = False,
 ) -> LabelledImages:
-    """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with the names of the classes in
-    the schema's metadata, as the `datasets` library writes them."""
+    """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with
+    the names of the classes in the schema's metadata, as the `datasets` library writes them."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -54,7 +60,10 @@ def read_tables(
     if part == "validation":
         chosen = [file for file in of_split["test"] if file.stem.split("-")[0].lower() != "test"]
     if not chosen:
-        raise NoPart(f"{printable(path)} has no {part} part", f"its Parquet files should be named {part}-*.parquet")
+        raise NoPart(
+            f"{printable(path)} has no {part} part",
+            f"its Parquet files should be named {part}-*.parquet",
+        )
     classes: tuple[str, ...] = ()
     kept: list[Pixels] = []
     labels: list[int] = []
@@ -65,14 +74,23 @@ def read_tables(
         shown = printable(file.name)
         try:
             with pyarrow.parquet.ParquetFile(file) as table:
-                picture, label, found = _columns(table, shown)
-                if classes and found and found != classes:
-                    raise FormatError(f"{shown} has other classes than the file before it", "keep one data set in a folder")
-                classes = classes or found
+                picture, label, class_names = _columns(table, shown)
+                if classes and class_names and class_names != classes:
+                    raise FormatError(
+                        f"{shown} has other classes than the file before it",
+                        "keep one data set in a folder",
+                    )
+                classes = classes or class_names
                 count = 0
                 for rows in table.iter_batches(_ROWS, columns=[picture, label]):
-                    for cell, number in zip(rows.column(picture), rows.column(label).to_pylist(), strict=True):
-                        data = cell["bytes"].as_py() if pyarrow.types.is_struct(cell.type) else cell.as_py()
+                    for cell, number in zip(
+                        rows.column(picture), rows.column(label).to_pylist(), strict=True
+                    ):
+                        data = (
+                            cell["bytes"].as_py()
+                            if pyarrow.types.is_struct(cell.type)
+                            else cell.as_py()
+                        )
                         name = f"{shown}/{count:05d}"
                         count += 1
                         try:
@@ -89,12 +107,19 @@ def read_tables(
                         labels.append(number)
                         names.append(name)
         except (pyarrow.ArrowException, OSError) as exc:
-            raise FormatError(f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again") from exc
+            raise FormatError(
+                f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again"
+            ) from exc
     if not kept:
-        raise InputError(f"{printable(path)} has no readable picture", skipped[-1][1] if skipped else "it has no rows")
+        raise InputError(
+            f"{printable(path)} has no readable picture",
+            skipped[-1][1] if skipped else "it has no rows",
+        )
     low, high = min(labels), max(labels)
     if low < 0 or high >= (len(classes) or 100_000):
-        raise FormatError(f"{printable(path)} has the label {low if low < 0 else high}, which names no class")
+        raise FormatError(
+            f"{printable(path)} has the label {low if low < 0 else high}, which names no class"
+        )
     return LabelledImages(
         images=np.stack(kept),
         labels=np.asarray(labels, np.int64),
@@ -107,22 +132,40 @@ def read_tables(
 
 
 def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
-    """Names of the columns of pictures and of labels, and of the classes where the file says them; sizes checked."""
+    """Names of the columns of pictures and of labels, and of the classes where the file says them;
+    sizes checked."""
     about, schema = table.metadata, table.schema_arrow
-    largest = max((about.row_group(k).total_byte_size for k in range(about.num_row_groups)), default=0)
+    largest = max(
+        (about.row_group(k).total_byte_size for k in range(about.num_row_groups)), default=0
+    )
     if about.num_rows > MAX_MEMBERS or largest > _MAX_GROUP:
-        raise TooLargeError(f"{shown} holds more than a file may: {about.num_rows} rows, {largest} bytes in one group")
+        raise TooLargeError(
+            f"{shown} holds more than a file may: {about.num_rows} rows, {largest} bytes in one"
+            " group"
+        )
     picture = next((name for name in ("img", "image") if name in schema.names), "")
     label = next((name for name in _LABEL_COLUMNS if name in schema.names), "")
-    kinds = (str(schema.field(picture).type) if picture else "", str(schema.field(label).type) if label else "")
-    if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(("int", "uint")):
+    kinds = (
+        str(schema.field(picture).type) if picture else "",
+        str(schema.field(label).type) if label else "",
+    )
+    if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(
+        ("int", "uint")
+    ):
         raise FormatError(
             f"{shown} has the columns {', '.join(map(printable, schema.names[:8]))}",
-            "pictures are looked for in img or image (bytes), classes in label or fine_label (whole numbers)",
+            "pictures are looked for in img or image (bytes), classes in label or fine_label (whole"
+            " numbers)",
         )
     try:
-        listed = read_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+        listed = read_json((schema.metadata or {})[b"huggingface"])["info"]["features"][label][
+            "names"
+        ]
     except (KeyError, TypeError, ValueError):
         return picture, label, ()
-    good = isinstance(listed, list) and all(isinstance(name, str) for name in listed) and len(set(listed)) == len(listed)
+    good = (
+        isinstance(listed, list)
+        and all(isinstance(name, str) for name in listed)
+        and len(set(listed)) == len(listed)
+    )
     return picture, label, tuple(map(printable, listed)) if good else ()

@@ -25,18 +25,33 @@ class PickledArray:
     value: Pixels | None = None
 
     def build(self, state: object, budget: Budget) -> None:
-        """Takes the state (version, shape, element type, whether columns come first, bytes), checked before it is used."""
+        """Takes the state (version, shape, element type, whether columns come first, bytes),
+        checked before it is used."""
         match state:
-            case (int(), tuple(shape), _PickledDtype(code="u1" | "|u1" | b"u1" | b"|u1"), bool() | int() as columns, content):
+            case (
+                int(),
+                tuple(shape),
+                _PickledDtype(code="u1" | "|u1" | b"u1" | b"|u1"),
+                bool() | int() as columns,
+                content,
+            ):
                 data = budget.encoded(content) if isinstance(content, str) else content
-                if all(type(n) is int and 0 <= n <= MAX_FILE for n in shape) and isinstance(data, bytes) and len(shape) <= 4:
+                if (
+                    all(type(n) is int and 0 <= n <= MAX_FILE for n in shape)
+                    and isinstance(data, bytes)
+                    and len(shape) <= 4
+                ):
                     count = 1
                     for n in shape:
                         count *= n
                     if count == len(data):
-                        self.value = np.frombuffer(data, np.uint8).reshape(shape, order="F" if columns else "C")
+                        self.value = np.frombuffer(data, np.uint8).reshape(
+                            shape, order="F" if columns else "C"
+                        )
                         return
-        raise ValueError("an array of another kind than the batches hold, or of another length than it claims")
+        raise ValueError(
+            "an array of another kind than the batches hold, or of another length than it claims"
+        )
 
 
 _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
@@ -67,19 +82,25 @@ class _BatchRules(Rules):
 
 
 def unpickled(data: bytes, shown: str) -> dict[Any, Any]:
-    """The dict in a pickle of a CIFAR batch: lists, tuples, dicts, numbers, text and uint8 arrays; text keys as str.
+    """The dict in a pickle of a CIFAR batch: lists, tuples, dicts, numbers, text and uint8 arrays;
+    text keys as str.
 
     Raises:
         FormatError: anything else is in it, or it is broken.
     """
     try:
-        found = interpreted(io.BytesIO(data), len(data), _BatchRules())
+        value = interpreted(io.BytesIO(data), len(data), _BatchRules())
     except Refused as exc:
         raise FormatError(
-            f"{shown} is refused: its pickle {exc}, which no batch of CIFAR does", "download the data again"
+            f"{shown} is refused: its pickle {exc}, which no batch of CIFAR does",
+            "download the data again",
         ) from exc
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as exc:
-        raise FormatError(f"{shown} is broken: it is not the pickle of a batch", "copy or download it again") from exc
-    if not isinstance(found, dict):
-        raise FormatError(f"{shown} is not a batch of CIFAR: its pickle holds no dict", "download the data again")
-    return found
+        raise FormatError(
+            f"{shown} is broken: it is not the pickle of a batch", "copy or download it again"
+        ) from exc
+    if not isinstance(value, dict):
+        raise FormatError(
+            f"{shown} is not a batch of CIFAR: its pickle holds no dict", "download the data again"
+        )
+    return value

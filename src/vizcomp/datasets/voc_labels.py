@@ -1,8 +1,9 @@
-"""Labels in the XML of PASCAL VOC (Everingham et al., IJCV 2010), one file a photo, for a photo of another size.
+"""Labels in the XML of PASCAL VOC (Everingham et al., IJCV 2010), one file a photo, for a photo of
+another size.
 
-The numbers of `size`, `bndbox`, `polygon` and `point` and the photo's name are replaced where they stand in the file; every
-other byte stays. Whole numbers stay whole. They are taken as places between pixels: where a tool counts pixels from 1, as VOC
-does, they may be one pixel off.
+The numbers of `size`, `bndbox`, `polygon` and `point` and the photo's name are replaced where they
+stand in the file; every other byte stays. Whole numbers stay whole. They are taken as places
+between pixels: where a tool counts pixels from 1, as VOC does, they may be one pixel off.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from xml.sax.saxutils import escape
 from vizcomp.datasets.moved_labels import Move, Result, rounded
 
 MOST_BYTES = 8 << 20
+MOST_NESTED, MOST_ELEMENTS = 64, 200_000
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -43,10 +45,18 @@ def moved(path: Path, result: Result) -> bytes:
     if len(data) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes of XML")
     fields, encoding = _fields(data)
-    size = tuple(round(_number(found[0])) for side in ("width", "height") if (found := _at(fields, ("annotation", "size", side))))
+    size = tuple(
+        round(_number(texts[0]))
+        for side in ("width", "height")
+        if (texts := _at(fields, ("annotation", "size", side)))
+    )
     declared = (size[0], size[1]) if len(size) == 2 and min(size) > 0 else None
     move = result.move(declared)
-    changes = [(f, _renamed(f.text, result)) for name in ("filename", "path") for f in _at(fields, ("annotation", name))]
+    changes = [
+        (f, _renamed(f.text, result))
+        for name in ("filename", "path")
+        for f in _at(fields, ("annotation", name))
+    ]
     if move.moves:
         if declared is not None:
             for side, value in zip(("width", "height"), move.wanted, strict=True):
@@ -56,12 +66,13 @@ def moved(path: Path, result: Result) -> bytes:
 
 
 def _fields(data: bytes) -> tuple[list[_Field], str]:
-    """All elements that hold text alone, and the file's encoding. Document types, and so entities, are refused."""
+    """All elements that hold text alone, and the file's encoding. Document types, and so entities,
+    are refused."""
     if b"\0" in data:
         raise ValueError("XML in UTF-16 is not read: save it as UTF-8")
     parser = expat.ParserCreate()
     open_elements: list[tuple[str, int]] = []
-    found: list[_Field] = []
+    fields: list[_Field] = []
     current: _Field | None = None
     count, encoding = 0, "utf-8"
 
@@ -74,6 +85,8 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         if not open_elements and (name != "annotation" or count):
             raise ValueError("its XML is no annotation of VOC's")
         count += 1
+        if len(open_elements) >= MOST_NESTED or count > MOST_ELEMENTS:
+            raise ValueError("its XML is nested too deeply, or has too many elements")
         holder = open_elements[-1][1] if open_elements else 0
         open_elements.append((name, count))
         current = _Field(tuple(part for part, _ in open_elements), holder, -1)
@@ -87,7 +100,7 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         nonlocal current
         if current is not None and current.start >= 0:
             current.end = parser.CurrentByteIndex
-            found.append(current)
+            fields.append(current)
         current = None
         open_elements.pop()
 
@@ -95,12 +108,16 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         raise ValueError("it declares a document type: entities are not read")
 
     parser.XmlDeclHandler, parser.StartDoctypeDeclHandler = declared, refused
-    parser.StartElementHandler, parser.CharacterDataHandler, parser.EndElementHandler = starts, says, ends
+    parser.StartElementHandler, parser.CharacterDataHandler, parser.EndElementHandler = (
+        starts,
+        says,
+        ends,
+    )
     try:
         parser.Parse(data, True)
     except expat.ExpatError as exc:
         raise ValueError(f"broken XML: {exc}") from exc
-    return found, encoding
+    return fields, encoding
 
 
 def _at(fields: list[_Field], path: tuple[str, ...]) -> list[_Field]:
@@ -115,10 +132,15 @@ def _number(field: _Field) -> float:
 
 
 def _written(field: _Field, value: float) -> str:
-    return str(round(value)) if re.fullmatch(r"\s*[+-]?\d+\s*", field.text) else f"{rounded(value):.12g}"
+    return (
+        str(round(value))
+        if re.fullmatch(r"\s*[+-]?\d+\s*", field.text)
+        else f"{rounded(value):.12g}"
+    )
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- places
+# --------------------------------------------------------------------------------------------------
 
 
 def _places(fields: list[_Field], move: Move) -> list[tuple[_Field, str]]:
@@ -145,7 +167,9 @@ def _box(sides: list[_Field], move: Move) -> list[tuple[_Field, str]]:
     """The sides of a box; whole ones stay at least a pixel apart, and inside where they were."""
     values = [_number(side) for side in sides]
     left, top, right, bottom = move.box(*values)
-    texts = [_written(side, value) for side, value in zip(sides, (left, top, right, bottom), strict=True)]
+    texts = [
+        _written(side, value) for side, value in zip(sides, (left, top, right, bottom), strict=True)
+    ]
     for low, high, most in ((0, 2, move.wanted[0]), (1, 3, move.wanted[1])):
         if texts[low].isdigit() and texts[high].isdigit() and values[high] > values[low]:
             first = max(int(texts[low]), int(min(values[low], 1)))
@@ -167,7 +191,8 @@ def _points(by_name: dict[str, _Field], kind: str, move: Move) -> list[tuple[_Fi
     return changes
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
+# --- text
+# --------------------------------------------------------------------------------------------------
 
 
 def _renamed(text: str, result: Result) -> str:
@@ -180,6 +205,10 @@ def _renamed(text: str, result: Result) -> str:
 def _spliced(data: bytes, changes: list[tuple[_Field, str]], encoding: str) -> bytes:
     for field, text in sorted(changes, key=lambda change: -change[0].start):
         fresh = escape(text)
-        letters = fresh.encode("utf-8") if encoding == "utf-8" else fresh.encode("ascii", "xmlcharrefreplace")
+        letters = (
+            fresh.encode("utf-8")
+            if encoding == "utf-8"
+            else fresh.encode("ascii", "xmlcharrefreplace")
+        )
         data = data[: field.start] + letters + data[field.end :]
     return data

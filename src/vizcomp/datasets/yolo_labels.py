@@ -1,7 +1,9 @@
-"""Labels in YOLO's text, one file a photo: a class, and places as shares of the photo's width and height.
+"""Labels in YOLO's text, one file a photo: a class, and places as shares of the photo's width and
+height.
 
-Shares are those of the photo as displayed, and resizing or turning it upright does not change them: the file stays as it is. It
-is read nonetheless, since one that holds pixels would be wrong on a photo of another size.
+Shares are those of the photo as displayed, and resizing or turning it upright does not change them:
+the file stays as it is. It is read nonetheless, since one that holds pixels would be wrong on a
+photo of another size.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 MOST_BYTES = 16 << 20
-PLACES = 4  # numbers after the class that are shares in every variant: boxes, outlines, poses, turned boxes
+# numbers after the class that are shares in every variant: boxes, outlines, poses, turned boxes
+PLACES = 4
 BEYOND = 0.01  # by which tools overshoot
 
 

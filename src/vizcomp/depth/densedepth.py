@@ -1,11 +1,13 @@
 """DenseDepth's files, run: the only file that names TensorFlow.
 
-Alhashim and Wonka, "High quality monocular depth estimation via transfer learning", 2018, arXiv 1812.11941.
+Alhashim and Wonka, "High quality monocular depth estimation via transfer learning", 2018, arXiv
+1812.11941.
 
-A DenseNet encoder and a decoder that doubles its resolution four times, so the answer has half the size of the input. Files are
-legacy Keras HDF5: `model_config` says which layers there are and how they hang together, weights lie under the layers' names. The
-graph is built anew, in today's Keras, from the few kinds of layers that such a network is made of; nothing in a file is executed,
-and a file with any other layer is refused.
+A DenseNet encoder and a decoder that doubles its resolution four times, so the answer has half the
+size of the input. Files are legacy Keras HDF5: `model_config` says which layers there are and how
+they hang together, weights lie under the layers' names. The graph is built anew, in today's Keras,
+from the few kinds of layers that such a network is made of; nothing in a file is executed, and a
+file with any other layer is refused.
 """
 
 from __future__ import annotations
@@ -64,13 +66,17 @@ class DenseDepth:
             self._model = graph.model(config)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
             raise ModelError(
-                f"{path}: its layers do not fit together: {(str(exc).splitlines() or [repr(exc)])[0][:200]}", HINT
+                f"{path}: its layers do not fit together:"
+                f" {(str(exc).splitlines() or [repr(exc)])[0][:200]}",
+                HINT,
             ) from exc
         _check_ends(self._model, path)
         _fill(graph.made, arrays, path)
-        # As one function: TensorFlow then gives up each layer's answer when the last of its readers has had it.
+        # As one function: TensorFlow then gives up each layer's answer when the last of its readers
+        # has had it.
         self._run = tf.function(
-            lambda photos: self._model(photos, training=False), input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)]
+            lambda photos: self._model(photos, training=False),
+            input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)],
         )
         self._path = path
         self.parameters = int(self._model.count_params())
@@ -84,19 +90,27 @@ class DenseDepth:
             flip: take the mean with the mirrored photo's answer, as the paper evaluates.
 
         Returns:
-            float32 (N, ceil(H / 2), ceil(W / 2)): metres where the network was trained on NYU Depth v2, large = far, 0.1 to 10.
+            float32 (N, ceil(H / 2), ceil(W / 2)): metres where the network was trained on NYU Depth
+            v2, large = far, 0.1 to 10.
 
         Raises:
             ValueError: no such array.
             ModelError: the answer is not finite.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-            raise ValueError(f"photos are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
-        found = np.stack([self._one(image) for image in images])
+        if (
+            images.dtype != np.uint8
+            or images.ndim != 4
+            or images.shape[3] != 3
+            or 0 in images.shape
+        ):
+            raise ValueError(
+                f"photos are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}"
+            )
+        maps = np.stack([self._one(image) for image in images])
         if flip:
             mirrored = np.stack([self._one(image[:, ::-1])[:, ::-1] for image in images])
-            found = np.asarray((found + mirrored) / 2, np.float32)
-        return found
+            maps = np.asarray((maps + mirrored) / 2, np.float32)
+        return maps
 
     def _one(self, image: npt.NDArray[np.uint8]) -> Array:
         height, width = image.shape[:2]
@@ -104,19 +118,24 @@ class DenseDepth:
         padded = np.pad(image, more, mode="edge").astype(np.float32) / 255
         raw = self._run(padded[None]).numpy()[0, :, :, 0]
         if not np.isfinite(raw).all():
-            raise ModelError(f"{self._path}: the network's answer is not finite", "its weights are damaged; get it again")
+            raise ModelError(
+                f"{self._path}: the network's answer is not finite",
+                "its weights are damaged; get it again",
+            )
         with np.errstate(divide="ignore"):
             depth = np.clip(FARTHEST / raw, 10.0, FARTHEST) * METRES
         # a prediction below 0 has no meaning; clipped as the authors do, it is the nearest
-        return np.ascontiguousarray(depth[: math.ceil(height / 2), : math.ceil(width / 2)], np.float32)
+        return np.ascontiguousarray(
+            depth[: math.ceil(height / 2), : math.ceil(width / 2)], np.float32
+        )
 
 
 def working_size(height: int, width: int, size: str) -> tuple[int, int]:
     """Height and width at which a photo goes through.
 
     Args:
-        size: "auto" (as many pixels as the training's photos, the aspect kept, never enlarged), "full" (as it is, up to
-            `MOST` pixels) or "WIDTHxHEIGHT".
+        size: "auto" (as many pixels as the training's photos, the aspect kept, never enlarged),
+            "full" (as it is, up to `MOST` pixels) or "WIDTHxHEIGHT".
 
     Raises:
         ValueError: another size.
@@ -125,7 +144,11 @@ def working_size(height: int, width: int, size: str) -> tuple[int, int]:
         scale = min(1.0, math.sqrt((TRAINED if size == "auto" else MOST) / (height * width)))
         return max(1, round(height * scale)), max(1, round(width * scale))
     across, times, down = size.lower().partition("x")
-    if not (times and across.isdigit() and down.isdigit()) or not 32 <= int(across) <= 8192 or not 32 <= int(down) <= 8192:
+    if (
+        not (times and across.isdigit() and down.isdigit())
+        or not 32 <= int(across) <= 8192
+        or not 32 <= int(down) <= 8192
+    ):
         raise ValueError(f"size {size!r} is not auto, full or WIDTHxHEIGHT")
     if int(across) * int(down) > MOST:
         raise ValueError(f"size {size} has more than {MOST:,} pixels")
@@ -140,10 +163,10 @@ def need_tensorflow() -> None:
     """
     for package in ("tensorflow", "h5py"):
         try:
-            found = importlib.util.find_spec(package) is not None
+            installed = importlib.util.find_spec(package) is not None
         except (ImportError, ValueError):
-            found = False
-        if not found:
+            installed = False
+        if not installed:
             raise MissingExtraError(NEEDS, "nyu")
 
 
@@ -152,14 +175,18 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "tensorflow" not in sys.modules:
         with contextlib.suppress(Exception):
-            # it and TensorFlow hold an LLVM each: loaded after TensorFlow, as torch may do later, it ends the process
+            # it and TensorFlow hold an LLVM each: loaded after TensorFlow, as torch may do later,
+            # it ends the process
             import triton  # noqa: F401
     try:
         with _silent():
             import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")
-        for limit in (tf.config.threading.set_intra_op_parallelism_threads, tf.config.threading.set_inter_op_parallelism_threads):
+        for limit in (
+            tf.config.threading.set_intra_op_parallelism_threads,
+            tf.config.threading.set_inter_op_parallelism_threads,
+        ):
             try:
                 limit(threads)
             except RuntimeError:  # it has been used already in this process
@@ -168,15 +195,22 @@ def _frameworks(threads: int) -> tuple[Any, Any]:
     except ModuleNotFoundError as exc:
         raise MissingExtraError(NEEDS, "nyu") from exc
     except (ImportError, RuntimeError) as exc:
-        raise ModelError(f"DenseDepth needs TensorFlow, which cannot be loaded: {exc}", "pip install 'vizcomp[nyu]'") from exc
+        raise ModelError(
+            f"DenseDepth needs TensorFlow, which cannot be loaded: {exc}",
+            "pip install 'vizcomp[nyu]'",
+        ) from exc
     if keras.backend.backend() != "tensorflow":
-        raise ModelError("DenseDepth needs Keras on TensorFlow, and Keras runs on another backend here", "unset KERAS_BACKEND")
+        raise ModelError(
+            "DenseDepth needs Keras on TensorFlow, and Keras runs on another backend here",
+            "unset KERAS_BACKEND",
+        )
     return keras, tf
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing on standard error: TensorFlow's libraries greet there before any setting of theirs counts."""
+    """Nothing on standard error: TensorFlow's libraries greet there before any setting of theirs
+    counts."""
     try:
         sys.stderr.flush()
         before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -193,7 +227,8 @@ def _silent() -> Iterator[None]:
 
 
 def check_file(path: Path) -> None:
-    """Whether a file is one of DenseDepth, as far as can be told without TensorFlow: its form and its layers.
+    """Whether a file is one of DenseDepth, as far as can be told without TensorFlow: its form and
+    its layers.
 
     Raises:
         ModelError: not HDF5, cut off, or with layers that DenseDepth does not have.
@@ -211,14 +246,17 @@ def _check_layers(config: Any, path: Path) -> None:
     try:
         if config["class_name"] not in _MODELS:
             raise ModelError(
-                f"{path} holds a {str(config['class_name'])[:40]}: expected a Model or Functional of DenseDepth", HINT
+                f"{path} holds a {str(config['class_name'])[:40]}: expected a Model or Functional"
+                " of DenseDepth",
+                HINT,
             )
         layers = list(_flat(config))
         unknown = [layer for layer in layers if _kind(layer) not in _MAKERS]
         if unknown:
             raise ModelError(
-                f"{path}: the layer {str(unknown[0]['config'].get('name'))[:60]} is a {_kind(unknown[0])[:40]}, "
-                f"which is no part of DenseDepth: expected {', '.join(sorted(_MAKERS))}",
+                f"{path}: the layer {str(unknown[0]['config'].get('name'))[:60]} is a"
+                f" {_kind(unknown[0])[:40]}, which is no part of DenseDepth: expected"
+                f" {', '.join(sorted(_MAKERS))}",
                 HINT,
             )
     except (KeyError, TypeError, AttributeError) as exc:
@@ -238,7 +276,8 @@ def _flat(model: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def _kind(layer: dict[str, Any]) -> str:
-    return str(layer["class_name"]).rpartition(">")[2]  # a class that was registered has its package before it
+    # a class that was registered has its package before it
+    return str(layer["class_name"]).rpartition(">")[2]
 
 
 def _pair(value: Any) -> Any:
@@ -263,7 +302,13 @@ def _activation(value: Any) -> str:
 
 
 def _convolution(k: Any, c: dict[str, Any]) -> Any:
-    _only(c, data_format=("channels_last",), groups=(1,), dilation_rate=([1, 1], (1, 1)), padding=("same", "valid"))
+    _only(
+        c,
+        data_format=("channels_last",),
+        groups=(1,),
+        dilation_rate=([1, 1], (1, 1)),
+        padding=("same", "valid"),
+    )
     if not 1 <= int(c["filters"]) <= 8192:
         raise ValueError(f"{c['filters']} filters")
     return k.layers.Conv2D(
@@ -274,12 +319,15 @@ def _convolution(k: Any, c: dict[str, Any]) -> Any:
 
 def _normalisation(k: Any, c: dict[str, Any]) -> Any:
     _only(c, axis=(3, -1, [3], [-1]))
-    return k.layers.BatchNormalization(epsilon=float(c["epsilon"]), center=bool(c["center"]), scale=bool(c["scale"]))
+    return k.layers.BatchNormalization(
+        epsilon=float(c["epsilon"]), center=bool(c["center"]), scale=bool(c["scale"])
+    )
 
 
 def _leaky(k: Any, c: dict[str, Any]) -> Any:
     slope = c.get("alpha", c.get("negative_slope"))
-    slope = slope.get("value") if isinstance(slope, dict) else slope  # a NumPy scalar in files of Keras 2.2
+    # a NumPy scalar in files of Keras 2.2
+    slope = slope.get("value") if isinstance(slope, dict) else slope
     return k.layers.LeakyReLU(negative_slope=float(slope))  # type: ignore[arg-type]
 
 
@@ -313,13 +361,15 @@ def _upsampling(k: Any, c: dict[str, Any]) -> Any:
 
 
 def _aligned_upsampling(k: Any, c: dict[str, Any]) -> Any:
-    """The layer of DenseDepth's own code: bilinear with aligned corners, unless its configuration says otherwise."""
+    """The layer of DenseDepth's own code: bilinear with aligned corners, unless its configuration
+    says otherwise."""
     _only(c, data_format=("channels_last", None), align_corners=(True, False))
     return _resizing(k, c, "aligned" if c.get("align_corners", True) else "bilinear")
 
 
 def _resizing(k: Any, c: dict[str, Any], how: str) -> Any:
-    """(N, H, W, C) to (N, a H, b W, C); Keras' own layer knows no aligned corners, and no sizes that are known later."""
+    """(N, H, W, C) to (N, a H, b W, C); Keras' own layer knows no aligned corners, and no sizes
+    that are known later."""
     import tensorflow as tf
 
     size = _pair(c["size"])
@@ -331,12 +381,19 @@ def _resizing(k: Any, c: dict[str, Any], how: str) -> Any:
         def call(self, x: Any) -> Any:
             sides = tf.shape(x)[1:3] * tf.constant(across)
             if how == "nearest":
-                return tf.raw_ops.ResizeNearestNeighbor(images=x, size=sides, half_pixel_centers=True)
+                return tf.raw_ops.ResizeNearestNeighbor(
+                    images=x, size=sides, half_pixel_centers=True
+                )
             aligned = how == "aligned"
-            return tf.raw_ops.ResizeBilinear(images=x, size=sides, align_corners=aligned, half_pixel_centers=not aligned)
+            return tf.raw_ops.ResizeBilinear(
+                images=x, size=sides, align_corners=aligned, half_pixel_centers=not aligned
+            )
 
         def compute_output_shape(self, shape: Any) -> Any:
-            sides = [None if side is None else side * by for side, by in zip(shape[1:3], across, strict=True)]
+            sides = [
+                None if side is None else side * by
+                for side, by in zip(shape[1:3], across, strict=True)
+            ]
             return (shape[0], *sides, shape[3])
 
     return Resizing()
@@ -377,13 +434,18 @@ class _Graph:
             raise ModelError(f"{self._path} has {len(inputs)} inputs: expected one", HINT)
         outputs = self._lay_out(config["config"], [photo], "")
         if len(outputs) != 1:
-            raise ModelError(f"{self._path} has {len(outputs)} outputs: expected one, the depth", HINT)
+            raise ModelError(
+                f"{self._path} has {len(outputs)} outputs: expected one, the depth", HINT
+            )
         return self._keras.Model(photo, outputs[0])
 
     def _lay_out(self, config: dict[str, Any], inputs: list[Any], group: str) -> list[Any]:
-        """The tensors that a model answers; layers come in an order in which each stands after what it needs."""
+        """The tensors that a model answers; layers come in an order in which each stands after what
+        it needs."""
         names = [name for name, _index in _references(config["input_layers"])]
-        done: dict[str, list[Any]] = {name: [tensor] for name, tensor in zip(names, inputs, strict=True)}
+        done: dict[str, list[Any]] = {
+            name: [tensor] for name, tensor in zip(names, inputs, strict=True)
+        }
         for layer in config["layers"]:
             name, kind, words = str(layer["config"]["name"]), _kind(layer), layer["config"]
             if kind == "InputLayer":
@@ -392,7 +454,11 @@ class _Graph:
                 continue
             nodes = layer["inbound_nodes"]
             if len(nodes) != 1:
-                raise ModelError(f"{self._path}: the layer {name[:60]} is used {len(nodes)} times: expected once", HINT)
+                raise ModelError(
+                    f"{self._path}: the layer {name[:60]} is used {len(nodes)} times: expected"
+                    " once",
+                    HINT,
+                )
             given = [done[before][index] for before, index in _node(nodes[0])]
             if kind in _MODELS:
                 done[name] = self._lay_out(words, given, group or name)
@@ -400,7 +466,10 @@ class _Graph:
             try:
                 one = _MAKERS[kind](self._keras, words)
             except (ValueError, TypeError, KeyError) as exc:
-                raise ModelError(f"{self._path}: the layer {name[:60]} ({kind}) is not as in DenseDepth: {exc}", HINT) from exc
+                raise ModelError(
+                    f"{self._path}: the layer {name[:60]} ({kind}) is not as in DenseDepth: {exc}",
+                    HINT,
+                ) from exc
             done[name] = [one(given if kind == "Concatenate" else given[0])]
             self.made.append((group or name, name, one))
         return [done[name][index] for name, index in _references(config["output_layers"])]
@@ -413,10 +482,11 @@ def _references(value: Any) -> list[tuple[str, int]]:
 
 
 def _node(node: Any) -> list[tuple[str, int]]:
-    """What a layer is given: of Keras 2 a list of references, of Keras 3 its arguments, with references somewhere inside."""
+    """What a layer is given: of Keras 2 a list of references, of Keras 3 its arguments, with
+    references somewhere inside."""
     if isinstance(node, list):
         return _references(node)
-    found: list[tuple[str, int]] = []
+    inputs: list[tuple[str, int]] = []
 
     def search(value: Any, depth: int) -> None:
         if depth > MOST_NESTED:
@@ -425,10 +495,10 @@ def _node(node: Any) -> list[tuple[str, int]]:
             for one in value:
                 search(one, depth + 1)
         elif isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-            found.extend(_references(value["config"]["keras_history"]))
+            inputs.extend(_references(value["config"]["keras_history"]))
 
     search(node["args"], 0)
-    return found
+    return inputs
 
 
 def _check_ends(model: Any, path: Path) -> None:
@@ -436,26 +506,36 @@ def _check_ends(model: Any, path: Path) -> None:
     if channels != 1:
         raise ModelError(f"{path} answers {channels} channels: expected one, the depth", HINT)
     try:
-        found = tuple(int(side) for side in model.compute_output_shape((1, 64, 96, 3)))
+        shape = tuple(int(side) for side in model.compute_output_shape((1, 64, 96, 3)))
     except (ValueError, TypeError) as exc:
         raise ModelError(f"{path}: the graph does not take 96x64 pixels: {exc}", HINT) from exc
-    if found != (1, 32, 48, 1):
-        raise ModelError(f"{path} answers {found[2]}x{found[1]} for 96x64 pixels: expected half the size", HINT)
+    if shape != (1, 32, 48, 1):
+        raise ModelError(
+            f"{path} answers {shape[2]}x{shape[1]} for 96x64 pixels: expected half the size", HINT
+        )
 
 
-def _fill(made: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]], path: Path) -> None:
-    for group, name, layer in made:
+def _fill(
+    built: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]], path: Path
+) -> None:
+    for group, name, layer in built:
         wanted = [tuple(w.shape) for w in layer.weights]
         inside = arrays.get(group, {})
         if group == name:
             values = list(inside.values())
-        else:  # a nested model's arrays lie in one group, trainable ones first: their names say whose they are
+        # a nested model's arrays lie in one group, trainable ones first: their names say whose they
+        # are
+        else:
             values = [a for w in layer.weights if (a := _of(inside, name, w.name)) is not None]
-        found = [a.shape for a in values]
-        if wanted != found:
-            raise ModelError(f"{path}: the layer {name[:60]} has weights of {found}: expected {wanted}", HINT)
+        shapes = [a.shape for a in values]
+        if wanted != shapes:
+            raise ModelError(
+                f"{path}: the layer {name[:60]} has weights of {shapes}: expected {wanted}", HINT
+            )
         if not all(np.isfinite(value).all() for value in values):
-            raise ModelError(f"{path}: the layer {name[:60]} has weights that are not finite", "get it again")
+            raise ModelError(
+                f"{path}: the layer {name[:60]} has weights that are not finite", "get it again"
+            )
         if wanted:
             layer.set_weights(values)
 
@@ -463,7 +543,8 @@ def _fill(made: list[tuple[str, str, Any]], arrays: dict[str, dict[str, Array]],
 def _of(inside: dict[str, Array], layer: str, variable: str) -> Array | None:
     """The array of one variable of a layer; None where there is none.
 
-    The shortest name that ends so: of layers `bn` and `conv1/bn` each has its own, with or without the model's name in front.
+    The shortest name that ends so: of layers `bn` and `conv1/bn` each has its own, with or without
+    the model's name in front.
     """
-    found = [n for n in inside if f"/{n.partition(':')[0]}".endswith(f"/{layer}/{variable}")]
-    return inside[min(found, key=len)] if found else None
+    names = [n for n in inside if f"/{n.partition(':')[0]}".endswith(f"/{layer}/{variable}")]
+    return inside[min(names, key=len)] if names else None

@@ -1,4 +1,5 @@
-"""Legacy Keras files, opened first in a process with limits: HDF5's library can loop, or take all memory, on a hostile one."""
+"""Legacy Keras files, opened first in a process with limits: HDF5's library can loop, or take all
+memory, on a hostile one."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def read_keras(path: Path) -> Content:
     """The configuration, and for each layer its arrays by their names, in the file's own order.
 
     Raises:
-        ModelError: not HDF5, cut off, without a configuration, or not to be opened within the limits.
+        ModelError: not HDF5, cut off, without a configuration, or not to be opened within the
+            limits.
     """
     try:
         with path.open("rb") as file:
@@ -37,7 +39,11 @@ def read_keras(path: Path) -> Content:
     except OSError as exc:
         raise ModelError(f"{path}: {exc.strerror or exc}", HINT) from exc
     if start != b"\x89HDF\r\n\x1a\n":
-        raise ModelError(f"{path} is not HDF5: expected a legacy Keras file, found bytes that begin with {start!r}", HINT)
+        raise ModelError(
+            f"{path} is not HDF5: expected a legacy Keras file, found bytes that begin with"
+            f" {start!r}",
+            HINT,
+        )
     if size > MOST_BYTES:
         raise ModelError(f"{path} has {size:,} bytes, more than the {MOST_BYTES:,} allowed", HINT)
     _try_elsewhere(path, size)
@@ -66,15 +72,21 @@ def _try_elsewhere(path: Path, size: int) -> None:
     except subprocess.TimeoutExpired:
         raise ModelError(f"{path} is damaged: HDF5 does not come to an end with it", HINT) from None
     except OSError as exc:
-        raise ModelError(f"{path} cannot be opened in a process of its own: {exc.strerror or exc}", HINT) from exc
+        raise ModelError(
+            f"{path} cannot be opened in a process of its own: {exc.strerror or exc}", HINT
+        ) from exc
     if done.returncode == _REFUSED:
         raise ModelError(f"{path} {done.stdout.decode(errors='replace').strip()[:300]}", HINT)
     if done.returncode:
-        raise ModelError(f"{path} is damaged: HDF5 fails on it, or takes more memory than such a file needs", HINT)
+        raise ModelError(
+            f"{path} is damaged: HDF5 fails on it, or takes more memory than such a file needs",
+            HINT,
+        )
 
 
 def main() -> None:
-    """In the process with limits: opens the file that the command names, and says what is wrong with it."""
+    """In the process with limits: opens the file that the command names, and says what is wrong
+    with it."""
     path, memory = Path(sys.argv[1]), int(sys.argv[2])
     with contextlib.suppress(ImportError, ValueError, OSError):  # no such limits on Windows
         import resource
@@ -92,13 +104,19 @@ def _opened(path: Path) -> Content:
     try:
         import h5py
     except ImportError as exc:
-        raise ModelError(f"{path} cannot be read: DenseDepth needs h5py: {exc}", "pip install 'vizcomp[nyu]'") from exc
+        raise ModelError(
+            f"{path} cannot be read: DenseDepth needs h5py: {exc}", "pip install 'vizcomp[nyu]'"
+        ) from exc
     try:
         with h5py.File(path, "r") as file:
-            words = file.attrs.get("model_config")
-            if words is None:
-                raise ModelError(f"{path} has no model_config: expected a whole model, found weights or other data", HINT)
-            config = read_object(words)
+            text = file.attrs.get("model_config")
+            if text is None:
+                raise ModelError(
+                    f"{path} has no model_config: expected a whole model, found weights or other"
+                    " data",
+                    HINT,
+                )
+            config = read_object(text)
             group = file["model_weights"]
             arrays: dict[str, dict[str, Array]] = {}
             room = MOST_BYTES
@@ -108,16 +126,31 @@ def _opened(path: Path) -> Content:
                     dataset = group[name][each]
                     room -= 4 * int(dataset.size)
                     if room < 0:
-                        raise ModelError(f"{path} holds more than {MOST_BYTES:,} bytes of weights", HINT)
+                        raise ModelError(
+                            f"{path} holds more than {MOST_BYTES:,} bytes of weights", HINT
+                        )
                     arrays[name][each] = np.asarray(dataset, np.float32)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as exc:
-        raise ModelError(f"{path} is cut off or damaged: {' '.join(str(exc).split())[:120]}", HINT) from exc
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+    ) as exc:
+        raise ModelError(
+            f"{path} is cut off or damaged: {' '.join(str(exc).split())[:120]}", HINT
+        ) from exc
     return config, arrays
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names; one that HDF5 cannot hold in an attribute Keras cuts into `attribute`0, `attribute`1 and so on."""
+    """A list of names; one that HDF5 cannot hold in an attribute Keras cuts into `attribute`0,
+    `attribute`1 and so on."""
     parts = [attribute] if attribute in group.attrs else []
     while f"{attribute}{len(parts)}" in group.attrs:
         parts.append(f"{attribute}{len(parts)}")
-    return [n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in group.attrs[part]]
+    return [
+        n.decode() if isinstance(n, bytes) else str(n) for part in parts for n in group.attrs[part]
+    ]

@@ -53,11 +53,23 @@ class MapFolder:
         SettingsError: no such kind, or `names` without {stem}.
     """
 
-    def __init__(self, folder: Path, *, what: str = "depth map", kind: str = "auto", names: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, what: str = "depth map", kind: str = "auto", names: str = ""
+    ) -> None:
         if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder", f"give the folder that holds one {what} for each photo, by file stem")
-        if names and ("{stem}" not in names or names.startswith(("/", "..")) or re.search(r"[{}]", names.replace("{stem}", ""))):
-            raise SettingsError(f"`depth_names` {names} does not say how maps are called", "write it as 'depth_{stem}.png'")
+            raise InputError(
+                f"{folder} is not a folder",
+                f"give the folder that holds one {what} for each photo, by file stem",
+            )
+        if names and (
+            "{stem}" not in names
+            or names.startswith(("/", ".."))
+            or re.search(r"[{}]", names.replace("{stem}", ""))
+        ):
+            raise SettingsError(
+                f"`depth_names` {names} does not say how maps are called",
+                "write it as 'depth_{stem}.png'",
+            )
         self._folder = folder
         self._what = what
         self._kind = check_kind(kind)
@@ -66,9 +78,14 @@ class MapFolder:
         self.name = f"maps in {folder}"
 
     def path_for(self, file: InputFile) -> Path | None:
-        """The map of a photo: in the same sub-folder if there is one, else beside the folder's top; None if missing."""
+        """The map of a photo: in the same sub-folder if there is one, else beside the folder's top;
+        None if missing."""
         stem = Path(file.relative.name).stem
-        names = [self._names.replace("{stem}", stem)] if self._names else [stem + suffix for suffix in MAP_SUFFIXES]
+        names = (
+            [self._names.replace("{stem}", stem)]
+            if self._names
+            else [stem + suffix for suffix in MAP_SUFFIXES]
+        )
         for place in dict.fromkeys((self._folder / file.relative.parent, self._folder)):
             for name in names:
                 path = place / name
@@ -86,7 +103,9 @@ class MapFolder:
         for part in path.relative_to(self._folder).parts:
             if here not in self._listings:
                 with contextlib.suppress(OSError):
-                    self._listings[here] = {folded(p.name): p for p in sorted(here.iterdir(), reverse=True)}
+                    self._listings[here] = {
+                        folded(p.name): p for p in sorted(here.iterdir(), reverse=True)
+                    }
             below = self._listings.get(here, {}).get(folded(part))
             if below is None:
                 return None
@@ -133,26 +152,48 @@ def mask_hint(mask: npt.NDArray[np.float32]) -> tuple[str, ...]:
     """A notice where a mask's brightest level is so dark that 0 and 1 were meant."""
     brightest = float(mask.max())
     if 0 < brightest <= 1.5 / 255:
-        return ("the mask's brightest level is 1 of 255: white (255) keeps all, so write 0 and 255 where 0 and 1 are meant",)
+        return (
+            (
+                "the mask's brightest level is 1 of 255: white (255) keeps all, so write 0 and 255"
+                " where 0 and 1 are meant"
+            ),
+        )
     return ()
 
 
-# Control points of a perceptually even ramp from dark violet (far) over teal to yellow (near), 8-bit RGB.
+# Control points of a perceptually even ramp from dark violet (far) over teal to yellow (near),
+# 8-bit RGB.
 _RAMP = np.array(
-    [[36, 10, 62], [60, 40, 120], [50, 84, 140], [36, 124, 142], [34, 164, 128], [96, 200, 88], [180, 222, 60], [250, 232, 60]],
+    [
+        [36, 10, 62],
+        [60, 40, 120],
+        [50, 84, 140],
+        [36, 124, 142],
+        [34, 164, 128],
+        [96, 200, 88],
+        [180, 222, 60],
+        [250, 232, 60],
+    ],
     np.float32,
 )
 
 
 def colourise(nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """A depth map as a picture: float (h, w) in 0..1 to uint8 (h, w, 3) RGB, near = bright yellow."""
+    """A depth map as a picture: float (h, w) in 0..1 to uint8 (h, w, 3) RGB, near = bright
+    yellow."""
     low, high = float(nearness.min()), float(nearness.max())
     level = (nearness - low) / (high - low) if high > low else np.full_like(nearness, 0.5)
     where = np.linspace(0, 1, len(_RAMP))
-    return np.stack([np.interp(level, where, _RAMP[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
+    return (
+        np.stack([np.interp(level, where, _RAMP[:, c]) for c in range(3)], axis=-1)
+        .round()
+        .astype(np.uint8)
+    )
 
 
-def side_by_side(pixels: npt.NDArray[np.uint8], nearness: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def side_by_side(
+    pixels: npt.NDArray[np.uint8], nearness: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
     """Photo and coloured depth map in one picture: uint8 (H, 2 W, 3)."""
     height, width = pixels.shape[:2]
     photo = rgb(pixels)

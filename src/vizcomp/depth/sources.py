@@ -25,7 +25,8 @@ _OPTIONS = ("size", "flip")
 
 
 class NetworkDepth:
-    """Depth from a compact network run by ONNX Runtime: the bundled one, or one that `vizcomp train --kind depth` made."""
+    """Depth from a compact network run by ONNX Runtime: the bundled one, or one that
+    `vizcomp train --kind depth` made."""
 
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
         from vizcomp.depth.compact import CompactDepth
@@ -40,21 +41,26 @@ class NetworkDepth:
 
 
 def of_photo(source: DepthSource, photo: Photo, file: InputFile) -> Depth | Callable[[], Depth]:
-    """A photo's depth; where the bundled network would guess it, a call that does, for who may do without."""
+    """A photo's depth; where the bundled network would guess it, a call that does, for who may do
+    without."""
     if isinstance(source, NetworkDepth) and source.guesses:
         return functools.partial(source, photo, file)
     return source(photo, file)
 
 
 class DenseNetworkDepth:
-    """Depth from DenseDepth, the published network of the study of 2020 or a user's own training of it.
+    """Depth from DenseDepth, the published network of the study of 2020 or a user's own training of
+    it.
 
     Args:
-        size: at which a photo goes through: "auto", "full" or "WIDTHxHEIGHT"; see `densedepth.working_size`.
+        size: at which a photo goes through: "auto", "full" or "WIDTHxHEIGHT"; see
+            `densedepth.working_size`.
         flip: take the mean with the mirrored photo's answer, which takes twice as long.
     """
 
-    def __init__(self, path: Path, *, size: str = "auto", flip: bool = False, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, size: str = "auto", flip: bool = False, threads: int = 1
+    ) -> None:
         from vizcomp.depth.densedepth import DenseDepth, working_size
 
         try:
@@ -71,7 +77,11 @@ class DenseNetworkDepth:
         pixels = rgb(upright(photo.pixels, photo.orientation))
         height, width = working_size(pixels.shape[0], pixels.shape[1], self._size)
         if (height, width) != pixels.shape[:2]:
-            pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
+            pixels = np.asarray(
+                Image.fromarray(pixels).resize(
+                    (width, height), Image.Resampling.BICUBIC, reducing_gap=3.0
+                )
+            )
         metres = self._network(np.ascontiguousarray(pixels)[None], flip=self._flip)[0]
         near, far = float(metres.min()), float(metres.max())
         nearness = (far - metres) / (far - near) if far > near else np.full_like(metres, 0.5)
@@ -96,21 +106,33 @@ def model_options(spec: str) -> tuple[str, str, bool]:
             flip = value not in ("no", "false")
         else:
             near = difflib.get_close_matches(key, _OPTIONS, 1)
-            hint = f"did you mean {near[0]}?" if near and near[0] != key else "write them as nyu:size=640x480,flip"
+            hint = (
+                f"did you mean {near[0]}?"
+                if near and near[0] != key
+                else "write them as nyu:size=640x480,flip"
+            )
             raise SettingsError(f"the depth model {name} has no option {part.strip()!r}", hint)
     return name, size, flip
 
 
 def open_depth(
-    model: str, maps: str | None, *, threads: int = 1, kind: str = "auto", names: str = "", offline: bool = False
+    model: str,
+    maps: str | None,
+    *,
+    threads: int = 1,
+    kind: str = "auto",
+    names: str = "",
+    offline: bool = False,
 ) -> DepthSource:
     """The source of depth that the settings name.
 
     Args:
-        model: "compact"; the path of an .onnx file made by `vizcomp train --kind depth`; "nyu" (DenseDepth's published
-            weights, fetched where they are not in the cache) or the path of another .h5 file of DenseDepth, both with options,
-            as "nyu:size=full,flip": see `DenseNetworkDepth`; a name of `published.KNOWN`, fetched too, or the path of another
-            published .onnx file, with options where it does not say how it is read: see `published.Reading`.
+        model: "compact"; the path of an .onnx file made by `vizcomp train --kind depth`; "nyu"
+            (DenseDepth's published weights, fetched where they are not in the cache) or the path of
+            another .h5 file of DenseDepth, both with options, as "nyu:size=full,flip": see
+            `DenseNetworkDepth`; a name of `published.KNOWN`, fetched too, or the path of another
+            published .onnx file, with options where it does not say how it is read: see
+            `published.Reading`.
         maps: folder of ready-made maps; takes precedence over the model.
         kind, names: of the maps, as `MapFolder`.
         offline: never touch the network.
@@ -119,13 +141,14 @@ def open_depth(
         ModelError: no such model, or a damaged one.
         MissingExtraError: DenseDepth needs TensorFlow.
         WeightsMissingError: the published weights could not be had.
-        SettingsError: an option that the model has not, or one that it needs; no such kind, or no pattern of names.
+        SettingsError: an option that the model has not, or one that it needs; no such kind, or no
+            pattern of names.
         InputError: the folder of maps is missing.
     """
     if maps is not None:
         return MapFolder(Path(maps), kind=kind, names=names)
-    if (found := _onnx_depth(model, threads=threads, offline=offline)) is not None:
-        return found
+    if (network := _onnx_depth(model, threads=threads, offline=offline)) is not None:
+        return network
     model, size, flip = model_options(model)
     path = Path(model)
     if model == "nyu" or path.suffix.lower() in (".h5", ".hdf5"):
@@ -136,16 +159,22 @@ def open_depth(
         file = cache.obtain("nyu", offline=offline, check=check_file) if model == "nyu" else path
         return DenseNetworkDepth(file, size=size, flip=flip, threads=threads)
     if size != "auto" or flip:
-        raise SettingsError(f"the depth model {model} takes neither a size nor a flip", "they are of nyu and other .h5 files")
+        raise SettingsError(
+            f"the depth model {model} takes neither a size nor a flip",
+            "they are of nyu and other .h5 files",
+        )
     if model == "compact":
         return NetworkDepth(threads=threads)
     if os.sep in model:
         if not path.is_file():
-            raise ModelError(f"no depth model at {model}", "train one with: vizcomp train --kind depth")
+            raise ModelError(
+                f"no depth model at {model}", "train one with: vizcomp train --kind depth"
+            )
         return NetworkDepth(path, threads=threads)
     raise ModelError(
         f"unknown depth model {model!r}",
-        f"use compact, nyu, {', '.join(KNOWN)}, or the path of an .onnx file, or of an .h5 file of DenseDepth",
+        f"use compact, nyu, {', '.join(KNOWN)}, or the path of an .onnx file, or of an .h5 file of"
+        " DenseDepth",
     )
 
 
@@ -166,6 +195,8 @@ def _onnx_depth(model: str, *, threads: int, offline: bool) -> DepthSource | Non
         raise ModelError(f"no depth model at {path}", "train one with: vizcomp train --kind depth")
     if is_own(path):
         if options:
-            raise SettingsError(f"{path} is a network of vizcomp and takes no options", "leave them out")
+            raise SettingsError(
+                f"{path} is a network of vizcomp and takes no options", "leave them out"
+            )
         return NetworkDepth(path, threads=threads)
     return PublishedDepth(path, parse_options(options), threads=threads)

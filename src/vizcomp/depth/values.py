@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from vizcomp.photos.photo import read_photo
 Numbers = npt.NDArray[Any]
 
 _HINT = "a depth map has one number for each pixel: (height, width)"
-_STATED = re.compile(rb"tEXtdepth-kind\0([a-z]{5,11})")  # a PNG's text, as `depth --metric` writes it
+# a PNG's text, as `depth --metric` writes it
+_STATED = re.compile(rb"tEXtdepth-kind\0([a-z]{5,11})")
 _COLOURFUL = 24  # levels between the channels of a pixel; a grey JPEG stays below
 
 
@@ -35,7 +37,8 @@ class Values:
 
     Attributes:
         numbers: (h, w), integers or floats.
-        full: the largest number that the file's samples can have; None: no limit that tells anything.
+        full: the largest number that the file's samples can have; None: no limit that tells
+            anything.
         stated: the kind of depth that the file itself names, else "".
         name: of the file, for messages.
     """
@@ -46,7 +49,9 @@ class Values:
     name: str
 
 
-def read_values(path: Path, *, colour: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS) -> Values:
+def read_values(
+    path: Path, *, colour: bool = False, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Values:
     """Read a map of numbers.
 
     Args:
@@ -75,12 +80,17 @@ def read_values(path: Path, *, colour: bool = False, max_pixels: int = DEFAULT_M
 
 
 def values_of(numbers: Numbers, name: str) -> Values:
-    """The numbers of an array, (h, w), or with an axis of length 1 before or after these; `name` stands in messages.
+    """The numbers of an array, (h, w), or with an axis of length 1 before or after these; `name`
+    stands in messages.
 
     Raises:
         InputError: it is no array of one number for each pixel.
     """
-    numbers = numbers.squeeze() if numbers.ndim == 3 and 1 in (numbers.shape[0], numbers.shape[2]) else numbers
+    numbers = (
+        numbers.squeeze()
+        if numbers.ndim == 3 and 1 in (numbers.shape[0], numbers.shape[2])
+        else numbers
+    )
     if numbers.ndim != 2 or 0 in numbers.shape or numbers.dtype.kind not in "buif":
         raise InputError(f"{name} holds {numbers.dtype} {numbers.shape}", _HINT)
     if numbers.dtype.kind == "b":
@@ -133,7 +143,11 @@ def _not_empty(head: bytes, name: str) -> None:
 def _npy(data: bytes, name: str, max_pixels: int) -> Numbers:
     source = io.BytesIO(data)
     version = np.lib.format.read_magic(source)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, _, dtype = read(source)
     if dtype.hasobject:
         raise InputError(f"{name} holds Python objects, which are not read", _HINT)
@@ -151,7 +165,10 @@ def _npz(data: bytes, name: str, max_pixels: int) -> Numbers:
         chosen = members if len(members) == 1 else [m for m in members if m.filename == "depth.npy"]
         if not chosen:
             names = ", ".join(m.filename.removesuffix(".npy") for m in members[:5]) or "none"
-            raise InputError(f"{name} holds no array called depth (there are: {names})", "name it so, or store it alone")
+            raise InputError(
+                f"{name} holds no array called depth (there are: {names})",
+                "name it so, or store it alone",
+            )
         if chosen[0].file_size > 16 * max_pixels + 4096:
             raise TooLargeError(f"{name} holds more than is allowed", "raise `max_pixels`")
         return _npy(archive.read(chosen[0]), name, max_pixels)
@@ -171,6 +188,23 @@ def _pfm(data: bytes, name: str, max_pixels: int) -> Numbers:
     return body.reshape(height, width)[::-1].astype(np.float32)  # rows go from the bottom up
 
 
+def _check_exr(data: bytes, name: str, max_pixels: int) -> None:
+    """Refuses a map by the windows in its headers (OpenEXR file layout): the library takes memory
+    for them at once."""
+    if data[:4] != b"\x76\x2f\x31\x01":
+        raise FormatError(f"{name} is no OpenEXR file", "write it again")
+    windows = [
+        struct.unpack("<4i", match[1])
+        for match in re.finditer(rb"dataWindow\0box2i\0\x10\0\0\0(.{16})", data, re.DOTALL)
+    ]
+    if not windows:
+        raise FormatError(f"{name} has no data window", "write it again")
+    for left, top, right, bottom in windows:
+        width, height = right - left + 1, bottom - top + 1
+        if width < 1 or height < 1 or width * height > max_pixels:
+            raise TooLargeError(f"{name} has {width} x {height} pixels", "raise `max_pixels`")
+
+
 def _exr(data: bytes, name: str, max_pixels: int) -> Numbers:
     try:
         import OpenEXR
@@ -178,6 +212,7 @@ def _exr(data: bytes, name: str, max_pixels: int) -> Numbers:
         raise MissingExtraError("OpenEXR (EXR depth maps)", "exr") from exc
     import tempfile
 
+    _check_exr(data, name, max_pixels)
     with tempfile.TemporaryDirectory() as folder:  # the library reads paths only
         path = Path(folder) / "map.exr"
         path.write_bytes(data)

@@ -1,12 +1,14 @@
-"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens, or to a file of another format (`formats`).
+"""d-JPEG: a photo and a guide to an ordinary JPEG file that any decoder opens, or to a file of
+another format (`formats`).
 
     source ── DCT coefficients (a JPEG's own, or of the pixels) ──┐
-    depth, detail, mask ── importance for each 8x8 block ─────────┼── rounding and rate decisions ── progressive JPEG
-    quality, strength, table ── one step for each frequency ──────┘
+    depth, detail, mask ── importance for each 8x8 block ─────────┼── rounding and rate decisions ──
+    progressive JPEG quality, strength, table ── one step for each frequency ──────┘
 
-A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own. What each block can have
-is its own price of a bit in the rate-distortion decision over its coefficients: the nearest are rounded as the quality says,
-farther ones give up, or lower, the coefficients that buy least for their bits.
+A JPEG has one quantisation table for the whole picture, so a block cannot have a step of its own.
+What each block can have is its own price of a bit in the rate-distortion decision over its
+coefficients: the nearest are rounded as the quality says, farther ones give up, or lower, the
+coefficients that buy least for their bits.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder, guides_say
 from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import only_plain_webp
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
@@ -109,22 +112,31 @@ def compress(
     Args:
         photo: from `vizcomp.load`.
         settings: what is asked.
-        depth: the photo's depth as displayed; needed where the guide names depth. A call that guesses it is not made where
-            that guide has no say: beside `text` on a photo without lettering, at the default strength.
+        depth: the photo's depth as displayed; needed where the guide names depth. A call that
+            guesses it is not made where that guide has no say: beside `text` on a photo without
+            lettering, at the default strength.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
-        looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as displayed
-            (`System.importance` of `vizcomp.vision.system`).
+        looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as
+            displayed (`System.importance` of `vizcomp.vision.system`).
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
         UnsupportedError: the format cannot hold the photo.
         MissingExtraError: the library that writes the format is not there.
-        SettingsError: the same; lossless, which is `lossless.rewritten`, or a side that only a verdict can choose.
+        SettingsError: the same; lossless, which is `lossless.rewritten`, or a side that only a
+            verdict can choose.
     """
     if settings.lossless:
         raise SettingsError("lossless is not for compress", "use vizcomp djpeg --lossless")
     if settings.max_side == "auto":
-        raise SettingsError("`max_side` auto needs `verify`", "name the system whose answers must stay, or give a side in pixels")
+        raise SettingsError(
+            "`max_side` auto needs `verify`",
+            "name the system whose answers must stay, or give a side in pixels",
+        )
+    if settings.mask_outside == "drop":
+        if mask is None:
+            raise InputError("`mask_outside` drop needs a mask", "give it as mask")
+        photo = without_outside(photo, mask)
     return finished(prepare(photo, settings, depth=depth, mask=mask, looked=looked), settings)
 
 
@@ -133,7 +145,7 @@ def finished(ready: Sequence[Ready], settings: DjpegSettings) -> Compressed:
 
     At a target size all are as large, and the one of the highest quality is taken.
     """
-    made: list[Compressed] = []
+    files: list[Compressed] = []
     error: InputError | None = None
     for one in ready:
         quality = settings.quality
@@ -148,13 +160,15 @@ def finished(ready: Sequence[Ready], settings: DjpegSettings) -> Compressed:
             data = one.encoder.encode(settings.quality, last=True)
         else:
             data = one.at(settings.quality)
-        made.append(Compressed(data, quality, one.importance, (*one.notices, *notices), one.format))
-    if not made:
+        files.append(
+            Compressed(data, quality, one.importance, (*one.notices, *notices), one.format)
+        )
+    if not files:
         assert error is not None
         raise error
     if settings.target_size is not None:
-        return max(made, key=lambda each: each.quality)
-    return min(made, key=lambda each: len(each.data))
+        return max(files, key=lambda each: each.quality)
+    return min(files, key=lambda each: len(each.data))
 
 
 def prepare(
@@ -178,11 +192,15 @@ def prepare(
     for name in settings.formats:
         if name == "jpeg":
             same = settings.metadata == "essential"
-            ready.append(guides if same else Prepared(photo, settings, depth=depth, mask=mask, looked=looked))
+            ready.append(
+                guides if same else Prepared(photo, settings, depth=depth, mask=mask, looked=looked)
+            )
             continue
         try:
             check_writable(name)
-            picture = Picture(guides.photo, guides.importance, settings, name, say=guides.encoder.say**0.5)
+            picture = Picture(
+                guides.photo, guides.importance, settings, name, say=guides.encoder.say**0.5
+            )
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
                     "DALI reads no WebP with an ICC profile, metadata or opacity",
@@ -197,7 +215,8 @@ def prepare(
 
 
 class Prepared:
-    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in `compress`.
+    """A photo and its guides, ready to be coded at several qualities; arguments and errors as in
+    `compress`.
 
     Attributes:
         photo: the photo that is coded: made smaller where the settings say so.
@@ -216,20 +235,30 @@ class Prepared:
         photo = self.photo = sized(photo, settings)
         # before the coefficients are there: the network's memory and theirs need not be had at once
         logits = None
-        if (settings.table == "auto" and shape.flat < 0) or ("text" in settings.guides and settings.strength > 0):
+        if (settings.table == "auto" and shape.flat < 0) or (
+            "text" in settings.guides and settings.strength > 0
+        ):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
         if callable(depth):
             depth = depth() if guides_say(settings, lettering, shape=shape) > 0 else UNKNOWN
         learned = {}
-        for name in (name for name in settings.guides if guide.is_learned(name) and settings.strength > 0):
+        for name in (
+            name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
+        ):
             learned[name] = _learned_guide(name)(upright(photo.pixels, photo.orientation))
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
-        given = "mask" in settings.guides or ("depth" in settings.guides and depth is not None and not depth.guess)
-        self.importance = _importance(self.source, logits, settings, depth, mask, {**(looked or {}), **learned})
-        self.encoder = Encoder(self.source, self.importance, settings, lettering=lettering, given=given, shape=shape)
+        given = "mask" in settings.guides or (
+            "depth" in settings.guides and depth is not None and not depth.guess
+        )
+        self.importance = _importance(
+            self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
+        )
+        self.encoder = Encoder(
+            self.source, self.importance, settings, lettering=lettering, given=given, shape=shape
+        )
 
     @property
     def format(self) -> str:
@@ -260,8 +289,8 @@ class Prepared:
             places: float32 (h, w) in 0..1 over the photo as displayed; 1: `fine`, 0: `quality`.
         """
         height, width = self.source.image.height, self.source.image.width
-        kept = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
-        return self.encoder.encode(fine, obey=share, rest=quality, kept=kept)
+        mask = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
+        return self.encoder.encode(fine, obey=share, rest=quality, kept=mask)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -273,7 +302,9 @@ def sized(photo: Photo, settings: DjpegSettings) -> Photo:
     if not settings.resizes:
         return photo
     most = settings.max_side if isinstance(settings.max_side, int) else None
-    return resized(photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale))
+    return resized(
+        photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale)
+    )
 
 
 def _importance(
@@ -284,7 +315,8 @@ def _importance(
     mask: Array | None,
     looked: Mapping[str, Array],
 ) -> Array:
-    """The guides' importance maps, combined, in the file's own frame; `logits` of the text network, as displayed."""
+    """The guides' importance maps, combined, in the file's own frame; `logits` of the text network,
+    as displayed."""
     luma = source.image.components[0]
     height, width = source.image.height, source.image.width
     rows, cols = guide.grid_shape(height, width)
@@ -295,25 +327,49 @@ def _importance(
     for name in settings.guides:
         if name == "depth":
             if depth is None:
-                raise InputError("the depth guide needs a depth map", "use `guide` uniform or detail, or give `depth_maps`")
+                raise InputError(
+                    "the depth guide needs a depth map",
+                    "use `guide` uniform or detail, or give `depth_maps`",
+                )
             nearness = stored(depth.nearness, source.orientation)
-            confidence = None if depth.confidence is None else stored(depth.confidence, source.orientation)
+            confidence = (
+                None if depth.confidence is None else stored(depth.confidence, source.orientation)
+            )
             doubtful = guide.NEUTRAL if "text" in settings.guides else 1.0
             grid = luma.dc()[:rows, :cols]
-            maps.append(guide.depth_importance(nearness, confidence, grid, size=(height, width), doubtful=doubtful))
+            maps.append(
+                guide.depth_importance(
+                    nearness, confidence, grid, size=(height, width), doubtful=doubtful
+                )
+            )
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
         elif name == "text":
             assert logits is not None
-            text = guide.text_importance(stored(logits, source.orientation), luma.ac_norm()[:rows, :cols], size=(height, width))
+            text = guide.text_importance(
+                stored(logits, source.orientation),
+                luma.ac_norm()[:rows, :cols],
+                size=(height, width),
+            )
         elif name == "mask":
             if mask is None:
-                raise InputError("the mask guide needs a mask", "give `masks` with a folder that holds one for each photo")
-            maps.append(guide.mask_importance(stored(mask, source.orientation), size=(height, width)))
+                raise InputError(
+                    "the mask guide needs a mask",
+                    "give `masks` with a folder that holds one for each photo",
+                )
+            maps.append(
+                guide.mask_importance(stored(mask, source.orientation), size=(height, width))
+            )
         elif name.startswith(guide.SYSTEM) or guide.is_learned(name):
             if name not in looked:
-                raise InputError(f"the guide {name} needs where the system looked", "give it as looked")
-            maps.append(guide.mask_importance(stored(looked[name], source.orientation), size=(height, width)))
+                raise InputError(
+                    f"the guide {name} needs where the system looked", "give it as looked"
+                )
+            maps.append(
+                guide.mask_importance(
+                    stored(looked[name], source.orientation), size=(height, width)
+                )
+            )
     return guide.combine(maps, text=text)
 
 
@@ -343,15 +399,20 @@ def _learned_guide(path: str) -> LearnedGuide:
 
 
 def _meet_target(encoder: Encoder, target: int) -> tuple[bytes, float, tuple[str, ...]]:
-    """The best file of at most `target` bytes, and of at least 98% of it where the photo has that much to say.
+    """The best file of at most `target` bytes, and of at least 98% of it where the photo has that
+    much to say.
 
-    Steps are whole numbers, so the size as a function of quality goes in jumps; between two jumps the price of a bit
-    is raised until the finer steps fit.
+    Steps are whole numbers, so the size as a function of quality goes in jumps; between two jumps
+    the price of a bit is raised until the finer steps fit.
     """
     floor = target * (1 - TARGET_TOLERANCE)
     best, best_quality = encoder.encode(100), 100.0
     if len(best) <= target:
-        return best, best_quality, ("smaller than the target size at the highest quality",) if len(best) < floor else ()
+        return (
+            best,
+            best_quality,
+            ("smaller than the target size at the highest quality",) if len(best) < floor else (),
+        )
     low, high = SMALLEST_QUALITY, 100.0  # the file fits at `low`, not at `high`
     best, best_quality = encoder.encode(low), low
     if len(best) > target:
@@ -372,10 +433,12 @@ def _meet_target(encoder: Encoder, target: int) -> tuple[bytes, float, tuple[str
 
 
 def _squeeze(encoder: Encoder, quality: float, target: int) -> tuple[bytes, float]:
-    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest that fits.
+    """Raise the price of a bit at one quality, too large as it is, until the file fits; the largest
+    that fits.
 
-    Coefficients of a source that was a JPEG lie on a lattice, so many of them give way at the very same price. Where the
-    size jumps over the target for that reason, only a share of the blocks, the least important first, pays the higher price.
+    Coefficients of a source that was a JPEG lie on a lattice, so many of them give way at the very
+    same price. Where the size jumps over the target for that reason, only a share of the blocks,
+    the least important first, pays the higher price.
     """
     low, high = 0.0, 0.125  # the file is too large at `low`
     while len(data := encoder.encode(quality, high)) > target:
@@ -385,16 +448,32 @@ def _squeeze(encoder: Encoder, quality: float, target: int) -> tuple[bytes, floa
                 f"cannot be made as small as {target} bytes: its smallest is {len(data)}",
                 "give a larger `target_size`, or resize the photo",
             )
-    data, low, high = _bisect(lambda price: encoder.encode(quality, price), high, low, data, target, steps=12)
+    data, low, high = _bisect(
+        lambda price: encoder.encode(quality, price), high, low, data, target, steps=12
+    )
     if len(data) < target * (1 - TARGET_TOLERANCE):
-        data = _bisect(lambda share: encoder.encode(quality, low, high, share), 1.0, 0.0, data, target, steps=12)[0]
+        data = _bisect(
+            lambda share: encoder.encode(quality, low, high, share),
+            1.0,
+            0.0,
+            data,
+            target,
+            steps=12,
+        )[0]
     return data, quality
 
 
 def _bisect(
-    encode: Callable[[float], bytes], fits: float, too_large: float, data: bytes, target: int, *, steps: int
+    encode: Callable[[float], bytes],
+    fits: float,
+    too_large: float,
+    data: bytes,
+    target: int,
+    *,
+    steps: int,
 ) -> tuple[bytes, float, float]:
-    """Halve the way between a setting that fits and one that is too large, until within the tolerance of the target.
+    """Halve the way between a setting that fits and one that is too large, until within the
+    tolerance of the target.
 
     Returns:
         The largest file that fits, and the last settings that were too large and that fitted.
@@ -403,9 +482,9 @@ def _bisect(
         if len(data) >= target * (1 - TARGET_TOLERANCE):
             break
         middle = (fits + too_large) / 2
-        made = encode(middle)
-        if len(made) <= target:
-            fits, data = middle, max(data, made, key=len)
+        file = encode(middle)
+        if len(file) <= target:
+            fits, data = middle, max(data, file, key=len)
         else:
             too_large = middle
     return data, too_large, fits

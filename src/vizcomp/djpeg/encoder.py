@@ -27,21 +27,31 @@ from vizcomp.jpeg.write import write_jpeg
 Array = npt.NDArray[np.float32]
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
-# Price of a bit at importance 0 and strength 1, in squared steps, by who guides; nothing at importance 1. What a system did not
-# look at may go; what a learned guide calls unimportant may be a mistake.
+# Price of a bit at importance 0 and strength 1, in squared steps, by who guides; nothing at
+# importance 1. What a system did not look at may go; what a learned guide calls unimportant may be
+# a mistake.
 RATE_WEIGHTS = {"uniform": 0.0, "text": 1.65, "system": 3.6, "learned": 1.65, "other": 0.3}
 
-# rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2 ln 2 / 12 squared steps
+# rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2
+# ln 2 / 12 squared steps
 BIT_WORTH = math.log(2) / 6
 
 
-# Factor on all steps by who guides, without lettering and with it, such that a quality keeps what plain JPEG of that quality
-# keeps of the answers: docs/decisions/0020-busy-blocks.md. What a guide saves elsewhere pays for finer steps.
-STEP_SCALES = {"uniform": (1.0, 0.95), "text": (1.0, 0.78), "system": (0.95, 0.95), "learned": (1.0, 1.0), "other": (0.9, 0.9)}
+# Factor on all steps by who guides, without lettering and with it, such that a quality keeps what
+# plain JPEG of that quality keeps of the answers: docs/decisions/0020-busy-blocks.md. What a guide
+# saves elsewhere pays for finer steps.
+STEP_SCALES = {
+    "uniform": (1.0, 0.95),
+    "text": (1.0, 0.78),
+    "system": (0.95, 0.95),
+    "learned": (1.0, 1.0),
+    "other": (0.9, 0.9),
+}
 
 
 class Encoder:
-    """One photo, ready to be coded at any quality: what does not depend on the quality is done once.
+    """One photo, ready to be coded at any quality: what does not depend on the quality is done
+    once.
 
     Attributes:
         say: `guides_say` of this photo.
@@ -65,27 +75,37 @@ class Encoder:
         photo = settings.table == "photo"
         self._shape = shape = PHOTO_SHAPE if photo else shape
         self._by_photo = settings.table != "machine"
-        self._flat = shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering
-        self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat  # people look at all of a photo
+        self._flat = (
+            shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering
+        )
+        # people look at all of a photo
+        self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
         weight = RATE_WEIGHTS[kind_of_guide(settings)]
         self._far = settings.strength * weight * self.say
         # for each component 0 = as important as can be, 1 = least
-        self._cheap = [1 - self._on_grid_of(component, importance) for component in source.image.components]
+        self._cheap = [
+            1 - self._on_grid_of(component, importance) for component in source.image.components
+        ]
         everywhere = self._everywhere()
-        self._price = [self._on_grid_of(component, everywhere) for component in source.image.components]
+        self._price = [
+            self._on_grid_of(component, everywhere) for component in source.image.components
+        ]
 
     def _everywhere(self) -> Array:
         """The price that blocks pay whatever the guides say, (R, C) of luma.
 
-        What a rounding error does to a picture's answers is less where contrast hides it, so busy blocks pay more
-        (0020-busy-blocks.md); but lettering is busy, and is to be kept.
+        What a rounding error does to a picture's answers is less where contrast hides it, so busy
+        blocks pay more (0020-busy-blocks.md); but lettering is busy, and is to be kept.
         """
         luma = self._source.image.components[0]
         if not self._by_photo:
             return np.zeros(luma.values.shape[:2], np.float32)
         shape, lettering = self._shape, self._lettering
-        calm, busy = shape.price + lettering * (shape.text_price - shape.price), shape.busy * (1 - lettering)
+        calm, busy = (
+            shape.price + lettering * (shape.text_price - shape.price),
+            shape.busy * (1 - lettering),
+        )
         if busy == 0:
             return np.full(luma.values.shape[:2], calm, np.float32)
         octaves = np.log2(np.maximum(luma.ac_norm(), CALM) / np.float32(CALM))
@@ -95,7 +115,9 @@ class Encoder:
         """A map of luma's blocks on a component's own."""
         first = self._source.image.components[0]
         rows, cols = component.values.shape[:2]
-        return guide.for_component(field, rows, cols, luma_size=(first.v // component.v, first.h // component.h))
+        return guide.for_component(
+            field, rows, cols, luma_size=(first.v // component.v, first.h // component.h)
+        )
 
     def encode(
         self,
@@ -119,8 +141,9 @@ class Encoder:
             last: write the integers over the real values: no further call can follow.
             guided: obey the guides.
             obey: how far: the share (0..1) of their price.
-            rest: the quality that blocks are worth where `kept`, (R, C) of luma in 0..1, is 0; where it is 1 they are worth
-                `quality`, whatever the guides say. Goes without `price`.
+            rest: the quality that blocks are worth where `kept`, (R, C) of luma in 0..1, is 0;
+                where it is 1 they are worth `quality`, whatever the guides say. Goes without
+                `price`.
         """
         image = self._source.image
         fine = self._step_scale(guided)
@@ -128,7 +151,9 @@ class Encoder:
         fade, rest_fade = _fade(quality), _fade(rest if rest is not None else quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
-        for index, (component, cheap, own_price) in enumerate(zip(image.components, self._cheap, self._price, strict=True)):
+        for index, (component, cheap, own_price) in enumerate(
+            zip(image.components, self._cheap, self._price, strict=True)
+        ):
             kind = min(index, 1)
             table = respect_source(wanted[kind], self._source.tables[index])
             own = self._source.tables[index]
@@ -136,14 +161,19 @@ class Encoder:
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
             rate = far * cheap
-            # what a bit is worth goes by the wanted steps: a source that is coarser in all of them keeps its integers
+            # what a bit is worth goes by the wanted steps: a source that is coarser in all of them
+            # keeps its integers
             worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
-            own_price = own_price * np.float32(0.0 if own is not None and (own >= wanted[kind]).all() else worth)
+            own_price = own_price * np.float32(
+                0.0 if own is not None and (own >= wanted[kind]).all() else worth
+            )
             if rest is not None and kept is not None:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
                 here = self._on_grid_of(component, kept)
-                rate = self._rest_rate(rate, here, ratio, ((1 - here) * rest_fade + here * fade) * own_price)
+                rate = self._rest_rate(
+                    rate, here, ratio, ((1 - here) * rest_fade + here * fade) * own_price
+                )
             else:
                 rate = rate + fade * own_price + _prices(cheap, price, higher, share)
             quantised = quantise(
@@ -156,7 +186,15 @@ class Encoder:
                 exact=None if own is None else table == own,
                 mcu=(1, 1) if len(image.components) == 1 else (component.v, component.h),
             )
-            components.append(Component(id=component.id, h=component.h, v=component.v, table=slot, coefficients=quantised))
+            components.append(
+                Component(
+                    id=component.id,
+                    h=component.h,
+                    v=component.v,
+                    table=slot,
+                    coefficients=quantised,
+                )
+            )
         return write_jpeg(
             JpegImage(
                 width=image.width,
@@ -170,24 +208,34 @@ class Encoder:
         )
 
     def _step_scale(self, guided: bool) -> float:
-        """Of `STEP_SCALES`; between no lettering and much of it by a geometric mean, as below the default strength."""
+        """Of `STEP_SCALES`; between no lettering and much of it by a geometric mean, as below the
+        default strength."""
         if self._settings.table == "photo":
             return 1.0  # calibrated for the eye, to which guides are all alike
         kind = kind_of_guide(self._settings)
         if kind == "other" and self._settings.guides == ("mask",):
             kind = "uniform"  # whatever it shows: what is bright has the quality that was asked for
-        share = min(1.0, self._settings.strength / DEFAULT_STRENGTH) if guided and self._far > 0 else 0.0
+        share = (
+            min(1.0, self._settings.strength / DEFAULT_STRENGTH)
+            if guided and self._far > 0
+            else 0.0
+        )
         pairs = zip(STEP_SCALES["uniform"], STEP_SCALES[kind], strict=True)
         calm, lettered = (even ** (1 - share) * own**share for even, own in pairs)
         if not self._by_photo:
             return lettered
         return float(calm ** (1 - self._lettering) * lettered**self._lettering)
 
-    def _tables(self, quality: float, fine: float) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-        return quantisation_tables(self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape)
+    def _tables(
+        self, quality: float, fine: float
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        return quantisation_tables(
+            self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape
+        )
 
     def _rest_rate(self, rate: Array, kept: Array, ratio: float, base: Array) -> Array:
-        """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a price of `rate` there."""
+        """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and
+        a price of `rate` there."""
         steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
         there = np.minimum(rate, self._far * (1 - kept)) + base
         return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
@@ -203,34 +251,43 @@ def kind_of_guide(settings: DjpegSettings) -> str:
     return "text" if "text" in names else "uniform" if names == ("uniform",) else "other"
 
 
-def guides_say(settings: DjpegSettings, lettering: float, *, given: bool = False, shape: Shape = SHAPE) -> float:
+def guides_say(
+    settings: DjpegSettings, lettering: float, *, given: bool = False, shape: Shape = SHAPE
+) -> float:
     """How much (0..1) of what the strength gives them the guides have on a photo.
 
-    Where `text` is among them and there is no lettering, every system but a reader of text loses by bits taken from one place
-    for another: then they have none at the default strength, and some at a higher one. What a user has given (a depth map,
-    a mask) has what it has without `text`.
+    Where `text` is among them and there is no lettering, every system but a reader of text loses by
+    bits taken from one place for another: then they have none at the default strength, and some at
+    a higher one. What a user has given (a depth map, a mask) has what it has without `text`.
 
     Args:
         lettering: `guide.lettering` of the photo.
     """
     names = settings.guides
-    if settings.table == "machine" or "text" not in names or any(guide.is_system_or_learned(name) for name in names):
+    if (
+        settings.table == "machine"
+        or "text" not in names
+        or any(guide.is_system_or_learned(name) for name in names)
+    ):
         return 1.0
     bold = max(0.0, settings.strength - DEFAULT_STRENGTH) / (1 - DEFAULT_STRENGTH)
     lettering = 0.0 if settings.table == "photo" else lettering
-    say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)  # a few words are worth keeping
+    # a few words are worth keeping
+    say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)
     return max(say, RATE_WEIGHTS["other"] / RATE_WEIGHTS["text"]) if given else say
 
 
 def _fade(quality: float) -> np.float32:
-    """Of the price that all blocks pay; none at quality 100, where all integers of a JPEG source stay."""
+    """Of the price that all blocks pay; none at quality 100, where all integers of a JPEG source
+    stay."""
     return np.float32(min(1.0, (100 - quality) / 10))
 
 
 def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:
     if share == 0:
         return np.full(cheap.shape, price, np.float32)
-    scatter = (np.arange(cheap.size) * 0.6180339887) % 1  # blocks of one importance take their turns all over the picture
+    # blocks of one importance take their turns all over the picture
+    scatter = (np.arange(cheap.size) * 0.6180339887) % 1
     order = np.empty(cheap.size)
     order[np.lexsort((scatter, -cheap.ravel()))] = (np.arange(cheap.size) + 0.5) / cheap.size
     return np.where(order < share, higher, price).astype(np.float32).reshape(cheap.shape)

@@ -1,10 +1,12 @@
 """WebP, AVIF and JPEG XL under d-JPEG's guides, qualities and verdicts.
 
-    source ── importance for each 8x8 block, as for JPEG ── blur of what is of little importance ── the format's encoder
+    source ── importance for each 8x8 block, as for JPEG ── blur of what is of little importance ──
+    the format's encoder
 
-These encoders take no guide, so it works on the pixels in front of them (`prefilter`). `--quality` keeps what our JPEG of that
-quality keeps: the tables here say which quality of each encoder that is, docs/decisions/0016-formats.md how they were made.
-Pictures are written upright, since readers of these formats disagree on tags that turn them.
+These encoders take no guide, so it works on the pixels in front of them (`prefilter`). `--quality`
+keeps what our JPEG of that quality keeps: the tables here say which quality of each encoder that
+is, docs/decisions/0016-formats.md how they were made. Pictures are written upright, since readers
+of these formats disagree on tags that turn them.
 """
 
 from __future__ import annotations
@@ -19,8 +21,15 @@ from vizcomp.djpeg.prefilter import prefiltered
 from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
-from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif, upright_xmp
-from vizcomp.photos.formats import FORMATS, WITHOUT_PROFILES, check_sides, check_writable, encode_format
+from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif
+from vizcomp.jpeg.xmp import upright_xmp
+from vizcomp.photos.formats import (
+    FORMATS,
+    WITHOUT_PROFILES,
+    check_sides,
+    check_writable,
+    encode_format,
+)
 from vizcomp.photos.frame import stored, upright
 from vizcomp.photos.photo import Photo, to_srgb
 
@@ -64,7 +73,8 @@ def encoder_quality(name: str, quality: float) -> float:
 
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
-    """Standard deviation in pixels of the blur at importance 0: with the root of JPEG's steps, so that it is 0 at quality 100."""
+    """Standard deviation in pixels of the blur at importance 0: with the root of JPEG's steps, so
+    that it is 0 at quality 100."""
     if settings.guides == ("uniform",):
         return 0.0
     if any(name.startswith(guide.SYSTEM) for name in settings.guides):
@@ -106,13 +116,16 @@ class Picture:
         importance: float32 (R, C), one value for each 8x8 block of its pixels.
         settings: what is asked.
         name: of the format: a key of `FORMATS`.
-        say: factor (0..1) on the blur, which goes with the root of a price: that of `guides_say` of the same photo.
+        say: factor (0..1) on the blur, which goes with the root of a price: that of `guides_say` of
+            the same photo.
 
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
 
-    def __init__(self, photo: Photo, importance: Array, settings: DjpegSettings, name: str, say: float = 1.0) -> None:
+    def __init__(
+        self, photo: Photo, importance: Array, settings: DjpegSettings, name: str, say: float = 1.0
+    ) -> None:
         self.format = name
         self._say = say
         self._kind = FORMATS[name]
@@ -133,17 +146,20 @@ class Picture:
     @property
     def plain(self) -> bool:
         """Whether a file holds the picture and nothing else."""
-        return self._photo.alpha is None and not (self._metadata.icc or self._metadata.exif or self._metadata.xmp)
+        return self._photo.alpha is None and not (
+            self._metadata.icc or self._metadata.exif or self._metadata.xmp
+        )
 
     def at(self, quality: float, share: float = 1.0) -> bytes:
-        """The file at a quality, the guides' blur `share` of what the strength says; as `Prepared.at`."""
+        """The file at a quality, the guides' blur `share` of what the strength says; as
+        `Prepared.at`."""
         return self._coded(quality, self._blur(quality, share))
 
     def mended(self, quality: float, share: float, fine: float, places: Array) -> bytes:
         """The file at a quality, some places without their blur.
 
-        An encoder has one quality for all of a picture. Where the places have lost no blur that counts, half the way to
-        `fine` is gone everywhere.
+        An encoder has one quality for all of a picture. Where the places have lost no blur that
+        counts, half the way to `fine` is gone everywhere.
 
         Args:
             quality, share: as in `at`.
@@ -151,16 +167,17 @@ class Picture:
             places: float32 (h, w) in 0..1 over the photo as displayed; 1: kept.
         """
         height, width = self._photo.pixels.shape[:2]
-        kept = guide.mask_importance(stored(places, self._photo.orientation), size=(height, width))
+        mask = guide.mask_importance(stored(places, self._photo.orientation), size=(height, width))
         blur = self._blur(quality, share)
-        if float((kept * blur).max()) < FELT:
+        if float((mask * blur).max()) < FELT:
             quality = (quality + fine) / 2
-        return self._coded(quality, (1 - kept) * blur)
+        return self._coded(quality, (1 - mask) * blur)
 
     def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
         """The best file of at most `target` bytes, its quality, and notices.
 
-        Encoders' qualities go in jumps; between two of them all is blurred a little until the finer one fits.
+        Encoders' qualities go in jumps; between two of them all is blurred a little until the finer
+        one fits.
 
         Raises:
             InputError: no file is so small.
@@ -168,7 +185,15 @@ class Picture:
         floor = target * (1 - TARGET_TOLERANCE)
         data = self.at(100)
         if len(data) <= target:
-            return data, 100.0, ("smaller than the target size at the highest quality",) if len(data) < floor else ()
+            return (
+                data,
+                100.0,
+                (
+                    ("smaller than the target size at the highest quality",)
+                    if len(data) < floor
+                    else ()
+                ),
+            )
         low, high, best = 0.0, 100.0, b""
         while high - low > LEAST_STEP and len(best) < floor:
             middle = (low + high) / 2
@@ -193,7 +218,8 @@ class Picture:
         return (finer, high, ()) if len(finer) >= len(best) else (best, low, ())
 
     def _squeezed(self, quality: float, target: int, floor: float) -> bytes:
-        """The largest file found at a quality, with a blur over all of it, that fits; none where none does."""
+        """The largest file found at a quality, with a blur over all of it, that fits; none where
+        none does."""
         blur = self._blur(quality, 1.0)
         sharp, soft, best = 0.0, WIDEST_OF_ALL, b""
         for _ in range(SQUEEZES):

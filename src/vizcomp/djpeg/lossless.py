@@ -1,4 +1,5 @@
-"""A JPEG written again with the same coefficients: only Huffman tables, scans and metadata differ."""
+"""A JPEG written again with the same coefficients: only Huffman tables, scans and metadata
+differ."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ class Rewritten:
 
     Attributes:
         data: the file's bytes.
-        plain_bytes, optimised_bytes: of the same coefficients as one scan with the typical Huffman tables, and as
-            progressive scans with the best ones.
+        plain_bytes, optimised_bytes: of the same coefficients as one scan with the typical Huffman
+            tables, and as progressive scans with the best ones.
         notices: what a user should know.
     """
 
@@ -32,8 +33,8 @@ class Rewritten:
 def rewritten(jpeg: bytes, settings: DjpegSettings, *, max_pixels: int) -> Rewritten:
     """The same picture, coefficient for coefficient, with as much metadata as the settings say.
 
-    Without metadata the orientation stays nonetheless: without it the picture would lie on its side, and turning it would
-    be a change.
+    Without metadata the orientation stays nonetheless: without it the picture would lie on its
+    side, and turning it would be a change.
 
     Args:
         jpeg: of any colour, progressive or not.
@@ -41,7 +42,8 @@ def rewritten(jpeg: bytes, settings: DjpegSettings, *, max_pixels: int) -> Rewri
         max_pixels: a larger picture is refused.
 
     Raises:
-        FormatError: damaged, or of a kind that has no coefficients here: arithmetic coding, 12 bits.
+        FormatError: damaged, or of a kind that has no coefficients here: arithmetic coding, 12
+            bits.
     """
     image = read_jpeg(jpeg, max_pixels=max_pixels)
     image = dataclasses.replace(image, segments=(segments := _segments(image.segments, settings)))
@@ -49,8 +51,13 @@ def rewritten(jpeg: bytes, settings: DjpegSettings, *, max_pixels: int) -> Rewri
     data = optimised if settings.scans == "progressive" else write_jpeg(image, progressive=False)
     notices = image.notices
     if settings.metadata == "none" and orientation(segments) != 1:
-        notices = (*notices, "its orientation is kept: without it the picture would lie on its side")
-    return Rewritten(data, len(write_jpeg(image, progressive=False, optimise=False)), len(optimised), notices)
+        notices = (
+            *notices,
+            "its orientation is kept: without it the picture would lie on its side",
+        )
+    return Rewritten(
+        data, len(write_jpeg(image, progressive=False, optimise=False)), len(optimised), notices
+    )
 
 
 def _segments(segments: list[Segment], settings: DjpegSettings) -> list[Segment]:

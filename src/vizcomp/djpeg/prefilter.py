@@ -1,10 +1,11 @@
-"""A guide for encoders that know of none: what is of little importance is blurred before it is coded.
+"""A guide for encoders that know of none: what is of little importance is blurred before it is
+coded.
 
     a sigma for each block ── bilinear ── a weight for each pixel and blur ──┐
     pixels ── some Gaussian blurs, each wider than the last ─────────────────┴── blended
 
-Every transform coder spends few bits on a smooth block, and any decoder shows the result. The blur is in the
-picture's own gamma space, as the encoder's rounding is.
+Every transform coder spends few bits on a smooth block, and any decoder shows the result. The blur
+is in the picture's own gamma space, as the encoder's rounding is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from vizcomp.photos.decoders import Pixels
 Array = npt.NDArray[np.float32]
 
 LEVELS = (0.25, 0.5, 1.0)
-"""Blurs that are really made, as shares of the widest; between two of them their mixture is taken."""
+"""Blurs that are really made, as shares of the widest; between two of them their mixture is
+taken."""
 LEAST_SIGMA = 0.15  # pixels: a narrower blur changes nothing that a quantiser would keep
 
 
@@ -28,7 +30,8 @@ def prefiltered(pixels: Pixels, sigmas: Array) -> Pixels:
 
     Args:
         pixels: uint8 (H, W, 3) or (H, W).
-        sigmas: float32 (R, C), for each 8x8 block of `pixels` the standard deviation of its Gaussian, in pixels.
+        sigmas: float32 (R, C), for each 8x8 block of `pixels` the standard deviation of its
+            Gaussian, in pixels.
 
     Returns:
         uint8, the shape of `pixels`; `pixels` itself where nothing is blurred.

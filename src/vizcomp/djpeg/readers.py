@@ -18,7 +18,8 @@ DEFAULT = ("pillow", "opencv", "browser")
 """Who must read a file of `--format auto` where nobody is named."""
 
 PLAIN_WEBP_ONLY = ("dali",)
-"""Readers of WebP that refuse its extended form (RFC 9649, 2.7): files with an ICC profile, metadata or opacity."""
+"""Readers of WebP that refuse its extended form (RFC 9649, 2.7): files with an ICC profile,
+metadata or opacity."""
 
 
 def parse_readers(text: str) -> tuple[str, ...]:
@@ -30,9 +31,15 @@ def parse_readers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in READERS:
-            raise SettingsError(f"unknown reader {name!r}", f"`readers` takes {', '.join(READERS)}, several joined by commas")
+            raise SettingsError(
+                f"unknown reader {name!r}",
+                f"`readers` takes {', '.join(READERS)}, several joined by commas",
+            )
     if text and not names:
-        raise SettingsError(f"`readers` {text!r} names nobody", f"it takes {', '.join(READERS)}, several joined by commas")
+        raise SettingsError(
+            f"`readers` {text!r} names nobody",
+            f"it takes {', '.join(READERS)}, several joined by commas",
+        )
     return names
 
 

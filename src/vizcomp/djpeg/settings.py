@@ -17,11 +17,13 @@ from vizcomp.errors import SettingsError
 
 TABLES = ("auto", "machine", "photo")
 METADATA = ("none", "essential", "all")
+OUTSIDE = ("cheap", "drop")
 FORMATS = ("jpeg", "webp", "avif", "jxl", "auto")
 SUBSAMPLING = ("keep", "444", "420")
 SCANS = ("progressive", "baseline")
 
-# Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64 values in natural order.
+# Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64
+# values in natural order.
 # machine: see docs/decisions/0002-machine-table.md for how it was chosen and what lost.
 MACHINE_LUMA = 35.0
 MACHINE_CHROMA = 23.0
@@ -48,27 +50,35 @@ PHOTO_CHROMA = (
 )
 
 DEFAULT_STRENGTH = 0.25
-BESIDE_LOSSLESS = ("lossless", "scans", "metadata", "min_saving")  # settings that say something about lossless results
+# settings that say something about lossless results
+BESIDE_LOSSLESS = ("lossless", "scans", "metadata", "min_saving")
 
-KEEP_STEP_RATIO = 1.5  # a source step is kept, and its integers with it, unless the wanted step is at least this much coarser
+# a source step is kept, and its integers with it, unless the wanted step is at least this much
+# coarser
+KEEP_STEP_RATIO = 1.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Numbers behind the tables `auto` and `photo`: docs/decisions/0012-table-by-photo.md, 0020-busy-blocks.md.
+    """Numbers behind the tables `auto` and `photo`: docs/decisions/0012-table-by-photo.md,
+    0020-busy-blocks.md.
 
     Attributes:
-        flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how much lettering there is.
+        flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how
+            much lettering there is.
         least, most: that share where there is no lettering, and where there is much.
-        scale: factor on all steps of the photo table's share, such that a quality keeps what plain JPEG of that quality keeps.
+        scale: factor on all steps of the photo table's share, such that a quality keeps what plain
+            JPEG of that quality keeps.
         chroma: factor on the photo table's steps of chroma.
         dc: factor on the steps of DC.
         low, high: factors on luma's steps of the lowest and of the highest AC frequencies.
         chroma_low, chroma_high: the same of chroma's.
         price: of a bit everywhere, in squared steps; guides add theirs.
-        busy: price added for each octave by which a block's contrast is above `CALM`, where there is no lettering.
+        busy: price added for each octave by which a block's contrast is above `CALM`, where there
+            is no lettering.
         text_price: the price, instead of both, where a photo is one of lettering.
-        beside: factor on the text guide's price where there is no lettering, at strength 1; none at the default strength.
+        beside: factor on the text guide's price where there is no lettering, at strength 1; none at
+            the default strength.
     """
 
     flat: float = -1.0
@@ -99,23 +109,35 @@ class DjpegSettings:
     """What a user asks of d-JPEG.
 
     Attributes:
-        quality: 1..100, of the regions that the guide calls most important; 50 is the setting of the original study.
+        quality: 1..100, of the regions that the guide calls most important; 50 is the setting of
+            the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
-        table: "auto" (by what the photo holds: nearly the machine table for lettering, else the standard's with finer means and
-            colour, and a price on bits of busy blocks), "machine" (one step for all frequencies: what lettering needs) or
-            "photo" (tables and prices made for the eye).
-        target_size: bytes for each output file, met within 2% from below; it replaces `quality`. None: no target.
-        min_saving: fraction of the source's bytes that must be saved, else the source is kept as it is.
+        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx
+            (`djpeg.learned`); or uniform.
+        table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
+            standard's with finer means and colour, and a price on bits of busy blocks), "machine"
+            (one step for all frequencies: what lettering needs) or "photo" (tables and prices made
+            for the eye).
+        target_size: bytes for each output file, met within 2% from below; it replaces `quality`.
+            None: no target.
+        min_saving: fraction of the source's bytes that must be saved, else the source is kept as it
+            is.
         metadata: "none", "essential" (ICC profile and orientation) or "all".
-        format: "jpeg", "webp", "avif", "jxl", or "auto": of those that all readers open, for each photo the one whose file is
-            smallest.
-        readers: who must open the files, as "pillow,opencv"; "" for `readers.DEFAULT` where the format is "auto".
-        max_side: pixels of a result's longer side, at most; "auto": as few as the systems of --verify allow. None: no limit.
+        mask_outside: "cheap", or "drop": of what the mask does not keep nothing is left, black is
+            in its place.
+        format: "jpeg", "webp", "avif", "jxl", or "auto": of those that all readers open, for each
+            photo the one whose file is smallest.
+        readers: who must open the files, as "pillow,opencv"; "" for `readers.DEFAULT` where the
+            format is "auto".
+        max_side: pixels of a result's longer side, at most; "auto": as few as the systems of
+            --verify allow. None: no limit.
         scale: of both sides, above 0 and at most 1. None: as they are. Nothing is ever enlarged.
         subsampling: of chroma: "420", "444", or "keep" as the source has it.
-        scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware decoders take.
-        lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving` alone has its meaning then.
+        scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware
+            decoders take.
+        lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving`
+            alone has its meaning then. With the format "jxl" a JPEG's coefficients become a JPEG
+            XL, from which that JPEG can be had again.
 
     Raises:
         SettingsError: a value is out of its range, or two contradict each other.
@@ -128,6 +150,7 @@ class DjpegSettings:
     target_size: int | None = None
     min_saving: float = 0.0
     metadata: Literal["none", "essential", "all"] = "essential"
+    mask_outside: Literal["cheap", "drop"] = "cheap"
     format: Literal["jpeg", "webp", "avif", "jxl", "auto"] = "jpeg"
     readers: str = ""
     max_side: int | Literal["auto"] | None = None
@@ -144,44 +167,78 @@ class DjpegSettings:
             djpeg_guide.parse(self.guide)
         except ValueError as exc:
             raise SettingsError(
-                f"`guide` {self.guide}: {exc}", f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail"
+                f"`guide` {self.guide}: {exc}",
+                f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail",
             ) from exc
         if self.table not in TABLES:
             raise SettingsError(f"unknown table {self.table!r}", "use auto, machine or photo")
         if self.metadata not in METADATA:
-            raise SettingsError(f"unknown metadata setting {self.metadata!r}", "use none, essential or all")
+            raise SettingsError(
+                f"unknown metadata setting {self.metadata!r}", "use none, essential or all"
+            )
         if self.target_size is not None and self.target_size < 1:
-            raise SettingsError("the target size must be at least one byte", "write it as 20kB, 1.5MB or a number of bytes")
+            raise SettingsError(
+                "the target size must be at least one byte",
+                "write it as 20kB, 1.5MB or a number of bytes",
+            )
         if self.format not in FORMATS:
-            raise SettingsError(f"unknown format {self.format!r}", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+            raise SettingsError(
+                f"unknown format {self.format!r}", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            )
         for reader in parse_readers(self.readers):
             if self.format != "auto" and self.format not in READERS[reader]:
                 read = ", ".join(READERS[reader])
-                raise SettingsError(f"{reader} does not read `format` {self.format}", f"it reads {read}; or use `format` auto")
+                raise SettingsError(
+                    f"{reader} does not read `format` {self.format}",
+                    f"it reads {read}; or use `format` auto",
+                )
         if self.subsampling not in SUBSAMPLING:
             raise SettingsError(f"unknown subsampling {self.subsampling!r}", "use keep, 444 or 420")
         if self.scans not in SCANS:
             raise SettingsError(f"unknown scans {self.scans!r}", "use progressive or baseline")
+        self._check_mask()
         self._check_size()
         self._check_format()
         self._check_lossless()
 
+    def _check_mask(self) -> None:
+        if self.mask_outside not in OUTSIDE:
+            raise SettingsError(
+                f"unknown `mask_outside` {self.mask_outside!r}", f"use {' or '.join(OUTSIDE)}"
+            )
+        if self.mask_outside == "cheap":
+            return
+        if "mask" not in self.guides:
+            raise SettingsError(
+                "`mask_outside` drop needs the guide mask", "use `guide` mask, and give `masks`"
+            )
+        if self.metadata == "all":
+            hint = "a thumbnail in them may show the whole photo: use essential or none"
+            raise SettingsError(
+                "`mask_outside` drop and `metadata` all contradict each other", hint
+            )
+
     def _check_size(self) -> None:
-        if self.max_side not in (None, "auto") and not (isinstance(self.max_side, int) and self.max_side >= 1):
-            raise SettingsError(f"`max_side` {self.max_side} is no side of a photo", "use a number of pixels from 1, or auto")
+        if self.max_side not in (None, "auto") and not (
+            isinstance(self.max_side, int) and self.max_side >= 1
+        ):
+            raise SettingsError(
+                f"`max_side` {self.max_side} is no side of a photo",
+                "use a number of pixels from 1, or auto",
+            )
         if self.scale is not None and not 0 < self.scale <= 1:
             hint = "photos are never enlarged: use a share above 0 and up to 1, as `scale` 0.5"
             raise SettingsError(f"`scale` {self.scale:g} is out of range", hint)
         if self.max_side is not None and self.scale is not None:
             raise SettingsError("`max_side` and `scale` contradict each other", "omit one of them")
         if self.max_side == "auto" and self.target_size is not None:
-            raise SettingsError("`max_side` auto and `target_size` contradict each other", "give a side in pixels")
+            raise SettingsError(
+                "`max_side` auto and `target_size` contradict each other", "give a side in pixels"
+            )
 
     def _check_format(self) -> None:
         if self.format == "jpeg":
             return
-        if self.max_side == "auto":
-            raise SettingsError("`max_side` auto searches JPEG alone", "give a side in pixels, or omit `format`")
         if self.scans != "progressive":
             raise SettingsError("`scans` are of JPEG alone", "omit them, or use `format` jpeg")
         if self.subsampling != "420":
@@ -191,6 +248,8 @@ class DjpegSettings:
         if not self.lossless:
             return
         for field in dataclasses.fields(self):
+            if field.name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
+                continue
             if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
                 hint = "omit one of them: lossless changes no pixel"
                 raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)
@@ -215,7 +274,9 @@ class DjpegSettings:
         """The formats that come into question, those that promise most first."""
         if self.format != "auto":
             return (self.format,)
-        return tuple(name for name in ("avif", "webp", "jxl", "jpeg") if readable(name, self.reading))
+        return tuple(
+            name for name in ("avif", "webp", "jxl", "jpeg") if readable(name, self.reading)
+        )
 
     @property
     def suffix(self) -> str:
@@ -249,8 +310,8 @@ def quantisation_tables(
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
     """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
 
-    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`. `flat` is the share of
-    the machine table in `auto`.
+    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`.
+    `flat` is the share of the machine table in `auto`.
     """
     scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
     if name == "photo":
@@ -260,28 +321,45 @@ def quantisation_tables(
         bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]
     else:
         bases[0] *= _by_frequency(shape.dc, shape.low, shape.high) * shape.scale
-        bases[1] *= _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high) * shape.chroma * shape.scale
+        bases[1] *= (
+            _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high)
+            * shape.chroma
+            * shape.scale
+        )
         ends = (MACHINE_LUMA, MACHINE_CHROMA)
-        bases = [np.exp((1 - flat) * np.log(base) + flat * np.log(end)) for base, end in zip(bases, ends, strict=True)]
-    luma, chroma = (np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases)
+        bases = [
+            np.exp((1 - flat) * np.log(base) + flat * np.log(end))
+            for base, end in zip(bases, ends, strict=True)
+        ]
+    luma, chroma = (
+        np.clip(np.floor(base * scale + 0.5), 1, 255).astype(np.uint16) for base in bases
+    )
     return luma, chroma
 
 
 def _by_frequency(dc: float, low: float, high: float) -> npt.NDArray[np.float64]:
-    """Factors on 64 steps: `low` at the lowest AC frequencies, `high` at the highest; none from u + v = 4 to 6."""
+    """Factors on 64 steps: `low` at the lowest AC frequencies, `high` at the highest; none from u +
+    v = 4 to 6."""
     order = np.add.outer(np.arange(8), np.arange(8)).ravel()
-    logs = math.log(low) * np.clip((4 - order) / 3, 0, 1) + math.log(high) * np.clip((order - 6) / 8, 0, 1)
+    logs = math.log(low) * np.clip((4 - order) / 3, 0, 1) + math.log(high) * np.clip(
+        (order - 6) / 8, 0, 1
+    )
     factors: npt.NDArray[np.float64] = np.exp(logs)
     factors[0] = dc
     return factors
 
 
-def respect_source(wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None) -> npt.NDArray[np.uint16]:
+def respect_source(
+    wanted: npt.NDArray[np.uint16], source: npt.NDArray[np.uint16] | None
+) -> npt.NDArray[np.uint16]:
     """Steps that do not spend bits on what the source has already lost.
 
-    A step finer than the source's buys nothing, and one only a little coarser costs a second rounding on another lattice
-    for few bits: in both cases the source's own step stays, and the integers on it are kept exactly.
+    A step finer than the source's buys nothing, and one only a little coarser costs a second
+    rounding on another lattice for few bits: in both cases the source's own step stays, and the
+    integers on it are kept exactly.
     """
     if source is None:
         return wanted
-    return np.where(wanted < KEEP_STEP_RATIO * source, np.minimum(source, 255), wanted).astype(np.uint16)
+    return np.where(wanted < KEEP_STEP_RATIO * source, np.minimum(source, 255), wanted).astype(
+        np.uint16
+    )

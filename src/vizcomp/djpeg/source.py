@@ -22,7 +22,8 @@ Tables = tuple[npt.NDArray[np.uint16] | None, ...]
 
 
 def _luma_is_finest(jpeg: JpegImage) -> bool:
-    """Chroma sampled finer than luma is legal and odd; the block grids here are all counted in luma's."""
+    """Chroma sampled finer than luma is legal and odd; the block grids here are all counted in
+    luma's."""
     luma = jpeg.components[0]
     return all(luma.h % c.h == 0 and luma.v % c.v == 0 for c in jpeg.components)
 
@@ -39,11 +40,15 @@ class Source:
 
     @classmethod
     def of(cls, photo: Photo, settings: DjpegSettings) -> Source:
-        """Read as coefficients where the photo is a JPEG in YCbCr or grey; from the pixels otherwise."""
+        """Read as coefficients where the photo is a JPEG in YCbCr or grey; from the pixels
+        otherwise."""
         height, width = photo.pixels.shape[:2]
         check_jpeg_sides(height, width)
-        turn = settings.metadata == "none" and photo.orientation != 1  # without the tag the pixels themselves must be turned
-        notices: tuple[str, ...] = ("turned upright, since the orientation tag is dropped",) if turn else ()
+        # without the tag the pixels themselves must be turned
+        turn = settings.metadata == "none" and photo.orientation != 1
+        notices: tuple[str, ...] = (
+            ("turned upright, since the orientation tag is dropped",) if turn else ()
+        )
         if photo.jpeg is not None and not turn:
             try:
                 jpeg = read_jpeg(photo.jpeg, max_pixels=height * width)  # no more than was allowed
@@ -62,13 +67,21 @@ class Source:
         blocks = {"icc": photo.icc, "exif": photo.exif, "xmp": photo.xmp}
         notices += what_does_not_fit(settings.metadata, **blocks)
         segments = essential_segments(metadata_segments(**blocks, dpi=photo.dpi), settings.metadata)
-        return cls(image, (None,) * len(image.components), segments, 1 if turn else photo.orientation, notices)
+        return cls(
+            image,
+            (None,) * len(image.components),
+            segments,
+            1 if turn else photo.orientation,
+            notices,
+        )
 
 
 def _from_jpeg(jpeg: JpegImage, photo: Photo, subsampling: str) -> tuple[RealImage, Tables]:
     """A JPEG's own coefficients, its chroma at the resolution that is asked for."""
     tables: list[npt.NDArray[np.uint16] | None] = [jpeg.tables[c.table] for c in jpeg.components]
-    fuller = subsampling == "444" and any((c.h, c.v) != (jpeg.components[0].h, jpeg.components[0].v) for c in jpeg.components)
+    fuller = subsampling == "444" and any(
+        (c.h, c.v) != (jpeg.components[0].h, jpeg.components[0].v) for c in jpeg.components
+    )
     real, halved = consume(jpeg, halve=subsampling == "420")
     if fuller:  # luma's own coefficients; chroma as decoders show it
         luma, shown = real.components[0], from_pixels(photo.pixels, subsampling="4:4:4").components
@@ -82,7 +95,8 @@ def _from_jpeg(jpeg: JpegImage, photo: Photo, subsampling: str) -> tuple[RealIma
 
 
 def _of_pixels(photo: Photo, subsampling: str) -> Literal["4:2:0", "4:4:4"]:
-    """Subsampling of a picture whose pixels are coded; to keep it means 4:2:0 where the file is a JPEG that has it."""
+    """Subsampling of a picture whose pixels are coded; to keep it means 4:2:0 where the file is a
+    JPEG that has it."""
     if subsampling == "keep":
         return "4:2:0" if photo.subsampling == "4:2:0" else "4:4:4"
     return "4:4:4" if subsampling == "444" else "4:2:0"

@@ -37,7 +37,12 @@ class TextRegions:
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
         hint = "use the bundled network, or a model.onnx that recipes/text_regions.py wrote"
         self._session, _, self.fingerprint, _ = open_network(
-            path, "text_regions.onnx", NAME, what="network for text regions", hint=hint, threads=threads
+            path,
+            "text_regions.onnx",
+            NAME,
+            what="network for text regions",
+            hint=hint,
+            threads=threads,
         )
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -47,14 +52,15 @@ class TextRegions:
             image: uint8 (H, W, 3) RGB or (H, W), any size.
 
         Returns:
-            float32 (h, w) logits, one value for each 8x8 block of the photo (scaled to `LONG_SIDE` where it is larger); they
-            cover the photo and nothing more.
+            float32 (h, w) logits, one value for each 8x8 block of the photo (scaled to `LONG_SIDE`
+            where it is larger); they cover the photo and nothing more.
         """
         return block_logits(self._session, image)
 
 
 def block_logits(session: Any, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """A network's logit for each 8x8 block of a photo, uint8 (H, W, 3) or (H, W): float32 (h, w), as `TextRegions` has them."""
+    """A network's logit for each 8x8 block of a photo, uint8 (H, W, 3) or (H, W): float32 (h, w),
+    as `TextRegions` has them."""
     if max(image.shape[:2]) > LONG_SIDE:
         image = scale_photo(image, LONG_SIDE)
     image = rgb(image)

@@ -11,22 +11,28 @@ from vizcomp.metrics import FloatArray
 
 
 def bd_rate(
-    reference_rate: npt.ArrayLike, reference_quality: npt.ArrayLike, rate: npt.ArrayLike, quality: npt.ArrayLike
+    reference_rate: npt.ArrayLike,
+    reference_quality: npt.ArrayLike,
+    rate: npt.ArrayLike,
+    quality: npt.ArrayLike,
 ) -> float:
-    """Average difference in rate at equal quality: Bjontegaard, "Calculation of average PSNR differences between
-    RD-curves", VCEG-M33, 2001.
+    """Average difference in rate at equal quality: Bjontegaard, "Calculation of average PSNR
+    differences between RD-curves", VCEG-M33, 2001.
 
-    The logarithm of the rate is interpolated as a function of quality and averaged over the qualities that both
-    curves reach. Instead of the paper's cubic through four points we use the piecewise cubic that never overshoots
-    its points (Fritsch and Carlson, "Monotone piecewise cubic interpolation", 1980), for any number of points from
-    two. Points of one quality are merged, at the mean of their log rates.
+    The logarithm of the rate is interpolated as a function of quality and averaged over the
+    qualities that both curves reach. Instead of the paper's cubic through four points we use the
+    piecewise cubic that never overshoots its points (Fritsch and Carlson, "Monotone piecewise cubic
+    interpolation", 1980), for any number of points from two. Points of one quality are merged, at
+    the mean of their log rates.
 
     Args:
-        reference_rate, reference_quality: the curve that is compared with; rates above 0, in any order.
+        reference_rate, reference_quality: the curve that is compared with; rates above 0, in any
+            order.
         rate, quality: the curve that is judged.
 
     Returns:
-        A fraction: -0.4 means 40% less rate for the same quality; `nan` when the curves share no range of quality.
+        A fraction: -0.4 means 40% less rate for the same quality; `nan` when the curves share no
+        range of quality.
 
     Raises:
         ValueError: lengths differ, a curve has fewer than two qualities, or a rate is not above 0.
@@ -36,15 +42,26 @@ def bd_rate(
     low, high = max(x_a[0], x_b[0]), min(x_a[-1], x_b[-1])
     if low >= high:
         return math.nan
-    mean = (_pchip_integral(x_b, y_b, low, high) - _pchip_integral(x_a, y_a, low, high)) / (high - low)
+    mean = (_pchip_integral(x_b, y_b, low, high) - _pchip_integral(x_a, y_a, low, high)) / (
+        high - low
+    )
     return math.expm1(mean)
 
 
 def _rate_curve(rate: npt.ArrayLike, quality: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Quality, increasing, and log rate of a curve."""
-    rates, qualities = np.asarray(rate, dtype=np.float64).reshape(-1), np.asarray(quality, dtype=np.float64).reshape(-1)
-    if len(rates) != len(qualities) or not (np.isfinite(rates).all() and np.isfinite(qualities).all()) or (rates <= 0.0).any():
-        raise ValueError("a rate curve needs as many qualities as rates, finite, with rates above 0")
+    rates, qualities = (
+        np.asarray(rate, dtype=np.float64).reshape(-1),
+        np.asarray(quality, dtype=np.float64).reshape(-1),
+    )
+    if (
+        len(rates) != len(qualities)
+        or not (np.isfinite(rates).all() and np.isfinite(qualities).all())
+        or (rates <= 0.0).any()
+    ):
+        raise ValueError(
+            "a rate curve needs as many qualities as rates, finite, with rates above 0"
+        )
     x, inverse, counts = np.unique(qualities, return_inverse=True, return_counts=True)
     if len(x) < 2:
         raise ValueError("a rate curve needs at least two different qualities")
@@ -53,8 +70,8 @@ def _rate_curve(rate: npt.ArrayLike, quality: npt.ArrayLike) -> tuple[FloatArray
 
 
 def _pchip_slopes(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Slopes at the points of the monotone piecewise cubic, with the weighted harmonic mean inside and the
-    three-point formula, limited, at the ends."""
+    """Slopes at the points of the monotone piecewise cubic, with the weighted harmonic mean inside
+    and the three-point formula, limited, at the ends."""
     step = np.diff(x)
     secant = np.diff(y) / step
     if len(x) == 2:

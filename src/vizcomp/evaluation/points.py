@@ -41,22 +41,38 @@ def no_answer(answer: Answer | None) -> bool:
 
 
 def _numbers(system: System, data: EvalData) -> list[int] | None:
-    """For each of the data's classes its number in the system's answers; None where labels say nothing about it."""
-    if data.labels is None or system.kind != "classes" or not set(data.classes) <= set(system.classes):
+    """For each of the data's classes its number in the system's answers; None where labels say
+    nothing about it."""
+    if (
+        data.labels is None
+        or system.kind != "classes"
+        or not set(data.classes) <= set(system.classes)
+    ):
         return None
     return [system.classes.index(name) for name in data.classes]
 
 
-def accuracy_on_sources(system: System, answers: Sequence[Answer | None], data: EvalData) -> float | None:
+def accuracy_on_sources(
+    system: System, answers: Sequence[Answer | None], data: EvalData
+) -> float | None:
     numbers = _numbers(system, data)
     if numbers is None or data.labels is None:
         return None
-    right = [isinstance(a, Classes) and a.best == numbers[label] for a, label in zip(answers, data.labels, strict=True)]
+    right = [
+        isinstance(a, Classes) and a.best == numbers[label]
+        for a, label in zip(answers, data.labels, strict=True)
+    ]
     return sum(right) / len(right)
 
 
 def summed_point(
-    series: str, setting: str, ours: bool, one: PointSum, data: EvalData, systems: Sequence[System], seed: int
+    series: str,
+    setting: str,
+    ours: bool,
+    one: PointSum,
+    data: EvalData,
+    systems: Sequence[System],
+    seed: int,
 ) -> EvalPoint:
     rows = one.rows
     count = len(rows)
@@ -68,14 +84,20 @@ def summed_point(
     interval: dict[str, tuple[float, float] | None] = {}
     for at, system in enumerate(systems):
         compared = [c for r in rows if (c := r.comparisons[at]) is not None]
-        accuracy[system.name] = top5[system.name] = recall[system.name] = precision[system.name] = None
+        accuracy[system.name] = top5[system.name] = recall[system.name] = precision[system.name] = (
+            None
+        )
         agreement[system.name] = interval[system.name] = None
         if not compared:
             continue
         if system.kind in COUNTED:
             counts = np.array([(c.matched, c.reference, c.found) for c in compared], float)
             score = box_score(*(int(x) for x in counts.sum(0)))
-            agreement[system.name], recall[system.name], precision[system.name] = score.f1, score.recall, score.precision
+            agreement[system.name], recall[system.name], precision[system.name] = (
+                score.f1,
+                score.recall,
+                score.precision,
+            )
             interval[system.name] = _bootstrap_f1(counts, seed)
             continue
         same = np.array([c.same for c in compared], float)
@@ -112,18 +134,28 @@ def summed_point(
 
 
 def _share_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """95% interval of the mean of zeros and ones by its score (Wilson 1927): of 6 alike of 6 it says 61% to 100%, where drawing
-    from the 6 would say 100%."""
+    """95% interval of the mean of zeros and ones by its score (Wilson 1927): of 6 alike of 6 it
+    says 61% to 100%, where drawing from the 6 would say 100%."""
     count, share, z = len(values), float(values.mean()), 1.959964
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    half = (
+        z
+        * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+        / (1 + z * z / count)
+    )
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
 
 
 def _bootstrap_f1(counts: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """The same for F1 by bootstrap (Efron 1979): whole images are drawn, with their boxes. Where all are alike, drawing tells
-    nothing, and the lower end is that of so many images that are right."""
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS) @ counts
+    """The same for F1 by bootstrap (Efron 1979): whole images are drawn, with their boxes. Where
+    all are alike, drawing tells nothing, and the lower end is that of so many images that are
+    right."""
+    drawn = (
+        np.random.default_rng(seed).multinomial(
+            len(counts), np.full(len(counts), 1 / len(counts)), DRAWS
+        )
+        @ counts
+    )
     both = drawn[:, 1] + drawn[:, 2]
     scores = np.where(both > 0, 2 * drawn[:, 0] / np.maximum(both, 1), 1.0)
     low, high = np.percentile(scores, (2.5, 97.5))
@@ -143,7 +175,12 @@ def point_value(point: EvalPoint, measure: str) -> float | None:
 
 def point_measures(points: Sequence[EvalPoint], systems: Sequence[System]) -> list[str]:
     """For each system its accuracy, or its agreement where there is none."""
-    return [f"{'accuracy' if any(p.accuracy.get(s.name) is not None for p in points) else 'agreement'}:{s.name}" for s in systems]
+
+    def measure(name: str) -> str:
+        measured = any(p.accuracy.get(name) is not None for p in points)
+        return "accuracy" if measured else "agreement"
+
+    return [f"{measure(s.name)}:{s.name}" for s in systems]
 
 
 def rate_curves(points: Sequence[EvalPoint]) -> dict[str, list[EvalPoint]]:
@@ -161,15 +198,24 @@ def bd_rates(points: Sequence[EvalPoint], systems: Sequence[System]) -> list[dic
         for anchor in (c for c, some in curves.items() if not some[0].ours):
             for measure in ("psnr", "ms_ssim", *point_measures(points, systems)):
                 rows.append(
-                    {"codec": mine, "anchor": anchor, "measure": measure, **_bd_rate(curves[anchor], curves[mine], measure)}
+                    {
+                        "codec": mine,
+                        "anchor": anchor,
+                        "measure": measure,
+                        **_bd_rate(curves[anchor], curves[mine], measure),
+                    }
                 )
     return rows
 
 
-def _bd_rate(anchor: Sequence[EvalPoint], mine: Sequence[EvalPoint], measure: str) -> dict[str, Any]:
+def _bd_rate(
+    anchor: Sequence[EvalPoint], mine: Sequence[EvalPoint], measure: str
+) -> dict[str, Any]:
     sides = []
     for curve in (anchor, mine):
-        pairs = [(p.bytes_per_image, v) for p in curve if (v := point_value(p, measure)) is not None]
+        pairs = [
+            (p.bytes_per_image, v) for p in curve if (v := point_value(p, measure)) is not None
+        ]
         sides.append(pairs)
     none = {"bd_rate": None, "overlap": None}
     short = min(len(pairs) for pairs in sides)
@@ -183,15 +229,22 @@ def _bd_rate(anchor: Sequence[EvalPoint], mine: Sequence[EvalPoint], measure: st
         rate = bd_rate(rate_a, value_a, rate_b, value_b)
     except ValueError as exc:
         return {**none, "why": str(exc)}
-    return {"bd_rate": rate, "overlap": [low, high], "why": ""} if math.isfinite(rate) else {**none, "why": "no overlap"}
+    return (
+        {"bd_rate": rate, "overlap": [low, high], "why": ""}
+        if math.isfinite(rate)
+        else {**none, "why": "no overlap"}
+    )
 
 
 def bytes_at(points: Sequence[EvalPoint], measure: str, level: float) -> float | None:
-    """The fewest bytes at which a curve reaches a level: linear in the logarithm of bytes between neighbouring points.
+    """The fewest bytes at which a curve reaches a level: linear in the logarithm of bytes between
+    neighbouring points.
 
     None where no point reaches it; the size of the smallest point where that one does already.
     """
-    pairs = sorted((p.bytes_per_image, v) for p in points if (v := point_value(p, measure)) is not None)
+    pairs = sorted(
+        (p.bytes_per_image, v) for p in points if (v := point_value(p, measure)) is not None
+    )
     for at, (size, value) in enumerate(pairs):
         if value < level:
             continue
@@ -203,7 +256,12 @@ def bytes_at(points: Sequence[EvalPoint], measure: str, level: float) -> float |
     return None
 
 
-def top_value(measure: str, systems: Sequence[System], data: EvalData, answers: Sequence[Sequence[Answer | None]]) -> float:
+def top_value(
+    measure: str,
+    systems: Sequence[System],
+    data: EvalData,
+    answers: Sequence[Sequence[Answer | None]],
+) -> float:
     """What the sources themselves reach: their accuracy, or 1 for agreement."""
     kind, _, name = measure.partition(":")
     if kind != "accuracy":
@@ -225,7 +283,9 @@ def bytes_at_levels(
         for share in LEVELS:
             for mine in (c for c, some in curves.items() if some[0].ours):
                 for anchor in (c for c, some in curves.items() if not some[0].ours):
-                    our_bytes, theirs = (bytes_at(curves[c], measure, share * top) for c in (mine, anchor))
+                    our_bytes, theirs = (
+                        bytes_at(curves[c], measure, share * top) for c in (mine, anchor)
+                    )
                     saving = None if our_bytes is None or theirs is None else 1 - our_bytes / theirs
                     rows.append(
                         {

@@ -20,11 +20,31 @@ from vizcomp.errors import EngineError, SettingsError, VizcompError
 from vizcomp.evaluation import points as evaluation_points
 from vizcomp.evaluation.codecs import Codec
 from vizcomp.evaluation.data import EvalData, are_small, chunk_size, mapped_pixels, read_data
-from vizcomp.evaluation.points import PointSum, accuracy_on_sources, bytes_at_levels, no_answer, summed_point
+from vizcomp.evaluation.points import (
+    PointSum,
+    accuracy_on_sources,
+    bytes_at_levels,
+    no_answer,
+    summed_point,
+)
 from vizcomp.evaluation.results import EvalResult, EvalSettings, Progress
-from vizcomp.evaluation.summary import example_gallery, headline_of, package_versions, study_points, warnings_of
-from vizcomp.evaluation.tasks import ChunkResult, ChunkTask, crashed_chunk, work_on_chunk, worker_codec, worker_system
+from vizcomp.evaluation.summary import (
+    example_gallery,
+    headline_of,
+    package_versions,
+    study_points,
+    warnings_of,
+)
+from vizcomp.evaluation.tasks import (
+    ChunkResult,
+    ChunkTask,
+    crashed_chunk,
+    work_on_chunk,
+    worker_codec,
+    worker_system,
+)
 from vizcomp.files.write import check_output_folder
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.answers import Answer
 from vizcomp.vision.system import System, reading_of
 
@@ -41,23 +61,29 @@ def run_eval(
     dry_run: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_skip: Callable[[str, str], None] = lambda name, why: None,
+    on_notice: Callable[[str], None] = lambda text: None,
 ) -> EvalResult:
     """Evaluate codecs for vision systems.
 
     Ctrl-C ends it early: codecs that went over all images stay in the result, which says so.
 
     Args:
-        output: the folder of the report. Chunks that are finished are remembered for it, and on a Ray cluster the images lie in
-            it while the run lasts: all nodes must see it. None: nothing is remembered.
-        resume: reuse chunks that an earlier run for `output` finished, by pixels, codec, systems and versions.
+        output: the folder of the report. Chunks that are finished are remembered for it, and on a
+            Ray cluster the images lie in it while the run lasts: all nodes must see it. None:
+            nothing is remembered.
+        resume: reuse chunks that an earlier run for `output` finished, by pixels, codec, systems
+            and versions.
         dry_run: nothing is remembered, and nothing stays in `output`.
+        on_notice: is told, in one line, what concerns the run as a whole: that nothing is
+            remembered, say.
 
     Raises:
         VizcompError: what no image can do without is wrong: a system, a codec, a setting, the data.
     """
+    check_decoder(settings.decoder)
     systems = [worker_system(name, settings.offline) for name in settings.classifiers]
     named, side = _named_codecs(settings, systems)
-    opened = {name: worker_codec(name) for name in named}
+    opened = {name: worker_codec(name, settings.decoder) for name in named}
     with _place_for_images(output if engine.startswith("ray") else None, dry_run) as folder:
         data = read_data(settings, folder, side, systems[0], on_skip)
         _check_labels(data, systems)
@@ -68,13 +94,16 @@ def run_eval(
             return _evaluated(settings, data, systems, opened, jobs, engine, on_progress, journal)
         finally:
             if journal is not None:
+                if journal.problem:
+                    on_notice(journal.problem)
                 journal.close()
             mapped_pixels.cache_clear()
 
 
 @contextlib.contextmanager
 def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
-    """A folder that goes when the run ends; in `shared`, if that is given, since other machines are to see it."""
+    """A folder that goes when the run ends; in `shared`, if that is given, since other machines are
+    to see it."""
     if shared is None:
         with tempfile.TemporaryDirectory(prefix="vizcomp-") as folder:
             yield folder
@@ -91,34 +120,44 @@ def _place_for_images(shared: Path | None, dry_run: bool) -> Iterator[str]:
 
 
 def _named_codecs(settings: EvalSettings, systems: Sequence[System]) -> tuple[list[str], int]:
-    """Codecs and baselines, and the side to which all images are cut: that of the codecs that are made for one, else 0.
+    """Codecs and baselines, and the side to which all images are cut: that of the codecs that are
+    made for one, else 0.
 
     Systems do not count: they resize what is decoded, as they do in use.
     """
     small = systems[0].native == 32 and not settings.codecs and are_small(settings, 32)
     named = [*(settings.codecs or (("cifar",) if small else ("djpeg",))), *settings.baselines]
-    natives = {name: worker_codec(name).native for name in named}
+    natives = {name: worker_codec(name, settings.decoder).native for name in named}
     side = next((n for n in natives.values() if n), 0)
     for name, native in natives.items():
         if native not in (0, side):
             raise SettingsError(
-                f"codec {name} is for images of {native}x{native}, another for {side}x{side}", "choose one of them"
+                f"codec {name} is for images of {native}x{native}, another for {side}x{side}",
+                "choose one of them",
             )
     native = systems[0].native
     if side and native not in (0, side):
-        raise SettingsError(f"a codec is for images of {side}x{side}, {systems[0].name} for {native}x{native}", "choose another")
+        raise SettingsError(
+            f"a codec is for images of {side}x{side}, {systems[0].name} for {native}x{native}",
+            "choose another",
+        )
     return named, side
 
 
 def _check_labels(data: EvalData, systems: Sequence[System]) -> None:
-    """Labels are of use where the first system's classes are theirs; otherwise agreement is what there is."""
+    """Labels are of use where the first system's classes are theirs; otherwise agreement is what
+    there is."""
     if data.labels is None:
         return
     classifiers = [s for s in systems if s.kind == "classes" and s.classes]
     fit = [s.name for s in classifiers if set(data.classes) <= set(s.classes)]
     for system in systems:
         if system.kind == "classes" and system.name not in fit:
-            what = "does not name its classes" if not system.classes else "knows other classes than the data"
+            what = (
+                "does not name its classes"
+                if not system.classes
+                else "knows other classes than the data"
+            )
             data.warnings.append(f"{system.name} {what}: agreement stands in for its accuracy.")
 
 
@@ -136,7 +175,7 @@ def _evaluated(
     chunks = [tuple(range(i, min(i + step, len(data)))) for i in range(0, len(data), step)]
     count = itertools.count(1)
     total = len(chunks) * (1 + len(opened))
-    asked = _Asked(
+    request = _Asked(
         settings,
         data,
         systems,
@@ -145,9 +184,9 @@ def _evaluated(
         lambda tasks: _mapped_tasks(tasks, jobs, engine),
         lambda what: on_progress(Progress(next(count), total, what)),
     )
-    answers, errors = _answers_on_sources(asked)
-    sums, complete, more_errors, interrupted = _sums(asked, answers, journal)
-    return _described(asked, answers, sums, complete, [*errors, *more_errors], interrupted)
+    answers, errors = _answers_on_sources(request)
+    sums, complete, more_errors, interrupted = _sums(request, answers, journal)
+    return _described(request, answers, sums, complete, [*errors, *more_errors], interrupted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +203,9 @@ class _Asked:
 
     def task(self, chunk: tuple[int, ...], codec: str, answers: tuple[Any, ...] = ()) -> ChunkTask:
         names = tuple(system.name for system in self.systems)
-        return ChunkTask(self.data, chunk, codec, names, self.settings.offline, answers)
+        return ChunkTask(
+            self.data, chunk, codec, names, self.settings.offline, answers, self.settings.decoder
+        )
 
 
 def _readable(result: ChunkResult) -> ChunkResult:
@@ -173,30 +214,36 @@ def _readable(result: ChunkResult) -> ChunkResult:
     return result
 
 
-def _answers_on_sources(asked: _Asked) -> tuple[list[list[Answer | None]], list[str]]:
+def _answers_on_sources(request: _Asked) -> tuple[list[list[Answer | None]], list[str]]:
     """Each system's answers on the sources, and errors."""
     errors: list[str] = []
-    answers: list[list[Answer | None]] = [[] for _ in asked.systems]
-    for result in map(_readable, asked.results([asked.task(chunk, "") for chunk in asked.chunks])):
+    answers: list[list[Answer | None]] = [[] for _ in request.systems]
+    for result in map(
+        _readable, request.results([request.task(chunk, "") for chunk in request.chunks])
+    ):
         if not result.answers:
-            raise VizcompError(result.errors[0] if result.errors else "the systems gave no answer", "try fewer `jobs`")
+            raise VizcompError(
+                result.errors[0] if result.errors else "the systems gave no answer",
+                "try fewer `jobs`",
+            )
         for all_answers, some in zip(answers, result.answers, strict=True):
             all_answers += some
         errors += result.errors
-        asked.tell("sources")
+        request.tell("sources")
     return answers, errors
 
 
 def _sums(
-    asked: _Asked, answers: list[list[Answer | None]], journal: Journal | None
+    request: _Asked, answers: list[list[Answer | None]], journal: Journal | None
 ) -> tuple[dict[tuple[str, str, str], PointSum], set[str], list[str], bool]:
-    """(codec, series, setting) to its sum; the codecs that were finished; errors; whether Ctrl-C ended it early."""
+    """(codec, series, setting) to its sum; the codecs that were finished; errors; whether Ctrl-C
+    ended it early."""
     work = [
-        asked.task(chunk, name, tuple(tuple(a[i] for i in chunk) for a in answers))
-        for name in asked.codecs
-        for chunk in asked.chunks
+        request.task(chunk, name, tuple(tuple(a[i] for i in chunk) for a in answers))
+        for name in request.codecs
+        for chunk in request.chunks
     ]
-    keys = [] if journal is None else _keys(work, asked.data, asked.codecs, asked.systems)
+    keys = [] if journal is None else _keys(work, request)
     earlier: list[ChunkResult | None] = [None] * len(work)
     if journal is not None:
         stored = (journal.remembered(key) for key in keys)
@@ -206,7 +253,9 @@ def _sums(
     errors: list[str] = []
     interrupted = False
     try:
-        fresh = asked.results([task for task, before in zip(work, earlier, strict=True) if before is None])
+        fresh = request.results(
+            [task for task, before in zip(work, earlier, strict=True) if before is None]
+        )
         for number, task in enumerate(work):
             result = earlier[number] or next(fresh, None)
             if result is None:
@@ -222,15 +271,15 @@ def _sums(
                 one.encoding += encoding
                 one.decoding += decoding
                 one.failed += result.failed[series, setting]
-            asked.tell(task.codec)
+            request.tell(task.codec)
     except KeyboardInterrupt:
         interrupted = True
-    finished = {name for name in asked.codecs if finished_chunks[name] == len(asked.chunks)}
+    finished = {name for name in request.codecs if finished_chunks[name] == len(request.chunks)}
     return sums, finished, errors, interrupted
 
 
 def _described(
-    asked: _Asked,
+    request: _Asked,
     answers: list[list[Answer | None]],
     sums: dict[tuple[str, str, str], PointSum],
     finished: set[str],
@@ -238,11 +287,15 @@ def _described(
     interrupted: bool,
 ) -> EvalResult:
     """The result: points of the finished codecs, and what follows from them."""
-    data, systems, opened = asked.data, asked.systems, asked.codecs
+    data, systems, opened = request.data, request.systems, request.codecs
     points, shown = [], []
     for (name, series, setting), one in sums.items():
         if name in finished and one.rows:
-            points.append(summed_point(series, setting, opened[name].ours, one, data, systems, asked.settings.seed))
+            points.append(
+                summed_point(
+                    series, setting, opened[name].ours, one, data, systems, request.settings.seed
+                )
+            )
             shown.append((name, points[-1], one))
     order = {series: i for i, series in enumerate(s for c in opened.values() for s in c.series)}
     points.sort(key=lambda p: (order.get(p.codec, 0), p.bytes_per_image))
@@ -263,23 +316,35 @@ def _described(
         warnings=(*data.warnings, *warnings_of(points, errors, data, answers, systems)),
         data=data.about,
         classifiers=classifiers,
-        source_accuracy={s.name: accuracy_on_sources(s, a, data) for s, a in zip(systems, answers, strict=True)},
+        source_accuracy={
+            s.name: accuracy_on_sources(s, a, data) for s, a in zip(systems, answers, strict=True)
+        },
         points=points,
         bd_rate=evaluation_points.bd_rates(points, systems),
         equal=equal,
         reference_points=study_points(data, systems),
         gallery=example_gallery(shown, data, systems, answers),
-        codecs=[{"name": n, "ours": c.ours, "version": c.version, "fingerprint": c.fingerprint} for n, c in opened.items()],
+        codecs=[
+            {"name": n, "ours": c.ours, "version": c.version, "fingerprint": c.fingerprint}
+            for n, c in opened.items()
+        ],
         versions=package_versions(),
         interrupted=interrupted,
         undone=tuple(n for n in opened if n in finished and not any(p[0] == n for p in shown)),
     )
 
 
-def _keys(work: Sequence[ChunkTask], data: EvalData, opened: dict[str, Codec], systems: Sequence[System]) -> list[bytes]:
+def _keys(work: Sequence[ChunkTask], asked: _Asked) -> list[bytes]:
     """For each task all that decides what comes of it, as one hash."""
-    looking = [[s.name, s.kind, s.fingerprint] for s in systems]
-    common = [__version__, len(data), package_versions(), looking]
+    data, opened = asked.data, asked.codecs
+    looking = [[s.name, s.kind, s.fingerprint] for s in asked.systems]
+    common = [
+        __version__,
+        len(data),
+        package_versions(),
+        check_decoder(asked.settings.decoder),
+        looking,
+    ]
     pixels: dict[tuple[int, ...], str] = {}
     keys = []
     for task in work:
@@ -293,8 +358,14 @@ def _keys(work: Sequence[ChunkTask], data: EvalData, opened: dict[str, Codec], s
             pixels[task.chosen] = digest.hexdigest()
         codec = opened[task.codec]
         names = [data.names[i] for i in task.chosen]
-        told = [*common, [task.codec, codec.version, codec.fingerprint], names, task.chosen, pixels[task.chosen]]
-        keys.append(hashlib.sha256(json.dumps(told).encode()).digest())
+        parts = [
+            *common,
+            [task.codec, codec.version, codec.fingerprint],
+            names,
+            task.chosen,
+            pixels[task.chosen],
+        ]
+        keys.append(hashlib.sha256(json.dumps(parts).encode()).digest())
     return keys
 
 

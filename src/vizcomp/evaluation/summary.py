@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from vizcomp.evaluation.data import EvalData, Pixels, chunk_size
-from vizcomp.evaluation.points import PointSum, bytes_at, no_answer, point_measures, point_value, rate_curves, top_value
+from vizcomp.evaluation.points import (
+    PointSum,
+    bytes_at,
+    no_answer,
+    point_measures,
+    point_value,
+    rate_curves,
+    top_value,
+)
 from vizcomp.evaluation.results import EvalExample, EvalPoint
 from vizcomp.evaluation.tasks import ImageResult, system_answers, worker_codec
 from vizcomp.photos.encode import encode_plain_jpeg, encode_png
@@ -26,10 +34,21 @@ FEW = 100  # images; from fewer the headline says so
 PLAIN = "jpeg optimised"
 _BASELINES = {PLAIN: "optimised JPEG", "jpeg": "plain JPEG"}
 
-# The original study of 2020: its own evaluation log (47.1% at 128 bits) and report (that code lay in a 410-byte archive).
+# The original study of 2020: its own evaluation log (47.1% at 128 bits) and report (that code lay
+# in a 410-byte archive).
 STUDY = (
-    {"name": "study 2020, code alone", "bytes": 16.0, "value": 0.471, "source": "its evaluation log: 128 bits an image"},
-    {"name": "study 2020, file as stored", "bytes": 410.0, "value": 0.471, "source": "its report: .npz archives of 410 bytes"},
+    {
+        "name": "study 2020, code alone",
+        "bytes": 16.0,
+        "value": 0.471,
+        "source": "its evaluation log: 128 bits an image",
+    },
+    {
+        "name": "study 2020, file as stored",
+        "bytes": 410.0,
+        "value": 0.471,
+        "source": "its report: .npz archives of 410 bytes",
+    },
 )
 
 
@@ -44,9 +63,11 @@ def headline_of(
     data: EvalData,
     answers: Sequence[Sequence[Answer | None]],
 ) -> str:
-    """What a buyer asks: how much each system keeps, with its interval, at what bytes, and what others need for that.
+    """What a buyer asks: how much each system keeps, with its interval, at what bytes, and what
+    others need for that.
 
-    The point is the cheapest of our first codec that keeps `SAME_ENOUGH` by the lower end of its interval, not by luck.
+    The point is the cheapest of our first codec that keeps `SAME_ENOUGH` by the lower end of its
+    interval, not by luck.
     """
     curves = rate_curves(points)
     mine = next((c for c, some in curves.items() if some[0].ours), None)
@@ -55,9 +76,15 @@ def headline_of(
         return "No codec of vizcomp was measured." if points else "Nothing was measured."
     measures = point_measures(points, systems)
     top, first = top_value(measures[0], systems, data, answers), systems[0].name
-    able = [p for p in curves[mine] if (interval := p.interval.get(first)) is not None and interval[0] >= SAME_ENOUGH * top]
+    able = [
+        p
+        for p in curves[mine]
+        if (interval := p.interval.get(first)) is not None and interval[0] >= SAME_ENOUGH * top
+    ]
     point = (
-        min(able, key=lambda p: p.bytes_per_image) if able else max(curves[mine], key=lambda p: point_value(p, measures[0]) or 0)
+        min(able, key=lambda p: p.bytes_per_image)
+        if able
+        else max(curves[mine], key=lambda p: point_value(p, measures[0]) or 0)
     )
     size = _Sizes(data.about["source_bytes_per_image"])
     parts: list[tuple[str, str]] = []
@@ -69,10 +96,22 @@ def headline_of(
         if system.kind in COUNTED and all(no_answer(a) for a in answers[at]):
             parts.append((f"{who} finds nothing on any source", "there is nothing to keep"))
             continue
-        kept = f"{who} {_kept(system, measure, value, point, top_value(measure, systems, data, answers))}"
-        needs = {c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None}
-        told = [name for name in (PLAIN, min(needs, key=lambda c: needs[c], default="")) if name in needs]
-        against = " and ".join(f"{_BASELINES.get(name, name)} needs {size(needs[name])}" for name in dict.fromkeys(told))
+        kept = (
+            f"{who}"
+            f" {_kept(system, measure, value, point, top_value(measure, systems, data, answers))}"
+        )
+        needs = {
+            c: b for c, some in others.items() if (b := bytes_at(some, measure, value)) is not None
+        }
+        rivals = [
+            name
+            for name in (PLAIN, min(needs, key=lambda c: needs[c], default=""))
+            if name in needs
+        ]
+        against = " and ".join(
+            f"{_BASELINES.get(name, name)} needs {size(needs[name])}"
+            for name in dict.fromkeys(rivals)
+        )
         none = "no baseline reaches that" if others else ""
         parts.append((f"{kept} at {size(point.bytes_per_image)}{size.unit}", against or none))
     quality = f" PSNR there is {point.psnr:.1f} dB." if point.psnr is not None else ""
@@ -88,7 +127,8 @@ def headline_of(
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
-    """Bytes for people: as a share of the sources' own files where these are files, else as they are."""
+    """Bytes for people: as a share of the sources' own files where these are files, else as they
+    are."""
 
     source: float | None
 
@@ -102,12 +142,19 @@ class _Sizes:
 
 def _kept(system: System, measure: str, value: float, point: EvalPoint, top: float) -> str:
     interval = point.interval.get(system.name)
-    low_high = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval is not None else ""
+    low_high = (
+        f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval is not None else ""
+    )
     if measure.startswith("accuracy"):
-        return f"is right on {_percent(value)}{low_high} of the images, {_percent(top)} on the sources,"
+        return (
+            f"is right on {_percent(value)}{low_high} of the images, {_percent(top)} on the"
+            " sources,"
+        )
     what = {"boxes": "boxes", "keypoints": "figures", "text": "words"}.get(system.kind)
     return (
-        f"keeps {_percent(value)}{low_high} of its {what} (F1)" if what else f"keeps {_percent(value)}{low_high} of its answers"
+        f"keeps {_percent(value)}{low_high} of its {what} (F1)"
+        if what
+        else f"keeps {_percent(value)}{low_high} of its answers"
     )
 
 
@@ -129,18 +176,31 @@ def warnings_of(
         counts = collections.Counter(errors)
         first, many = counts.most_common(1)[0]
         more = f" ({many} times)" if many > 1 else ""
-        warnings.append(f"{len(errors):,} times something failed and was left out, most often: {first}{more}.")
+        warnings.append(
+            f"{len(errors):,} times something failed and was left out, most often: {first}{more}."
+        )
     if data.labels is None:
-        warnings.append("The images have no labels: agreement with each system's own answer on the source replaces accuracy.")
+        warnings.append(
+            "The images have no labels: agreement with each system's own answer on the source"
+            " replaces accuracy."
+        )
     source = data.about["source_bytes_per_image"]
     if source and points and all(p.bytes_per_image >= source for p in points):
-        warnings.append(f"No setting gives files smaller than the sources ({source:,.0f} bytes an image).")
+        warnings.append(
+            f"No setting gives files smaller than the sources ({source:,.0f} bytes an image)."
+        )
     return warnings
 
 
 def study_points(data: EvalData, systems: Sequence[System]) -> list[dict[str, Any]]:
-    """The original study's published points, where the data are CIFAR-10 and the first system a classifier of it."""
-    if data.labels is None or "airplane" not in data.classes or len(data.classes) != 10 or systems[0].kind != "classes":
+    """The original study's published points, where the data are CIFAR-10 and the first system a
+    classifier of it."""
+    if (
+        data.labels is None
+        or "airplane" not in data.classes
+        or len(data.classes) != 10
+        or systems[0].kind != "classes"
+    ):
         return []
     return [{**row, "measure": f"accuracy:{systems[0].name}"} for row in STUDY]
 
@@ -161,11 +221,14 @@ def example_gallery(
     systems: Sequence[System],
     answers: Sequence[Sequence[Answer | None]],
 ) -> list[EvalExample]:
-    """The images on which our first codec's middle setting lost most for the systems, worst first."""
+    """The images on which our first codec's middle setting lost most for the systems, worst
+    first."""
     mine = [(name, point, one) for name, point, one in sums if point.ours]
     if not mine:
         return []
-    curve = sorted((x for x in mine if x[1].codec == mine[0][1].codec), key=lambda x: x[1].bytes_per_image)
+    curve = sorted(
+        (x for x in mine if x[1].codec == mine[0][1].codec), key=lambda x: x[1].bytes_per_image
+    )
     name, point, one = curve[len(curve) // 2] if name_is_photo(curve[0][0]) else curve[0]
 
     def score(row: ImageResult) -> float:
@@ -177,8 +240,12 @@ def example_gallery(
     results: list[Pixels | None] = []
     step = chunk_size(data)
     for some in (worst[i : i + step] for i in range(0, len(worst), step)):
-        sweeps = codec.sweep([data.image(r.index) for r in some], len(data), [data.originals[r.index] for r in some])
-        results += next(s for s in sweeps if (s.series or codec.name, s.setting) == (point.codec, point.setting)).results
+        sweeps = codec.sweep(
+            [data.image(r.index) for r in some], len(data), [data.originals[r.index] for r in some]
+        )
+        results += next(
+            s for s in sweeps if (s.series or codec.name, s.setting) == (point.codec, point.setting)
+        ).results
     examples = []
     for row, result in zip(worst, results, strict=True):
         source = data.image(row.index)
@@ -191,10 +258,13 @@ def example_gallery(
             if before is None or after is None:
                 continue
             texts[system.name] = before.words(), after.words(), compare(before, after).same
-            if isinstance(before, Boxes | Keypoints | Text) and isinstance(after, Boxes | Keypoints | Text):
+            if isinstance(before, Boxes | Keypoints | Text) and isinstance(
+                after, Boxes | Keypoints | Text
+            ):
                 scale = np.array([source.shape[1], source.shape[0]], float)
                 boxes[system.name] = tuple(
-                    [[(float(x), float(y)) for x, y in q / scale] for q in b.quads] for b in (before, after)
+                    [[(float(x), float(y)) for x, y in q / scale] for q in b.quads]
+                    for b in (before, after)
                 )
         examples.append(
             EvalExample(
@@ -217,7 +287,8 @@ _NO_TASK: Any = None
 
 
 def name_is_photo(codec: str) -> bool:
-    """Whether a codec's middle setting is its usual one; of a codec of few bytes it is the first."""
+    """Whether a codec's middle setting is its usual one; of a codec of few bytes it is the
+    first."""
     return not codec.startswith("cifar")
 
 

@@ -34,6 +34,7 @@ class ChunkTask:
     systems: tuple[str, ...]
     offline: bool
     reference: tuple[tuple[Answer | None, ...], ...] = ()  # for each system, for each image
+    decoder: str = "pillow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ChunkResult:
     """What came of a task."""
 
     answers: tuple[tuple[Answer | None, ...], ...] = ()
-    points: tuple[tuple[str, str, tuple[ImageResult, ...], float, float], ...] = ()  # series, setting, rows, seconds
+    # series, setting, rows, seconds
+    points: tuple[tuple[str, str, tuple[ImageResult, ...], float, float], ...] = ()
     errors: tuple[str, ...] = ()
     failed: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     unread: str = ""  # why the images could not be read: a node that does not see them
@@ -67,13 +69,17 @@ class ChunkResult:
             for series, setting, rows, encoding, decoding in self.points
         ]
         failed = [[*key, count] for key, count in self.failed.items()]
-        text = json.dumps([points, self.errors, failed], separators=(",", ":"), default=lambda number: number.item())
+        text = json.dumps(
+            [points, self.errors, failed],
+            separators=(",", ":"),
+            default=lambda number: number.item(),
+        )
         return zlib.compress(text.encode(), 1)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ChunkResult | None:
         """What `to_bytes` made; None of anything else."""
-        with contextlib.suppress(ValueError, TypeError, zlib.error):
+        with contextlib.suppress(ValueError, TypeError, zlib.error, RecursionError):
             points, errors, failed = json.loads(zlib.decompress(data))
             return cls(
                 points=tuple(
@@ -86,7 +92,9 @@ class ChunkResult:
         return None
 
 
-def _row(index: int, size: float, payload: float, psnr: float, ms_ssim: float, *answers: Sequence[Any]) -> ImageResult:
+def _row(
+    index: int, size: float, payload: float, psnr: float, ms_ssim: float, *answers: Sequence[Any]
+) -> ImageResult:
     best, within5, comparisons = answers
     compared = tuple(c and Comparison(*c) for c in comparisons)
     return ImageResult(index, size, payload, psnr, ms_ssim, tuple(best), tuple(within5), compared)
@@ -107,8 +115,8 @@ def opened_system(name: str, offline: bool) -> System:
 
 
 @functools.lru_cache(maxsize=8)
-def worker_codec(name: str) -> Codec:
-    return open_codec(name)
+def worker_codec(name: str, decoder: str = "pillow") -> Codec:
+    return open_codec(name, decoder)
 
 
 def work_on_chunk(task: ChunkTask) -> ChunkResult:
@@ -122,12 +130,18 @@ def work_on_chunk(task: ChunkTask) -> ChunkResult:
     systems = [worker_system(name, task.offline) for name in task.systems]
     errors: list[str] = []
     if not task.codec:
-        return ChunkResult(answers=tuple(system_answers(s, sources, errors, task) for s in systems), errors=tuple(errors))
+        return ChunkResult(
+            answers=tuple(system_answers(s, sources, errors, task) for s in systems),
+            errors=tuple(errors),
+        )
     points = []
     failed: dict[tuple[str, str], int] = {}
-    seen: dict[bytes, tuple[Any, ...]] = {}  # one image decoded from files of different kinds is judged once
-    codec = worker_codec(task.codec)
-    for sweep in codec.sweep(sources, len(task.data), [task.data.originals[i] for i in task.chosen]):
+    # one image decoded from files of different kinds is judged once
+    seen: dict[bytes, tuple[Any, ...]] = {}
+    codec = worker_codec(task.codec, task.decoder)
+    for sweep in codec.sweep(
+        sources, len(task.data), [task.data.originals[i] for i in task.chosen]
+    ):
         series = sweep.series or codec.name
         keys = [
             b"" if r is None else hashlib.sha256(r.tobytes() + bytes([i % 256, i // 256])).digest()
@@ -135,14 +149,22 @@ def work_on_chunk(task: ChunkTask) -> ChunkResult:
         ]
         new = [i for i, key in enumerate(keys) if key and key not in seen]
         answers_after = [
-            system_answers(s, [r for i in new if (r := sweep.results[i]) is not None], errors, task) for s in systems
+            system_answers(s, [r for i in new if (r := sweep.results[i]) is not None], errors, task)
+            for s in systems
         ]
         for at, i in enumerate(new):
             result = sweep.results[i]
             assert result is not None
-            seen[keys[i]] = _judged(sources[i], result, [f[at] for f in answers_after], [r[i] for r in task.reference])
+            seen[keys[i]] = _judged(
+                sources[i], result, [f[at] for f in answers_after], [r[i] for r in task.reference]
+            )
         rows = tuple(
-            ImageResult(task.chosen[i], float(sweep.sizes[i] or 0), float(sweep.payloads[i] or 0), *seen[key])
+            ImageResult(
+                task.chosen[i],
+                float(sweep.sizes[i] or 0),
+                float(sweep.payloads[i] or 0),
+                *seen[key],
+            )
             for i, key in enumerate(keys)
             if key
         )
@@ -153,7 +175,10 @@ def work_on_chunk(task: ChunkTask) -> ChunkResult:
 
 
 def _judged(
-    source: Pixels, result: Pixels, answers: Sequence[Answer | None], reference: Sequence[Answer | None]
+    source: Pixels,
+    result: Pixels,
+    answers: Sequence[Answer | None],
+    reference: Sequence[Answer | None],
 ) -> tuple[Any, ...]:
     best, within, comparisons = [], [], []
     for answer, before in zip(answers, reference, strict=True):
@@ -163,11 +188,20 @@ def _judged(
         else:
             within.append(False)
         comparisons.append(None if answer is None or before is None else compare(before, answer))
-    return metrics.psnr(source, result), metrics.ms_ssim(source, result), tuple(best), tuple(within), tuple(comparisons)
+    return (
+        metrics.psnr(source, result),
+        metrics.ms_ssim(source, result),
+        tuple(best),
+        tuple(within),
+        tuple(comparisons),
+    )
 
 
-def system_answers(system: System, pictures: Sequence[Pixels], errors: list[str], task: ChunkTask) -> tuple[Answer | None, ...]:
-    """The answers; where a system throws on a batch each image is tried alone, and None is for those it cannot take."""
+def system_answers(
+    system: System, pictures: Sequence[Pixels], errors: list[str], task: ChunkTask
+) -> tuple[Answer | None, ...]:
+    """The answers; where a system throws on a batch each image is tried alone, and None is for
+    those it cannot take."""
     if not pictures:
         return ()
     try:
@@ -184,4 +218,6 @@ def system_answers(system: System, pictures: Sequence[Pixels], errors: list[str]
 
 
 def crashed_chunk(task: ChunkTask) -> ChunkResult:
-    return ChunkResult(errors=(f"{task.codec or 'the systems'}: a worker process died twice (out of memory?)",))
+    return ChunkResult(
+        errors=(f"{task.codec or 'the systems'}: a worker process died twice (out of memory?)",)
+    )

@@ -12,12 +12,14 @@ from vizcomp.files.store import AnyPath, StorePath, is_url, parse_place
 
 
 def check_apart(inputs: Sequence[str | Path], output: AnyPath, *, suffix: str = "") -> None:
-    """Refuse a folder of outputs that is an input, or lies in one: a later run would take results for photos.
+    """Refuse a folder of outputs that is an input, or lies in one: a later run would take results
+    for photos.
 
     Args:
         inputs: as `find.find_inputs` takes them; of a pattern, the part without wildcards.
         output: the folder of the outputs.
-        suffix: of outputs that keep their inputs' stems; a named file of that suffix must not lie in `output` itself.
+        suffix: of outputs that keep their inputs' stems; a named file of that suffix must not lie
+            in `output` itself.
 
     Raises:
         OutputError: with the input that holds it.
@@ -28,7 +30,9 @@ def check_apart(inputs: Sequence[str | Path], output: AnyPath, *, suffix: str = 
         for folder in _folders(item, suffix):
             if _holds(folder, output, exactly=folder != item and not _has_wildcards(item)):
                 where = "is" if _holds(folder, output, exactly=True) else "lies in"
-                text = f"the output folder {printable(output)} {where} the input {printable(folder)}"
+                text = (
+                    f"the output folder {printable(output)} {where} the input {printable(folder)}"
+                )
                 raise OutputError(text, "choose another `output`, outside of it")
 
 

@@ -19,14 +19,36 @@ from vizcomp.files.store import AnyPath, StorePath, is_url, parse_place, walk
 
 EXTENSIONS: frozenset[str] = frozenset(
     {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".heic", ".heif", ".hif"),
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".png",
+            ".apng",
+            ".webp",
+            ".avif",
+            ".avifs",
+            ".heic",
+            ".heif",
+            ".hif",
+        ),
         *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm"),
     }
 )
 """Lower-case suffixes that count as photos when a folder is walked."""
 
 SYSTEM_FOLDERS = frozenset(
-    {"@eadir", "lost+found", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"}
+    {
+        "@eadir",
+        "lost+found",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "system volume information",
+        "__macosx",
+    }
 )
 """Folders, in lower case, that disks and storage boxes put beside a user's own."""
 
@@ -41,7 +63,8 @@ class InputFile:
 
     Attributes:
         path: as it is to be opened.
-        relative: path below the folder it was found under, file name included; the name alone for a single file.
+        relative: path below the folder it was found under, file name included; the name alone for a
+            single file.
         shown: `path` for people and reports, safe to print; made from `path` where it is not given.
     """
 
@@ -63,39 +86,51 @@ def find_inputs(
     what: str = "photo",
     may_be_none: bool = False,
 ) -> Iterator[InputFile]:
-    """The photos (or other files) that files, folders and glob patterns name, each once, in the order given.
+    """The photos (or other files) that files, folders and glob patterns name, each once, in the
+    order given.
 
-    A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones and those of systems
-    (`SYSTEM_FOLDERS`) are left out, linked folders are followed once, and only regular files with a suffix of `extensions`
-    count. A file that is named is taken whatever its suffix. A name that exists is never read as a pattern. In a pattern,
-    `**` stands for any number of folders. The same file by two ways (a link, a relative path, its folder) comes once, by
-    the first of them.
+    A folder is walked recursively: its files by name, then its sub-folders by name; hidden ones and
+    those of systems (`SYSTEM_FOLDERS`) are left out, linked folders are followed once, and only
+    regular files with a suffix of `extensions` count. A file that is named is taken whatever its
+    suffix. A name that exists is never read as a pattern. In a pattern, `**` stands for any number
+    of folders. The same file by two ways (a link, a relative path, its folder) comes once, by the
+    first of them.
 
     Args:
         inputs: files, folders or patterns.
         exclude: a folder (of outputs) that is not walked where it lies below an input.
-        report: is told of folders that cannot be read and links that lead nowhere; they are passed over.
+        report: is told of folders that cannot be read and links that lead nowhere; they are passed
+            over.
         extensions: lower-case suffixes that count when a folder is walked.
         what: what such a file is called in messages.
         may_be_none: folders without a photo are no error.
 
     Raises:
-        InputError: at once, before the first photo: an input is missing, is neither file nor folder, a pattern matches
-            nothing, or there is no photo at all.
+        InputError: at once, before the first photo: an input is missing, is neither file nor
+            folder, a pattern matches nothing, or there is no photo at all.
     """
     if not inputs:
         raise InputError("no input given", f"name {what}s, folders or patterns")
     finder = _Finder(exclude, report, extensions, may_be_none=may_be_none)
     sources = [finder.source(os.fspath(item)) for item in inputs]
-    found = itertools.chain.from_iterable(sources)
-    first = next(found, None)
+    files = itertools.chain.from_iterable(sources)
+    first = next(files, None)
     if first is None and may_be_none:
         return iter(())
     if first is None:
-        named = ", ".join(printable(item) for item in inputs[:3]) + (" ..." if len(inputs) > 3 else "")
-        readable = READABLE if extensions is EXTENSIONS else f"folders are searched for {' and '.join(sorted(extensions))}"
-        raise InputError(f"no {what} found in {named}", f"{readable}; other suffixes are taken where the file itself is named")
-    return itertools.chain([first], found)
+        named = ", ".join(printable(item) for item in inputs[:3]) + (
+            " ..." if len(inputs) > 3 else ""
+        )
+        readable = (
+            READABLE
+            if extensions is EXTENSIONS
+            else f"folders are searched for {' and '.join(sorted(extensions))}"
+        )
+        raise InputError(
+            f"no {what} found in {named}",
+            f"{readable}; other suffixes are taken where the file itself is named",
+        )
+    return itertools.chain([first], files)
 
 
 _BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{},]*(?:,[^{},]*)+))\}")
@@ -103,7 +138,8 @@ MOST_NAMES = 1_000_000  # of one pattern with braces
 
 
 def expanded(pattern: str) -> list[str]:
-    """The names that braces stand for: `{00..99}` for numbers of as many digits, `{a,b}` for words; a shell does the same.
+    """The names that braces stand for: `{00..99}` for numbers of as many digits, `{a,b}` for words;
+    a shell does the same.
 
     Raises:
         InputError: there are more than `MOST_NAMES`.
@@ -114,7 +150,10 @@ def expanded(pattern: str) -> list[str]:
         for name in names:
             longer += _first_expanded(name)
             if len(longer) > MOST_NAMES:
-                raise InputError(f"{printable(pattern)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+                raise InputError(
+                    f"{printable(pattern)} stands for more than {MOST_NAMES:,} names",
+                    "name fewer at a time",
+                )
         names = longer
     return names
 
@@ -129,7 +168,10 @@ def _first_expanded(name: str) -> list[str]:
     else:
         low, high = int(first), int(last)
         if abs(high - low) >= MOST_NAMES:
-            raise InputError(f"{printable(name)} stands for more than {MOST_NAMES:,} names", "name fewer at a time")
+            raise InputError(
+                f"{printable(name)} stands for more than {MOST_NAMES:,} names",
+                "name fewer at a time",
+            )
         width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
         numbers = range(low, high + 1) if low <= high else range(low, high - 1, -1)
         parts = [str(number).zfill(width) for number in numbers]
@@ -137,13 +179,20 @@ def _first_expanded(name: str) -> list[str]:
 
 
 def names_from(text: bytes) -> list[str]:
-    """The names in a list of files: one a line, or separated by NUL bytes where the list holds any; empty ones are left out."""
+    """The names in a list of files: one a line, or separated by NUL bytes where the list holds any;
+    empty ones are left out."""
     parts = text.split(b"\0") if b"\0" in text else text.splitlines()
     return [os.fsdecode(part) for part in parts if part.strip()]
 
 
-def count_inputs(inputs: Sequence[str | Path], *, exclude: AnyPath | None = None, extensions: frozenset[str] = EXTENSIONS) -> int:
-    """About how many files `find_inputs` will give, found without remembering them: one by two ways counts twice.
+def count_inputs(
+    inputs: Sequence[str | Path],
+    *,
+    exclude: AnyPath | None = None,
+    extensions: frozenset[str] = EXTENSIONS,
+) -> int:
+    """About how many files `find_inputs` will give, found without remembering them: one by two ways
+    counts twice.
 
     Raises:
         InputError: as `find_inputs`.
@@ -193,7 +242,8 @@ class _Finder:
             raise InputError(f"{printable(item) or 'the empty name'} does not exist", hint) from exc
         except OSError as exc:
             raise InputError(
-                f"{printable(item)} cannot be opened: {disk_cause(exc)}", "check the path and its permissions"
+                f"{printable(item)} cannot be opened: {disk_cause(exc)}",
+                "check the path and its permissions",
             ) from exc
         path = Path(item)
         if stat.S_ISDIR(mode):
@@ -201,11 +251,15 @@ class _Finder:
                 os.scandir(item).close()
             except OSError as exc:
                 raise InputError(
-                    f"the folder {printable(item)} cannot be read: {disk_cause(exc)}", "check its permissions"
+                    f"the folder {printable(item)} cannot be read: {disk_cause(exc)}",
+                    "check its permissions",
                 ) from exc
             return self._walk(item, PurePath(), set())
         if not stat.S_ISREG(mode):
-            raise InputError(f"{printable(item)} is a {file_kind(mode)}, not a file", "name a file, a folder or a pattern")
+            raise InputError(
+                f"{printable(item)} is a {file_kind(mode)}, not a file",
+                "name a file, a folder or a pattern",
+            )
         return self._file(path, PurePath(path.name), os.path.realpath(item))
 
     def _stored(self, place: StorePath) -> Iterator[InputFile]:
@@ -216,19 +270,27 @@ class _Finder:
                 return self._file(place, PurePosixPath(place.name), str(place))
             if any(c in place.key for c in "*?["):
                 spelled = re.search(r"\.\w+$", place.name) is not None
-                found = ((p, r) for p, r in store.matches(place) if spelled or p.suffix.lower() in self._extensions)
+                matches = (
+                    (p, r)
+                    for p, r in store.matches(place)
+                    if spelled or p.suffix.lower() in self._extensions
+                )
             else:
                 exclude = self._excluded if isinstance(self._excluded, StorePath) else None
-                found = ((p, r) for p, r in walk(place, exclude) if p.suffix.lower() in self._extensions)
+                matches = (
+                    (p, r) for p, r in walk(place, exclude) if p.suffix.lower() in self._extensions
+                )
                 if not place.is_dir():
                     raise InputError(f"{shown} does not exist", "check the bucket and the key")
         except OSError as exc:
             raise store_error(shown, exc) from exc
-        return self._listed(found, shown)
+        return self._listed(matches, shown)
 
-    def _listed(self, found: Iterator[tuple[StorePath, PurePosixPath]], shown: str) -> Iterator[InputFile]:
+    def _listed(
+        self, matches: Iterator[tuple[StorePath, PurePosixPath]], shown: str
+    ) -> Iterator[InputFile]:
         try:
-            for place, relative in found:
+            for place, relative in matches:
                 yield from self._file(place, relative, str(place))
         except OSError as exc:
             raise store_error(shown, exc) from exc
@@ -243,9 +305,11 @@ class _Finder:
             yield InputFile(path, relative)
 
     def _walk(self, folder: str, relative: PurePath, above: set[str]) -> Iterator[InputFile]:
-        """Photos below `folder`; `above` holds the real paths of the folders entered already (links may form loops)."""
+        """Photos below `folder`; `above` holds the real paths of the folders entered already (links
+        may form loops)."""
         stack = [(folder, relative)]
-        if not relative.parts and not os.path.isdir(folder or "."):  # it was there when the run began
+        # it was there when the run began
+        if not relative.parts and not os.path.isdir(folder or "."):
             yield InputFile(Path(folder), PurePath(os.path.basename(folder)))
             return
         while stack:
@@ -255,15 +319,22 @@ class _Finder:
                 continue
             above.add(real)
             files, folders = self._listing(here)
+            # it was there when its parent was listed
+            if not files and not folders and not os.path.lexists(here or "."):
+                yield InputFile(Path(here), below)
+                continue
             for name in files:
                 if os.path.splitext(name)[1].lower() in self._extensions:
                     path = os.path.join(here, name)
-                    target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+                    target = (
+                        os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+                    )
                     yield from self._file(Path(path), below / name, target)
             stack.extend((os.path.join(here, name), below / name) for name in reversed(folders))
 
     def _listing(self, folder: str) -> tuple[list[str], list[str]]:
-        """Names of the regular files and of the folders in a folder, sorted; not hidden, not excluded."""
+        """Names of the regular files and of the folders in a folder, sorted; not hidden, not
+        excluded."""
         files: list[str] = []
         folders: list[str] = []
         try:
@@ -275,16 +346,37 @@ class _Finder:
                         if entry.is_dir():
                             if entry.name.lower() in SYSTEM_FOLDERS:
                                 continue
-                            if self._exclude is None or os.path.realpath(entry.path) != self._exclude:
+                            if (
+                                self._exclude is None
+                                or os.path.realpath(entry.path) != self._exclude
+                            ):
                                 folders.append(entry.name)
                         elif entry.is_file():
                             files.append(entry.name)
-                        elif entry.is_symlink() and os.path.splitext(entry.name)[1].lower() in self._extensions:
-                            self._tell(InputError(f"{printable(entry.path)} is a link that leads to no file", "it was left out"))
+                        elif (
+                            entry.is_symlink()
+                            and os.path.splitext(entry.name)[1].lower() in self._extensions
+                        ):
+                            self._tell(
+                                InputError(
+                                    f"{printable(entry.path)} is a link that leads to no file",
+                                    "it was left out",
+                                )
+                            )
                     except OSError as exc:
-                        self._tell(InputError(f"{printable(entry.path)} cannot be read: {disk_cause(exc)}", "it was left out"))
+                        self._tell(
+                            InputError(
+                                f"{printable(entry.path)} cannot be read: {disk_cause(exc)}",
+                                "it was left out",
+                            )
+                        )
         except OSError as exc:
-            self._tell(InputError(f"the folder {printable(folder)} cannot be read: {disk_cause(exc)}", "it was left out"))
+            self._tell(
+                InputError(
+                    f"the folder {printable(folder)} cannot be read: {disk_cause(exc)}",
+                    "it was left out",
+                )
+            )
         return sorted(files), sorted(folders)
 
     def _tell(self, problem: InputError) -> None:
@@ -293,9 +385,30 @@ class _Finder:
 
     def _pattern(self, pattern: str) -> Iterator[InputFile]:
         # The look ahead has a memory of its own: what it finds may belong to an earlier input.
-        if not self._may_be_none and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None) is None:
-            raise InputError(f"nothing matches {printable(pattern)}", "quote patterns, and check the path before the wildcards")
-        return self._matches(pattern)
+        if (
+            not self._may_be_none
+            and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None)
+            is None
+        ):
+            raise InputError(
+                f"nothing matches {printable(pattern)}",
+                "quote patterns, and check the path before the wildcards",
+            )
+        return self._matches(pattern) if self._may_be_none else self._matched_once(pattern)
+
+    def _matched_once(self, pattern: str) -> Iterator[InputFile]:
+        """What a pattern names; the pattern itself where all that it named when the run began is
+        gone."""
+        nothing = True
+        for file in self._matches(pattern):
+            nothing = False
+            yield file
+        if (
+            nothing
+            and next(_Finder(self._excluded, None, self._extensions)._matches(pattern), None)
+            is None
+        ):
+            yield InputFile(Path(pattern), PurePath(os.path.basename(pattern)))
 
     def _matches(self, pattern: str) -> Iterator[InputFile]:
         """Photos that a pattern names; below the part of it without wildcards the tree is kept."""
@@ -306,7 +419,9 @@ class _Finder:
         spelled = re.search(r"\.\w+$", parts[-1]) is not None
         return self._matched(self._matching(root, PurePath(), parts[fixed:], set()), spelled)
 
-    def _matched(self, matches: Iterator[tuple[str, PurePath, bool]], spelled: bool) -> Iterator[InputFile]:
+    def _matched(
+        self, matches: Iterator[tuple[str, PurePath, bool]], spelled: bool
+    ) -> Iterator[InputFile]:
         entered: set[str] = set()
         for path, relative, is_folder in matches:
             if is_folder:
@@ -317,7 +432,8 @@ class _Finder:
     def _matching(
         self, folder: str, relative: PurePath, parts: tuple[str, ...], above: set[str]
     ) -> Iterator[tuple[str, PurePath, bool]]:
-        """(path, path below the root, whether it is a folder) of all that matches `parts` in `folder`."""
+        """(path, path below the root, whether it is a folder) of all that matches `parts` in
+        `folder`."""
         head, rest = parts[0], parts[1:]
         if folder and not os.path.isdir(folder):
             return
@@ -332,12 +448,18 @@ class _Finder:
                 for name in files:
                     yield os.path.join(folder, name), relative / name, False
             for name in folders:
-                yield from self._matching(os.path.join(folder, name), relative / name, parts, above | {real})
+                yield from self._matching(
+                    os.path.join(folder, name), relative / name, parts, above | {real}
+                )
             return
         files, folders = self._listing(folder)
-        if not any(c in head for c in "*?["):  # a plain name after a wildcard; may be hidden, since it is spelled out
+        # a plain name after a wildcard; may be hidden, since it is spelled out
+        if not any(c in head for c in "*?["):
             target = os.path.join(folder, head)
-            files, folders = ([head] if os.path.isfile(target) else []), ([head] if os.path.isdir(target) else [])
+            files, folders = (
+                ([head] if os.path.isfile(target) else []),
+                ([head] if os.path.isdir(target) else []),
+            )
         else:
             matcher = re.compile(fnmatch.translate(head))
             files = [name for name in files if matcher.fullmatch(name)]

@@ -17,33 +17,46 @@ from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.place import STORE_HINT, disk_cause, disk_hint, printable, store_cause
 from vizcomp.files.store import AnyPath, Stat, StorePath
 
-_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))])
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))]
+)
 
 
 class OutputNames:
     """Gives each input its own output path below one folder, the tree of the inputs mirrored.
 
-    The rule, applied with upper and lower case and Unicode composition ignored, so that it holds on any disk:
+    The rule, applied with upper and lower case and Unicode composition ignored, so that it holds on
+    any disk:
 
     1. `sub/a.jpg` becomes `sub/a` + suffix.
-    2. Where the input's own folder holds more than one photo of that stem, the `.jpg` keeps `a` + suffix, and each other
-       one keeps its own suffix too: `a.png` becomes `a.png` + suffix. Of `a.jpg` and `A.JPG` the one with the
-       lower-case suffix keeps the short name, then the first by name. The folder's listing decides, not the batch, so a
-       file has the same output name alone, in another order, and in a second run.
-    3. What still clashes (files of one name from different folders) gets `-2`, `-3` ... in the order asked for.
+    2. Where the input's own folder holds more than one photo of that stem, the `.jpg` keeps `a` +
+       suffix, and each other one keeps its own suffix too: `a.png` becomes `a.png` + suffix. Of
+       `a.jpg` and `A.JPG` the one with the lower-case suffix keeps the short name, then the first
+       by name. The folder's listing decides, not the batch, so a file has the same output name
+       alone, in another order, and in a second run.
+    3. What still clashes (files of one name from different folders) gets `-2`, `-3` ... in the
+    order asked for.
 
     Args:
         output_dir: the folder of the outputs; None: each output lies beside its input.
         suffix: of the outputs, such as ".jpg" or ".depth.png".
-        extensions: lower-case suffixes of files that are inputs of the same kind, with which rule 2 is concerned.
+        extensions: lower-case suffixes of files that are inputs of the same kind, with which rule 2
+            is concerned.
     """
 
-    def __init__(self, output_dir: AnyPath | None, suffix: str = ".jpg", *, extensions: frozenset[str] = EXTENSIONS) -> None:
+    def __init__(
+        self,
+        output_dir: AnyPath | None,
+        suffix: str = ".jpg",
+        *,
+        extensions: frozenset[str] = EXTENSIONS,
+    ) -> None:
         self._output_dir = output_dir
         self._existing = Existing()
         self._suffix = suffix
         self._extensions = extensions
-        self._claimed: dict[int, int] = {}  # hash of the output path to hash of its input: two integers a file
+        # hash of the output path to hash of its input: two integers a file
+        self._claimed: dict[int, int] = {}
         self._listings: OrderedDict[str, _Listing] = OrderedDict()
 
     def path_for(self, file: InputFile) -> AnyPath:
@@ -62,11 +75,11 @@ class OutputNames:
             belongs_elsewhere = candidate != stem and listing.holds(candidate)
             if belongs_elsewhere or listing.is_folder(candidate + self._suffix):
                 continue
-            key = hash(folded(str(folder / (candidate + self._suffix))))
-            if self._claimed.setdefault(key, asker) == asker:
-                target = folder / (candidate + self._suffix)
+            target = folder / (candidate + self._suffix)
+            if self._claimed.setdefault(hash(folded(str(target))), asker) == asker:
                 if isinstance(target, StorePath):
-                    with contextlib.suppress(OutputError):  # said when it is looked at, for this input alone
+                    # said when it is looked at, for this input alone
+                    with contextlib.suppress(OutputError):
                         return self._existing.marked(target)
                 return target
         raise AssertionError("unreachable: the numbers do not end")
@@ -130,14 +143,17 @@ def is_there(target: AnyPath) -> bool:
     """Whether there is something where an output goes.
 
     Raises:
-        OutputError: that cannot be told: the name is too long, a folder cannot be entered, a store does not answer.
+        OutputError: that cannot be told: the name is too long, a folder cannot be entered, a store
+            does not answer.
     """
     try:
         return target.exists()
     except (OSError, ValueError) as exc:
         shown = printable(target)
         if isinstance(target, StorePath):
-            raise OutputError(f"{shown} cannot be looked at: {store_cause(exc)}", STORE_HINT) from exc
+            raise OutputError(
+                f"{shown} cannot be looked at: {store_cause(exc)}", STORE_HINT
+            ) from exc
         raise OutputError(f"{shown} cannot be written: {disk_cause(exc)}", disk_hint(exc)) from exc
 
 
@@ -155,11 +171,16 @@ def folded(name: str) -> str:
 
 
 def safe_parts(parts: Sequence[str]) -> list[str]:
-    return [_safe_part(part) for part in parts if part not in ("", ".", "..", os.sep) and not PurePath(part).anchor]
+    return [
+        _safe_part(part)
+        for part in parts
+        if part not in ("", ".", "..", os.sep) and not PurePath(part).anchor
+    ]
 
 
 def _safe_part(part: str, *, windows: bool = os.name == "nt") -> str:
-    """One part of an output path that stays in its folder; on Windows, also no name of a device or stream."""
+    """One part of an output path that stays in its folder; on Windows, also no name of a device or
+    stream."""
     part = part.replace("/", "_").replace("\0", "_")
     if windows:
         part = re.sub(r'[<>:"\\|?*\x01-\x1f]', "_", part).rstrip(". ") or "_"
@@ -169,7 +190,8 @@ def _safe_part(part: str, *, windows: bool = os.name == "nt") -> str:
 
 
 class Existing:
-    """What was there in the folders of outputs before a run came to them: one listing for each folder, a few kept."""
+    """What was there in the folders of outputs before a run came to them: one listing for each
+    folder, a few kept."""
 
     def __init__(self) -> None:
         self._folders: OrderedDict[StorePath, dict[str, Stat]] = OrderedDict()
@@ -181,13 +203,19 @@ class Existing:
             OutputError: the store does not answer.
         """
         folder = target.parent
-        found = self._folders.pop(folder, None)
-        if found is None:
+        names = self._folders.pop(folder, None)
+        if names is None:
             try:
-                found = {place.key: place.known for place, is_dir in folder.list() if not is_dir and place.known is not None}
+                names = {
+                    place.key: place.known
+                    for place, is_dir in folder.list()
+                    if not is_dir and place.known is not None
+                }
             except OSError as exc:
-                raise OutputError(f"{folder} cannot be listed: {store_cause(exc)}", STORE_HINT) from exc
-        self._folders[folder] = found
+                raise OutputError(
+                    f"{folder} cannot be listed: {store_cause(exc)}", STORE_HINT
+                ) from exc
+        self._folders[folder] = names
         while len(self._folders) > 4:  # inputs come folder by folder
             self._folders.popitem(last=False)
-        return dataclasses.replace(target, known=found.get(target.key), existed=target.key in found)
+        return dataclasses.replace(target, known=names.get(target.key), existed=target.key in names)

@@ -1,7 +1,8 @@
 """Pickles read as data: no code of theirs is run.
 
-Not by `pickle.Unpickler`: even with `find_class` closed, it takes gigabytes for a memo number of a hostile file, and crashes
-where keys are nested deeply. Here nothing is called, whatever the pickle says.
+Not by `pickle.Unpickler`: even with `find_class` closed, it takes gigabytes for a memo number of a
+hostile file, and crashes where keys are nested deeply. Here nothing is called, whatever the pickle
+says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any
 
 from vizcomp.files.place import printable
 
-_MAX_OPCODES = 4_000_000  # a published batch of CIFAR-10 has 35,000, CIFAR-100's 600,000, a state dict of Inception 15,000
+# a published batch of CIFAR-10 has 35,000, CIFAR-100's 600,000, a state dict of Inception 15,000
+_MAX_OPCODES = 4_000_000
 _MADE_ANYWAY = 1 << 16  # bytes that a pickle of any size may make out of texts
 
 
@@ -21,7 +23,8 @@ class Refused(Exception):
 
 
 class Budget:
-    """Bytes that may be made out of texts: a memo gives one text again and again, and each copy would take memory.
+    """Bytes that may be made out of texts: a memo gives one text again and again, and each copy
+    would take memory.
 
     Args:
         size: of the file.
@@ -45,7 +48,8 @@ class Budget:
 
 
 class Asked(str):
-    """The name of a function or class that a pickle asks for, "MODULE NAME"; never the thing itself."""
+    """The name of a function or class that a pickle asks for, "MODULE NAME"; never the thing
+    itself."""
 
     __slots__ = ()
 
@@ -75,15 +79,36 @@ class Rules:
 _CONSTANTS: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = frozenset(
     {
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
-        *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *(
+            "INT",
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG",
+            "LONG1",
+            "FLOAT",
+            "BINFLOAT",
+            "STRING",
+            "BINSTRING",
+            "SHORT_BINSTRING",
+        ),
+        *(
+            "BINBYTES",
+            "SHORT_BINBYTES",
+            "BINBYTES8",
+            "UNICODE",
+            "BINUNICODE",
+            "SHORT_BINUNICODE",
+            "BINUNICODE8",
+        ),
     }
 )
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def interpreted(stream: io.BytesIO, size: int, rules: Rules) -> Any:
-    """What the pickle at the stream's place holds: lists, tuples, dicts, numbers, text, and what the rules make.
+    """What the pickle at the stream's place holds: lists, tuples, dicts, numbers, text, and what
+    the rules make.
 
     Args:
         size: of the whole file, which bounds what is made.
@@ -138,7 +163,9 @@ def interpreted(stream: io.BytesIO, size: int, rules: Rules) -> Any:
                 stack.append({})
             if type(stack[-1]) is not dict:
                 raise ValueError("sets an item of what is no dict")
-            stack[-1].update(zip((_key(key, budget) for key in items[::2]), items[1::2], strict=True))
+            stack[-1].update(
+                zip((_key(key, budget) for key in items[::2]), items[1::2], strict=True)
+            )
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             wanted = arg if name == "GLOBAL" else " ".join((stack.pop(-2), stack.pop()))
             if not rules.wanted(str(wanted)):
@@ -164,4 +191,5 @@ def _key(key: object, budget: Budget) -> str | int:
         return budget.decoded(key)
     if isinstance(key, str | int):
         return key
-    raise ValueError("a key that is neither text nor number")  # hashing a deeply nested one would overflow the stack
+    # hashing a deeply nested one would overflow the stack
+    raise ValueError("a key that is neither text nor number")

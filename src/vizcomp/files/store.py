@@ -1,10 +1,13 @@
-"""Photos and results in object storage, by fsspec: `s3://BUCKET/KEY`, `gs://BUCKET/KEY`. `file:///PATH` is a local path.
+"""Photos and results in object storage, by fsspec: `s3://BUCKET/KEY`, `gs://BUCKET/KEY`.
+`file:///PATH` is a local path.
 
-`parse` is where a name given by a user becomes a place: a `pathlib.Path` for anything local, which takes the way it always took,
-or a `StorePath`, which has those methods of a path that this package uses. fsspec is imported when a store is first asked.
+`parse` is where a name given by a user becomes a place: a `pathlib.Path` for anything local, which
+takes the way it always took, or a `StorePath`, which has those methods of a path that this package
+uses. fsspec is imported when a store is first asked.
 
-What a store promises and a disk does not: an object appears whole or not at all (a PUT, or a multipart upload when it is
-completed), so there is no file beside it and no renaming. Requests that fail are repeated by the library of the store.
+What a store promises and a disk does not: an object appears whole or not at all (a PUT, or a
+multipart upload when it is completed), so there is no file beside it and no renaming. Requests that
+fail are repeated by the library of the store.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any, NamedTuple
 from vizcomp.errors import MissingExtraError, OutputError, SettingsError
 from vizcomp.files.place import store_cause
 
-SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs")}  # scheme to the package that speaks it, and our extra that brings it
+# scheme to the package that speaks it, and our extra that brings it
+SCHEMES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gs")}
 
 RETRIES = 8
 CONNECT_SECONDS = 10
@@ -32,7 +36,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 
 
 def is_url(text: str) -> bool:
-    """Whether a name says of itself where it is, as s3://bucket/a.jpg; a file that exists under that name is a file."""
+    """Whether a name says of itself where it is, as s3://bucket/a.jpg; a file that exists under
+    that name is a file."""
     return _URL.fullmatch(text) is not None and not os.path.lexists(text)
 
 
@@ -49,11 +54,15 @@ def parse_place(text: str | os.PathLike[str]) -> AnyPath:
     scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
         if not rest.startswith("/"):
-            raise SettingsError(f"{name!r} names a machine", "write file:///PATH, with three slashes")
+            raise SettingsError(
+                f"{name!r} names a machine", "write file:///PATH, with three slashes"
+            )
         return Path(rest)
     if scheme not in SCHEMES:
         schemes = ", ".join(f"{s}://" for s in ("file", *SCHEMES))
-        raise SettingsError(f"{scheme}:// is no storage that is known here", f"use {schemes} or a local path")
+        raise SettingsError(
+            f"{scheme}:// is no storage that is known here", f"use {schemes} or a local path"
+        )
     bucket, _, key = rest.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bucket):
         raise SettingsError(f"{name!r} names no bucket", f"write {scheme}://BUCKET/KEY")
@@ -61,7 +70,8 @@ def parse_place(text: str | os.PathLike[str]) -> AnyPath:
 
 
 class Stat(NamedTuple):
-    """What is known of an object: its bytes, time of change in nanoseconds (0 where unknown), and a tag of its content."""
+    """What is known of an object: its bytes, time of change in nanoseconds (0 where unknown), and a
+    tag of its content."""
 
     st_size: int
     st_mtime_ns: int
@@ -70,13 +80,15 @@ class Stat(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StorePath:
-    """An object, or a prefix of objects, which acts as a folder. Keys are kept to the letter: `a//b` and `a/../b` are names.
+    """An object, or a prefix of objects, which acts as a folder. Keys are kept to the letter:
+    `a//b` and `a/../b` are names.
 
     Attributes:
-        scheme, bucket, key: its parts; a folder that was listed has its whole prefix for a key, with the last slash.
+        scheme, bucket, key: its parts; a folder that was listed has its whole prefix for a key,
+            with the last slash.
         known: what a listing said of it, so that it is not asked for again; it travels to workers.
-        existed: whether the object existed when its task was handed out; None if not checked. It lets a retried task tell its
-            own output from an earlier file.
+        existed: whether the object existed when its task was handed out; None if not checked. It
+            lets a retried task tell its own output from an earlier file.
     """
 
     scheme: str
@@ -116,7 +128,9 @@ class StorePath:
 
     def joinpath(self, *parts: str | PurePosixPath) -> StorePath:
         """A place below; parts are safe ones, made by `names.OutputNames`."""
-        return StorePath(self.scheme, self.bucket, self.prefix + "/".join(str(part) for part in parts))
+        return StorePath(
+            self.scheme, self.bucket, self.prefix + "/".join(str(part) for part in parts)
+        )
 
     def __truediv__(self, part: str | PurePosixPath) -> StorePath:
         return self.joinpath(part)
@@ -135,7 +149,9 @@ class StorePath:
         Raises:
             ValueError: it is not below.
         """
-        if (self.scheme, self.bucket) != (folder.scheme, folder.bucket) or not self.key.startswith(folder.prefix):
+        if (self.scheme, self.bucket) != (folder.scheme, folder.bucket) or not self.key.startswith(
+            folder.prefix
+        ):
             raise ValueError(f"{self} does not lie below {folder}")
         return PurePosixPath(self.key[len(folder.prefix) :])
 
@@ -148,13 +164,16 @@ class StorePath:
     def _info(self) -> dict[str, Any] | None:
         with _errors(self):
             try:
-                info: dict[str, Any] = _system(self.scheme).info(self._name if self.key else self.bucket)
+                info: dict[str, Any] = _system(self.scheme).info(
+                    self._name if self.key else self.bucket
+                )
             except FileNotFoundError:
                 return None
             return info
 
     def exists(self) -> bool:
-        """Whether there is such an object; the answer of the moment when its task was handed out, where that was kept."""
+        """Whether there is such an object; the answer of the moment when its task was handed out,
+        where that was kept."""
         if self.existed is not None:
             return self.existed
         info = self._info()
@@ -180,7 +199,8 @@ class StorePath:
         return _stat(info)
 
     def state(self) -> tuple[int, int, str]:
-        """Size, time, and a mark of the content as the store has it (its ETag or checksum): nothing is read for it."""
+        """Size, time, and a mark of the content as the store has it (its ETag or checksum): nothing
+        is read for it."""
         fresh = dataclasses.replace(self, known=None).stat()
         return fresh.st_size, fresh.st_mtime_ns, fresh.tag
 
@@ -216,6 +236,15 @@ class StorePath:
         with _errors(self):
             _system(self.scheme).get_file(self._name, str(path))
 
+    def unlink(self) -> None:
+        """Remove the object.
+
+        Raises:
+            OSError: the store does not do so after all attempts.
+        """
+        with _errors(self):
+            _system(self.scheme).rm_file(self._name)
+
     def write_from(self, path: Path) -> None:
         """Put the object from a file: whole, or not at all.
 
@@ -232,13 +261,20 @@ class StorePath:
         return data
 
     def list(self) -> Iterator[tuple[StorePath, bool]]:
-        """What is directly in the folder, in the order of the store (by name), and whether it is a folder itself; pages of
-        `PAGE` are asked for as they are needed."""
+        """What is directly in the folder, in the order of the store (by name), and whether it is a
+        folder itself; pages of `PAGE` are asked for as they are needed."""
         with _errors(self):
             for info in _entries(self):
                 key = info["name"].partition("/")[2]
                 if info["type"] == "directory":
-                    yield StorePath(self.scheme, self.bucket, key.removesuffix("/") + "/" if self.scheme != "s3" else key), True
+                    yield (
+                        StorePath(
+                            self.scheme,
+                            self.bucket,
+                            key.removesuffix("/") + "/" if self.scheme != "s3" else key,
+                        ),
+                        True,
+                    )
                 elif not key.endswith("/"):  # with a slash it is an object that marks a folder
                     yield StorePath(self.scheme, self.bucket, key, _stat(info)), False
 
@@ -254,12 +290,18 @@ class StorePath:
                 if self.scheme == "s3":  # an upload that is begun and given up makes no object
                     probe = self.joinpath(".vizcomp-probe").key
                     begun = system.call_s3("create_multipart_upload", Bucket=self.bucket, Key=probe)
-                    system.call_s3("abort_multipart_upload", Bucket=self.bucket, Key=probe, UploadId=begun["UploadId"])
+                    system.call_s3(
+                        "abort_multipart_upload",
+                        Bucket=self.bucket,
+                        Key=probe,
+                        UploadId=begun["UploadId"],
+                    )
                 elif not system.exists(self.bucket):
                     raise FileNotFoundError(2, "no such bucket")
         except OSError as exc:
             raise OutputError(
-                f"{self} cannot be written: {store_cause(exc)}", "check the bucket, the credentials and the endpoint"
+                f"{self} cannot be written: {store_cause(exc)}",
+                "check the bucket, the credentials and the endpoint",
             ) from exc
 
 
@@ -273,9 +315,11 @@ def same_place(one: AnyPath, other: AnyPath) -> bool:
     return one == other
 
 
-def walk(folder: StorePath, exclude: StorePath | None = None) -> Iterator[tuple[StorePath, PurePosixPath]]:
-    """The objects below a folder with their path below it: those of a folder by name, then its sub-folders by name; hidden ones
-    and those below `exclude` are left out.
+def walk(
+    folder: StorePath, exclude: StorePath | None = None
+) -> Iterator[tuple[StorePath, PurePosixPath]]:
+    """The objects below a folder with their path below it: those of a folder by name, then its
+    sub-folders by name; hidden ones and those below `exclude` are left out.
 
     Raises:
         OSError: the store does not answer.
@@ -289,14 +333,17 @@ def walk(folder: StorePath, exclude: StorePath | None = None) -> Iterator[tuple[
                 continue
             if not is_dir:
                 yield place, below / place.name
-            elif exclude is None or (place.bucket, place.prefix) != (exclude.bucket, exclude.prefix):
+            elif exclude is None or (place.bucket, place.prefix) != (
+                exclude.bucket,
+                exclude.prefix,
+            ):
                 folders.append((place, below / place.name))
         stack.extend(sorted(folders, key=lambda each: each[0].key, reverse=True))
 
 
 def matches(pattern: StorePath) -> Iterator[tuple[StorePath, PurePosixPath]]:
-    """The objects whose key has the pattern's parts, `**` for any number of folders; with their path below the part of the
-    pattern that has no wildcards.
+    """The objects whose key has the pattern's parts, `**` for any number of folders; with their
+    path below the part of the pattern that has no wildcards.
 
     Raises:
         OSError: the store does not answer.
@@ -304,22 +351,29 @@ def matches(pattern: StorePath) -> Iterator[tuple[StorePath, PurePosixPath]]:
     parts = pattern.key.split("/")
     fixed = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     root = StorePath(pattern.scheme, pattern.bucket, "".join(part + "/" for part in parts[:fixed]))
-    stack: list[tuple[StorePath, PurePosixPath, tuple[tuple[str, ...], ...]]] = [(root, PurePosixPath(), (tuple(parts[fixed:]),))]
+    stack: list[tuple[StorePath, PurePosixPath, tuple[tuple[str, ...], ...]]] = [
+        (root, PurePosixPath(), (tuple(parts[fixed:]),))
+    ]
     while stack:
         here, below, open_ = stack.pop()
         folders = []
         for place, is_dir in here.list():
-            rests = tuple(dict.fromkeys(rest for parts in open_ for rest in _advanced(parts, place.name)))
+            rests = tuple(
+                dict.fromkeys(rest for parts in open_ for rest in _advanced(parts, place.name))
+            )
             if is_dir:
                 if any(rests):
-                    folders.append((place, below / place.name, tuple(rest for rest in rests if rest)))
+                    folders.append(
+                        (place, below / place.name, tuple(rest for rest in rests if rest))
+                    )
             elif any(not rest or set(rest) == {"**"} for rest in rests):
                 yield place, below / place.name
         stack.extend(sorted(folders, key=lambda each: each[0].key, reverse=True))
 
 
 def _advanced(parts: Sequence[str], name: str) -> Iterator[tuple[str, ...]]:
-    """What is left of a pattern after one name; a name that starts with a dot has to be spelled out."""
+    """What is left of a pattern after one name; a name that starts with a dot has to be spelled
+    out."""
     head, *rest = parts
     if head == "**":
         if not name.startswith("."):
@@ -357,8 +411,9 @@ def _stat(info: dict[str, Any]) -> Stat:
 def _system(scheme: str) -> Any:
     """The store's fsspec file system, one for each process.
 
-    Credentials, region and endpoint come from where the store's own tools take them: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
-    ~/.aws, the role of the machine; GOOGLE_APPLICATION_CREDENTIALS and so on.
+    Credentials, region and endpoint come from where the store's own tools take them:
+    AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws, the role of the machine;
+    GOOGLE_APPLICATION_CREDENTIALS and so on.
     """
     package, extra = SCHEMES[scheme]
     try:
@@ -374,7 +429,9 @@ def _system(scheme: str) -> Any:
             }
         else:
             options = {"cache_timeout": 0}
-        system = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+        system = fsspec.filesystem(
+            scheme, use_listings_cache=False, skip_instance_cache=True, **options
+        )
     except ImportError as exc:
         raise MissingExtraError(package, extra) from exc
     if scheme == "s3":
@@ -387,13 +444,28 @@ def _entries(folder: StorePath) -> Iterator[dict[str, Any]]:
     prefix = folder.prefix
     if folder.scheme != "s3":
         with contextlib.suppress(FileNotFoundError):
-            yield from sorted(system.ls(f"{folder.bucket}/{prefix}", detail=True), key=lambda info: info["name"].encode())
+            yield from sorted(
+                system.ls(f"{folder.bucket}/{prefix}", detail=True),
+                key=lambda info: info["name"].encode(),
+            )
         return
     token: dict[str, str] = {}
     while True:  # by hand, since fsspec's own listing of a folder holds all of it at once
-        page = system.call_s3("list_objects_v2", Bucket=folder.bucket, Prefix=prefix, Delimiter="/", MaxKeys=PAGE, **token)
+        page = system.call_s3(
+            "list_objects_v2",
+            Bucket=folder.bucket,
+            Prefix=prefix,
+            Delimiter="/",
+            MaxKeys=PAGE,
+            **token,
+        )
         for one in page.get("Contents", ()):
-            yield {**one, "name": f"{folder.bucket}/{one['Key']}", "size": one["Size"], "type": "file"}
+            yield {
+                **one,
+                "name": f"{folder.bucket}/{one['Key']}",
+                "size": one["Size"],
+                "type": "file",
+            }
         for one in page.get("CommonPrefixes", ()):
             yield {"name": f"{folder.bucket}/{one['Prefix']}", "type": "directory"}
         if not page.get("IsTruncated"):

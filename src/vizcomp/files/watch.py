@@ -18,7 +18,8 @@ SETTLE_SECONDS = 1.0
 """A file whose size and time of change stayed so long is whole."""
 
 LOOK_SECONDS = 10.0
-"""Folders are looked at so often even where nothing tells of a change, as on a disk of another machine."""
+"""Folders are looked at so often even where nothing tells of a change, as on a disk of another
+machine."""
 
 LOOK_SECONDS_UNTOLD = 2.0
 """The same where `watchfiles` is not installed."""
@@ -28,17 +29,22 @@ class Watched:
     """Inputs that are watched.
 
     Args:
-        inputs: folders, patterns or files on a disk, as `find.find_inputs` takes them; folders may be empty.
+        inputs: folders, patterns or files on a disk, as `find.find_inputs` takes them; folders may
+            be empty.
         report: as there.
 
     Raises:
-        SettingsError: an input in a store, which tells of no changes. InputError: one that is not there.
+        SettingsError: an input in a store, which tells of no changes. InputError: one that is not
+            there.
     """
 
     def __init__(self, inputs: Sequence[str | Path], *, report: OnProblem | None = None) -> None:
         for item in inputs:
             if is_url(os.fspath(item)):
-                raise SettingsError(f"{item} cannot be watched", "`watch` is for folders on a disk; run the command every hour")
+                raise SettingsError(
+                    f"{item} cannot be watched",
+                    "`watch` is for folders on a disk; run the command every hour",
+                )
         self._inputs = inputs
         self._report = report
         self._growing: dict[bytes, tuple[tuple[int, int], float]] = {}
@@ -47,7 +53,8 @@ class Watched:
             break
 
     def rounds(self) -> Iterator[list[InputFile]]:
-        """Whenever photos are there that are whole and new, or were changed: those. It ends with Ctrl-C while it waits."""
+        """Whenever photos are there that are whole and new, or were changed: those. It ends with
+        Ctrl-C while it waits."""
         try:
             while True:
                 if whole := self.look():
@@ -92,9 +99,16 @@ class Watched:
         if watch is None or not folders:
             time.sleep(LOOK_SECONDS_UNTOLD)
             return
-        with contextlib.suppress(OSError, RuntimeError):  # no more watches, say: the clock is enough
+        # no more watches, say: the clock is enough
+        with contextlib.suppress(OSError, RuntimeError):
             milliseconds = round(LOOK_SECONDS * 1000)
-            for _ in watch(*folders, rust_timeout=milliseconds, yield_on_timeout=True, raise_interrupt=True, debounce=200):
+            for _ in watch(
+                *folders,
+                rust_timeout=milliseconds,
+                yield_on_timeout=True,
+                raise_interrupt=True,
+                debounce=200,
+            ):
                 return
         time.sleep(SETTLE_SECONDS / 2)
 

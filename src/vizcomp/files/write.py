@@ -27,16 +27,19 @@ def write_atomic(
     times: tuple[int, int] | None = None,
     below: AnyPath | None = None,
 ) -> None:
-    """Write a file whole or not at all: into a hidden file beside it, then renamed. Missing folders are made.
+    """Write a file whole or not at all: into a hidden file beside it, then renamed. Missing folders
+    are made.
 
-    A link at `path` is itself replaced, never followed. Whatever fails, Ctrl-C included, leaves no file behind; only a process
-    that is killed can, and `remove_leftovers` finds that. An object of a store is put whole, and keeps no times.
+    A link at `path` is itself replaced, never followed. Whatever fails, Ctrl-C included, leaves no
+    file behind; only a process that is killed can, and `remove_leftovers` finds that. An object of
+    a store is put whole, and keeps no times.
 
     Args:
         data: the content, whole or part by part.
         overwrite: False refuses a `path` that exists, also one that appears meanwhile.
         times: times of last access and last change, in nanoseconds.
-        below: a folder of outputs that holds `path`; no folder between the two may be a link, whoever put it there and when.
+        below: a folder of outputs that holds `path`; no folder between the two may be a link,
+            whoever put it there and when.
 
     Raises:
         OutputError: with the cause: no space, no permission, read-only, name too long, exists ...
@@ -54,16 +57,30 @@ def write_atomic(
     temporary: str | None = None
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(_folder_of(path, below))  # a descriptor, or None where names are whole paths
-            here = (lambda part: part) if folder is not None else (lambda part: os.path.join(path.parent, part))
+            # a descriptor, or None where names are whole paths
+            folder = stack.enter_context(_folder_of(path, below))
+            here = (
+                (lambda part: part)
+                if folder is not None
+                else (lambda part: os.path.join(path.parent, part))
+            )
             final = here(path.name)
             if not overwrite and lexists(final, folder):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-            if lexists(final, folder) and stat.S_ISDIR(os.stat(final, dir_fd=folder, follow_symlinks=False).st_mode):
+            if lexists(final, folder) and stat.S_ISDIR(
+                os.stat(final, dir_fd=folder, follow_symlinks=False).st_mode
+            ):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            # A name of its own, not made from the target's: that may be as long as the file system allows.
-            temporary = here(f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+            # A name of its own, not made from the target's: that may be as long as the file system
+            # allows.
+            temporary = here(_temporary_name())
+            flags = (
+                os.O_WRONLY
+                | os.O_CREAT
+                | os.O_EXCL
+                | getattr(os, "O_NOFOLLOW", 0)
+                | getattr(os, "O_BINARY", 0)
+            )
             descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
             try:
                 for part in (data,) if isinstance(data, bytes) else data:
@@ -71,7 +88,8 @@ def write_atomic(
                     while rest:
                         rest = rest[os.write(descriptor, rest) :]
             finally:
-                os.close(descriptor)  # may be the first to say that a quota or a network disk is full
+                # may be the first to say that a quota or a network disk is full
+                os.close(descriptor)
             if times is not None:
                 os.utime(temporary, ns=times, dir_fd=folder)
             if overwrite:
@@ -82,10 +100,14 @@ def write_atomic(
         except FileExistsError as exc:
             # mkdir says the same of a file where a folder is needed
             if overwrite:
-                raise OutputError(f"{name} cannot be written: {disk_cause(exc)}", "choose another output folder") from exc
+                raise OutputError(
+                    f"{name} cannot be written: {disk_cause(exc)}", "choose another output folder"
+                ) from exc
             raise OutputError(f"{name} exists already", "`overwrite` replaces it") from exc
         except (OSError, ValueError) as exc:
-            raise OutputError(f"{name} cannot be written: {disk_cause(exc)}", disk_hint(exc)) from exc
+            raise OutputError(
+                f"{name} cannot be written: {disk_cause(exc)}", disk_hint(exc)
+            ) from exc
         finally:
             if temporary is not None:
                 with contextlib.suppress(OSError):
@@ -93,9 +115,26 @@ def write_atomic(
 
 
 @contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden new file beside `path`, for libraries that write to a name. It becomes `path` at the
+    end; where writing fails it goes, and `path` stays as it was. Nobody can know its name before,
+    so no link that waits there is written through."""
+    part = path.with_name(_temporary_name())
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield part
+        part.chmod(0o644)  # some libraries write files for their owner alone
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
 def _folder_of(path: Path, below: Path | None) -> Iterator[int | None]:
-    """The folder that a file is to be written into, made where it is missing: a descriptor, entered from `below` part by part
-    without following a link. None (the path is used as it is) without `below`, or where the system has no such descriptors."""
+    """The folder that a file is to be written into, made where it is missing: a descriptor, entered
+    from `below` part by part without following a link. None (the path is used as it is) without
+    `below`, or where the system has no such descriptors."""
     if below is None or os.open not in os.supports_dir_fd or os.replace not in _WITH_FOLDERS:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield None
@@ -132,7 +171,8 @@ def lexists(name: str | Path, folder: int | None) -> bool:
 
 
 def _rename_to_new(temporary: str | Path, path: str | Path, folder: int | None = None) -> None:
-    """Rename, failing with FileExistsError where there is a file already; atomic where the disk knows hard links."""
+    """Rename, failing with FileExistsError where there is a file already; atomic where the disk
+    knows hard links."""
     try:
         os.link(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
     except FileExistsError:
@@ -145,6 +185,11 @@ def _rename_to_new(temporary: str | Path, path: str | Path, folder: int | None =
         os.unlink(temporary, dir_fd=folder)
 
 
+def _temporary_name() -> str:
+    """A new name of a file that this process is writing."""
+    return f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp"
+
+
 @functools.lru_cache(maxsize=1)
 def _leftover_prefix() -> str:
     """Begins the names of files that are being written, and says on which machine."""
@@ -152,7 +197,8 @@ def _leftover_prefix() -> str:
 
 
 def remove_leftovers(folder: AnyPath) -> int:
-    """Remove what processes of this machine that are no more were writing in a folder when they were killed; how many files."""
+    """Remove what processes of this machine that are no more were writing in a folder when they
+    were killed; how many files."""
     removed = 0
     if isinstance(folder, StorePath):
         return removed  # an object appears whole
@@ -194,8 +240,10 @@ def check_output_folder(path: AnyPath) -> None:
     except FileExistsError as exc:
         raise OutputError(f"{name} is not a folder", "choose another output folder") from exc
     except (OSError, ValueError) as exc:
-        raise OutputError(f"the folder {name} cannot be made: {disk_cause(exc)}", disk_hint(exc)) from exc
-    probe = path / f"{_leftover_prefix()}{os.getpid()}-{secrets.token_hex(6)}.tmp"
+        raise OutputError(
+            f"the folder {name} cannot be made: {disk_cause(exc)}", disk_hint(exc)
+        ) from exc
+    probe = path / _temporary_name()
     try:
         write_atomic(probe, b"\n", overwrite=False)
     except OutputError as exc:

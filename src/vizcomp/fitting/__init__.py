@@ -1,1 +1,2 @@
-"""The smallest setting for a vision system, with a certificate: found, written as a policy, checked."""
+"""The smallest setting for a vision system, with a certificate: found, written as a policy,
+checked."""

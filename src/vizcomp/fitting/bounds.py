@@ -1,12 +1,14 @@
 """Statistics of a certificate: bounds of a mean loss, tests of many settings, and e-values.
 
-A loss is a number in 0..1 for each unit of a sample: 1 for a changed answer, or 1 - F1. The risk of a setting is the mean loss
-over all photos like the sample. Each test here has as null hypothesis that the risk is above the one asked for; a small p-value
-speaks against that. Nothing assumes that the risk falls as quality rises.
+A loss is a number in 0..1 for each unit of a sample: 1 for a changed answer, or 1 - F1. The risk of
+a setting is the mean loss over all photos like the sample. Each test here has as null hypothesis
+that the risk is above the one asked for; a small p-value speaks against that. Nothing assumes that
+the risk falls as quality rises.
 
-Sources: Clopper and Pearson, Biometrika 26 (1934); Bentkus, Annals of Probability 32 (2004); Angelopoulos, Bates, Candes,
-Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by
-betting", arXiv 2010.09686; Holm, Scandinavian Journal of Statistics 6 (1979).
+Sources: Clopper and Pearson, Biometrika 26 (1934); Bentkus, Annals of Probability 32 (2004);
+Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and
+Ramdas, "Estimating means of bounded random variables by betting", arXiv 2010.09686; Holm,
+Scandinavian Journal of Statistics 6 (1979).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def binomial_tail(changed: int, photos: int, risk: float) -> float:
 
 
 def binomial_p_value(changed: int, photos: int, risk: float) -> float:
-    """Exact p-value (Clopper and Pearson) that the risk is above `risk`, of changed answers among photos."""
+    """Exact p-value (Clopper and Pearson) that the risk is above `risk`, of changed answers among
+    photos."""
     return binomial_tail(changed, photos, risk)
 
 
@@ -57,7 +60,8 @@ def binomial_upper(changed: int, photos: int, confidence: float) -> float:
 
 
 def hoeffding_bentkus_p_value(mean: float, photos: int, risk: float) -> float:
-    """The smaller of Hoeffding's and Bentkus' p-value for losses in 0..1 ("Learn then Test", proposition 1).
+    """The smaller of Hoeffding's and Bentkus' p-value for losses in 0..1 ("Learn then Test",
+    proposition 1).
 
     Args:
         mean: mean loss of the sample.
@@ -76,19 +80,23 @@ def hoeffding_bentkus_p_value(mean: float, photos: int, risk: float) -> float:
 def betting_p_value(losses: Losses, risk: float, confidence: float) -> float:
     """Waudby-Smith and Ramdas' p-value that the mean loss is above `risk`, by betting against it.
 
-    The capital of a gambler who bets that losses are below `risk` is at least 1/p at some time with probability p at most where
-    they are not (Ville). Bets depend on earlier losses only, so the losses must stand in an order that does not depend on them.
+    The capital of a gambler who bets that losses are below `risk` is at least 1/p at some time with
+    probability p at most where they are not (Ville). Bets depend on earlier losses only, so the
+    losses must stand in an order that does not depend on them.
 
     Args:
         losses: float64 (N,), each in 0..1.
         risk: 0..1.
         confidence: at which the bets are aimed; any value gives a valid test.
     """
-    return math.exp(-max(0.0, float(_log_capital(losses, risk, _bets(losses, confidence)).max(initial=0.0))))
+    return math.exp(
+        -max(0.0, float(_log_capital(losses, risk, _bets(losses, confidence)).max(initial=0.0)))
+    )
 
 
 def betting_upper(losses: Losses, confidence: float) -> float:
-    """Waudby-Smith and Ramdas' upper bound of the mean of losses in 0..1; arguments as `betting_p_value`."""
+    """Waudby-Smith and Ramdas' upper bound of the mean of losses in 0..1; arguments as
+    `betting_p_value`."""
     bets = _bets(losses, confidence)
     level = -math.log(1 - confidence)
     low, high = 0.0, 1.0
@@ -102,7 +110,8 @@ def betting_upper(losses: Losses, confidence: float) -> float:
 
 
 def _bets(losses: Losses, confidence: float) -> Losses:
-    """The predictable plug-in bets of arXiv 2010.09686, each from the losses before it; at most 1: no loss takes everything."""
+    """The predictable plug-in bets of arXiv 2010.09686, each from the losses before it; at most 1:
+    no loss takes everything."""
     count = np.arange(1, len(losses) + 1)
     means = (0.5 + np.cumsum(losses)) / (count + 1)
     variances = (0.25 + np.cumsum((losses - means) ** 2)) / (count + 1)
@@ -119,8 +128,9 @@ def _log_capital(losses: Losses, risk: float, bets: Losses) -> Losses:
 def p_value(losses: Losses, risk: float, confidence: float) -> float:
     """The test of a certificate: exact where each loss is 0 or 1, by betting otherwise.
 
-    Which of the two is used must be settled by the kind of loss: where losses of 1 - F1 happen to be all 0 or 1, both are valid,
-    but the better of the two is not. Use `binary_p_value` or `betting_p_value` where the kind is known.
+    Which of the two is used must be settled by the kind of loss: where losses of 1 - F1 happen to
+    be all 0 or 1, both are valid, but the better of the two is not. Use `binary_p_value` or
+    `betting_p_value` where the kind is known.
     """
     if is_binary(losses):
         return binomial_p_value(int(losses.sum()), len(losses), risk)
@@ -133,7 +143,8 @@ def is_binary(losses: Losses) -> bool:
 
 
 def photos_needed(risk: float, confidence: float, changed: int = 0) -> int:
-    """How many photos show, with so many changed answers among them, that the risk is at most `risk`.
+    """How many photos show, with so many changed answers among them, that the risk is at most
+    `risk`.
 
     Raises:
         ValueError: risk or confidence is not between 0 and 1.
@@ -155,8 +166,9 @@ def photos_needed(risk: float, confidence: float, changed: int = 0) -> int:
 def fixed_sequence(p_values: Iterable[float], confidence: float) -> int:
     """How many hypotheses, taken in an order fixed beforehand, fall before the first that stands.
 
-    The chance of even one false rejection is at most 1 - `confidence`, however many there are and however they depend on each
-    other ("Learn then Test", fixed sequence testing). Lazy: a p-value after the first that stands is never asked for.
+    The chance of even one false rejection is at most 1 - `confidence`, however many there are and
+    however they depend on each other ("Learn then Test", fixed sequence testing). Lazy: a p-value
+    after the first that stands is never asked for.
     """
     fallen = 0
     for value in p_values:
@@ -167,7 +179,8 @@ def fixed_sequence(p_values: Iterable[float], confidence: float) -> int:
 
 
 def holm(p_values: Sequence[float], confidence: float) -> list[bool]:
-    """Which hypotheses fall by Holm's step-down procedure; chance of a false rejection as in `fixed_sequence`."""
+    """Which hypotheses fall by Holm's step-down procedure; chance of a false rejection as in
+    `fixed_sequence`."""
     falls = [False] * len(p_values)
     for step, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         if p_values[index] > (1 - confidence) / (len(p_values) - step):
@@ -177,11 +190,13 @@ def holm(p_values: Sequence[float], confidence: float) -> list[bool]:
 
 
 def log_e_value(losses: Losses, risk: float, *, above: bool) -> float:
-    """Logarithm of the evidence against "the mean loss is at least `risk`", or against "at most", by betting.
+    """Logarithm of the evidence against "the mean loss is at least `risk`", or against "at most",
+    by betting.
 
-    An e-value has mean 1 at most where the hypothesis holds, so it is 20 or more in one of 20 samples at most; those of samples
-    that were drawn one after the other may be multiplied, and the product be looked at every day. The stake is spread evenly
-    over `BETS` shares of the capital: no choice is made by looking at the losses.
+    An e-value has mean 1 at most where the hypothesis holds, so it is 20 or more in one of 20
+    samples at most; those of samples that were drawn one after the other may be multiplied, and the
+    product be looked at every day. The stake is spread evenly over `BETS` shares of the capital: no
+    choice is made by looking at the losses.
 
     Args:
         losses: float64 (N,), each in 0..1.

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from vizcomp.batch.judges import depth_source, displayed, needs_depth, system_by_name, system_errors
+from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
+from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.settings import DjpegSettings
@@ -14,7 +15,7 @@ from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import upright
-from vizcomp.photos.photo import Photo, load, load_bytes
+from vizcomp.photos.photo import Photo, load
 from vizcomp.vision.answers import Answer, Classes, compare, is_empty
 from vizcomp.vision.scale import rescaled
 
@@ -35,6 +36,7 @@ class JudgeTask:
     references: tuple[Answer, ...] = ()
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
+    decoder: str = "pillow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +96,13 @@ def judge_photo(task: JudgeTask) -> Judged:
 
 def crashed(task: JudgeTask) -> Judged:
     """The result of a photo whose worker died."""
-    return Judged(task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory")
+    return Judged(
+        task.number, unread=f"{task.file.shown}: the worker died, perhaps for lack of memory"
+    )
 
 
 def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
-    shown = displayed(photo)
+    shown = source_seen(photo, task.file.path.read_bytes, task.file.shown, task)
     answers = []
     for name in task.systems:
         with system_errors(name):
@@ -107,7 +111,8 @@ def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
 
 
 def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tuple[Verdict, ...]:
-    """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is looked at once."""
+    """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is
+    looked at once."""
     batch = BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
     depth = depth_source(batch)(photo, task.file) if any(map(needs_depth, task.settings)) else None
     prepared: dict[DjpegSettings, list[Ready]] = {}
@@ -120,18 +125,25 @@ def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tu
         data = min((one.at(settings.quality) for one in prepared[family]), key=len)
         if len(data) >= photo.source_bytes and prepared[family][0].photo is photo:
             texts = tuple(reference.words() for reference in references)
-            verdicts.append(Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts))
+            verdicts.append(
+                Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts)
+            )
             continue
         key = hashlib.sha256(data).digest()
         if key not in looked:
-            looked[key] = _verdict(task, data, references, upright(photo.pixels, photo.orientation).shape)
+            looked[key] = _verdict(
+                task, data, references, upright(photo.pixels, photo.orientation).shape
+            )
         verdicts.append(looked[key])
     return tuple(verdicts)
 
 
-def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]) -> Verdict:
-    """The verdict on a file; places are compared in the source's scale, `size` of the picture as displayed."""
-    shown = displayed(load_bytes(data, task.file.shown, max_pixels=task.max_pixels))
+def _verdict(
+    task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]
+) -> Verdict:
+    """The verdict on a file; places are compared in the source's scale, `size` of the picture as
+    displayed."""
+    shown = file_seen(data, task.file.shown, task)
     losses, changed, texts = [], [], []
     for name, reference in zip(task.systems, references, strict=True):
         try:
@@ -144,7 +156,9 @@ def _verdict(task: JudgeTask, data: bytes, references: Sequence[Answer], size: t
             texts.append("fails")
             continue
         compared = compare(reference, answer)
-        losses.append(float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score)
+        losses.append(
+            float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+        )
         changed.append(not compared.same)
         texts.append(answer.words())
     return Verdict(len(data), tuple(losses), tuple(changed), tuple(texts))

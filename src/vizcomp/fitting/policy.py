@@ -1,4 +1,5 @@
-"""A policy: settings of `djpeg` with the certificate they were given, as a TOML file that people can read."""
+"""A policy: settings of `djpeg` with the certificate they were given, as a TOML file that people
+can read."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy as np
 from vizcomp._version import __version__
 from vizcomp.djpeg.compress import Prepared, compress
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, first_line
+from vizcomp.files.foreign import read_toml
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath, parse_place
@@ -23,10 +24,14 @@ from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
-OPTIONS = ("quality", "strength", "guide", "table", "format")  # djpeg's options that a policy settles
+# djpeg's options that a policy settles
+OPTIONS = ("quality", "strength", "guide", "table", "format")
 # the same, where they are not as they are by default
 FURTHER = ("max_side", "scale", "subsampling")
-HEAD = "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file then.\n"
+HEAD = (
+    "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file"
+    " then.\n"
+)
 
 
 @functools.cache
@@ -34,7 +39,8 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
-    without lettering) and with a guide. Networks that guide are covered by the version of the package.
+    without lettering) and with a guide. Networks that guide are covered by the version of the
+    package.
 
     Raises:
         MissingExtraError, SettingsError: the library that writes the format is not there.
@@ -42,14 +48,29 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     rows, columns = np.mgrid[:64, :96]
     planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
     pixels = np.stack(planes, -1).astype(np.uint8)
-    photo = Photo(pixels=pixels, orientation=1, icc=None, exif=None, xmp=None, format="PNG", source_bytes=1, jpeg=None)
+    photo = Photo(
+        pixels=pixels,
+        orientation=1,
+        icc=None,
+        exif=None,
+        xmp=None,
+        format="PNG",
+        source_bytes=1,
+        jpeg=None,
+    )
     digest = hashlib.sha256()
-    for quality, guide, table in ((20.0, "detail", "machine"), (60.0, "uniform", "machine"), (60.0, "uniform", "photo")):
+    for quality, guide, table in (
+        (20.0, "detail", "machine"),
+        (60.0, "uniform", "machine"),
+        (60.0, "uniform", "photo"),
+    ):
         settings = DjpegSettings(quality=quality, guide=guide, table=table, format=format)  # type: ignore[arg-type]
         digest.update(compress(photo, settings).data)
     if format == "jpeg":
         automatic = DjpegSettings(quality=60.0, guide="uniform")
-        digest.update(Prepared(photo, automatic, shape=dataclasses.replace(SHAPE, flat=0.0)).at(60.0))
+        digest.update(
+            Prepared(photo, automatic, shape=dataclasses.replace(SHAPE, flat=0.0)).at(60.0)
+        )
     return digest.hexdigest()[:12]
 
 
@@ -62,7 +83,8 @@ class Certificate:
         confidence: 0..1, of that statement.
         photos: units of the certify part.
         changed: of these, how many have an answer that is not the same, for the worst system.
-        bound: upper bound of the mean loss from these photos and this setting alone, at most `risk`.
+        bound: upper bound of the mean loss from these photos and this setting alone, at most
+            `risk`.
         date: ISO 8601.
         loss: "changed answers" or "1 - F1".
         mean_loss: of the certify part, for the worst system.
@@ -70,6 +92,7 @@ class Certificate:
         sample: hash that names the photos of the certify part.
         bytes: mean bytes of a result.
         source_bytes: mean bytes of a source.
+        decoder: who decoded what the systems saw.
     """
 
     risk: float
@@ -84,11 +107,14 @@ class Certificate:
     sample: str = ""
     bytes: int = 0
     source_bytes: int = 0
+    decoder: str = "pillow"
 
     def __post_init__(self) -> None:
         shares = (self.risk, self.confidence, self.bound, self.mean_loss)
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.risk < 1 or self.photos < 1:
-            raise SettingsError("a certificate with figures out of range", "make it again with vizcomp fit")
+            raise SettingsError(
+                "a certificate with figures out of range", "make it again with vizcomp fit"
+            )
 
     @property
     def sentence(self) -> str:
@@ -104,7 +130,9 @@ class Certificate:
             shown += f", mean loss {self.mean_loss:.4f}"
         unit = {"file": "photos", "folder": "folders"}.get(self.unit, self.unit)
         sure = f"with {percent(self.confidence)} confidence"
-        return f"{claim[:1].upper()}{claim[1:]}, {sure} ({shown}; {unit} that no choice was made on)."
+        return (
+            f"{claim[:1].upper()}{claim[1:]}, {sure} ({shown}; {unit} that no choice was made on)."
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +142,8 @@ class CertifiedSystem:
     Attributes:
         name: by which it was asked for.
         fingerprint: of its weights.
-        reading: how the model's input and output were read, as the system says; "" where it does not.
+        reading: how the model's input and output were read, as the system says; "" where it does
+            not.
         kind: "classes" or "boxes".
         changed: units of the certify part with another answer.
         mean_loss: of the certify part.
@@ -137,7 +166,8 @@ class Policy:
         certificate: what was shown of them.
         systems: for which it was shown.
         version: of vizcomp, when it was made.
-        encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`. "": this one's.
+        encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`. "": this
+            one's.
     """
 
     settings: DjpegSettings
@@ -160,9 +190,11 @@ class Policy:
         place = _place(path)
         name = printable(place)
         try:
-            values = tomllib.loads(read_file(place, check=lambda head, name: None, max_bytes=MAX_BYTES).decode("utf-8"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-            raise InputError(f"{name} is no policy: {exc}", AGAIN) from exc
+            values = read_toml(
+                read_file(place, check=lambda head, name: None, max_bytes=MAX_BYTES).decode("utf-8")
+            )
+        except ValueError as exc:
+            raise InputError(f"{name} is no policy: {first_line(exc)}", AGAIN) from exc
         try:
             checksum = values["made_with"].pop("checksum")
             same = checksum == _checksum(values)
@@ -170,7 +202,10 @@ class Policy:
         except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as exc:
             raise InputError(f"{name} is no policy that vizcomp wrote", AGAIN) from exc
         if not same:
-            hint = "restore it, make it again with vizcomp fit, or give its settings as options of djpeg"
+            hint = (
+                "restore it, make it again with vizcomp fit, or give its settings as options of"
+                " djpeg"
+            )
             raise InputError(f"{name} was changed by hand: its certificate does not hold", hint)
         return policy
 
@@ -178,7 +213,9 @@ class Policy:
     def _from(cls, values: Mapping[str, Any]) -> Policy:
         made = values["made_with"]
         return cls(
-            settings=DjpegSettings(**{name.replace("-", "_"): value for name, value in values["policy"].items()}),
+            settings=DjpegSettings(
+                **{name.replace("-", "_"): value for name, value in values["policy"].items()}
+            ),
             certificate=Certificate(**values["certificate"]),
             systems=tuple(CertifiedSystem(**one) for one in values["system"]),
             version=str(made["version"]),
@@ -217,13 +254,17 @@ class Policy:
         if self.encoder == encoder_fingerprint(self.settings.format):
             return ""
         return (
-            f"the policy was certified with the encoder of vizcomp {self.version}, this is that of {__version__}: "
-            "its certificate does not cover these files; run vizcomp check, or vizcomp fit again"
+            f"the policy was certified with the encoder of vizcomp {self.version}, this is that of"
+            f" {__version__}: its certificate does not cover these files; run vizcomp check, or"
+            " vizcomp fit again"
         )
 
 
 AGAIN = "make one with vizcomp fit"
-NOT_SAID = "Agreement with the systems' own answers on the sources, not accuracy; for photos like the sample."
+NOT_SAID = (
+    "Agreement with the systems' own answers on the sources, not accuracy; for photos like the"
+    " sample."
+)
 
 
 def percent(share: float) -> str:
@@ -236,7 +277,8 @@ def _place(path: str | AnyPath) -> AnyPath:
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
-    """Of the values, not of the text: another layout or comment changes nothing that is promised."""
+    """Of the values, not of the text: another layout or comment changes nothing that is
+    promised."""
     return hashlib.sha256(_toml(values).encode()).hexdigest()[:16]
 
 
@@ -264,7 +306,8 @@ def _toml_value(value: object) -> str:
 
 
 def _toml_character(character: str) -> str:
-    """TOML 1.0, basic strings: controls, quotes and backslashes escaped; halves of surrogate pairs are no text."""
+    """TOML 1.0, basic strings: controls, quotes and backslashes escaped; halves of surrogate pairs
+    are no text."""
     code = ord(character)
     if 0xD800 <= code < 0xE000:
         return "\\\\udc" + f"{code & 0xFF:02x}"

@@ -22,13 +22,16 @@ from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample
 from vizcomp.fitting.search import Aim, Scores, Tested, certify, explore
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.formats import FORMATS
+from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 FAMILIES = (("uniform", 0.0, "machine"), ("depth+text", 0.25, "machine"), ("uniform", 0.0, "photo"))
 SIDES = (1024, 640, 448, 320)  # longer sides of results that are tried beside all pixels
-RESIZED = ("uniform", 0.0, "photo")  # the family of these: what a resize leaves has no smooth far parts to save on
-LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)  # a JPEG source keeps its integers
+# the family of these: what a resize leaves has no smooth far parts to save on
+RESIZED = ("uniform", 0.0, "photo")
+# a JPEG source keeps its integers
+LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)
 WORST = 12  # photos that a report shows
 
 
@@ -76,7 +79,9 @@ class Fitted:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        rows = [{**dataclasses.asdict(row), "settings": row.settings.to_dict()} for row in self.rows]
+        rows = [
+            {**dataclasses.asdict(row), "settings": row.settings.to_dict()} for row in self.rows
+        ]
         worst = [
             {
                 "input": one.file.shown,
@@ -113,36 +118,47 @@ def fit(
     engine: str = "local",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     offline: bool = False,
+    decoder: str = "pillow",
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> Fitted:
     """Find the smallest setting of `djpeg` for some vision systems, with a guarantee.
 
     Args:
         photos: files, folders or patterns, or what `find_inputs` gives.
-        systems: names as `open_system` takes them, or `vizcomp.System` objects; the guarantee holds for each.
-        risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 - F1 of detectors.
+        systems: names as `open_system` takes them, or `vizcomp.System` objects; the guarantee holds
+            for each.
+        risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 -
+            F1 of detectors.
         confidence: of the guarantee, between 0 and 1.
         unit: "file", or "folder" where photos of a folder belong together, as frames of one clip.
         format: of the files: "jpeg", "webp", "avif" or "jxl".
-        budget: seconds; no further round of the search begins after so many. The certificate is not shortened.
+        budget: seconds; no further round of the search begins after so many. The certificate is not
+            shortened.
         jobs, engine: as `djpeg`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
+        decoder: who decodes what the systems see, one of `photos.opencv.DECODERS`.
         on_progress: is told what was done so far.
 
     Raises:
         SettingsError: risk, confidence or unit are out of range.
-        InputError: too few photos, photos that were used before, a system that gives no answer, or nothing passes.
+        InputError: too few photos, photos that were used before, a system that gives no answer, or
+            nothing passes.
         ModelError: a system is unknown.
     """
     started = time.monotonic()
     several = [systems] if isinstance(systems, str | System) else systems
     names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
     _check(names, risk, confidence, budget)
-    if format not in (*FORMATS, "jpeg"):
-        raise SettingsError(f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}")
-    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
-    work = Work(systems=names, jobs=jobs, engine=engine, max_pixels=max_pixels, offline=offline)
+    _check_format(format, decoder)
+    work = Work(
+        systems=names,
+        jobs=jobs,
+        engine=engine,
+        max_pixels=max_pixels,
+        offline=offline,
+        decoder=decoder,
+    )
     opened = work.open()
     sample = read_sample(_files(photos), unit=unit, max_pixels=max_pixels)
     first, second = split(sample.units)
@@ -178,19 +194,37 @@ def fit(
     rows += [_row(test.setting, "certify", test.scores, test) for test in tests]
     worst = sorted(bench.verdicts[best.setting], key=lambda one: -max(one.verdict.losses))[:WORST]
     notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
-    return Fitted(policy, tuple(rows), tuple(worst), tuple(notices), _stronger(aim), time.monotonic() - started)
+    return Fitted(
+        policy,
+        tuple(rows),
+        tuple(worst),
+        tuple(notices),
+        _stronger(aim),
+        time.monotonic() - started,
+    )
 
 
 def ladders(format: str = "jpeg") -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, and above them the last resort.
+    """The candidates: for each kind of setting a ladder of qualities, and above them the last
+    resort.
 
-    Sides have ladders of their own, which a first round over few photos thins out. Tables are of JPEG alone, so that other
-    formats have a family for each guide.
+    Sides have ladders of their own, which a first round over few photos thins out. Tables are of
+    JPEG alone, so that other formats have a family for each guide.
     """
-    kinds = FAMILIES if format == "jpeg" else tuple({guide: (guide, s, "auto") for guide, s, _ in FAMILIES}.values())
+    kinds = (
+        FAMILIES
+        if format == "jpeg"
+        else tuple({guide: (guide, s, "auto") for guide, s, _ in FAMILIES}.values())
+    )
     families = [
         [
-            DjpegSettings(quality=float(q), guide=guide, strength=strength, table=table, format=format)  # type: ignore[arg-type]
+            DjpegSettings(
+                quality=float(q),
+                guide=guide,
+                strength=strength,
+                table=table,  # type: ignore[arg-type]
+                format=format,  # type: ignore[arg-type]
+            )
             for q in QUALITIES
         ]
         for guide, strength, table in kinds
@@ -241,13 +275,27 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
     return listed
 
 
+def _check_format(format: str, decoder: str) -> None:
+    if format not in (*FORMATS, "jpeg"):
+        raise SettingsError(
+            f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}"
+        )
+    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
+    check_decoder(decoder, (format,))
+
+
 def _check(names: Sequence[str], risk: float, confidence: float, budget: float | None) -> None:
     if not names:
         raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
     if not 0 < risk < 1:
-        raise SettingsError(f"a risk of {percent(risk)} cannot be certified", "use one between 0% and 100%, as `risk` 1%")
+        raise SettingsError(
+            f"a risk of {percent(risk)} cannot be certified",
+            "use one between 0% and 100%, as `risk` 1%",
+        )
     if not 0.5 <= confidence < 1:
-        raise SettingsError(f"a confidence of {percent(confidence)} says nothing", "use 50% or more, below 100%")
+        raise SettingsError(
+            f"a confidence of {percent(confidence)} says nothing", "use 50% or more, below 100%"
+        )
     if budget is not None and budget <= 0:
         raise SettingsError("the budget must be more than no time", "write it as `budget` 30min")
 
@@ -263,17 +311,22 @@ def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> N
         needed += 1
     total = -(-needed * 10 // 7) + 1
     least = 1 - (1 - aim.confidence) ** (1 / count) if count else 1.0
-    twins = f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""
+    twins = (
+        f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""
+    )
     raise InputError(
-        f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at {percent(aim.confidence)} needs "
-        f"{needed} unchanged to certify with, about {total} in all",
+        f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at"
+        f" {percent(aim.confidence)} needs {needed} unchanged to certify with, about {total}"
+        " in all",
         f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
     )
 
 
 def _best_so_far(scores: dict[DjpegSettings, Scores], risk: float) -> str:
     units = max(len(one.sizes) for one in scores.values())
-    good = [(float(one.sizes.mean()), setting) for setting, one in scores.items() if one.worst <= risk]
+    good = [
+        (float(one.sizes.mean()), setting) for setting, one in scores.items() if one.worst <= risk
+    ]
     if not good:
         return f"explore: {units} photos, no setting holds so far"
     size, setting = min(good, key=lambda pair: pair[0])
@@ -283,15 +336,21 @@ def _best_so_far(scores: dict[DjpegSettings, Scores], risk: float) -> str:
 def _notices(sample: Sample, bench: Bench, systems: Sequence[System]) -> list[str]:
     notices = []
     if sample.duplicates:
-        notices.append(f"{sample.duplicates} photos have the same bytes as another: they count once")
+        notices.append(
+            f"{sample.duplicates} photos have the same bytes as another: they count once"
+        )
     for system, share in zip(systems, bench.empty(), strict=True):
         if share == 1:
             raise InputError(
-                f"{system.name} finds nothing on any photo that was looked at: there is no answer to keep",
+                f"{system.name} finds nothing on any photo that was looked at: there is no answer"
+                " to keep",
                 "give photos with something to find, or look at how the model is read",
             )
         if share > 0:
-            notices.append(f"{system.name} finds nothing on {percent(round(share, 3))} of the photos: no box there is no change")
+            notices.append(
+                f"{system.name} finds nothing on {percent(round(share, 3))} of the photos: no box"
+                " there is no change"
+            )
     return notices
 
 
@@ -302,14 +361,21 @@ def _on_all(bench: Bench, setting: DjpegSettings, units: Sequence[Unit]) -> Scor
 
 def _nothing_passed(test: Tested[DjpegSettings], aim: Aim) -> None:
     raise InputError(
-        f"nothing can be certified: even {named(test.setting)} has a mean loss of {test.scores.worst:.4f} on "
-        f"{len(test.scores.sizes)} photos",
-        f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh, photos",
+        f"nothing can be certified: even {named(test.setting)} has a mean loss of"
+        f" {test.scores.worst:.4f} on {len(test.scores.sizes)} photos",
+        f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh,"
+        " photos",
     )
 
 
 def _policy(
-    best: Tested[DjpegSettings], bench: Bench, work: Work, systems: Sequence[System], aim: Aim, unit: str, units: Sequence[Unit]
+    best: Tested[DjpegSettings],
+    bench: Bench,
+    work: Work,
+    systems: Sequence[System],
+    aim: Aim,
+    unit: str,
+    units: Sequence[Unit],
 ) -> Policy:
     rows = bench.verdicts[best.setting]
     changed = [sum(row.verdict.changed[i] for row in rows) for i in range(len(systems))]
@@ -329,6 +395,7 @@ def _policy(
         sample=sample_digest(units),
         bytes=round(float(np.mean([row.verdict.size for row in rows]))),
         source_bytes=round(float(np.mean([row.source_bytes for row in rows]))),
+        decoder=work.decoder,
     )
     certified = tuple(
         CertifiedSystem(
@@ -344,11 +411,17 @@ def _policy(
     return Policy(settings=best.setting, certificate=certificate, systems=certified)
 
 
-def _row(settings: DjpegSettings, part: str, scores: Scores, test: Tested[DjpegSettings] | None = None) -> Row:
+def _row(
+    settings: DjpegSettings, part: str, scores: Scores, test: Tested[DjpegSettings] | None = None
+) -> Row:
     size = float(scores.sizes.mean())
     value, passed = (None, None) if test is None else (test.p_value, test.passed)
     return Row(settings, part, len(scores.sizes), size, scores.worst, value, passed)
 
 
 def _stronger(aim: Aim) -> dict[float, int]:
-    return {risk: bounds.photos_needed(risk, aim.confidence) for risk in (0.05, 0.02, 0.01, 0.005, 0.001) if risk < aim.risk}
+    return {
+        risk: bounds.photos_needed(risk, aim.confidence)
+        for risk in (0.05, 0.02, 0.01, 0.005, 0.001)
+        if risk < aim.risk
+    }

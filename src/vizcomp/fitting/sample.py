@@ -1,4 +1,5 @@
-"""The photos of a fit: counted once each, split by their content, and remembered once they were used."""
+"""The photos of a fit: counted once each, split by their content, and remembered once they were
+used."""
 
 from __future__ import annotations
 
@@ -67,13 +68,20 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int) -> Sa
             duplicates += 1
             continue
         seen.add(digest)
-        groups.setdefault(digest if unit == "file" else str(file.path.parent), []).append((digest, file))
+        groups.setdefault(digest if unit == "file" else str(file.path.parent), []).append(
+            (digest, file)
+        )
     if not groups:
-        raise InputError("no photo of the sample can be read" + (f": {unread[0]}" if unread else ""), "give other photos")
+        raise InputError(
+            "no photo of the sample can be read" + (f": {unread[0]}" if unread else ""),
+            "give other photos",
+        )
     units = []
     for members in groups.values():
         digests = sorted(digest for digest, _ in members)
-        whole = digests[0] if unit == "file" else hashlib.sha256("".join(digests).encode()).hexdigest()
+        whole = (
+            digests[0] if unit == "file" else hashlib.sha256("".join(digests).encode()).hexdigest()
+        )
         units.append(Unit(whole, tuple(file for _, file in members)))
     units.sort(key=lambda one: hashlib.sha256(b"vizcomp fit" + one.digest.encode()).digest())
     return Sample(tuple(units), duplicates, tuple(unread))
@@ -98,7 +106,8 @@ class UsedPhotos:
         self._path = cache_folder() / "fit" / f"{name}.json"
 
     def check(self, units: Sequence[Unit]) -> None:
-        """Refuse units of which one was used: whoever tries again until it passes has no certificate.
+        """Refuse units of which one was used: whoever tries again until it passes has no
+        certificate.
 
         Raises:
             InputError: some were used.
@@ -107,8 +116,10 @@ class UsedPhotos:
         again = sum(unit.digest in used for unit in units)
         if again:
             raise InputError(
-                f"{again} of the {len(units)} photos to certify with were used by an earlier fit for these systems",
-                "a new certificate needs photos that were not looked at; the earlier policy stays valid",
+                f"{again} of the {len(units)} photos to certify with were used by an earlier fit"
+                " for these systems",
+                "a new certificate needs photos that were not looked at; the earlier policy stays"
+                " valid",
             )
 
     def add(self, units: Sequence[Unit]) -> None:
@@ -122,4 +133,7 @@ class UsedPhotos:
         except FileNotFoundError:
             return set()
         except (OSError, ValueError, TypeError) as exc:
-            raise InputError(f"{self._path} cannot be read: {exc}", "remove it; what was used before is then forgotten") from exc
+            raise InputError(
+                f"{self._path} cannot be read: {exc}",
+                "remove it; what was used before is then forgotten",
+            ) from exc

@@ -1,7 +1,8 @@
-"""Which setting to certify: ladders of settings explored by successive halving, then tested in one order.
+"""Which setting to certify: ladders of settings explored by successive halving, then tested in one
+order.
 
-    sequence = explore(ladders, units, measure, aim)      # on the explore part: free to look, choose and smooth
-    tests = certify(sequence, measure_certify, ...)       # on the certify part: fixed-sequence testing, nothing is smoothed
+    sequence = explore(ladders, units, measure, aim)   # free to look, choose and smooth
+    tests = certify(sequence, measure_certify, ...)    # fixed sequence, nothing is smoothed
 
 Settings are any hashable values here, so that a simulation can run the very same search.
 """
@@ -44,7 +45,10 @@ class Scores:
 
     def joined(self, other: Scores) -> Scores:
         """These units, then the other's."""
-        return Scores(np.concatenate([self.sizes, other.sizes]), np.concatenate([self.losses, other.losses], 1))
+        return Scores(
+            np.concatenate([self.sizes, other.sizes]),
+            np.concatenate([self.losses, other.losses], 1),
+        )
 
 
 Measure = Callable[[Sequence[Setting], range], dict[Setting, Scores]]
@@ -67,11 +71,16 @@ class Aim:
     binary: tuple[bool, ...]
 
     def p_value(self, losses: Array) -> float:
-        """The largest of the systems' p-values, (S, N) losses: all must hold, so no correction is due."""
-        return max(self.one_p_value(one, is_binary) for one, is_binary in zip(losses, self.binary, strict=True))
+        """The largest of the systems' p-values, (S, N) losses: all must hold, so no correction is
+        due."""
+        return max(
+            self.one_p_value(one, is_binary)
+            for one, is_binary in zip(losses, self.binary, strict=True)
+        )
 
     def one_p_value(self, losses: Array, binary: bool) -> float:
-        """Exact for changed answers, by betting for other losses: the kind of loss decides, not its values."""
+        """Exact for changed answers, by betting for other losses: the kind of loss decides, not its
+        values."""
         if binary:
             return bounds.binomial_p_value(round(float(losses.sum())), len(losses), self.risk)
         return bounds.betting_p_value(losses, self.risk, self.confidence)
@@ -79,16 +88,21 @@ class Aim:
     def upper(self, losses: Array) -> float:
         """The largest of the systems' upper bounds of the risk."""
         return max(
-            bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
-            if binary
-            else bounds.betting_upper(one, self.confidence)
+            (
+                bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
+                if binary
+                else bounds.betting_upper(one, self.confidence)
+            )
             for one, binary in zip(losses, self.binary, strict=True)
         )
 
     @property
     def reachable(self) -> bool:
         """Whether losses of 0 on the whole certify part would be enough."""
-        return self.certify > 0 and self.p_value(np.zeros((len(self.binary), self.certify))) <= 1 - self.confidence
+        return (
+            self.certify > 0
+            and self.p_value(np.zeros((len(self.binary), self.certify))) <= 1 - self.confidence
+        )
 
     @property
     def allowed(self) -> float:
@@ -110,10 +124,12 @@ def explore(
     go_on: Callable[[], bool] = lambda: True,
     tell: Callable[[dict[Setting, Scores]], None] = lambda scores: None,
 ) -> tuple[list[Setting], dict[Setting, Scores]]:
-    """Settings in the order in which they are to be tested, safest first, and the scores that this rests on.
+    """Settings in the order in which they are to be tested, safest first, and the scores that this
+    rests on.
 
-    Rounds over twice as many units each: after a round the better half of the ladders stays, and of each the half of the rungs
-    that lie next to where the loss passes what is allowed. The last ladder gives the sequence.
+    Rounds over twice as many units each: after a round the better half of the ladders stays, and of
+    each the half of the rungs that lie next to where the loss passes what is allowed. The last
+    ladder gives the sequence.
 
     Args:
         ladders: each from small files to large ones.
@@ -134,14 +150,19 @@ def explore(
         alive.sort(key=lambda ladder: _cost(ladder, scores, aim))
         if done == units or not go_on():
             break
-        alive = [_near(ladder, scores, aim) for ladder in alive[: max(2, math.ceil(len(alive) / 2))]]
+        alive = [
+            _near(ladder, scores, aim) for ladder in alive[: max(2, math.ceil(len(alive) / 2))]
+        ]
         size = min(units, 2 * done)
     best = next(ladder for ladder in ladders if alive[0][0] in ladder)
     return _sequence(best, scores, aim), scores
 
 
-def _known(ladder: Sequence[Setting], scores: dict[Setting, Scores]) -> tuple[list[Setting], Array, Array]:
-    """The rungs that were measured, their mean bytes, and their losses smoothed so that they fall with size."""
+def _known(
+    ladder: Sequence[Setting], scores: dict[Setting, Scores]
+) -> tuple[list[Setting], Array, Array]:
+    """The rungs that were measured, their mean bytes, and their losses smoothed so that they fall
+    with size."""
     rungs = [setting for setting in ladder if setting in scores]
     sizes = np.array([scores[setting].sizes.mean() for setting in rungs])
     weights = np.array([len(scores[setting].sizes) for setting in rungs], float)
@@ -149,7 +170,8 @@ def _known(ladder: Sequence[Setting], scores: dict[Setting, Scores]) -> tuple[li
 
 
 def falling(values: Array, weights: Array) -> Array:
-    """The nearest sequence that never rises, by pooling neighbours (weighted least squares); (N,) float64."""
+    """The nearest sequence that never rises, by pooling neighbours (weighted least squares); (N,)
+    float64."""
     pools: list[tuple[float, float, int]] = []
     for value, weight in zip(values, weights, strict=True):
         pools.append((float(value), float(weight), 1))
@@ -165,7 +187,8 @@ def _edge(losses: Array, allowed: float) -> int:
 
 
 def _cost(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> float:
-    """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of the loss."""
+    """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of the
+    loss."""
     _, sizes, losses = _known(ladder, scores)
     at = _edge(losses, aim.allowed)
     if at == 0 or losses[at] > aim.allowed:
@@ -183,10 +206,11 @@ def _near(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) ->
 
 
 def _sequence(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> list[Setting]:
-    """From the smallest rung that, with all above it, will hardly fail, down to the smallest that may pass.
+    """From the smallest rung that, with all above it, will hardly fail, down to the smallest that
+    may pass.
 
-    A start that fails leaves nothing, so two standard errors of the explore part are added; where no rung is so safe, the
-    sequence starts at the largest.
+    A start that fails leaves nothing, so two standard errors of the explore part are added; where
+    no rung is so safe, the sequence starts at the largest.
     """
     rungs, _, losses = _known(ladder, scores)
     counts = np.array([len(scores[setting].sizes) for setting in rungs])
@@ -195,7 +219,9 @@ def _sequence(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim
     start = next((i for i in range(len(rungs)) if safe[i:].all()), len(rungs) - 1)
     first = ladder.index(rungs[start])
     hopeless = {setting for setting in rungs if _hopeless(scores[setting], aim.risk)}
-    return [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless] or [ladder[-1]]
+    return [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless] or [
+        ladder[-1]
+    ]
 
 
 def _hopeless(scores: Scores, risk: float) -> bool:
@@ -213,8 +239,11 @@ class Tested(Generic[Setting]):
     passed: bool
 
 
-def certify(sequence: Sequence[Setting], measure: Callable[[Setting], Scores], aim: Aim) -> Iterator[Tested[Setting]]:
-    """Test settings in their order until one fails, which comes too: the last that passed is certified.
+def certify(
+    sequence: Sequence[Setting], measure: Callable[[Setting], Scores], aim: Aim
+) -> Iterator[Tested[Setting]]:
+    """Test settings in their order until one fails, which comes too: the last that passed is
+    certified.
 
     Args:
         sequence: fixed before the certify part was looked at.

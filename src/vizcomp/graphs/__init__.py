@@ -1,1 +1,2 @@
-"""Networks as ONNX graphs, made from their weights when they are needed: what runs them needs no torch."""
+"""Networks as ONNX graphs, made from their weights when they are needed: what runs them needs no
+torch."""

@@ -1,6 +1,7 @@
 """Classifiers of vizcomp: their configurations, and their networks as layers of an ONNX graph.
 
-`nets.inception`, `nets.watcher` and `nets.whitened` describe the networks and train them; their weights' names are used here.
+`nets.inception`, `nets.watcher` and `nets.whitened` describe the networks and train them; their
+weights' names are used here.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from vizcomp.graphs.layers import Layers
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2471, 0.2435, 0.2616)
 
-# A lead in logits below which the mirror image is asked, too. Asking it about all of 5,000 held pictures changed no best class,
-# neither as they are nor at JPEG qualities of 30, 12 and 5; it is asked about 22% of them as they are, 61% at quality 5.
+# A lead in logits below which the mirror image is asked, too. Asking it about all of 5,000 held
+# pictures changed no best class, neither as they are nor at JPEG qualities of 30, 12 and 5; it is
+# asked about 22% of them as they are, 61% at quality 5.
 DOUBT = 2.0
 PATCH = 2  # side of a whitened patch
 
@@ -28,11 +30,14 @@ class InceptionConfig:
     Attributes:
         width: factor on the number of channels everywhere.
         pool: side of the maximum after the first layer; 1 = none, as published.
-        blocks: how many of the published blocks stand at each of the three scales, at most (3, 4, 2).
+        blocks: how many of the published blocks stand at each of the three scales, at most (3, 4,
+            2).
         classes: answers.
         dropout: before the last layer, in training.
-        mirror: in evaluation, where the answer leads by less than `DOUBT` it is the mean over the image and its mirror image.
-        mean, std: of each channel, in 0..1; the input is normalised by them inside the network's caller.
+        mirror: in evaluation, where the answer leads by less than `DOUBT` it is the mean over the
+            image and its mirror image.
+        mean, std: of each channel, in 0..1; the input is normalised by them inside the network's
+            caller.
     """
 
     width: float = 1.0
@@ -49,7 +54,9 @@ class InceptionConfig:
             raise SettingsError(f"inception: width {self.width} is not in 0.05..2")
         if self.pool not in (1, 2):
             raise SettingsError(f"inception: pool {self.pool} is neither 1 nor 2")
-        if len(self.blocks) != 3 or any(not 1 <= n <= m for n, m in zip(self.blocks, (3, 4, 2), strict=True)):
+        if len(self.blocks) != 3 or any(
+            not 1 <= n <= m for n, m in zip(self.blocks, (3, 4, 2), strict=True)
+        ):
             raise SettingsError(f"inception: blocks {self.blocks} are not 1..3, 1..4, 1..2")
         if not 2 <= self.classes <= 100_000:
             raise SettingsError(f"inception: {self.classes} classes are not in 2..100000")
@@ -84,7 +91,9 @@ class WatcherConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != 3 or not all(4 <= c <= 2048 for c in self.channels):
-            raise SettingsError(f"watcher: channels {self.channels} are not three numbers in 4..2048")
+            raise SettingsError(
+                f"watcher: channels {self.channels} are not three numbers in 4..2048"
+            )
         if not 2 <= self.classes <= 100_000:
             raise SettingsError(f"watcher: {self.classes} classes are not in 2..100000")
 
@@ -112,7 +121,9 @@ class WhitenedConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != 3 or not all(24 <= c <= 2048 for c in self.channels):
-            raise SettingsError(f"whitened: channels {self.channels} are not three numbers in 24..2048")
+            raise SettingsError(
+                f"whitened: channels {self.channels} are not three numbers in 24..2048"
+            )
         if not 2 <= self.classes <= 100_000:
             raise SettingsError(f"whitened: {self.classes} classes are not in 2..100000")
 
@@ -122,7 +133,8 @@ class WhitenedConfig:
 
 
 def inception(layers: Layers, x: str, config: InceptionConfig) -> tuple[str, int]:
-    """What the last layer sees, (N, w 2048, h, w), and its channels: from a normalised image (N, 3, H, W)."""
+    """What the last layer sees, (N, w 2048, h, w), and its channels: from a normalised image (N, 3,
+    H, W)."""
     width, (many_a, many_c, many_e) = config.width, config.blocks
 
     def n(published: int) -> int:
@@ -133,10 +145,14 @@ def inception(layers: Layers, x: str, config: InceptionConfig) -> tuple[str, int
     x = unit(x, "Conv2d_1a_3x3", 3, outs, 3, padding=1)
     if config.pool > 1:
         x = layers.largest(x, config.pool)
-    for name, pool in list(zip(("Mixed_5b", "Mixed_5c", "Mixed_5d"), (32, 64, 64), strict=True))[:many_a]:
+    for name, pool in list(zip(("Mixed_5b", "Mixed_5c", "Mixed_5d"), (32, 64, 64), strict=True))[
+        :many_a
+    ]:
         x, outs = _inception_a(layers, x, name, outs, n, pool)
     x, outs = _inception_b(layers, x, "Mixed_6a", outs, n)
-    middles = list(zip(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), (128, 160, 160, 192), strict=True))
+    middles = list(
+        zip(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), (128, 160, 160, 192), strict=True)
+    )
     for name, middle in middles[:many_c]:
         x, outs = _inception_c(layers, x, name, outs, n, middle)
     x, outs = _inception_d(layers, x, "Mixed_7a", outs, n)
@@ -169,7 +185,9 @@ def _inception_b(layers: Layers, x: str, at: str, ins: int, n: Count) -> tuple[s
     return layers.joined([three, double, layers.largest(x, 3)]), n(384) + n(96) + ins
 
 
-def _inception_c(layers: Layers, x: str, at: str, ins: int, n: Count, middle: int) -> tuple[str, int]:
+def _inception_c(
+    layers: Layers, x: str, at: str, ins: int, n: Count, middle: int
+) -> tuple[str, int]:
     across: dict[str, Any] = {"kernel": (1, 7), "padding": (0, 3)}
     down: dict[str, Any] = {"kernel": (7, 1), "padding": (3, 0)}
     unit, m = layers.convolved, n(middle)
@@ -231,7 +249,9 @@ def whitened(layers: Layers, x: str, config: WhitenedConfig) -> str:
     how: dict[str, Any] = {"padding": 1, "epsilon": 1e-5, "activation": "Gelu"}
     for index, channels in enumerate(config.channels):
         at = f"stages.{index}"
-        x = layers.convolved(x, at, outs, channels, 3, names=("first", "norms.0"), pool="max2", **how)
+        x = layers.convolved(
+            x, at, outs, channels, 3, names=("first", "norms.0"), pool="max2", **how
+        )
         x = layers.convolved(x, at, channels, channels, 3, names=("second", "norms.1"), **how)
         outs = channels
     return x
@@ -251,7 +271,9 @@ def configured(architecture: str, config: dict[str, Any] | None = None) -> Confi
     Raises:
         SettingsError: an unknown architecture or field, or a value out of range.
     """
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (config or {}).items()}
+    values: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in (config or {}).items()
+    }
     try:
         if architecture == "watcher":
             return WatcherConfig(**values)
@@ -262,13 +284,22 @@ def configured(architecture: str, config: dict[str, Any] | None = None) -> Confi
             return InceptionConfig(**{**preset, **values})
     except (TypeError, ValueError) as exc:
         raise SettingsError(f"{architecture}: the configuration does not fit: {exc}") from exc
-    raise SettingsError(f"unknown architecture {architecture!r}", f"use one of {', '.join(ARCHITECTURES)}")
+    raise SettingsError(
+        f"unknown architecture {architecture!r}", f"use one of {', '.join(ARCHITECTURES)}"
+    )
 
 
 def classified(layers: Layers, x: str, config: Config) -> tuple[str, str]:
-    """What the last layer sees, and the logits (N, classes): from a normalised image (N, 3, H, W)."""
+    """What the last layer sees, and the logits (N, classes): from a normalised image (N, 3, H,
+    W)."""
     if isinstance(config, InceptionConfig):
         seen, outs = inception(layers, x, config)
         return seen, layers.answered(seen, outs, config.classes, how="Mean", bias=True)
-    seen = watcher(layers, x, config) if isinstance(config, WatcherConfig) else whitened(layers, x, config)
-    return seen, layers.answered(seen, config.channels[-1], config.classes, how="Max", bias=False, scale=config.scale)
+    seen = (
+        watcher(layers, x, config)
+        if isinstance(config, WatcherConfig)
+        else whitened(layers, x, config)
+    )
+    return seen, layers.answered(
+        seen, config.channels[-1], config.classes, how="Max", bias=False, scale=config.scale
+    )

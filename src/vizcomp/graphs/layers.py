@@ -1,7 +1,8 @@
-"""Layers of classifiers as nodes of an ONNX graph, each normalisation folded into the convolution before it.
+"""Layers of classifiers as nodes of an ONNX graph, each normalisation folded into the convolution
+before it.
 
-An architecture is written once, as calls of these layers. Without a graph nothing is built, and `shapes` says which weights it
-has.
+An architecture is written once, as calls of these layers. Without a graph nothing is built, and
+`shapes` says which weights it has.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Layers:
         weights: by the names of the torch modules.
     """
 
-    def __init__(self, graph: Graph | None = None, weights: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self, graph: Graph | None = None, weights: Mapping[str, Array] | None = None
+    ) -> None:
         self.graph = graph
         self._weights = weights or {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -42,9 +45,18 @@ class Layers:
         assert self.graph is not None
         return self.graph.constant(array)
 
-    def _convolved(self, x: str, weight: Array, bias: Array | None, stride: int, padding: Pair) -> str:
+    def _convolved(
+        self, x: str, weight: Array, bias: Array | None, stride: int, padding: Pair
+    ) -> str:
         more = [self._constant(bias)] if bias is not None else []
-        return self.node("Conv", x, self._constant(weight), *more, strides=(stride, stride), pads=(*padding, *padding))
+        return self.node(
+            "Conv",
+            x,
+            self._constant(weight),
+            *more,
+            strides=(stride, stride),
+            pads=(*padding, *padding),
+        )
 
     def plain(self, x: str, name: str, ins: int, outs: int, kernel: int) -> str:
         """A convolution with a bias."""
@@ -52,7 +64,9 @@ class Layers:
         self._claim(f"{name}.bias", outs)
         if self.graph is None:
             return ""
-        return self._convolved(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], 1, (0, 0))
+        return self._convolved(
+            x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], 1, (0, 0)
+        )
 
     def convolved(
         self,
@@ -84,7 +98,8 @@ class Layers:
         if self.graph is None:
             return ""
         gamma, beta, mean, variance = (
-            self._weights[f"{norm}.{each}"] for each in ("weight", "bias", "running_mean", "running_var")
+            self._weights[f"{norm}.{each}"]
+            for each in ("weight", "bias", "running_mean", "running_var")
         )
         factor = gamma / np.sqrt(variance + np.float32(epsilon))
         bias = beta - mean * factor
@@ -94,13 +109,21 @@ class Layers:
             x = self._convolved(x, weight * factor[:, None, None, None], bias, stride, sides)
         elif pool == "mean":  # zeros are part of the mean at the border: the bias comes after it
             x = self._convolved(x, weight * factor[:, None, None, None], None, stride, sides)
-            x = self.node("AveragePool", x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), count_include_pad=1)
+            x = self.node(
+                "AveragePool", x, kernel_shape=(3, 3), pads=(1, 1, 1, 1), count_include_pad=1
+            )
             x = self.node("Add", x, self._constant(bias[:, None, None]))
         else:  # a maximum knows nothing of a factor below zero
             x = self._convolved(x, weight, None, stride, sides)
             x = self.largest(x, 2)
-            x = self.node("Add", self.node("Mul", x, self._constant(factor[:, None, None])), self._constant(bias[:, None, None]))
-        return self.gelu(x) if activation == "Gelu" else self.node(activation, x) if activation else x
+            x = self.node(
+                "Add",
+                self.node("Mul", x, self._constant(factor[:, None, None])),
+                self._constant(bias[:, None, None]),
+            )
+        return (
+            self.gelu(x) if activation == "Gelu" else self.node(activation, x) if activation else x
+        )
 
     def largest(self, x: str, kernel: int) -> str:
         """The largest of each 2x2, or of each 3x3, at stride 2."""
@@ -111,19 +134,35 @@ class Layers:
         if self.graph is None:
             return ""
         half, one, root = (self._constant(value) for value in (0.5, 1.0, 2**0.5))
-        return self.node("Mul", self.node("Mul", x, half), self.node("Add", self.node("Erf", self.node("Div", x, root)), one))
+        return self.node(
+            "Mul",
+            self.node("Mul", x, half),
+            self.node("Add", self.node("Erf", self.node("Div", x, root)), one),
+        )
 
     def joined(self, branches: Sequence[str]) -> str:
         """Channels side by side."""
         return self.node("Concat", *branches, axis=1)
 
-    def answered(self, x: str, ins: int, classes: int, *, how: str, bias: bool, scale: float = 1.0) -> str:
-        """The mean or the maximum (`how`: "Mean", "Max") over all places, and a linear layer `fc`: logits (N, classes)."""
+    def answered(
+        self, x: str, ins: int, classes: int, *, how: str, bias: bool, scale: float = 1.0
+    ) -> str:
+        """The mean or the maximum (`how`: "Mean", "Max") over all places, and a linear layer `fc`:
+        logits (N, classes)."""
         self._claim("fc.weight", classes, ins)
         if bias:
             self._claim("fc.bias", classes)
         if self.graph is None:
             return ""
-        x = self.node("Flatten", self.node("GlobalAveragePool" if how == "Mean" else "GlobalMaxPool", x))
+        x = self.node(
+            "Flatten", self.node("GlobalAveragePool" if how == "Mean" else "GlobalMaxPool", x)
+        )
         more = [self._constant(self._weights["fc.bias"])] if bias else []
-        return self.node("Gemm", x, self._constant(self._weights["fc.weight"]), *more, transB=1, alpha=float(scale))
+        return self.node(
+            "Gemm",
+            x,
+            self._constant(self._weights["fc.weight"]),
+            *more,
+            transB=1,
+            alpha=float(scale),
+        )

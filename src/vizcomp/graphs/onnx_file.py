@@ -1,7 +1,8 @@
 """ONNX graphs put together and written as the bytes of a file, without the package `onnx`.
 
-An ONNX file is one message of Protocol Buffers (`ModelProto` of onnx.proto): each field is a key, number * 8 + wire type,
-and then a varint (type 0), a length and that many bytes (type 2), or four bytes (type 5). That little is written here.
+An ONNX file is one message of Protocol Buffers (`ModelProto` of onnx.proto): each field is a key,
+number * 8 + wire type, and then a varint (type 0), a length and that many bytes (type 2), or four
+bytes (type 5). That little is written here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7  # AttributeProto.AttributeType
 
 
 class Graph:
-    """A graph that grows: values are called by name, and each node gives the names of what it makes.
+    """A graph that grows: values are called by name, and each node gives the names of what it
+    makes.
 
     Args:
         name: of the graph, for those who look at the file.
@@ -35,7 +37,8 @@ class Graph:
         self._outputs: list[bytes] = []
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
-        """A value that is given from outside; `shape` has names for sides that are free. Its name again."""
+        """A value that is given from outside; `shape` has names for sides that are free. Its name
+        again."""
         self._inputs.append(_value_info(name, dtype, shape))
         return name
 
@@ -80,9 +83,19 @@ class Graph:
                 *(_bytes(12, value) for value in self._outputs),
             ]
         )
-        properties = [_bytes(14, _text(1, key) + _text(2, value)) for key, value in (metadata or {}).items()]
+        properties = [
+            _bytes(14, _text(1, key) + _text(2, value)) for key, value in (metadata or {}).items()
+        ]
         opset = _text(1, "") + _number(2, OPSET)
-        return b"".join([_number(1, IR_VERSION), _text(2, "vizcomp"), _bytes(7, graph), _bytes(8, opset), *properties])
+        return b"".join(
+            [
+                _number(1, IR_VERSION),
+                _text(2, "vizcomp"),
+                _bytes(7, graph),
+                _bytes(8, opset),
+                *properties,
+            ]
+        )
 
 
 def _varint(value: int) -> bytes:
@@ -116,13 +129,26 @@ def _tensor(name: str, array: npt.NDArray[Any]) -> bytes:
 
 def _value_info(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
     """A `ValueInfoProto`: a name, and the type of a tensor."""
-    sides = b"".join(_bytes(1, _number(1, side) if isinstance(side, int) else _text(2, side)) for side in shape)
+    sides = b"".join(
+        _bytes(1, _number(1, side) if isinstance(side, int) else _text(2, side)) for side in shape
+    )
     return _text(1, name) + _bytes(2, _bytes(1, _number(1, TYPES[dtype]) + _bytes(2, sides)))
 
 
-def _node(kind: str, inputs: Sequence[str], outputs: Sequence[str], name: str, attributes: Mapping[str, Attribute]) -> bytes:
+def _node(
+    kind: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    name: str,
+    attributes: Mapping[str, Attribute],
+) -> bytes:
     """A `NodeProto`."""
-    parts = [*(_text(1, each) for each in inputs), *(_text(2, each) for each in outputs), _text(3, name), _text(4, kind)]
+    parts = [
+        *(_text(1, each) for each in inputs),
+        *(_text(2, each) for each in outputs),
+        _text(3, name),
+        _text(4, kind),
+    ]
     for key, value in attributes.items():
         if isinstance(value, float):
             body = _varint(2 << 3 | 5) + struct.pack("<f", value) + _number(20, _FLOAT)

@@ -1,13 +1,16 @@
-"""The recurrent codec's configuration, and its encoder and decoder as ONNX graphs. `nets.recurrent` describes the networks.
+"""The recurrent codec's configuration, and its encoder and decoder as ONNX graphs. `nets.recurrent`
+describes the networks.
 
 A step is one iteration of one side, with the states of the ConvLSTM layers as inputs and outputs:
 
-    encoder: source, image (the reconstruction so far), states -> values in -1..1 whose signs are the bits, states
+    encoder: source, image (the reconstruction so far), states -> values in -1..1 whose signs are
+        the bits, states
     decoder: bits (-1 or 1), states (and the image, where outputs are added up) -> image, states
 
-The binarizer and the entrance of an iteration are inputs too, so that one graph serves all iterations; in the first one there
-are no states, and a graph without them leaves out what would be zero. For files that others run, `unrolled_decoder` and
-`unrolled_encoder` put all iterations into one graph.
+The binarizer and the entrance of an iteration are inputs too, so that one graph serves all
+iterations; in the first one there are no states, and a graph without them leaves out what would be
+zero. For files that others run, `unrolled_decoder` and `unrolled_encoder` put all iterations into
+one graph.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import numpy.typing as npt
 from vizcomp.errors import SettingsError
 from vizcomp.graphs.onnx_file import Graph
 
-Layer = tuple[int, int, int]  # channels, stride of an encoder's or upsampling of a decoder's layer, side of the hidden kernel
+# channels, stride of an encoder's or upsampling of a decoder's layer, side of the hidden kernel
+Layer = tuple[int, int, int]
 Array = npt.NDArray[np.float32]
 Weights = Mapping[str, Array]
 Shape = tuple[int, ...]
@@ -35,7 +39,8 @@ class RecurrentConfig:
 
     Attributes:
         width: factor on all channels.
-        stem: channels and stride of the first convolution; a stride above 2 is a convolution without overlap.
+        stem: channels and stride of the first convolution; a stride above 2 is a convolution
+            without overlap.
         encoder: ConvLSTM layers as (channels, stride, hidden kernel).
         decoder: ConvLSTM layers as (channels, depth-to-space factor after it, hidden kernel).
         bits: of each position, for each iteration.
@@ -69,7 +74,10 @@ class RecurrentConfig:
             refuse("1 to 6 layers of encoder and decoder are needed")
         for channels, factor, kernel in (*self.encoder, *self.decoder):
             if not 1 <= channels <= 4096 or factor not in (1, 2, 4) or kernel not in (1, 3, 5):
-                refuse(f"a layer of {channels} channels, factor {factor}, hidden kernel {kernel} is not possible")
+                refuse(
+                    f"a layer of {channels} channels, factor {factor}, hidden kernel {kernel} is"
+                    " not possible"
+                )
         if not 1 <= self.stem[0] <= 4096 or self.stem[1] not in (1, 2, 4):
             refuse(f"a stem of {self.stem[0]} channels and stride {self.stem[1]} is not possible")
         up = 1
@@ -119,7 +127,9 @@ class RecurrentConfig:
         values = dict(values)
         name = values.pop("preset", None)
         if name is not None and name not in PRESETS:
-            raise SettingsError(f"unknown codec preset {name!r}", f"use one of {', '.join(PRESETS)}")
+            raise SettingsError(
+                f"unknown codec preset {name!r}", f"use one of {', '.join(PRESETS)}"
+            )
         if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
             raise SettingsError(f"unknown setting of the codec network: {', '.join(unknown)}")
         try:
@@ -129,7 +139,9 @@ class RecurrentConfig:
             for key in ("encoder", "decoder"):
                 if key in values:
                     values[key] = tuple(tuple(layer) for layer in values[key])
-            return dataclasses.replace(PRESETS[name], **values) if name is not None else cls(**values)
+            return (
+                dataclasses.replace(PRESETS[name], **values) if name is not None else cls(**values)
+            )
         except (TypeError, ValueError) as exc:
             raise SettingsError(f"codec network: {exc}") from exc
 
@@ -160,19 +172,22 @@ PRESETS: dict[str, RecurrentConfig] = {
 def shapes(config: RecurrentConfig) -> dict[str, Shape]:
     """The weights that a codec has: names and shapes."""
     n = config.scaled
-    found: dict[str, Shape] = {}
+    of_layer: dict[str, Shape] = {}
 
     def layer(name: str, ins: int, outs: int, hidden: int) -> None:
-        found[f"{name}.input.weight"], found[f"{name}.input.bias"] = (4 * outs, ins, 3, 3), (4 * outs,)
-        found[f"{name}.hidden.weight"] = (4 * outs, outs, hidden, hidden)
+        of_layer[f"{name}.input.weight"], of_layer[f"{name}.input.bias"] = (
+            (4 * outs, ins, 3, 3),
+            (4 * outs,),
+        )
+        of_layer[f"{name}.hidden.weight"] = (4 * outs, outs, hidden, hidden)
 
     def convolution(name: str, ins: int, outs: int, kernel: int) -> None:
-        found[f"{name}.weight"], found[f"{name}.bias"] = (outs, ins, kernel, kernel), (outs,)
+        of_layer[f"{name}.weight"], of_layer[f"{name}.bias"] = (outs, ins, kernel, kernel), (outs,)
 
     outs, stride = n(config.stem[0]), config.stem[1]
     convolution("stem", 3 if config.sees == "residual" else 6, outs, 3 if stride <= 2 else stride)
     if config.given:
-        found["told.weight"] = (outs, config.given)
+        of_layer["told.weight"] = (outs, config.given)
     for index, (channels, _, hidden) in enumerate(config.encoder):
         layer(f"encoder.{index}", outs, n(channels), hidden)
         outs = n(channels)
@@ -189,29 +204,31 @@ def shapes(config: RecurrentConfig) -> dict[str, Shape]:
         convolution("exit.0", outs, 3 * up * up, 3)
     else:
         convolution("exit", outs, 3, 1)
-    return found
+    return of_layer
 
 
 def after_layer(config: RecurrentConfig, index: int) -> int:
-    """Channels after a decoder's layer and its depth to space; the last layer's convolution comes first where it goes up by 4."""
+    """Channels after a decoder's layer and its depth to space; the last layer's convolution comes
+    first where it goes up by 4."""
     channels, up, _ = config.decoder[index]
     outs = config.scaled(channels, up * up)
     return outs if index == len(config.decoder) - 1 and up > 2 else outs // (up * up)
 
 
 def state_shapes(config: RecurrentConfig, part: str) -> list[tuple[int, int]]:
-    """Channels of each layer's state, and how many positions of it stand beside one of the code; part: encoder or decoder."""
+    """Channels of each layer's state, and how many positions of it stand beside one of the code;
+    part: encoder or decoder."""
     if part == "decoder":
-        found, side = [], 1
+        states, side = [], 1
         for channels, up, _ in config.decoder:
-            found.append((config.scaled(channels, up * up), side))
+            states.append((config.scaled(channels, up * up), side))
             side *= up
-        return found
-    found, side = [], config.block // config.stem[1]
+        return states
+    states, side = [], config.block // config.stem[1]
     for channels, down, _ in config.encoder:
         side //= down
-        found.append((config.scaled(channels), side))
-    return found
+        states.append((config.scaled(channels), side))
+    return states
 
 
 class _Steps:
@@ -227,16 +244,29 @@ class _Steps:
             self._made[name] = self.graph.constant(self._weights[name], name=name)
         return self._made[name]
 
-    def convolved(self, x: str, name: str, stride: int = 1, padding: int = 0, *, bias: bool = True) -> str:
+    def convolved(
+        self, x: str, name: str, stride: int = 1, padding: int = 0, *, bias: bool = True
+    ) -> str:
         more = [self.weight(f"{name}.bias")] if bias else []
-        return self.graph.node("Conv", x, self.weight(f"{name}.weight"), *more, strides=(stride, stride), pads=(padding,) * 4)
+        return self.graph.node(
+            "Conv",
+            x,
+            self.weight(f"{name}.weight"),
+            *more,
+            strides=(stride, stride),
+            pads=(padding,) * 4,
+        )
 
-    def _layer(self, x: str, state: tuple[str, str] | None, name: str, stride: int, hidden: int) -> tuple[str, str]:
+    def _layer(
+        self, x: str, state: tuple[str, str] | None, name: str, stride: int, hidden: int
+    ) -> tuple[str, str]:
         """A ConvLSTM cell (Shi et al. 2015): the names of the new hidden state and cell."""
         node = self.graph.node
         gates = self.convolved(x, f"{name}.input", stride, 1)
         if state is not None:
-            gates = node("Add", gates, self.convolved(state[0], f"{name}.hidden", 1, hidden // 2, bias=False))
+            gates = node(
+                "Add", gates, self.convolved(state[0], f"{name}.hidden", 1, hidden // 2, bias=False)
+            )
         take, keep, new, show = self.graph.nodes("Split", gates, outputs=4, axis=1)
         cell = node("Mul", node("Sigmoid", take), node("Tanh", new))
         if state is not None:
@@ -244,7 +274,8 @@ class _Steps:
         return node("Mul", node("Sigmoid", show), node("Tanh", cell)), cell
 
     def gain(self, image: str, iteration: str) -> str:
-        """By how much the residual is enlarged after the first iteration, (N, 1, H, W): `nets.recurrent` says why."""
+        """By how much the residual is enlarged after the first iteration, (N, 1, H, W):
+        `nets.recurrent` says why."""
         graph = self.graph
         node, number = graph.node, graph.constant
         pool = {"kernel_shape": (ACTIVITY, ACTIVITY), "strides": (ACTIVITY, ACTIVITY)}
@@ -252,9 +283,22 @@ class _Steps:
         squares = node("AveragePool", node("Mul", image, image), **pool)
         spread = node("Max", node("Sub", squares, node("Mul", local, local)), number(0.0))
         spread = node("Sqrt", node("ReduceMean", spread, axes=(1,), keepdims=1))
-        gain = node("Div", node("Add", node("Mul", iteration, number(0.5)), number(1.0)), node("Add", spread, number(0.5)))
-        size = node("Concat", node("Shape", gain, start=0, end=2), node("Shape", image, start=2, end=4), axis=0)
-        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        gain = node(
+            "Div",
+            node("Add", node("Mul", iteration, number(0.5)), number(1.0)),
+            node("Add", spread, number(0.5)),
+        )
+        size = node(
+            "Concat",
+            node("Shape", gain, start=0, end=2),
+            node("Shape", image, start=2, end=4),
+            axis=0,
+        )
+        how = {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        }
         return node("Resize", gain, "", "", size, **how)
 
     def analysed(
@@ -267,7 +311,8 @@ class _Steps:
         given: str = "",
         iteration: str = "",
     ) -> tuple[str, list[tuple[str, str]]]:
-        """One step of the encoder: its values, whose signs are the bits, and the new states. image "": all zero."""
+        """One step of the encoder: its values, whose signs are the bits, and the new states. image
+        "": all zero."""
         node, config = self.graph.node, self.config
         residual = node("Sub", source, image) if image else source
         if iteration:
@@ -276,8 +321,8 @@ class _Steps:
         stride = config.stem[1]
         x = self.convolved(x, "stem", stride, 1 if stride <= 2 else 0)
         if given:
-            told = node("Gemm", given, self.weight("told.weight"), transB=1)
-            x = node("Add", x, node("Unsqueeze", told, self.graph.constant([2, 3], np.int64)))
+            hint = node("Gemm", given, self.weight("told.weight"), transB=1)
+            x = node("Add", x, node("Unsqueeze", hint, self.graph.constant([2, 3], np.int64)))
         after = []
         for index, (_, down, hidden) in enumerate(config.encoder):
             after.append(self._layer(x, states[index], f"encoder.{index}", down, hidden))
@@ -303,9 +348,15 @@ class _Steps:
             if after_layer(config, index) != config.scaled(config.decoder[index][0], up * up):
                 x = self._shuffled(x, up)
         up = config.decoder[-1][1]
-        out = self._shuffled(self.convolved(x, "exit.0", 1, 1), up) if up > 2 else self.convolved(x, "exit")
+        out = (
+            self._shuffled(self.convolved(x, "exit.0", 1, 1), up)
+            if up > 2
+            else self.convolved(x, "exit")
+        )
         if config.reconstruction == "additive" and image:
-            out = node("Add", image, node("Div", out, self.gain(image, iteration)) if iteration else out)
+            out = node(
+                "Add", image, node("Div", out, self.gain(image, iteration)) if iteration else out
+            )
         return out, after
 
     def _shuffled(self, x: str, up: int) -> str:
@@ -314,7 +365,9 @@ class _Steps:
 
 def head_of(config: RecurrentConfig, part: str, iteration: int) -> tuple[str, str]:
     """The names of the weights with which an iteration's encoder ends or its decoder begins."""
-    head = f"{'binarizers' if part == 'encoder' else 'entrances'}.{0 if config.shared else iteration}"
+    head = (
+        f"{'binarizers' if part == 'encoder' else 'entrances'}.{0 if config.shared else iteration}"
+    )
     return f"{head}.weight", f"{head}.bias"
 
 
@@ -323,7 +376,9 @@ def state_names(count: int) -> list[str]:
     return [f"{what}{index}" for index in range(count) for what in ("hidden", "cell")]
 
 
-def step_graph(config: RecurrentConfig, weights: Weights, part: str, *, first: bool = False) -> bytes:
+def step_graph(
+    config: RecurrentConfig, weights: Weights, part: str, *, first: bool = False
+) -> bytes:
     """One iteration of one side as an ONNX file, for `neural.network`.
 
     Args:
@@ -346,10 +401,15 @@ def step_graph(config: RecurrentConfig, weights: Weights, part: str, *, first: b
         names = state_names(len(layers))
         for index, (channels, _) in enumerate(state_shapes(config, part)):
             shape = ("n", channels, f"rows{index}", f"columns{index}")
-            states[index] = graph.input(names[2 * index], "float32", shape), graph.input(names[2 * index + 1], "float32", shape)
+            states[index] = (
+                graph.input(names[2 * index], "float32", shape),
+                graph.input(names[2 * index + 1], "float32", shape),
+            )
     wants_image = not first and (encoder or config.reconstruction == "additive")
     image = graph.input("image", "float32", picture) if wants_image else ""
-    iteration = graph.input("iteration", "float32", ()) if wants_image and config.residual_scaling else ""
+    iteration = (
+        graph.input("iteration", "float32", ()) if wants_image and config.residual_scaling else ""
+    )
     if encoder:
         source = graph.input("source", "float32", picture)
         given = graph.input("given", "float32", ("n", config.given)) if config.given else ""
@@ -359,24 +419,32 @@ def step_graph(config: RecurrentConfig, weights: Weights, part: str, *, first: b
         bits = graph.input("bits", "float32", ("n", "bits", "rows", "columns"))
         made, after = steps.synthesised(bits, image, states, head, iteration=iteration)
         graph.output(made, "new_image", "float32", picture)
-    for name, value in zip(state_names(len(after)), (each for pair in after for each in pair), strict=True):
-        graph.output(value, f"new_{name}", "float32", ("n", "channels", f"{name}.rows", f"{name}.columns"))
+    for name, value in zip(
+        state_names(len(after)), (each for pair in after for each in pair), strict=True
+    ):
+        graph.output(
+            value, f"new_{name}", "float32", ("n", "channels", f"{name}.rows", f"{name}.columns")
+        )
     return graph.to_bytes()
 
 
 def _pixels(graph: Graph, image: str) -> str:
-    """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as `neural.arrays.to_pixels`."""
+    """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as
+    `neural.arrays.to_pixels`."""
     node, number = graph.node, graph.constant
     shown = node("Clip", image, number(-1.0), number(1.0))
     levels = node("Round", node("Mul", node("Add", shown, number(1.0)), number(127.5)))
     return node("Cast", node("Transpose", levels, perm=(0, 2, 3, 1)), to=2)
 
 
-def unrolled_decoder(config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]) -> bytes:
+def unrolled_decoder(
+    config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
+) -> bytes:
     """A decoder of so many iterations as one ONNX file.
 
-    Its inputs are `bits1`, `bits2` ..., float32 (N, bits of the iteration, rows, columns), each -1 or 1; its outputs `image`,
-    float32 (N, 3, H, W) in about -1..1, and `pixels`, uint8 (N, H, W, 3).
+    Its inputs are `bits1`, `bits2` ..., float32 (N, bits of the iteration, rows, columns), each -1
+    or 1; its outputs `image`, float32 (N, 3, H, W) in about -1..1, and `pixels`, uint8 (N, H, W,
+    3).
     """
     graph = Graph("decoder")
     steps = _Steps(graph, config, weights)
@@ -391,12 +459,16 @@ def unrolled_decoder(config: RecurrentConfig, weights: Weights, iterations: int,
     return graph.to_bytes(metadata)
 
 
-def unrolled_encoder(config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]) -> bytes:
-    """An encoder of so many iterations as one ONNX file; it holds the decoder too, whose image each iteration improves.
+def unrolled_encoder(
+    config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
+) -> bytes:
+    """An encoder of so many iterations as one ONNX file; it holds the decoder too, whose image each
+    iteration improves.
 
-    Its input is `pixels`, uint8 (N, H, W, 3) with sides that are multiples of the block, and, where the codec is told something,
-    `given`, float32 (N, config.given): the logarithms of a classifier's probabilities, -10 at least. Its outputs are `bits1`,
-    `bits2` ... as `unrolled_decoder` wants them.
+    Its input is `pixels`, uint8 (N, H, W, 3) with sides that are multiples of the block, and, where
+    the codec is told something, `given`, float32 (N, config.given): the logarithms of a
+    classifier's probabilities, -10 at least. Its outputs are `bits1`, `bits2` ... as
+    `unrolled_decoder` wants them.
     """
     graph = Graph("encoder")
     steps = _Steps(graph, config, weights)
@@ -411,9 +483,15 @@ def unrolled_encoder(config: RecurrentConfig, weights: Weights, iterations: int,
     for t in range(iterations):
         iteration = number(float(t)) if config.residual_scaling and t else ""
         head = _head(steps, "encoder", t)
-        values, after = steps.analysed(source, image, states, head, given=given, iteration=iteration)
+        values, after = steps.analysed(
+            source, image, states, head, given=given, iteration=iteration
+        )
         states = list(after)
-        bits = node("Sub", node("Mul", node("Cast", node("Greater", values, number(0.0)), to=1), number(2.0)), number(1.0))
+        bits = node(
+            "Sub",
+            node("Mul", node("Cast", node("Greater", values, number(0.0)), to=1), number(2.0)),
+            number(1.0),
+        )
         graph.output(bits, f"bits{t + 1}", "float32", ("n", config.bits[t], "rows", "columns"))
         if t + 1 < iterations:
             image, later = _decoded(steps, bits, image, decoder, t)

@@ -1,4 +1,5 @@
-"""A graph of ours, run by ONNX Runtime: opened when it is first needed, and again in a forked process."""
+"""A graph of ours, run by ONNX Runtime: opened when it is first needed, and again in a forked
+process."""
 
 from __future__ import annotations
 
@@ -25,15 +26,20 @@ class Session:
         self._made, self._threads = made, threads
         self._opened: tuple[int, Any] = (0, None)
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[np.float32]]:
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[np.float32]]:
         """The values of some outputs."""
         process, session = self._opened
         if process != os.getpid():
             threads = self._threads or available_cores()
-            if session is not None:  # the threads of a session do not come along into a forked process, one worker among others
+            # the threads of a session do not come along into a forked process, one worker among
+            # others
+            if session is not None:
                 threads = 1
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))  # for ever: its end would wait for them
+                # for ever: its end would wait for them
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
             session = open_session(self._made(), threads=threads, quiet=True)
             self._opened = (os.getpid(), session)
-        found: list[npt.NDArray[np.float32]] = session.run(list(outputs), dict(inputs))
-        return found
+        values: list[npt.NDArray[np.float32]] = session.run(list(outputs), dict(inputs))
+        return values

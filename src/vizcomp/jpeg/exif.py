@@ -1,6 +1,8 @@
-"""What of an EXIF block is essential: the orientation, the dates, the artist and the copyright (CIPA DC-008, EXIF 3.0).
+"""What of an EXIF block is essential: the orientation, the dates, the artist and the copyright
+(CIPA DC-008, EXIF 3.0).
 
-Place, camera, serial numbers, thumbnail and maker notes are not. A broken block costs nothing but itself.
+Place, camera, serial numbers, thumbnail and maker notes are not. A broken block costs nothing but
+itself.
 """
 
 from __future__ import annotations
@@ -64,11 +66,16 @@ def first_offset(tiff: bytes) -> int:
 def pointed(tiff: bytes, entry: Entry) -> int:
     """The offset of the directory that an entry leads to."""
     order = byte_order(tiff)
-    return 0 if order is None or entry.size < 4 else int(struct.unpack_from(order + "I", tiff, entry.at + 8)[0])
+    return (
+        0
+        if order is None or entry.size < 4
+        else int(struct.unpack_from(order + "I", tiff, entry.at + 8)[0])
+    )
 
 
 def essential_exif(tiff: bytes, orientation: int) -> bytes:
-    """A block with the orientation (2..8; 1 is not written), dates, artist and copyright of another; b"" where there is none.
+    """A block with the orientation (2..8; 1 is not written), dates, artist and copyright of
+    another; b"" where there is none.
 
     Args:
         tiff: without the header "Exif".
@@ -96,6 +103,11 @@ def has_more_than_essential(tiff: bytes) -> bool:
     return False
 
 
+def states_orientation(tiff: bytes) -> bool:
+    """Whether a block has an orientation, upright ones included."""
+    return any(entry.tag == ORIENTATION for entry in directory(tiff, first_offset(tiff)))
+
+
 def is_essential(tag: int, *, below: bool = False) -> bool:
     """Whether a tag stays, in the first directory or in that of EXIF."""
     return tag in _KEPT_BELOW if below else tag in _KEPT or tag == ORIENTATION
@@ -103,19 +115,23 @@ def is_essential(tag: int, *, below: bool = False) -> bool:
 
 def _texts(tiff: bytes, offset: int, tags: Mapping[int, str]) -> dict[int, tuple[int, bytes]]:
     """By tag the type and the bytes of the texts that are wanted; blank and long ones are not."""
-    found: dict[int, tuple[int, bytes]] = {}
+    texts: dict[int, tuple[int, bytes]] = {}
     for entry in directory(tiff, offset):
         inside = entry.place + entry.size <= len(tiff) and 0 < entry.size <= MAX_TEXT
-        if entry.tag in tags and entry.kind in _TEXTS and inside and entry.tag not in found:
+        if entry.tag in tags and entry.kind in _TEXTS and inside and entry.tag not in texts:
             text = tiff[entry.place : entry.place + entry.size].rstrip(b"\0")
             if text.strip(b" \0:"):  # cameras without a clock write blanks
-                found[entry.tag] = (entry.kind, text + b"\0")
-    return found
+                texts[entry.tag] = (entry.kind, text + b"\0")
+    return texts
 
 
-def _block(first: dict[int, tuple[int, bytes]], below: dict[int, tuple[int, bytes]], orientation: int) -> bytes:
+def _block(
+    first: dict[int, tuple[int, bytes]], below: dict[int, tuple[int, bytes]], orientation: int
+) -> bytes:
     """A big-endian TIFF structure of two directories at most."""
-    values: list[tuple[int, int, bytes]] = [(tag, kind, text) for tag, (kind, text) in first.items()]
+    values: list[tuple[int, int, bytes]] = [
+        (tag, kind, text) for tag, (kind, text) in first.items()
+    ]
     if 2 <= orientation <= 8:
         values.append((ORIENTATION, 3, struct.pack(">H", orientation)))
     if below:
@@ -123,8 +139,15 @@ def _block(first: dict[int, tuple[int, bytes]], below: dict[int, tuple[int, byte
     head = 8
     size = _length(values)
     inner = [(tag, kind, text) for tag, (kind, text) in below.items()]
-    values = [(t, k, struct.pack(">I", head + size) if t == EXIF_DIRECTORY else v) for t, k, v in values]
-    return b"MM\0*" + struct.pack(">I", head) + _written(values, head) + (_written(inner, head + size) if inner else b"")
+    values = [
+        (t, k, struct.pack(">I", head + size) if t == EXIF_DIRECTORY else v) for t, k, v in values
+    ]
+    return (
+        b"MM\0*"
+        + struct.pack(">I", head)
+        + _written(values, head)
+        + (_written(inner, head + size) if inner else b"")
+    )
 
 
 def _length(values: list[tuple[int, int, bytes]]) -> int:

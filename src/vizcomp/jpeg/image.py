@@ -1,7 +1,8 @@
 """A JPEG as its quantised DCT coefficients, and a picture as real-valued ones.
 
     bytes ── read_jpeg ──> JpegImage ── consume ──┐
-    pixels ── from_pixels ────────────────────────> RealImage ── quantise ──> JpegImage ── write_jpeg ──> bytes
+    pixels ── from_pixels ────────────────────────> RealImage ── quantise ──> JpegImage ──
+    write_jpeg ──> bytes
 
 Markers are read and written in this package; entropy-coded data and the loops over blocks are in
 `vizcomp._native`. All input is hostile: sizes are checked before memory is taken, and every error
@@ -140,9 +141,14 @@ class RealImage:
         set_real_sizes(self.width, self.height, self.components)
 
 
-def set_real_sizes(width: int, height: int, components: Sequence[Component] | Sequence[RealComponent]) -> None:
+def set_real_sizes(
+    width: int, height: int, components: Sequence[Component] | Sequence[RealComponent]
+) -> None:
     """Set `real_rows` and `real_cols` of all components of a picture (T.81, A.1.1)."""
-    h_max, v_max = max((c.h for c in components), default=1), max((c.v for c in components), default=1)
+    h_max, v_max = (
+        max((c.h for c in components), default=1),
+        max((c.v for c in components), default=1),
+    )
     for c in components:
         c.real_rows = ceil_div(ceil_div(height * c.v, v_max), 8)
         c.real_cols = ceil_div(ceil_div(width * c.h, h_max), 8)

@@ -59,7 +59,9 @@ def quantise(
         SettingsError: shapes or ranges do not fit.
     """
     if values.ndim != 3 or values.shape[2] != 64:
-        raise SettingsError(f"coefficients have the shape {values.shape}", "give (rows, columns, 64)")
+        raise SettingsError(
+            f"coefficients have the shape {values.shape}", "give (rows, columns, 64)"
+        )
     rows, cols = values.shape[:2]
     steps = _vector("table", table, np.float32, 64)
     if not (steps > 0).all():
@@ -77,7 +79,9 @@ def quantise(
         rounded = np.empty(real.shape, np.int16)
         weights = None if rates is None else rates[part]
         blocks = real.shape[0] * cols
-        status = _native.quantise(blocks, real, steps, zones[part], weights, STANDARD_CODE_LENGTHS, lattice, rounded)
+        status = _native.quantise(
+            blocks, real, steps, zones[part], weights, STANDARD_CODE_LENGTHS, lattice, rounded
+        )
         if status:
             raise AssertionError(f"quantise: status {status}")
         if settles:
@@ -87,7 +91,10 @@ def quantise(
         assert mcu is not None
         dc = np.empty((rows, cols), np.int16)
         if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
-            raise SettingsError(f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}", "give the padded grid")
+            raise SettingsError(
+                f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}",
+                "give the padded grid",
+            )
         result[:, :, 0] = dc
     return result
 
@@ -109,5 +116,7 @@ def _vector(name: str, numbers: npt.ArrayLike, dtype: Any, size: int) -> npt.NDA
 def _field(name: str, numbers: npt.ArrayLike, grid: tuple[int, ...]) -> npt.NDArray[np.float32]:
     array = np.asarray(numbers, np.float32)
     if array.shape not in ((), grid):
-        raise SettingsError(f"{name} has the shape {array.shape}", f"give one number, or {grid}: one for each block")
+        raise SettingsError(
+            f"{name} has the shape {array.shape}", f"give one number, or {grid}: one for each block"
+        )
     return np.ascontiguousarray(np.broadcast_to(array, grid))

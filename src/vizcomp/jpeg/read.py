@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp import _native
-from vizcomp.errors import DamagedError, FormatError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.errors import (
+    DamagedError,
+    FormatError,
+    TooLargeError,
+    TruncatedError,
+    UnsupportedError,
+)
 from vizcomp.jpeg.image import ZIGZAG, Colour, Component, JpegImage, Segment, ceil_div
 from vizcomp.jpeg.segments import (
     BROKEN_HINT,
@@ -190,7 +196,9 @@ class _Reader:
             raise UnsupportedError("this JPEG gives its height after the first scan", _OTHER_HINT)
         if width * height > self._max_pixels:
             limit = f"{self._max_pixels / 1e6:g} megapixels"
-            raise TooLargeError(f"{width} x {height} is more than {limit}", "raise the limit with `max_pixels`")
+            raise TooLargeError(
+                f"{width} x {height} is more than {limit}", "raise the limit with `max_pixels`"
+            )
         if count not in (1, 3, 4):
             raise UnsupportedError(f"this JPEG has {count} components", _OTHER_HINT)
         self._frame = _frame_components(payload[6:])
@@ -246,13 +254,18 @@ class _Reader:
     def _allocate(self) -> None:
         v_max, h_max, rows, cols = self._mcus()
         real = [
-            (ceil_div(ceil_div(self._height * c.v, v_max), 8), ceil_div(ceil_div(self._width * c.h, h_max), 8))
+            (
+                ceil_div(ceil_div(self._height * c.v, v_max), 8),
+                ceil_div(ceil_div(self._width * c.h, h_max), 8),
+            )
             for c in self._frame
         ]
         # Each block takes a bit at the very least.
         # Those beside the picture are coded in interleaved scans only.
         stored = rows * cols * sum(c.h * c.v for c in self._frame)
-        if stored > 64 * len(self._data) and sum(down * across for down, across in real) > 8 * len(self._data):
+        if stored > 64 * len(self._data) and sum(down * across for down, across in real) > 8 * len(
+            self._data
+        ):
             raise TruncatedError("the file is too short for the size that it declares", BROKEN_HINT)
         for c, (real_rows, real_cols) in zip(self._frame, real, strict=True):
             coefficients = np.zeros((rows * c.v, cols * c.h, 64), np.int16)
@@ -332,7 +345,9 @@ class _Reader:
             4: "a restart marker is missing or out of order",
         }
         if status:
-            raise DamagedError(reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT)
+            raise DamagedError(
+                reasons.get(status, f"a scan is broken (status {status})"), BROKEN_HINT
+            )
 
     def _colour(self) -> Colour:
         """As decoders agree: JFIF means YCbCr; then Adobe's last transform; then the numbers."""
@@ -378,7 +393,9 @@ def _frame_components(fields: bytes) -> tuple[HeaderComponent, ...]:
         identifier, sampling, table = fields[at : at + 3]
         h, v = sampling >> 4, sampling & 15
         if not (1 <= h <= 4 and 1 <= v <= 4) or table > 3:
-            raise FormatError("the frame header's sampling or table numbers are broken", BROKEN_HINT)
+            raise FormatError(
+                "the frame header's sampling or table numbers are broken", BROKEN_HINT
+            )
         if len(fields) == 3:
             h = v = 1  # a lone component is never interleaved: its factors mean nothing
         components.append(HeaderComponent(identifier, h, v, table))
@@ -390,7 +407,14 @@ def _frame_components(fields: bytes) -> tuple[HeaderComponent, ...]:
 def _check_progression(states: Sequence[_State], band: _Band) -> None:
     """A band is sent once, then refined by bits (T.81 G.1.1.1). This bounds a file's work."""
     ss, se, ah, al = band.ss, band.se, band.ah, band.al
-    if ss > se or se > 63 or (ss == 0 and se != 0) or (ss > 0 and len(states) > 1) or al > 13 or (ah and ah != al + 1):
+    if (
+        ss > se
+        or se > 63
+        or (ss == 0 and se != 0)
+        or (ss > 0 and len(states) > 1)
+        or al > 13
+        or (ah and ah != al + 1)
+    ):
         raise FormatError("a progressive scan has an impossible band", BROKEN_HINT)
     for s in states:
         if (s.bits_left[ss : se + 1] != (ah if ah else -1)).any():

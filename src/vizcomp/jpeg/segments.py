@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from vizcomp.errors import FormatError, SettingsError, TruncatedError
 from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.image import Segment
+from vizcomp.jpeg.xmp import EXTENDED, MAIN, without_pointer, xmp_segments
 
 # Low bytes of markers (T.81, table B.1).
 SOI, EOI, SOS, DQT, DHT, DRI, DNL, DAC, COM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xDC, 0xCC, 0xFE
@@ -18,14 +19,24 @@ APP0, APP1, APP2, APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 MAX_PAYLOAD = 65533
 
 # How the payloads of APPn segments begin.
-JFIF, EXIF, ICC, XMP = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"http://ns.adobe.com/xap/1.0/\0"
+JFIF, EXIF, ICC = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0"
 _JFXX, _MPF, _ADOBE = b"JFXX\0", b"MPF\0", b"Adobe"
-_ISO_GAIN_MAP, _LONG_XMP = b"urn:iso:std:iso:ts:21496", b"http://ns.adobe.com/xmp/extension/\0"
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496"
 
 BROKEN_HINT = "the file is damaged; get it again from its source"
 
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>\s*))[2-8]")
 _ORIENTATION = 0x0112
+# By type of a TIFF field: size and how a value is stored; of RATIONAL and SRATIONAL two numbers.
+_WHOLE_NUMBERS = {
+    1: (1, "B"),
+    3: (2, "H"),
+    4: (4, "I"),
+    6: (1, "b"),
+    8: (2, "h"),
+    9: (4, "i"),
+    5: (8, "II"),
+    10: (8, "ii"),
+}
 _GAIN_MAP = re.compile(rb"hdr-?gain-?map|hdrgm:|GainMap", re.IGNORECASE)
 _VIDEO = re.compile(rb"""(?:MotionPhoto|MicroVideo)\s*(?:=\s*["']|>)\s*1|video/(?:mp4|quicktime)""")
 _TRAILING_VIDEO = re.compile(rb"ftyp(?:mp4|iso|qt  |3gp|avc1|heic|mif1)")
@@ -81,7 +92,9 @@ def markers(data: bytes) -> Iterator[Marker]:
             raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
         length = data[at + 1] << 8 | data[at + 2]
         if length < 2:
-            raise FormatError(f"marker FF{code:02X} has the impossible length {length}", BROKEN_HINT)
+            raise FormatError(
+                f"marker FF{code:02X} has the impossible length {length}", BROKEN_HINT
+            )
         place = at + 1 + length
         if place > len(data):
             raise TruncatedError("the file ends inside a marker segment", BROKEN_HINT)
@@ -91,15 +104,32 @@ def markers(data: bytes) -> Iterator[Marker]:
 
 
 def chroma_sampling(data: bytes) -> str:
-    """How a JPEG's chroma is sampled: "4:2:0", "4:2:2", "4:4:0" or "4:4:4"; "" where it has none, or in another way."""
+    """How a JPEG's chroma is sampled: "4:2:0", "4:2:2", "4:4:0" or "4:4:4"; "" where it has none,
+    or in another way."""
     with contextlib.suppress(FormatError):
         for code, payload, _ in markers(data):
             if 0xC0 <= code <= 0xCF and code not in (DHT, 0xC8, DAC):
-                factors = [payload[7 + 3 * i] for i in range(payload[5])] if len(payload) == 6 + 3 * payload[5] else []
-                if len(factors) != 3 or factors[1] != factors[2] or not all(f & 15 and f >> 4 for f in factors):
+                factors = (
+                    [payload[7 + 3 * i] for i in range(payload[5])]
+                    if len(payload) == 6 + 3 * payload[5]
+                    else []
+                )
+                if (
+                    len(factors) != 3
+                    or factors[1] != factors[2]
+                    or not all(f & 15 and f >> 4 for f in factors)
+                ):
                     return ""
-                for times, name in ((0x22, "4:2:0"), (0x21, "4:2:2"), (0x12, "4:4:0"), (0x11, "4:4:4")):
-                    across, down = (times >> 4) * (factors[1] >> 4), (times & 15) * (factors[1] & 15)
+                for times, name in (
+                    (0x22, "4:2:0"),
+                    (0x21, "4:2:2"),
+                    (0x12, "4:4:0"),
+                    (0x11, "4:4:4"),
+                ):
+                    across, down = (
+                        (times >> 4) * (factors[1] >> 4),
+                        (times & 15) * (factors[1] & 15),
+                    )
                     if factors[0] == across << 4 | down:
                         return name
                 return ""
@@ -147,7 +177,7 @@ def metadata_segments(
         icc: a colour profile, split as ICC.1 annex B says; at most 255 parts.
         exif: a TIFF structure, with or without its "Exif" header. Of more than 65527 bytes the
             essential part alone is written.
-        xmp: a packet; at most 65504 bytes.
+        xmp: a packet; of more than 65504 bytes as an extended one.
         dpi: pixels an inch, across and down.
     """
     segments: list[Segment] = []
@@ -157,24 +187,30 @@ def metadata_segments(
     if exif:
         whole = (APP1, exif if exif.startswith(EXIF) else EXIF + exif)
         segments += [whole] if len(whole[1]) <= MAX_PAYLOAD else _essential_alone(whole)
-    if xmp and len(XMP) + len(xmp) <= MAX_PAYLOAD:
-        segments.append((APP1, XMP + xmp))
+    if xmp:
+        segments += xmp_segments(xmp)
     if icc:
         size = MAX_PAYLOAD - len(ICC) - 2
         chunks = [icc[i : i + size] for i in range(0, len(icc), size)]
         if len(chunks) <= 255:
-            segments += [(APP2, ICC + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)]
+            segments += [
+                (APP2, ICC + bytes([i + 1, len(chunks)]) + chunk) for i, chunk in enumerate(chunks)
+            ]
     return segments
 
 
 def what_does_not_fit(
-    keep: Literal["none", "essential", "all"], *, icc: bytes | None, exif: bytes | None, xmp: bytes | None
+    keep: Literal["none", "essential", "all"],
+    *,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None,
 ) -> tuple[str, ...]:
     """Notices of what `metadata_segments` leaves out although it was to be kept."""
     large = []
     if keep == "all" and len((exif or b"").removeprefix(EXIF)) > MAX_PAYLOAD - len(EXIF):
         large.append("EXIF data")
-    if keep == "all" and len(xmp or b"") > MAX_PAYLOAD - len(XMP):
+    if keep == "all" and xmp and not xmp_segments(xmp):
         large.append("XMP data")
     if keep != "none" and len(icc or b"") > 255 * (MAX_PAYLOAD - len(ICC) - 2):
         large.append("ICC profile")
@@ -190,7 +226,7 @@ def companions(data: bytes) -> tuple[str, ...]:
                 break
             if marker.code in (APP1, APP2):
                 gain_map |= marker.payload.startswith(_ISO_GAIN_MAP)
-                xmp = marker.payload.startswith((XMP, _LONG_XMP))
+                xmp = marker.payload.startswith((MAIN, EXTENDED))
                 gain_map |= xmp and _GAIN_MAP.search(marker.payload) is not None
                 video |= xmp and _VIDEO.search(marker.payload) is not None
     names = (("gain map (Ultra HDR)", gain_map), ("video of the motion photo", video))
@@ -198,35 +234,47 @@ def companions(data: bytes) -> tuple[str, ...]:
 
 
 def _video_follows(data: bytes) -> bool:
-    first = data.find(b"ftyp")  # most files have none: a plain search is several times as fast as the pattern
-    return (first >= 0 and _TRAILING_VIDEO.search(data, first) is not None) or b"MotionPhoto_Data" in data
+    # most files have none: a plain search is several times as fast as the pattern
+    first = data.find(b"ftyp")
+    return (
+        first >= 0 and _TRAILING_VIDEO.search(data, first) is not None
+    ) or b"MotionPhoto_Data" in data
 
 
 def _promises(marker: int, payload: bytes) -> bool:
     """Whether a segment speaks of pictures or videos that follow the main picture."""
     if marker == APP2:
         return payload.startswith((_MPF, _ISO_GAIN_MAP))
-    if marker != APP1 or not payload.startswith((XMP, _LONG_XMP)):
+    if marker != APP1 or not payload.startswith((MAIN, EXTENDED)):
         return False
     return bool(_GAIN_MAP.search(payload) or _VIDEO.search(payload))
 
 
-def essential_segments(segments: Sequence[Segment], keep: Literal["none", "essential", "all"]) -> list[Segment]:
+def essential_segments(
+    segments: Sequence[Segment], keep: Literal["none", "essential", "all"]
+) -> list[Segment]:
     """The segments that a rewritten file should carry.
 
     Args:
         segments: of the source.
         keep: "none": what the colour needs. "essential": also the ICC profile, the pixel density,
-            and the orientation, dates, artist and copyright, in an EXIF segment that holds nothing else. "all": everything but
-            thumbnails in JFIF and what promises further pictures or videos (MPF, gain maps, motion
-            photos), which are not written. An orientation is written as one SHORT, which all
-            readers take.
+            and the orientation, dates, artist and copyright, in an EXIF segment that holds nothing
+            else. "all": everything but thumbnails in JFIF and what promises further pictures or
+            videos (MPF, gain maps, motion photos), which are not written. An orientation is written
+            as one SHORT, which all readers take.
 
     Malformed EXIF counts as none.
     """
     if keep not in ("none", "essential", "all"):
         raise SettingsError(f"unknown metadata setting {keep!r}", "use none, essential or all")
     result: list[Segment] = []
+    # its parts stand or fall together
+    if any(_promises(*segment) and segment[1].startswith(EXTENDED) for segment in segments):
+        segments = [
+            (m, without_pointer(p) if p.startswith(MAIN) else p)
+            for m, p in segments
+            if not p.startswith(EXTENDED)
+        ]
     exif_seen = False
     for segment in segments:
         marker, payload = segment
@@ -282,38 +330,39 @@ def with_metadata(data: bytes, keep: Literal["none", "essential"]) -> bytes:
 
 def orientation(segments: Sequence[Segment]) -> int:
     """Orientation, 1..8, of the first EXIF segment; 1 where there is none or it is malformed."""
-    return exif_orientation(next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b""))
+    return exif_orientation(
+        next((p[len(EXIF) :] for m, p in segments if m == APP1 and p.startswith(EXIF)), b"")
+    )
 
 
 def exif_orientation(tiff: bytes) -> int:
     """Orientation, 1..8, of an EXIF block without its header; 1 where it is broken or has none.
 
-    BYTE, SHORT and LONG count, as cameras write all three; of several values the first does. Read
-    by hand, since a broken block must cost nothing but itself.
+    It may be of any type of whole numbers, or a RATIONAL over 1: writers use them all, and readers
+    follow most. Of several values the first counts. Read by hand, since a broken block must cost
+    nothing but itself.
     """
     entry = _orientation_entry(tiff)
     return entry[2] if entry else 1
 
 
 def upright_exif(exif: bytes | None) -> bytes | None:
-    """An EXIF block, with or without its header, that says of its orientation that it is upright, if it says anything."""
+    """An EXIF block, with or without its header, that says of its orientation that it is upright,
+    if it says anything."""
     head = EXIF if exif is not None and exif.startswith(EXIF) else b""
     tiff = (exif or b"")[len(head) :]
     entry = _orientation_entry(tiff)
     if entry is None:
         return exif
     order, at, _ = entry
-    return head + tiff[:at] + struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0) + tiff[at + 12 :]
+    return (
+        head + tiff[:at] + struct.pack(order + "HHIHH", _ORIENTATION, 3, 1, 1, 0) + tiff[at + 12 :]
+    )
 
 
-def upright_xmp(xmp: bytes) -> bytes:
-    """An XMP packet whose orientation, where it has one (XMP part 2, tiff:Orientation), is upright."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-
-
-def promises_more(xmp: bytes) -> bool:
+def promises_more(packet: bytes) -> bool:
     """Whether an XMP packet speaks of a gain map or a video beside the picture."""
-    return _promises(APP1, XMP + xmp)
+    return _promises(APP1, MAIN + packet)
 
 
 def exif_directory(tiff: bytes) -> tuple[Literal["<", ">"], int, int] | None:
@@ -343,7 +392,7 @@ def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
         tag, kind, number = struct.unpack_from(order + "HHI", tiff, at)
         if tag != _ORIENTATION:
             continue
-        size, letter = {1: (1, "B"), 3: (2, "H"), 4: (4, "I")}.get(kind, (0, ""))
+        size, letter = _WHOLE_NUMBERS.get(kind, (0, ""))
         if not size or not number:
             return None
         place = at + 8
@@ -351,7 +400,8 @@ def _orientation_entry(tiff: bytes) -> tuple[str, int, int] | None:
             (place,) = struct.unpack_from(order + "I", tiff, place)
         if place + size > len(tiff):
             return None
-        (value,) = struct.unpack_from(order + letter, tiff, place)
+        values = struct.unpack_from(order + letter, tiff, place)
+        value = values[0] if len(values) == 1 or values[1] == 1 else 0
         return (order, at, value) if 2 <= value <= 8 else None
     return None
 

@@ -11,12 +11,22 @@ import numpy.typing as npt
 
 from vizcomp import _native
 from vizcomp.errors import SettingsError
-from vizcomp.jpeg.image import BAND, Component, JpegImage, RealComponent, RealImage, ceil_div, real_values
+from vizcomp.jpeg.image import (
+    BAND,
+    Component,
+    JpegImage,
+    RealComponent,
+    RealImage,
+    ceil_div,
+    real_values,
+)
 
 _SUBSAMPLING = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1)}
 
 
-def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0") -> RealImage:
+def from_pixels(
+    pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0"
+) -> RealImage:
     """The DCT coefficients of a picture, before any quantisation.
 
     YCbCr as JFIF has it (ITU-T T.871: BT.601, full range), not rounded; chroma by the mean of each
@@ -29,27 +39,39 @@ def from_pixels(pixels: npt.NDArray[np.uint8], *, subsampling: Literal["4:2:0", 
     Raises:
         SettingsError: another shape, dtype or subsampling.
     """
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise SettingsError(f"pixels are {pixels.dtype} {pixels.shape}", "give uint8 (H, W, 3) or (H, W)")
+    if pixels.dtype != np.uint8 or not (
+        pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    ):
+        raise SettingsError(
+            f"pixels are {pixels.dtype} {pixels.shape}", "give uint8 (H, W, 3) or (H, W)"
+        )
     if subsampling not in _SUBSAMPLING:
         raise SettingsError(f"unknown subsampling {subsampling!r}", "use 4:2:0, 4:2:2 or 4:4:4")
     height, width = pixels.shape[:2]
     if not (1 <= height <= 65535 and 1 <= width <= 65535):
-        raise SettingsError(f"{width} x {height} cannot be a JPEG", "sides go from 1 to 65535 pixels")
+        raise SettingsError(
+            f"{width} x {height} cannot be a JPEG", "sides go from 1 to 65535 pixels"
+        )
     channels = 1 if pixels.ndim == 2 else 3
     hx, vy = (1, 1) if channels == 1 else _SUBSAMPLING[subsampling]
     rows, cols = ceil_div(height, 8 * vy), ceil_div(width, 8 * hx)
     planes = [np.empty((rows * vy, cols * hx, 64), np.float32)]
     planes += [np.empty((rows, cols, 64), np.float32) for _ in range(channels - 1)]
-    status = _native.forward(np.ascontiguousarray(pixels), height, width, channels, hx, vy, tuple(planes))
+    status = _native.forward(
+        np.ascontiguousarray(pixels), height, width, channels, hx, vy, tuple(planes)
+    )
     if status:
         raise AssertionError(f"forward: status {status}")
-    components = [RealComponent(i + 1, *((hx, vy) if i == 0 else (1, 1)), min(i, 1), plane) for i, plane in enumerate(planes)]
+    components = [
+        RealComponent(i + 1, *((hx, vy) if i == 0 else (1, 1)), min(i, 1), plane)
+        for i, plane in enumerate(planes)
+    ]
     return RealImage(width, height, components, "grey" if channels == 1 else "ycbcr")
 
 
 def consume(jpeg: JpegImage, *, halve: bool = True) -> tuple[RealImage, bool]:
-    """The real values of a JPEG's integers: coefficient times step. Finer chroma becomes 4:2:0, unless it is kept.
+    """The real values of a JPEG's integers: coefficient times step. Finer chroma becomes 4:2:0,
+    unless it is kept.
 
     Finer chroma is that of 4:4:4, 4:2:2 and 4:4:0. The mean of neighbouring pixels is a linear map,
     so it is one matrix on the 16 coefficients of two blocks.
@@ -76,7 +98,9 @@ def consume(jpeg: JpegImage, *, halve: bool = True) -> tuple[RealImage, bool]:
         elif index == 0 and c.coefficients.shape[:2] == (2 * rows, 2 * cols):
             by_index[0] = RealComponent(c.id, 2, 2, c.table, c.coefficients, unit=steps)
         elif index == 0:
-            by_index[0] = RealComponent(c.id, 2, 2, c.table, _in_bands(c.coefficients, steps, 2 * rows, 2 * cols, 1, 1))
+            by_index[0] = RealComponent(
+                c.id, 2, 2, c.table, _in_bands(c.coefficients, steps, 2 * rows, 2 * cols, 1, 1)
+            )
         else:
             values = _in_bands(c.coefficients, steps, rows, cols, 3 - first.v, 3 - first.h)
             by_index[index] = RealComponent(c.id, 1, 1, c.table, values)
@@ -96,11 +120,20 @@ def _can_halve(components: Sequence[Component]) -> bool:
     if len(components) != 3:
         return False
     luma, *chroma = components
-    return all((c.h, c.v) == (1, 1) for c in chroma) and (luma.h, luma.v) in ((1, 1), (2, 1), (1, 2))
+    return all((c.h, c.v) == (1, 1) for c in chroma) and (luma.h, luma.v) in (
+        (1, 1),
+        (2, 1),
+        (1, 2),
+    )
 
 
 def _in_bands(
-    blocks: npt.NDArray[np.int16], unit: npt.NDArray[np.float32], rows: int, cols: int, down: int, across: int
+    blocks: npt.NDArray[np.int16],
+    unit: npt.NDArray[np.float32],
+    rows: int,
+    cols: int,
+    down: int,
+    across: int,
 ) -> npt.NDArray[np.float32]:
     """Real blocks, padded or cut, to the means of `down` x `across` each: (rows, cols, 64)."""
     result = np.empty((rows, cols, 64), np.float32)
@@ -147,6 +180,8 @@ def _halve_blocks(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.
 
 def _dct_matrix(size: int) -> npt.NDArray[np.float64]:
     u, x = np.mgrid[:size, :size]
-    matrix: npt.NDArray[np.float64] = np.cos((2 * x + 1) * u * np.pi / (2 * size)) * np.sqrt(2 / size)
+    matrix: npt.NDArray[np.float64] = np.cos((2 * x + 1) * u * np.pi / (2 * size)) * np.sqrt(
+        2 / size
+    )
     matrix[0] /= np.sqrt(2)
     return matrix

@@ -10,7 +10,17 @@ import numpy.typing as npt
 from vizcomp import _native
 from vizcomp.errors import FormatError
 from vizcomp.jpeg.image import ZIGZAG, JpegImage, Segment, ceil_div, set_real_sizes
-from vizcomp.jpeg.segments import APP0, COM, DQT, JFIF, MAX_PAYLOAD, adobe_segment, is_adobe, is_jfif, without_adobe
+from vizcomp.jpeg.segments import (
+    APP0,
+    COM,
+    DQT,
+    JFIF,
+    MAX_PAYLOAD,
+    adobe_segment,
+    is_adobe,
+    is_jfif,
+    without_adobe,
+)
 
 _COMPONENTS = {"grey": 1, "ycbcr": 3, "rgb": 3, "cmyk": 4, "ycck": 4}
 _TRANSFORMS = {"rgb": 0, "ycbcr": 1, "cmyk": 0, "ycck": 2}  # in Adobe's segment
@@ -58,10 +68,14 @@ def _scans(image: JpegImage, progressive: bool, optimise: bool) -> bytes:
         blocks = np.ascontiguousarray(c.coefficients)
         code_set = chroma_set if i in (1, 2) else 0
         h, v = (1, 1) if lone else (c.h, c.v)
-        components.append((blocks, *blocks.shape[:2], c.real_rows, c.real_cols, h, v, c.id, code_set))
+        components.append(
+            (blocks, *blocks.shape[:2], c.real_rows, c.real_cols, h, v, c.id, code_set)
+        )
     h_max, v_max = max(c.h for c in image.components), max(c.v for c in image.components)
     mcu_rows, mcu_cols = ceil_div(image.height, 8 * v_max), ceil_div(image.width, 8 * h_max)
-    status, scans = _native.encode_scans(tuple(components), int(progressive), int(optimise), mcu_rows, mcu_cols)
+    status, scans = _native.encode_scans(
+        tuple(components), int(progressive), int(optimise), mcu_rows, mcu_cols
+    )
     if status or scans is None:
         raise FormatError("a coefficient is too large for an 8-bit JPEG", "use a coarser table")
     return scans
@@ -80,23 +94,37 @@ def _table(slot: int, table: npt.NDArray[np.uint16]) -> bytes:
 
 def _check(image: JpegImage) -> None:
     if not (1 <= image.width <= 65535 and 1 <= image.height <= 65535):
-        raise FormatError(f"{image.width} x {image.height} cannot be a JPEG", "sides go from 1 to 65535 pixels")
+        raise FormatError(
+            f"{image.width} x {image.height} cannot be a JPEG", "sides go from 1 to 65535 pixels"
+        )
     if len(image.components) != _COMPONENTS.get(image.colour):
-        raise FormatError(f"{len(image.components)} components do not fit the colour {image.colour}", "")
+        raise FormatError(
+            f"{len(image.components)} components do not fit the colour {image.colour}", ""
+        )
     if len({c.id for c in image.components}) != len(image.components):
         raise FormatError("two components have the same number", "")
     set_real_sizes(image.width, image.height, image.components)
     for c in image.components:
         shape = c.coefficients.shape
         if c.coefficients.dtype != np.int16 or len(shape) != 3 or shape[2] != 64:
-            raise FormatError(f"coefficients are {c.coefficients.dtype} {shape}", "give int16 (rows, columns, 64)")
+            raise FormatError(
+                f"coefficients are {c.coefficients.dtype} {shape}", "give int16 (rows, columns, 64)"
+            )
         if shape[0] < c.real_rows or shape[1] < c.real_cols:
-            raise FormatError(f"{shape[:2]} blocks are fewer than the picture's {(c.real_rows, c.real_cols)}", "")
-        if not (1 <= c.h <= 4 and 1 <= c.v <= 4 and 0 <= c.id <= 255) or c.table not in image.tables:
+            raise FormatError(
+                f"{shape[:2]} blocks are fewer than the picture's {(c.real_rows, c.real_cols)}", ""
+            )
+        if (
+            not (1 <= c.h <= 4 and 1 <= c.v <= 4 and 0 <= c.id <= 255)
+            or c.table not in image.tables
+        ):
             raise FormatError("a component's sampling, number or table is out of range", "")
     for marker, payload in image.segments:
         if not (0xE0 <= marker <= 0xEF or marker == COM) or len(payload) > MAX_PAYLOAD:
-            raise FormatError("a metadata segment is too long or no APPn or COM", f"at most {MAX_PAYLOAD} bytes each")
+            raise FormatError(
+                "a metadata segment is too long or no APPn or COM",
+                f"at most {MAX_PAYLOAD} bytes each",
+            )
 
 
 def _slots(image: JpegImage) -> tuple[list[int], list[npt.NDArray[np.uint16]]]:

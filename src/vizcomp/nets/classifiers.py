@@ -1,19 +1,19 @@
 """Classifiers as torch modules, for training: build, save, load.
 
-A classifier here takes images in 0..1 and normalises them itself. `graphs.classifiers` reads their files and runs them without
-torch.
+A classifier here takes images in 0..1 and normalises them itself. `graphs.classifiers` reads their
+files and runs them without torch.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from vizcomp.files.write import beside
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.architectures import InceptionConfig, WatcherConfig, configured
 from vizcomp.nets.inception import Inception, fold
@@ -35,13 +35,22 @@ class Classifier(nn.Module):
         words: the file's metadata.
     """
 
-    def __init__(self, network: Network, classes: tuple[str, ...] = (), words: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        classes: tuple[str, ...] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.classes = classes
-        self.words = words or {}
-        self.register_buffer("mean", torch.tensor(network.config.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(network.config.std).view(1, 3, 1, 1), persistent=False)
+        self.words = metadata or {}
+        self.register_buffer(
+            "mean", torch.tensor(network.config.mean).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(network.config.std).view(1, 3, 1, 1), persistent=False
+        )
         self.mean: torch.Tensor
         self.std: torch.Tensor
 
@@ -50,8 +59,12 @@ class Classifier(nn.Module):
 
 
 def logits_of(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The logits of a classifier in evaluation mode, a part of the images at a time: float32 (N, 3, H, W) to float32 (N, C)."""
-    parts = [module(part.contiguous(memory_format=torch.channels_last)) for part in torch.split(images, PART)]
+    """The logits of a classifier in evaluation mode, a part of the images at a time: float32 (N, 3,
+    H, W) to float32 (N, C)."""
+    parts = [
+        module(part.contiguous(memory_format=torch.channels_last))
+        for part in torch.split(images, PART)
+    ]
     return torch.cat(parts).float()
 
 
@@ -65,10 +78,10 @@ def build(architecture: str, config: dict[str, Any] | None = None) -> Network:
     Raises:
         SettingsError: an unknown architecture or field, or a value out of range.
     """
-    made = configured(architecture, config)
-    if isinstance(made, InceptionConfig):
-        return Inception(made)
-    return Watcher(made) if isinstance(made, WatcherConfig) else Whitened(made)
+    network = configured(architecture, config)
+    if isinstance(network, InceptionConfig):
+        return Inception(network)
+    return Watcher(network) if isinstance(network, WatcherConfig) else Whitened(network)
 
 
 def save(
@@ -76,7 +89,7 @@ def save(
     architecture: str,
     network: Network,
     classes: tuple[str, ...],
-    words: dict[str, Any],
+    metadata: dict[str, Any],
     *,
     half: bool = True,
 ) -> None:
@@ -89,31 +102,43 @@ def save(
     from safetensors.torch import save_file
 
     tensors = {
-        name: (value.half() if half and value.dtype == torch.float32 and value.ndim >= 2 else value).contiguous().cpu()
+        name: (
+            (value.half() if half and value.dtype == torch.float32 and value.ndim >= 2 else value)
+            .contiguous()
+            .cpu()
+        )
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    about = {**words, "kind": "classifier", "architecture": architecture, "network": network.config.to_dict(), "classes": classes}
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
-    beside.chmod(0o644)
-    os.replace(beside, path)
+    about = {
+        **metadata,
+        "kind": "classifier",
+        "architecture": architecture,
+        "network": network.config.to_dict(),
+        "classes": classes,
+    }
+    with beside(path) as part:
+        save_file(tensors, part, metadata={"vizcomp": json.dumps(about)})
 
 
 def built(file: files.ClassifierFile) -> Classifier:
     """The classifier of a file, in evaluation mode, its weights frozen."""
     network = build(file.architecture, file.config.to_dict())
-    network.load_state_dict({n: torch.from_numpy(v.copy()) for n, v in file.weights.items()}, strict=False)
+    network.load_state_dict(
+        {n: torch.from_numpy(v.copy()) for n, v in file.weights.items()}, strict=False
+    )
     return Classifier(network, file.classes, dict(file.words)).eval().requires_grad_(False)
 
 
 def load(name: str | Path, *, offline: bool = False) -> Classifier:
-    """A classifier in evaluation mode, its weights frozen. Names and errors are those of `graphs.classifiers.read`."""
+    """A classifier in evaluation mode, its weights frozen. Names and errors are those of
+    `graphs.classifiers.read`."""
     return built(files.read(name, offline=offline))
 
 
 def load_folded(name: str | Path, *, offline: bool = False) -> Classifier:
-    """As `load`, made ready for `logits_of`: normalisations folded into the convolutions, weights laid out as images are."""
+    """As `load`, made ready for `logits_of`: normalisations folded into the convolutions, weights
+    laid out as images are."""
     classifier = load(name, offline=offline)
     fold(classifier.network)
     return classifier.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload]

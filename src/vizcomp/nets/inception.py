@@ -1,11 +1,13 @@
 """Inception v3 for small images, at full width and compact.
 
-Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", 2015
-(arXiv 1512.00567), with the changes that are usual for 32x32: a first layer of 3x3 at stride 1 instead of the stem, and
-no auxiliary head. The names of the parameters are those of torchvision and of the published CIFAR-10 weights, so these
-load by name into the full configuration (21.6 M parameters).
+Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer
+vision", 2015 (arXiv 1512.00567), with the changes that are usual for 32x32: a first layer of 3x3 at
+stride 1 instead of the stem, and no auxiliary head. The names of the parameters are those of
+torchvision and of the published CIFAR-10 weights, so these load by name into the full configuration
+(21.6 M parameters).
 
-Shapes for a 32x32 image at full width (w = 1, pool = 1) and for the compact network (w = 0.375, pool = 2):
+Shapes for a 32x32 image at full width (w = 1, pool = 1) and for the compact network (w = 0.375,
+pool = 2):
 
     Conv2d_1a_3x3   192 x 32 x 32      72 x 16 x 16 (after a maximum over 2x2)
     Mixed_5b..5d    288 x 32 x 32     108 x 16 x 16
@@ -15,8 +17,8 @@ Shapes for a 32x32 image at full width (w = 1, pool = 1) and for the compact net
     Mixed_7b..7c   2048 x  7 x  7     768 x  3 x  3
     mean, fc         10                10
 
-In the pooling branch the 1x1 convolution comes before the mean over 3x3. Both are linear and work on different axes, so
-the order does not change the result; it changes how much there is to pool.
+In the pooling branch the 1x1 convolution comes before the mean over 3x3. Both are linear and work
+on different axes, so the order does not change the result; it changes how much there is to pool.
 """
 
 from __future__ import annotations
@@ -35,10 +37,13 @@ from vizcomp.graphs.architectures import DOUBT, PRESETS, InceptionConfig
 class ConvNormReLU(nn.Module):
     """Convolution without bias, batch normalisation (epsilon 0.001, as published), ReLU.
 
-    `linear` leaves the ReLU out: where branches are joined, one ReLU over the join is the same and quicker.
+    `linear` leaves the ReLU out: where branches are joined, one ReLU over the join is the same and
+    quicker.
     """
 
-    def __init__(self, ins: int, outs: int, kernel: int | tuple[int, int], stride: int = 1, padding: Any = 0) -> None:
+    def __init__(
+        self, ins: int, outs: int, kernel: int | tuple[int, int], stride: int = 1, padding: Any = 0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(ins, outs, kernel, stride, padding, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(outs, eps=0.001)
@@ -56,17 +61,20 @@ class ConvNormReLU(nn.Module):
 
 
 def max_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
-    """The largest of each 2x2, or of each 3x3, at stride 2. Without gradients by slices, which is faster on a CPU."""
+    """The largest of each 2x2, or of each 3x3, at stride 2. Without gradients by slices, which is
+    faster on a CPU."""
     if torch.is_grad_enabled():
         return F.max_pool2d(x, kernel, 2)
-    many = [2 * ((side - kernel) // 2) + 1 for side in x.shape[2:]]  # from the first place taken to the last
+    # from the first place taken to the last
+    many = [2 * ((side - kernel) // 2) + 1 for side in x.shape[2:]]
     x = functools.reduce(torch.maximum, [x[:, :, at : at + many[0] : 2] for at in range(kernel)])
     x = functools.reduce(torch.maximum, [x[:, :, :, at : at + many[1] : 2] for at in range(kernel)])
     return x
 
 
 def fold(network: nn.Module) -> None:
-    """Puts each normalisation into the convolution before it, in place: for evaluation only, the same but for rounding.
+    """Puts each normalisation into the convolution before it, in place: for evaluation only, the
+    same but for rounding.
 
     Not where a mean or a maximum lies between the two.
     """
@@ -126,7 +134,8 @@ class InceptionB(_Block):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         double = self.branch3x3dbl_3.linear(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
-        return _join([self.branch3x3.linear(x), double, max_pool(x, 3)])  # what comes in has no negative values
+        # what comes in has no negative values
+        return _join([self.branch3x3.linear(x), double, max_pool(x, 3)])
 
 
 class InceptionC(_Block):
@@ -170,7 +179,9 @@ class InceptionD(_Block):
         self.outs = n(320) + n(192) + ins
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        seven = self.branch7x7x3_4.linear(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
+        seven = self.branch7x7x3_4.linear(
+            self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
+        )
         return _join([self.branch3x3_2.linear(self.branch3x3_1(x)), seven, max_pool(x, 3)])
 
 
@@ -220,18 +231,22 @@ class Inception(nn.Module):
             blocks.append(block)
             outs = block.outs
 
-        for name, pool in list(zip(("Mixed_5b", "Mixed_5c", "Mixed_5d"), (32, 64, 64), strict=True))[:many_a]:
+        for name, pool in list(
+            zip(("Mixed_5b", "Mixed_5c", "Mixed_5d"), (32, 64, 64), strict=True)
+        )[:many_a]:
             add(name, InceptionA(outs, pool, w))
         add("Mixed_6a", InceptionB(outs, w))
-        for name, middle in list(zip(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), (128, 160, 160, 192), strict=True))[
-            :many_c
-        ]:
+        for name, middle in list(
+            zip(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), (128, 160, 160, 192), strict=True)
+        )[:many_c]:
             add(name, InceptionC(outs, middle, w))
         add("Mixed_7a", InceptionD(outs, w))
         for name in ("Mixed_7b", "Mixed_7c")[:many_e]:
             add(name, InceptionE(outs, w))
         self.fc = nn.Linear(outs, config.classes)
-        self._blocks = [name for name, module in self.named_children() if isinstance(module, _Block)]
+        self._blocks = [
+            name for name, module in self.named_children() if isinstance(module, _Block)
+        ]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -245,11 +260,15 @@ class Inception(nn.Module):
         return x.mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.fc(F.dropout(self.features(x), self.config.dropout, self.training))
+        logits: torch.Tensor = self.fc(
+            F.dropout(self.features(x), self.config.dropout, self.training)
+        )
         if self.config.mirror and not self.training:
             first, second = logits.detach().topk(2, 1).values.T
             (unsure,) = torch.nonzero(first - second < DOUBT, as_tuple=True)
             if len(unsure):
                 mirrored = x[unsure].flip(3).contiguous(memory_format=torch.channels_last)
-                logits = logits.index_put((unsure,), (logits[unsure] + self.fc(self.features(mirrored))) / 2)
+                logits = logits.index_put(
+                    (unsure,), (logits[unsure] + self.fc(self.features(mirrored))) / 2
+                )
         return logits

@@ -1,28 +1,35 @@
 """The recurrent codec: ConvLSTM encoder, binarizer, ConvLSTM decoder.
 
-Toderici, Vincent, Johnston, Hwang, Minnen, Shor and Covell, "Full resolution image compression with recurrent neural
-networks", 2017 (arXiv 1608.05148). In every iteration the encoder sees what is still wrong, the binarizer turns its answer
-into bits, and the decoder improves the image; both carry their state over the iterations.
+Toderici, Vincent, Johnston, Hwang, Minnen, Shor and Covell, "Full resolution image compression with
+recurrent neural networks", 2017 (arXiv 1608.05148). In every iteration the encoder sees what is
+still wrong, the binarizer turns its answer into bits, and the decoder improves the image; both
+carry their state over the iterations.
 
 Shapes at full width, for an image of H x W (multiples of `block` = 16):
 
-    image (3, H, W) -> stem (64, H/2, W/2) -> lstm (256, H/4, W/4) -> lstm (512, H/8, W/8) -> lstm (512, H/16, W/16)
+    image (3, H, W) -> stem (64, H/2, W/2) -> lstm (256, H/4, W/4) -> lstm (512, H/8, W/8) -> lstm
+    (512, H/16, W/16)
     binarizer: 1x1 and tanh -> bits (32, H/16, W/16), each -1 or 1
-    enter (512, H/16, W/16) -> lstm (512, H/16, W/16) -> lstm (512, H/8, W/8) -> lstm (256, H/4, W/4) -> lstm (128, H/2, W/2)
-    after each lstm, depth to space by 2: (128, H/8, W/8), (128, H/4, W/4), (64, H/2, W/2), (32, H, W) -> 1x1 -> (3, H, W)
+    enter (512, H/16, W/16) -> lstm (512, H/16, W/16) -> lstm (512, H/8, W/8) -> lstm (256, H/4,
+    W/4) -> lstm (128, H/2, W/2) after each lstm, depth to space by 2: (128, H/8, W/8), (128, H/4,
+    W/4), (64, H/2, W/2), (32, H, W) -> 1x1 -> (3, H, W)
 
 What a configuration may change:
 
-- the widths, by one factor, or the list of layers (a stem of stride 4 spares the costly fine layers);
-- the bits of each iteration (`bits`): constant, as published, with one binarizer for all iterations; or a growing schedule,
-  with a binarizer and an entrance for each;
-- what an iteration's output means (`reconstruction`): "additive", the sum of all outputs, or "one-shot", the last output; and
-  whether the residual is brought to a like size in every iteration (`residual_scaling`: the paper's gain, computed from the
-  reconstruction, so that the decoder knows it without being told);
+- the widths, by one factor, or the list of layers (a stem of stride 4 spares the costly fine
+layers);
+- the bits of each iteration (`bits`): constant, as published, with one binarizer for all
+  iterations; or a growing schedule, with a binarizer and an entrance for each;
+- what an iteration's output means (`reconstruction`): "additive", the sum of all outputs, or
+  "one-shot", the last output; and whether the residual is brought to a like size in every iteration
+  (`residual_scaling`: the paper's gain, computed from the reconstruction, so that the decoder knows
+  it without being told);
 - what the encoder sees (`sees`): "residual", as published, or "both", the image and the residual;
-- `given`: numbers about the image that the encoder is told (a classifier's answer). The decoder needs none of it.
+- `given`: numbers about the image that the encoder is told (a classifier's answer). The decoder
+  needs none of it.
 
-Images are float32 in -1..1. torch is imported at the top: nothing that starts fast imports this file.
+Images are float32 in -1..1. torch is imported at the top: nothing that starts fast imports this
+file.
 """
 
 from __future__ import annotations
@@ -39,7 +46,8 @@ from vizcomp.graphs.recurrent import RecurrentConfig
 
 
 class _Sign(torch.autograd.Function):
-    """The sign, -1 or 1, with the gradient of the identity (the straight-through estimator, Bengio et al. 2013)."""
+    """The sign, -1 or 1, with the gradient of the identity (the straight-through estimator, Bengio
+    et al. 2013)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
@@ -51,16 +59,19 @@ class _Sign(torch.autograd.Function):
 
 
 def binarize(x: torch.Tensor, *, stochastic: bool = False) -> torch.Tensor:
-    """Values in -1..1 to bits -1 and 1: the sign, or 1 with probability (1 + x) / 2 (Raiko et al. 2015)."""
+    """Values in -1..1 to bits -1 and 1: the sign, or 1 with probability (1 + x) / 2 (Raiko et al.
+    2015)."""
     threshold = torch.rand_like(x) * 2 - 1 if stochastic else torch.zeros((), device=x.device)
     return _Sign.apply(x, threshold)  # type: ignore[no-any-return,no-untyped-call]
 
 
-State = tuple[torch.Tensor, torch.Tensor] | None  # hidden and cell, (N, c, h, w) each; None at the start
+# hidden and cell, (N, c, h, w) each; None at the start
+State = tuple[torch.Tensor, torch.Tensor] | None
 
 
 class ConvLSTM(nn.Module):
-    """A convolutional LSTM cell (Shi et al. 2015): (N, ins, H, W) and a state to (N, outs, H/stride, W/stride) and a state.
+    """A convolutional LSTM cell (Shi et al. 2015): (N, ins, H, W) and a state to (N, outs,
+    H/stride, W/stride) and a state.
 
     The state starts at zero. Then its convolution gives zero as well and is left out.
     """
@@ -126,7 +137,8 @@ class RecurrentCodec(nn.Module):
             last = index == len(config.decoder) - 1
             residual = n(channels, up * up)
             self.decoder.append(ConvLSTM(outs, residual, 1, hidden))
-            # With a last factor above 2 few channels would be left for a pixel: there the convolution comes first.
+            # With a last factor above 2 few channels would be left for a pixel: there the
+            # convolution comes first.
             outs = residual if last and up > 2 else residual // (up * up)
         up = config.decoder[-1][1]
         self.exit: nn.Module
@@ -136,20 +148,27 @@ class RecurrentCodec(nn.Module):
             self.exit = nn.Conv2d(outs, 3, 1)
 
     def start(self, size: tuple[int, int, int], like: torch.Tensor | None = None) -> CodecState:
-        """The state before the first iteration, for N images of H x W: `size` = (N, H, W), multiples of the block."""
+        """The state before the first iteration, for N images of H x W: `size` = (N, H, W),
+        multiples of the block."""
         reference = next(self.parameters()) if like is None else like
         image = torch.zeros(size[0], 3, *size[1:], device=reference.device, dtype=reference.dtype)
         return CodecState((None,) * len(self.encoder), (None,) * len(self.decoder), image, 0)
 
     def _gain(self, image: torch.Tensor, iteration: int) -> torch.Tensor | float:
-        """By how much the residual is enlarged: from the reconstruction's own activity, which the decoder knows too.
+        """By how much the residual is enlarged: from the reconstruction's own activity, which the
+        decoder knows too.
 
         Smooth reconstructions and late iterations have small residuals (section 3.2 of the paper).
         """
         if not self.config.residual_scaling or iteration == 0:
             return 1.0
         local = F.avg_pool2d(image, 8, 8)
-        spread = (F.avg_pool2d(image * image, 8, 8) - local * local).clamp_min(0).mean(1, keepdim=True).sqrt()
+        spread = (
+            (F.avg_pool2d(image * image, 8, 8) - local * local)
+            .clamp_min(0)
+            .mean(1, keepdim=True)
+            .sqrt()
+        )
         gain = (1.0 + 0.5 * iteration) / (0.5 + spread)
         return F.interpolate(gain, size=image.shape[-2:], mode="nearest")
 
@@ -163,10 +182,13 @@ class RecurrentCodec(nn.Module):
             given: (N, config.given) what the encoder is told.
 
         Returns:
-            values in -1..1 whose signs are the bits, (N, bits, H/block, W/block), and the encoder's new state.
+            values in -1..1 whose signs are the bits, (N, bits, H/block, W/block), and the encoder's
+            new state.
         """
         residual = (source - state.image) * self._gain(state.image, state.iteration)
-        x = self.stem(residual if self.config.sees == "residual" else torch.cat([source, residual], 1))
+        x = self.stem(
+            residual if self.config.sees == "residual" else torch.cat([source, residual], 1)
+        )
         if self.told is not None and given is not None:
             x = x + self.told(given)[:, :, None, None]
         states: list[State] = []
@@ -213,7 +235,8 @@ class RecurrentCodec(nn.Module):
             source: (N, 3, H, W) in -1..1, H and W multiples of the block.
 
         Returns:
-            reconstructions (N, 3, H, W), about -1..1, not clipped; bits (N, bits[t], H/block, W/block), -1 or 1.
+            reconstructions (N, 3, H, W), about -1..1, not clipped; bits (N, bits[t], H/block,
+            W/block), -1 or 1.
         """
         state = self.start((source.shape[0], *source.shape[-2:]), source)
         images, codes = [], []

@@ -8,7 +8,10 @@ import torch
 
 
 def similarity(
-    image: torch.Tensor, source: torch.Tensor, blurred: Callable[[torch.Tensor], torch.Tensor], peak: float
+    image: torch.Tensor,
+    source: torch.Tensor,
+    blurred: Callable[[torch.Tensor], torch.Tensor],
+    peak: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Terms of SSIM at each window (Wang, Bovik, Sheikh and Simoncelli 2004), with their constants.
 

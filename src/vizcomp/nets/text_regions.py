@@ -1,14 +1,15 @@
 """A small network that tells which 8x8 blocks of a photo look like lettering.
 
-    image (3, H, W) -> stem 8x8 /4 (24, H/4, W/4) -> /8 (48) ------------------ + -> block -> logit (1, H/8, W/8)
+    image (3, H, W) -> stem 8x8 /4 (24, H/4, W/4) -> /8 (48) ------------------ + -> block -> logit
+    (1, H/8, W/8)
                                                       |                         |
                                                       +-> /16 (64) -> 1x1, up --+
 
-Blocks are a depthwise 3x3 convolution and two pointwise ones around a shortcut (Howard et al., "MobileNets", 2017; Liu et
-al., "A ConvNet for the 2020s", 2022, have this order). It finds no words and no boxes: in a few
-milliseconds it says where a text detector is likely to look, so that `djpeg` can keep bits there. Its
-teacher is such a detector (`recipes/text_regions.py`). `training.export` writes it as an ONNX file,
-`djpeg.text_regions` runs that file.
+Blocks are a depthwise 3x3 convolution and two pointwise ones around a shortcut (Howard et al.,
+"MobileNets", 2017; Liu et al., "A ConvNet for the 2020s", 2022, have this order). It finds no words
+and no boxes: in a few milliseconds it says where a text detector is likely to look, so that `djpeg`
+can keep bits there. Its teacher is such a detector (`recipes/text_regions.py`). `training.export`
+writes it as an ONNX file, `djpeg.text_regions` runs that file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False)
+        self.spread = nn.Conv2d(
+            channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=False
+        )
         self.norm = nn.BatchNorm2d(channels)
         self.widen = nn.Conv2d(channels, 2 * channels, 1)
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
@@ -44,9 +47,13 @@ class TextRegionsNet(nn.Module):
         c4, c8, c16 = CHANNELS
         self.stem = nn.Sequential(nn.Conv2d(3, c4, 8, 4, padding=2), nn.BatchNorm2d(c4), nn.ReLU())
         self.at4 = nn.Sequential(*(Block(c4) for _ in range(BLOCKS[0])))
-        self.down8 = nn.Sequential(nn.Conv2d(c4, c8, 3, 2, padding=1), nn.BatchNorm2d(c8), nn.ReLU())
+        self.down8 = nn.Sequential(
+            nn.Conv2d(c4, c8, 3, 2, padding=1), nn.BatchNorm2d(c8), nn.ReLU()
+        )
         self.at8 = nn.Sequential(*(Block(c8) for _ in range(BLOCKS[1])))
-        self.down16 = nn.Sequential(nn.Conv2d(c8, c16, 3, 2, padding=1), nn.BatchNorm2d(c16), nn.ReLU())
+        self.down16 = nn.Sequential(
+            nn.Conv2d(c8, c16, 3, 2, padding=1), nn.BatchNorm2d(c16), nn.ReLU()
+        )
         self.at16 = nn.Sequential(*(Block(c16, 1 + index % 2) for index in range(BLOCKS[2])))
         self.up = nn.Conv2d(c16, c8, 1)
         self.fuse = Block(c8)
@@ -61,6 +68,7 @@ class TextRegionsNet(nn.Module):
         x = self.at4(self.stem(x))  # (N, 24, H/4, W/4)
         fine = self.at8(self.down8(x))  # (N, 48, H/8, W/8)
         coarse = self.up(self.at16(self.down16(fine)))  # (N, 48, H/16, W/16)
-        x = self.fuse(fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))  # (N, 48, H/8, W/8)
+        # (N, 48, H/8, W/8)
+        x = self.fuse(fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest"))
         logits: torch.Tensor = self.head(x)[:, 0]  # (N, H/8, W/8)
         return logits

@@ -1,10 +1,12 @@
-"""The watcher's network: a small residual network of plain 3x3 convolutions, of another family than Inception.
+"""The watcher's network: a small residual network of plain 3x3 convolutions, of another family than
+Inception.
 
-Three stages of two convolutions with a skip (He et al., "Deep residual learning for image recognition", 2015), in the
-proportions that train fast on CIFAR-10 (pooling inside a stage, a maximum at the end, a scaled last layer; Page, "How to
-train your ResNet", 2018).
+Three stages of two convolutions with a skip (He et al., "Deep residual learning for image
+recognition", 2015), in the proportions that train fast on CIFAR-10 (pooling inside a stage, a
+maximum at the end, a scaled last layer; Page, "How to train your ResNet", 2018).
 
-    image (3, 32, 32) -> stem (c1, 16, 16) -> stage (c1, 16, 16) -> stage (c2, 8, 8) -> stage (c3, 4, 4) -> maximum -> classes
+    image (3, 32, 32) -> stem (c1, 16, 16) -> stage (c1, 16, 16) -> stage (c2, 8, 8) -> stage (c3,
+    4, 4) -> maximum -> classes
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ class _Stage(nn.Module):
         self._pool = pool
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.enter.bn(max_pool(self.enter.conv(x), self._pool)) if self._pool > 1 else self.enter.linear(x)
+        x = (
+            self.enter.bn(max_pool(self.enter.conv(x), self._pool))
+            if self._pool > 1
+            else self.enter.linear(x)
+        )
         x = F.relu(x)
         out: torch.Tensor = x + self.second(self.first(x))
         return out
 
 
 class Watcher(nn.Module):
-    """The classifier: float32 (N, 3, H, W), normalised, to logits (N, classes). H and W from 16 up."""
+    """The classifier: float32 (N, 3, H, W), normalised, to logits (N, classes). H and W from 16
+    up."""
 
     def __init__(self, config: WatcherConfig | None = None) -> None:
         super().__init__()

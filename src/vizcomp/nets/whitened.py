@@ -1,11 +1,13 @@
-"""A plain convolutional network that learns CIFAR-10 in few epochs: a teacher of other classifiers, no system of its own.
+"""A plain convolutional network that learns CIFAR-10 in few epochs: a teacher of other classifiers,
+no system of its own.
 
-After Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024 (arXiv 2404.00498): a first layer of 2x2 patches that is
-not learned but whitens them, three stages of two 3x3 convolutions, first filters that pass their input on, no factor in the
-normalisations, biases that learn faster than weights, a scaled last layer.
+After Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024 (arXiv 2404.00498): a first
+layer of 2x2 patches that is not learned but whitens them, three stages of two 3x3 convolutions,
+first filters that pass their input on, no factor in the normalisations, biases that learn faster
+than weights, a scaled last layer.
 
-    image (3, 32, 32) -> whitened patches (24, 31, 31) -> stage (c1, 15, 15) -> stage (c2, 7, 7) -> stage (c3, 3, 3)
-    -> maximum -> classes
+    image (3, 32, 32) -> whitened patches (24, 31, 31) -> stage (c1, 15, 15) -> stage (c2, 7, 7) ->
+    stage (c3, 3, 3) -> maximum -> classes
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class _Stage(nn.Module):
 
 
 class Whitened(nn.Module):
-    """The classifier: float32 (N, 3, H, W), normalised, to logits (N, classes). H and W from 18 up."""
+    """The classifier: float32 (N, 3, H, W), normalised, to logits (N, classes). H and W from 18
+    up."""
 
     def __init__(self, config: WhitenedConfig | None = None) -> None:
         super().__init__()
@@ -64,8 +67,10 @@ class Whitened(nn.Module):
 
     @torch.no_grad()
     def prepare(self, images: torch.Tensor) -> None:
-        """Sets the first layer from normalised images, (N, 3, H, W): their patches get variance 1 in every direction."""
-        patches = F.unfold(images, PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)  # (N * places, 12)
+        """Sets the first layer from normalised images, (N, 3, H, W): their patches get variance 1
+        in every direction."""
+        # (N * places, 12)
+        patches = F.unfold(images, PATCH).transpose(1, 2).reshape(-1, 3 * PATCH * PATCH)
         covariance = (patches - patches.mean(0)).T @ (patches - patches.mean(0)) / len(patches)
         variances, directions = torch.linalg.eigh(covariance)
         filters = (directions / (variances + LEAST_VARIANCE).sqrt()).T.reshape(-1, 3, PATCH, PATCH)

@@ -25,7 +25,8 @@ MEND_TASK = 0.5  # weight of the divergence there: the answer first
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """The objective of the search at encode time, to be minimised: error + task * divergence + rate * bits.
+    """The objective of the search at encode time, to be minimised: error + task * divergence + rate
+    * bits.
 
     Attributes:
         task: weight of the divergence of the classifier's answer, in nats.
@@ -67,15 +68,20 @@ class Analyser:
     """
 
     def __init__(
-        self, network: Network, weights: Weights, context: coding.ContextModel, words: dict[str, Any], threads: int
+        self,
+        network: Network,
+        weights: Weights,
+        context: coding.ContextModel,
+        metadata: dict[str, Any],
+        threads: int,
     ) -> None:
         self._network, self._weights = network, weights
         self._context = context
-        self._words = words
+        self._words = metadata
         self._threads = threads
         self._native: int = network.config.native
         self.classifier: Classifier | None = None
-        self.search = Search(**words.get("search", {}))
+        self.search = Search(**metadata.get("search", {}))
 
     def bits(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
         """Bits of images whose sides are multiples of the block.
@@ -106,7 +112,9 @@ class Analyser:
             if t + 1 < many or mended:  # after the last iteration nobody looks at the image
                 after = self._network.synthesise(bits, state)
                 if mended and logits is not None:
-                    bits, after = self._mended(bits, after, values, source, state, logits, codes, mend)
+                    bits, after = self._mended(
+                        bits, after, values, source, state, logits, codes, mend
+                    )
                 state = after._replace(encoder=encoder)
             codes.append(bits.astype(np.uint8))
         return codes
@@ -122,14 +130,17 @@ class Analyser:
         before: list[Bits],
         candidates: int,
     ) -> tuple[Flags, State]:
-        """The bits, and the state after them, with another answer than the wanted one restored where that is found."""
+        """The bits, and the state after them, with another answer than the wanted one restored
+        where that is found."""
         lost = np.flatnonzero(self._answers(to_pixels(after.image)).argmax(1) != logits.argmax(1))
         if not len(lost):
             return bits, after
         few = picked(state, lost)
         bits = bits.copy()
         earlier = [plane[lost] for plane in before]
-        bits[lost] = self._restored(bits[lost], values[lost], source[lost], few, logits[lost], earlier, candidates)
+        bits[lost] = self._restored(
+            bits[lost], values[lost], source[lost], few, logits[lost], earlier, candidates
+        )
         return bits, put_state(after, lost, self._network.synthesise(bits[lost], few))
 
     def _restored(
@@ -142,11 +153,13 @@ class Analyser:
         before: list[Bits],
         candidates: int,
     ) -> Flags:
-        """Bits near `bits` that decode to an image with the wanted answer, where that is found: bool as `values`.
+        """Bits near `bits` that decode to an image with the wanted answer, where that is found:
+        bool as `values`.
 
-        Rounds of a few candidates each, the best so far with some bits turned, the more likely the less sure the encoder was of
-        them. An image is done once a round has a candidate with the answer; without one its own bits stay. The random
-        numbers are the same for every image, whatever else is in the batch.
+        Rounds of a few candidates each, the best so far with some bits turned, the more likely the
+        less sure the encoder was of them. An image is done once a round has a candidate with the
+        answer; without one its own bits stay. The random numbers are the same for every image,
+        whatever else is in the batch.
         """
         result, base = bits.copy(), bits.copy()
         score = np.full(len(values), np.inf, np.float32)
@@ -186,14 +199,18 @@ class Analyser:
         before: list[Bits],
         candidates: int,
     ) -> Flags:
-        """Bits near the encoder's own that decode to something better, by rounds of `neural.search`: bool as `values`."""
+        """Bits near the encoder's own that decode to something better, by rounds of
+        `neural.search`: bool as `values`."""
         from vizcomp.neural.search import searched
 
         def cost(shown: Pixels, trial: Flags, which: Places) -> Floats:
             answers = None if logits is None else logits[which]
-            return self._cost(shown, trial, answers, [plane[which] for plane in before], self.search.task)[0]
+            return self._cost(
+                shown, trial, answers, [plane[which] for plane in before], self.search.task
+            )[0]
 
-        # in a photo each place decides for itself, by its error alone: what the whole costs does not say where it was worth it
+        # in a photo each place decides for itself, by its error alone: what the whole costs does
+        # not say where it was worth it
         judged: Callable[[Pixels, Flags, Places], Floats] | None = cost if self._native else None
         return searched(
             self._network.config,
@@ -207,8 +224,11 @@ class Analyser:
             threads=self._threads,
         )
 
-    def _cost(self, shown: Pixels, bits: Flags, logits: Floats | None, before: list[Bits], task: float) -> tuple[Floats, Flags]:
-        """What counts for N candidates beside their error, and whether the classifier's answer is the wanted one.
+    def _cost(
+        self, shown: Pixels, bits: Flags, logits: Floats | None, before: list[Bits], task: float
+    ) -> tuple[Floats, Flags]:
+        """What counts for N candidates beside their error, and whether the classifier's answer is
+        the wanted one.
 
         Args:
             shown: what they decode to, uint8 (N, H, W, 3).
@@ -225,10 +245,13 @@ class Analyser:
             answer = np.exp(log_softmax(self._answers(shown)))
             same = answer.argmax(1) == logits.argmax(1)
             if self.classifier is not None and not self.classifier.mirrors:
-                # the mean over the image and its mirror image: less of what only this classifier sees in only this image
+                # the mean over the image and its mirror image: less of what only this classifier
+                # sees in only this image
                 answer = (answer + np.exp(log_softmax(self._answers(shown[:, :, ::-1])))) / 2
             target = log_softmax(logits)
-            total = total + task * (np.exp(target) * (target - np.log(np.maximum(answer, 1e-6)))).sum(1)
+            total = total + task * (
+                np.exp(target) * (target - np.log(np.maximum(answer, 1e-6)))
+            ).sum(1)
         if self.search.rate:
             cost = coding.cost_bits_batch(self._context, bits.astype(np.uint8), before)
             total = total + self.search.rate * cost.astype(np.float32)
@@ -248,5 +271,6 @@ def log_softmax(logits: Floats) -> Floats:
 
 
 def squared(image: Floats, source: Floats) -> Floats:
-    """Mean squared error of images in -1..1, (N, 3, H, W) to (N,): ten times that of images in 0..1, as in training."""
+    """Mean squared error of images in -1..1, (N, 3, H, W) to (N,): ten times that of images in
+    0..1, as in training."""
     return np.asarray(2.5 * np.square(image - source).mean((1, 2, 3)), np.float32)

@@ -17,8 +17,15 @@ Floats = npt.NDArray[np.float32]
 
 
 def check_image(image: Pixels) -> None:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
-        raise ValueError(f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}")
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or (image.ndim == 3 and image.shape[2] != 3)
+        or 0 in image.shape
+    ):
+        raise ValueError(
+            f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
+        )
 
 
 def bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
@@ -31,15 +38,22 @@ def cut(image: Pixels, at: tuple[slice, slice], block: int) -> Pixels:
     height, width = image.shape[:2]
     bottom, right = at[0].stop * block, at[1].stop * block
     part = image[at[0].start * block : min(bottom, height), at[1].start * block : min(right, width)]
-    return np.pad(rgb(part), ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge")
+    return np.pad(
+        rgb(part), ((0, max(0, bottom - height)), (0, max(0, right - width)), (0, 0)), mode="edge"
+    )
 
 
-def tiles(rows: int, columns: int, side: int, reach: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+def tiles(
+    rows: int, columns: int, side: int, reach: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
     """Tiles in positions: the inside of each, and the inside with its overlap."""
 
     def cuts(length: int) -> list[tuple[slice, slice]]:
         return [
-            (slice(a, min(a + side, length)), slice(max(0, a - reach), min(a + side + reach, length)))
+            (
+                slice(a, min(a + side, length)),
+                slice(max(0, a - reach), min(a + side + reach, length)),
+            )
             for a in range(0, length, side)
         ]
 
@@ -57,7 +71,8 @@ def to_planes(images: Pixels) -> Floats:
 
 
 def to_pixels(images: Floats) -> Pixels:
-    """What a decoder writes, in whole levels: float32 (N, 3, H, W), about -1..1, to uint8 (N, H, W, 3)."""
+    """What a decoder writes, in whole levels: float32 (N, 3, H, W), about -1..1, to uint8 (N, H, W,
+    3)."""
     levels = np.clip(images, -1, 1)
     levels += np.float32(1)
     levels *= np.float32(127.5)

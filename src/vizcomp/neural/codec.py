@@ -4,11 +4,13 @@
     data = codec.encode(image)              # uint8 (H, W, 3) or (H, W)
     image = decode(data).image              # finds the model by its fingerprint
 
-The bits, not the floating-point numbers, are what encoder and decoder share: entropy coding is integer (`entropy`), so a file
-decodes to the same bits everywhere, and the networks only turn bits into an image, equal up to the rounding of the last step.
+The bits, not the floating-point numbers, are what encoder and decoder share: entropy coding is
+integer (`entropy`), so a file decodes to the same bits everywhere, and the networks only turn bits
+into an image, equal up to the rounding of the last step.
 
-Large images go through in tiles. The decoder's tiles overlap by more than its convolutions reach, so that its image has no
-seams; the encoder's overlap by what matters, so that near the border of a tile a few bits may differ from an untiled run.
+Large images go through in tiles. The decoder's tiles overlap by more than its convolutions reach,
+so that its image has no seams; the encoder's overlap by what matters, so that near the border of a
+tile a few bits may differ from an untiled run.
 """
 
 from __future__ import annotations
@@ -35,7 +37,15 @@ from vizcomp.neural.arrays import (
     to_grey,
     to_pixels,
 )
-from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX, CONTEXT_PREFIX, MODEL_HINT, fingerprint, model_path, read_model
+from vizcomp.neural.models import (
+    CLASSIFIER,
+    CLASSIFIER_PREFIX,
+    CONTEXT_PREFIX,
+    MODEL_HINT,
+    fingerprint,
+    model_path,
+    read_model,
+)
 from vizcomp.neural.network import Network
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
@@ -72,7 +82,8 @@ class NeuralCodec:
     Attributes:
         config, weights: of its networks; float32 arrays by the names of torch's modules.
         name: by which it was asked for.
-        fingerprint: 4 bytes that name it in a file: of the SHA-256 of its configuration, weights and context model.
+        fingerprint: 4 bytes that name it in a file: of the SHA-256 of its configuration, weights
+            and context model.
         words: what its training wrote about it.
         iterations: how many there can be; `default_iterations` how many there are unless asked.
         native: side of the images it is for, 0 for any.
@@ -83,23 +94,27 @@ class NeuralCodec:
         config: RecurrentConfig,
         weights: Weights,
         context: coding.ContextModel,
-        words: dict[str, Any],
+        metadata: dict[str, Any],
         name: str,
         *,
         threads: int = 0,
     ) -> None:
         self.config, self.weights = config, weights
         self.context = context
-        self.words = words
+        self.words = metadata
         self.name = name
         self.iterations: int = config.iterations
-        self.default_iterations = min(self.iterations, int(words.get("default_iterations", self.iterations)))
+        self.default_iterations = min(
+            self.iterations, int(metadata.get("default_iterations", self.iterations))
+        )
         self.native: int = config.native
         self.fingerprint = fingerprint(config.to_dict(), weights, context)
         self._network = Network(config, weights, threads=threads)
-        self._analyser = Analyser(self._network, weights, context, words, threads)
+        self._analyser = Analyser(self._network, weights, context, metadata, threads)
         if tuple(context.channels) != tuple(config.bits):
-            raise ModelError(f"{name}: the context model is of another codec", "train or fetch the model again")
+            raise ModelError(
+                f"{name}: the context model is of another codec", "train or fetch the model again"
+            )
 
     @property
     def search(self) -> Search:
@@ -122,26 +137,53 @@ class NeuralCodec:
             WeightsMissingError: a bundled file is missing.
         """
         path = model_path(name)
-        words, arrays = read_model(path)
-        if words.get("kind") != "codec":
+        metadata, arrays = read_model(path)
+        if metadata.get("kind") != "codec":
             raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-        saved = {k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))}
+        saved = {
+            k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))
+        }
         try:
-            config = RecurrentConfig.from_dict(dict(words.get("network", {})))
+            config = RecurrentConfig.from_dict(dict(metadata.get("network", {})))
             if {k: v.shape for k, v in saved.items()} != shapes(config):
-                raise ModelError(f"{path}: the weights do not fit the network they name", MODEL_HINT)
-            tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
-            context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config.bits)
+                raise ModelError(
+                    f"{path}: the weights do not fit the network they name", MODEL_HINT
+                )
+            tables = {
+                k.removeprefix(CONTEXT_PREFIX): v
+                for k, v in arrays.items()
+                if k.startswith(CONTEXT_PREFIX)
+            }
+            context = (
+                coding.ContextModel.from_arrays(tables)
+                if tables
+                else coding.ContextModel.flat(config.bits)
+            )
             weights = {k: np.asarray(v, np.float32) for k, v in saved.items()}
-            codec = cls(config, weights, context, words, str(name), threads=threads)
-            if words.get(CLASSIFIER) is not None:
-                own = {k.removeprefix(CLASSIFIER_PREFIX): v for k, v in arrays.items() if k.startswith(CLASSIFIER_PREFIX)}
-                file = classifiers.from_arrays(dict(words[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT)
+            codec = cls(config, weights, context, metadata, str(name), threads=threads)
+            if metadata.get(CLASSIFIER) is not None:
+                own = {
+                    k.removeprefix(CLASSIFIER_PREFIX): v
+                    for k, v in arrays.items()
+                    if k.startswith(CLASSIFIER_PREFIX)
+                }
+                file = classifiers.from_arrays(
+                    dict(metadata[CLASSIFIER]), own, f"the classifier in {path}", MODEL_HINT
+                )
                 codec._analyser.classifier = classifiers.Classifier(file, threads=threads)
             return codec
-        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, OverflowError) as exc:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            OverflowError,
+        ) as exc:
             # the words are the file's: they may be anything
-            raise ModelError(f"{path}: its configuration is invalid: {first_line(exc)}", MODEL_HINT) from exc
+            raise ModelError(
+                f"{path}: its configuration is invalid: {first_line(exc)}", MODEL_HINT
+            ) from exc
 
     # encoding
 
@@ -160,63 +202,105 @@ class NeuralCodec:
             image: uint8 (H, W, 3) RGB or (H, W) grey, from 1x1.
             iterations: 1..`self.iterations`; None for the model's default.
             bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
-            search: candidates tried in each iteration, in rounds of twelve (`neural.search`, which needs torch), in a photo for
-                each square of 64 pixels. 0: none. None: none, but where the model was trained for a classifier up to `MEND` for
-                images on which that classifier's answer is another than on the source; these are tried after any other search
-                as well.
+            search: candidates tried in each iteration, in rounds of twelve (`neural.search`, which
+                needs torch), in a photo for each square of 64 pixels. 0: none. None: none, but
+                where the model was trained for a classifier up to `MEND` for images on which that
+                classifier's answer is another than on the source; these are tried after any other
+                search as well.
 
         Raises:
             SettingsError: iterations or bpp out of range.
             InputError: the model is for images of another size.
         """
         codes = self.codes(
-            image, iterations=self.iterations if bpp is not None and iterations is None else iterations, search=search
+            image,
+            iterations=self.iterations if bpp is not None and iterations is None else iterations,
+            search=search,
         )
         chunks = [coding.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
         height, width = image.shape[:2]
         while True:
-            data = vzc.pack(chunks, model=self.fingerprint, width=width, height=height, grey=image.ndim == 2, metadata=metadata)
+            data = vzc.pack(
+                chunks,
+                model=self.fingerprint,
+                width=width,
+                height=height,
+                grey=image.ndim == 2,
+                metadata=metadata,
+            )
             if bpp is None or len(chunks) == 1 or 8 * len(data) <= bpp * width * height:
                 return data
             chunks.pop()
 
-    def encode_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
-        """The files of N images of one size: uint8 (N, H, W, 3) to N strings. Quicker than one by one."""
-        return self.files(self.codes_many(images, iterations=iterations, search=search), *images.shape[1:3])
+    def encode_many(
+        self, images: Pixels, *, iterations: int | None = None, search: int | None = None
+    ) -> list[bytes]:
+        """The files of N images of one size: uint8 (N, H, W, 3) to N strings. Quicker than one by
+        one."""
+        return self.files(
+            self.codes_many(images, iterations=iterations, search=search), *images.shape[1:3]
+        )
 
     def files(self, codes: Sequence[Bits], height: int, width: int) -> list[bytes]:
         """The files of N images of one size whose bits are known, as `codes_many` gives them."""
-        chunks = [coding.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
-        return [vzc.pack(c, model=self.fingerprint, width=width, height=height) for c in zip(*chunks, strict=True)]
+        chunks = [
+            coding.encode_batch(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)
+        ]
+        return [
+            vzc.pack(c, model=self.fingerprint, width=width, height=height)
+            for c in zip(*chunks, strict=True)
+        ]
 
-    def payloads(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[bytes]:
-        """Payloads for a pack: all iterations of an image coded together. uint8 (N, H, W, 3) to N strings."""
+    def payloads(
+        self, images: Pixels, *, iterations: int | None = None, search: int | None = None
+    ) -> list[bytes]:
+        """Payloads for a pack: all iterations of an image coded together. uint8 (N, H, W, 3) to N
+        strings."""
         codes = self.codes_many(images, iterations=iterations, search=search)
         return coding.encode_batch(self.context, codes, [])
 
-    def codes(self, image: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
-        """The bits of an image: uint8 (bits[t], rows, columns) of zeros and ones for each iteration."""
+    def codes(
+        self, image: Pixels, *, iterations: int | None = None, search: int | None = None
+    ) -> list[Bits]:
+        """The bits of an image: uint8 (bits[t], rows, columns) of zeros and ones for each
+        iteration."""
         check_image(image)
         many = self._many(iterations)
         height, width = image.shape[:2]
         self._check_size(height, width)
         if self.native or max(height, width) <= TILE + REACH:
-            return [plane[0] for plane in self.codes_many(rgb(image)[None], iterations=many, search=search)]
+            return [
+                plane[0]
+                for plane in self.codes_many(rgb(image)[None], iterations=many, search=search)
+            ]
         block = self.config.block
         rows, columns = -(-height // block), -(-width // block)
         codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
         for inner, outer in tiles(rows, columns, TILE // block, -(-REACH // block)):
             part = cut(image, outer, block)
             planes = self._analyser.bits(part[None], many, candidate_count(search))
-            at = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
+            at = tuple(
+                slice(a.start - b.start, a.stop - b.start)
+                for a, b in zip(inner, outer, strict=True)
+            )
             for plane, tile in zip(codes, planes, strict=True):
                 plane[:, inner[0], inner[1]] = tile[0][:, at[0], at[1]]
         return codes
 
-    def codes_many(self, images: Pixels, *, iterations: int | None = None, search: int | None = None) -> list[Bits]:
-        """The bits of N images of one size: uint8 (N, H, W, 3) to uint8 (N, bits[t], rows, columns) for each iteration."""
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
-            raise ValueError(f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}")
+    def codes_many(
+        self, images: Pixels, *, iterations: int | None = None, search: int | None = None
+    ) -> list[Bits]:
+        """The bits of N images of one size: uint8 (N, H, W, 3) to uint8 (N, bits[t], rows, columns)
+        for each iteration."""
+        if (
+            images.dtype != np.uint8
+            or images.ndim != 4
+            or images.shape[3] != 3
+            or 0 in images.shape[1:]
+        ):
+            raise ValueError(
+                f"images are a uint8 array (N, H, W, 3), not {images.dtype} {images.shape}"
+            )
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
         candidates, mend = candidate_count(search), 0 if search == 0 else MEND
@@ -229,7 +313,10 @@ class NeuralCodec:
             padded = np.stack([cut(image, whole, block) for image in images[start : start + step]])
             parts.append(self._analyser.bits(padded, many, candidates, mend))
         if not parts:
-            return [np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8) for c in self.config.bits[:many]]
+            return [
+                np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8)
+                for c in self.config.bits[:many]
+            ]
         return [np.concatenate(planes) for planes in zip(*parts, strict=True)]
 
     # decoding
@@ -257,34 +344,57 @@ class NeuralCodec:
         file = vzc.unpack(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
         header = file.header
         if header.model != self.fingerprint:
-            raise ModelError(f"the file was written by model {header.model.hex()}, not by {self.name} ({self.fingerprint.hex()})")
+            raise ModelError(
+                f"the file was written by model {header.model.hex()}, not by {self.name}"
+                f" ({self.fingerprint.hex()})"
+            )
         if header.iterations > self.iterations:
-            raise FormatError(f"the file has {header.iterations} iterations, its model {self.iterations}", "it is damaged")
+            raise FormatError(
+                f"the file has {header.iterations} iterations, its model {self.iterations}",
+                "it is damaged",
+            )
         if iterations is not None and iterations < 1:
             raise SettingsError(f"{iterations} iterations cannot be decoded", "use 1 or more")
         many = len(file.chunks) if iterations is None else min(iterations, len(file.chunks))
         block = self.config.block
         grid = -(-header.height // block), -(-header.width // block)
-        for number, (chunk, bits) in enumerate(zip(file.chunks[:many], self.config.bits, strict=False), 1):
+        for number, (chunk, bits) in enumerate(
+            zip(file.chunks[:many], self.config.bits, strict=False), 1
+        ):
             if len(chunk) < coding.least_bytes(grid[0] * grid[1] * bits):
-                raise FormatError(f"iteration {number} has {len(chunk)} bytes, fewer than its size can take", "it is damaged")
+                raise FormatError(
+                    f"iteration {number} has {len(chunk)} bytes, fewer than its size can take",
+                    "it is damaged",
+                )
         codes: list[Bits] = []
         for t in range(many):
-            codes += coding.decode(self.context, file.chunks[t], t, t, grid, codes, max_bits=bit_limit(max_pixels, self.config))
+            codes += coding.decode(
+                self.context,
+                file.chunks[t],
+                t,
+                t,
+                grid,
+                codes,
+                max_bits=bit_limit(max_pixels, self.config),
+            )
         image = self.image(codes, header.height, header.width)
         if header.grey:
             image = to_grey(image)
         return Decoded(image, header, many, file.complete, file.problem)
 
-    def decode_many(self, files: Sequence[vzc.Vzc], *, iterations: int | None = None) -> list[Pixels]:
-        """The images of N small files of one size that have equally many iterations, decoded together.
+    def decode_many(
+        self, files: Sequence[vzc.Vzc], *, iterations: int | None = None
+    ) -> list[Pixels]:
+        """The images of N small files of one size that have equally many iterations, decoded
+        together.
 
         Args:
             files: as `vzc.unpack` gives them, written by this model.
             iterations: as in `decode`.
 
         Returns:
-            uint8 (H, W, 3), or (H, W) where the source was grey, for each file: what `decode` gives for it.
+            uint8 (H, W, 3), or (H, W) where the source was grey, for each file: what `decode` gives
+            for it.
 
         Raises:
             FormatError: one of the files cannot be what this model wrote; `decode` says which.
@@ -292,22 +402,33 @@ class NeuralCodec:
         many = min(len(file.chunks) for file in files) if iterations is None else iterations
         return self.decode_prefixes(files, many, first=many)[0]
 
-    def decode_prefixes(self, files: Sequence[vzc.Vzc], many: int, *, first: int = 1) -> list[list[Pixels]]:
-        """What `decode_many` gives for `first` iterations, and for each more up to `many`, in one pass; errors as there."""
+    def decode_prefixes(
+        self, files: Sequence[vzc.Vzc], many: int, *, first: int = 1
+    ) -> list[list[Pixels]]:
+        """What `decode_many` gives for `first` iterations, and for each more up to `many`, in one
+        pass; errors as there."""
         height, width = files[0].header.height, files[0].header.width
         if many > self.iterations:
-            raise FormatError(f"{many} iterations are not what this model writes", "a file is damaged")
+            raise FormatError(
+                f"{many} iterations are not what this model writes", "a file is damaged"
+            )
         grid = -(-height // self.config.block), -(-width // self.config.block)
         codes: list[Bits] = []
         for t in range(many):
-            codes += coding.decode_batch(self.context, [file.chunks[t] for file in files], t, t, grid, codes)
+            codes += coding.decode_batch(
+                self.context, [file.chunks[t] for file in files], t, t, grid, codes
+            )
         return [
-            [to_grey(image) if file.header.grey else image for file, image in zip(files, images[:, :height, :width], strict=True)]
+            [
+                to_grey(image) if file.header.grey else image
+                for file, image in zip(files, images[:, :height, :width], strict=True)
+            ]
             for images in self.images_between(codes, first)
         ]
 
     def image(self, codes: Sequence[Bits], height: int, width: int) -> Pixels:
-        """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to uint8 (H, W, 3)."""
+        """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to
+        uint8 (H, W, 3)."""
         if self.native or max(height, width) <= TILE + REACH:
             return self.images([c[None] for c in codes])[0, :height, :width]
         block = self.config.block
@@ -315,32 +436,50 @@ class NeuralCodec:
         out = np.empty((height, width, 3), np.uint8)
         for inner, outer in tiles(rows, columns, TILE // block, self._decoder_reach(len(codes))):
             part = self.images([c[None, :, outer[0], outer[1]] for c in codes])[0]
-            top, left = (inner[0].start - outer[0].start) * block, (inner[1].start - outer[1].start) * block
-            target = out[inner[0].start * block : inner[0].stop * block, inner[1].start * block : inner[1].stop * block]
+            top, left = (
+                (inner[0].start - outer[0].start) * block,
+                (inner[1].start - outer[1].start) * block,
+            )
+            target = out[
+                inner[0].start * block : inner[0].stop * block,
+                inner[1].start * block : inner[1].stop * block,
+            ]
             target[:] = part[top : top + target.shape[0], left : left + target.shape[1]]
         return out
 
     def images(self, codes: Sequence[Bits]) -> Pixels:
-        """The images of N codes: uint8 (N, bits[t], rows, columns) to uint8 (N, rows * block, columns * block, 3)."""
+        """The images of N codes: uint8 (N, bits[t], rows, columns) to uint8 (N, rows * block,
+        columns * block, 3)."""
         return self.images_between(codes, len(codes))[0]
 
     def images_between(self, codes: Sequence[Bits], first: int = 1) -> list[Pixels]:
-        """The images of N codes after `first` iterations and after each later one, in one pass: what `images` gives, for each."""
+        """The images of N codes after `first` iterations and after each later one, in one pass:
+        what `images` gives, for each."""
         count, _, rows, columns = codes[0].shape
         step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
         images = [
-            np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8) for _ in codes[first - 1 :]
+            np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8)
+            for _ in codes[first - 1 :]
         ]
         for start in range(0, count, step):
-            for t, image in enumerate(self._network.decode_each(c[start : start + step] for c in codes), 1):
+            for t, image in enumerate(
+                self._network.decode_each(c[start : start + step] for c in codes), 1
+            ):
                 if t >= first:
                     images[t - first][start : start + step] = to_pixels(image)
         return images
 
     def decode_payloads(
-        self, payloads: Sequence[bytes], height: int, width: int, iterations: int, *, stop: int | None = None
+        self,
+        payloads: Sequence[bytes],
+        height: int,
+        width: int,
+        iterations: int,
+        *,
+        stop: int | None = None,
     ) -> Pixels:
-        """Images of payloads from a pack, all of one size and number of iterations: uint8 (N, H, W, 3).
+        """Images of payloads from a pack, all of one size and number of iterations: uint8 (N, H, W,
+        3).
 
         Args:
             stop: how many iterations make the image; None: all of them.
@@ -350,13 +489,16 @@ class NeuralCodec:
         """
         if not 1 <= iterations <= self.iterations:
             raise FormatError(
-                f"{iterations} iterations are not what this model writes", "the pack is damaged, or of another model"
+                f"{iterations} iterations are not what this model writes",
+                "the pack is damaged, or of another model",
             )
         block = self.config.block
         grid = -(-height // block), -(-width // block)
         least = coding.least_bytes(grid[0] * grid[1] * sum(self.config.bits[:iterations]))
         if any(len(payload) < least for payload in payloads):
-            raise FormatError(f"an image of {width}x{height} takes at least {least} bytes", "the pack is damaged")
+            raise FormatError(
+                f"an image of {width}x{height} takes at least {least} bytes", "the pack is damaged"
+            )
         codes = coding.decode_batch(self.context, list(payloads), 0, iterations - 1, grid, [])
         return self.images(codes[:stop])[:, :height, :width]
 
@@ -379,6 +521,7 @@ class NeuralCodec:
     def _check_size(self, height: int, width: int) -> None:
         if self.native and (height, width) != (self.native, self.native):
             raise InputError(
-                f"model {self.name} is for images of {self.native}x{self.native}, not {width}x{height}",
+                f"model {self.name} is for images of {self.native}x{self.native}, not"
+                f" {width}x{height}",
                 "use `model` photo for images of any size",
             )

@@ -1,4 +1,5 @@
-"""What a .vzc file holds, read without any network: header, iterations, sizes, checks. torch is never imported here."""
+"""What a .vzc file holds, read without any network: header, iterations, sizes, checks. torch is
+never imported here."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ from vizcomp.files.read import map_file
 from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.models import MODELS, saved_fingerprint
 from vizcomp.vzc import image as vzc
-from vizcomp.vzc.fields import MAX_SIDE, TAG_ALPHA, TAG_NAME, VERSION, Data, checksum_size, short_checksum
+from vizcomp.vzc.fields import (
+    MAX_SIDE,
+    TAG_ALPHA,
+    TAG_NAME,
+    VERSION,
+    Data,
+    checksum_size,
+    short_checksum,
+)
 from vizcomp.vzc.pack_layout import BLOCK
 from vizcomp.vzc.packs import PackReader
 from vizcomp.weights import cache, table
@@ -29,7 +38,8 @@ class Iteration:
         payload_bytes: of its payload; `bytes` with its checksum.
         total_bytes: of the file up to here, header included.
         bpp: bits for each pixel of the file up to here.
-        check: "ok", "damaged" (its checksum does not match) or "missing" (the file ends before it does).
+        check: "ok", "damaged" (its checksum does not match) or "missing" (the file ends before it
+            does).
     """
 
     payload_bytes: int
@@ -90,7 +100,8 @@ class PackContents:
         sizes: how many images there are of each size, as "32x32".
         iterations: how many images there are of each number of iterations.
         payload_bytes: of all images; `bytes_per_image` is of the whole file.
-        bpp: bits of the whole file for each pixel; None where a block is damaged or there is no image.
+        bpp: bits of the whole file for each pixel; None where a block is damaged or there is no
+            image.
         problems: one line for each damaged block. The other attributes as in `ImageContents`.
     """
 
@@ -127,8 +138,8 @@ def contents(path: Path, *, models: Sequence[Path] = ()) -> ImageContents | Pack
 
     Raises:
         InputError: it cannot be read.
-        FormatError: it is no .vzc file, or its header (of a pack of version 1 its footer) is damaged. Damage further on is no
-            error but among the problems.
+        FormatError: it is no .vzc file, or its header (of a pack of version 1 its footer) is
+            damaged. Damage further on is no error but among the problems.
     """
     path = Path(path)
     name = printable(path)
@@ -146,7 +157,9 @@ def _of_image(name: str, data: Data, header: vzc.Header, models: Sequence[Path])
     pixels = header.width * header.height
     iterations: list[Iteration] = []
     problems: list[str] = []
-    before = bytes(data[header.header_bytes - checksum_size(header.header_bytes - 2) : header.header_bytes])
+    before = bytes(
+        data[header.header_bytes - checksum_size(header.header_bytes - 2) : header.header_bytes]
+    )
     for number, (start, length) in enumerate(zip(header.offsets, header.lengths, strict=True), 1):
         end = start + length + checksum_size(length)
         stored = bytes(data[start + length : end])
@@ -158,11 +171,20 @@ def _of_image(name: str, data: Data, header: vzc.Header, models: Sequence[Path])
             problems.append(f"the checksum of iteration {number} does not match")
         before = stored
         iterations.append(
-            Iteration(payload_bytes=length, bytes=end - start, total_bytes=end, bpp=bits_per_pixel(end, pixels), check=check)
+            Iteration(
+                payload_bytes=length,
+                bytes=end - start,
+                total_bytes=end,
+                bpp=bits_per_pixel(end, pixels),
+                check=check,
+            )
         )
     if len(data) < header.file_bytes:
         whole = sum(each.check != "missing" for each in iterations)
-        problems.append(f"cut off: {whole} of {header.iterations} iterations, {header.file_bytes - len(data)} bytes are missing")
+        problems.append(
+            f"cut off: {whole} of {header.iterations} iterations, {header.file_bytes - len(data)}"
+            " bytes are missing"
+        )
     elif len(data) > header.file_bytes:
         problems.append(f"{len(data) - header.file_bytes} bytes follow the last iteration")
     return ImageContents(
@@ -214,7 +236,8 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
         path=name,
         version=reader.version,
         model=reader.model.hex(),
-        model_found=_model_here(reader.model, models) or ("the pack itself" if reader.has_model else None),
+        model_found=_model_here(reader.model, models)
+        or ("the pack itself" if reader.has_model else None),
         images=len(reader),
         readable=readable,
         grey=grey,
@@ -232,7 +255,8 @@ def _of_pack(name: str, size: int, reader: PackReader, models: Sequence[Path]) -
 
 
 def _model_here(fingerprint: bytes, models: Sequence[Path]) -> str | None:
-    """Name or path of the codec with a fingerprint. A given file that is none is an error; another is passed over."""
+    """Name or path of the codec with a fingerprint. A given file that is none is an error; another
+    is passed over."""
     for path in models:
         if saved_fingerprint(path) == fingerprint:
             return printable(path)

@@ -16,11 +16,14 @@ from vizcomp.weights import cache
 PARTS = ("decoder", "encoder")
 
 
-def exported(name: str, *, part: str = "", iterations: int | None = None, offline: bool = False) -> bytes:
-    """A model as an ONNX file: of a codec its decoder or its encoder, all iterations in one graph; a classifier as a whole.
+def exported(
+    name: str, *, part: str = "", iterations: int | None = None, offline: bool = False
+) -> bytes:
+    """A model as an ONNX file: of a codec its decoder or its encoder, all iterations in one graph;
+    a classifier as a whole.
 
-    `graphs.recurrent.unrolled_decoder`, `unrolled_encoder` and `graphs.classifiers.graph` say what goes in and what comes out.
-    The bits are not the bytes of a .vzc file: these are coded besides.
+    `graphs.recurrent.unrolled_decoder`, `unrolled_encoder` and `graphs.classifiers.graph` say what
+    goes in and what comes out. The bits are not the bytes of a .vzc file: these are coded besides.
 
     Args:
         name: a bundled model, one that `weights add` named, or the path of a model.safetensors.
@@ -37,15 +40,23 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
         raise SettingsError(f"unknown part {part!r}", f"use {' or '.join(PARTS)}")
     if _is_classifier(name):
         if part or iterations is not None:
-            raise SettingsError(f"{name} is a classifier: it has neither parts nor iterations", "omit `part` and `iterations`")
+            raise SettingsError(
+                f"{name} is a classifier: it has neither parts nor iterations",
+                "omit `part` and `iterations`",
+            )
         file = classifiers.read(name, offline=offline)
         names = json.dumps(dict(enumerate(file.classes)), ensure_ascii=False)
-        return classifiers.graph(file, {"name": name, "names": names, "version": __version__}, seen=False)
+        return classifiers.graph(
+            file, {"name": name, "names": names, "version": __version__}, seen=False
+        )
     codec = NeuralCodec.load(name)
     many = codec.iterations if iterations is None else iterations
     if not 1 <= many <= codec.iterations:
-        raise SettingsError(f"{many} iterations: model {name} has 1 to {codec.iterations}", "choose other `iterations`")
-    made = unrolled_encoder if part == "encoder" else unrolled_decoder
+        raise SettingsError(
+            f"{many} iterations: model {name} has 1 to {codec.iterations}",
+            "choose other `iterations`",
+        )
+    graph = unrolled_encoder if part == "encoder" else unrolled_decoder
     metadata = {
         "name": name,
         "model": codec.fingerprint.hex(),
@@ -54,7 +65,7 @@ def exported(name: str, *, part: str = "", iterations: int | None = None, offlin
         "network": json.dumps(codec.config.to_dict()),
         "version": __version__,
     }
-    return made(codec.config, codec.weights, many, metadata)
+    return graph(codec.config, codec.weights, many, metadata)
 
 
 def _is_classifier(name: str) -> bool:
@@ -62,5 +73,5 @@ def _is_classifier(name: str) -> bool:
         return False
     if name in (*classifiers.BUNDLED, *classifiers.PUBLISHED):
         return True
-    words, _ = read_model(cache.added_model(name) or Path(name))
-    return words.get("kind") == "classifier"
+    metadata, _ = read_model(cache.added_model(name) or Path(name))
+    return metadata.get("kind") == "classifier"

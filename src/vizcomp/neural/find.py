@@ -13,8 +13,11 @@ from vizcomp.vzc import image as vzc
 from vizcomp.weights import cache, table
 
 
-def find_model(fingerprint: bytes, models: Sequence[str | Path] = (), *, threads: int = 0) -> NeuralCodec:
-    """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache folder.
+def find_model(
+    fingerprint: bytes, models: Sequence[str | Path] = (), *, threads: int = 0
+) -> NeuralCodec:
+    """The codec with a fingerprint, among the given ones, the bundled ones, and those in the cache
+    folder.
 
     Args:
         threads: as for `NeuralCodec.load`.
@@ -27,7 +30,10 @@ def find_model(fingerprint: bytes, models: Sequence[str | Path] = (), *, threads
         codec = _loaded(str(name), threads)
         if codec.fingerprint == fingerprint:
             return codec
-    others: list[str] = [*MODELS, *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors")))]
+    others: list[str] = [
+        *MODELS,
+        *(str(p) for p in sorted(cache.model_folder().glob("*.safetensors"))),
+    ]
     for other in others:
         try:
             codec = _loaded(other, threads)
@@ -38,7 +44,8 @@ def find_model(fingerprint: bytes, models: Sequence[str | Path] = (), *, threads
     raise WeightsMissingError(
         f"the model {fingerprint.hex()} that wrote this file is not here",
         table.where_former(fingerprint.hex())
-        or f"give its model.safetensors with `model`, or: vizcomp weights add NAME FILE (it is then in {cache.model_folder()})",
+        or "give its model.safetensors with `model`, or: vizcomp weights add NAME FILE"
+        f" (it is then in {cache.model_folder()})",
     )
 
 
@@ -60,11 +67,14 @@ def decode(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_truncated: bool = False,
 ) -> Decoded:
-    """The image of a .vzc file; the model is found by the fingerprint in the file. See `NeuralCodec.decode`.
+    """The image of a .vzc file; the model is found by the fingerprint in the file. See
+    `NeuralCodec.decode`.
 
     Raises:
         WeightsMissingError: the model is not here.
     """
     header = vzc.read_header(data, max_pixels=max_pixels)
     codec = find_model(header.model, models)
-    return codec.decode(data, iterations=iterations, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    return codec.decode(
+        data, iterations=iterations, max_pixels=max_pixels, allow_truncated=allow_truncated
+    )

@@ -15,7 +15,8 @@ from vizcomp.weights.tensors import read_tensors
 
 MODELS = ("photo", "cifar")
 CONTEXT_PREFIX = "context."
-CLASSIFIER_PREFIX = "classifier."  # of a classifier that is in the codec's file; its words are under CLASSIFIER
+# of a classifier that is in the codec's file; its words are under CLASSIFIER
+CLASSIFIER_PREFIX = "classifier."
 CLASSIFIER = "classifier_file"
 
 MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
@@ -28,13 +29,21 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def model_path(name: str | Path) -> Path:
     """The file of a codec: bundled, added by hand, or a path."""
-    return table.bundled_path(f"{name}.safetensors") if str(name) in MODELS else cache.added_model(str(name)) or Path(name)
+    return (
+        table.bundled_path(f"{name}.safetensors")
+        if str(name) in MODELS
+        else cache.added_model(str(name)) or Path(name)
+    )
 
 
-def fingerprint(config: Mapping[str, Any], weights: Mapping[str, Any], context: coding.ContextModel) -> bytes:
-    """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half precision) and context model.
+def fingerprint(
+    config: Mapping[str, Any], weights: Mapping[str, Any], context: coding.ContextModel
+) -> bytes:
+    """Four bytes that name a codec: of the SHA-256 of its configuration, weights (in half
+    precision) and context model.
 
-    Only what a decoder needs goes in, so a model keeps its name when its encoder is trained further.
+    Only what a decoder needs goes in, so a model keeps its name when its encoder is trained
+    further.
 
     Args:
         config: as `RecurrentConfig.to_dict`.
@@ -57,13 +66,19 @@ def saved_fingerprint(path: Path) -> bytes:
     Raises:
         ModelError: damaged, or no codec of vizcomp.
     """
-    words, arrays = read_model(path)
-    if words.get("kind") != "codec":
+    metadata, arrays = read_model(path)
+    if metadata.get("kind") != "codec":
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT)
-    tables = {k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)}
+    tables = {
+        k.removeprefix(CONTEXT_PREFIX): v for k, v in arrays.items() if k.startswith(CONTEXT_PREFIX)
+    }
     try:
-        config = words["network"]
-        context = coding.ContextModel.from_arrays(tables) if tables else coding.ContextModel.flat(config["bits"])
+        config = metadata["network"]
+        context = (
+            coding.ContextModel.from_arrays(tables)
+            if tables
+            else coding.ContextModel.flat(config["bits"])
+        )
         return fingerprint(config, arrays, context)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
         raise ModelError(f"{path} holds no codec of vizcomp", MODEL_HINT) from exc

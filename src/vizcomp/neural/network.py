@@ -21,8 +21,8 @@ class State(NamedTuple):
     """What encoder and decoder carry from one iteration to the next.
 
     Attributes:
-        encoder, decoder: hidden state and cell of each layer in turn, (N, c, h, w) each; empty at the start, and for a side
-            that is not run.
+        encoder, decoder: hidden state and cell of each layer in turn, (N, c, h, w) each; empty at
+            the start, and for a side that is not run.
         image: the reconstruction so far, (N, 3, H, W).
         iteration: iterations done.
     """
@@ -49,29 +49,40 @@ class Network:
         def session(part: str, first: bool) -> Session:
             return Session(lambda: step_graph(config, weights, part, first=first), threads=threads)
 
-        self._sessions = {(part, first): session(part, first) for part in ("encoder", "decoder") for first in (True, False)}
+        self._sessions = {
+            (part, first): session(part, first)
+            for part in ("encoder", "decoder")
+            for first in (True, False)
+        }
 
     def start(self, count: int, height: int, width: int) -> State:
-        """The state before the first iteration, for images whose sides are multiples of the block."""
+        """The state before the first iteration, for images whose sides are multiples of the
+        block."""
         return State((), (), np.zeros((count, 3, height, width), np.float32), 0)
 
-    def _run(self, part: str, state: State, made: str, inputs: dict[str, Floats]) -> tuple[Floats, tuple[Floats, ...]]:
+    def _run(
+        self, part: str, state: State, made: str, inputs: dict[str, Floats]
+    ) -> tuple[Floats, tuple[Floats, ...]]:
         """One step: what it makes, and its new states."""
         weight, bias = head_of(self.config, part, state.iteration)
         inputs |= {"head.weight": self._weights[weight], "head.bias": self._weights[bias]}
         first = state.iteration == 0
         names = state_names(len(self.config.encoder if part == "encoder" else self.config.decoder))
         if not first:
-            inputs |= dict(zip(names, state.encoder if part == "encoder" else state.decoder, strict=True))
+            inputs |= dict(
+                zip(names, state.encoder if part == "encoder" else state.decoder, strict=True)
+            )
             if part == "encoder" or self.config.reconstruction == "additive":
                 inputs["image"] = state.image
                 if self.config.residual_scaling:
                     inputs["iteration"] = np.asarray(state.iteration, np.float32)
         outputs = [made, *(f"new_{name}" for name in names)]
-        found, *after = self._sessions[part, first].run(outputs, inputs)
-        return found, tuple(after)
+        output, *after = self._sessions[part, first].run(outputs, inputs)
+        return output, tuple(after)
 
-    def analyse(self, source: Floats, state: State, given: Floats | None = None) -> tuple[Floats, tuple[Floats, ...]]:
+    def analyse(
+        self, source: Floats, state: State, given: Floats | None = None
+    ) -> tuple[Floats, tuple[Floats, ...]]:
         """One step of the encoder.
 
         Args:
@@ -79,11 +90,14 @@ class Network:
             given: (N, config.given) what the encoder is told; None: nothing.
 
         Returns:
-            values in -1..1 whose signs are the bits, (N, bits, H/block, W/block), and the encoder's new state.
+            values in -1..1 whose signs are the bits, (N, bits, H/block, W/block), and the encoder's
+            new state.
         """
         inputs = {"source": source}
         if self.config.given:
-            inputs["given"] = np.zeros((len(source), self.config.given), np.float32) if given is None else given
+            inputs["given"] = (
+                np.zeros((len(source), self.config.given), np.float32) if given is None else given
+            )
         return self._run("encoder", state, "values", inputs)
 
     def synthesise(self, bits: npt.NDArray[np.bool_], state: State) -> State:
@@ -100,7 +114,8 @@ class Network:
         return State(state.encoder, after, image, state.iteration + 1)
 
     def decode_each(self, codes: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Floats]:
-        """The image after each iteration's bits, uint8 (N, bits, rows, columns): (N, 3, H, W), about -1..1."""
+        """The image after each iteration's bits, uint8 (N, bits, rows, columns): (N, 3, H, W),
+        about -1..1."""
         state: State | None = None
         for bits in codes:
             if state is None:
@@ -111,8 +126,11 @@ class Network:
 
 
 def picked(state: State, which: npt.NDArray[np.intp]) -> State:
-    """The decoder's state and the reconstruction of some images, which may be there several times."""
-    return state._replace(encoder=(), decoder=tuple(one[which] for one in state.decoder), image=state.image[which])
+    """The decoder's state and the reconstruction of some images, which may be there several
+    times."""
+    return state._replace(
+        encoder=(), decoder=tuple(one[which] for one in state.decoder), image=state.image[which]
+    )
 
 
 def put_state(state: State, which: npt.NDArray[np.intp], part: State) -> State:
@@ -123,5 +141,7 @@ def put_state(state: State, which: npt.NDArray[np.intp], part: State) -> State:
         whole[which] = some
         return whole
 
-    decoder = tuple(joined(whole, some) for whole, some in zip(state.decoder, part.decoder, strict=True))
+    decoder = tuple(
+        joined(whole, some) for whole, some in zip(state.decoder, part.decoder, strict=True)
+    )
     return state._replace(decoder=decoder, image=joined(state.image, part.image))

@@ -31,9 +31,11 @@ class VzcPack:
         threads: as for `NeuralCodec.load`.
         allow_truncated: as for `PackReader`.
 
-    The model may be in the pack itself (`encode --pack --with-model`): then it is used where no other file has it.
+    The model may be in the pack itself (`encode --pack --with-model`): then it is used where no
+    other file has it.
 
-    `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the source was grey.
+    `len`, indexing by number or name, and iteration give uint8 (H, W, 3) images, (H, W) where the
+    source was grey.
     """
 
     def __init__(
@@ -45,7 +47,12 @@ class VzcPack:
         threads: int = 0,
         allow_truncated: bool = False,
     ) -> None:
-        self._source, self._model, self._max_pixels, self._threads = source, model, max_pixels, threads
+        self._source, self._model, self._max_pixels, self._threads = (
+            source,
+            model,
+            max_pixels,
+            threads,
+        )
         self._allow_truncated = allow_truncated
         self._open()
 
@@ -56,10 +63,18 @@ class VzcPack:
             data = map_file(self._source, check=lambda head, name: vzc.kind(head))
         else:
             try:
-                data = np.memmap(self._source, np.uint8, "r") if Path(self._source).stat().st_size else b""
+                data = (
+                    np.memmap(self._source, np.uint8, "r")
+                    if Path(self._source).stat().st_size
+                    else b""
+                )
             except OSError as exc:
-                raise InputError(f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack") from exc
-        self.reader = PackReader(data, max_pixels=self._max_pixels, allow_truncated=self._allow_truncated)
+                raise InputError(
+                    f"{self._source}: {exc.strerror or exc}", "give the path of a .vzc pack"
+                ) from exc
+        self.reader = PackReader(
+            data, max_pixels=self._max_pixels, allow_truncated=self._allow_truncated
+        )
         try:
             models = [self._model] if self._model is not None else []
             self.codec = find_model(self.reader.model, models, threads=self._threads)
@@ -74,7 +89,10 @@ class VzcPack:
             path.write_bytes(self.reader.model_file())
             codec = NeuralCodec.load(path, threads=self._threads)
         if codec.fingerprint != self.reader.model:
-            raise ModelError("the model in the pack is not the one that wrote it", "get the pack again from where it came")
+            raise ModelError(
+                "the model in the pack is not the one that wrote it",
+                "get the pack again from where it came",
+            )
         return codec
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +125,8 @@ class VzcPack:
             yield from self.batch(range(start, min(len(self), start + BATCH)))
 
     def batch(self, indices: Sequence[int], *, iterations: int | None = None) -> list[Pixels]:
-        """The images with these numbers, decoded together where they are of one size; of at most so many iterations.
+        """The images with these numbers, decoded together where they are of one size; of at most so
+        many iterations.
 
         Raises:
             FormatError: the block of one of them is damaged.
@@ -129,8 +148,9 @@ class VzcPack:
         return self.reader.label(index)
 
     def dataset(self, transform: Callable[[Any], Any] | None = None) -> Any:
-        """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes something else of the
-        uint8 array; label -1 where there is none. A `DataLoader` fetches whole batches, which are decoded together.
+        """A torch `Dataset` of (image, label): float32 (3, H, W) in 0..1 unless `transform` makes
+        something else of the uint8 array; label -1 where there is none. A `DataLoader` fetches
+        whole batches, which are decoded together.
 
         Raises:
             MissingExtraError: torch is not installed.
@@ -153,7 +173,10 @@ class VzcPack:
             def __getitems__(self, indices: list[int]) -> list[tuple[Any, int]]:
                 images = pack.batch(indices)
                 labels = [pack.label(i) for i in indices]
-                return [(self._made(im), -1 if la is None else la) for im, la in zip(images, labels, strict=True)]
+                return [
+                    (self._made(im), -1 if la is None else la)
+                    for im, la in zip(images, labels, strict=True)
+                ]
 
             @staticmethod
             def _made(image: Pixels) -> Any:

@@ -1,19 +1,24 @@
-"""Search for better bits of the recurrent codec, at encode time: the decoder needs to know nothing of it.
+"""Search for better bits of the recurrent codec, at encode time: the decoder needs to know nothing
+of it.
 
-The encoder answers in one pass, and its bits are near a good code but seldom at it. One round goes on from them:
+The encoder answers in one pass, and its bits are near a good code but seldom at it. One round goes
+on from them:
 
 1. the slope of the error along each bit, by one pass backwards through the decoder;
 2. the bits that promise most, turned one at a time: what each is really worth;
-3. the best of these turned together, two, three, ... at a time; what is best by everything that counts is kept.
+3. the best of these turned together, two, three, ... at a time; what is best by everything that
+counts is kept.
 
-The slope alone misleads (a turned bit is no small step), and bits that help alone get in each other's way, hence the second
-and the third step. What is closed is the gap between amortised and optimal inference (Yang, Bamler and Mandt 2020, "Improving
-inference for neural image compression", arXiv 2006.04240; there by gradients alone, since their codes are not bits).
+The slope alone misleads (a turned bit is no small step), and bits that help alone get in each
+other's way, hence the second and the third step. What is closed is the gap between amortised and
+optimal inference (Yang, Bamler and Mandt 2020, "Improving inference for neural image compression",
+arXiv 2006.04240; there by gradients alone, since their codes are not bits).
 
-Large images are searched everywhere at once, in cells of `CELL` x `CELL` positions that decide for themselves.
+Large images are searched everywhere at once, in cells of `CELL` x `CELL` positions that decide for
+themselves.
 
-Images are float32 in -1..1. This is the one file of the room that needs torch, for the slope: nothing else imports it but
-`analysis`, where a search is asked for.
+Images are float32 in -1..1. This is the one file of the room that needs torch, for the slope:
+nothing else imports it but `analysis`, where a search is asked for.
 """
 
 from __future__ import annotations
@@ -47,7 +52,9 @@ ArrayCost = Callable[[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.intp]], Floa
 def torch_network(config: RecurrentConfig, weights: Weights) -> RecurrentCodec:
     """A codec's networks with their weights, in evaluation mode."""
     network = RecurrentCodec(config)
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+    network.load_state_dict(
+        {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
+    )
     return network.eval().requires_grad_(False)
 
 
@@ -66,7 +73,8 @@ def searched(
     """Rounds of `improved`, from arrays to arrays.
 
     Args:
-        values: the encoder's answer in -1..1, (N, bits, rows, columns), whose signs are what the search starts from.
+        values: the encoder's answer in -1..1, (N, bits, rows, columns), whose signs are what the
+            search starts from.
         source: (N, 3, H, W) in -1..1.
         state: before this iteration.
         candidates: tried in all.
@@ -82,8 +90,13 @@ def searched(
         torch.set_num_threads(threads)
     try:
         network = torch_network(config, weights)
-        pairs = [tuple(map(torch.from_numpy, state.decoder[i : i + 2])) for i in range(0, len(state.decoder), 2)]
-        decoder: tuple[State, ...] = tuple((pair[0], pair[1]) for pair in pairs) or (None,) * len(config.decoder)
+        pairs = [
+            tuple(map(torch.from_numpy, state.decoder[i : i + 2]))
+            for i in range(0, len(state.decoder), 2)
+        ]
+        decoder: tuple[State, ...] = tuple((pair[0], pair[1]) for pair in pairs) or (None,) * len(
+            config.decoder
+        )
         at = CodecState((), decoder, torch.from_numpy(state.image), state.iteration)
 
         def counted(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -113,7 +126,8 @@ def searched(
 
 
 def squared(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """Squared error of each pixel of images in -1..1, clipped as they are shown: (N, 3, H, W) to (N, H, W).
+    """Squared error of each pixel of images in -1..1, clipped as they are shown: (N, 3, H, W) to
+    (N, H, W).
 
     Its mean is ten times the mean squared error of images in 0..1, as in training.
     """
@@ -121,11 +135,13 @@ def squared(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 
 
 def structural(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """What codecs trained for MS-SSIM (Wang, Simoncelli and Bovik 2003) make small, at each place: (N, 3, H, W) to (N, H, W).
+    """What codecs trained for MS-SSIM (Wang, Simoncelli and Bovik 2003) make small, at each place:
+    (N, 3, H, W) to (N, H, W).
 
-    Half of the absolute error of images in 0..1, and one minus the mean of the scales' terms of contrast and structure, with the
-    published weights. A sum of scales where MS-SSIM has their product: so each place has its own. Windows are squares of
-    8 pixels, every 4; small images have fewer scales.
+    Half of the absolute error of images in 0..1, and one minus the mean of the scales' terms of
+    contrast and structure, with the published weights. A sum of scales where MS-SSIM has their
+    product: so each place has its own. Windows are squares of 8 pixels, every 4; small images have
+    fewer scales.
     """
     shown = image.clamp(-1, 1)
     total = 0.25 * (shown - source).abs().mean(1)
@@ -154,7 +170,8 @@ def improved(
     error: Error = squared,
     cost: Cost | None = None,
 ) -> torch.Tensor:
-    """One round of the search: bits that decode to nothing worse, and to something better where that was found.
+    """One round of the search: bits that decode to nothing worse, and to something better where
+    that was found.
 
     Args:
         bits: what to start from, bool (N, bits, rows, columns).
@@ -164,9 +181,9 @@ def improved(
         singles: bits of each cell that are tried alone.
         joint: how many of the best of these are turned together; none that does harm alone.
         error: of each pixel, (n, 3, H, W) of decoded images and of their sources to (n, H, W).
-        cost: what counts for an image beside its mean error. It is called with decoded images (n, 3, H, W) in -1..1, their bits
-            (n, bits, rows, columns) and the index (n,) of what they are to be, and gives float32 (n,). With it all cells of
-            an image turn equally many bits.
+        cost: what counts for an image beside its mean error. It is called with decoded images (n,
+            3, H, W) in -1..1, their bits (n, bits, rows, columns) and the index (n,) of what they
+            are to be, and gives float32 (n,). With it all cells of an image turn equally many bits.
 
     Returns:
         bool, as `bits`.
@@ -176,13 +193,28 @@ def improved(
         image = network.synthesise(signs, state).image
         (slope,) = torch.autograd.grad(error(image, source).sum(), signs)
     with torch.no_grad():
-        promise = _to_cells(signs * slope * (1.02 - values.abs()).clamp_min(0.02).sqrt(), -torch.inf)
+        promise = _to_cells(
+            signs * slope * (1.02 - values.abs()).clamp_min(0.02).sqrt(), -torch.inf
+        )
         most = promise.topk(min(singles, promise.shape[2]), 2).indices  # (N, cells, singles)
         now = _in_cells(error(image, source), network.config.block)  # (N, cells)
-        alone = _tried(network, [_turned(bits, at[:, :, None]) for at in most.unbind(2)], source, state, error, None)[0] - now
+        alone = (
+            _tried(
+                network,
+                [_turned(bits, at[:, :, None]) for at in most.unbind(2)],
+                source,
+                state,
+                error,
+                None,
+            )[0]
+            - now
+        )
         alone, order = alone.permute(1, 2, 0).sort(2)  # the best first
         most = most.gather(2, order)
-        trials = [bits, *(_turned(bits, most[:, :, :many], alone[:, :, :many] < 0) for many in (1, *joint))]
+        trials = [
+            bits,
+            *(_turned(bits, most[:, :, :many], alone[:, :, :many] < 0) for many in (1, *joint)),
+        ]
         errors, costs = _tried(network, trials, source, state, error, cost)  # (K, N, cells), (K, N)
         if cost is not None:
             errors = (errors.sum(2) + costs)[:, :, None].expand_as(errors)
@@ -205,13 +237,15 @@ def _tried(
     error: Error,
     cost: Cost | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean error by cells (K, N, cells), and the cost (K, N), of K trials of the bits of N images."""
+    """Mean error by cells (K, N, cells), and the cost (K, N), of K trials of the bits of N
+    images."""
     n, _, height, width = source.shape
     step = max(1, TOGETHER // (n * height * width))
     errors, costs = [], []
     for start in range(0, len(trials), step):
         part = torch.stack(list(trials[start : start + step]))
-        which = torch.arange(n, device=source.device).repeat(len(part))  # the images in turn, as they stand in `part`
+        # the images in turn, as they stand in `part`
+        which = torch.arange(n, device=source.device).repeat(len(part))
         flat = part.flatten(0, 1)
         image = network.synthesise(flat * 2.0 - 1.0, picked(state, which)).image
         cells = _in_cells(error(image, source[which]), network.config.block)
@@ -222,27 +256,40 @@ def _tried(
 
 
 def picked(state: CodecState, which: torch.Tensor) -> CodecState:
-    """The decoder's state and the reconstruction of some images, which may be there several times."""
+    """The decoder's state and the reconstruction of some images, which may be there several
+    times."""
 
     def some(one: State) -> State:
         return None if one is None else (one[0][which], one[1][which])
 
-    return state._replace(encoder=(), decoder=tuple(some(s) for s in state.decoder), image=state.image[which])
+    return state._replace(
+        encoder=(), decoder=tuple(some(s) for s in state.decoder), image=state.image[which]
+    )
 
 
 def _to_cells(x: torch.Tensor, fill: float) -> torch.Tensor:
-    """(N, bits, rows, columns) to (N, cells, bits * CELL * CELL), cells row by row, beyond the border `fill`."""
+    """(N, bits, rows, columns) to (N, cells, bits * CELL * CELL), cells row by row, beyond the
+    border `fill`."""
     rows, columns = (math.ceil(side / CELL) for side in x.shape[2:])
     x = F.pad(x, (0, columns * CELL - x.shape[3], 0, rows * CELL - x.shape[2]), value=fill)
     n, bits = x.shape[:2]
-    return x.view(n, bits, rows, CELL, columns, CELL).permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, -1)
+    return (
+        x.view(n, bits, rows, CELL, columns, CELL)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(n, rows * columns, -1)
+    )
 
 
-def _turned(bits: torch.Tensor, at: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
-    """The bits with those at the indices (N, cells, k) of each cell turned, only `where` that is true."""
+def _turned(
+    bits: torch.Tensor, at: torch.Tensor, where: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The bits with those at the indices (N, cells, k) of each cell turned, only `where` that is
+    true."""
     n, channels, height, width = bits.shape
     rows, columns = math.ceil(height / CELL), math.ceil(width / CELL)
-    turn = torch.zeros(n, rows * columns, channels * CELL * CELL, dtype=torch.bool, device=bits.device)
+    turn = torch.zeros(
+        n, rows * columns, channels * CELL * CELL, dtype=torch.bool, device=bits.device
+    )
     turn.scatter_(2, at, torch.ones_like(at, dtype=torch.bool) if where is None else where)
     plane = turn.view(n, rows, columns, channels, CELL, CELL).permute(0, 3, 1, 4, 2, 5)
     return bits ^ plane.reshape(n, channels, rows * CELL, columns * CELL)[:, :, :height, :width]
@@ -256,7 +303,8 @@ def _of_cells(x: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
 
 
 def _in_cells(x: torch.Tensor, block: int) -> torch.Tensor:
-    """The sum over the pixels of each cell, in shares of all pixels' number: (N, H, W) to (N, cells)."""
+    """The sum over the pixels of each cell, in shares of all pixels' number: (N, H, W) to (N,
+    cells)."""
     side = CELL * block
     height, width = x.shape[1:]
     x = F.pad(x, (0, -width % side, 0, -height % side))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import UnsupportedError
+from vizcomp.photos.boxes import stated_primaries
 from vizcomp.photos.decoders import Pixels, quiet_pillow
 
 _STRIP_PIXELS = 1 << 18
@@ -20,7 +22,8 @@ FLATTENED = "transparency flattened on white"
 def to_eight_bit(
     image: Image.Image, data: bytes, name: str, kind: str, icc: bytes | None, notices: list[str]
 ) -> tuple[Pixels, bytes | None, Pixels | None]:
-    """Pixels as uint8 RGB or grey, the ICC profile if it still describes them, and the opacity; adds to `notices`.
+    """Pixels as uint8 RGB or grey, the ICC profile if it still describes them, and the opacity;
+    adds to `notices`.
 
     The opacity is uint8 (H, W), None where all is opaque; the pixels are flattened on white.
     """
@@ -66,8 +69,54 @@ def to_eight_bit(
     return pixels, icc, alpha
 
 
-def _one_colour_clear(image: Image.Image, data: bytes, notices: list[str]) -> tuple[Pixels, Pixels | None]:
-    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey; and the opacity.
+# Of ITU-T H.273: what is far from sRGB.
+_PRIMARIES = {
+    4: "BT.470 M",
+    8: "film",
+    9: "BT.2020",
+    10: "XYZ",
+    11: "DCI-P3",
+    12: "Display P3",
+    22: "EBU 3213",
+}
+_TRANSFERS = {8: "linear light", 16: "PQ (HDR)", 18: "HLG (HDR)"}
+_SRGB_GAMMA, _SRGB_PLACES = 0.45455, (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+_NEAR_GAMMA, _NEAR_PLACES = 0.05, 0.02
+
+
+def stated_colours(data: bytes, kind: str, info: Mapping[Any, Any]) -> str:
+    """Colours far from sRGB that a file states by other means than an ICC profile; "" where it does
+    not.
+
+    Decoders of computer vision ignore them: gAMA, cHRM and cICP of a PNG, nclx of an AVIF or HEIC.
+
+    Args:
+        info: what Pillow read of the file.
+    """
+    codes: tuple[int, int] | None = None
+    told: list[str] = []
+    if kind in ("AVIF", "HEIF"):
+        codes = stated_primaries(data)
+    elif kind == "PNG":
+        at = data.find(b"\0\0\0\4cICP", 0, max(data.find(b"IDAT"), 0))
+        if at >= 0:
+            codes = data[at + 8], data[at + 9]
+        elif "srgb" not in info:
+            gamma, places = info.get("gamma", _SRGB_GAMMA), info.get("chromaticity", _SRGB_PLACES)
+            if abs(gamma - _SRGB_GAMMA) > _NEAR_GAMMA:
+                told.append(f"gamma {gamma:g}")
+            if any(abs(a - b) > _NEAR_PLACES for a, b in zip(places, _SRGB_PLACES, strict=False)):
+                told.append("primaries of its own")
+    if codes is not None:
+        told += filter(None, (_PRIMARIES.get(codes[0]), _TRANSFERS.get(codes[1])))
+    return ", ".join(told)
+
+
+def _one_colour_clear(
+    image: Image.Image, data: bytes, notices: list[str]
+) -> tuple[Pixels, Pixels | None]:
+    """A PNG whose tRNS chunk names one transparent value, that value white: uint8 RGB or grey; and
+    the opacity.
 
     The chunk has the file's own depth, while Pillow's pixels have 8 bits.
     """
@@ -99,7 +148,8 @@ def _low_bytes(data: bytes) -> Pixels:
 
 
 def _flattened(image: Image.Image, notices: list[str]) -> tuple[Image.Image, Pixels | None]:
-    """Without palette and transparency, on white: mode L or RGB; and the opacity, None where all is opaque."""
+    """Without palette and transparency, on white: mode L or RGB; and the opacity, None where all is
+    opaque."""
     grey = image.mode in ("L", "LA", "La", "1")
     if image.mode in ("RGBa", "La"):  # colours multiplied by their alpha already
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
@@ -118,7 +168,8 @@ def _flattened(image: Image.Image, notices: list[str]) -> tuple[Image.Image, Pix
 
 
 def _from_cmyk(image: Image.Image, icc: bytes | None, notices: list[str]) -> Image.Image:
-    """CMYK to sRGB: by the photo's own profile if it has a usable one, else by the plain formula."""
+    """CMYK to sRGB: by the photo's own profile if it has a usable one, else by the plain
+    formula."""
     if icc is not None and icc[16:20] == b"CMYK":
         from PIL import ImageCms
 
@@ -182,11 +233,16 @@ def first_of(value: Any) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def stretched(values: npt.NDArray[Any], name: str) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """Values by their own range: float32 in 0..1, and that range. Not-a-number counts as the least."""
+def stretched(
+    values: npt.NDArray[Any], name: str
+) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
+    """Values by their own range: float32 in 0..1, and that range. Not-a-number counts as the
+    least."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
-        raise UnsupportedError(f"{name} holds no finite value", "export it again with 8 or 16 bits a sample")
+        raise UnsupportedError(
+            f"{name} holds no finite value", "export it again with 8 or 16 bits a sample"
+        )
     low, high = float(finite.min()), float(finite.max())
     if not high > low:
         return np.zeros(values.shape, np.float32), (low, high)
@@ -206,7 +262,8 @@ def sample_bits(image: Image.Image, data: bytes, kind: str) -> int:
 
 
 def as_array(image: Image.Image) -> Pixels:
-    """Pixels of an L or RGB image as a new array; in strips, so that no second whole copy is made beside it."""
+    """Pixels of an L or RGB image as a new array; in strips, so that no second whole copy is made
+    beside it."""
     width, height = image.size
     if width * height <= _STRIP_PIXELS * 2:
         return np.array(image, dtype=np.uint8)

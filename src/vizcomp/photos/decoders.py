@@ -18,17 +18,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vizcomp.errors import FormatError, InputError, MissingExtraError, TooLargeError, TruncatedError, UnsupportedError
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    MissingExtraError,
+    TooLargeError,
+    TruncatedError,
+    UnsupportedError,
+)
 from vizcomp.files.find import READABLE
 from vizcomp.files.read import HEAD_BYTES
 from vizcomp.jpeg.read import MAX_SCANS
 from vizcomp.jpeg.segments import DAC, DHT, EXIF, SOS, exif_directory, markers
+from vizcomp.photos.chunks import exif_of_text
+from vizcomp.photos.tiff import mend_tiles, more_layouts
 
 DEFAULT_MAX_PIXELS = 200_000_000
 
 Pixels = npt.NDArray[np.uint8]
 
-# Only these formats are ever tried, each by its magic number: a file cannot choose another of Pillow's parsers by its content.
+# Only these formats are ever tried, each by its magic number: a file cannot choose another of
+# Pillow's parsers by its content.
 _PLUGINS = {
     "JPEG": "JpegImagePlugin",
     "PNG": "PngImagePlugin",
@@ -78,7 +88,9 @@ def recognise(head: bytes, name: str) -> str:
         return "PPM"
     for magic, what in _OTHERS:
         if head.startswith(magic):
-            raise InputError(f"{name} is {what}, which is not read", f"convert it first; {READABLE}")
+            raise InputError(
+                f"{name} is {what}, which is not read", f"convert it first; {READABLE}"
+            )
     raise InputError(f"{name} is not an image", READABLE)
 
 
@@ -95,15 +107,17 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 def pillow_errors(name: str, kind: str, data: bytes) -> Iterator[None]:
     """Turns whatever a decoder throws into our errors. Only calls into Pillow belong inside.
 
-    Decoders fail on broken files with almost any exception (OSError, SyntaxError, ValueError, struct.error, KeyError,
-    zlib.error ...), so all of them are caught here, and here alone.
+    Decoders fail on broken files with almost any exception (OSError, SyntaxError, ValueError,
+    struct.error, KeyError, zlib.error ...), so all of them are caught here, and here alone.
     """
     try:
         yield
     except (FormatError, InputError, MissingExtraError):
         raise
     except MemoryError as exc:
-        raise TooLargeError(f"{name} does not fit into memory", "make it smaller, or run fewer jobs at once") from exc
+        raise TooLargeError(
+            f"{name} does not fit into memory", "make it smaller, or run fewer jobs at once"
+        ) from exc
     except Exception as exc:
         raise _format_error(name, kind, data, exc) from exc
 
@@ -111,17 +125,36 @@ def pillow_errors(name: str, kind: str, data: bytes) -> Iterator[None]:
 def _format_error(name: str, kind: str, data: bytes, exc: Exception) -> FormatError:
     text = str(exc).lower()
     if kind == "JPEG" and (special := _jpeg_special(data)):
-        return UnsupportedError(f"{name} is {special}, which is not read", "convert it to an ordinary 8-bit JPEG or a PNG")
+        return UnsupportedError(
+            f"{name} is {special}, which is not read",
+            "convert it to an ordinary 8-bit JPEG or a PNG",
+        )
     if _is_cut(kind, data) or "truncated" in text or isinstance(exc, EOFError):
-        return TruncatedError(f"{name} is cut off: the {kind} data end too early", "copy or download it again")
+        return TruncatedError(
+            f"{name} is cut off: the {kind} data end too early", "copy or download it again"
+        )
     if isinstance(exc, Image.DecompressionBombError):
-        return TooLargeError(f"{name} is larger than allowed", "make it smaller, or raise `max_pixels`")
-    known = ("unsupported", "unknown", "not supported", "cannot handle", "missing codec", "not implemented")
-    whole_tiff = kind == "TIFF" and isinstance(exc, UnidentifiedImageError)  # Pillow's word for sample layouts it does not know
+        return TooLargeError(
+            f"{name} is larger than allowed", "make it smaller, or raise `max_pixels`"
+        )
+    known = (
+        "unsupported",
+        "unknown",
+        "not supported",
+        "cannot handle",
+        "missing codec",
+        "not implemented",
+    )
+    # Pillow's word for sample layouts it does not know
+    whole_tiff = kind == "TIFF" and isinstance(exc, UnidentifiedImageError)
     if whole_tiff or isinstance(exc, NotImplementedError) or any(word in text for word in known):
-        return UnsupportedError(f"{name} is a {kind} of a kind that is not read", "convert it to an ordinary JPEG or PNG")
+        return UnsupportedError(
+            f"{name} is a {kind} of a kind that is not read",
+            "convert it to an ordinary JPEG or PNG",
+        )
     return FormatError(
-        f"{name} is broken: its {kind} data cannot be decoded", "copy it again, or open and save it in another program"
+        f"{name} is broken: its {kind} data cannot be decoded",
+        "copy it again, or open and save it in another program",
     )
 
 
@@ -143,18 +176,22 @@ def _jpeg_special(data: bytes) -> str | None:
 
 
 def _has_arithmetic() -> bool:
-    """Whether the JPEG library decodes arithmetic coding: always so in Pillow's own builds (libjpeg-turbo)."""
+    """Whether the JPEG library decodes arithmetic coding: always so in Pillow's own builds
+    (libjpeg-turbo)."""
     from PIL import features
 
     return bool(features.check_feature("libjpeg_turbo"))
 
 
 def _is_cut(kind: str, data: bytes) -> bool:
-    """Whether a container that states its length, or must end in a mark, was cut; decoders do not always say so."""
+    """Whether a container that states its length, or must end in a mark, was cut; decoders do not
+    always say so."""
     if kind == "WEBP":
         return len(data) < 20 or len(data) < int.from_bytes(data[4:8], "little") + 8
     if kind == "JPEG":
-        return not data[-64:].rstrip(b"\x00").endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") == -1
+        return (
+            not data[-64:].rstrip(b"\x00").endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") == -1
+        )
     if kind == "PNG":
         return b"IEND" not in data[-4096:]
     if kind == "TIFF":
@@ -201,7 +238,8 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
         _check_size(_webp_size(data), name, max_pixels)
     if kind == "JXL":  # its plugin decodes as it opens
         _check_size(jxl_size(data), name, max_pixels)
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:  # what follows the picture may hold some by chance
+    # what follows the picture may hold some by chance
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
         _check_scans(data, name)
     with pillow_errors(name, kind, data):
         if kind == "HEIF":
@@ -214,8 +252,10 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
                 image = opener(io.BytesIO(data))
         else:
             importlib.import_module(f"PIL.{_PLUGINS[kind]}")
-            with quiet_pillow():
+            with quiet_pillow(), more_layouts() if kind == "TIFF" else contextlib.nullcontext():
                 image = Image.open(io.BytesIO(data), formats=[kind])
+            if kind == "TIFF":
+                mend_tiles(image)
     try:
         _check_size(image.size, name, max_pixels)
         yield image, kind
@@ -248,15 +288,20 @@ def load_jxl() -> Callable[[io.BytesIO], Image.Image]:
 def _check_scans(data: bytes, name: str) -> None:
     scans = 0
     with contextlib.suppress(FormatError):  # broken: the decoder says so
-        scans = sum(marker.code == SOS for marker in itertools.islice(markers(data), 100 * MAX_SCANS))
+        scans = sum(
+            marker.code == SOS for marker in itertools.islice(markers(data), 100 * MAX_SCANS)
+        )
     if scans > MAX_SCANS:
-        raise TooLargeError(f"{name} has more than {MAX_SCANS} scans", "open and save it in another program")
+        raise TooLargeError(
+            f"{name} has more than {MAX_SCANS} scans", "open and save it in another program"
+        )
 
 
 def _check_size(size: tuple[int, int] | None, name: str, max_pixels: int | None) -> None:
     if size is not None and max_pixels is not None and size[0] * size[1] > max_pixels:
         raise TooLargeError(
-            f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels / 1e6:g} million allowed",
+            f"{name} has {size[0]} x {size[1]} pixels, more than the {max_pixels / 1e6:g} million"
+            " allowed",
             "make it smaller, or raise `max_pixels`",
         )
 
@@ -271,7 +316,10 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         bits = int.from_bytes(body[1:5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 ":
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+        return (
+            int.from_bytes(body[6:8], "little") & 0x3FFF,
+            int.from_bytes(body[8:10], "little") & 0x3FFF,
+        )
     return None
 
 
@@ -279,7 +327,8 @@ _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height by the header of a JPEG XL (ISO/IEC 18181-1, SizeHeader); None where there is none."""
+    """Width and height by the header of a JPEG XL (ISO/IEC 18181-1, SizeHeader); None where there
+    is none."""
     stream = data if data.startswith(b"\xff\x0a") else _jxl_codestream(data)
     if len(stream) < 12:
         return None
@@ -304,7 +353,8 @@ def jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jxl_codestream(data: bytes) -> bytes:
-    """The beginning of the codestream in a container (ISO/IEC 18181-2): the first jxlc box, or the first jxlp after its index."""
+    """The beginning of the codestream in a container (ISO/IEC 18181-2): the first jxlc box, or the
+    first jxlp after its index."""
     at = 0
     while at + 8 <= len(data):
         size, head = int.from_bytes(data[at : at + 4], "big"), 8
@@ -330,7 +380,8 @@ def decode_image(image: Image.Image, data: bytes, name: str, kind: str) -> None:
 
 
 def count_frames(image: Image.Image, data: bytes, kind: str) -> int:
-    """Number of pictures in the file, of a TIFF `MAX_PAGES` at most; 1 where that cannot be told, since the first one counts."""
+    """Number of pictures in the file, of a TIFF `MAX_PAGES` at most; 1 where that cannot be told,
+    since the first one counts."""
     if kind == "TIFF":  # Pillow takes the square of their number
         return _count_pages(data)
     try:
@@ -338,7 +389,8 @@ def count_frames(image: Image.Image, data: bytes, kind: str) -> int:
             frames = int(getattr(image, "n_frames", 1))
             if frames > 1 and kind != "HEIF":
                 image.seek(0)
-    except Exception:  # a decoder on a broken later frame; if the first one is broken too, decoding says so
+    # a decoder on a broken later frame; if the first one is broken too, decoding says so
+    except Exception:
         return 1
     return frames
 
@@ -356,11 +408,13 @@ def _count_pages(data: bytes) -> int:
     return max(1, len(seen))
 
 
-def exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[str]) -> bytes | None:
+def exif_of(
+    image: Image.Image, info: dict[Any, Any], kind: str, notices: list[str]
+) -> bytes | None:
     """The Exif block from `Exif\\0\\0` on; None, with a notice, where it cannot be one."""
     if kind == "TIFF":
         return _exif_of_tiff(image)
-    exif = info.get("exif")
+    exif = info.get("exif") or (exif_of_text(info) if kind == "PNG" else None)
     if not isinstance(exif, bytes) or not exif:
         return None
     body = exif.removeprefix(EXIF)
@@ -370,8 +424,8 @@ def exif_of(image: Image.Image, info: dict[Any, Any], kind: str, notices: list[s
     return EXIF + body
 
 
-# Of a TIFF's own tags those that describe the photo; the others describe how its pixels are stored. Not the orientation:
-# Pillow turns a TIFF upright as it decodes.
+# Of a TIFF's own tags those that describe the photo; the others describe how its pixels are stored.
+# Not the orientation: Pillow turns a TIFF upright as it decodes.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825)
 
 
@@ -379,17 +433,18 @@ def _exif_of_tiff(image: Image.Image) -> bytes | None:
     try:
         with quiet_pillow():
             tags = getattr(image, "tag_v2", {})
-            own = image.getexif()
-            made = Image.Exif()
+            tiff_exif = image.getexif()
+            exif = Image.Exif()
             for tag in _DESCRIPTIVE:
                 if tag in (0x8769, 0x8825):
-                    directory = own.get_ifd(tag)
+                    directory = tiff_exif.get_ifd(tag)
                     if directory:
-                        made[tag] = dict(directory)
+                        exif[tag] = dict(directory)
                 elif tag in tags:
-                    made[tag] = tags[tag]
-            return made.tobytes() if len(made) else None
-    except Exception:  # Pillow writes what it read; odd tags make it fail in many ways, and a photo needs none of them
+                    exif[tag] = tags[tag]
+            return exif.tobytes() if len(exif) else None
+    # Pillow writes what it read; odd tags make it fail in many ways, and a photo needs none of them
+    except Exception:
         return None
 
 
@@ -398,7 +453,9 @@ def dots_per_inch(value: object) -> tuple[float, float] | None:
         horizontal, vertical = (float(v) for v in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    if not (math.isfinite(horizontal) and math.isfinite(vertical) and horizontal > 1 and vertical > 1):
+    if not (
+        math.isfinite(horizontal) and math.isfinite(vertical) and horizontal > 1 and vertical > 1
+    ):
         return None  # 0 and 1 stand for "no unit" in JFIF and TIFF
     return horizontal, vertical
 

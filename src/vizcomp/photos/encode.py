@@ -22,7 +22,10 @@ def check_jpeg_sides(height: int, width: int) -> None:
         UnsupportedError: a side above 65500 pixels.
     """
     if max(height, width) > _MAX_JPEG_SIDE:
-        raise UnsupportedError(f"{width} x {height} pixels do not fit into a JPEG", "no side above 65500 pixels is possible")
+        raise UnsupportedError(
+            f"{width} x {height} pixels do not fit into a JPEG",
+            "no side above 65500 pixels is possible",
+        )
 
 
 def encode_plain_jpeg(
@@ -61,7 +64,9 @@ def encode_plain_jpeg(
     except (ValueError, OSError) as exc:  # metadata that no JPEG segment can hold
         if not (icc or exif):
             raise
-        raise UnsupportedError("the metadata do not fit into a JPEG", "leave the metadata out") from exc
+        raise UnsupportedError(
+            "the metadata do not fit into a JPEG", "leave the metadata out"
+        ) from exc
     return buffer.getvalue()
 
 
@@ -72,7 +77,9 @@ def encode_depth_png16(depth: npt.NDArray[np.float32], *, kind: str = "") -> byt
         depth: the map.
         kind: what the numbers mean, one of `depth.kinds.KINDS`, to be written into the file.
     """
-    levels = np.rint(np.nan_to_num(np.asarray(depth, np.float32), nan=0.0).clip(0, 1) * np.float32(65535)).astype(np.uint16)
+    levels = np.rint(
+        np.nan_to_num(np.asarray(depth, np.float32), nan=0.0).clip(0, 1) * np.float32(65535)
+    ).astype(np.uint16)
     buffer = io.BytesIO()
     info = PngImagePlugin.PngInfo()
     if kind:

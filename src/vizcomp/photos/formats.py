@@ -21,8 +21,8 @@ class Format:
         name: as users write it.
         title: as people say it.
         most_side: pixels of the longest side that the format, or what reads it, holds.
-        options: of Pillow's encoder: the effort and, of AVIF, what it is tuned for (docs/decisions/0016-formats.md); one thread,
-            since workers share the cores.
+        options: of Pillow's encoder: the effort and, of AVIF, what it is tuned for
+            (docs/decisions/0016-formats.md); one thread, since workers share the cores.
     """
 
     name: str
@@ -40,10 +40,18 @@ FORMATS = {
     # WebP: RFC 9649, 2.4: 14 bits for each side
     "webp": Format("webp", "WebP", 16383, {"method": 6}),
     # AVIF: what libavif's decoder takes at most, and with it browsers, Pillow and OpenCV
-    "avif": Format("avif", "AVIF", 32768, {"speed": 6, "max_threads": 1, "codec": "aom", "advanced": {"tune": "psnr"}}),
+    "avif": Format(
+        "avif",
+        "AVIF",
+        32768,
+        {"speed": 6, "max_threads": 1, "codec": "aom", "advanced": {"tune": "psnr"}},
+    ),
     # JPEG XL: ISO/IEC 18181-1 allows more; no photo that is read here has more
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }
+
+# of a JPEG; below 3 little is saved, above 7 it takes five times as long for a thousandth
+TRANSCODE_EFFORT = 7
 
 WITHOUT_PROFILES = ("jxl",)
 """Formats whose encoder here takes no ICC profile: their pixels have to be sRGB."""
@@ -65,7 +73,9 @@ def check_writable(name: str) -> None:
         there = bool(features.check(name))
     if not there:
         title = FORMATS[name].title
-        raise SettingsError(f"this Pillow writes no {title}", "pip install -U pillow, or use another `format`")
+        raise SettingsError(
+            f"this Pillow writes no {title}", "pip install -U pillow, or use another `format`"
+        )
 
 
 def _avif_encoder() -> bool:
@@ -82,7 +92,8 @@ def check_sides(kind: Format, height: int, width: int) -> None:
     """
     if max(height, width) > kind.most_side:
         raise UnsupportedError(
-            f"{width} x {height} pixels do not fit into {kind.title}, whose sides have at most {kind.most_side:,}",
+            f"{width} x {height} pixels do not fit into {kind.title}, whose sides have at most"
+            f" {kind.most_side:,}",
             "use `format` auto or jpeg, or a smaller photo",
         )
 
@@ -111,7 +122,11 @@ def encode_format(
     """
     check_sides(kind, *pixels.shape[:2])
     check_writable(kind.name)
-    image = Image.fromarray(np.ascontiguousarray(pixels)) if alpha is None else with_alpha(pixels, alpha)
+    image = (
+        Image.fromarray(np.ascontiguousarray(pixels))
+        if alpha is None
+        else with_alpha(pixels, alpha)
+    )
     if image.mode == "L" and kind.name == "webp":
         image = image.convert("RGB")
     if image.mode == "LA" and kind.name != "jxl":
@@ -119,19 +134,57 @@ def encode_format(
     options: dict[str, Any] = {**kind.options, "quality": quality}
     if kind.name == "avif":
         options["quality"] = round(quality)
-    options |= {key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value}
+    options |= {
+        key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value
+    }
     buffer = io.BytesIO()
     try:
         image.save(buffer, kind.name.upper(), **options)
     except (OSError, ValueError, RuntimeError) as exc:
-        raise UnsupportedError(f"the {kind.title} encoder fails: {exc}", "use another `format`, or `metadata` essential") from exc
+        raise UnsupportedError(
+            f"the {kind.title} encoder fails: {exc}",
+            "use another `format`, or `metadata` essential",
+        ) from exc
     return buffer.getvalue()
 
 
-def with_alpha(pixels: Pixels, alpha: Pixels) -> Image.Image:
-    """Colours that were flattened on white, and their opacity, as they were before: mode RGBA or LA.
+def transcoded(jpeg: bytes, height: int, width: int) -> bytes:
+    """A JPEG's own coefficients as a JPEG XL (ISO/IEC 18181-2, annex A), from which the very bytes
+    of the JPEG can be had again.
 
-    Over any background the result differs from the source by one level at most; where nothing is opaque it is white.
+    Raises:
+        UnsupportedError: the encoder cannot, or what it wrote does not give back the JPEG.
+        MissingExtraError: as `check_writable`.
+    """
+    check_writable("jxl")
+    from pillow_jxl import Decoder, Encoder
+
+    make: Any = Encoder  # its types leave out the effort
+    options = {
+        "decoding_speed": 0,
+        "use_container": True,
+        "use_original_profile": False,
+        "num_threads": 0,
+    }
+    encode = make(mode="RGB", lossless=True, quality=100, effort=TRANSCODE_EFFORT, **options)
+    try:
+        data = bytes(encode(jpeg, width, height, jpeg_encode=True))
+        whole, _, again, *_ = Decoder(num_threads=0)(data)
+    except Exception as exc:  # whatever the binding makes of libjxl's refusals
+        raise UnsupportedError(
+            f"JPEG XL cannot hold its coefficients: {exc}", "omit `format`"
+        ) from exc
+    if not whole or bytes(again) != jpeg:
+        raise UnsupportedError("JPEG XL does not give back its JPEG", "omit `format`")
+    return data
+
+
+def with_alpha(pixels: Pixels, alpha: Pixels) -> Image.Image:
+    """Colours that were flattened on white, and their opacity, as they were before: mode RGBA or
+    LA.
+
+    Over any background the result differs from the source by one level at most; where nothing is
+    opaque it is white.
     """
     share = alpha.astype(np.uint16)
     if pixels.ndim == 3:

@@ -42,22 +42,28 @@ def rgb(pixels: Pixels) -> Pixels:
 
 
 def thumbnail(pixels: Pixels, *, long_side: int) -> Pixels:
-    """A smaller copy whose longer side has `long_side` pixels; never enlarged. uint8 (H, W, 3) or (H, W), as given."""
+    """A smaller copy whose longer side has `long_side` pixels; never enlarged. uint8 (H, W, 3) or
+    (H, W), as given."""
     height, width = pixels.shape[:2]
     if max(height, width) <= long_side:
         return np.array(pixels)
     scale = long_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = Image.fromarray(np.ascontiguousarray(pixels)).resize(
+        size, Image.Resampling.LANCZOS, reducing_gap=2.0
+    )
     return np.array(small, dtype=np.uint8)
 
 
 def resize_map(values: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """A map at another size, without overshoot: float32 (h, w) in 0..1 to (height, width) in 0..1, triangle filter."""
+    """A map at another size, without overshoot: float32 (h, w) in 0..1 to (height, width) in 0..1,
+    triangle filter."""
     if values.shape == (height, width):
         return np.asarray(values, np.float32)
     image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32).clip(0, 1)
+    return np.array(
+        image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32
+    ).clip(0, 1)
 
 
 STRIDE = 16
@@ -73,9 +79,9 @@ def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """A photo scaled to a long side: uint8 (H, W, 3) or (H, W) to uint8 (h, w, 3).
 
-    Photos of more than 16 times that size are first thinned, to at least 8 pixels on a side for each
-    pixel of the result. Then the mean of whole squares is taken, which is fast, and the rest is filtered
-    bilinearly.
+    Photos of more than 16 times that size are first thinned, to at least 8 pixels on a side for
+    each pixel of the result. Then the mean of whole squares is taken, which is fast, and the rest
+    is filtered bilinearly.
     """
     from PIL import Image
 
@@ -91,6 +97,7 @@ def scale_photo(image: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.
 
 
 def pad_to_stride(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Repeats the last row and column until both sides are multiples of `STRIDE`: uint8 (h, w, 3) to (h', w', 3)."""
+    """Repeats the last row and column until both sides are multiples of `STRIDE`: uint8 (h, w, 3)
+    to (h', w', 3)."""
     height, width = image.shape[:2]
     return np.pad(image, ((0, -height % STRIDE), (0, -width % STRIDE), (0, 0)), mode="edge")

@@ -11,12 +11,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vizcomp.errors import FormatError
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath
-from vizcomp.jpeg.segments import EXIF, chroma_sampling, companions, exif_orientation, upright_exif
+from vizcomp.jpeg.exif import states_orientation
+from vizcomp.jpeg.segments import (
+    APP1,
+    EXIF,
+    chroma_sampling,
+    companions,
+    exif_orientation,
+    markers,
+    upright_exif,
+)
+from vizcomp.jpeg.xmp import extended_xmp, joined_xmp, xmp_orientation
+from vizcomp.photos.boxes import DEPTH_MAP, GAIN_MAP, carried
 from vizcomp.photos.chunks import without_idle_chunks
-from vizcomp.photos.colour import as_array, to_eight_bit
+from vizcomp.photos.colour import as_array, stated_colours, to_eight_bit
 from vizcomp.photos.decoders import (
     DEFAULT_MAX_PIXELS,
     MAX_PAGES,
@@ -30,6 +42,9 @@ from vizcomp.photos.decoders import (
     recognise,
 )
 
+BOXED = ("AVIF", "HEIF", "JXL")
+STILL_THERE = tuple(f"its {what} is not in the result" for what in (GAIN_MAP, DEPTH_MAP))
+"""Notices that do not hold of a HEIC, AVIF or JPEG XL that is kept."""
 _ROUNDING = 4  # levels by which profiles of sRGB differ among each other
 
 
@@ -38,7 +53,8 @@ class Photo:
     """A photo in memory, in its stored frame.
 
     Attributes:
-        pixels: uint8 (H, W, 3) RGB or (H, W) grey; EXIF orientation not applied, transparency flattened on white.
+        pixels: uint8 (H, W, 3) RGB or (H, W) grey; EXIF orientation not applied, transparency
+            flattened on white.
         orientation: EXIF orientation, 1..8; 1 where there is none or a broken one.
         icc: ICC profile that describes `pixels`, or None (then sRGB).
         exif: Exif block as in a JPEG APP1 segment, from `Exif\\0\\0` on, or None.
@@ -96,24 +112,28 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
                 else f"first of {frames} frames"
             )  # fmt: skip
         with pillow_errors(name, kind, data):
-            if kind == "JPEG":
-                notices += [f"its {what} is not in the result" for what in companions(data)]
+            beside = (
+                companions(data) if kind == "JPEG" else carried(data, kind) if kind in BOXED else ()
+            )
+            notices += [f"its {what} is not in the result" for what in beside]
             info = dict(image.info)
             exif = exif_of(image, info, kind, notices)
             icc = info.get("icc_profile")
             icc = icc if isinstance(icc, bytes) and icc else None
+            if icc is None and (colours := stated_colours(data, kind, info)):
+                notices.append(f"its colours ({colours}) are taken for sRGB, as other decoders do")
             pixels, icc, alpha = to_eight_bit(image, data, name, kind, icc, notices)
             if kind == "JXL" and not getattr(image, "jpeg", False):
-                exif = upright_exif(exif)  # its own orientation, which the decoder has obeyed, overrules that of EXIF
-    xmp = info.get("xmp")
-    if isinstance(xmp, str):
-        xmp = xmp.encode("utf-8", "replace")
+                # its own orientation, which the decoder has obeyed, overrules that of EXIF
+                exif = upright_exif(exif)
+    xmp = _xmp_of(data, info, kind, notices)
+    _check_xmp_turn(exif, xmp, kind, notices)
     return Photo(
         pixels=pixels,
         orientation=_orientation(exif),
         icc=icc,
         exif=exif,
-        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+        xmp=xmp,
         format=kind,
         source_bytes=source_bytes,
         jpeg=data if kind == "JPEG" else None,
@@ -122,6 +142,36 @@ def load_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) 
         alpha=alpha,
         subsampling=chroma_sampling(data) if kind == "JPEG" else "",
     )
+
+
+def _xmp_of(data: bytes, info: dict[Any, Any], kind: str, notices: list[str]) -> bytes | None:
+    """The whole packet; adds to `notices` where a part of it is lost."""
+    xmp = info.get("xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode("utf-8", "replace")
+    if not isinstance(xmp, bytes) or not xmp:
+        return None
+    if kind == "JPEG":
+        with contextlib.suppress(FormatError):  # broken behind what a decoder needs
+            rest = extended_xmp(xmp, [(m.code, m.payload) for m in markers(data) if m.code == APP1])
+            whole = xmp if rest == b"" else joined_xmp(xmp, rest) if rest is not None else None
+            if whole is None:
+                notices.append("the extension of its XMP data cannot be read")
+            return whole or xmp
+    return xmp
+
+
+def _check_xmp_turn(exif: bytes | None, xmp: bytes | None, kind: str, notices: list[str]) -> None:
+    """Notes an orientation that XMP alone states. Most readers ignore it, and others' pixels are
+    upright already."""
+    if (
+        xmp is None
+        or kind in ("TIFF", "HEIF", "JXL")
+        or states_orientation((exif or b"").removeprefix(EXIF))
+    ):
+        return
+    if (turn := xmp_orientation(xmp)) != 1:
+        notices.append(f"orientation {turn} stands in its XMP alone: not turned, as in browsers")
 
 
 def size_in(data: bytes) -> tuple[int, int]:
@@ -158,7 +208,9 @@ class JpegPixels:
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image if image.mode in ("L", "RGB") else image.convert("RGB")
-        self.shape: tuple[int, ...] = (image.height, image.width, 3)[: 2 if image.mode == "L" else 3]
+        self.shape: tuple[int, ...] = (image.height, image.width, 3)[
+            : 2 if image.mode == "L" else 3
+        ]
 
     def __getitem__(self, part: tuple[slice, slice], /) -> Pixels:
         """Some rows and columns, in steps of 1, as a new array."""
@@ -169,7 +221,8 @@ class JpegPixels:
 
 @contextlib.contextmanager
 def jpeg_pixels(data: bytes) -> Iterator[JpegPixels]:
-    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as `decode_jpeg`."""
+    """`decode_jpeg` for large pictures: the pixels part by part, until the context ends. Errors as
+    `decode_jpeg`."""
     with opened(data, "the JPEG", None) as (image, kind):
         decode_image(image, data, "the JPEG", kind)
         yield JpegPixels(image)
@@ -189,7 +242,8 @@ def _orientation(exif: bytes | None) -> int:
 
 
 def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
-    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the stored frame.
+    """A photo's pixels with its ICC profile applied, and what a user should know about that; in the
+    stored frame.
 
     For outputs that carry no profile. Returns uint8 (H, W, 3) or, for a grey photo, (H, W). Pixels
     that have no profile, or one that is called sRGB and is, are returned as they are.

@@ -12,8 +12,11 @@ from vizcomp.photos.frame import scaled_size
 from vizcomp.photos.photo import Photo
 
 
-def wanted_size(height: int, width: int, *, max_side: int | None = None, scale: float | None = None) -> tuple[int, int]:
-    """Height and width that a photo should have: aspect kept, each side at least 1, neither larger than it is.
+def wanted_size(
+    height: int, width: int, *, max_side: int | None = None, scale: float | None = None
+) -> tuple[int, int]:
+    """Height and width that a photo should have: aspect kept, each side at least 1, neither larger
+    than it is.
 
     Args:
         max_side: of the longer side, 1 or more; None: as it is.
@@ -27,7 +30,8 @@ def wanted_size(height: int, width: int, *, max_side: int | None = None, scale: 
 
 
 def resized_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Pixels at another size, by Lanczos' filter with three lobes over the values as they are stored.
+    """Pixels at another size, by Lanczos' filter with three lobes over the values as they are
+    stored.
 
     Not in linear light: docs/decisions/0018-fewer-pixels.md has what vision systems say of the two.
 
@@ -44,13 +48,16 @@ def resized_pixels(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def resized(photo: Photo, height: int, width: int) -> Photo:
-    """A photo with fewer pixels, and no longer with its JPEG's own bytes; as it is where it has that size already.
+    """A photo with fewer pixels, and no longer with its JPEG's own bytes; as it is where it has
+    that size already.
 
     Args:
-        height, width: of the stored frame. The filter has no preference for a direction, so this is what resizing the photo
-            as displayed gives, seen in the stored frame.
+        height, width: of the stored frame. The filter has no preference for a direction, so this is
+            what resizing the photo as displayed gives, seen in the stored frame.
     """
     if photo.pixels.shape[:2] == (height, width):
         return photo
     alpha = None if photo.alpha is None else resized_pixels(photo.alpha, height, width)
-    return dataclasses.replace(photo, pixels=resized_pixels(photo.pixels, height, width), jpeg=None, alpha=alpha)
+    return dataclasses.replace(
+        photo, pixels=resized_pixels(photo.pixels, height, width), jpeg=None, alpha=alpha
+    )

@@ -1,11 +1,20 @@
-"""Files of PNG, WebP and TIFF with their picture byte for byte and essential metadata alone, for sources that are kept."""
+"""Files that are no JPEG with their picture byte for byte and essential metadata alone, for sources
+that are kept."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
-from vizcomp.jpeg.exif import EXIF_DIRECTORY, byte_order, directory, first_offset, is_essential, pointed
+from vizcomp.jpeg.exif import (
+    EXIF_DIRECTORY,
+    byte_order,
+    directory,
+    first_offset,
+    is_essential,
+    pointed,
+)
+from vizcomp.photos.boxes import essential_heif, essential_jxl
 
 # Chunks of a PNG that tell of the photo, and not of its picture (PNG third edition, 11.3).
 _TELLING = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"})
@@ -14,21 +23,67 @@ _ANIMATED = frozenset({b"acTL", b"fcTL", b"fdAT"})  # named like private ones
 _PICTURE = frozenset(
     {
         *range(254, 260),
-        *(262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 290, 291, 292, 293, 296, 297, 301),
-        *(317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 334, 336, 338, 339, 340, 341, 342, 347),
+        *(
+            262,
+            263,
+            264,
+            265,
+            266,
+            273,
+            274,
+            277,
+            278,
+            279,
+            280,
+            281,
+            282,
+            283,
+            284,
+            290,
+            291,
+            292,
+            293,
+            296,
+            297,
+            301,
+        ),
+        *(
+            317,
+            318,
+            319,
+            320,
+            321,
+            322,
+            323,
+            324,
+            325,
+            330,
+            332,
+            334,
+            336,
+            338,
+            339,
+            340,
+            341,
+            342,
+            347,
+        ),
         *(512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 559, 34675),
     }
 )
 _MAX_DIRECTORIES = 100
+# extensions of a GIF that its picture needs
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012")
 
 
 def with_essential(data: bytes, exif: bytes) -> bytes | None:
-    """The file without what tells of place, camera or people; None where its format is another one, or is not understood.
+    """The file without what tells of place, camera or people; None where its format is another one,
+    or is not understood.
 
     Args:
         data: a whole file.
-        exif: the EXIF block that it may keep, without header, as `jpeg.exif.essential_exif` makes it; a TIFF keeps the same of
-            its own.
+        exif: the EXIF block that it may keep, without header, as `jpeg.exif.essential_exif` makes
+            it; a TIFF keeps the same of its own.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(data, exif)
@@ -36,7 +91,11 @@ def with_essential(data: bytes, exif: bytes) -> bytes | None:
         return _webp(data, exif)
     if byte_order(data) is not None:
         return _tiff(data)
-    return None
+    if data[4:8] == b"ftyp":
+        return essential_heif(data, exif)
+    if data.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return essential_jxl(data, exif)
+    return _gif(data) if data.startswith((b"GIF87a", b"GIF89a")) else None
 
 
 def _png(data: bytes, exif: bytes) -> bytes | None:
@@ -47,7 +106,12 @@ def _png(data: bytes, exif: bytes) -> bytes | None:
         if end > len(data):
             return None
         if kind == b"IDAT" and exif and not written:
-            parts.append(struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif)))
+            parts.append(
+                struct.pack(">I", len(exif))
+                + b"eXIf"
+                + exif
+                + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+            )
             written = True
         private = kind[:1].islower() and kind[1:2].islower() and kind not in _ANIMATED
         if kind not in _TELLING and not private:
@@ -82,20 +146,60 @@ def _webp(data: bytes, exif: bytes) -> bytes | None:
     return b"RIFF" + struct.pack("<I", 4 + _riff_length(chunks)) + b"WEBP" + _riff(chunks)
 
 
+def _gif(data: bytes) -> bytes | None:
+    """Without comments, and without extensions of programs but for loops and the colour profile
+    (GIF89a, 24 and 26)."""
+    if len(data) < 13:
+        return None
+    place = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    parts = [data[:place]]
+    while place < len(data):
+        start, kind = place, data[place]
+        if kind == 0x3B:
+            return b"".join([*parts, b";"])
+        if kind == 0x2C and place + 10 <= len(data):
+            place += 11 + (3 << (data[place + 9] & 7) + 1 if data[place + 9] & 0x80 else 0)
+        elif kind == 0x21 and place + 2 <= len(data):
+            place += 2
+        else:
+            return None
+        while place < len(data) and data[place]:
+            place += 1 + data[place]
+        place += 1
+        if place > len(data):
+            return None
+        told = kind == 0x21 and (
+            data[start + 1] == 0xFE
+            or (data[start + 1] == 0xFF and data[start + 3 : start + 14] not in _LOOPS)
+        )
+        if not told:
+            parts.append(data[start:place])
+    return None
+
+
 def _riff_length(chunks: list[tuple[bytes, bytes]]) -> int:
     return sum(8 + len(body) + len(body) % 2 for _, body in chunks)
 
 
 def _riff(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join(kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for kind, body in chunks)
+    return b"".join(
+        kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        for kind, body in chunks
+    )
 
 
 def _tiff(data: bytes) -> bytes | None:
-    """In place: entries that tell of the photo leave their directories, and their values become zeros."""
+    """In place: entries that tell of the photo leave their directories, and their values become
+    zeros."""
     order = byte_order(data)
     out, offset, seen = bytearray(data), first_offset(data), set[int]()
     while offset:
-        if order is None or offset in seen or len(seen) > _MAX_DIRECTORIES or not 8 <= offset <= len(data) - 2:
+        if (
+            order is None
+            or offset in seen
+            or len(seen) > _MAX_DIRECTORIES
+            or not 8 <= offset <= len(data) - 2
+        ):
             return None
         seen.add(offset)
         (count,) = struct.unpack_from(order + "H", data, offset)

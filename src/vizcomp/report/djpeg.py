@@ -186,21 +186,32 @@ def _headline(totals: Totals) -> Headline:
 
 def _kinds(formats: Mapping[str, int]) -> str:
     names = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
-    ours = {name: formats[key] for key, name in names.items() if formats.get(key)}
-    if list(ours) in ([], ["JPEG"]):
+    results = {name: formats[key] for key, name in names.items() if formats.get(key)}
+    if list(results) in ([], ["JPEG"]):
         return "The files are ordinary JPEG: any decoder opens them."
-    return "The files are " + " and ".join(f"{number:,} {name}" for name, number in ours.items()) + "."
+    return (
+        "The files are "
+        + " and ".join(f"{number:,} {name}" for name, number in results.items())
+        + "."
+    )
 
 
 def _verified_headline(totals: Totals, rival: Mapping[str, Any]) -> Headline:
-    """Where systems judged each file, plain JPEG is what they pass too: its quality has nothing to do with that of ours."""
+    """Where systems judged each file, plain JPEG is what they pass too: its quality has nothing to
+    do with that of ours."""
     low, high = (page.percent(share) for share in rival["interval"])
     searched = totals.verified + totals.not_reached
     sample = page.count(rival["photos"], "photo")
     return Headline(
         figure=page.percent(abs(rival["saving"])),
-        text=f"{'smaller' if rival['saving'] >= 0 else 'larger'} than optimised plain JPEG on which your systems answer alike",
-        lede=f"95% interval {low} to {high}, from {sample}; verified on {totals.verified:,} of {searched:,}. "
+        text=(
+            f"{'smaller' if rival['saving'] >= 0 else 'larger'} than optimised plain JPEG on which"
+            " your systems answer alike"
+        ),
+        lede=(
+            f"95% interval {low} to {high}, from {sample}; verified on {totals.verified:,} of"
+            f" {searched:,}. "
+        )
         + _kinds(totals.formats),
         larger=rival["saving"] < 0,
     )
@@ -247,7 +258,10 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
             ours, jpeg, worse = equal[name], equal[f"jpeg_{name}"], equal[f"jpeg_better_{name}"]
             label = {"psnr": "PSNR", "ms_ssim": "MS-SSIM"}[name]
             value = f"{page.number(ours, digits)}{unit} against {page.number(jpeg, digits)}{unit}"
-            note = f"{label} of plain JPEG, better on {worse:.0f} of the first {equal['photos']:.0f} photos"
+            note = (
+                f"{label} of plain JPEG, better on {worse:.0f} of the first {equal['photos']:.0f}"
+                " photos"
+            )
             stats.append((f"{label} at equal bytes", value, note))
     if judged:
         searched = totals.verified + totals.not_reached
@@ -256,17 +270,32 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
         if (rival := totals.rival) is not None:
             low, high = rival["interval"]
             value = f"{page.size(rival['our_bytes'])} against {page.size(rival['bytes'])}"
-            change = f"{page.percent(abs(rival['saving']))} {'smaller' if rival['saving'] >= 0 else 'larger'}"
+            change = (
+                f"{page.percent(abs(rival['saving']))}"
+                f" {'smaller' if rival['saving'] >= 0 else 'larger'}"
+            )
             sample = f"on {page.count(rival['photos'], 'photo')} of the first {SAMPLE}"
-            note = f"{change} ({page.percent(low)} to {page.percent(high)}) than optimised plain JPEG that passes too, {sample}"
+            note = (
+                f"{change} ({page.percent(low)} to {page.percent(high)}) than optimised plain JPEG"
+                f" that passes too, {sample}"
+            )
             stats.append(("Under the same verdict", value, note))
         if totals.nothing_to_verify:
-            stats.append(("Nothing to verify", f"{totals.nothing_to_verify:,}", "no answer on the source, made at `quality`"))
+            stats.append(
+                (
+                    "Nothing to verify",
+                    f"{totals.nothing_to_verify:,}",
+                    "no answer on the source, made at `quality`",
+                )
+            )
     for name, seen in totals.watched.items():
         note = "seen as the source is, by a system that was not asked"
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))
     if (labels := totals.labels) is not None:
-        note = f"photos with labels written; {labels['missing']:,} have none, {labels['refused']:,} refused"
+        note = (
+            f"photos with labels written; {labels['missing']:,} have none, {labels['refused']:,}"
+            " refused"
+        )
         stats.append((f"Labels ({labels['kind']})", f"{labels['written']:,}", note))
     if totals.seconds > 0:
         speed = f"{totals.megapixels_per_second:,.1f}{page.THIN_SPACE}MP/s"
@@ -335,14 +364,25 @@ def _facts(record: FileRecord | None) -> list[tuple[str, str, str]]:
         ("", "Optimised JPEG", page.size(record.optimised_jpeg_bytes)),
         ("", "Result", page.size(record.output_bytes)),
     ]
-    against = (("key", "optimised JPEG", record.optimised_jpeg_bytes), ("", "source", record.source_bytes))
+    against = (
+        ("key", "optimised JPEG", record.optimised_jpeg_bytes),
+        ("", "source", record.source_bytes),
+    )
     for kind, name, before in against:
         if (saving := _saving(record, before)) is not None:
-            facts.append(("loss" if kind and saving < 0 else kind, f"Saving against {name}", page.percent(saving)))
+            facts.append(
+                (
+                    "loss" if kind and saving < 0 else kind,
+                    f"Saving against {name}",
+                    page.percent(saving),
+                )
+            )
     facts.append(("", "PSNR", _psnr(record, f"{page.THIN_SPACE}dB")))
     facts.append(("", "MS-SSIM", page.number(record.ms_ssim, 4)))
     if record.verified is not None:
-        mark = {"verified": "✓ yes", "nothing": "nothing to verify", "not_reached": "✗ no"}[record.verify_state or "not_reached"]
+        mark = {"verified": "✓ yes", "nothing": "nothing to verify", "not_reached": "✗ no"}[
+            record.verify_state or "not_reached"
+        ]
         trials = page.count(record.verify_trials, "trial")
         facts.append(("", "Verified", f"{mark}, {trials}"))
     return facts
@@ -371,7 +411,10 @@ def _pixels(record: FileRecord) -> str:
     """Pixels of a photo, and of its result where they are fewer."""
     if not (record.width and record.height):
         return page.DASH
-    before, after = f"{record.width}×{record.height}", f"{record.output_width}×{record.output_height}"
+    before, after = (
+        f"{record.width}×{record.height}",
+        f"{record.output_width}×{record.output_height}",
+    )
     return before if not record.output_width or before == after else f"{before} → {after}"
 
 

@@ -40,14 +40,23 @@ class FitReport:
 
     def json(self) -> str:
         """The report as strict JSON text."""
-        about = {"tool": self.tool, "version": self.version, "command": self.command, "settings": self.settings}
+        about = {
+            "tool": self.tool,
+            "version": self.version,
+            "command": self.command,
+            "settings": self.settings,
+        }
         return tables.report_json(tables.plain({**about, **self.result.to_dict()}))
 
     def csv_chunks(self) -> Iterator[str]:
         """A header and a line for each setting, as `tables.csv_chunks` writes them."""
         rows = self.result.rows
         return tables.csv_chunks(
-            _COLUMNS, ([r.part, named(r.settings), r.units, r.bytes, r.loss, r.p_value, r.passed] for r in rows)
+            _COLUMNS,
+            (
+                [r.part, named(r.settings), r.units, r.bytes, r.loss, r.p_value, r.passed]
+                for r in rows
+            ),
         )
 
     def html(self) -> str:
@@ -56,8 +65,16 @@ class FitReport:
         certificate = result.policy.certificate
         stats = [
             ("Setting", named(result.policy.settings), "for vizcomp djpeg --policy"),
-            ("Mean size", page.size(certificate.bytes), f"of sources of {page.size(certificate.source_bytes)}"),
-            ("Mean loss", page.percent(certificate.mean_loss), f"bound {page.percent(certificate.bound)} from these alone"),
+            (
+                "Mean size",
+                page.size(certificate.bytes),
+                f"of sources of {page.size(certificate.source_bytes)}",
+            ),
+            (
+                "Mean loss",
+                page.percent(certificate.mean_loss),
+                f"bound {page.percent(certificate.bound)} from these alone",
+            ),
         ]
         return page.render(
             "fit.html.j2",

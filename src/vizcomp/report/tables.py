@@ -19,13 +19,18 @@ _FORMULA = re.compile(r"['\t\r\n]|\s*[=+\-@＝＋－＠]")
 _SEPARATORS = re.compile(r"[\s;']")
 
 
+_AS_THEY_ARE = frozenset([str, int, bool])
+
+
 def plain(value: Any) -> Any:
     """A value as JSON types.
 
     Paths and unknown objects become strings, tuples and sets lists, dataclasses dicts, and floats
     that JSON cannot hold (NaN, infinity) None.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or type(value) in _AS_THEY_ARE:
+        return value
+    if isinstance(value, bool):
         return value
     if isinstance(value, str):
         return str(value)  # an enum of strings is a subclass of its value
@@ -40,8 +45,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((plain(item) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: plain(getattr(value, name)) for name in names}
+        some = {name: getattr(value, name) for name in value.__dataclass_fields__}
+        return {
+            name: one if one is None or type(one) in _AS_THEY_ARE else plain(one)
+            for name, one in some.items()
+        }
     if hasattr(value, "item"):  # a numpy scalar
         return plain(value.item())
     return str(value)
@@ -97,6 +105,8 @@ def csv_chunks(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator
 
 
 def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, list):
         value = "; ".join(value)
     elif isinstance(value, dict):

@@ -16,11 +16,16 @@ def open_shard(path: Path, shown: str, fields: Sequence[str] = ()) -> Shard:
     Args:
         path: a local file.
         shown: its name in messages.
-        fields: of a tar the extensions, of a table the columns, that hold photos; empty: those that do.
+        fields: of a tar the extensions, of a table the columns, that hold photos; empty: those that
+            do.
 
     Raises:
         FormatError: it is broken; TooLargeError: it holds more than a shard may.
         InputError: it holds no photos.
         MissingExtraError: a Parquet file without pyarrow.
     """
-    return TableShard(path, shown, fields) if path.suffix.lower() == ".parquet" else TarShard(path, shown, fields)
+    return (
+        TableShard(path, shown, fields)
+        if path.suffix.lower() == ".parquet"
+        else TarShard(path, shown, fields)
+    )

@@ -14,7 +14,8 @@ from vizcomp.files.place import STORE_HINT, printable, store_cause, store_error
 from vizcomp.files.store import AnyPath, StorePath
 
 SHARDS = (".tar", ".parquet")
-"""Lower-case suffixes of files that hold many photos. They are taken where they are named; folders are not searched for them."""
+"""Lower-case suffixes of files that hold many photos. They are taken where they are named; folders
+are not searched for them."""
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -38,7 +39,8 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Replaced:
-    """What takes a member's place: its bytes, and the suffix of its name where that is another one now; None: it stays."""
+    """What takes a member's place: its bytes, and the suffix of its name where that is another one
+    now; None: it stays."""
 
     data: bytes
     suffix: str
@@ -73,7 +75,8 @@ def is_shard(path: AnyPath) -> bool:
 
 
 def new_suffix(own: str, wanted: str) -> str:
-    """The suffix of a member that was written in another format: its own where that says the same."""
+    """The suffix of a member that was written in another format: its own where that says the
+    same."""
     if wanted in JPEG_SUFFIXES and own.lower() in JPEG_SUFFIXES:
         return own
     return wanted if wanted.lower() != own.lower() else own
@@ -81,7 +84,8 @@ def new_suffix(own: str, wanted: str) -> str:
 
 @contextlib.contextmanager
 def local_copy(place: AnyPath) -> Iterator[Path]:
-    """A file on this machine's disks: itself, or a copy of an object for as long as the context lasts.
+    """A file on this machine's disks: itself, or a copy of an object for as long as the context
+    lasts.
 
     Raises:
         InputError: it cannot be had.
@@ -94,7 +98,9 @@ def local_copy(place: AnyPath) -> Iterator[Path]:
         try:
             place.read_to(copy)
         except FileNotFoundError as exc:
-            raise InputError(f"{printable(place)} does not exist", "check the bucket and the key") from exc
+            raise InputError(
+                f"{printable(place)} does not exist", "check the bucket and the key"
+            ) from exc
         except OSError as exc:
             raise store_error(printable(place), exc) from exc
         yield copy
@@ -109,7 +115,9 @@ def put_file(place: StorePath, file: Path) -> None:
     try:
         place.write_from(file)
     except OSError as exc:
-        raise OutputError(f"{printable(place)} cannot be written: {store_cause(exc)}", STORE_HINT) from exc
+        raise OutputError(
+            f"{printable(place)} cannot be written: {store_cause(exc)}", STORE_HINT
+        ) from exc
 
 
 def chunks_of(file: Any, size: int = 1 << 20) -> Iterator[bytes]:

@@ -1,11 +1,13 @@
 """Tar archives of WebDataset: photos replaced, all else byte for byte.
 
-A member is a run of blocks of 512 bytes: headers of its own that some archives put first (a long name, POSIX records), its
-header, its content, zeros up to a whole block. Of a photo that is replaced, the content and what tells its size and name are
-written anew; every other block is copied: owner, times and modes, other members, links, their order, the end of the archive.
+A member is a run of blocks of 512 bytes: headers of its own that some archives put first (a long
+name, POSIX records), its header, its content, zeros up to a whole block. Of a photo that is
+replaced, the content and what tells its size and name are written anew; every other block is
+copied: owner, times and modes, other members, links, their order, the end of the archive.
 
-WebDataset takes what comes after the first dot of a member's base name for its extension: of `0001.jpg` that is `jpg`, of
-`0001.seg.png` it is `seg.png`. Photos are the members whose whole extension is that of a photo, so masks and maps stay.
+WebDataset takes what comes after the first dot of a member's base name for its extension: of
+`0001.jpg` that is `jpg`, of `0001.seg.png` it is `seg.png`. Photos are the members whose whole
+extension is that of a photo, so masks and maps stay.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,11 +31,13 @@ from vizcomp.shards.shard import Member, Replaced
 BLOCK = tarfile.BLOCKSIZE
 RECORD = tarfile.RECORDSIZE  # archives are usually padded to a multiple of this
 _COPY = 1 << 20
+_RECORD = re.compile(rb"(\d{1,7}) ([^=]+)=")  # as tarfile reads them: "length key=value\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Photo:
-    """Where a photo lies: its headers from `start`, its content from `offset`, the next member at `end`."""
+    """Where a photo lies: its headers from `start`, its content from `offset`, the next member at
+    `end`."""
 
     name: str
     start: int
@@ -51,7 +56,9 @@ class TarShard:
         try:
             self._file = path.open("rb")
         except OSError as exc:
-            raise InputError(f"{shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions") from exc
+            raise InputError(
+                f"{shown} cannot be opened: {disk_cause(exc)}", "check the path and its permissions"
+            ) from exc
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self._check_head()
@@ -66,14 +73,15 @@ class TarShard:
             raise InputError(f"{self.shown} is empty", "copy or download it again")
         if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise FormatError(
-                f"{self.shown} is compressed as a whole", "unpack it to a plain .tar first: photos do not get smaller by that"
+                f"{self.shown} is compressed as a whole",
+                "unpack it to a plain .tar first: photos do not get smaller by that",
             )
         if head[257:262] != b"ustar" and any(head):
             raise FormatError(f"{self.shown} is no tar archive", "shards are plain .tar files")
 
     def _listed(self) -> list[_Photo]:
         stream = BoundedStream(self._file, self.shown)
-        found: list[_Photo] = []
+        photos: list[_Photo] = []
         names: set[str] = set()
         kinds: set[str] = set()
         self._file.seek(0)
@@ -96,20 +104,26 @@ class TarShard:
                     extension = _extension(member.name)
                     kinds.add(extension)
                     if self._holds_photo(extension):
-                        found.append(_Photo(member.name, start, member.offset_data, member.size, end))
+                        photos.append(
+                            _Photo(member.name, start, member.offset_data, member.size, end)
+                        )
                 start = end
             self._end = start
             stream.begin_data()
             stream.seek(tar.offset)
-            if stream.read(BLOCK) != bytes(BLOCK):  # tarfile takes a cut inside a header for the end
+            # tarfile takes a cut inside a header for the end
+            if stream.read(BLOCK) != bytes(BLOCK):
                 raise cut_off(self.shown)
-        if not found:
+        if not photos:
             there = ", ".join(sorted(filter(None, kinds))[:8]) or "nothing"
             raise InputError(
-                f"{self.shown} holds no photos (its extensions: {printable(there)})", "name those of photos with `fields`"
+                f"{self.shown} holds no photos (its extensions: {printable(there)})",
+                "name those of photos with `fields`",
             )
-        taken = [name for name, count in _counts(photo.name for photo in found).items() if count > 1]
-        return [_fixed(photo, names, frozenset(taken)) for photo in found]
+        taken = [
+            name for name, count in _counts(photo.name for photo in photos).items() if count > 1
+        ]
+        return [_fixed(photo, names, frozenset(taken)) for photo in photos]
 
     def _holds_photo(self, extension: str) -> bool:
         return extension in self._fields if self._fields else "." + extension in EXTENSIONS
@@ -117,7 +131,12 @@ class TarShard:
     def members(self) -> Iterator[Member]:
         for photo in self.photos:
             if photo.size > MAX_FILE:
-                yield Member(photo.name, b"", _suffix(photo.name), f"it has {photo.size} bytes, more than the {MAX_FILE} allowed")
+                yield Member(
+                    photo.name,
+                    b"",
+                    _suffix(photo.name),
+                    f"it has {photo.size} bytes, more than the {MAX_FILE} allowed",
+                )
                 continue
             data = b"" if photo.fixed else self._read(photo.offset, photo.size)
             yield Member(photo.name, data, _suffix(photo.name), photo.fixed)
@@ -127,7 +146,9 @@ class TarShard:
             self._file.seek(offset)
             data = self._file.read(count)
         except OSError as exc:
-            raise InputError(f"{self.shown} cannot be read: {disk_cause(exc)}", "check the disk") from exc
+            raise InputError(
+                f"{self.shown} cannot be read: {disk_cause(exc)}", "check the disk"
+            ) from exc
         if len(data) < count:
             raise cut_off(self.shown)
         return data
@@ -198,7 +219,7 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
         size: of the new content, in bytes.
         old, new: suffixes, such as ".png".
     """
-    made, at, named = [], 0, False
+    parts, at, named = [], 0, False
     last = len(headers) - BLOCK
     while at < last:
         block = bytearray(headers[at : at + BLOCK])
@@ -212,7 +233,7 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
             name = body.rstrip(b"\0")
             body, named = _renamed(name, old, new) + b"\0", True
         at += BLOCK + -(-length // BLOCK) * BLOCK
-        made.append(_sealed(block, len(body)) + body + bytes(-len(body) % BLOCK))
+        parts.append(_sealed(block, len(body)) + body + bytes(-len(body) % BLOCK))
     block = bytearray(headers[last:])
     name = bytes(block[:100]).rstrip(b"\0")
     fresh = _renamed(name, old, new)
@@ -222,24 +243,27 @@ def rewritten(headers: bytes, size: int, old: str, new: str) -> bytes:
         extra = bytearray(block)
         extra[156:157] = b"x"
         body = _record(b"path", whole)
-        made.append(_sealed(extra, len(body)) + body + bytes(-len(body) % BLOCK))
+        parts.append(_sealed(extra, len(body)) + body + bytes(-len(body) % BLOCK))
     block[:100] = fresh[:100].ljust(100, b"\0")
-    return b"".join(made) + _sealed(block, size)
+    return b"".join(parts) + _sealed(block, size)
 
 
 def _records(body: bytes, size: int, old: str, new: str) -> tuple[bytes, bool]:
-    made, at, named = [], 0, False
-    while at < len(body):
-        space = body.index(b" ", at)
-        length = int(body[at:space])
-        key, _, value = body[space + 1 : at + length - 1].partition(b"=")
+    parts, at, named = [], 0, False
+    while match := _RECORD.match(body, at):
+        length, key = int(match[1]), match[2]
+        end = at + length
+        if end > len(body) or match.end() >= end:
+            raise FormatError("its POSIX records are broken", "write the archive again")
+        value = body[match.end() : end - 1]
         if key == b"path":
             value, named = _renamed(value, old, new), True
         elif key == b"size":
             value = b"%d" % size
-        made.append(_record(key, value))
-        at += length
-    return b"".join(made), named
+        parts.append(_record(key, value))
+        at = end
+    # what tarfile does not take for a record is none for others either
+    return b"".join(parts) + body[at:], named
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -286,12 +310,17 @@ def _counts(names: Iterator[str]) -> dict[str, int]:
 
 
 def _fixed(photo: _Photo, names: set[str], twice: frozenset[str]) -> _Photo:
-    """The photo, marked where it cannot be another one: two of a name would be one sample for a reader."""
+    """The photo, marked where it cannot be another one: two of a name would be one sample for a
+    reader."""
     if photo.name in twice:
         return dataclasses.replace(photo, fixed="the shard holds two of its name")
     suffix = _suffix(photo.name)
     beside = photo.name[: len(photo.name) - len(suffix)]
-    others = [beside + each for each in (".jpg", ".jpeg") if beside + each != photo.name and beside + each in names]
+    others = [
+        beside + each
+        for each in (".jpg", ".jpeg")
+        if beside + each != photo.name and beside + each in names
+    ]
     if others and suffix.lower() not in (".jpg", ".jpeg"):
         return dataclasses.replace(photo, fixed=f"its sample holds {printable(others[0])} already")
     return photo

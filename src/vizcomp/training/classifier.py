@@ -1,9 +1,11 @@
-"""Training of the classifiers: `inception` (compact or full), `watcher`, and `whitened`, which teaches others.
+"""Training of the classifiers: `inception` (compact or full), `watcher`, and `whitened`, which
+teaches others.
 
-Stochastic gradient descent with Nesterov momentum, a one-cycle rate, label smoothing (Szegedy et al. 2015), weight decay on
-convolutions only, random flips and shifts, and an average of the weights (Polyak and Juditsky 1992) as the result. A run
-may begin with the weights of an earlier one and learn from the answers of other classifiers (Hinton et al. 2015). A
-share of the pictures may be blurred or made noisy, so that the classifier also learns to look at what compression leaves.
+Stochastic gradient descent with Nesterov momentum, a one-cycle rate, label smoothing (Szegedy et
+al. 2015), weight decay on convolutions only, random flips and shifts, and an average of the weights
+(Polyak and Juditsky 1992) as the result. A run may begin with the weights of an earlier one and
+learn from the answers of other classifiers (Hinton et al. 2015). A share of the pictures may be
+blurred or made noisy, so that the classifier also learns to look at what compression leaves.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class ClassifierTrainSettings:
     Attributes:
         data: see `datasets.read.read_labelled`; a `val` beside `train` is what it is checked on.
         side: of the pictures; 0 for 32, and then pictures of another size are refused.
-        architecture: one of `architectures.ARCHITECTURES`; `network` changes fields of its configuration.
+        architecture: one of `architectures.ARCHITECTURES`; `network` changes fields of its
+            configuration.
         epochs, batch: passes over the data; pictures for each update, over all processes.
         learning_rate: peak, for the mean loss over a batch.
         bias_factor: on the rate of what has one axis: biases, factors of normalisations.
@@ -51,13 +54,14 @@ class ClassifierTrainSettings:
         shift: largest random shift, in pixels; edges are mirrored.
         corrupt: share of pictures that are blurred or made noisy.
         erase: side of a square that is blanked, 0 for none.
-        mix: share of the views into which another one is mixed, by up to a half (Zhang et al. 2018); so are their labels.
+        mix: share of the views into which another one is mixed, by up to a half (Zhang et al.
+            2018); so are their labels.
         start: a classifier of the same shape whose weights to begin with, "" for fresh ones.
         teachers: classifiers to learn from beside the labels (Hinton et al. 2015), a `split_list`.
         teaching: share of the target that is the teachers' answer.
-        taught: "once": the teachers' mean answer on each picture and its mirror image, taken before the first step; "views":
-            their mean answer on each moved and flipped view, before it is blurred or erased, as it is shown to the network
-            (Beyer et al. 2022).
+        taught: "once": the teachers' mean answer on each picture and its mirror image, taken before
+            the first step; "views": their mean answer on each moved and flipped view, before it is
+            blurred or erased, as it is shown to the network (Beyer et al. 2022).
         average: decay of the averaged weights, for each step.
         validation: share of the data to check on, never trained on.
         half: bfloat16 arithmetic (on GPUs).
@@ -113,7 +117,9 @@ class ClassifierTrainSettings:
         check_ranges(self, ranges)
         check_choices(self, {"taught": TAUGHT, "architecture": architectures.ARCHITECTURES})
         if 0 < self.side < LEAST_SIDE:
-            raise SettingsError(f"side {self.side} is too small for these classifiers", f"use {LEAST_SIDE} or more")
+            raise SettingsError(
+                f"side {self.side} is too small for these classifiers", f"use {LEAST_SIDE} or more"
+            )
 
 
 def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:
@@ -125,7 +131,10 @@ def _views_of(images: torch.Tensor) -> Iterator[list[torch.Tensor]]:
 
 @torch.no_grad()
 def answers_of(
-    teachers: list[classifiers.Classifier], batches: Iterable[list[torch.Tensor]], *, half: bool = False
+    teachers: list[classifiers.Classifier],
+    batches: Iterable[list[torch.Tensor]],
+    *,
+    half: bool = False,
 ) -> torch.Tensor:
     """The mean probabilities of some classifiers over the views of each picture.
 
@@ -156,13 +165,21 @@ class ClassifierTask(loop.Task):
         processes.check_batch(s.batch, least=2)
         side = s.side or SIDE
         pictures = read_pictures(
-            Path(s.data), side=side, exact=not s.side, validation=s.validation, seed=s.seed, batch=s.batch, device=device
+            Path(s.data),
+            side=side,
+            exact=not s.side,
+            validation=s.validation,
+            seed=s.seed,
+            batch=s.batch,
+            device=device,
         )
         self.pictures, self.skipped, self.side = pictures, pictures.skipped, side
         self.images, self.labels, self.train = pictures.images, pictures.labels, pictures.train
         train = self.train
         torch.manual_seed(s.seed)
-        network = classifiers.build(s.architecture, {"classes": len(self.pictures.classes), **s.network})
+        network = classifiers.build(
+            s.architecture, {"classes": len(self.pictures.classes), **s.network}
+        )
         self.model = classifiers.Classifier(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, Whitened):
             self._whiten(network)
@@ -173,10 +190,20 @@ class ClassifierTask(loop.Task):
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         learned = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in learned if p.ndim > 1], "weight_decay": s.weight_decay, "factor": 1.0},
-            {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0, "factor": s.bias_factor},
+            {
+                "params": [p for p in learned if p.ndim > 1],
+                "weight_decay": s.weight_decay,
+                "factor": 1.0,
+            },
+            {
+                "params": [p for p in learned if p.ndim <= 1],
+                "weight_decay": 0.0,
+                "factor": s.bias_factor,
+            },
         ]
-        self.optimiser = torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
+        self.optimiser = torch.optim.SGD(
+            groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0
+        )
         per_epoch = len(train) // s.batch
         self.steps = per_epoch * s.epochs
         self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
@@ -190,7 +217,9 @@ class ClassifierTask(loop.Task):
         try:
             self.model.network.load_state_dict(start.network.state_dict())
         except RuntimeError as exc:
-            raise SettingsError(f"{self.settings.start} has another shape than this network", "use the same network") from exc
+            raise SettingsError(
+                f"{self.settings.start} has another shape than this network", "use the same network"
+            ) from exc
 
     def _open_teachers(self) -> list[classifiers.Classifier]:
         s = self.settings
@@ -198,36 +227,56 @@ class ClassifierTask(loop.Task):
         teachers = [classifiers.load_folded(name).to(self.images.device) for name in names]
         for teacher, name in zip(teachers, names, strict=True):
             if teacher.classes != tuple(self.pictures.classes):
-                raise SettingsError(f"the teacher {name} knows other classes than the data", "teach with the same classes")
+                raise SettingsError(
+                    f"the teacher {name} knows other classes than the data",
+                    "teach with the same classes",
+                )
         return teachers
 
     def _answered_once(self) -> torch.Tensor:
-        """The teachers' answers on the pictures that are trained on, (N, classes) with zeros for the others."""
-        answers = torch.zeros(len(self.images), len(self.pictures.classes), device=self.images.device)
+        """The teachers' answers on the pictures that are trained on, (N, classes) with zeros for
+        the others."""
+        answers = torch.zeros(
+            len(self.images), len(self.pictures.classes), device=self.images.device
+        )
         chosen = self.train.to(self.images.device)
-        answers[chosen] = answers_of(self.teachers, _views_of(self.images[chosen]), half=self.settings.half)
+        answers[chosen] = answers_of(
+            self.teachers, _views_of(self.images[chosen]), half=self.settings.half
+        )
         return answers
 
     def _views_and_target(self, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Moved, flipped and mixed pictures, float (N, 3, H, W) in 0..1, and what to answer on them, (N, classes)."""
+        """Moved, flipped and mixed pictures, float (N, 3, H, W) in 0..1, and what to answer on
+        them, (N, classes)."""
         s = self.settings
         chosen = chosen.to(self.labels.device)
         views = shifted_and_flipped(self.images[chosen], s.shift).float() / 255
         classes = len(self.pictures.classes)
-        target = F.one_hot(self.labels[chosen], classes) * (1 - s.label_smoothing) + s.label_smoothing / classes
+        target = (
+            F.one_hot(self.labels[chosen], classes) * (1 - s.label_smoothing)
+            + s.label_smoothing / classes
+        )
         if self.answered is not None:
             target = (1 - s.teaching) * target + s.teaching * self.answered[chosen]
         if s.mix:
-            other = torch.rand(len(views), 1, device=views.device) / 2 * (torch.rand(len(views), 1, device=views.device) < s.mix)
+            other = (
+                torch.rand(len(views), 1, device=views.device)
+                / 2
+                * (torch.rand(len(views), 1, device=views.device) < s.mix)
+            )
             views = views.lerp(views.flip(0), other[..., None, None])
             target = target.lerp(target.flip(0), other)
         if self.teachers and self.answered is None:
-            target = (1 - s.teaching) * target + s.teaching * answers_of(self.teachers, [[views]], half=s.half)
+            target = (1 - s.teaching) * target + s.teaching * answers_of(
+                self.teachers, [[views]], half=s.half
+            )
         return views, target
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
-        chosen = loop.batch_indices(index, count=len(self.train), batch=s.batch, seed=s.seed, processes=self.processes)
+        chosen = loop.batch_indices(
+            index, count=len(self.train), batch=s.batch, seed=s.seed, processes=self.processes
+        )
         chosen = self.train[chosen]
         for group in self.optimiser.param_groups:
             group["lr"] = s.learning_rate * group["factor"] * loop.one_cycle(index, self.steps)
@@ -243,7 +292,10 @@ class ClassifierTask(loop.Task):
         self.processes.average_gradients(self.model.parameters())
         self.optimiser.step()
         self.update_average(index, s.average)
-        return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).float().mean()}
+        return {
+            "loss": loss.detach(),
+            "accuracy": (logits.detach().argmax(1) == labels).float().mean(),
+        }
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
@@ -254,7 +306,12 @@ class ClassifierTask(loop.Task):
         right = 0
         for chosen in torch.split(p.held, 500):
             chosen = chosen.to(p.held_images.device)
-            right += int((self.average(p.held_images[chosen].float() / 255).argmax(1) == p.held_labels[chosen]).sum())
+            right += int(
+                (
+                    self.average(p.held_images[chosen].float() / 255).argmax(1)
+                    == p.held_labels[chosen]
+                ).sum()
+            )
         return {"accuracy": right / len(p.held)}
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
@@ -263,12 +320,32 @@ class ClassifierTask(loop.Task):
             "validation_accuracy": figures.get("accuracy"),
             "data": self.pictures.source,
             "side": self.side,
-            "pictures": {"trained_on": len(self.train), "validation": len(self.pictures.held), "skipped": len(self.skipped)},
-            "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device")},
+            "pictures": {
+                "trained_on": len(self.train),
+                "validation": len(self.pictures.held),
+                "skipped": len(self.skipped),
+            },
+            "settings": {
+                k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device")
+            },
             "licence": s.licence,
         }
         network = self.average.network
-        classifiers.save(folder / "model.safetensors", s.architecture, network, tuple(self.pictures.classes), metadata)
-        about = {"kind": "classifier", "architecture": s.architecture, "network": network.config.to_dict(), **metadata}
-        loop.write_text(folder / "model.json", json.dumps({**about, "classes": self.pictures.classes}, indent=2) + "\n")
+        classifiers.save(
+            folder / "model.safetensors",
+            s.architecture,
+            network,
+            tuple(self.pictures.classes),
+            metadata,
+        )
+        about = {
+            "kind": "classifier",
+            "architecture": s.architecture,
+            "network": network.config.to_dict(),
+            **metadata,
+        }
+        loop.write_text(
+            folder / "model.json",
+            json.dumps({**about, "classes": self.pictures.classes}, indent=2) + "\n",
+        )
         return figures

@@ -3,15 +3,15 @@
 The loss is a weighted sum over iterations of
 
 - reconstruction: L1, L2, or one minus MS-SSIM mixed with L1;
-- task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on the
-  reconstruction, or cross-entropy with the label; the same for a second, watching classifier;
+- task: the Kullback-Leibler divergence from the classifier's answer on the source to its answer on
+  the reconstruction, or cross-entropy with the label; the same for a second, watching classifier;
 - rate: the estimated cost of the bits after entropy coding (`losses.BitGuesser`).
 
-The defaults come from trials. The task term is ramped in after the reconstruction, since with it from the
-start the image never forms. Random flips, shifts, blur and noise lie between codec and classifier, so
-that the codec cannot write what only this classifier reads. The encoder gets the classifier's answer on
-the source. Bits are drawn at random in training (stochastic binarization), except in the last part, which
-trains what will run.
+The defaults come from trials. The task term is ramped in after the reconstruction, since with it
+from the start the image never forms. Random flips, shifts, blur and noise lie between codec and
+classifier, so that the codec cannot write what only this classifier reads. The encoder gets the
+classifier's answer on the source. Bits are drawn at random in training (stochastic binarization),
+except in the last part, which trains what will run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
+from vizcomp.files.write import beside
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.nets import classifiers, inception
@@ -48,7 +48,8 @@ VALIDATED = 1000  # pictures at most
 
 
 def _one_sided(frozen: FrozenClassifier | None) -> torch.nn.Module | None:
-    """A copy that looks at the picture and not at its mirror image, normalisations in the convolutions: half the work or less."""
+    """A copy that looks at the picture and not at its mirror image, normalisations in the
+    convolutions: half the work or less."""
     if frozen is None or not isinstance(frozen.module, classifiers.Classifier):
         return frozen
     whole = frozen.module
@@ -63,29 +64,37 @@ def _one_sided(frozen: FrozenClassifier | None) -> torch.nn.Module | None:
 
 
 def save_codec(
-    path: Path, network: RecurrentCodec, metadata: dict[str, Any], extra: Mapping[str, np.ndarray] | None = None
+    path: Path,
+    network: RecurrentCodec,
+    metadata: dict[str, Any],
+    extra: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Writes a codec beside and renames it: weights in half precision, the configuration in the metadata.
+    """Writes a codec beside and renames it: weights in half precision, the configuration in the
+    metadata.
 
     Args:
         metadata: JSON values.
-        extra: further arrays (the context model's, a classifier's), stored as they are under their names.
+        extra: further arrays (the context model's, a classifier's), stored as they are under their
+            names.
     """
     from safetensors.torch import save_file
 
-    tensors = {k: (v.half() if v.ndim >= 2 else v).contiguous().cpu() for k, v in network.state_dict().items()}
+    tensors = {
+        k: (v.half() if v.ndim >= 2 else v).contiguous().cpu()
+        for k, v in network.state_dict().items()
+    }
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in (extra or {}).items()}
     about = {**metadata, "kind": "codec", "network": network.config.to_dict()}
-    beside = path.with_name(f".{path.name}.part")
-    save_file(tensors, beside, metadata={"vizcomp": json.dumps(about)})
-    beside.chmod(0o644)
-    os.replace(beside, path)
+    with beside(path) as part:
+        save_file(tensors, part, metadata={"vizcomp": json.dumps(about)})
 
 
 def load_weights(path: Path, network: RecurrentCodec) -> None:
-    """Takes the weights of a saved codec of the same configuration but for the bits of its iterations.
+    """Takes the weights of a saved codec of the same configuration but for the bits of its
+    iterations.
 
-    Where an iteration has more bits now, the new ones keep the network's own weights; where it has fewer, the last ones go.
+    Where an iteration has more bits now, the new ones keep the network's own weights; where it has
+    fewer, the last ones go.
 
     Raises:
         ModelError: the file cannot be read or does not fit.
@@ -100,7 +109,9 @@ def load_weights(path: Path, network: RecurrentCodec) -> None:
             head = name.startswith(("binarizers.", "entrances."))
             axes = [a for a, b in zip(value.shape, saved[name].shape, strict=True) if a != b]
             if head and len(axes) == 1:
-                common = tuple(slice(min(a, b)) for a, b in zip(value.shape, saved[name].shape, strict=True))
+                common = tuple(
+                    slice(min(a, b)) for a, b in zip(value.shape, saved[name].shape, strict=True)
+                )
                 value[common] = saved[name][common].float()
             else:
                 weights[name] = saved[name].float()
@@ -129,7 +140,8 @@ class CodecTask(loop.Task):
         torch.manual_seed(s.seed)
         network = RecurrentCodec(self.config)
         if network.told is not None:
-            torch.nn.init.zeros_(network.told.weight)  # what it is told is learnt when there is something to tell
+            # what it is told is learnt when there is something to tell
+            torch.nn.init.zeros_(network.told.weight)
         if s.start:
             load_weights(Path(s.start), network)
         self.model = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -147,23 +159,29 @@ class CodecTask(loop.Task):
     def _told(self, config: RecurrentConfig) -> RecurrentConfig:
         """The configuration with as much as the encoder is told of the classifier's answer.
 
-        A classifier that is no file of vizcomp tells it nothing: whoever has the codec's file must be able to encode.
+        A classifier that is no file of vizcomp tells it nothing: whoever has the codec's file must
+        be able to encode.
         """
         s, explicit = self.settings, "given" in self.settings.network
         if self.classifier is None:
             if config.given and s.task_weight:
                 raise SettingsError(
-                    "this network is told a classifier's answer", "give `classifier`, or `set` task_weight=0 for a first stage"
+                    "this network is told a classifier's answer",
+                    "give `classifier`, or `set` task_weight=0 for a first stage",
                 )
             return config
         ours = isinstance(self.classifier.module, classifiers.Classifier)
         if explicit and config.given and not ours:
             raise SettingsError(
-                f"the encoder cannot be told what {s.classifier} answers: the codec's file does not hold that classifier",
+                f"the encoder cannot be told what {s.classifier} answers: the codec's file does not"
+                " hold that classifier",
                 "omit given; the codec is trained through the classifier all the same",
             )
         if explicit and config.given not in (0, self.classifier.count):
-            raise SettingsError(f"given is {config.given}, and {s.classifier} has {self.classifier.count} classes", "omit given")
+            raise SettingsError(
+                f"given is {config.given}, and {s.classifier} has {self.classifier.count} classes",
+                "omit given",
+            )
         told = self.classifier.count if config.given and ours else 0
         return dataclasses.replace(config, given=told)
 
@@ -171,14 +189,19 @@ class CodecTask(loop.Task):
         s = self.settings
         if not self.config.native:
             if s.judge:
-                raise SettingsError("a judge looks at labelled pictures of one size", "omit it, or give side")
+                raise SettingsError(
+                    "a judge looks at labelled pictures of one size", "omit it, or give side"
+                )
             photos = PhotoData(s, self.processes)
             return photos, PhotoScores(photos, self.config, self.processes.device)
         data = PictureData(s, self.config.native, self.processes)
-        self._numbers = class_numbers(data.pictures, self.classifier) if self.classifier is not None else None
+        self._numbers = (
+            class_numbers(data.pictures, self.classifier) if self.classifier is not None else None
+        )
         if s.task == "ce" and self.classifier is not None and self._numbers is None:
             raise SettingsError(
-                f"{s.classifier} has {self.classifier.count} classes, the data {len(data.pictures.classes)}",
+                f"{s.classifier} has {self.classifier.count} classes, the data"
+                f" {len(data.pictures.classes)}",
                 "task=kl keeps the classifier's own answers, whatever the classes",
             )
         return data, PictureScores(data.pictures, self.config, self.classifier, s.judge, VALIDATED)
@@ -187,13 +210,18 @@ class CodecTask(loop.Task):
         most = self.config.iterations
         if self.settings.iterations == "all" or most == 1:
             return most
-        # a half: up to one or two iterations; the rest: any number; early iterations stand under all later ones
+        # a half: up to one or two iterations; the rest: any number; early iterations stand under
+        # all later ones
         if torch.rand(()) < 0.4:
             return int(torch.randint(1, max(2, most // 4 + 1), ()))
         return int(torch.randint(1, most + 1, ()))
 
     def _answers(
-        self, classifier: torch.nn.Module, image: torch.Tensor, target: torch.Tensor, labels: torch.Tensor | None
+        self,
+        classifier: torch.nn.Module,
+        image: torch.Tensor,
+        target: torch.Tensor,
+        labels: torch.Tensor | None,
     ) -> torch.Tensor:
         """The task's term of each image, (n,)."""
         view = corrupted(shifted_and_flipped((image / 2 + 0.5).clamp(0, 1), 2), self.settings.views)
@@ -216,7 +244,9 @@ class CodecTask(loop.Task):
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = list(self.model.parameters())
-        self.processes.average_gradients(parameters + (list(self.guesser.parameters()) if self.guesser is not None else []))
+        self.processes.average_gradients(
+            parameters + (list(self.guesser.parameters()) if self.guesser is not None else [])
+        )
         torch.nn.utils.clip_grad_norm_(parameters, s.clip)
         self.optimiser.step()
         self.update_average(index, s.average)
@@ -233,21 +263,27 @@ class CodecTask(loop.Task):
                 answer = self.viewer(source / 2 + 0.5)
                 hint = F.log_softmax(answer, 1).clamp_min(-10) if self.config.given else None
                 second = self.watching(source / 2 + 0.5) if self.watching is not None else None
-        many = self.processes.of_the_first(self._drawn())  # or the processes would have gradients of different parts
+        # or the processes would have gradients of different parts
+        many = self.processes.of_the_first(self._drawn())
         images, codes = self.model(source, many, given=hint, stochastic=share < 1 - s.hard)
         weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
         last = max(1, self.config.iterations - 1)
         weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
         losses = [reconstruction_loss(s.reconstruction, image, source) for image in images]
-        loss = s.reconstruction_weight * sum(w / sum(weights) * each for w, each in zip(weights, losses, strict=True))
+        loss = s.reconstruction_weight * sum(
+            w / sum(weights) * each for w, each in zip(weights, losses, strict=True)
+        )
         loss = torch.as_tensor(loss)
         figures: dict[str, float | torch.Tensor] = {"reconstruction": loss.detach()}
         if self.guesser is not None:
-            cost = self.guesser(codes).sum() / sum(bits)  # of all bits, so that each costs the same in any batch
+            # of all bits, so that each costs the same in any batch
+            cost = self.guesser(codes).sum() / sum(bits)
             figures["rate"] = cost.detach() * (sum(bits) / sum(bits[:many]))
             loss = loss + s.rate_weight * cost
         low, high = s.ramp
-        ramp = min(1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low)))
+        ramp = min(
+            1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low))
+        )
         if ramp * s.task_weight > 0:
             image, factor = self._shown(images)
             for name, classifier, target, weight in (
@@ -261,12 +297,15 @@ class CodecTask(loop.Task):
         return loss, figures
 
     def _shown(self, images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | float]:
-        """The reconstructions for the classifiers, (n, 3, H, W), and the factor of each one's term."""
+        """The reconstructions for the classifiers, (n, 3, H, W), and the factor of each one's
+        term."""
         s, many = self.settings, len(images)
         count, device = len(images[0]), images[0].device
         if s.shown == "image":
             first = torch.rand(count, device=device) < s.shown_first
-            iteration = torch.where(first, 0, torch.randint(min(1, many - 1), many, (count,), device=device))
+            iteration = torch.where(
+                first, 0, torch.randint(min(1, many - 1), many, (count,), device=device)
+            )
             chosen = torch.stack(images)[iteration, torch.arange(count, device=device)]
             return chosen, torch.where(iteration == 0, 1.0, s.later_factor)
         one = 0 if many == 1 or torch.rand(()) < s.shown_first else int(torch.randint(1, many, ()))
@@ -278,7 +317,8 @@ class CodecTask(loop.Task):
     def _at_most(self, least: int, most: int) -> int:
         """How many images of a native size to look at after a run: no more than it trained on.
 
-        A published classifier at full width takes 60 ms an image; a trial of a few steps would wait minutes for its figures.
+        A published classifier at full width takes 60 ms an image; a trial of a few steps would wait
+        minutes for its figures.
         """
         return min(most, max(least, self.steps * self.settings.batch))
 
@@ -299,16 +339,23 @@ class CodecTask(loop.Task):
             "skipped": len(self.skipped),
             "classifier": self._kept_classifier(),
             "trained_through": Path(s.classifier).name if s.classifier else "",
-            # small images: the whole file in about two dozen bytes; photos: all that the network was trained for
+            # small images: the whole file in about two dozen bytes; photos: all that the network
+            # was trained for
             "default_iterations": 1 if self.config.native else self.config.iterations,
-            "settings": {k: v for k, v in dataclasses.asdict(s).items() if k not in ("data", "device", "start")},
+            "settings": {
+                k: v
+                for k, v in dataclasses.asdict(s).items()
+                if k not in ("data", "device", "start")
+            },
             "licence": s.licence,
         }
         arrays: Mapping[str, np.ndarray] = {}
         if s.contexts:
             network = copy.deepcopy(self.average).cpu()
             most = self._at_most(200, 10_000)
-            _, arrays = fit_contexts(network, metadata, self.data.samples(most), most=most, seed=s.seed)
+            _, arrays = fit_contexts(
+                network, metadata, self.data.samples(most), most=most, seed=s.seed
+            )
         kept, own = self._embedded()
         metadata |= kept
         save_codec(folder / "model.safetensors", self.average, metadata, {**arrays, **own})
@@ -317,16 +364,24 @@ class CodecTask(loop.Task):
         return figures
 
     def _kept_classifier(self) -> str:
-        """The classifier that encoding asks: one of vizcomp, at hand everywhere or part of the codec's file; or none."""
-        ours = self.classifier is not None and isinstance(self.classifier.module, classifiers.Classifier)
+        """The classifier that encoding asks: one of vizcomp, at hand everywhere or part of the
+        codec's file; or none."""
+        ours = self.classifier is not None and isinstance(
+            self.classifier.module, classifiers.Classifier
+        )
         return self.settings.classifier if ours else ""
 
     def _embedded(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What the codec's file has of a classifier that was trained by `vizcomp train`: its words, and its arrays."""
+        """What the codec's file has of a classifier that was trained by `vizcomp train`: its words,
+        and its arrays."""
         frozen = self.classifier
-        if frozen is None or frozen.shipped or not isinstance(frozen.module, classifiers.Classifier):
+        if (
+            frozen is None
+            or frozen.shipped
+            or not isinstance(frozen.module, classifiers.Classifier)
+        ):
             return {}, {}
         file = files.read(self.settings.classifier)
         half = {n: v.astype(np.float16) if v.ndim >= 2 else v for n, v in file.weights.items()}
-        words = {"classifier": Path(frozen.name).name, CLASSIFIER: dict(file.words)}
-        return words, {CLASSIFIER_PREFIX + name: value for name, value in half.items()}
+        metadata = {"classifier": Path(frozen.name).name, CLASSIFIER: dict(file.words)}
+        return metadata, {CLASSIFIER_PREFIX + name: value for name, value in half.items()}

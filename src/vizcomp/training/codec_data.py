@@ -40,11 +40,13 @@ class CodecData(Protocol):
     per_epoch: int
 
     def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Images (n, 3, H, W) in -1..1 of step `index` for this process, and their labels where there are any."""
+        """Images (n, 3, H, W) in -1..1 of step `index` for this process, and their labels where
+        there are any."""
         ...
 
     def samples(self, most: int) -> Pixels | Sequence[Pixels]:
-        """Images that are trained on, for the context model: uint8 (N, H, W, 3), or photos of any sizes."""
+        """Images that are trained on, for the context model: uint8 (N, H, W, 3), or photos of any
+        sizes."""
         ...
 
 
@@ -67,7 +69,9 @@ class PictureData:
 
     def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         s, p = self._settings, self.pictures
-        chosen = loop.batch_indices(index, count=len(p.train), batch=s.batch, seed=s.seed, processes=self._processes)
+        chosen = loop.batch_indices(
+            index, count=len(p.train), batch=s.batch, seed=s.seed, processes=self._processes
+        )
         chosen = p.train[chosen].to(p.images.device)
         images = shifted_and_flipped(p.images[chosen], 0)
         return images.float().div_(127.5).sub_(1), p.labels[chosen]
@@ -88,7 +92,9 @@ class PhotoData:
         self._most = 0
         whole = self._all_in_memory()
         count = len(self._paths) if whole is None else len(whole)
-        train, held = split(count, min(settings.validation, MOST_HELD / max(1, count)), settings.seed)
+        train, held = split(
+            count, min(settings.validation, MOST_HELD / max(1, count)), settings.seed
+        )
         self._pool: list[torch.Tensor] = []
         self._window: dict[int, torch.Tensor | None] = {}
         if whole is None:
@@ -124,24 +130,38 @@ class PhotoData:
         return photos
 
     def _photos(self, index: int) -> list[torch.Tensor]:
-        """The photos to crop from at a step: all, or those of a part of the data, in an order that the seed draws.
+        """The photos to crop from at a step: all, or those of a part of the data, in an order that
+        the seed draws.
 
-        The part moves on by a quarter every `STAYS` steps. It depends on the step alone, so that a resumed run sees the same.
+        The part moves on by a quarter every `STAYS` steps. It depends on the step alone, so that a
+        resumed run sees the same.
         """
         if not self._train:
             return self._pool
         count, epoch = min(self._most, len(self._train)), len(self._train)
         start = index // STAYS * max(1, count // 4)
         places = range(start, start + count)
-        if start not in self._window or len(self._window) != count or places[-1] not in self._window:
-            orders = {e: loop.epoch_order(epoch, self._settings.seed, e) for e in {places[0] // epoch, places[-1] // epoch}}
+        if (
+            start not in self._window
+            or len(self._window) != count
+            or places[-1] not in self._window
+        ):
+            orders = {
+                e: loop.epoch_order(epoch, self._settings.seed, e)
+                for e in {places[0] // epoch, places[-1] // epoch}
+            }
             before, self._window = self._window, {}
             for at in places:
                 path = self._train[int(orders[at // epoch][at % epoch])]
-                self._window[at] = before[at] if at in before else next(map(_tensor, self._read([path])), None)
+                self._window[at] = (
+                    before[at] if at in before else next(map(_tensor, self._read([path])), None)
+                )
             self._pool = [photo for photo in self._window.values() if photo is not None]
         if not self._pool:
-            raise InputError(f"none of {count} photos in a row can be used", f"the last one: {self.skipped[-1][1]}")
+            raise InputError(
+                f"none of {count} photos in a row can be used",
+                f"the last one: {self.skipped[-1][1]}",
+            )
         return self._pool
 
     def batch(self, index: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -151,9 +171,15 @@ class PhotoData:
         for _ in range(max(1, s.batch // self._processes.count)):
             photo = photos[int(torch.randint(0, len(photos), ()))]
             height, width = photo.shape[-2:]
-            # photos come from cameras, screens and thumbnails: some crops are taken at half the size
-            side = 2 * s.crop if torch.rand(()) < 0.4 and min(height, width) >= 2 * s.crop else s.crop
-            y, x = int(torch.randint(0, height - side + 1, ())), int(torch.randint(0, width - side + 1, ()))
+            # photos come from cameras, screens and thumbnails: some crops are taken at half the
+            # size
+            side = (
+                2 * s.crop if torch.rand(()) < 0.4 and min(height, width) >= 2 * s.crop else s.crop
+            )
+            y, x = (
+                int(torch.randint(0, height - side + 1, ())),
+                int(torch.randint(0, width - side + 1, ())),
+            )
             crop = photo[:, y : y + side, x : x + side].float()
             crop = F.avg_pool2d(crop, 2) if side > s.crop else crop
             crops.append(crop.flip(-1) if torch.rand(()) < 0.5 else crop)

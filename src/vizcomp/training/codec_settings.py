@@ -20,34 +20,44 @@ class CodecTrainSettings:
     """What a codec's training is made of.
 
     Attributes:
-        data: labelled pictures (`datasets.read.read_labelled`) where the network has a native size; photos otherwise, a
-            `split_list` of folders.
+        data: labelled pictures (`datasets.read.read_labelled`) where the network has a native size;
+            photos otherwise, a `split_list` of folders.
         network: fields of `RecurrentConfig`; `preset` names where to start from.
-        side: of the labelled pictures; 0 for the network's own, and then pictures of another size are refused.
-        start: a codec's .safetensors to start from, of the same configuration but perhaps for the bits of an iteration: what is
-            wider then gets fresh weights, what is narrower loses its last bits. "" for fresh weights.
+        side: of the labelled pictures; 0 for the network's own, and then pictures of another size
+            are refused.
+        start: a codec's .safetensors to start from, of the same configuration but perhaps for the
+            bits of an iteration: what is wider then gets fresh weights, what is narrower loses its
+            last bits. "" for fresh weights.
         classifier: the frozen classifier, in one of the forms of `training.frozen`; "" for none.
         watching: a second frozen classifier in the loss; "" for none.
-        judge: a vision system that gives classes and has no part in the training, such as PATH.onnx: how often it answers on
-            the reconstructions as on the sources is measured at each validation; "" for none.
+        judge: a vision system that gives classes and has no part in the training, such as
+            PATH.onnx: how often it answers on the reconstructions as on the sources is measured at
+                each validation; "" for none.
         task: "kl" or "ce".
         task_weight, watching_weight, reconstruction_weight: factors of the terms.
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
-        later_reconstruction: factor of the reconstruction term of the last iteration against the first, in between geometric.
-        rate_weight: price of the bits: factor of the share of the raw bits that is left by the estimate; 0 for none.
+        later_reconstruction: factor of the reconstruction term of the last iteration against the
+            first, in between geometric.
+        rate_weight: price of the bits: factor of the share of the raw bits that is left by the
+            estimate; 0 for none.
         ramp: shares of the run between which the task term rises from nothing to full weight.
-        views: share of the reconstructions blurred or made noisy before a classifier sees them; all are shifted and flipped.
-        shown_first: how often it is the first iteration that the classifier is shown; else one of the later ones.
-        shown: "batch": the same iteration of all images; "image": each image's own draw, and a classifier that takes the mirror
-            image too looks at one side only (the views are flipped at random anyway).
-        later_factor: of the classifiers' terms where it is a later one. To the reconstruction loss, detail
-            that only the classifier needs is an error; later iterations remove it unless this term applies
-            to them too.
+        views: share of the reconstructions blurred or made noisy before a classifier sees them; all
+            are shifted and flipped.
+        shown_first: how often it is the first iteration that the classifier is shown; else one of
+            the later ones.
+        shown: "batch": the same iteration of all images; "image": each image's own draw, and a
+            classifier that takes the mirror image too looks at one side only (the views are flipped
+            at random anyway).
+        later_factor: of the classifiers' terms where it is a later one. To the reconstruction loss,
+            detail that only the classifier needs is an error; later iterations remove it unless
+            this term applies to them too.
         hard: share of the run, at its end, with the signs as bits instead of random bits.
-        iterations: "drawn" (a random number for each batch, so that early ones are trained most) or "all".
+        iterations: "drawn" (a random number for each batch, so that early ones are trained most) or
+            "all".
         steps: updates; 0 = `epochs` passes over the data.
         crop: side of the crops from photos, a multiple of the block.
-        contexts: fit the context model of the entropy coder at the end; without it bits are stored as they are.
+        contexts: fit the context model of the entropy coder at the end; without it bits are stored
+            as they are.
     """
 
     data: str = ""
@@ -113,7 +123,12 @@ class CodecTrainSettings:
         object.__setattr__(self, "ramp", tuple(self.ramp))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
             raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
-        choices = {"reconstruction": RECONSTRUCTIONS, "task": TASKS, "iterations": ("drawn", "all"), "shown": SHOWN}
+        choices = {
+            "reconstruction": RECONSTRUCTIONS,
+            "task": TASKS,
+            "iterations": ("drawn", "all"),
+            "shown": SHOWN,
+        }
         check_choices(self, choices)
         self.config()
 

@@ -3,12 +3,12 @@
 The stages of a run, all from one seed:
 
 1. pretraining, if there are pictures for it: the encoder learns to tell classes of pictures apart;
-2. folds, if asked for: for each part of the photos, an ensemble learns from the others and then answers
-   for that part, so that every photo gets answers of networks that have not seen it;
+2. folds, if asked for: for each part of the photos, an ensemble learns from the others and then
+   answers for that part, so that every photo gets answers of networks that have not seen it;
 3. members: each starts from that encoder, with its own decoder and its own order of the photos.
 
-At the end the confidence is calibrated: on the folds' answers, or on the validation photos, which no
-member was trained on. Then model.safetensors, model.json and model.onnx are written.
+At the end the confidence is calibrated: on the folds' answers, or on the validation photos, which
+no member was trained on. Then model.safetensors, model.json and model.onnx are written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,22 @@ from torch.nn import functional as F
 from vizcomp.datasets.read import read_labelled
 from vizcomp.depth.compact import position_planes
 from vizcomp.errors import SettingsError, TrainingError, first_line
+from vizcomp.files.write import beside
 from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training import loop
-from vizcomp.training.depth_data import DepthTrainSettings, fold_parts, read_depth_data, split_photos
-from vizcomp.training.depth_scores import calibrate, depth_loss, mean_map, member_maps, rank_correlations
+from vizcomp.training.depth_data import (
+    DepthTrainSettings,
+    fold_parts,
+    read_depth_data,
+    split_photos,
+)
+from vizcomp.training.depth_scores import (
+    calibrate,
+    depth_loss,
+    mean_map,
+    member_maps,
+    rank_correlations,
+)
 from vizcomp.training.export import export_depth
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import split_list
@@ -70,38 +81,61 @@ class DepthTask(loop.Task):
 
     def __init__(self, settings: DepthTrainSettings, processes: Processes) -> None:
         if processes.count > 1:
-            raise SettingsError("`devices` does not go with `kind` depth", "one process trains it in minutes")
+            raise SettingsError(
+                "`devices` does not go with `kind` depth", "one process trains it in minutes"
+            )
         self.settings, self.processes = settings, processes
         s = settings
-        self.data = read_depth_data([Path(path) for path in split_list(s.data)], s.network, s.kinds.split(","))
+        self.data = read_depth_data(
+            [Path(path) for path in split_list(s.data)], s.network, s.kinds.split(",")
+        )
         share = 0.0 if s.folds else s.validation
-        self.train, self.validation, self.held = split_photos(self.data.names, s.held_every, share, s.checked)
+        self.train, self.validation, self.held = split_photos(
+            self.data.names, s.held_every, share, s.checked
+        )
         if len(self.train) < 2:
-            raise TrainingError(f"{len(self.train)} photos are left to train on", "give more photos, or a smaller validation")
+            raise TrainingError(
+                f"{len(self.train)} photos are left to train on",
+                "give more photos, or a smaller validation",
+            )
         names = [self.data.names[i] for i in self.train]
-        self.folds = [[self.train[i] for i in part] for part in fold_parts(names, s.folds, s.fold_over)]
+        self.folds = [
+            [self.train[i] for i in part] for part in fold_parts(names, s.folds, s.fold_over)
+        ]
         self.skipped = list(self.data.skipped)
         self.networks = 1 if s.network.shared else s.network.members
-        self.parts = [self._part(fold, k) for fold in [*range(s.folds), -1] for k in range(self.networks)]
+        self.parts = [
+            self._part(fold, k) for fold in [*range(s.folds), -1] for k in range(self.networks)
+        ]
         folders = 1 + max(self.data.folders)
         if s.shares and len(s.shares) != folders:
-            raise SettingsError(f"{len(s.shares)} shares for {folders} folders", "give one for each folder of `data`")
-        self.aspects = torch.tensor([photo.shape[1] / photo.shape[0] for photo in self.data.sources]).log()
-        self.chances: dict[tuple[int, int], torch.Tensor] = {}  # of each photo in a batch, by stage and shape
+            raise SettingsError(
+                f"{len(s.shares)} shares for {folders} folders",
+                "give one for each folder of `data`",
+            )
+        self.aspects = torch.tensor(
+            [photo.shape[1] / photo.shape[0] for photo in self.data.sources]
+        ).log()
+        # of each photo in a batch, by stage and shape
+        self.chances: dict[tuple[int, int], torch.Tensor] = {}
         self.start = _read_weights(s.start) if s.start else {}
         if s.pretrain and s.pretrain_epochs:
             self.parts.insert(0, self._pretraining())
         self.stages = [part.stage for part in self.parts]
         self.number = -1  # of the current stage
         self.encoder: Weights = {}
-        self.members: list[Weights] = []  # averaged weights of the finished members of the final network
-        self.answers: Weights = {}  # of the folds' members, for each photo left out: (1, members, h, w)
+        # averaged weights of the finished members of the final network
+        self.members: list[Weights] = []
+        # of the folds' members, for each photo left out: (1, members, h, w)
+        self.answers: Weights = {}
 
     def _pretraining(self) -> _Part:
         s = self.settings
         pictures = read_labelled(Path(s.pretrain))
         if len(pictures.classes) < 2:
-            raise TrainingError(f"{s.pretrain} holds pictures of one class", "two or more classes are needed")
+            raise TrainingError(
+                f"{s.pretrain} holds pictures of one class", "two or more classes are needed"
+            )
         self.images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2)
         self.classes = torch.from_numpy(pictures.labels)
         self.skipped = [*self.skipped, *pictures.skipped]
@@ -116,10 +150,16 @@ class DepthTask(loop.Task):
         photos = [i for i in self.train if i not in set(checked)]
         batch = min(s.batch, len(photos))
         per_epoch = len(photos) // batch
-        name = f"member {member + 1} of {many}" if fold < 0 else f"fold {fold + 1} of {s.folds}, member {member + 1} of {many}"
+        name = (
+            f"member {member + 1} of {many}"
+            if fold < 0
+            else f"fold {fold + 1} of {s.folds}, member {member + 1} of {many}"
+        )
         stage = loop.Stage(per_epoch * s.epochs, per_epoch, batch, name)
         seed = loop.step_seed(s.seed, 1 + (fold + 1) * many + member, 1)
-        return _Part(stage=stage, seed=seed, photos=photos, checked=checked, fold=fold, member=member)
+        return _Part(
+            stage=stage, seed=seed, photos=photos, checked=checked, fold=fold, member=member
+        )
 
     # stages
 
@@ -132,7 +172,10 @@ class DepthTask(loop.Task):
             _load_matching(network, self.start)
             network.load_state_dict(self.encoder, strict=False)
             pretrained = bool(self.encoder or self.start)
-            rates = {True: s.learning_rate * (s.encoder_rate if pretrained else 1.0), False: s.learning_rate}
+            rates = {
+                True: s.learning_rate * (s.encoder_rate if pretrained else 1.0),
+                False: s.learning_rate,
+            }
         else:
             network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
             rates = {True: s.pretrain_rate, False: s.pretrain_rate}
@@ -141,8 +184,15 @@ class DepthTask(loop.Task):
         self.average = copy.deepcopy(self.model).eval()
         groups: list[dict[str, Any]] = []
         for encoder, rate in rates.items():
-            parameters = [p for name, p in self.model.named_parameters() if name.startswith(ENCODER) == encoder]
-            matrices, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+            parameters = [
+                p
+                for name, p in self.model.named_parameters()
+                if name.startswith(ENCODER) == encoder
+            ]
+            matrices, others = (
+                [p for p in parameters if p.ndim > 1],
+                [p for p in parameters if p.ndim <= 1],
+            )
             groups.append({"params": matrices, "weight_decay": s.weight_decay, "peak": rate})
             groups.append({"params": others, "weight_decay": 0.0, "peak": rate})  # norms and biases
         self.optimiser = torch.optim.AdamW(groups, lr=s.learning_rate)
@@ -159,14 +209,18 @@ class DepthTask(loop.Task):
         else:
             for index, maps in zip(part.checked, self._maps(part), strict=True):
                 name = self.data.names[index]
-                self.answers[name] = torch.cat([self.answers[name], maps], 1) if part.member else maps
+                self.answers[name] = (
+                    torch.cat([self.answers[name], maps], 1) if part.member else maps
+                )
         self.number = -1
 
     def _maps(self, part: _Part) -> list[torch.Tensor]:
         """Maps by the current member's average, with the mean map of the photos it learned from."""
         prior = mean_map(self.data, part.photos)
         average = copy.deepcopy(self.average).cpu()
-        return member_maps(self.settings.network, [average], prior, self.data, part.checked, part.member)
+        return member_maps(
+            self.settings.network, [average], prior, self.data, part.checked, part.member
+        )
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
@@ -177,7 +231,9 @@ class DepthTask(loop.Task):
         part = self.parts[number]
         torch.manual_seed(loop.step_seed(part.seed, index))
         self.model.train()
-        loss, figures = self._member_loss(part, index) if part.photos else self._class_loss(part, index)
+        loss, figures = (
+            self._member_loss(part, index) if part.photos else self._class_loss(part, index)
+        )
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -188,14 +244,17 @@ class DepthTask(loop.Task):
 
     def _batch(self, part: _Part, index: int, count: int) -> torch.Tensor:
         batch = part.stage.images_per_step
-        return loop.batch_indices(index, count=count, batch=batch, seed=part.seed, processes=self.processes)
+        return loop.batch_indices(
+            index, count=count, batch=batch, seed=part.seed, processes=self.processes
+        )
 
     def _set_rate(self, share: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * share
 
     def _class_loss(self, part: _Part, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Cross-entropy of the encoder's classes, at several scales, so that it learns to see things."""
+        """Cross-entropy of the encoder's classes, at several scales, so that it learns to see
+        things."""
         s, device, stage = self.settings, self.processes.device, part.stage
         self._set_rate(min(1.0, (index + 1) / 100) * (1 - index / stage.steps))
         chosen = self._batch(part, index, len(self.images))
@@ -211,7 +270,9 @@ class DepthTask(loop.Task):
 
     def _member_loss(self, part: _Part, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         s, device = self.settings, self.processes.device
-        self._set_rate(min(1.0, (index + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * index / part.stage.steps)))
+        self._set_rate(
+            min(1.0, (index + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * index / part.stage.steps))
+        )
         chosen, shape = self._drawn(part) if s.shares else (self._in_order(part, index), None)
         x, y, known = depth_views(self.data, chosen, s, shape)
         planes = torch.from_numpy(position_planes(*x.shape[2:])).expand(len(x), -1, -1, -1)
@@ -219,16 +280,21 @@ class DepthTask(loop.Task):
         with torch.autocast(device.type, torch.bfloat16, enabled=s.half):
             nearness = self.model(x, planes.to(device))
         weight = None
-        if s.network.shared:  # each decoder learns from its own half of the photos, so that they differ where they do not know
+        # each decoder learns from its own half of the photos, so that they differ where they do not
+        # know
+        if s.network.shared:
             weight = 0.1 + 1.8 * (torch.rand(nearness.shape[:2]) < 0.5).to(device)
-        loss, r = depth_loss(nearness.float(), y.to(device), s.gradient_weight, known.to(device), weight)
+        loss, r = depth_loss(
+            nearness.float(), y.to(device), s.gradient_weight, known.to(device), weight
+        )
         return loss, {"correlation": r.mean()}
 
     def _in_order(self, part: _Part, index: int) -> list[int]:
         return [part.photos[k] for k in self._batch(part, index, len(part.photos)).tolist()]
 
     def _drawn(self, part: _Part) -> tuple[list[int], tuple[float, float]]:
-        """Photos drawn by their folders' shares, and the shape of the crops: photos of about that shape are drawn more often."""
+        """Photos drawn by their folders' shares, and the shape of the crops: photos of about that
+        shape are drawn more often."""
         s = self.settings
         number = int(torch.multinomial(torch.tensor([share for _, share in MIXED]), 1))
         shape = MIXED[number][0]
@@ -238,7 +304,9 @@ class DepthTask(loop.Task):
             folders = torch.tensor(self.data.folders)[photos]
             count = torch.bincount(folders, minlength=len(s.shares)).clamp(min=1)
             chance = (torch.tensor(s.shares) / count)[folders]
-            self.chances[key] = chance * torch.exp(-3 * (self.aspects[photos] - math.log(shape[1] / shape[0])).abs())
+            self.chances[key] = chance * torch.exp(
+                -3 * (self.aspects[photos] - math.log(shape[1] / shape[0])).abs()
+            )
         drawn = torch.multinomial(self.chances[key], part.stage.images_per_step, replacement=True)
         return [part.photos[k] for k in drawn.tolist()], shape
 
@@ -249,28 +317,45 @@ class DepthTask(loop.Task):
         return {SCORE: float(rank_correlations(self._maps(part), self.data, part.checked).mean())}
 
     def state(self) -> dict[str, Any]:
-        stages = {"stage": self.number, "encoder": self.encoder, "members": self.members, "answers": self.answers}
+        stages = {
+            "stage": self.number,
+            "encoder": self.encoder,
+            "members": self.members,
+            "answers": self.answers,
+        }
         return super().state() | stages
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.encoder, self.members, self.answers = state["encoder"], state["members"], state["answers"]
+        self.encoder, self.members, self.answers = (
+            state["encoder"],
+            state["members"],
+            state["answers"],
+        )
         self._begin(state["stage"])
         super().load_state(state)
 
     def export(self, folder: Path, figures: Mapping[str, float]) -> Mapping[str, float]:
-        """Calibrates and writes the network; the ensemble's mean rank correlation on photos not trained on."""
+        """Calibrates and writes the network; the ensemble's mean rank correlation on photos not
+        trained on."""
         self._finish()
         s = self.settings
         prior = mean_map(self.data, self.train)
         config, score = s.network, None
         if checked := sorted(i for fold in self.folds for i in fold) or self.validation:
-            maps = [self.answers[self.data.names[i]] for i in checked] if self.folds else self._ensemble_maps(prior)
+            maps = (
+                [self.answers[self.data.names[i]] for i in checked]
+                if self.folds
+                else self._ensemble_maps(prior)
+            )
             score = float(rank_correlations(maps, self.data, checked).mean())
             config = dataclasses.replace(config, calibration=calibrate(maps, self.data, checked))
-        tensors = {f"{k}.{name}": v.contiguous() for k, weights in enumerate(self.members) for name, v in weights.items()}
-        beside = folder / ".model.safetensors.part"
-        save_file({**tensors, "prior": prior}, beside)
-        os.replace(beside, folder / "model.safetensors")
+        tensors = {
+            f"{k}.{name}": v.contiguous()
+            for k, weights in enumerate(self.members)
+            for name, v in weights.items()
+        }
+        with beside(folder / "model.safetensors") as part:
+            save_file({**tensors, "prior": prior}, part)
         properties = {"licence": s.licence, "data": "photos with depth maps"}
         export_depth(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
 
@@ -313,11 +398,15 @@ def _read_weights(path: str) -> Weights:
         weights: Weights = load_file(path)
         return weights
     except Exception as exc:  # safetensors raises several kinds
-        raise TrainingError(f"{path} cannot be read: {first_line(exc)}", "give the model.safetensors of a depth network") from exc
+        raise TrainingError(
+            f"{path} cannot be read: {first_line(exc)}",
+            "give the model.safetensors of a depth network",
+        ) from exc
 
 
 def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
-    """Takes over the tensors whose names and shapes fit; those of a run's first member lose its number.
+    """Takes over the tensors whose names and shapes fit; those of a run's first member lose its
+    number.
 
     Raises:
         TrainingError: not even the encoder fits.
@@ -326,9 +415,15 @@ def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
         return
     own = network.state_dict()
     plain = {name.removeprefix("0."): value for name, value in weights.items()}
-    fitting = {name: value for name, value in plain.items() if name in own and own[name].shape == value.shape}
+    fitting = {
+        name: value
+        for name, value in plain.items()
+        if name in own and own[name].shape == value.shape
+    }
     if missing := [name for name in own if name.startswith(ENCODER) and name not in fitting]:
-        raise TrainingError(f"start: the encoder does not fit this network ({missing[0]})", "use the same channels")
+        raise TrainingError(
+            f"start: the encoder does not fit this network ({missing[0]})", "use the same channels"
+        )
     network.load_state_dict(fitting, strict=False)
 
 

@@ -30,11 +30,11 @@ def depth_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale-and-shift-invariant loss with a gradient term.
 
-    With r as Pearson's correlation over the crop, 1 - r is half the mean squared error of standardised
-    maps after the best scale and shift (the alignment of Ranftl et al., "Towards robust monocular depth
-    estimation", 2020, section 5). On rank-scaled targets it follows the rank correlation. The gradient
-    term compares differences between neighbours at three scales (their equation 11), after that
-    alignment. A weak last term keeps the free scale near 1.
+    With r as Pearson's correlation over the crop, 1 - r is half the mean squared error of
+    standardised maps after the best scale and shift (the alignment of Ranftl et al., "Towards
+    robust monocular depth estimation", 2020, section 5). On rank-scaled targets it follows the rank
+    correlation. The gradient term compares differences between neighbours at three scales (their
+    equation 11), after that alignment. A weak last term keeps the free scale near 1.
 
     Args:
         nearness: float (N, K, h, w), any scale and shift; K answers for each crop.
@@ -57,8 +57,12 @@ def depth_loss(
     a = f / (deviation[..., None, None] + 1e-3) * r[..., None, None].clamp(min=0)
     b, wide = t, w[..., None, None]
     for _ in range(3):
-        across = ((a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])) * (k[..., 1:] * k[..., :-1])
-        down = ((a[:, :, 1:] - a[:, :, :-1]) - (b[:, :, 1:] - b[:, :, :-1])) * (k[:, :, 1:] * k[:, :, :-1])
+        across = ((a[..., 1:] - a[..., :-1]) - (b[..., 1:] - b[..., :-1])) * (
+            k[..., 1:] * k[..., :-1]
+        )
+        down = ((a[:, :, 1:] - a[:, :, :-1]) - (b[:, :, 1:] - b[:, :, :-1])) * (
+            k[:, :, 1:] * k[:, :, :-1]
+        )
         loss = loss + gradient_weight * ((across.abs() * wide).mean() + (down.abs() * wide).mean())
         if min(a.shape[2:]) < 4:
             break
@@ -68,8 +72,11 @@ def depth_loss(
 
 
 def _network_input(photo: ByteImage) -> tuple[torch.Tensor, torch.Tensor]:
-    """A photo at the network's size, uint8 (h, w, 3), as image (1, h', w', 3) and position planes."""
-    return torch.from_numpy(pad_to_stride(photo)[None]), torch.from_numpy(position_planes(*photo.shape[:2])[None])
+    """A photo at the network's size, uint8 (h, w, 3), as image (1, h', w', 3) and position
+    planes."""
+    return torch.from_numpy(pad_to_stride(photo)[None]), torch.from_numpy(
+        position_planes(*photo.shape[:2])[None]
+    )
 
 
 def _resized(array: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
@@ -99,7 +106,8 @@ def member_maps(
 
     Args:
         members: the network's members from number `first` on, on the CPU.
-        prior: the mean map, (1, 1, rows, columns); needed where the configuration has a weight for it.
+        prior: the mean map, (1, 1, rows, columns); needed where the configuration has a weight for
+            it.
         chosen: indices of photos.
 
     Returns:
@@ -114,12 +122,17 @@ def member_maps(
         for index in chosen:
             photo = data.photo(index)
             maps = ensemble.maps(*_network_input(photo))
-            rows, columns = math.ceil(photo.shape[0] / POSITION_STRIDE), math.ceil(photo.shape[1] / POSITION_STRIDE)
+            rows, columns = (
+                math.ceil(photo.shape[0] / POSITION_STRIDE),
+                math.ceil(photo.shape[1] / POSITION_STRIDE),
+            )
             cropped.append(maps[..., :rows, :columns].clone())
     return cropped
 
 
-def rank_correlations(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> npt.NDArray[np.float64]:
+def rank_correlations(
+    maps: list[torch.Tensor], data: DepthData, chosen: list[int]
+) -> npt.NDArray[np.float64]:
     """Spearman correlation of the members' mean with the map: float64 (photos,).
 
     Args:
@@ -136,12 +149,15 @@ def rank_correlations(maps: list[torch.Tensor], data: DepthData, chosen: list[in
     return np.asarray(scores)
 
 
-def calibrate(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> tuple[float, float, float]:
-    """(a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)), by least squares.
+def calibrate(
+    maps: list[torch.Tensor], data: DepthData, chosen: list[int]
+) -> tuple[float, float, float]:
+    """(a, b, c) of confidence = sigmoid(a - b log(spread) - c log(photo's mean spread)), by least
+    squares.
 
     The target is each cell's concordance: over all other cells of its photo, the share in the right
-    order minus the share in the wrong order. b and c are not negative: a network that disagrees with
-    itself is never trusted more.
+    order minus the share in the wrong order. b and c are not negative: a network that disagrees
+    with itself is never trusted more.
     """
     features, targets = [], []
     for index, answer in zip(chosen, maps, strict=True):
@@ -153,7 +169,9 @@ def calibrate(maps: list[torch.Tensor], data: DepthData, chosen: list[int]) -> t
             continue
         agree = torch.sign(p[:, None] - p[None]) * torch.sign(t[:, None] - t[None])
         targets.append(agree.sum(1) / (len(p) - 1))
-        features.append(torch.stack([spread.flatten(), photo.expand_as(spread).flatten()], 1)[known])
+        features.append(
+            torch.stack([spread.flatten(), photo.expand_as(spread).flatten()], 1)[known]
+        )
     x, y = torch.cat(features), torch.cat(targets)
     centre, scale = x.mean(0), x.std(0).clamp(min=1e-3)
     z = (x - centre) / scale

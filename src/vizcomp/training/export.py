@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from vizcomp.depth.compact import NAME, POSITION_STRIDE, CompactDepthConfig
 from vizcomp.djpeg import learned, text_regions
 from vizcomp.errors import ModelError, first_line
+from vizcomp.files.write import beside
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
 from vizcomp.photos.frame import STRIDE
 
@@ -37,13 +37,14 @@ def export_depth(
     """Writes a depth network as one ONNX file, for `depth.compact.CompactDepth`.
 
     Args:
-        states: the state dict of each member, `config.members` of them; one where they share an encoder.
+        states: the state dict of each member, `config.members` of them; one where they share an
+            encoder.
         path: written beside and then renamed.
         prior: the mean map, as for `CompactDepthEnsemble`.
         metadata: further properties of the file (licence, data ...).
         small: weights in `config.bits` bits with a scale for each output channel, or for each
-            `config.group` weights of one. They are widened once, when ONNX Runtime loads the file; the
-            network computes in float32. False: weights in 32 bits.
+            `config.group` weights of one. They are widened once, when ONNX Runtime loads the file;
+            the network computes in float32. False: weights in 32 bits.
 
     Raises:
         ModelError: the states do not fit the configuration, or its mean map is missing.
@@ -56,10 +57,14 @@ def export_depth(
         try:
             member.load_state_dict(state)
         except RuntimeError as exc:
-            raise ModelError(f"the weights do not fit the configuration: {first_line(exc)}") from exc
+            raise ModelError(
+                f"the weights do not fit the configuration: {first_line(exc)}"
+            ) from exc
         members.append(member.eval())
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
-    position = torch.zeros(1, 2, image.shape[1] // POSITION_STRIDE, image.shape[2] // POSITION_STRIDE)
+    position = torch.zeros(
+        1, 2, image.shape[1] // POSITION_STRIDE, image.shape[2] // POSITION_STRIDE
+    )
     axes = {
         "image": {1: "height", 2: "width"},
         "position": {2: "rows", 3: "columns"},
@@ -80,11 +85,15 @@ class _TextRegionsOfPixels(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network((image.permute(0, 3, 1, 2).float() / 255.0 - 0.45) / 0.25)
+        logits: torch.Tensor = self.network(
+            (image.permute(0, 3, 1, 2).float() / 255.0 - 0.45) / 0.25
+        )
         return logits
 
 
-def export_text_regions(network: nn.Module, path: Path, *, metadata: dict[str, str] | None = None) -> None:
+def export_text_regions(
+    network: nn.Module, path: Path, *, metadata: dict[str, str] | None = None
+) -> None:
     """Writes a `TextRegionsNet` as an ONNX file, for `djpeg.text_regions.TextRegions`.
 
     Its input is uint8 (1, H, W, 3) RGB, its output float32 (1, H / 8, W / 8) logits.
@@ -100,7 +109,12 @@ def export_text_regions(network: nn.Module, path: Path, *, metadata: dict[str, s
 
 
 def export_guide(
-    network: nn.Module, path: Path, *, levels: tuple[float, float], systems: str, metadata: dict[str, str] | None = None
+    network: nn.Module,
+    path: Path,
+    *,
+    levels: tuple[float, float],
+    systems: str,
+    metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes a guide, a `TextRegionsNet` too, as an ONNX file for `djpeg.learned.LearnedGuide`.
 
@@ -113,11 +127,17 @@ def export_guide(
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
     axes = {"image": {1: "height", 2: "width"}, "logits": {1: "rows", 2: "columns"}}
     model = _traced(_TextRegionsOfPixels(network), (image,), axes)
-    words = {"name": learned.NAME, "levels": f"{levels[0]:.6g},{levels[1]:.6g}", "systems": systems}
-    _write(model, path, {**words, **(metadata or {})})
+    entries = {
+        "name": learned.NAME,
+        "levels": f"{levels[0]:.6g},{levels[1]:.6g}",
+        "systems": systems,
+    }
+    _write(model, path, {**entries, **(metadata or {})})
 
 
-def _traced(network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]) -> Any:
+def _traced(
+    network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str, dict[int, str]]
+) -> Any:
     """An ONNX model of a network in evaluation mode.
 
     Args:
@@ -125,7 +145,8 @@ def _traced(network: nn.Module, inputs: tuple[torch.Tensor, ...], axes: dict[str
     """
     buffer, names = io.BytesIO(), list(axes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracing exporter says that it is the old one; the new one needs another package
+        # the tracing exporter says that it is the old one; the new one needs another package
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),
             inputs,
@@ -144,16 +165,16 @@ def _write(model: Any, path: Path, properties: dict[str, str]) -> None:
     model.producer_version = ""
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(beside, path)
+    with beside(path) as part:
+        part.write_bytes(model.SerializeToString(deterministic=True))
 
 
 # --- packed weights ------------------------------------------------------------------------------
 
 
 def in_groups(weights: npt.NDArray[np.float32], group: int) -> npt.NDArray[np.float32]:
-    """Weights (C, ...) as rows of at most `group` weights of one channel, equally long; 0: as they are.
+    """Weights (C, ...) as rows of at most `group` weights of one channel, equally long; 0: as they
+    are.
 
     A channel's last row is filled up with zeros.
     """
@@ -170,8 +191,8 @@ def quantised(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.floating]]:
     """Weights (C, ...) as int8 steps of the same shape, and the size of a step, (C, 1, ...).
 
-    With 8 bits the largest weight of a row is the largest step. With fewer, six ranges are tried, five of
-    which clip; each row gets the one with the least mean squared error.
+    With 8 bits the largest weight of a row is the largest step. With fewer, six ranges are tried,
+    five of which clip; each row gets the one with the least mean squared error.
 
     Args:
         half: the size of a step is float16 in place of float32.
@@ -188,7 +209,11 @@ def quantised(
         rounded = np.clip(np.rint(weights / step), -top - 1, top).astype(np.int8)
         error = np.square(rounded * step - weights).mean(axis=axes, keepdims=True)
         better = error < least
-        steps, scale, least = np.where(better, rounded, steps), np.where(better, step, scale), np.where(better, error, least)
+        steps, scale, least = (
+            np.where(better, rounded, steps),
+            np.where(better, step, scale),
+            np.where(better, error, least),
+        )
     return steps, scale.astype(np.float16) if half else scale
 
 
@@ -199,7 +224,9 @@ def _pack(graph: Any, config: CompactDepthConfig) -> None:
         values = numpy_helper.to_array(weights)
         if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
             name = weights.name
-            steps, scale = quantised(in_groups(values, config.group), config.bits, half=config.group > 0)
+            steps, scale = quantised(
+                in_groups(values, config.group), config.bits, half=config.group > 0
+            )
             weights.CopyFrom(numpy_helper.from_array(scale, f"{name}.scale"))
             wide = _Widening(graph, name)
             wide.add(steps, config.bits, values.shape, half=scale.dtype == np.float16)
@@ -212,9 +239,10 @@ def _pack(graph: Any, config: CompactDepthConfig) -> None:
 class _Widening:
     """The nodes that make float32 weights of their steps and their scale.
 
-    ONNX has no type of 5 or 6 bits, and of 4 only in a later version than this file's. So the bits of
-    several weights share a byte: a step, raised by 2 ** (bits - 1), is cut into parts of 4, 2 and 1 bits,
-    each kept in an array of bytes. Integer division puts them together when the file is loaded.
+    ONNX has no type of 5 or 6 bits, and of 4 only in a later version than this file's. So the bits
+    of several weights share a byte: a step, raised by 2 ** (bits - 1), is cut into parts of 4, 2
+    and 1 bits, each kept in an array of bytes. Integer division puts them together when the file is
+    loaded.
     """
 
     def __init__(self, graph: Any, name: str) -> None:
@@ -234,7 +262,9 @@ class _Widening:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
-    def add(self, steps: npt.NDArray[np.int8], bits: int, shape: tuple[int, ...], *, half: bool) -> None:
+    def add(
+        self, steps: npt.NDArray[np.int8], bits: int, shape: tuple[int, ...], *, half: bool
+    ) -> None:
         """Adds the nodes, and the steps to the graph.
 
         Args:
@@ -256,7 +286,8 @@ class _Widening:
         self._node("Reshape", [rows, self._integer("shape", *shape)], "")
 
     def _unpacked(self, steps: npt.NDArray[np.int8], bits: int) -> str:
-        """Packs steps and adds the nodes that unpack them to int32; the name of the last one's output."""
+        """Packs steps and adds the nodes that unpack them to int32; the name of the last one's
+        output."""
         raised = steps.ravel().astype(np.int32) + 2 ** (bits - 1)
         total, low = "", 0
         for width in (4, 2, 1):
@@ -264,7 +295,9 @@ class _Widening:
                 part = self._unpacked_part((raised >> low) & (2**width - 1), width, low)
                 total = self._node("Add", [total, part], f"part{width}.sum") if total else part
                 low += width
-        signed = self._node("Sub", [total, self._constant("zero", np.asarray(2 ** (bits - 1), np.int32))], "signed")
+        signed = self._node(
+            "Sub", [total, self._constant("zero", np.asarray(2 ** (bits - 1), np.int32))], "signed"
+        )
         return self._node("Reshape", [signed, self._integer("steps.shape", *steps.shape)], "shaped")
 
     def _unpacked_part(self, part: npt.NDArray[np.int32], width: int, low: int) -> str:
@@ -281,4 +314,8 @@ class _Widening:
         x = self._node("Mod", [x, modulus], f"{stem}.cut")
         x = self._node("Mul", [x, weight], f"{stem}.placed")
         x = self._node("Reshape", [x, self._integer(f"{stem}.flat", -1)], f"{stem}.padded")
-        return self._node("Slice", [x, self._integer(f"{stem}.start", 0), self._integer(f"{stem}.end", count)], f"{stem}.line")
+        return self._node(
+            "Slice",
+            [x, self._integer(f"{stem}.start", 0), self._integer(f"{stem}.end", count)],
+            f"{stem}.line",
+        )

@@ -6,7 +6,8 @@
     package.module:function                 a function without arguments that returns a torch module
     own.pt, own.torchscript, own.pt2        TorchScript, and programs of torch.export
 
-The last three take options as systems do: `own.pt:norm=imagenet,size=224`. Without `norm` a module gets RGB in 0..1.
+The last three take options as systems do: `own.pt:norm=imagenet,size=224`. Without `norm` a module
+gets RGB in 0..1.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class FrozenClassifier(nn.Module):
         shipped: every installation of vizcomp has it, or can fetch it.
     """
 
-    def __init__(self, name: str, module: nn.Module, side: int, options: ModelOptions | None = None) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, side: int, options: ModelOptions | None = None
+    ) -> None:
         super().__init__()
         options = options or ModelOptions()
         self.name, self.module = name, module
@@ -57,11 +60,15 @@ class FrozenClassifier(nn.Module):
         self._bgr = options.order == "BGR"
         white, mean, std = NORMS[options.norm or "unit"]
         white, mean, std = options.range or white, options.mean or mean, options.std or std
-        self.register_buffer("_mean", torch.tensor(mean).view(1, -1, 1, 1) / white, persistent=False)
+        self.register_buffer(
+            "_mean", torch.tensor(mean).view(1, -1, 1, 1) / white, persistent=False
+        )
         self.register_buffer("_std", torch.tensor(std).view(1, -1, 1, 1) / white, persistent=False)
         self._mean: torch.Tensor
         self._std: torch.Tensor
-        self.classes: tuple[str, ...] = options.classes or tuple(map(str, getattr(module, "classes", ())))
+        self.classes: tuple[str, ...] = options.classes or tuple(
+            map(str, getattr(module, "classes", ()))
+        )
         self.requires_grad_(False)
         self.eval()
         self.count = self._probe(side)
@@ -69,7 +76,8 @@ class FrozenClassifier(nn.Module):
             self.classes = ()
 
     def train(self, mode: bool = True) -> FrozenClassifier:
-        """Stays in evaluation mode. A program of torch.export has but one mode, and says so with an error."""
+        """Stays in evaluation mode. A program of torch.export has but one mode, and says so with an
+        error."""
         del mode
         self.training = False
         for module in self.children():
@@ -79,7 +87,9 @@ class FrozenClassifier(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self._size and tuple(images.shape[-2:]) != self._size:
-            images = F.interpolate(images, self._size, mode="bilinear", align_corners=False, antialias=True)
+            images = F.interpolate(
+                images, self._size, mode="bilinear", align_corners=False, antialias=True
+            )
         if self._bgr:
             images = images.flip(1)
         out: Any = self.module((images - self._mean) / self._std)
@@ -92,29 +102,45 @@ class FrozenClassifier(nn.Module):
         return out  # type: ignore[no-any-return]
 
     def _probe(self, side: int) -> int:
-        """The number of classes, from an answer on grey pictures of the side that the codec is trained for."""
+        """The number of classes, from an answer on grey pictures of the side that the codec is
+        trained for."""
         images = torch.full((2, 3, side, side), 0.5, requires_grad=True)
-        hint = "a classifier takes float32 (N, 3, H, W) RGB and gives logits (N, classes); size= and norm= say what it expects"
+        hint = (
+            "a classifier takes float32 (N, 3, H, W) RGB and gives logits (N, classes); size= and"
+            " norm= say what it expects"
+        )
         try:
             with torch.enable_grad():
                 logits = self(images)
-                good = isinstance(logits, torch.Tensor) and logits.is_floating_point() and logits.ndim == 2
+                good = (
+                    isinstance(logits, torch.Tensor)
+                    and logits.is_floating_point()
+                    and logits.ndim == 2
+                )
                 good = good and len(logits) == 2 and logits.shape[1] >= 2
                 slope = None
                 if good and logits.requires_grad:
                     slope = torch.autograd.grad(logits.sum(), images, allow_unused=True)[0]
         except Exception as exc:  # the module is anybody's: it may raise anything
-            raise ModelError(f"{self.name} fails on pictures of {side}x{side}: {first_line(exc)}", hint) from exc
+            raise ModelError(
+                f"{self.name} fails on pictures of {side}x{side}: {first_line(exc)}", hint
+            ) from exc
         if not good:
-            what = f"{tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+            what = (
+                f"{tuple(logits.shape)}"
+                if isinstance(logits, torch.Tensor)
+                else f"a {type(logits).__name__}"
+            )
             raise ModelError(f"{self.name} answers two pictures with {what}", hint)
         if not bool(logits.isfinite().all()):
             raise ModelError(
-                f"{self.name} answers with numbers that are not finite", "its weights are damaged, or norm= is wrong"
+                f"{self.name} answers with numbers that are not finite",
+                "its weights are damaged, or norm= is wrong",
             )
         if slope is None:
             raise ModelError(
-                f"{self.name} gives no gradients: a codec cannot be trained through it", "save it without torch.no_grad inside"
+                f"{self.name} gives no gradients: a codec cannot be trained through it",
+                "save it without torch.no_grad inside",
             )
         return int(logits.shape[1])
 
@@ -136,7 +162,9 @@ def open_frozen(name: str, side: int) -> FrozenClassifier:
         return FrozenClassifier(name, module, side, _options(text).merged(_of_torchvision(weights)))
     for suffix in (*SCRIPTS, PROGRAM):
         if (split := split_name(name, suffix)) is not None:
-            return FrozenClassifier(name, _loaded(split[0], program=suffix == PROGRAM), side, _options(split[1]))
+            return FrozenClassifier(
+                name, _loaded(split[0], program=suffix == PROGRAM), side, _options(split[1])
+            )
     if (match := _FUNCTION.fullmatch(name)) and not Path(name).exists():
         return FrozenClassifier(name, _called(match[1], match[2]), side, _options(match[3] or ""))
     ours = classifiers.load(os.path.expanduser(name))
@@ -153,7 +181,9 @@ def _options(text: str) -> ModelOptions:
     default = ModelOptions()
     given = [key for key in vars(default) if getattr(options, key) != getattr(default, key)]
     if other := sorted(set(given) - set(USED)):
-        raise SettingsError(f"{other[0]}= says nothing of a classifier to train through", f"use {', '.join(USED)}")
+        raise SettingsError(
+            f"{other[0]}= says nothing of a classifier to train through", f"use {', '.join(USED)}"
+        )
     return options
 
 
@@ -169,30 +199,42 @@ def _of_torchvision(weights: Any) -> ModelOptions:
 
 def _loaded(path: Path, *, program: bool) -> nn.Module:
     """TorchScript or a program of torch.export. Neither runs Python code of the file."""
-    hint = "torch.jit.script(module).save(PATH.pt), torch.export.save(...) to PATH.pt2, or give package.module:function"
+    hint = (
+        "torch.jit.script(module).save(PATH.pt), torch.export.save(...) to PATH.pt2, or give"
+        " package.module:function"
+    )
     if not path.is_file():
         raise ModelError(f"there is no classifier {path}", "check the path")
     try:
         if program:
             return torch.export.load(path).module()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch calls TorchScript deprecated; people have it
+            # torch calls TorchScript deprecated; people have it
+            warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-any-return,no-untyped-call]
     except Exception as exc:  # a file may be anything: a state dict, a pickled module, no archive
-        raise ModelError(f"{path} cannot be read as a {'program' if program else 'TorchScript module'}", hint) from exc
+        raise ModelError(
+            f"{path} cannot be read as a {'program' if program else 'TorchScript module'}", hint
+        ) from exc
 
 
 def _called(module_name: str, function: str) -> nn.Module:
-    """What a function of the user returns. The working directory counts as a place of modules, as in `python -m`."""
+    """What a function of the user returns. The working directory counts as a place of modules, as
+    in `python -m`."""
     try:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
-        made = getattr(importlib.import_module(module_name), function)()
+        module = getattr(importlib.import_module(module_name), function)()
     except Exception as exc:  # it is the user's code
         hint = "name a function without arguments that returns a torch module"
-        raise ModelError(f"{module_name}:{function} gives no classifier: {type(exc).__name__}: {first_line(exc)}", hint) from exc
-    if not isinstance(made, nn.Module):
         raise ModelError(
-            f"{module_name}:{function} returns a {type(made).__name__}, no torch module", "return the module, in its own weights"
+            f"{module_name}:{function} gives no classifier: {type(exc).__name__}:"
+            f" {first_line(exc)}",
+            hint,
+        ) from exc
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"{module_name}:{function} returns a {type(module).__name__}, no torch module",
+            "return the module, in its own weights",
         )
-    return made
+    return module

@@ -1,9 +1,12 @@
-"""Training of a guide for `djpeg`: where vision systems look, learned from what they look at on photos.
+"""Training of a guide for `djpeg`: where vision systems look, learned from what they look at on
+photos.
 
-    photo, and views of it ── each system's importance, largest in each 8x8 block ── what the network is to say
+    photo, and views of it ── each system's importance, largest in each 8x8 block ── what the
+    network is to say
                           └── network of `nets.text_regions` ── logits ── binary cross-entropy
 
-A guide costs milliseconds where a system costs a forward pass or many (AccMPEG, MLSys 2022, is the published form of it).
+A guide costs milliseconds where a system costs a forward pass or many (AccMPEG, MLSys 2022, is the
+published form of it).
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from torch.nn import functional as F
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.djpeg.guide import grid_shape, mask_importance
 from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.files.write import beside
 from vizcomp.nets.text_regions import TextRegionsNet
 from vizcomp.photos.frame import pad_to_stride, scale_photo
 from vizcomp.training import loop
@@ -47,13 +50,17 @@ class GuideTrainSettings:
 
     Attributes:
         data: photos: a folder, a file or a pattern, several separated as in PATH.
-        system: the vision systems, as `djpeg` names them; a block matters as much as it does to the one to which it matters most.
-        views: of each photo that are shown to the systems: itself, and crops of it in other sizes and light.
+        system: the vision systems, as `djpeg` names them; a block matters as much as it does to the
+            one to which it matters most.
+        views: of each photo that are shown to the systems: itself, and crops of it in other sizes
+            and light.
         long_side: to which larger photos are scaled.
-        validation: share of the photos that is not trained on; the levels of the guide are set on them.
+        validation: share of the photos that is not trained on; the levels of the guide are set on
+            them.
         epochs: passes over the views.
         crop: side of the squares that are trained on, a multiple of 16.
-        batch, learning_rate, weight_decay: of AdamW; the rate rises for a tenth of the steps and falls in a line.
+        batch, learning_rate, weight_decay: of AdamW; the rate rises for a tenth of the steps and
+            falls in a line.
         miss: what a block costs that is missed, in units of one that is kept in vain.
         average: decay of the moving average of the weights; the average is what is kept.
         seed: of everything.
@@ -101,7 +108,9 @@ class GuideTrainSettings:
         if self.crop % 16:
             raise SettingsError(f"crop {self.crop} is no multiple of 16", "use 256")
         if not self.system or not all(isinstance(name, str) and name for name in self.system):
-            raise SettingsError("a guide learns from vision systems, and none is named", "add `system` NAME")
+            raise SettingsError(
+                "a guide learns from vision systems, and none is named", "add `system` NAME"
+            )
 
 
 class GuideTask(loop.Task):
@@ -112,20 +121,29 @@ class GuideTask(loop.Task):
 
     def __init__(self, settings: GuideTrainSettings, processes: Processes) -> None:
         if processes.count > 1:
-            raise SettingsError("`devices` does not go with `kind` guide", "one process trains it in minutes")
+            raise SettingsError(
+                "`devices` does not go with `kind` guide", "one process trains it in minutes"
+            )
         self.settings, self.processes = settings, processes
         s = settings
         systems = [open_system(name) for name in s.system]
         self.skipped: list[tuple[str, str]] = []
         photos = read_photos(
-            find_photos(split_list(s.data)), min_side=64, on_skip=lambda name, why: self.skipped.append((name, why))
+            find_photos(split_list(s.data)),
+            min_side=64,
+            on_skip=lambda name, why: self.skipped.append((name, why)),
         )
         train, held = split(len(photos), s.validation, s.seed)
-        self.shown = [_shown(photos[k], view, s, (s.seed, int(k), view), systems) for k in train for view in range(s.views)]
+        self.shown = [
+            _shown(photos[k], view, s, (s.seed, int(k), view), systems)
+            for k in train
+            for view in range(s.views)
+        ]
         self.held = [_shown(photos[k], 0, s, (s.seed, int(k), 0), systems) for k in held]
         if not any((target >= LOOKED).any() for _, target in self.shown):
             raise TrainingError(
-                f"{' and '.join(s.system)} looked nowhere on these photos", "give photos on which it finds something"
+                f"{' and '.join(s.system)} looked nowhere on these photos",
+                "give photos on which it finds something",
             )
         batch = min(s.batch, len(self.shown))
         per_epoch = len(self.shown) // batch
@@ -143,7 +161,11 @@ class GuideTask(loop.Task):
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s, stage = self.settings, self.stages[0]
         chosen = loop.batch_indices(
-            index, count=len(self.shown), batch=stage.images_per_step, seed=s.seed, processes=self.processes
+            index,
+            count=len(self.shown),
+            batch=stage.images_per_step,
+            seed=s.seed,
+            processes=self.processes,
         )
         rng = np.random.default_rng(loop.step_seed(s.seed, index, 2))
         crops = [_crop(self.shown[k], s.crop, rng) for k in chosen.tolist()]
@@ -154,7 +176,9 @@ class GuideTask(loop.Task):
         self.model.train()
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
             logits = self.model(x.contiguous(memory_format=torch.channels_last))
-        loss = F.binary_cross_entropy_with_logits(logits.float(), y, pos_weight=torch.tensor(s.miss, device=y.device))
+        loss = F.binary_cross_entropy_with_logits(
+            logits.float(), y, pos_weight=torch.tensor(s.miss, device=y.device)
+        )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -187,14 +211,24 @@ class GuideTask(loop.Task):
         said, wanted = self._logits(self.held) if self.held else self._logits(self.shown)
         if not (wanted >= LOOKED).any():  # the systems looked nowhere on the photos left out
             said, wanted = self._logits(self.shown)
-        least, sure = (float(np.quantile(said[wanted >= LOOKED], 1 - share)) for share in (KEPT, SURE))
+        least, sure = (
+            float(np.quantile(said[wanted >= LOOKED], 1 - share)) for share in (KEPT, SURE)
+        )
         levels = (least, max(sure, least + 0.1))
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.average.state_dict().items()}
-        beside = folder / ".model.safetensors.part"
-        save_file(tensors, beside)
-        os.replace(beside, folder / "model.safetensors")
-        words = {"licence": s.licence, "data": "photos"} if s.licence else {"data": "photos"}
-        export_guide(self.average, folder / "model.onnx", levels=levels, systems="; ".join(s.system), metadata=words)
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.average.state_dict().items()
+        }
+        with beside(folder / "model.safetensors") as part:
+            save_file(tensors, part)
+        metadata = {"licence": s.licence, "data": "photos"} if s.licence else {"data": "photos"}
+        export_guide(
+            self.average,
+            folder / "model.onnx",
+            levels=levels,
+            systems="; ".join(s.system),
+            metadata=metadata,
+        )
         card = {
             "kind": "guide",
             "systems": list(s.system),
@@ -209,9 +243,16 @@ class GuideTask(loop.Task):
         return figures
 
 
-def _shown(photo: Pixels, view: int, s: GuideTrainSettings, seed: tuple[int, ...], systems: list[Any]) -> tuple[Pixels, Field]:
-    """A view of a photo and how much each of its blocks matters to the systems: (H, W, 3), (H / 8, W / 8) rounded up."""
-    image = _view(photo, s.long_side, np.random.default_rng(seed)) if view else _scaled(photo, s.long_side)
+def _shown(
+    photo: Pixels, view: int, s: GuideTrainSettings, seed: tuple[int, ...], systems: list[Any]
+) -> tuple[Pixels, Field]:
+    """A view of a photo and how much each of its blocks matters to the systems: (H, W, 3), (H / 8,
+    W / 8) rounded up."""
+    image = (
+        _view(photo, s.long_side, np.random.default_rng(seed))
+        if view
+        else _scaled(photo, s.long_side)
+    )
     size = (image.shape[0], image.shape[1])
     target = np.zeros(grid_shape(*size), np.float32)
     for system in systems:
@@ -220,7 +261,9 @@ def _shown(photo: Pixels, view: int, s: GuideTrainSettings, seed: tuple[int, ...
 
 
 def _scaled(photo: Pixels, long_side: int) -> Pixels:
-    return np.ascontiguousarray(scale_photo(photo, long_side) if max(photo.shape[:2]) > long_side else photo)
+    return np.ascontiguousarray(
+        scale_photo(photo, long_side) if max(photo.shape[:2]) > long_side else photo
+    )
 
 
 def _view(photo: Pixels, long_side: int, rng: np.random.Generator) -> Pixels:
@@ -230,7 +273,9 @@ def _view(photo: Pixels, long_side: int, rng: np.random.Generator) -> Pixels:
     rows, cols = max(64, int(height * share)), max(64, int(width * share))
     top, left = rng.integers(height - rows + 1), rng.integers(width - cols + 1)
     side = min(long_side, round(max(rows, cols) * np.exp(rng.uniform(np.log(0.6), np.log(1.5)))))
-    cut = scale_photo(np.ascontiguousarray(photo[top : top + rows, left : left + cols]), max(64, side))
+    cut = scale_photo(
+        np.ascontiguousarray(photo[top : top + rows, left : left + cols]), max(64, side)
+    )
     light = 255 * (cut.astype(np.float32) / 255) ** np.exp(rng.normal(0, 0.25))
     light = (light - 128) * np.exp(rng.normal(0, 0.2)) + 128 + rng.normal(0, 10)
     light = light * np.exp(rng.normal(0, 0.06, 3))
@@ -238,14 +283,19 @@ def _view(photo: Pixels, long_side: int, rng: np.random.Generator) -> Pixels:
 
 
 def _crop(shown: tuple[Pixels, Field], side: int, rng: np.random.Generator) -> tuple[Field, Field]:
-    """A square of a view, perhaps mirrored, as the network takes it: (3, side, side), (side / 8, side / 8)."""
+    """A square of a view, perhaps mirrored, as the network takes it: (3, side, side), (side / 8,
+    side / 8)."""
     image, target = shown
     blocks = side // BLOCK
     rows, cols = min(blocks, target.shape[0]), min(blocks, target.shape[1])
     top, left = rng.integers(target.shape[0] - rows + 1), rng.integers(target.shape[1] - cols + 1)
     part = image[top * BLOCK : (top + rows) * BLOCK, left * BLOCK : (left + cols) * BLOCK]
     part = np.pad(part, ((0, side - part.shape[0]), (0, side - part.shape[1]), (0, 0)), mode="edge")
-    wanted = np.pad(target[top : top + rows, left : left + cols], ((0, blocks - rows), (0, blocks - cols)), mode="edge")
+    wanted = np.pad(
+        target[top : top + rows, left : left + cols],
+        ((0, blocks - rows), (0, blocks - cols)),
+        mode="edge",
+    )
     if rng.random() < 0.5:
         part, wanted = part[:, ::-1], wanted[:, ::-1]
     return _normal(part), np.ascontiguousarray(wanted)

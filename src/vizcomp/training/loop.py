@@ -1,16 +1,16 @@
 """What all trainings share: run folder, steps, checkpoints, resuming, metrics.
 
 A run is a number of steps, in one stage or several. Everything random in a step comes from
-(seed, step, process). A checkpoint is therefore the step's number and the task's state. A resumed run
-gives the same weights, bit for bit, as one that was never stopped. This holds on one device, with one
-number of threads and one version of torch.
+(seed, step, process). A checkpoint is therefore the step's number and the task's state. A resumed
+run gives the same weights, bit for bit, as one that was never stopped. This holds on one device,
+with one number of threads and one version of torch.
 
 Ctrl-C and SIGTERM are answered between steps: the step is finished, the checkpoint is written, and
 then the run ends.
 
-With several processes each takes its share of every batch. Gradients are averaged before each update
-(synchronous data parallelism, Dean et al. 2012), so that all hold the same weights. A signal or a loss
-that is not finite ends all of them in the same step. Only the first process writes.
+With several processes each takes its share of every batch. Gradients are averaged before each
+update (synchronous data parallelism, Dean et al. 2012), so that all hold the same weights. A signal
+or a loss that is not finite ends all of them in the same step. Only the first process writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import abc
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any, ClassVar
 import torch
 
 from vizcomp.errors import OutputError, SettingsError, TrainingError, first_line
+from vizcomp.files.write import beside
 from vizcomp.training.curves import curves_svg
 from vizcomp.training.processes import Processes, open_processes, stop_between_steps, troubles_told
 from vizcomp.training.settings import SAVED, check_unchanged
@@ -95,7 +95,8 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
-        """Step `index` of the run: one update of the weights. Draws from torch's global generator only.
+        """Step `index` of the run: one update of the weights. Draws from torch's global generator
+        only.
 
         Returns:
             figures, to be averaged over an epoch.
@@ -118,7 +119,9 @@ class Task(abc.ABC):
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values to resume from."""
-        return {name: getattr(self, name).state_dict() for name in ("model", "average", "optimiser")}
+        return {
+            name: getattr(self, name).state_dict() for name in ("model", "average", "optimiser")
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
@@ -189,8 +192,11 @@ class RunResult:
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """The seed of a step's random numbers: a mix in which neighbouring steps share nothing (constants of SplitMix64)."""
-    x = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB + 1) & (2**64 - 1)
+    """The seed of a step's random numbers: a mix in which neighbouring steps share nothing
+    (constants of SplitMix64)."""
+    x = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB + 1) & (
+        2**64 - 1
+    )
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
     return (x ^ (x >> 31)) >> 1
@@ -202,8 +208,11 @@ def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def batch_indices(step: int, *, count: int, batch: int, seed: int, processes: Processes) -> torch.Tensor:
-    """The samples of a step that fall to this process: int64 (batch / processes,). An epoch's last, short batch is left out."""
+def batch_indices(
+    step: int, *, count: int, batch: int, seed: int, processes: Processes
+) -> torch.Tensor:
+    """The samples of a step that fall to this process: int64 (batch / processes,). An epoch's last,
+    short batch is left out."""
     per_epoch = max(1, count // batch)
     order = epoch_order(count, seed, step // per_epoch)
     start = (step % per_epoch) * batch
@@ -211,7 +220,8 @@ def batch_indices(step: int, *, count: int, batch: int, seed: int, processes: Pr
 
 
 def one_cycle(step: int, steps: int, warm: float = 0.2, last: float = 0.0) -> float:
-    """Share of the peak learning rate: up in a line over the first `warm` of the steps, then down in a line to `last`."""
+    """Share of the peak learning rate: up in a line over the first `warm` of the steps, then down
+    in a line to `last`."""
     up = max(1.0, warm * steps)
     if step < up:
         return (step + 1) / (up + 1)
@@ -222,7 +232,8 @@ class _Means:
     """Means of figures since an epoch began."""
 
     def __init__(self, sums: Mapping[str, list[float]] | None = None) -> None:
-        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}  # name to sum and count
+        # name to sum and count
+        self.sums = {name: list(pair) for name, pair in (sums or {}).items()}
 
     def add(self, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
@@ -272,7 +283,8 @@ class _Run:
                 self._restore(checkpoint)
             elif checkpoint.exists():
                 raise SettingsError(
-                    f"{self.folder} holds a run already", "add `resume` to continue it, or choose another `output`"
+                    f"{self.folder} holds a run already",
+                    "add `resume` to continue it, or choose another `output`",
                 )
             processes.wait()
             if self.first:
@@ -288,17 +300,29 @@ class _Run:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             settings, extent = json.loads(state["settings"]), json.loads(state["stages"])
-            step, records, sums = int(state["step"]), json.loads(state["records"]), json.loads(state["means"])
+            step, records, sums = (
+                int(state["step"]),
+                json.loads(state["records"]),
+                json.loads(state["means"]),
+            )
             weights = state["task"]
         except Exception as exc:  # torch raises several kinds for a damaged file
-            raise TrainingError(f"{path} cannot be read: {type(exc).__name__}", "start the run again in another folder") from exc
+            raise TrainingError(
+                f"{path} cannot be read: {type(exc).__name__}",
+                "start the run again in another folder",
+            ) from exc
         check_unchanged(self.folder, settings, self.settings)
         if extent != self._extent():
-            raise SettingsError(f"the run in {self.folder} was started with other data", "use the same `data`, or a new folder")
+            raise SettingsError(
+                f"the run in {self.folder} was started with other data",
+                "use the same `data`, or a new folder",
+            )
         try:
             self.task.load_state(weights)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as exc:
-            raise TrainingError(f"{path} does not fit this network", "start the run again in another folder") from exc
+            raise TrainingError(
+                f"{path} does not fit this network", "start the run again in another folder"
+            ) from exc
         self.step, self.records, self.means = step, records, _Means(sums)
         self.validation = dict(records[-1]["validation"]) if records else {}
 
@@ -329,11 +353,21 @@ class _Run:
             self.say("checking on the validation part")
             self.validation = dict(self.task.validate())
         name = {"stage": stage.name} if stage.name else {}
-        self.records.append({**name, "step": self.step, "epoch": round(epoch, 3), **self.means(), "validation": self.validation})
+        self.records.append(
+            {
+                **name,
+                "step": self.step,
+                "epoch": round(epoch, 3),
+                **self.means(),
+                "validation": self.validation,
+            }
+        )
         self._report(stage, index + 1, self.validation, at_end=True)
         self.means = _Means()
 
-    def _report(self, stage: Stage, step: int, validation: Mapping[str, float], *, at_end: bool) -> None:
+    def _report(
+        self, stage: Stage, step: int, validation: Mapping[str, float], *, at_end: bool
+    ) -> None:
         clock = time.monotonic()
         seconds = (clock - self.reported) / max(1, self.step - self.reported_step)
         self.reported, self.reported_step = clock, self.step
@@ -369,11 +403,12 @@ class _Run:
             "means": json.dumps(self.means.sums),
             "task": state,
         }
-        beside = self.folder / f".{CHECKPOINT}.part"
         try:
-            torch.save(checkpoint, beside)
-            os.replace(beside, self.folder / CHECKPOINT)
-            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records))
+            with beside(self.folder / CHECKPOINT) as part:
+                torch.save(checkpoint, part)
+            write_text(
+                self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.records)
+            )
             write_text(self.folder / "curves.svg", curves_svg(self.records))
         except (OSError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
             raise _unwritable(exc, self.folder) from exc
@@ -403,8 +438,8 @@ def train(
     The folder gets settings.json, checkpoint.pt, metrics.jsonl, curves.svg and the model.
 
     Args:
-        settings: of the task's settings class. A run is resumed only with the same settings, those in
-            `FREE` aside. The last epoch of a stage is validated whatever `validate_every` says.
+        settings: of the task's settings class. A run is resumed only with the same settings, those
+            in `FREE` aside. The last epoch of a stage is validated whatever `validate_every` says.
         on_progress: called at every epoch's end and every `REPORT_SECONDS`, in the first process.
         on_stage: called with a few words for what may take a while between the steps.
 
@@ -418,7 +453,14 @@ def train(
     began = time.monotonic()
     with open_processes(settings.device) as processes:
         task = task_class(settings, processes)
-        run = _Run(task, folder, {"kind": task.kind, **dataclasses.asdict(settings)}, processes, on_progress, on_stage)
+        run = _Run(
+            task,
+            folder,
+            {"kind": task.kind, **dataclasses.asdict(settings)},
+            processes,
+            on_progress,
+            on_stage,
+        )
         with torch.random.fork_rng(enabled=processes.device.type != "mps"), troubles_told():
             run.open(resume, processes)
             start = run.step
@@ -448,11 +490,15 @@ def train(
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
     note = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
-    return TrainingError(f"{what} not finite any more at step {step}", f"use a smaller learning_rate, and half=false{note}")
+    return TrainingError(
+        f"{what} not finite any more at step {step}",
+        f"use a smaller learning_rate, and half=false{note}",
+    )
 
 
 def _check_finite(state: dict[str, Any], step: int, folder: Path) -> None:
-    """A loss can be finite once more where the weights are no longer: such a state must not replace a good one.
+    """A loss can be finite once more where the weights are no longer: such a state must not replace
+    a good one.
 
     Raises:
         TrainingError: a weight is not finite.
@@ -470,6 +516,5 @@ def _unwritable(exc: Exception, folder: Path) -> OutputError:
 
 def write_text(path: Path, text: str) -> None:
     """Writes beside and renames."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    with beside(path) as part:
+        part.write_text(text, "utf-8")

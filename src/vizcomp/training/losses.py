@@ -17,10 +17,11 @@ REACH = 2  # as `coding.MAX_REACH`
 
 
 def ms_ssim_loss(image: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
-    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first scales, for crops too small for five.
+    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first scales, for crops too
+    small for five.
 
-    The window is a Gaussian of 11 pixels and sigma 1.5, smaller on small scales. The published weights are
-    brought to a sum of one.
+    The window is a Gaussian of 11 pixels and sigma 1.5, smaller on small scales. The published
+    weights are brought to a sum of one.
 
     Args:
         image, source: float (N, 3, H, W) in 0..1.
@@ -42,8 +43,8 @@ def ms_ssim_loss(image: torch.Tensor, source: torch.Tensor, scales: int = 3) -> 
 def _blurred(planes: torch.Tensor) -> torch.Tensor:
     """Means over Gaussian windows inside the planes: (N, C, H, W) to (N, C, h, w).
 
-    As products with banded matrices: a convolution of one channel is many times slower on a CPU, its
-    gradient above all.
+    As products with banded matrices: a convolution of one channel is many times slower on a CPU,
+    its gradient above all.
     """
     n, c, height, width = planes.shape
     side = min(11, height, width)
@@ -56,15 +57,21 @@ def _blurred(planes: torch.Tensor) -> torch.Tensor:
 
 
 def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
-    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place further."""
+    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place
+    further."""
     rows = side - len(line) + 1
-    at = torch.arange(side, device=line.device)[None] - torch.arange(rows, device=line.device)[:, None]
+    at = (
+        torch.arange(side, device=line.device)[None]
+        - torch.arange(rows, device=line.device)[:, None]
+    )
     return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
 
 
 def reconstruction_loss(kind: str, image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """Scalar loss between float images (N, 3, H, W) in about -1..1; `kind` is one of `RECONSTRUCTIONS`."""
-    with torch.autocast(image.device.type, enabled=False):  # variances are differences of near numbers: no half precision
+    """Scalar loss between float images (N, 3, H, W) in about -1..1; `kind` is one of
+    `RECONSTRUCTIONS`."""
+    # variances are differences of near numbers: no half precision
+    with torch.autocast(image.device.type, enabled=False):
         image, source = image.float(), source.float()
         difference = (image - source) / 2
         if kind == "l1":
@@ -75,18 +82,22 @@ def reconstruction_loss(kind: str, image: torch.Tensor, source: torch.Tensor) ->
 
 
 def divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence from the target to the answer, both logits (N, classes): (N,), nats."""
-    return F.kl_div(F.log_softmax(logits, 1), F.log_softmax(target, 1), log_target=True, reduction="none").sum(1)
+    """Kullback-Leibler divergence from the target to the answer, both logits (N, classes): (N,),
+    nats."""
+    return F.kl_div(
+        F.log_softmax(logits, 1), F.log_softmax(target, 1), log_target=True, reduction="none"
+    ).sum(1)
 
 
 class BitGuesser(nn.Module):
-    """Logistic regression of each bit on the bits that are coded before it, in the order of `vizcomp.vzc.coding`.
+    """Logistic regression of each bit on the bits that are coded before it, in the order of
+    `vizcomp.vzc.coding`.
 
-    It estimates the cost of bits after entropy coding. The reconstruction loss has no reason to make bits
-    predictable. With a price on this cost, the encoder writes an unpredictable bit only where it is worth
-    it (entropy-constrained coding: Chou, Lookabaugh and Gray 1989; Balle, Laparra and Simoncelli 2017).
-    The regression sees what the entropy coder's context model sees: earlier bits within two rows and
-    columns.
+    It estimates the cost of bits after entropy coding. The reconstruction loss has no reason to
+    make bits predictable. With a price on this cost, the encoder writes an unpredictable bit only
+    where it is worth it (entropy-constrained coding: Chou, Lookabaugh and Gray 1989; Balle, Laparra
+    and Simoncelli 2017). The regression sees what the entropy coder's context model sees: earlier
+    bits within two rows and columns.
 
     Attributes:
         channels: bits of a position in each iteration.
@@ -104,15 +115,18 @@ class BitGuesser(nn.Module):
         earlier = torch.ones(slots, slots).tril(-1)
         mask = earlier[:, :, None, None].expand(-1, -1, side, side).clone()
         mask[range(slots), range(slots)] = before.view(side, side)
-        self.register_buffer("mask", torch.cat([mask, torch.ones(slots, 1, side, side)], 1), persistent=False)
+        self.register_buffer(
+            "mask", torch.cat([mask, torch.ones(slots, 1, side, side)], 1), persistent=False
+        )
         self.mask: torch.Tensor
 
     def forward(self, codes: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Cost of each bit of a position, in bits: float32 (bits,), the mean over images and positions.
+        """Cost of each bit of a position, in bits: float32 (bits,), the mean over images and
+        positions.
 
         Args:
-            codes: (N, channels[t], H, W), -1 or 1, of the first iterations, all or some. Gradients go to
-                the codes too: a bit is drawn to its guess.
+            codes: (N, channels[t], H, W), -1 or 1, of the first iterations, all or some. Gradients
+                go to the codes too: a bit is drawn to its guess.
         """
         bits = torch.cat(list(codes), 1)
         count = bits.shape[1]

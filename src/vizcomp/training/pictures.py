@@ -19,8 +19,10 @@ class Pictures:
     """What a training on labelled pictures reads.
 
     Attributes:
-        images, labels: uint8 (N, 3, H, W), channels last in memory; int64 (N,). Those that are trained on are `images[train]`.
-        held_images, held_labels: of the validation part, on which `held` picks; the same arrays where it is a share of the data.
+        images, labels: uint8 (N, 3, H, W), channels last in memory; int64 (N,). Those that are
+            trained on are `images[train]`.
+        held_images, held_labels: of the validation part, on which `held` picks; the same arrays
+            where it is a share of the data.
         train, held: int64 indices.
         classes: their names, in the order of the labels.
         source: what the data were found as, and what was resized.
@@ -39,15 +41,24 @@ class Pictures:
 
 
 def read_pictures(
-    path: Path, *, side: int, exact: bool, validation: float, seed: int, batch: int, device: torch.device
+    path: Path,
+    *,
+    side: int,
+    exact: bool,
+    validation: float,
+    seed: int,
+    batch: int,
+    device: torch.device,
 ) -> Pictures:
     """The training part of labelled pictures, and what is held to validate.
 
-    A folder `val`, `valid` or `validation` beside `train` is the validation part; else a share of each class is.
+    A folder `val`, `valid` or `validation` beside `train` is the validation part; else a share of
+    each class is.
 
     Args:
         side: of the pictures.
-        exact: refuse pictures of another size; else they are cropped to the square in their middle and resized.
+        exact: refuse pictures of another size; else they are cropped to the square in their middle
+            and resized.
         validation: share that is held where the data have no part of their own for it.
         batch: pictures of an update, of which one must be full.
 
@@ -60,7 +71,8 @@ def read_pictures(
     train, held = split(data.labels, 0.0 if own else validation, seed)
     if len(train) < batch:
         raise TrainingError(
-            f"{len(train)} pictures are fewer than one batch of {batch}", "give more pictures, or a smaller batch"
+            f"{len(train)} pictures are fewer than one batch of {batch}",
+            "give more pictures, or a smaller batch",
         )
     images, labels = _tensors(data, device)
     held_images, held_labels = _tensors(own, device) if own else (images, labels)
@@ -74,7 +86,8 @@ def read_pictures(
         train=torch.from_numpy(train),
         held=torch.from_numpy(np.arange(len(own))) if own else torch.from_numpy(held),
         classes=data.classes,
-        source=data.source + (f"; {resized} of {count} pictures resized to {side}x{side}" if resized else ""),
+        source=data.source
+        + (f"; {resized} of {count} pictures resized to {side}x{side}" if resized else ""),
         skipped=(*data.skipped, *(own.skipped if own else ())),
     )
 

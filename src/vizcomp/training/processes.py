@@ -1,7 +1,8 @@
 """The processes of a training: starting them on this machine, and what they tell each other.
 
-`vizcomp train --devices N` sets them up as `torchrun` does, through variables of the environment. So a run
-started by `torchrun` or `accelerate launch`, on one machine or several, is the same from there on.
+`vizcomp train --devices N` sets them up as `torchrun` does, through variables of the environment.
+So a run started by `torchrun` or `accelerate launch`, on one machine or several, is the same from
+there on.
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ import torch
 from vizcomp.errors import MissingExtraError, SettingsError, TrainingError, first_line
 
 LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # set by `accelerate launch` and `torchrun`
-GRACE_SECONDS = 20.0  # for the others, once one has failed: a process that waits for a lost one never ends by itself
+# for the others, once one has failed: a process that waits for a lost one never ends by itself
+GRACE_SECONDS = 20.0
 
 
 def launched() -> bool:
     """Whether this process is one of several."""
-    return all(name in os.environ for name in LAUNCH_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    return (
+        all(name in os.environ for name in LAUNCH_VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
+    )
 
 
 def run_processes(arguments: Sequence[str], count: int) -> int:
-    """Runs `vizcomp` with the arguments in `count` processes that find each other, and waits for them.
+    """Runs `vizcomp` with the arguments in `count` processes that find each other, and waits for
+    them.
 
-    The first process has this one's output. The output of another is shown only if it was the first to
-    fail. Ctrl-C and SIGTERM reach all of them; each finishes its step.
+    The first process has this one's output. The output of another is shown only if it was the first
+    to fail. Ctrl-C and SIGTERM reach all of them; each finishes its step.
 
     Returns:
         exit code of the process that failed first; 0 when all ended well.
@@ -51,7 +56,9 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         with tempfile.TemporaryDirectory() as folder:
             for rank in range(count):
@@ -62,7 +69,11 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
                     "LOCAL_WORLD_SIZE": count,
                     "MASTER_PORT": port,
                 }
-                environment = {**os.environ, **{name: str(n) for name, n in variables.items()}, "MASTER_ADDR": "127.0.0.1"}
+                environment = {
+                    **os.environ,
+                    **{name: str(n) for name, n in variables.items()},
+                    "MASTER_ADDR": "127.0.0.1",
+                }
                 with open(Path(folder) / str(rank), "wb") as errors:
                     process = subprocess.Popen(
                         [sys.executable, "-m", "vizcomp", *arguments],
@@ -81,7 +92,8 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
             if failed is None:
                 return 0
             code = _exit_code(processes[failed].returncode)
-            # what is refused at the start is refused by all alike, and the first process has said it
+            # what is refused at the start is refused by all alike, and the first process has said
+            # it
             if failed > 0 and (code == 1 or code != _exit_code(processes[0].returncode)):
                 said = (Path(folder) / str(failed)).read_text("utf-8", "replace").strip()
                 sys.stderr.write(f"process {failed}: {said or f'ended with exit code {code}'}\n")
@@ -96,10 +108,13 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> int | None:
-    """Until all have ended, or one has failed and the others had their time; gives the rank that failed first."""
+    """Until all have ended, or one has failed and the others had their time; gives the rank that
+    failed first."""
     failed: int | None = None
     until = float("inf")
-    while time.monotonic() < until and (failed is None or any(process.poll() is None for process in processes)):
+    while time.monotonic() < until and (
+        failed is None or any(process.poll() is None for process in processes)
+    ):
         for rank, process in enumerate(processes):
             if failed is None and process.poll() not in (None, 0):
                 failed, until = rank, time.monotonic() + GRACE_SECONDS
@@ -115,7 +130,8 @@ def _exit_code(returned: int) -> int:
 
 
 class Processes:
-    """The processes of a run: one, or several that `run_processes`, `accelerate launch` or `torchrun` started."""
+    """The processes of a run: one, or several that `run_processes`, `accelerate launch` or
+    `torchrun` started."""
 
     def __init__(self, device: str) -> None:
         self.rank, self.count = 0, 1
@@ -124,7 +140,9 @@ class Processes:
             try:
                 from accelerate import Accelerator
             except ImportError as exc:  # pragma: no cover - it is a dependency
-                raise MissingExtraError("accelerate, which several processes need,", "train") from exc
+                raise MissingExtraError(
+                    "accelerate, which several processes need,", "train"
+                ) from exc
             self._accelerator = Accelerator(cpu=device == "cpu")
             self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
             self.device = self._accelerator.device
@@ -150,14 +168,16 @@ class Processes:
                 start += p.numel()
 
     def average(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replaces each floating-point tensor by its mean over the processes (statistics of batch normalisation)."""
+        """Replaces each floating-point tensor by its mean over the processes (statistics of batch
+        normalisation)."""
         if self._accelerator is not None:
             for tensor in tensors:
                 if tensor.is_floating_point():
                     tensor.copy_(self._accelerator.reduce(tensor, "mean"))
 
     def agree(self, figures: Mapping[str, float], stop: bool) -> tuple[dict[str, float], bool]:
-        """The figures' means over the processes, and whether any of them is to stop. All give the same names."""
+        """The figures' means over the processes, and whether any of them is to stop. All give the
+        same names."""
         if self._accelerator is None:
             return dict(figures), stop
         tensor = torch.tensor([*figures.values(), float(stop)], device=self.device)
@@ -189,7 +209,8 @@ class Processes:
         """
         if batch // self.count < least:
             raise SettingsError(
-                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each", "use a larger batch"
+                f"a batch of {batch} gives {self.count} processes fewer than {least} pictures each",
+                "use a larger batch",
             )
 
 
@@ -200,12 +221,20 @@ def open_device(name: str) -> torch.device:
         SettingsError: the device is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise SettingsError(f"device {name!r} cannot be used: {first_line(exc)}", "use `device` cpu") from exc
+        raise SettingsError(
+            f"device {name!r} cannot be used: {first_line(exc)}", "use `device` cpu"
+        ) from exc
     return device
 
 
@@ -223,10 +252,12 @@ def open_processes(device: str) -> Iterator[Processes]:
 def stop_between_steps() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM set a flag for the yielded function, in place of breaking into a step.
 
-    A second Ctrl-C, some seconds later, does break in; the last checkpoint is then that of an interval.
+    A second Ctrl-C, some seconds later, does break in; the last checkpoint is then that of an
+    interval.
     """
     asked: list[float] = []
-    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+    # signals belong to the main thread
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
@@ -254,8 +285,18 @@ def troubles_told() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as exc:
         message = str(exc).lower()
-        if isinstance(exc, MemoryError) or "out of memory" in message or "can't allocate" in message:
-            raise TrainingError("out of memory", "use a smaller batch, or a smaller network") from exc
-        if launched() and (isinstance(exc, torch.distributed.DistError) or "gloo" in message or "nccl" in message):
-            raise TrainingError("another process of this run has ended", "use `resume` once the reason is gone") from exc
+        if (
+            isinstance(exc, MemoryError)
+            or "out of memory" in message
+            or "can't allocate" in message
+        ):
+            raise TrainingError(
+                "out of memory", "use a smaller batch, or a smaller network"
+            ) from exc
+        if launched() and (
+            isinstance(exc, torch.distributed.DistError) or "gloo" in message or "nccl" in message
+        ):
+            raise TrainingError(
+                "another process of this run has ended", "use `resume` once the reason is gone"
+            ) from exc
         raise

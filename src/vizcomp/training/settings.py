@@ -6,13 +6,12 @@ import dataclasses
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vizcomp.errors import MissingExtraError, SettingsError
-from vizcomp.files.foreign import read_object_file
+from vizcomp.errors import MissingExtraError, SettingsError, first_line
+from vizcomp.files.foreign import MOST_BYTES, read_object_file, read_small, read_toml
 
 KINDS = ("codec", "classifier", "depth", "guide")
 SAVED = "settings.json"
@@ -36,17 +35,23 @@ def need_torch() -> None:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The values of a recipe, a TOML file with the names of the settings' fields, and perhaps `kind`.
+    """The values of a recipe, a TOML file with the names of the settings' fields, and perhaps
+    `kind`.
 
     Raises:
         SettingsError: the file cannot be read or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = read_small(path, MOST_BYTES)
+        if len(text) > MOST_BYTES:
+            raise SettingsError(f"recipe {path} is too large", f"it may have {MOST_BYTES:,} bytes")
+        return read_toml(text.decode("utf-8"))
     except OSError as exc:
         raise SettingsError(f"recipe {path}: {exc.strerror or exc}", "check the path") from exc
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise SettingsError(f"recipe {path} is no TOML: {exc}", "a line looks like: epochs = 10") from exc
+    except ValueError as exc:
+        raise SettingsError(
+            f"recipe {path} is no TOML: {first_line(exc)}", "a line looks like: epochs = 10"
+        ) from exc
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
@@ -58,11 +63,15 @@ def read_saved(folder: Path) -> dict[str, Any]:
     try:
         values = read_object_file(folder / SAVED)
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"nothing to resume in {folder}", "omit `resume` to start a run") from exc
+        raise SettingsError(
+            f"nothing to resume in {folder}", "omit `resume` to start a run"
+        ) from exc
     return values
 
 
-def read_values(kind: str | None, recipe: Path | None, resume: Path | None) -> tuple[str, dict[str, Any]]:
+def read_values(
+    kind: str | None, recipe: Path | None, resume: Path | None
+) -> tuple[str, dict[str, Any]]:
     """The kind of a training, and its values before options.
 
     Args:
@@ -73,7 +82,13 @@ def read_values(kind: str | None, recipe: Path | None, resume: Path | None) -> t
     Raises:
         SettingsError: an unknown kind, or a file that cannot be read.
     """
-    values = read_recipe(recipe) if recipe is not None else read_saved(resume) if resume is not None else {}
+    values = (
+        read_recipe(recipe)
+        if recipe is not None
+        else read_saved(resume)
+        if resume is not None
+        else {}
+    )
     default = "depth" if "pretrain_epochs" in values else "codec"
     kind = kind or values.pop("kind", default)
     values.pop("kind", None)
@@ -82,13 +97,16 @@ def read_values(kind: str | None, recipe: Path | None, resume: Path | None) -> t
     return str(kind), values
 
 
-def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
+def changed(
+    cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pairs: Sequence[str]
+) -> dict[str, Any]:
     """Values with those of the command line in place of their own.
 
     Args:
         cls: the settings' dataclass.
         options: name to value of the options with a name of their own.
-        pairs: `NAME=VALUE` of each --set. VALUE is text, or a value of TOML where the field is no text.
+        pairs: `NAME=VALUE` of each --set. VALUE is text, or a value of TOML where the field is no
+            text.
 
     Raises:
         SettingsError: a name that the class does not have, no pair, or two values for one name.
@@ -96,7 +114,9 @@ def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pa
     defaults = _defaults(cls)
     for name in options:
         if name not in defaults:
-            raise SettingsError(f"`{name}` does not go with this kind of training", "see vizcomp train --help")
+            raise SettingsError(
+                f"`{name}` does not go with this kind of training", "see vizcomp train --help"
+            )
     given: dict[str, Any] = dict(options)
     network: dict[str, Any] = {}
     for pair in pairs:
@@ -107,7 +127,9 @@ def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pa
         if name in NETWORK and isinstance(defaults["network"], dict):
             table, default = network, NETWORK[name]()
         elif name not in defaults:
-            raise _unknown(name, [*defaults, *NETWORK] if isinstance(defaults["network"], dict) else defaults)
+            raise _unknown(
+                name, [*defaults, *NETWORK] if isinstance(defaults["network"], dict) else defaults
+            )
         value = os.path.expanduser(text) if name in PATHS else _typed(text, default)
         if name in table and table[name] != value:
             origin = f"`{name}` {table[name]}" if name in options else f"`set` {name}={table[name]}"
@@ -115,7 +137,12 @@ def changed(cls: type, values: Mapping[str, Any], options: Mapping[str, Any], pa
         _check_type(name, value, default)
         table[name] = value
     if network:
-        given["network"] = {**defaults["network"], **values.get("network", {}), **given.get("network", {}), **network}
+        given["network"] = {
+            **defaults["network"],
+            **values.get("network", {}),
+            **given.get("network", {}),
+            **network,
+        }
     return {**values, **given}
 
 
@@ -144,13 +171,20 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
     data = str(values["data"])
     if download:
         if kind == "depth":
-            raise SettingsError("`download` does not go with `kind` depth", "CIFAR-10 has no depth maps")
+            raise SettingsError(
+                "`download` does not go with `kind` depth", "CIFAR-10 has no depth maps"
+            )
         if kind == "guide":
-            raise SettingsError("`download` does not go with `kind` guide", "give it photos like those to be compressed")
+            raise SettingsError(
+                "`download` does not go with `kind` guide",
+                "give it photos like those to be compressed",
+            )
         fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
         if not Path(path).exists():
-            raise SettingsError(f"{path} does not exist", "give `data` a folder or an archive that is there")
+            raise SettingsError(
+                f"{path} does not exist", "give `data` a folder or an archive that is there"
+            )
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -165,7 +199,12 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
             raise _unknown(name, defaults)
         _check_type(name, value, defaults[name])
     tables = {name: table for name, table in defaults.items() if hasattr(table, "from_dict")}
-    return cls(**{**values, **{name: table.from_dict(dict(values.get(name, {}))) for name, table in tables.items()}})
+    return cls(
+        **{
+            **values,
+            **{name: table.from_dict(dict(values.get(name, {}))) for name, table in tables.items()},
+        }
+    )
 
 
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -188,7 +227,9 @@ def check_choices(settings: object, choices: Mapping[str, Iterable[str]]) -> Non
     """
     for name, names in choices.items():
         if getattr(settings, name) not in names:
-            raise SettingsError(f"{name} {getattr(settings, name)!r} is not known", f"use one of {', '.join(names)}")
+            raise SettingsError(
+                f"{name} {getattr(settings, name)!r} is not known", f"use one of {', '.join(names)}"
+            )
 
 
 def check_unchanged(folder: Path, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -198,16 +239,26 @@ def check_unchanged(folder: Path, saved: Mapping[str, Any], current: Mapping[str
         SettingsError: names the settings that differ.
     """
     current = json.loads(json.dumps(current))  # as they were saved: lists for tuples
-    names = [name for name in sorted({*current, *saved} - FREE) if current.get(name) != saved.get(name)]
+    names = [
+        name for name in sorted({*current, *saved} - FREE) if current.get(name) != saved.get(name)
+    ]
     if names:
-        difference = f"another {names[0]}" if len(names) == 1 else f"other settings: {', '.join(names)}"
-        raise SettingsError(f"the run in {folder} was started with {difference}", "resume with the same settings")
+        difference = (
+            f"another {names[0]}" if len(names) == 1 else f"other settings: {', '.join(names)}"
+        )
+        raise SettingsError(
+            f"the run in {folder} was started with {difference}", "resume with the same settings"
+        )
 
 
 def _defaults(cls: type) -> dict[str, Any]:
     """Name to default of each field."""
     return {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        field.name: (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         for field in dataclasses.fields(cls)
     }
 
@@ -219,7 +270,8 @@ def _unknown(name: str, names: Iterable[str]) -> SettingsError:
 
 
 def _typed(text: str, default: Any) -> Any:
-    """Text of the command line as a value of the default's type; the text itself where it is none."""
+    """Text of the command line as a value of the default's type; the text itself where it is
+    none."""
     try:
         match default:
             case str():
@@ -228,12 +280,18 @@ def _typed(text: str, default: Any) -> Any:
                 return {"true": True, "false": False}.get(text.lower(), text)
             case int() | float():
                 return type(default)(text)
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, tomllib.TOMLDecodeError):
+        return read_toml(f"value = {text}")["value"]
+    except (ValueError, KeyError):
         return text
 
 
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list"}
+_TYPE_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+}
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
@@ -250,4 +308,6 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         case _:
             fits = isinstance(value, Mapping) or dataclasses.is_dataclass(value)
     if not fits:
-        raise SettingsError(f"{name} = {value!r} is not {_TYPE_NAMES.get(type(default), 'a table')}")
+        raise SettingsError(
+            f"{name} = {value!r} is not {_TYPE_NAMES.get(type(default), 'a table')}"
+        )

@@ -12,10 +12,19 @@ from vizcomp.depth.compact import POSITION_STRIDE
 from vizcomp.photos.frame import STRIDE
 from vizcomp.training.depth_data import DepthData, DepthTrainSettings
 
-MIXED = (((0.75, 1.0), 0.45), ((0.3, 1.0), 0.2), ((0.5625, 1.0), 0.1), ((1.0, 1.0), 0.08), ((1.0, 0.75), 0.1), ((1.0, 0.6), 0.07))
-"""Shapes of crops where photos of several shapes are learned from, each with its share of the batches."""
+MIXED = (
+    ((0.75, 1.0), 0.45),
+    ((0.3, 1.0), 0.2),
+    ((0.5625, 1.0), 0.1),
+    ((1.0, 1.0), 0.08),
+    ((1.0, 0.75), 0.1),
+    ((1.0, 0.6), 0.07),
+)
+"""Shapes of crops where photos of several shapes are learned from, each with its share of the
+batches."""
 
-SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))  # shares of the long side; the first is 4:3
+# shares of the long side; the first is 4:3
+SHAPES = ((0.75, 1.0), (1.0, 0.75), (0.875, 0.875), (0.625, 1.0), (0.5, 1.0))
 
 
 def _uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -27,7 +36,8 @@ def _chance(share: float) -> bool:
 
 
 def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:
-    """Pictures moved by up to `most` pixels both ways, mirrored at the edges, and flipped left to right at random.
+    """Pictures moved by up to `most` pixels both ways, mirrored at the edges, and flipped left to
+    right at random.
 
     (N, 3, H, W) to the same shape and dtype, channels last in memory.
     """
@@ -44,13 +54,16 @@ def shifted_and_flipped(images: torch.Tensor, most: int) -> torch.Tensor:
     flip = torch.rand(n, 1, device=device) < 0.5
     columns = dx + torch.where(flip, width - 1 - columns, columns)  # (N, W)
     index = torch.arange(n, device=device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
 
 
 def corrupted(images: torch.Tensor, share: float) -> torch.Tensor:
     """About `share` of the pictures blurred or made noisy: float (N, 3, H, W) in 0..1 to the same.
 
-    Half of those are made smaller by up to 2.3 and large again, half get noise of standard deviation up to 0.1.
+    Half of those are made smaller by up to 2.3 and large again, half get noise of standard
+    deviation up to 0.1.
     """
     chosen = torch.rand(len(images)) < share
     count = int(chosen.sum())
@@ -70,42 +83,55 @@ def corrupted(images: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def erased(images: torch.Tensor, side: int) -> torch.Tensor:
-    """A square of `side` at a random place of each picture becomes grey (DeVries and Taylor 2017): (N, 3, H, W) to the same."""
+    """A square of `side` at a random place of each picture becomes grey (DeVries and Taylor 2017):
+    (N, 3, H, W) to the same."""
     if not side:
         return images
     n, _, height, width = images.shape
-    y = torch.randint(0, height, (n, 1), device=images.device) - torch.arange(height, device=images.device)
-    x = torch.randint(0, width, (n, 1), device=images.device) - torch.arange(width, device=images.device)
+    y = torch.randint(0, height, (n, 1), device=images.device) - torch.arange(
+        height, device=images.device
+    )
+    x = torch.randint(0, width, (n, 1), device=images.device) - torch.arange(
+        width, device=images.device
+    )
     inside = ((2 * y).abs() <= side)[:, None, :, None] & ((2 * x).abs() <= side)[:, None, None, :]
     return images.masked_fill(inside, 0.5)
 
 
 def view_size(settings: DepthTrainSettings, shape: tuple[float, float]) -> tuple[int, int]:
-    """Height and width of training crops of a shape, multiples of the stride; of one area where the network's input is."""
+    """Height and width of training crops of a shape, multiples of the stride; of one area where the
+    network's input is."""
     side = settings.side or settings.network.long_side
     height, width = (side * share for share in shape)
     if settings.network.pixels:
-        scale = math.sqrt(settings.network.pixels / (height * width)) * side / settings.network.long_side
+        scale = (
+            math.sqrt(settings.network.pixels / (height * width))
+            * side
+            / settings.network.long_side
+        )
         height, width = height * scale, width * scale
     return max(1, round(height / STRIDE)) * STRIDE, max(1, round(width / STRIDE)) * STRIDE
 
 
 def depth_views(
-    data: DepthData, chosen: list[int], settings: DepthTrainSettings, shape: tuple[float, float] | None = None
+    data: DepthData,
+    chosen: list[int],
+    settings: DepthTrainSettings,
+    shape: tuple[float, float] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random views of photos with their maps.
 
-    Crop, zoom, aspect, a small turn, mirror; gamma, saturation, contrast, brightness, tint, blur, noise;
-    rectangles painted over. Photos may be joined with parts of others (Yun et al., "CutMix", 2019), so
-    that depth is not learned from the scene as a whole.
+    Crop, zoom, aspect, a small turn, mirror; gamma, saturation, contrast, brightness, tint, blur,
+    noise; rectangles painted over. Photos may be joined with parts of others (Yun et al., "CutMix",
+    2019), so that depth is not learned from the scene as a whole.
 
     Args:
         chosen: indices of photos.
         shape: (height, width) of the crops as shares of the long side; None: drawn at random.
 
     Returns:
-        views, float32 (N, 3, H, W) around 0..1, their standardised maps, (N, 1, H / 4, W / 4), 0 where unknown,
-        and where they are known, 0 or 1, in the same shape.
+        views, float32 (N, 3, H, W) around 0..1, their standardised maps, (N, 1, H / 4, W / 4), 0
+        where unknown, and where they are known, 0 or 1, in the same shape.
     """
     if shape is None:
         shape = SHAPES[int(torch.randint(1, len(SHAPES), ())) if _chance(settings.shapes) else 0]
@@ -126,8 +152,11 @@ def depth_views(
     return x, y, known
 
 
-def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A crop of a photo, zoomed up to `most`, (1, 3, height, width); its map, and where that is known, at a quarter the size."""
+def _crop(
+    data: DepthData, index: int, height: int, width: int, most: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A crop of a photo, zoomed up to `most`, (1, 3, height, width); its map, and where that is
+    known, at a quarter the size."""
     source = torch.tensor(data.sources[index])[None].permute(0, 3, 1, 2) / 255
     ranks = torch.from_numpy(data.ranks[index][None, None].astype(np.float32))
     h, w = source.shape[2:]
@@ -145,7 +174,9 @@ def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> 
     )[None]
     grid = F.affine_grid(theta, [1, 3, height, width], align_corners=False)
     view = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
-    grid = F.affine_grid(theta, [1, 1, height // POSITION_STRIDE, width // POSITION_STRIDE], align_corners=False)
+    grid = F.affine_grid(
+        theta, [1, 1, height // POSITION_STRIDE, width // POSITION_STRIDE], align_corners=False
+    )
     unknown = ranks.isnan()
     both = torch.cat([ranks.nan_to_num(0.0), (~unknown).float()], 1)
     sampled = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
@@ -154,13 +185,18 @@ def _crop(data: DepthData, index: int, height: int, width: int, most: float) -> 
 
 
 def _recoloured(x: torch.Tensor, strength: float) -> torch.Tensor:
-    """Other gamma, saturation, contrast, brightness and tint; blur and noise: (N, 3, H, W) to the same."""
+    """Other gamma, saturation, contrast, brightness and tint; blur and noise: (N, 3, H, W) to the
+    same."""
     n, c = len(x), strength
     x = x.clamp(0, 1) ** torch.exp(_uniform(-0.5 * c, 0.5 * c, n, 1, 1, 1))
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * _uniform(1 - 0.8 * c, 1 + 0.5 * c, n, 1, 1, 1)
     level = x.mean((1, 2, 3), keepdim=True)
-    x = level + (x - level) * _uniform(1 - 0.4 * c, 1 + 0.3 * c, n, 1, 1, 1) + _uniform(-0.15 * c, 0.15 * c, n, 1, 1, 1)
+    x = (
+        level
+        + (x - level) * _uniform(1 - 0.4 * c, 1 + 0.3 * c, n, 1, 1, 1)
+        + _uniform(-0.15 * c, 0.15 * c, n, 1, 1, 1)
+    )
     x = x * _uniform(1 - 0.15 * c, 1 + 0.15 * c, n, 3, 1, 1)
     if _chance(0.3):
         x = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)

@@ -1,4 +1,5 @@
-"""Answers of vision systems (classes, boxes, masks, keypoints, text, embeddings) and their comparison."""
+"""Answers of vision systems (classes, boxes, masks, keypoints, text, embeddings) and their
+comparison."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ COUNTED: tuple[Kind, ...] = ("boxes", "keypoints", "text")
 NOWHERE: Quads = np.empty((0, 4, 2))
 
 SAME_PLACE = 0.3  # IoU from which two boxes are one place
-SAME_MASKS = 0.9  # mean IoU from which two label maps are the same: edges move a little with any coding
+# mean IoU from which two label maps are the same: edges move a little with any coding
+SAME_MASKS = 0.9
 SAME_POSES = 0.9  # mean similarity of keypoints from which two poses are the same
 SAME_EMBEDDING = 0.95  # cosine from which two embeddings are the same
 
@@ -61,7 +63,8 @@ class Boxes:
         size: width and height of the image.
         scores: float32 (N,), or None where the system gives none.
         least: the score from which a box is an answer; None where the system does not say.
-        below: boxes of nearly that score, which are no answer; None where the system gives none. Verdicts with margins use them.
+        below: boxes of nearly that score, which are no answer; None where the system gives none.
+            Verdicts with margins use them.
     """
 
     quads: npt.NDArray[np.float64]
@@ -95,7 +98,10 @@ class Masks:
         """For people: "person 31%, dog 5%", shares of the picture."""
         numbers, counts = np.unique(self.labels[self.labels != 0], return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        shares = [f"{self.name_of(int(numbers[i]))} {100 * counts[i] / self.labels.size:.0f}%" for i in order]
+        shares = [
+            f"{self.name_of(int(numbers[i]))} {100 * counts[i] / self.labels.size:.0f}%"
+            for i in order
+        ]
         return ", ".join(shares) or "background alone"
 
     def name_of(self, label: int) -> str:
@@ -110,7 +116,8 @@ class Keypoints:
     Attributes:
         points: float64 (N, K, 2), x, y in pixels.
         scores: float32 (N, K), how sure each point is.
-        corners: float64 (N, 4), left, top, right, bottom of each figure: the network's own box, or the bounds of the seen points.
+        corners: float64 (N, 4), left, top, right, bottom of each figure: the network's own box, or
+            the bounds of the seen points.
         size: width and height of the image.
         least: a point from this score on is seen. Every figure has one at least.
     """
@@ -129,7 +136,11 @@ class Keypoints:
     def words(self) -> str:
         """For people: "2 figures, 29 of 34 points seen"."""
         count = len(self.points)
-        seen = f", {int((self.scores >= self.least).sum())} of {self.scores.size} points seen" if count else ""
+        seen = (
+            f", {int((self.scores >= self.least).sum())} of {self.scores.size} points seen"
+            if count
+            else ""
+        )
         return f"{count} figure{'' if count == 1 else 's'}{seen}"
 
 
@@ -178,13 +189,14 @@ class Comparison:
     """How an answer stands to the answer on the source.
 
     Attributes:
-        score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes: F1 at IoU 0.5. Masks: mean
-            IoU of the classes that either has. Keypoints: mean similarity of the figures' points. Text: 1 - character error rate.
+        score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes:
+            F1 at IoU 0.5. Masks: mean IoU of the classes that either has. Keypoints: mean
+            similarity of the figures' points. Text: 1 - character error rate.
             Embeddings: cosine, 0 where it is negative.
         same: the verdict.
         matched, reference, found: boxes, figures or words; 0 for other answers.
-        unlike: float64 (N, 4, 2), the places of either answer that have no partner in the other; None where nobody asked for
-            them, or where an answer has no places.
+        unlike: float64 (N, 4, 2), the places of either answer that have no partner in the other;
+            None where nobody asked for them, or where an answer has no places.
     """
 
     score: float
@@ -196,7 +208,8 @@ class Comparison:
 
 
 def is_empty(answer: Answer) -> bool:
-    """Whether there is no box, figure or text, or background alone; a classifier always says something."""
+    """Whether there is no box, figure or text, or background alone; a classifier always says
+    something."""
     if isinstance(answer, Masks):
         return not answer.labels.any()
     if isinstance(answer, Text):
@@ -204,14 +217,18 @@ def is_empty(answer: Answer) -> bool:
     return isinstance(answer, Boxes | Keypoints) and not len(answer.quads)
 
 
-def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: bool = False) -> Comparison:
-    """Whether `found`, the answer on a result, is the same as `reference`, the answer on its source.
+def compare(
+    reference: Answer, answer: Answer, *, tolerance: float = 0.0, where: bool = False
+) -> Comparison:
+    """Whether `answer`, the answer on a result, is the same as `reference`, the answer on its
+    source.
 
-    Classes are the same if the source's best class is still the best, or is at most `tolerance` (relative) less probable than
-    the best. Boxes are the same if their F1 with the source's, matched one to one at IoU 0.5 with equal labels, is at least
-    1 - `tolerance`; none against none is the same. Masks, keypoints and embeddings are the same from a score of `SAME_MASKS`,
-    `SAME_POSES` and `SAME_EMBEDDING`, times 1 - `tolerance`. Text is the same if its words are, in any order; with a tolerance,
-    if the character error rate is no larger.
+    Classes are the same if the source's best class is still the best, or is at most `tolerance`
+    (relative) less probable than the best. Boxes are the same if their F1 with the source's,
+    matched one to one at IoU 0.5 with equal labels, is at least 1 - `tolerance`; none against none
+    is the same. Masks, keypoints and embeddings are the same from a score of `SAME_MASKS`,
+    `SAME_POSES` and `SAME_EMBEDDING`, times 1 - `tolerance`. Text is the same if its words are, in
+    any order; with a tolerance, if the character error rate is no larger.
 
     Args:
         where: say too which places have no partner.
@@ -219,57 +236,77 @@ def compare(reference: Answer, found: Answer, *, tolerance: float = 0.0, where: 
     Raises:
         SettingsError: answers of different kinds, or of different classes.
     """
-    if isinstance(reference, Classes) and isinstance(found, Classes):
-        p, q = reference.probabilities, found.probabilities
+    if isinstance(reference, Classes) and isinstance(answer, Classes):
+        p, q = reference.probabilities, answer.probabilities
         if p.shape != q.shape:
             raise SettingsError("answers over different classes cannot be compared")
         same = float(q[reference.best]) >= (1 - tolerance) * float(q.max())
         return Comparison(float(np.minimum(p, q).sum().clip(0, 1)), bool(same))
-    if isinstance(reference, Boxes) and isinstance(found, Boxes):
-        pairs = matching(reference, found)
+    if isinstance(reference, Boxes) and isinstance(answer, Boxes):
+        pairs = matching(reference, answer)
         mine, theirs = [i for i, _ in pairs], [j for _, j in pairs]
-        count = len(reference.quads) + len(found.quads)
+        count = len(reference.quads) + len(answer.quads)
         score = 2 * len(mine) / count if count else 1.0
-        without = np.concatenate([np.delete(reference.quads, mine, 0), np.delete(found.quads, theirs, 0)]) if where else None
+        without = (
+            np.concatenate(
+                [np.delete(reference.quads, mine, 0), np.delete(answer.quads, theirs, 0)]
+            )
+            if where
+            else None
+        )
         same = score >= 1 - tolerance - 1e-12
-        return Comparison(score, same, len(mine), len(reference.quads), len(found.quads), without)
-    if isinstance(reference, Masks) and isinstance(found, Masks):
-        score = _mean_iou(reference.labels, found.labels)
+        return Comparison(score, same, len(mine), len(reference.quads), len(answer.quads), without)
+    if isinstance(reference, Masks) and isinstance(answer, Masks):
+        score = _mean_iou(reference.labels, answer.labels)
         return Comparison(score, score >= SAME_MASKS * (1 - tolerance) - 1e-12)
-    if isinstance(reference, Keypoints) and isinstance(found, Keypoints):
-        return _poses(reference, found, tolerance, where)
-    if isinstance(reference, Text) and isinstance(found, Text):
-        return _texts(reference, found, tolerance, where)
-    if isinstance(reference, Embedding) and isinstance(found, Embedding):
-        score = _cosine(reference.vector, found.vector)
+    if isinstance(reference, Keypoints) and isinstance(answer, Keypoints):
+        return _poses(reference, answer, tolerance, where)
+    if isinstance(reference, Text) and isinstance(answer, Text):
+        return _texts(reference, answer, tolerance, where)
+    if isinstance(reference, Embedding) and isinstance(answer, Embedding):
+        score = _cosine(reference.vector, answer.vector)
         return Comparison(score, score >= SAME_EMBEDDING * (1 - tolerance) - 1e-12)
-    raise SettingsError("answers of different kinds, as a classifier's and a detector's, cannot be compared")
+    raise SettingsError(
+        "answers of different kinds, as a classifier's and a detector's, cannot be compared"
+    )
 
 
-def _poses(reference: Keypoints, found: Keypoints, tolerance: float, where: bool) -> Comparison:
-    if len(reference.points) and len(found.points) and reference.points.shape[1] != found.points.shape[1]:
+def _poses(reference: Keypoints, answer: Keypoints, tolerance: float, where: bool) -> Comparison:
+    if (
+        len(reference.points)
+        and len(answer.points)
+        and reference.points.shape[1] != answer.points.shape[1]
+    ):
         raise SettingsError("poses of different numbers of points cannot be compared")
     pairs = poses.matched(
-        (reference.points, reference.scores, reference.corners), (found.points, found.scores, found.corners), reference.least
+        (reference.points, reference.scores, reference.corners),
+        (answer.points, answer.scores, answer.corners),
+        reference.least,
     )
-    count = len(reference.points) + len(found.points)
+    count = len(reference.points) + len(answer.points)
     score = 2 * sum(alike for _, _, alike in pairs) / count if count else 1.0
     without = None
     if where:
         good = [(i, j) for i, j, alike in pairs if alike >= SAME_POSES]
-        mine, theirs = (np.delete(a.quads, [p[k] for p in good], 0) for k, a in enumerate((reference, found)))
+        mine, theirs = (
+            np.delete(a.quads, [p[k] for p in good], 0) for k, a in enumerate((reference, answer))
+        )
         without = np.concatenate([mine, theirs])
     same = score >= SAME_POSES * (1 - tolerance) - 1e-12
-    return Comparison(score, same, len(pairs), len(reference.points), len(found.points), without)
+    return Comparison(score, same, len(pairs), len(reference.points), len(answer.points), without)
 
 
-def _texts(reference: Text, found: Text, tolerance: float, where: bool) -> Comparison:
-    read = lettering.compared(reference.lines, found.lines)
+def _texts(reference: Text, answer: Text, tolerance: float, where: bool) -> Comparison:
+    read = lettering.compared(reference.lines, answer.lines)
     without = None
     if where:
-        without = np.concatenate([reference.quads[list(read.odd_reference)], found.quads[list(read.odd_found)]])
+        without = np.concatenate(
+            [reference.quads[list(read.odd_reference)], answer.quads[list(read.odd_found)]]
+        )
     same = read.error_rate <= tolerance + 1e-12
-    return Comparison(max(0.0, 1 - read.error_rate), same, read.matched, read.reference, read.found, without)
+    return Comparison(
+        max(0.0, 1 - read.error_rate), same, read.matched, read.reference, read.found, without
+    )
 
 
 def _mean_iou(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]) -> float:
@@ -288,13 +325,19 @@ def _cosine(a: Array, b: Array) -> float:
     return float(np.clip(np.dot(a.astype(np.float64), b.astype(np.float64)) / lengths, 0, 1))
 
 
-def matching(reference: Boxes, found: Boxes) -> list[tuple[int, int]]:
-    """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, by index in each."""
+def matching(reference: Boxes, answer: Boxes) -> list[tuple[int, int]]:
+    """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, by index
+    in each."""
     pairs = []
     for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
-        mine = [i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label]
-        theirs = [i for i in range(len(found.quads)) if label is None or found.labels[i] == label]
-        pairs += [(mine[i], theirs[j]) for i, j, _ in match_boxes(reference.quads[mine], found.quads[theirs])]
+        mine = [
+            i for i in range(len(reference.quads)) if label is None or reference.labels[i] == label
+        ]
+        theirs = [i for i in range(len(answer.quads)) if label is None or answer.labels[i] == label]
+        pairs += [
+            (mine[i], theirs[j])
+            for i, j, _ in match_boxes(reference.quads[mine], answer.quads[theirs])
+        ]
     return pairs
 
 

@@ -33,7 +33,8 @@ class BoxScore:
 def polygon_iou(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Intersection over union of two convex polygons.
 
-    The intersection is clipped edge by edge (Sutherland and Hodgman, "Reentrant polygon clipping", 1974).
+    The intersection is clipped edge by edge (Sutherland and Hodgman, "Reentrant polygon clipping",
+    1974).
 
     Args:
         a, b: (N, 2) corners x, y in order, either way round; convex.
@@ -54,13 +55,16 @@ def polygon_iou(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     return min(1.0, max(0.0, shared / (area_a + area_b - shared)))
 
 
-def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5) -> list[tuple[int, int, float]]:
-    """Pairs boxes one to one: the pair of the largest overlap first, then the largest among the boxes still free
-    (greedy), as long as the overlap is at least `iou`. Of equal overlaps the lower reference index goes first.
+def match_boxes(
+    reference: npt.ArrayLike, answer: npt.ArrayLike, iou: float = 0.5
+) -> list[tuple[int, int, float]]:
+    """Pairs boxes one to one: the pair of the largest overlap first, then the largest among the
+    boxes still free (greedy), as long as the overlap is at least `iou`. Of equal overlaps the lower
+    reference index goes first.
 
     Args:
-        reference, found: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex quadrilaterals;
-            each may be empty, and the two may differ in kind.
+        reference, found: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex
+            quadrilaterals; each may be empty, and the two may differ in kind.
         iou: the least intersection over union of a pair, above 0.
 
     Returns:
@@ -71,12 +75,13 @@ def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5
     """
     if not 0.0 < iou <= 1.0:
         raise ValueError(f"iou must be in (0, 1], is {iou}")
-    quads_a, quads_b = _as_quads(reference), _as_quads(found)
+    quads_a, quads_b = _as_quads(reference), _as_quads(answer)
     if not len(quads_a) or not len(quads_b):
         return []
     low_a, high_a = quads_a.min(axis=1), quads_a.max(axis=1)
     low_b, high_b = quads_b.min(axis=1), quads_b.max(axis=1)
-    extent = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])  # (A, B, 2)
+    # (A, B, 2)
+    extent = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])
     candidates = np.argwhere((extent > 0).all(axis=2))
     overlaps = []
     for i, j in candidates.tolist():
@@ -94,9 +99,11 @@ def match_boxes(reference: npt.ArrayLike, found: npt.ArrayLike, iou: float = 0.5
     return sorted(pairs)
 
 
-def box_f1(reference: Sequence[npt.ArrayLike], found: Sequence[npt.ArrayLike], iou: float = 0.5) -> BoxScore:
-    """F1 of boxes against reference boxes, one to one (`match_boxes`), pooled: boxes are counted over all images
-    before the ratio is taken, so an image with many boxes weighs more.
+def box_f1(
+    reference: Sequence[npt.ArrayLike], answer: Sequence[npt.ArrayLike], iou: float = 0.5
+) -> BoxScore:
+    """F1 of boxes against reference boxes, one to one (`match_boxes`), pooled: boxes are counted
+    over all images before the ratio is taken, so an image with many boxes weighs more.
 
     Args:
         reference, found: for each image its boxes, in a form that `match_boxes` takes.
@@ -105,27 +112,31 @@ def box_f1(reference: Sequence[npt.ArrayLike], found: Sequence[npt.ArrayLike], i
     Raises:
         ValueError: the numbers of images differ, or as `match_boxes`.
     """
-    if len(reference) != len(found):
-        raise ValueError(f"{len(reference)} images in the reference, {len(found)} found")
-    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, found, strict=True))
-    return box_score(matched, sum(len(_as_quads(boxes)) for boxes in reference), sum(len(_as_quads(boxes)) for boxes in found))
+    if len(reference) != len(answer):
+        raise ValueError(f"{len(reference)} images in the reference, {len(answer)} found")
+    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, answer, strict=True))
+    return box_score(
+        matched,
+        sum(len(_as_quads(boxes)) for boxes in reference),
+        sum(len(_as_quads(boxes)) for boxes in answer),
+    )
 
 
-def box_score(matched: int, reference: int, found: int) -> BoxScore:
+def box_score(matched: int, reference: int, answer: int) -> BoxScore:
     """The score of boxes that are counted already.
 
     Raises:
         ValueError: a count is negative, or more are matched than there are.
     """
-    if matched < 0 or matched > min(reference, found):
-        raise ValueError(f"{matched} matched of {reference} and {found}")
+    if matched < 0 or matched > min(reference, answer):
+        raise ValueError(f"{matched} matched of {reference} and {answer}")
     return BoxScore(
-        precision=matched / found if found else 1.0,
+        precision=matched / answer if answer else 1.0,
         recall=matched / reference if reference else 1.0,
-        f1=2.0 * matched / (reference + found) if reference + found else 1.0,
+        f1=2.0 * matched / (reference + answer) if reference + answer else 1.0,
         matched=matched,
         reference=reference,
-        found=found,
+        found=answer,
     )
 
 
@@ -147,7 +158,9 @@ def _as_quads(boxes: npt.ArrayLike) -> FloatArray:
 
 
 def _oriented(polygon: npt.ArrayLike) -> list[tuple[float, float]]:
-    points: list[tuple[float, float]] = [(float(x), float(y)) for x, y in np.asarray(polygon, dtype=np.float64)]
+    points: list[tuple[float, float]] = [
+        (float(x), float(y)) for x, y in np.asarray(polygon, dtype=np.float64)
+    ]
     return points if _area(points) >= 0.0 else points[::-1]
 
 
@@ -159,7 +172,9 @@ def _area(points: list[tuple[float, float]]) -> float:
     return 0.5 * total
 
 
-def _clip(points: list[tuple[float, float]], start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+def _clip(
+    points: list[tuple[float, float]], start: tuple[float, float], end: tuple[float, float]
+) -> list[tuple[float, float]]:
     """The part of a polygon on the inner side of the line from start to end."""
     (x0, y0), (x1, y1) = start, end
     sides = [(x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) for x, y in points]
@@ -168,7 +183,12 @@ def _clip(points: list[tuple[float, float]], start: tuple[float, float], end: tu
         previous, before = points[index - 1], sides[index - 1]
         if (side >= 0.0) != (before >= 0.0):
             share = before / (before - side)
-            kept.append((previous[0] + share * (point[0] - previous[0]), previous[1] + share * (point[1] - previous[1])))
+            kept.append(
+                (
+                    previous[0] + share * (point[0] - previous[0]),
+                    previous[1] + share * (point[1] - previous[1]),
+                )
+            )
         if side >= 0.0:
             kept.append(point)
     return kept

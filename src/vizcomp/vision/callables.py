@@ -39,9 +39,15 @@ KINDS: dict[str, type[Any]] = {
 }
 _TAKES = {
     "classes": "an array (C,) of probabilities",
-    "boxes": "an array (N, 4) of left, top, right, bottom in pixels, or a dict with boxes, and perhaps scores and labels",
+    "boxes": (
+        "an array (N, 4) of left, top, right, bottom in pixels, or a dict with boxes, and perhaps"
+        " scores and labels"
+    ),
     "masks": "an array (H, W) of whole numbers, 0 for background, of the image's size",
-    "keypoints": "an array (N, K, 2) of x, y in pixels or (N, K, 3) with certainties, or a dict with points, perhaps boxes",
+    "keypoints": (
+        "an array (N, K, 2) of x, y in pixels or (N, K, 3) with certainties, or a dict with points,"
+        " perhaps boxes"
+    ),
     "text": "a list of lines, or a dict with lines and boxes",
     "embedding": "an array (C,)",
 }
@@ -55,8 +61,9 @@ def living_system(name: str) -> System | None:
 
 
 class System:
-    """A Python callable as a vision system, wherever a name of one is taken: from Python, in the guide `system:NAME`, and in
-    worker processes where it can be pickled (a function at the top of a module can).
+    """A Python callable as a vision system, wherever a name of one is taken: from Python, in the
+    guide `system:NAME`, and in worker processes where it can be pickled (a function at the top of a
+    module can).
 
         def digits(image):                       # uint8 (H, W, 3), RGB
             return network(image)                # probabilities, float (10,)
@@ -64,22 +71,28 @@ class System:
         system = vizcomp.System(digits, kind="classes", classes="0 1 2 3 4 5 6 7 8 9".split())
 
     Args:
-        fn: takes one image, uint8 (H, W, 3), RGB, of any size, and answers by `kind`; or gives an object of `vision.answers`.
-            classes: float (C,), probabilities. boxes: (N, 4) left, top, right, bottom in pixels, or a dict with `boxes` and
-            perhaps `scores` and `labels`. masks: whole numbers (H, W), 0 for background. keypoints: (N, K, 2) x and y,
-            (N, K, 3) with certainties, or a dict with `points` and perhaps `boxes` and `scores`. text: lines, or a dict with
+        fn: takes one image, uint8 (H, W, 3), RGB, of any size, and answers by `kind`; or gives an
+            object of `vision.answers`. classes: float (C,), probabilities. boxes: (N, 4) left, top,
+            right, bottom in pixels, or a dict with `boxes` and perhaps `scores` and `labels`.
+            masks: whole numbers (H, W), 0 for background. keypoints: (N, K, 2) x and y, (N, K, 3)
+                with certainties, or a dict with `points` and perhaps `boxes` and `scores`. text:
+                lines, or a dict with
             `lines` and perhaps `boxes`. embedding: (C,).
         kind: what it answers.
         name: by which it is known; the callable's own where "".
         classes: names of the classes: of the probabilities, or of labels that are numbers.
         native: side of the images that it is for, 0 for any.
         batch: `fn` takes a list of images, and gives a list of answers.
-        least: boxes and figures below this score are no answer; points of a figure are seen from 0.3.
-        importance: from an image to where it looks, float (h, w) in 0..1; by its answers where None.
-        fingerprint: names its version; where "" a hash of its code, and of what it holds where that can be pickled.
+        least: boxes and figures below this score are no answer; points of a figure are seen from
+            0.3.
+        importance: from an image to where it looks, float (h, w) in 0..1; by its answers where
+            None.
+        fingerprint: names its version; where "" a hash of its code, and of what it holds where that
+            can be pickled.
 
     Raises:
-        SettingsError: an unknown kind, something that cannot be called, or a name that cannot be used.
+        SettingsError: an unknown kind, something that cannot be called, or a name that cannot be
+            used.
     """
 
     def __init__(
@@ -96,15 +109,23 @@ class System:
         fingerprint: str = "",
     ) -> None:
         if kind not in KINDS:
-            raise SettingsError(f"kind {kind!r} is none of a vision system", f"use {', '.join(KINDS)}")
+            raise SettingsError(
+                f"kind {kind!r} is none of a vision system", f"use {', '.join(KINDS)}"
+            )
         for what, function in (("the system", fn), ("importance", importance)):
             if function is not None and not callable(function):
-                raise SettingsError(f"{what} is a {type(function).__name__}, which cannot be called", "give a function")
+                raise SettingsError(
+                    f"{what} is a {type(function).__name__}, which cannot be called",
+                    "give a function",
+                )
         if isinstance(classes, str):
             raise SettingsError("classes is one text", "give a list of names")
         self.name = name or _name_of(fn)
         if not self.name.strip() or any(sign in self.name for sign in "+, \n"):
-            raise SettingsError(f"a vision system cannot have the name {self.name!r}", "use one without spaces, + and commas")
+            raise SettingsError(
+                f"a vision system cannot have the name {self.name!r}",
+                "use one without spaces, + and commas",
+            )
         self.kind: Kind = kind
         self.classes = tuple(classes)
         self.native = native
@@ -129,7 +150,9 @@ class System:
         side = f"images of {self.native}x{self.native}" if self.native else "any input size"
         least = [f"from score {self._least:g}"] if self.kind in ("boxes", "keypoints") else []
         named = [f"{len(self.classes)} classes named"] if self.classes else []
-        return "; ".join([self.kind, "Python callable", side, *least, *named, f"version {self.fingerprint}"])
+        return "; ".join(
+            [self.kind, "Python callable", side, *least, *named, f"version {self.fingerprint}"]
+        )
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         """As `vision.system.System.answers`.
@@ -142,19 +165,30 @@ class System:
             return [self._answer(self._fn(image.copy()), image) for image in images]
         if not images:
             return []
-        made = self._fn([image.copy() for image in images])
-        if not isinstance(made, Sequence | np.ndarray) or len(made) != len(images):
-            count = f"{len(made)} answers" if isinstance(made, Sequence | np.ndarray) else f"a {type(made).__name__}"
-            raise InputError(f"{self.name} gives {count} for {len(images)} images", "with batch=True: one answer for each image")
-        return [self._answer(one, image) for one, image in zip(made, images, strict=True)]
+        answers = self._fn([image.copy() for image in images])
+        if not isinstance(answers, Sequence | np.ndarray) or len(answers) != len(images):
+            count = (
+                f"{len(answers)} answers"
+                if isinstance(answers, Sequence | np.ndarray)
+                else f"a {type(answers).__name__}"
+            )
+            raise InputError(
+                f"{self.name} gives {count} for {len(images)} images",
+                "with batch=True: one answer for each image",
+            )
+        return [self._answer(one, image) for one, image in zip(answers, images, strict=True)]
 
     def importance(self, image: Pixels) -> Array:
         """As `vision.system.System.importance`."""
         if self._importance is None:
             return base.answer_importance(self, image)
-        heat = self._array(self._importance(image.copy()), "importance", 2, "an array (h, w) in 0..1")
+        heat = self._array(
+            self._importance(image.copy()), "importance", 2, "an array (h, w) in 0..1"
+        )
         if not heat.size or heat.min() < 0 or heat.max() > 1:
-            raise InputError(f"{self.name}: its importance leaves 0..1", "give an array (h, w) in 0..1")
+            raise InputError(
+                f"{self.name}: its importance leaves 0..1", "give an array (h, w) in 0..1"
+            )
         return np.asarray(heat, np.float32)
 
     def _wrong(self, what: str) -> InputError:
@@ -165,8 +199,11 @@ class System:
         try:
             array = np.asarray(value)
             array = array if array.dtype.kind in "iub" else array.astype(np.float64)
-        except Exception as exc:  # a tensor that is on another device, or needs gradients, or anything
-            raise self._wrong(f"its {what} is a {type(value).__name__}, which makes no array ({in_one_line(exc)})") from exc
+        # a tensor that is on another device, or needs gradients, or anything
+        except Exception as exc:
+            raise self._wrong(
+                f"its {what} is a {type(value).__name__}, which makes no array ({in_one_line(exc)})"
+            ) from exc
         if not array.size and array.ndim != axes:
             return np.zeros((0,) * axes)
         if array.ndim != axes:
@@ -189,7 +226,11 @@ class System:
     def _classes(self, made: Any, image: Pixels) -> Classes:
         row = self._array(made, "answer", 1)
         if row.size < 2 or row.min() < 0 or abs(float(row.sum()) - 1) > 1e-2:
-            what = "it answers one number" if row.size < 2 else "its numbers are no probabilities: below 0, or not of sum 1"
+            what = (
+                "it answers one number"
+                if row.size < 2
+                else "its numbers are no probabilities: below 0, or not of sum 1"
+            )
             raise self._wrong(f"{what}; of logits take a softmax" if row.size >= 2 else what)
         if self.classes and len(self.classes) != row.size:
             raise self._wrong(f"it answers {row.size} classes, {len(self.classes)} are named")
@@ -204,14 +245,21 @@ class System:
             if len(scores) and (scores.min() < 0 or scores.max() > 1.01):
                 raise self._wrong("its scores leave 0..1")
             sure = scores >= self._least
-            labels = tuple(label for label, good in zip(labels, sure, strict=True) if good) if labels else ()
+            labels = (
+                tuple(label for label, good in zip(labels, sure, strict=True) if good)
+                if labels
+                else ()
+            )
             quads, scores = quads[sure], np.asarray(scores[sure], np.float32)
         return Boxes(quads, labels, (image.shape[1], image.shape[0]), scores)
 
     def _masks(self, made: Any, image: Pixels) -> Masks:
         array = self._array(made, "answer", 2)
         if array.shape != image.shape[:2]:
-            raise self._wrong(f"its mask is {array.shape[1]}x{array.shape[0]}, the image {image.shape[1]}x{image.shape[0]}")
+            raise self._wrong(
+                f"its mask is {array.shape[1]}x{array.shape[0]}, the image"
+                f" {image.shape[1]}x{image.shape[0]}"
+            )
         if (array != np.round(array)).any() or array.min() < 0:
             raise self._wrong("its mask has numbers that are no classes")
         return Masks(array.astype(np.int32), self.classes)
@@ -221,10 +269,18 @@ class System:
         points = self._array(parts["points"], "points", 3)
         size = (image.shape[1], image.shape[0])
         if not len(points):
-            return Keypoints(np.zeros((0, 1, 2)), np.zeros((0, 1), np.float32), np.zeros((0, 4)), size, _LEAST_POINT)
+            return Keypoints(
+                np.zeros((0, 1, 2)),
+                np.zeros((0, 1), np.float32),
+                np.zeros((0, 4)),
+                size,
+                _LEAST_POINT,
+            )
         if points.shape[2] not in (2, 3):
             raise self._wrong(f"its points have the shape {points.shape}")
-        sure = np.asarray(points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2]), np.float32)
+        sure = np.asarray(
+            points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2]), np.float32
+        )
         keep = (sure >= _LEAST_POINT).any(1)
         if (scores := self._rows(parts.get("scores"), "scores", len(points))) is not None:
             keep &= scores >= self._least
@@ -235,18 +291,32 @@ class System:
                 raise self._wrong(f"it gives {len(quads)} boxes for {len(points)} figures")
             corners = np.concatenate([quads.min(1), quads.max(1)], 1)[keep]
         places, sure = points[keep, :, :2].astype(np.float64), sure[keep]
-        return Keypoints(places, sure, bounds(places, sure, _LEAST_POINT) if corners is None else corners, size, _LEAST_POINT)
+        return Keypoints(
+            places,
+            sure,
+            bounds(places, sure, _LEAST_POINT) if corners is None else corners,
+            size,
+            _LEAST_POINT,
+        )
 
     def _text(self, made: Any, image: Pixels) -> Text:
         if isinstance(made, str):
             made = made.splitlines()
         parts = self._parts(made, "lines", ("boxes", "scores"))
         lines = parts["lines"]
-        if isinstance(lines, str) or not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
+        if (
+            isinstance(lines, str)
+            or not isinstance(lines, Sequence)
+            or not all(isinstance(line, str) for line in lines)
+        ):
             raise self._wrong("its lines are no list of texts")
         size = (image.shape[1], image.shape[0])
         whole = np.array([[0.0, 0.0, *size]])  # a line without a place can be anywhere
-        quads = corners_to_quads(whole.repeat(len(lines), 0)) if parts.get("boxes") is None else self._quads(parts["boxes"])
+        quads = (
+            corners_to_quads(whole.repeat(len(lines), 0))
+            if parts.get("boxes") is None
+            else self._quads(parts["boxes"])
+        )
         if len(quads) != len(lines):
             raise self._wrong(f"it gives {len(quads)} boxes for {len(lines)} lines")
         some = [i for i, line in enumerate(lines) if line.strip()]
@@ -262,9 +332,14 @@ class System:
         if not isinstance(made, Mapping):
             return {main: made}
         if main not in made:
-            raise self._wrong(f"its answer has no {main!r}, but {', '.join(map(repr, made)) or 'nothing'}")
+            raise self._wrong(
+                f"its answer has no {main!r}, but {', '.join(map(repr, made)) or 'nothing'}"
+            )
         if strange := [key for key in made if key not in (main, *more)]:
-            raise self._wrong(f"its answer has {strange[0]!r}, which is not known beside {', '.join((main, *more))}")
+            raise self._wrong(
+                f"its answer has {strange[0]!r}, which is not known beside"
+                f" {', '.join((main, *more))}"
+            )
         return made
 
     def _rows(self, value: Any, what: str, count: int) -> Any:
@@ -287,7 +362,9 @@ class System:
         try:
             number = int(label)
         except (TypeError, ValueError) as exc:
-            raise self._wrong(f"a label is a {type(label).__name__}, neither text nor a whole number") from exc
+            raise self._wrong(
+                f"a label is a {type(label).__name__}, neither text nor a whole number"
+            ) from exc
         return self.classes[number] if 0 <= number < len(self.classes) else f"class {number}"
 
     def _quads(self, value: Any) -> Any:
@@ -311,10 +388,15 @@ def _name_of(fn: Any) -> str:
 
 
 def _hash_of(fn: Any, beside: tuple[Any, ...]) -> str:
-    """12 hexadecimal digits of a callable's code, and of what it holds where that can be pickled."""
+    """12 hexadecimal digits of a callable's code, and of what it holds where that can be
+    pickled."""
     digest = hashlib.sha256(repr(beside).encode())
     inner = fn.func if isinstance(fn, functools.partial) else fn
-    method = inner if isinstance(inner, types.FunctionType | types.MethodType) else vars(type(inner)).get("__call__")
+    method = (
+        inner
+        if isinstance(inner, types.FunctionType | types.MethodType)
+        else vars(type(inner)).get("__call__")
+    )
     code = getattr(method, "__code__", None)
     if code is not None:
         _add_code(digest, code)
@@ -350,7 +432,8 @@ def brought(function: Callable[[Any], Any], task: Any) -> Callable[[Any], Any]:
             pickle.dumps(system)
         except Exception as exc:
             raise SettingsError(
-                f"the vision system {system.name} cannot be sent to worker processes: {in_one_line(exc)}",
+                f"the vision system {system.name} cannot be sent to worker processes:"
+                f" {in_one_line(exc)}",
                 "define its function at the top of a module, or use `jobs` 1",
             ) from exc
     return functools.partial(_with_systems, function, tuple(systems)) if systems else function

@@ -18,7 +18,8 @@ COLOURS = (
     (70, 240, 240),
     (240, 50, 230),
 )
-# Pairs of COCO's 17 points: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles; left before right.
+# Pairs of COCO's 17 points: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles; left
+# before right.
 LIMBS = (
     *((0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
     *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
@@ -42,7 +43,9 @@ def drawn(image: Pixels, answer: Answer) -> Pixels:
         for line, quad in zip(answer.lines, answer.quads, strict=True):
             points = [(float(x), float(y)) for x, y in quad]
             pen.line([*points, points[0]], COLOURS[0], max(2, side // 300), joint="curve")
-            _write(pen, line, (max(0, quad[:, 0].min()), max(0, quad[:, 1].max())), font, COLOURS[2])
+            _write(
+                pen, line, (max(0, quad[:, 0].min()), max(0, quad[:, 1].max())), font, COLOURS[2]
+            )
     elif isinstance(answer, Boxes):
         kinds = list(dict.fromkeys(answer.labels))
         for at, quad in enumerate(answer.quads):
@@ -52,7 +55,9 @@ def drawn(image: Pixels, answer: Answer) -> Pixels:
             pen.line([*points, points[0]], colour, max(2, side // 300), joint="curve")
             sure = "" if answer.scores is None else f"{100 * float(answer.scores[at]):.0f}%"
             if text := " ".join(filter(None, [label, sure])):
-                _write(pen, text, (max(0, quad[:, 0].min()), max(0, quad[:, 1].min())), font, colour)
+                _write(
+                    pen, text, (max(0, quad[:, 0].min()), max(0, quad[:, 1].min())), font, colour
+                )
     else:
         _write(pen, _lines(answer), (0, 0), font, (255, 255, 255))
     return np.asarray(picture)
@@ -66,7 +71,11 @@ def _figure(pen: ImageDraw.ImageDraw, answer: Keypoints, at: int, radius: int) -
             pen.line([tuple(points[a]), tuple(points[b])], COLOURS[number % len(COLOURS)], radius)
     for (x, y), there in zip(points, seen, strict=True):
         if there:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), COLOURS[at % len(COLOURS)], (0, 0, 0))
+            pen.ellipse(
+                (x - radius, y - radius, x + radius, y + radius),
+                COLOURS[at % len(COLOURS)],
+                (0, 0, 0),
+            )
 
 
 def _lines(answer: Answer) -> str:
@@ -74,7 +83,10 @@ def _lines(answer: Answer) -> str:
         return answer.words()
     order = np.argsort(-answer.probabilities)[:BEST]
     names = [answer.names[i] if answer.names else f"class {i}" for i in order]
-    return "\n".join(f"{name} {100 * float(answer.probabilities[i]):.0f}%" for name, i in zip(names, order, strict=True))
+    return "\n".join(
+        f"{name} {100 * float(answer.probabilities[i]):.0f}%"
+        for name, i in zip(names, order, strict=True)
+    )
 
 
 def _write(
@@ -102,5 +114,11 @@ def _masks(image: Pixels, answer: Masks) -> Pixels:
     for at, number in enumerate(numbers):
         rows, columns = np.nonzero(answer.labels == number)
         middle = len(rows) // 2  # a pixel of the mask itself, near its middle row
-        _write(pen, answer.name_of(number), (float(columns[middle]), float(rows[middle])), font, COLOURS[at % len(COLOURS)])
+        _write(
+            pen,
+            answer.name_of(number),
+            (float(columns[middle]), float(rows[middle])),
+            font,
+            COLOURS[at % len(COLOURS)],
+        )
     return np.asarray(picture)

@@ -13,10 +13,12 @@ class Readings:
     """How a reading stands to another.
 
     Attributes:
-        error_rate: the character error rate: insertions, deletions and substitutions for each character of the reference. It can
-            be above 1; without a character in the reference it is 0 or 1.
+        error_rate: the character error rate: insertions, deletions and substitutions for each
+            character of the reference. It can be above 1; without a character in the reference it
+            is 0 or 1.
         matched, reference, found: words.
-        odd_reference, odd_found: the lines, by index, that have a word that the other reading lacks.
+        odd_reference, odd_found: the lines, by index, that have a word that the other reading
+            lacks.
     """
 
     error_rate: float
@@ -27,26 +29,34 @@ class Readings:
     odd_found: tuple[int, ...] = ()
 
 
-def compared(reference: Sequence[str], found: Sequence[str]) -> Readings:
-    """Compares the words of lines; where they stand does not count, since lines are split and joined at will.
+def compared(reference: Sequence[str], answer: Sequence[str]) -> Readings:
+    """Compares the words of lines; where they stand does not count, since lines are split and
+    joined at will.
 
-    Words that both have cancel out, each as often as both have it. What is left of either, in its order, makes the errors.
+    Words that both have cancel out, each as often as both have it. What is left of either, in its
+    order, makes the errors.
     """
-    mine, theirs = ([_words(line) for line in lines] for lines in (reference, found))
-    counts = [collections.Counter(word for line in lines for word in line) for lines in (mine, theirs)]
+    mine, theirs = ([_words(line) for line in lines] for lines in (reference, answer))
+    counts = [
+        collections.Counter(word for line in lines for word in line) for lines in (mine, theirs)
+    ]
     both = counts[0] & counts[1]
     (rest, odd_reference), (other_rest, odd_found) = _left(mine, both), _left(theirs, both)
     characters = sum(len(word) for line in mine for word in line)
     errors = edit_distance(" ".join(rest), " ".join(other_rest))
     rate = errors / characters if characters else float(errors > 0)
-    return Readings(rate, both.total(), counts[0].total(), counts[1].total(), odd_reference, odd_found)
+    return Readings(
+        rate, both.total(), counts[0].total(), counts[1].total(), odd_reference, odd_found
+    )
 
 
 def _words(line: str) -> list[str]:
     return unicodedata.normalize("NFKC", line).split()
 
 
-def _left(lines: Sequence[Sequence[str]], both: collections.Counter[str]) -> tuple[list[str], tuple[int, ...]]:
+def _left(
+    lines: Sequence[Sequence[str]], both: collections.Counter[str]
+) -> tuple[list[str], tuple[int, ...]]:
     """The words that are not among `both`, and the lines that have one."""
     free = both.copy()
     words: list[str] = []
@@ -64,7 +74,8 @@ def _left(lines: Sequence[Sequence[str]], both: collections.Counter[str]) -> tup
 
 
 def edit_distance(one: str, other: str) -> int:
-    """The fewest insertions, deletions and substitutions that turn one text into the other (Levenshtein 1966)."""
+    """The fewest insertions, deletions and substitutions that turn one text into the other
+    (Levenshtein 1966)."""
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         before, row[0] = row[0], i

@@ -1,4 +1,5 @@
-"""Any model file as a vision system: photos in by its options, answers out by its layout. What runs it is a `Runtime`."""
+"""Any model file as a vision system: photos in by its options, answers out by its layout. What runs
+it is a `Runtime`."""
 
 from __future__ import annotations
 
@@ -16,7 +17,18 @@ from PIL import Image
 
 from vizcomp.errors import InputError, ModelError, SettingsError
 from vizcomp.vision import detectors, layouts, poses, readings
-from vizcomp.vision.answers import Answer, Array, Boxes, Classes, Embedding, Keypoints, Kind, Masks, Pixels
+from vizcomp.vision.answers import (
+    Answer,
+    Array,
+    Boxes,
+    Classes,
+    Embedding,
+    Keypoints,
+    Kind,
+    Masks,
+    Pixels,
+)
+from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.system import (
     BAND,
@@ -35,9 +47,11 @@ from vizcomp.weights.options import NORMS
 _EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 NMS = 0.5  # suppression where an option says nothing
 LEAST_POINT = 0.3  # certainty from which a point is seen
-LEAST_POSE = 0.3  # mean certainty of the points of the one figure of a pose network that has no detector
+# mean certainty of the points of the one figure of a pose network that has no detector
+LEAST_POSE = 0.3
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
+PICTURES = (np.float32, np.float16, np.float64, np.uint8)  # dtypes of an input that takes a picture
 _BATCH = 64
 
 
@@ -45,19 +59,17 @@ class Runtime(Protocol):
     """What runs a model.
 
     Attributes:
-        shape: of the one input, 0 where it is open.
-        dtype: of the input.
+        slots: the inputs.
         outputs: names.
         metadata: texts that the file has of itself.
     """
 
-    shape: tuple[int, ...]
-    dtype: Any
+    slots: tuple[Slot, ...]
     outputs: tuple[str, ...]
     metadata: Mapping[str, str]
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name; any exception where it fails."""
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name, of all inputs by name; any exception where it fails."""
         ...
 
 
@@ -75,10 +87,19 @@ class Preparation:
     def said(self) -> str:
         """For people."""
         fit = self.fit
-        more = f" grey {fit.grey:g}" if fit.resize.startswith("letterbox") else f" {fit.crop:.1%}" if fit.crop < 1 else ""
+        more = (
+            f" grey {fit.grey:g}"
+            if fit.resize.startswith("letterbox")
+            else f" {fit.crop:.1%}"
+            if fit.crop < 1
+            else ""
+        )
         numbers = f"{self.order} bytes" if self.whole else f"{self.order} 0..{self.range:g}"
         if not self.whole and (any(self.mean) or any(value != 1 for value in self.std)):
-            numbers += f" mean {'/'.join(f'{v:g}' for v in self.mean)} std {'/'.join(f'{v:g}' for v in self.std)}"
+            numbers += (
+                f" mean {'/'.join(f'{v:g}' for v in self.mean)} std"
+                f" {'/'.join(f'{v:g}' for v in self.std)}"
+            )
         return f"{fit.resize}{more} {fit.filter}; {numbers}"
 
 
@@ -110,6 +131,17 @@ class ModelSystem:
         outputs = self._tried(size)
         self._layout = layouts.Reader(name, outputs, size, options, self._known).layout()
         family = self._layout.detector or self._layout.kind
+        if (
+            self._size is None
+            and not options.size
+            and self._layout.kind in ("classes", "embedding")
+        ):
+            raise layouts.asked(
+                name, "how large is its input? The file leaves that open", ["size=224", "size=own"]
+            )
+        self._numbers = (
+            np.asarray(outputs[self._layout.output]).size if self._layout.output in outputs else 0
+        )
         self.kind = self._layout.kind  # type: ignore[assignment]  # one of options.KINDS
         if not self._size and family.startswith("yolo"):
             self._size = (YOLO_SIDE, YOLO_SIDE)
@@ -120,18 +152,29 @@ class ModelSystem:
     def reading(self) -> str:
         """How the model is read, in one line."""
         side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"
-        parts = [self.kind, f"input {side}{' grey' if self._channels == 1 else ''}", self._preparation.said()]
+        parts = [
+            self.kind,
+            f"input {side}{' grey' if self._channels == 1 else ''}",
+            self._preparation.said(),
+        ]
         if self.kind in ("boxes", "keypoints"):
             parts += [f"layout {self._layout.said()}", f"from score {self._least:g}"]
             if self.kind == "keypoints":
                 parts.append(f"points from {self._seen:g}")
-            parts.append(f"doubles above IoU {self._nms:g} dropped" if self._nms < 1 else "doubles not looked for")
+            parts.append(
+                f"doubles above IoU {self._nms:g} dropped"
+                if self._nms < 1
+                else "doubles not looked for"
+            )
         if self.classes:
             parts.append(f"{len(self.classes)} classes named")
         return "; ".join([*parts, f"fingerprint {self.fingerprint}"])
 
     def _wrong(self, what: str, hint: str = "") -> ModelError:
-        return ModelError(f"{self.name}: {what}", hint or f"say it in {self._path.with_suffix('.json').name}: see docs/vision.md")
+        return ModelError(
+            f"{self.name}: {what}",
+            hint or f"say it in {self._path.with_suffix('.json').name}: see docs/vision.md",
+        )
 
     @property
     def _least(self) -> float:
@@ -148,22 +191,40 @@ class ModelSystem:
         return usual if self.options.nms is None else self.options.nms
 
     def _read_input(self) -> None:
-        fixed = self._runtime.shape
-        if len(fixed) != 4:
-            raise self._wrong(f"its input has the shape {list(fixed)}, no batch of images", "export it with (N, 3, H, W)")
-        layout = self.options.layout or ("NHWC" if fixed[3] in (1, 3) and fixed[1] not in (1, 3) else "NCHW")
+        slot = self._slot = picture_slot(self.name, self._runtime.slots, self.options)
+        if slot.dtype not in PICTURES:
+            raise self._wrong(
+                f"its input is {slot.said}, no image", "export it with a float or uint8 input"
+            )
+        if len(slot.shape) not in (3, 4):
+            raise self._wrong(
+                f"its input has the shape {list(slot.shape)}, no batch of images",
+                "export it with (N, 3, H, W)",
+            )
+        # of one image alone, as torchvision's detectors take it
+        fixed = slot.shape if len(slot.shape) == 4 else (1, *slot.shape)
+        layout = self.options.layout or (
+            "NHWC" if fixed[3] in (1, 3) and fixed[1] not in (1, 3) else "NCHW"
+        )
         channels = fixed[1] if layout == "NCHW" else fixed[3]
         if channels not in (0, 1, 3):
-            raise self._wrong(f"its input has {channels} channels in the layout {layout}, not 3")
-        own = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
-        asked = self.options.size or (self._known.size if not all(own) else ())
-        if asked and any(a and a != b for a, b in zip(own, asked, strict=True)):
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, not {asked[0]}x{asked[1]}")
-        if max(own) > MAX_INPUT_SIDE:
-            raise self._wrong(f"its input is {own[0]}x{own[1]}, more than {MAX_INPUT_SIDE} a side", "export it smaller")
+            raise self._wrong(
+                f"its input has {channels} channels in the layout {layout}, not 3",
+                "export it with 3 channels, or 1",
+            )
+        sides = (fixed[2], fixed[3]) if layout == "NCHW" else (fixed[1], fixed[2])
+        size = self.options.size or (self._known.size if not all(sides) else ())
+        if size and any(a and a != b for a, b in zip(sides, size, strict=True)):
+            raise self._wrong(f"its input is {sides[0]}x{sides[1]}, not {size[0]}x{size[1]}")
+        if max(sides) > MAX_INPUT_SIDE:
+            raise self._wrong(
+                f"its input is {sides[0]}x{sides[1]}, more than {MAX_INPUT_SIDE} a side",
+                "export it smaller",
+            )
         self._nchw, self._channels = layout == "NCHW", channels or 3
-        self._size = (asked[0], asked[1]) if asked else own if all(own) else None
+        self._size = (size[0], size[1]) if size and all(size) else sides if all(sides) else None
         self._batch = fixed[0]
+        check_others(self.name, self._runtime.slots, slot, self.options, self._size or ())
 
     def _prepared(self, family: str) -> Preparation:
         options = self.options
@@ -171,23 +232,38 @@ class ModelSystem:
         resize = options.resize or (
             "letterbox-corner"
             if family == "yolox"
-            else "letterbox"
-            if yolo or self._layout_order == "yx"
-            else "crop"
-            if family in ("classes", "embedding", "")
-            else "stretch"
+            else (
+                "letterbox"
+                if yolo or self._layout_order == "yx"
+                else "crop"
+                if family in ("classes", "embedding", "")
+                else "stretch"
+            )
         )
         fit = Fit(
-            "letterbox-centre"
-            if resize == "letterbox" and family != "yolox"
-            else "letterbox-corner"
-            if resize == "letterbox"
-            else resize,
-            options.filter or ("bicubic" if resize == "crop" and self._path.suffix.lower() != ".tflite" else "bilinear"),
+            (
+                "letterbox-centre"
+                if resize == "letterbox" and family != "yolox"
+                else "letterbox-corner"
+                if resize == "letterbox"
+                else resize
+            ),
+            options.filter
+            or (
+                "bicubic"
+                if resize == "crop" and self._path.suffix.lower() != ".tflite"
+                else "bilinear"
+            ),
             (0 if self._layout_order == "yx" else 114) if options.grey is None else options.grey,
             1.0 if options.crop is None else options.crop,
         )
-        usual = "imagenet" if self._layout_activation == "softmax" else "bytes" if family == "yolox" else "unit"
+        usual = (
+            "imagenet"
+            if self._layout_activation == "softmax"
+            else "bytes"
+            if family == "yolox"
+            else "unit"
+        )
         white, mean, std = NORMS[options.norm or usual]
         return Preparation(
             fit,
@@ -195,7 +271,7 @@ class ModelSystem:
             white if options.range is None else options.range,
             options.mean or mean,
             options.std or std,
-            self._runtime.dtype == np.uint8,
+            self._slot.dtype == np.uint8,
         )
 
     @property
@@ -212,7 +288,9 @@ class ModelSystem:
     def _tried(self, size: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         for values in self.options.mean, self.options.std:
             if len(values) not in (0, 1, self._channels):
-                raise self._wrong(f"its input has {self._channels} channels, mean or std are {len(values)}")
+                raise self._wrong(
+                    f"its input has {self._channels} channels, mean or std are {len(values)}"
+                )
         try:
             return self._run([np.full((*size, 3), 128, np.uint8)])
         except InputError as exc:
@@ -225,21 +303,30 @@ class ModelSystem:
         if self._batch > count:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._batch - count, 0)])
         plan = self._preparation
-        if self._runtime.dtype not in (np.uint8, np.int8):
+        if self._slot.dtype != np.uint8:
             scaled = batch.astype(np.float32) * (plan.range / 255)
-            with np.errstate(over="ignore", invalid="ignore"):  # an odd model's std: its answer is checked
+            # an odd model's std: its answer is checked
+            with np.errstate(over="ignore", invalid="ignore"):
                 batch = (scaled - np.array(plan.mean, np.float32)) / np.array(plan.std, np.float32)
-                batch = batch.astype(self._runtime.dtype)
+                batch = batch.astype(self._slot.dtype)
         if self._nchw:
             batch = batch.transpose(0, 3, 1, 2)
+        feeds = constants(
+            self.name, self._runtime.slots, self.options, len(batch), views[0].shape[:2]
+        )
+        batch = batch[0] if len(self._slot.shape) == 3 else batch
         try:
-            outputs = self._runtime.run(np.ascontiguousarray(batch))
+            outputs = self._runtime.run({self._slot.name: np.ascontiguousarray(batch), **feeds})
         except Exception as exc:  # a runtime has a class of its own for each cause
             from vizcomp.errors import first_line
 
-            raise InputError(f"{self.name} fails: {first_line(exc)}", "check the model's input") from exc
+            raise InputError(
+                f"{self.name} fails: {first_line(exc)}", "check the model's input"
+            ) from exc
         if self._batch > count:
-            outputs = {n: a[:count] if a.ndim and len(a) == self._batch else a for n, a in outputs.items()}
+            outputs = {
+                n: a[:count] if a.ndim and len(a) == self._batch else a for n, a in outputs.items()
+            }
         return outputs
 
     def _channels_of(self, view: Pixels) -> Pixels:
@@ -247,11 +334,19 @@ class ModelSystem:
             return np.asarray(Image.fromarray(view).convert("L"))[..., None]
         return view if self._preparation.order == "RGB" else view[..., ::-1]
 
+    @property
+    def resize_filter(self) -> str:
+        """By which a photo comes to the input's size: one of `options.FILTERS`."""
+        return self._preparation.fit.filter
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
-        """The answer where another program resizes the photo, by one of `options.FILTERS`; None where no size is asked for."""
+        """The answer where another program resizes the photo, by one of `options.FILTERS`; None
+        where no size is asked for."""
         if self._size is None:
             return None
-        view = view_of(image, self._size, dataclasses.replace(self._preparation.fit, filter=resize_filter))
+        view = view_of(
+            image, self._size, dataclasses.replace(self._preparation.fit, filter=resize_filter)
+        )
         return self._answer(self._run([view.pixels]), image, view)
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
@@ -262,6 +357,10 @@ class ModelSystem:
             part = images[start : start + step]
             views = [view_of(image, self._size, self._preparation.fit) for image in part]
             outputs = self._run([view.pixels for view in views])
+            if len(part) > 1 and np.shape(outputs[self._layout.output])[:1] != (len(part),):
+                # its answer does not follow the batch
+                answers += [self.answers([image])[0] for image in part]
+                continue
             for at, (image, view) in enumerate(zip(part, views, strict=True)):
                 one = outputs if len(part) == 1 else {n: a[at : at + 1] for n, a in outputs.items()}
                 answers.append(self._answer(one, image, view))
@@ -279,12 +378,33 @@ class ModelSystem:
         if self.kind == "masks":
             return Masks(self._labels(main, image, view), self.classes)
         row = main.reshape(-1)
+        if row.size != self._numbers:
+            raise InputError(
+                f"{self.name}: {row.size} numbers here, {self._numbers} on a grey picture: no"
+                f" {self.kind}",
+                "are these boxes? Say how it is read: see docs/vision.md",
+            )
+        if row.size == 1:
+            yes = (
+                float(1 / (1 + np.exp(-row[0])))
+                if self._layout.activation == "sigmoid"
+                else float(row[0])
+            )
+            if not 0 <= yes <= 1:
+                raise InputError(
+                    f"{self.name}: {yes:.3g} is no probability", "say activation=sigmoid"
+                )
+            return Classes(np.array([1 - yes, yes], np.float32), self.classes)
         if self.kind == "embedding":
             return Embedding(np.asarray(row, np.float32))
         already = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
-        return Classes(np.asarray(row / row.sum(), np.float32) if already else softmax(row), self.classes)
+        return Classes(
+            np.asarray(row / row.sum(), np.float32) if already else softmax(row), self.classes
+        )
 
-    def _detected(self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View) -> Boxes | Keypoints:
+    def _detected(
+        self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View
+    ) -> Boxes | Keypoints:
         size = view.pixels.shape[0], view.pixels.shape[1]
         every = self._layout.detections(outputs, size)
         checked(every.scores, self.name)
@@ -294,29 +414,58 @@ class ModelSystem:
         if why := readings.absurd(sure):
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
         whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
-        found = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
+        detections = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
         if self.kind == "keypoints":
-            return self._figures(found, whole[:2], image, view)
-        corners = view.on_photo(found.corners)
+            return self._figures(detections, whole[:2], image, view)
+        corners = view.on_photo(detections.corners)
         height, width = image.shape[:2]
-        corners = corners.clip(0, [width, height] * 2) if self._layout.detector.startswith("yolo") else corners
-        named = bool((found.labels >= 0).any())
+        corners = (
+            corners.clip(0, [width, height] * 2)
+            if self._layout.detector.startswith("yolo")
+            else corners
+        )
+        named = bool((detections.labels >= 0).any())
 
         def boxes(which: npt.NDArray[np.bool_], below: Boxes | None = None) -> Boxes:
-            labels = tuple(self._label(int(label)) for label in found.labels[which]) if named else ()
-            scores = np.asarray(found.scores[which], np.float32)
-            return Boxes(corners_to_quads(corners[which]), labels, (width, height), scores, self._least, below)
+            labels = (
+                tuple(self._label(int(label)) for label in detections.labels[which])
+                if named
+                else ()
+            )
+            scores = np.asarray(detections.scores[which], np.float32)
+            return Boxes(
+                corners_to_quads(corners[which]),
+                labels,
+                (width, height),
+                scores,
+                self._least,
+                below,
+            )
 
-        return boxes(found.scores >= self._least, boxes(found.scores < self._least))
+        return boxes(detections.scores >= self._least, boxes(detections.scores < self._least))
 
-    def _figures(self, found: detectors.Detections, whole: npt.NDArray[np.float64], image: Pixels, view: View) -> Keypoints:
-        every = checked(np.zeros((0, 1, 2)) if found.points is None else found.points, self.name)
+    def _figures(
+        self,
+        detections: detectors.Detections,
+        whole: npt.NDArray[np.float64],
+        image: Pixels,
+        view: View,
+    ) -> Keypoints:
+        every = checked(
+            np.zeros((0, 1, 2)) if detections.points is None else detections.points, self.name
+        )
         points = view.points_on_photo(every[..., :2] * whole)
-        scores = np.asarray(every[..., 2] if every.shape[2] == 3 else np.ones(every.shape[:2]), np.float32)
+        scores = np.asarray(
+            every[..., 2] if every.shape[2] == 3 else np.ones(every.shape[:2]), np.float32
+        )
         some = (scores >= self._seen).any(1)  # a figure without a seen point is none
         points, scores = points[some], scores[some]
-        boxed = bool(found.corners.any())
-        corners = view.on_photo(found.corners[some]) if boxed else poses.bounds(points, scores, self._seen)
+        boxed = bool(detections.corners.any())
+        corners = (
+            view.on_photo(detections.corners[some])
+            if boxed
+            else poses.bounds(points, scores, self._seen)
+        )
         return Keypoints(points, scores, corners, (image.shape[1], image.shape[0]), self._seen)
 
     def _label(self, label: int) -> str:
@@ -325,17 +474,28 @@ class ModelSystem:
         return self.classes[at] if 0 <= at < len(self.classes) else f"class {label}"
 
     def _labels(self, main: npt.NDArray[Any], image: Pixels, view: View) -> npt.NDArray[np.int32]:
-        """The map of labels at the photo's size, uint8 or logits (1, C, h, w), (1, h, w, C) or (1, h, w)."""
+        """The map of labels at the photo's size, uint8 or logits (1, C, h, w), (1, h, w, C) or (1,
+        h, w)."""
         maps = main[0]
         if maps.ndim == 3:
-            last = maps.shape[2] == len(self.classes) or (maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1])
+            last = maps.shape[2] == len(self.classes) or (
+                maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1]
+            )
             maps = maps if not last else maps.transpose(2, 0, 1)
-            maps = maps.argmax(0) if len(maps) > 1 else maps[0] if np.issubdtype(maps.dtype, np.integer) else maps[0] > 0.5
+            maps = (
+                maps.argmax(0)
+                if len(maps) > 1
+                else maps[0]
+                if np.issubdtype(maps.dtype, np.integer)
+                else maps[0] > 0.5
+            )
         labels = np.asarray(maps, np.int32)
         height, width = image.shape[:2]
         (across, down), (left, top) = view.scale, view.offset
         rows = ((np.arange(height) + 0.5) * down + top) * labels.shape[0] / view.pixels.shape[0]
-        columns = ((np.arange(width) + 0.5) * across + left) * labels.shape[1] / view.pixels.shape[1]
+        columns = (
+            ((np.arange(width) + 0.5) * across + left) * labels.shape[1] / view.pixels.shape[1]
+        )
         at_rows = rows.astype(int).clip(0, labels.shape[0] - 1)
         at_columns = columns.astype(int).clip(0, labels.shape[1] - 1)
         return np.asarray(labels[at_rows[:, None], at_columns[None]])
@@ -346,7 +506,8 @@ class ModelSystem:
 
 
 def weights_beside(path: Path) -> list[Path]:
-    """The files in which an ONNX file keeps weights: those that it names, and those of the usual names."""
+    """The files in which an ONNX file keeps weights: those that it names, and those of the usual
+    names."""
     if path.suffix.lower() != ".onnx":
         return []
     places = {path.with_name(path.name + ending) for ending in (".data", "_data")}
@@ -358,26 +519,23 @@ def weights_beside(path: Path) -> list[Path]:
 
 
 def _fingerprint(path: Path, options: ModelOptions) -> str:
-    """Of the file; where weights lie beside it or options say something, of these too, after a hyphen."""
+    """Of the file; where weights lie beside it or options say something, of these too, after a
+    hyphen."""
     more = [file_fingerprint(place) for place in weights_beside(path)]
     if options != ModelOptions():
         more.append(repr(options))
-    own = file_fingerprint(path)
-    return f"{own}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}" if more else own
+    fingerprint = file_fingerprint(path)
+    return (
+        f"{fingerprint}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}"
+        if more
+        else fingerprint
+    )
 
 
 def model_file(spec_path: Path) -> None:
     """Raises ModelError where a file is not there."""
     if not spec_path.is_file():
         raise ModelError(f"{spec_path} is not there", HINT)
-
-
-def one_image_input(name: str, count: int) -> None:
-    """Raises ModelError where a model has not one input."""
-    if count != 1:
-        raise ModelError(
-            f"{name}: a model with one image input is needed, this one has {count} inputs", "export it with one input"
-        )
 
 
 def options_of(path: Path, text: str) -> ModelOptions:

@@ -1,4 +1,5 @@
-"""What a model file does not say of itself: options in a system's name, or in NAME.json beside the model.
+"""What a model file does not say of itself: options in a system's name, or in NAME.json beside the
+model.
 
 yolox_nano.onnx:detector=yolox,least=0.4,norm=imagenet,resize=letterbox
 """
@@ -12,10 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError, SettingsError, VizcompError
-from vizcomp.files.foreign import read_object_file
-from vizcomp.weights.options import NORMS, check_choice, check_names, read_pairs, split_name
+from vizcomp.files.foreign import read_object_file, read_small
+from vizcomp.weights.options import (
+    NORMS,
+    a_number,
+    check_choice,
+    check_names,
+    read_pairs,
+    split_name,
+)
 
-MAX_INPUT_SIDE = 8192  # pixels of a model's input: a damaged or hostile one must not take all memory
+# pixels of a model's input: a damaged or hostile one must not take all memory
+MAX_INPUT_SIDE = 8192
+MOST_NAMES = 8 << 20  # bytes of a file of the names of classes
+INPUT = "input."  # before the name of a further input, in an option
+SIDES = ("height", "width")
+OWN_SIZE = (0, 0)
+BOX = ("left", "top", "right", "bottom")
+COLUMNS = (*BOX, "score", "label", "other")  # of rows of boxes; "other" is not looked at
+
 HINT = "see docs/vision.md for the options of models"
 
 SCRIPTS = (".torchscript", ".pt")
@@ -48,7 +64,7 @@ class ModelOptions:
         kind: one of `KINDS`.
         detector: one of `DETECTORS`: how the outputs hold boxes.
         layout: "NCHW" or "NHWC".
-        size: height and width of the input.
+        size: height and width of the input; (0, 0): each photo's own.
         resize: one of `RESIZES`; "letterbox" has the picture in the centre.
         grey: of the rest of a letterbox, 0..255.
         crop: share of the shorter side that is seen, with resize=crop.
@@ -63,11 +79,16 @@ class ModelOptions:
         units: of a detector's boxes: "pixels" of its input, or "share" of it.
         activation: what makes scores of the numbers.
         extra: columns after the classes that are no classes: keypoints, coefficients of masks.
-        keypoints: of a pose: how many points a figure has, and how many numbers each point (2, or 3 with its certainty).
+        keypoints: of a pose: how many points a figure has, and how many numbers each point (2, or 3
+            with its certainty).
         points: order of a point's numbers, "xy" or "yx".
         seen: points below this certainty are not seen.
         least: boxes and figures below this score are no answer.
         nms: of two boxes of one class that overlap more (IoU), the surer one stays; 1 = both do.
+        image: the input that takes the picture, where a model has several.
+        inputs: what the others hold: names and numbers, or "height" and "width" of the picture in
+            its input.
+        columns: what the columns of rows of boxes hold, of `COLUMNS`.
     """
 
     kind: str = ""
@@ -96,24 +117,37 @@ class ModelOptions:
     seen: float | None = None
     least: float | None = None
     nms: float | None = None
+    image: str = ""
+    inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
         for key, choices in CHOICES.items():
             check_choice(key, getattr(self, key), choices)
         fits = {
-            "size": len(self.size) in (0, 2) and all(0 < side <= MAX_INPUT_SIDE for side in self.size),
+            "size": (
+                len(self.size) in (0, 2)
+                and (all(0 < side <= MAX_INPUT_SIDE for side in self.size) or self.size == OWN_SIZE)
+            ),
             "grey": self.grey is None or 0 <= self.grey <= 255,
             "crop": self.crop is None or 0 < self.crop <= 1,
             "range": self.range is None or self.range > 0,
             "mean": len(self.mean) in (0, 1, 3),
             "std": len(self.std) in (0, 1, 3) and all(value > 0 for value in self.std),
             "extra": self.extra is None or self.extra >= 0,
-            "keypoints": not self.keypoints
-            or (len(self.keypoints) == 2 and 0 < self.keypoints[0] <= 1000 and self.keypoints[1] in (2, 3)),
+            "keypoints": (
+                not self.keypoints
+                or (
+                    len(self.keypoints) == 2
+                    and 0 < self.keypoints[0] <= 1000
+                    and self.keypoints[1] in (2, 3)
+                )
+            ),
             "seen": self.seen is None or 0 < self.seen <= 1,
             "least": self.least is None or 0 <= self.least <= 1,
             "nms": self.nms is None or 0 < self.nms <= 1,
+            "columns": not self.columns or _are_columns(self.columns),
         }
         for key, good in fits.items():
             if not good:
@@ -125,8 +159,15 @@ class ModelOptions:
         return dataclasses.replace(self, **{name: getattr(others, name) for name in silent})
 
 
+def _are_columns(columns: tuple[str, ...]) -> bool:
+    """Whether a box and a score are there, and nothing twice."""
+    named = [column for column in columns if column != "other"]
+    return {*BOX, "score"} <= {*named} <= {*COLUMNS} and len(named) == len({*named})
+
+
 def model_path(spec: str) -> Path | None:
-    """The model file that a system's name stands for, options left out; None where it stands for something else."""
+    """The model file that a system's name stands for, options left out; None where it stands for
+    something else."""
     if spec.lower().endswith(".safetensors"):
         return Path(spec)
     split = split_suffixes(spec, SUFFIXES)
@@ -135,7 +176,16 @@ def model_path(spec: str) -> Path | None:
 
 def split_suffixes(spec: str, suffixes: Iterable[str]) -> tuple[Path, str] | None:
     """`split_name` by the first of some suffixes that fits."""
-    return next((split for suffix in suffixes if (split := split_name(spec, suffix)) is not None), None)
+    return next(
+        (split for suffix in suffixes if (split := split_name(spec, suffix)) is not None), None
+    )
+
+
+def typed(name: str, options: str) -> str:
+    """A system's name with further options, as it is typed."""
+    split = split_suffixes(name, SUFFIXES)
+    base, given = (name, "") if split is None else (str(split[0]), split[1])
+    return f"{base}:{','.join(filter(None, [given, options]))}"
 
 
 def parse_options(text: str) -> ModelOptions:
@@ -168,21 +218,47 @@ def read_options(path: Path) -> ModelOptions:
 
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     kinds = {f.name: str(f.type) for f in dataclasses.fields(ModelOptions)}
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if values.get("kind") == "text":
-        raise SettingsError(f"{place}: a model file cannot be read as a reader of text", "use the system text:read")
+        raise SettingsError(
+            f"{place}: a model file cannot be read as a reader of text", "use the system text:read"
+        )
+    values = _with_inputs(values, place)
     check_names(values, kinds, place)
     for key, value in values.items():
         try:
-            made[key] = _value(key, kinds[key], value)
+            fields[key] = _value(key, kinds[key], value)
         except VizcompError:
             raise
         except (TypeError, ValueError) as exc:
-            raise SettingsError(f"{place}: {key}={value}: {exc}", HINT) from exc
-    return ModelOptions(**made)
+            said = str(value)[:80]
+            raise SettingsError(f"{place}: {key}={said}: {exc}", HINT) from exc
+    return ModelOptions(**fields)
+
+
+def _with_inputs(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Options whose `input.NAME` are gathered as `inputs`."""
+    rest = {
+        key: value for key, value in values.items() if key != "inputs" and not key.startswith(INPUT)
+    }
+    named = {
+        key.removeprefix(INPUT): value for key, value in values.items() if key.startswith(INPUT)
+    }
+    if isinstance(values.get("inputs"), dict):
+        named = {**values["inputs"], **named}
+    elif "inputs" in values:
+        raise SettingsError(
+            f"{place}: inputs={values['inputs']}: names and their numbers are needed",
+            "write input.NAME=1/1",
+        )
+    return {**rest, "inputs": named} if named else rest
 
 
 def _value(key: str, kind: str, value: Any) -> Any:
+    if key == "inputs":
+        return tuple((name, _numbers(numbers)) for name, numbers in value.items())
+    if key == "size" and value == "own":
+        return OWN_SIZE
     if key == "classes" and isinstance(value, str):
         return _names(Path(value))
     if kind.startswith("tuple"):
@@ -191,19 +267,43 @@ def _value(key: str, kind: str, value: Any) -> Any:
         items = re.split(r"[/x]", value) if isinstance(value, str) else list(value)
         if key == "size" and len(items) == 1:
             items *= 2
-        make = str if key == "classes" else int if key in ("size", "keypoints") else float
+        whole = key in ("size", "keypoints")
+        make = str if key in ("classes", "columns") else int if whole else a_number
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
-        return float(value)
+        return a_number(value)
     if kind.startswith("int"):
         return int(value)
     if not isinstance(value, str):
         raise TypeError("a text is needed")
-    return value.upper() if key in ("layout", "order") else value.lower() if key in CHOICES else value
+    return (
+        value.upper() if key in ("layout", "order") else value.lower() if key in CHOICES else value
+    )
+
+
+def _numbers(value: Any) -> tuple[str, ...]:
+    items = (
+        value.split("/")
+        if isinstance(value, str)
+        else value
+        if isinstance(value, list)
+        else [value]
+    )
+    texts = tuple(str(item).strip() for item in items)
+    for text in texts:
+        if text not in SIDES:
+            float(text)
+    return texts
 
 
 def _names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        text = read_small(path, MOST_NAMES)
+        if len(text) > MOST_NAMES:
+            raise ValueError(f"more than {MOST_NAMES:,} bytes")
+        return tuple(line.strip() for line in text.decode("utf-8").splitlines() if line.strip())
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"the names of classes cannot be read: {path}: {exc}", "give a text file with a name a line") from exc
+        raise SettingsError(
+            f"the names of classes cannot be read: {path}: {exc}",
+            "give a text file with a name a line",
+        ) from exc

@@ -17,7 +17,8 @@ BATCH = 1024  # images that are made ready together
 
 
 class OwnClassifier:
-    """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of `vizcomp train --kind classifier`.
+    """`inception`, `watcher`, the published `inception-v3`, or a model.safetensors of
+    `vizcomp train --kind classifier`.
 
     Args:
         spec: one of these.
@@ -35,18 +36,23 @@ class OwnClassifier:
         self._network = classifiers.Classifier(file)
         side = file.words.get("side", SIDE)
         if not isinstance(side, int) or not 1 <= side <= MOST:
-            raise ModelError(f"{spec}: its configuration is invalid: pictures of side {side!r}", "train or fetch it again")
+            raise ModelError(
+                f"{spec}: its configuration is invalid: pictures of side {side!r}",
+                "train or fetch it again",
+            )
         self.native = side
         self.name, self.classes = spec, self._network.classes
         self.fingerprint = file_fingerprint(classifiers.file_of(spec, offline=True))
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for start in range(0, len(images), BATCH):
-            views = np.stack([fitted(image, self.native, self.native) for image in images[start : start + BATCH]])
+            views = np.stack(
+                [fitted(image, self.native, self.native) for image in images[start : start + BATCH]]
+            )
             logits = checked(self._network.logits(views), self.name)
-            found += [Classes(softmax(row), self.classes) for row in logits]
-        return found
+            answers += [Classes(softmax(row), self.classes) for row in logits]
+        return answers
 
     def importance(self, image: Pixels) -> Array:
         heat = self._network.importance(fitted(image, self.native, self.native))

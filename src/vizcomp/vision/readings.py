@@ -1,4 +1,5 @@
-"""A reading of a model's outputs, its layout, and what a model's own metadata say. `layouts` finds the reading."""
+"""A reading of a model's outputs, its layout, and what a model's own metadata say. `layouts` finds
+the reading."""
 
 from __future__ import annotations
 
@@ -31,8 +32,11 @@ class Layout:
         shares: whether boxes are shares of the input.
         strides: of cells that a raw grid has; () where boxes are decoded.
         first: the number of the first class.
-        points: how many points each figure has, and how many numbers each point: 2, or 3 with how sure it is; () without figures.
+        points: how many points each figure has, and how many numbers each point: 2, or 3 with how
+            sure it is; () without figures.
         order: of a point's first two numbers, "xy" or "yx".
+        columns: of rows of boxes, as `ModelOptions.columns`; () for the detector's own.
+        turned: rows and columns are the other way round.
     """
 
     kind: str
@@ -48,29 +52,53 @@ class Layout:
     first: int = 0
     points: tuple[int, ...] = ()
     order: str = "xy"
+    columns: tuple[str, ...] = ()
+    turned: bool = False
+
+    def before_activation(self, outputs: Outputs) -> bool:
+        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
+        an angle among them."""
+        main = np.asarray(outputs[self.output])
+        if self.detector not in ("yolov5", "yolov8", "yolox") or not main.size:
+            return False
+        main = main if self.detector == "yolov8" and not self.turned else np.swapaxes(main, -1, -2)
+        return bool(main[..., 4 : main.shape[-2] - self.extra, :].min(initial=0) < -0.01)
 
     def detections(self, outputs: Outputs, size: Size) -> Detections:
-        """Boxes of one picture in an input of this height and width; no score is too low, none is suppressed."""
+        """Boxes of one picture in an input of this height and width; no score is too low, none is
+        suppressed."""
         main = part_of(outputs, self.output)
         if self.points and not self.detector:
             return detectors.figures(main, self.points, self.order)
         if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
             return self._yolo(main, size)
-        boxes = main.reshape(-1, 4)
-        if not len(boxes):
-            return Detections(boxes, np.zeros(0), np.zeros(0, np.int64))
+        width = (
+            5 if main.shape[-1] == 5 and not self.scores else 4 if self.scores else main.shape[-1]
+        )
+        main = main.reshape(-1, width)
+        if not len(main):
+            return Detections(main[:, :4], np.zeros(0), np.zeros(0, np.int64))
         if self.detector == "detr" and not self.scores:
             return detectors.detr(main[:, :4], main[:, 4:], self.activation)
-        numbers = part_of(outputs, self.scores).reshape(len(boxes), -1)
+        boxes = detectors.ordered(main[:, :4], self.columns)
+        numbers = part_of(outputs, self.scores) if self.scores else main[:, 4]
+        if numbers.ndim == 2 and numbers.shape[0] != len(boxes) == numbers.shape[1]:
+            numbers = numbers.T  # classes first
+        numbers = numbers.reshape(len(boxes), -1)
         if self.detector == "detr":
             return detectors.detr(boxes, numbers, self.activation)
         labels = part_of(outputs, self.labels).reshape(-1) if self.labels else None
+        count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else len(boxes)
+        labels = None if labels is None else labels[:count]
+        numbers = detectors.activated(numbers[:count], self.activation)
         if self.detector == "ssd":
-            count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else None
-            return detectors.ssd(boxes, numbers, labels, count)
-        return detectors.listed(boxes, detectors.activated(numbers, self.activation), labels)
+            boxes = boxes[:, [1, 0, 3, 2]]
+        return detectors.listed(boxes[:count], numbers, labels)
 
     def _yolo(self, main: detectors.Values, size: Size) -> Detections:
+        main = main.T if self.turned else main
+        if self.columns:
+            return detectors.table(main, self.columns)
         if self.detector == "yolov10":
             return detectors.yolov10(main, self.points)
         if self.detector == "yolov8":
@@ -87,6 +115,8 @@ class Layout:
                 f"activation {self.activation}" if self.activation != "none" else "",
                 "shares" if self.shares else "",
                 f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
+                f"columns {'/'.join(self.columns)}" if self.columns else "",
+                "classes last" if self.turned else "",
                 f"{self.extra} columns left out" if self.extra and not self.points else "",
             )
             if part
@@ -125,10 +155,25 @@ def known_of(metadata: Mapping[str, str]) -> Known:
 
     names, size, points = literal("names"), literal("imgsz"), literal("kpt_shape")
     if isinstance(names, dict):
-        names = [names[key] for key in sorted(names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0))]
-    sides = isinstance(size, list | tuple) and len(size) == 2 and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
-    pair = isinstance(points, list | tuple) and len(points) == 2 and all(isinstance(p, int) for p in points)
-    posed = pair and isinstance(points, list | tuple) and 0 < points[0] <= 1000 and points[1] in (2, 3)
+        names = [
+            names[key]
+            for key in sorted(
+                names, key=lambda k: (not isinstance(k, int), k if isinstance(k, int) else 0)
+            )
+        ]
+    sides = (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(isinstance(s, int) and 0 < s <= 8192 for s in size)
+    )
+    pair = (
+        isinstance(points, list | tuple)
+        and len(points) == 2
+        and all(isinstance(p, int) for p in points)
+    )
+    posed = (
+        pair and isinstance(points, list | tuple) and 0 < points[0] <= 1000 and points[1] in (2, 3)
+    )
     return Known(
         metadata.get("task", ""),
         tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
@@ -137,11 +182,17 @@ def known_of(metadata: Mapping[str, str]) -> Known:
     )
 
 
-def absurd(found: Detections) -> str:
+BELOW_ZERO = "a score is below 0: are these numbers before an activation, or turned boxes (obb)?"
+
+
+def absurd(detections: Detections) -> str:
     """Why these cannot be boxes, or ""; scores of 0 and less are not looked at."""
-    if len(found.scores) and float(found.scores.max()) > 1.01:
-        return f"a box has the score {float(found.scores.max()):.3g}, above 1: are these numbers before an activation?"
-    turned = (found.corners[:, 2:] < found.corners[:, :2] - 1e-6).any(1)
+    if len(detections.scores) and float(detections.scores.max()) > 1.01:
+        return (
+            f"a box has the score {float(detections.scores.max()):.3g}, above 1: are these numbers"
+            " before an activation?"
+        )
+    turned = (detections.corners[:, 2:] < detections.corners[:, :2] - 1e-6).any(1)
     if turned.any():
         return "corners of a box are not in order (left, top, right, bottom)"
     return ""

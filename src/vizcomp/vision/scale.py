@@ -10,9 +10,11 @@ from vizcomp.vision.answers import Answer, Boxes, Keypoints, Masks, Text
 
 
 def rescaled(answer: Answer, size: tuple[int, int], wanted: tuple[int, int]) -> Answer:
-    """An answer on a picture of one height and width, as if it were on the same picture with another.
+    """An answer on a picture of one height and width, as if it were on the same picture with
+    another.
 
-    Corners and points are multiplied; a mask's pixels are taken from the nearest ones; other answers have no places.
+    Corners and points are multiplied; a mask's pixels are taken from the nearest ones; other
+    answers have no places.
     """
     if size == wanted:
         return answer
@@ -26,11 +28,15 @@ def rescaled(answer: Answer, size: tuple[int, int], wanted: tuple[int, int]) -> 
         return dataclasses.replace(answer, quads=answer.quads * factors, size=whole)
     if isinstance(answer, Keypoints):
         corners = answer.corners * np.tile(factors, 2)
-        return dataclasses.replace(answer, points=answer.points * factors, corners=corners, size=whole)
+        return dataclasses.replace(
+            answer, points=answer.points * factors, corners=corners, size=whole
+        )
     if isinstance(answer, Masks):
         rows, columns = (
             ((np.arange(count) + 0.5) * have / count).astype(int).clip(0, have - 1)
             for count, have in zip(wanted, answer.labels.shape, strict=True)
         )
-        return dataclasses.replace(answer, labels=np.ascontiguousarray(answer.labels[rows[:, None], columns]))
+        return dataclasses.replace(
+            answer, labels=np.ascontiguousarray(answer.labels[rows[:, None], columns])
+        )
     return answer

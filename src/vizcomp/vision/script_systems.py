@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError, ModelError, first_line
+from vizcomp.files.foreign import read_object
+from vizcomp.vision.inputs import Slot
 from vizcomp.vision.models import ModelSystem, model_file, options_of
 
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
 
 class TorchScriptSystem(ModelSystem):
-    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` wrote, on the processor.
+    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` wrote,
+    on the processor.
 
     Args:
         path: of the .torchscript or .pt file.
-        text: options as in the system's name; the file does not say its input's size: option `size`.
+        text: options as in the system's name; the file does not say its input's size: option
+            `size`.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -43,8 +46,7 @@ class TorchScriptRuntime:
         ModelError: no TorchScript.
     """
 
-    shape: tuple[int, ...] = (0, 3, 0, 0)
-    dtype: Any = np.float32
+    slots: tuple[Slot, ...] = (Slot("image", (0, 3, 0, 0), np.float32),)
     outputs: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
@@ -55,26 +57,28 @@ class TorchScriptRuntime:
         extra = {_CONFIG: ""}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # the way of storing is old: people have such files
+                # the way of storing is old: people have such files
+                warnings.simplefilter("ignore", FutureWarning)
                 opened = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, OSError) as exc:
             raise ModelError(
                 f"{path} cannot be read as TorchScript: {first_line(exc)}",
-                "save the model by torch.jit.save(torch.jit.trace(...)), or give it as vizcomp.System(function, kind=...)",
+                "save the model by torch.jit.save(torch.jit.trace(...)), or give it as"
+                " vizcomp.System(function, kind=...)",
             ) from exc
         self._module = opened.eval()
         self.metadata: Mapping[str, str] = _said(extra[_CONFIG])
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`; outputs without a name are output0, output1, ..."""
         import torch
 
         with torch.inference_mode():
-            made = self._module(torch.from_numpy(batch))
-        if isinstance(made, Mapping):
-            named = dict(made)
+            outputs = self._module(*(torch.from_numpy(values) for values in feeds.values()))
+        if isinstance(outputs, Mapping):
+            named = dict(outputs)
         else:
-            several = made if isinstance(made, tuple | list) else [made]
+            several = outputs if isinstance(outputs, tuple | list) else [outputs]
             named = {f"output{at}": one for at, one in enumerate(several)}
         return {name: one.numpy() for name, one in named.items() if isinstance(one, torch.Tensor)}
 
@@ -82,12 +86,15 @@ class TorchScriptRuntime:
 def _said(config: str | bytes) -> dict[str, str]:
     """Metadata as texts; none where they cannot be read."""
     try:
-        values = json.loads(config or "{}")
+        values = read_object(config or "{}")
     except ValueError:
-        return {}
-    if not isinstance(values, dict):
         return {}
     said = {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
     if isinstance(names := values.get("names"), dict):
-        said["names"] = repr({int(key) if key.isdecimal() else key: name for key, name in names.items()})
+        said["names"] = repr(
+            {
+                int(key) if key.isdecimal() and len(key) < 10 else key: name
+                for key, name in names.items()
+            }
+        )
     return said

@@ -29,7 +29,10 @@ from vizcomp.vision.answers import (
 )
 from vizcomp.vision.boxes import corners_to_quads as corners_to_quads
 
-HINT = "use inception, watcher, inception-v3, text, text:read, torchvision:NAME, or a file: .onnx, .tflite, .pt or .safetensors"
+HINT = (
+    "use inception, watcher, inception-v3, text, text:read, torchvision:NAME, or a file: .onnx,"
+    " .tflite, .pt or .safetensors"
+)
 
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least
 
@@ -42,10 +45,13 @@ LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model 
 
 
 def surroundings(quads: Quads, height: int, width: int) -> Array:
-    """`boxes_importance` of boxes that are larger by `AROUND` pixels and half their shorter side, all around."""
+    """`boxes_importance` of boxes that are larger by `AROUND` pixels and half their shorter side,
+    all around."""
     corners = np.stack([quads.min(1), quads.max(1)], 1)  # (N, 2, 2)
     margin = AROUND + 0.5 * (corners[:, 1] - corners[:, 0]).min(1, keepdims=True)  # (N, 1)
-    return boxes_importance(np.stack([corners[:, 0] - margin, corners[:, 1] + margin], 1), height, width)
+    return boxes_importance(
+        np.stack([corners[:, 0] - margin, corners[:, 1] + margin], 1), height, width
+    )
 
 
 @runtime_checkable
@@ -54,12 +60,15 @@ class System(Protocol):
 
     Attributes:
         name: by which it was asked for.
-        kind: one of `answers.Kind`: "classes", "boxes", "masks", "keypoints", "text" or "embedding".
-        fingerprint: names the weights and the version, for a report; 12 hexadecimal digits, of options 6 more, or a version.
+        kind: one of `answers.Kind`: "classes", "boxes", "masks", "keypoints", "text" or
+            "embedding".
+        fingerprint: names the weights and the version, for a report; 12 hexadecimal digits, of
+            options 6 more, or a version.
         classes: names of the classes; () where unknown or none.
         native: side of the images that it is made for, 0 for any.
 
-    It may have an attribute `reading` too: one line that says how the model is read; `reading_of` does without.
+    It may have an attribute `reading` too: one line that says how the model is read; `reading_of`
+    does without.
     """
 
     name: str
@@ -75,7 +84,8 @@ class System(Protocol):
         ...
 
     def importance(self, image: Pixels) -> Array:
-        """Where the system looks: float32 (h, w) in 0..1 over the whole image, at any resolution."""
+        """Where the system looks: float32 (h, w) in 0..1 over the whole image, at any
+        resolution."""
         ...
 
 
@@ -96,7 +106,8 @@ def file_fingerprint(path: Path) -> str:
 
 
 def fitted(image: Pixels, height: int, width: int) -> Pixels:
-    """An image at the size a network wants: scaled until it covers it, then cut in its middle. uint8 (H, W, 3)."""
+    """An image at the size a network wants: scaled until it covers it, then cut in its middle.
+    uint8 (H, W, 3)."""
     if image.shape[:2] == (height, width):
         return image
     scale = max(height / image.shape[0], width / image.shape[1])
@@ -107,14 +118,18 @@ def fitted(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def boxes_importance(
-    quads: npt.NDArray[np.float64], height: int, width: int, worth: npt.NDArray[np.float64] | None = None
+    quads: npt.NDArray[np.float64],
+    height: int,
+    width: int,
+    worth: npt.NDArray[np.float64] | None = None,
 ) -> Array:
-    """1, or what the box is worth, inside each box and a margin around it, falling to 0 over `FALLOFF`: float32 (height, width).
+    """1, or what the box is worth, inside each box and a margin around it, falling to 0 over
+    `FALLOFF`: float32 (height, width).
 
-    Quadrilaterals by their bounds. A detector looks at the surroundings of what it finds: with a hard edge in the place of the
-    fall it found fewer boxes again at equal bytes.
+    Quadrilaterals by their bounds. A detector looks at the surroundings of what it finds: with a
+    hard edge in the place of the fall it found fewer boxes again at equal bytes.
     """
-    found = np.zeros((height, width), np.float32)
+    importance = np.zeros((height, width), np.float32)
     fall = max(8.0, FALLOFF * max(height, width))
     for quad, most in zip(quads, np.ones(len(quads)) if worth is None else worth, strict=True):
         (left, top), (right, bottom) = quad.min(0), quad.max(0)
@@ -128,8 +143,8 @@ def boxes_importance(
         across = np.maximum(0, np.maximum(left - margin - cols, cols + 1 - right - margin))
         near = 1 - np.hypot(down[:, None], across[None]) / fall
         place = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
-        found[place] = np.maximum(found[place], most * near.clip(0, 1))
-    return found
+        importance[place] = np.maximum(importance[place], most * near.clip(0, 1))
+    return importance
 
 
 def softmax(logits: npt.NDArray[Any]) -> Array:
@@ -140,23 +155,30 @@ def softmax(logits: npt.NDArray[Any]) -> Array:
 
 def checked(answer: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     if not np.isfinite(answer).all():
-        raise InputError(f"{name} answers with numbers that are not finite", "check the model and its normalisation")
+        raise InputError(
+            f"{name} answers with numbers that are not finite",
+            "check the model and its normalisation",
+        )
     return answer
 
 
 def boxes_answer_importance(
-    system: System, image: Pixels, worth: Callable[[Quads, int, int], npt.NDArray[np.float64]] | None = None
+    system: System,
+    image: Pixels,
+    worth: Callable[[Quads, int, int], npt.NDArray[np.float64]] | None = None,
 ) -> Array:
     """`boxes_importance` of an answer that has places: boxes, figures or lines of text."""
     answer = system.answers([image])[0]
     assert isinstance(answer, Boxes | Keypoints | Text)
     height, width = image.shape[:2]
-    return boxes_importance(answer.quads, height, width, worth and worth(answer.quads, height, width))
+    return boxes_importance(
+        answer.quads, height, width, worth and worth(answer.quads, height, width)
+    )
 
 
 def answer_importance(system: System, image: Pixels) -> Array:
-    """Boxes, figures, lines of text and masks with a margin; else how much the answer suffers when a place is covered
-    (Zeiler and Fergus 2014)."""
+    """Boxes, figures, lines of text and masks with a margin; else how much the answer suffers when
+    a place is covered (Zeiler and Fergus 2014)."""
     if system.kind in COUNTED:
         return boxes_answer_importance(system, image)
     if system.kind == "masks":
@@ -164,7 +186,10 @@ def answer_importance(system: System, image: Pixels) -> Array:
         assert isinstance(answer, Masks)
         return masks_importance(answer.labels)
     height, width = image.shape[:2]
-    down, across = np.linspace(0, height, PLACES + 1).astype(int), np.linspace(0, width, PLACES + 1).astype(int)
+    down, across = (
+        np.linspace(0, height, PLACES + 1).astype(int),
+        np.linspace(0, width, PLACES + 1).astype(int),
+    )
     grey = image.reshape(-1, 3).mean(0).astype(np.uint8)
     covered = []
     for r in range(PLACES):
@@ -187,7 +212,8 @@ def _loss(whole: Answer, part: Answer) -> float:
 
 
 def masks_importance(labels: npt.NDArray[np.int32]) -> Array:
-    """1 on all that is not background and a margin around it, where it falls to 0: int32 (H, W) to float32 (h, w)."""
+    """1 on all that is not background and a margin around it, where it falls to 0: int32 (H, W) to
+    float32 (h, w)."""
     height, width = labels.shape
     scale = max(1, max(height, width) // 160)  # the fall needs no more detail than a guide's blocks
     some = Image.fromarray((labels != 0).astype(np.float32))

@@ -1,18 +1,18 @@
 """Names of vision systems, and files of models, to the systems.
 
-    system = open_system("text")                     # or text:read, inception, torchvision:NAME, PATH.onnx, PATH.safetensors
+    system = open_system("text")  # or text:read, inception, torchvision:NAME, PATH.onnx
     before, after = system.answers([source, result])
     compare(before, after).same
 
-An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`, `Keypoints`, `Text` or an
-`Embedding`.
-Two answers compare to a score in 0..1
-and to a verdict under a tolerance. A further system joins by an entry point of the group `vizcomp.systems`: a name, and a
-callable without arguments that gives a `System`.
+An answer is `Classes` (probabilities of classes), `Boxes` (places, perhaps with labels), `Masks`,
+`Keypoints`, `Text` or an `Embedding`. Two answers compare to a score in 0..1 and to a verdict under
+a tolerance. A further system joins by an entry point of the group
+`vizcomp.systems`: a name, and a callable without arguments that gives a `System`.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 
 from vizcomp.errors import ModelError, VizcompError
@@ -22,7 +22,7 @@ from vizcomp.vision.options import SCRIPTS, split_suffixes
 from vizcomp.vision.own_systems import OwnClassifier
 from vizcomp.vision.script_systems import TorchScriptSystem
 from vizcomp.vision.system import HINT, System
-from vizcomp.vision.text_system import READS, TextSystem
+from vizcomp.vision.text_system import READS, text_system
 from vizcomp.vision.tflite_systems import TfliteSystem
 from vizcomp.vision.torch_systems import torchvision_system
 from vizcomp.weights import cache
@@ -37,9 +37,11 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """A system by name.
 
     Args:
-        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an .onnx, .tflite, .torchscript,
-            .pt or .safetensors file, a model that `weights add` named, the name of a `vizcomp.System`, or that of an entry
-            point. A path, but of .safetensors, may have options: PATH.onnx:key=value,key=value.
+        spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an
+            .onnx, .tflite, .torchscript, .pt or .safetensors file, a model that `weights add`
+            named, the name of a `vizcomp.System`, or that of an entry point. A path, but of
+            .safetensors, may have options: PATH.onnx:key=value,key=value; so may text, text:read
+            and torchvision:NAME.
         offline: never touch the network.
 
     Raises:
@@ -50,10 +52,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     """
     if (living := living_system(spec)) is not None:
         return living
-    if spec in ("text", READS):
-        return TextSystem(reads=spec == READS)
-    if spec.startswith("text:"):
-        raise ModelError(f"unknown vision system {spec!r}", f"text finds lettering, {READS} reads it too")
+    if spec == "text" or spec.startswith("text:"):
+        return text_system(spec)
     if spec in OURS or spec.lower().endswith(".safetensors") or cache.added_model(spec):
         return OwnClassifier(spec, offline=offline)
     if spec.startswith("torchvision:"):
@@ -66,12 +66,18 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return TorchScriptSystem(script[0], script[1])
     if spec.lower().endswith(".pt2"):
         raise ModelError(
-            f"{spec}: opening a .pt2 file can run code that is in it", "save it by torch.jit.save, or export it to ONNX"
+            f"{spec}: opening a .pt2 file can run code that is in it",
+            "where you trust it, make an ONNX file of it:"
+            " torch.onnx.export(torch.export.load(FILE), f=..., dynamo=True);"
+            " or save the module by torch.jit.save(torch.jit.trace(...))",
         )
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)
-    raise ModelError(f"unknown vision system {spec!r}", HINT)
+    near = difflib.get_close_matches(spec, NAMES, 1, 0.7)
+    raise ModelError(
+        f"unknown vision system {spec!r}", f"did you mean {near[0]}?" if near else HINT
+    )
 
 
 def _plugged(point: importlib.metadata.EntryPoint) -> System:
@@ -81,10 +87,12 @@ def _plugged(point: importlib.metadata.EntryPoint) -> System:
         raise
     except Exception as exc:
         raise ModelError(
-            f"the vision system {point.name} of {point.value} cannot be loaded: {exc}", "update its package"
+            f"the vision system {point.name} of {point.value} cannot be loaded: {exc}",
+            "update its package",
         ) from exc
     if not isinstance(system, System):
         raise ModelError(
-            f"{point.value} gives no vision system", "it needs name, kind, answers and importance: see docs/vision.md"
+            f"{point.value} gives no vision system",
+            "it needs name, kind, answers and importance: see docs/vision.md",
         )
     return system

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,71 +13,141 @@ import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError
 from vizcomp.vision.answers import Answer, Array, Boxes, Kind, Pixels, Quads, Text
+from vizcomp.vision.named_options import (
+    Allowed,
+    Range,
+    read_options,
+    said,
+    split_options,
+    with_options,
+)
 from vizcomp.vision.system import boxes_answer_importance
 
-DETECTOR_LEAST, DETECTOR_MOST = 736, 2000  # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
+# RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
+DETECTOR_LEAST, DETECTOR_MOST = 736, 2000
 READS = "text:read"  # by this name it reads
 LEAST_READ = 0.5  # lines below this certainty are no answer; as RapidOCR itself has it
-FULL_WORTH_HEIGHT = 37.0  # pixels of its input: lettering up to this height keeps all that the quality promises
-LOSS_PER_DOUBLING, MAX_LOSS = 0.15, 0.6  # what it is worth less, for each doubling of that height, and at most
+# pixels of its input: lettering up to this height keeps all that the quality promises
+FULL_WORTH_HEIGHT = 37.0
+# what it is worth less, for each doubling of that height, and at most
+LOSS_PER_DOUBLING, MAX_LOSS = 0.15, 0.6
+
+
+# of RapidOCR
+_PARAMETERS = {
+    "threshold": "Det.box_thresh",
+    "side": "Det.limit_side_len",
+    "max_side": "Global.max_side_len",
+}
+# Options in the name: certainty of a box, the sides that its detector sees, certainty of a line.
+OPTIONS: dict[str, Allowed] = {
+    "threshold": Range(0.05, 1),
+    "side": Range(32, 4000, whole=True),
+    "max_side": Range(32, 8000, whole=True),
+}
+OPTIONS_OF_READING: dict[str, Allowed] = {**OPTIONS, "least": Range(0, 1)}
+
+
+def text_system(spec: str) -> TextSystem:
+    """`text` or `text:read`, perhaps with options, as text:threshold=0.6.
+
+    Raises:
+        ModelError, SettingsError: no such system, or no such option.
+        MissingExtraError: RapidOCR is not installed.
+    """
+    name, text = split_options(spec, ("text", READS))
+    options = read_options(spec, text, OPTIONS_OF_READING if name == READS else OPTIONS)
+    return TextSystem(reads=name == READS, options=options, name=spec)
 
 
 class TextSystem:
-    """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra `text`.
+    """Scene text found by RapidOCR with the models inside its wheel, one thread. Needs the extra
+    `text`.
 
     Args:
-        reads: read each line too; lines that the recogniser is less sure of than `LEAST_READ` are none.
+        reads: read each line too; lines that the recogniser is less sure of than `least` are none.
+        options: of `OPTIONS_OF_READING`, as `named_options.read_options` gives them.
+        name: as it was typed; "": its usual one.
     """
 
-    name = "text"
     classes: tuple[str, ...] = ()
     native = 0
 
-    def __init__(self, *, reads: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        reads: bool = False,
+        options: Mapping[str, float | str] = types.MappingProxyType({}),
+        name: str = "",
+    ) -> None:
         self.kind: Kind = "text" if reads else "boxes"
-        self.name = READS if reads else "text"
+        self.name = name or (READS if reads else "text")
+        self._options = dict(options)
+        self._least = float(options.get("least", LEAST_READ))
+        given = {_PARAMETERS[key]: value for key, value in options.items() if key in _PARAMETERS}
         try:
             import cv2
             from rapidocr import RapidOCR
         except ImportError as exc:
             raise MissingExtraError("rapidocr", "text") from exc
         cv2.setNumThreads(1)
-        self.fingerprint = f"rapidocr {importlib.metadata.version('rapidocr')}"
+        self.fingerprint = with_options(
+            f"rapidocr {importlib.metadata.version('rapidocr')}", options
+        )
         with silent():
             self._engine = RapidOCR(
                 params={
                     "Global.log_level": "critical",
                     "EngineConfig.onnxruntime.intra_op_num_threads": 1,
                     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                    **given,
                 }
             )
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
         """As `System.answers`."""
-        return [self._read(image) if self.kind == "text" else self._found(image) for image in images]
+        return [
+            self._read(image) if self.kind == "text" else self._found(image) for image in images
+        ]
 
     def _found(self, image: Pixels) -> Boxes:
-        result = self._engine(np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=False)
+        result = self._engine(
+            np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=False
+        )
         return Boxes(_quads(result.boxes), (), (image.shape[1], image.shape[0]))
 
     def _read(self, image: Pixels) -> Text:
         with silent():  # it warns where it finds nothing
             result = self._engine(
-                np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=True, text_score=LEAST_READ
+                np.ascontiguousarray(image[:, :, ::-1]),
+                use_det=True,
+                use_cls=False,
+                use_rec=True,
+                text_score=self._least,
             )
         boxes, lines, sure = (getattr(result, name, None) for name in ("boxes", "txts", "scores"))
         if boxes is None or lines is None or sure is None:  # nothing found, or nothing read
             return Text((), _quads(None), (image.shape[1], image.shape[0]), np.zeros(0, np.float32))
         quads, scores = _quads(boxes), np.asarray(sure, np.float32)
         some = [i for i, line in enumerate(lines) if line.strip()]
-        return Text(tuple(lines[i].strip() for i in some), quads[some], (image.shape[1], image.shape[0]), scores[some])
+        return Text(
+            tuple(lines[i].strip() for i in some),
+            quads[some],
+            (image.shape[1], image.shape[0]),
+            scores[some],
+        )
 
     @property
     def reading(self) -> str:
         """How it answers, in one line."""
         if self.kind == "boxes":
-            return f"boxes; any input size; lettering found, not read; version {self.fingerprint}"
-        return f"text; any input size; lines found and read from score {LEAST_READ:g}; version {self.fingerprint}"
+            what = "boxes; any input size; lettering found, not read"
+            return "; ".join(
+                filter(None, [what, said(self._options), f"version {self.fingerprint}"])
+            )
+        what = f"text; any input size; lines found and read from score {self._least:g}"
+        more = {key: value for key, value in self._options.items() if key != "least"}
+        return "; ".join(filter(None, [what, said(more), f"version {self.fingerprint}"]))
 
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""
@@ -88,14 +159,20 @@ def _quads(boxes: Any) -> Quads:
 
 
 def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:
-    """What boxes (N, 4, 2) of lettering in an image of this size are worth to RapidOCR's detector: (N,) in 0..1.
+    """What boxes (N, 4, 2) of lettering in an image of this size are worth to RapidOCR's detector:
+    (N,) in 0..1.
 
-    Large lettering is worth less than small: it is found by coarser detail (docs/decisions/0005-system-guide.md).
+    Large lettering is worth less than small: it is found by coarser detail
+    (docs/decisions/0005-system-guide.md).
     """
     scale = min(1.0, DETECTOR_MOST / max(height, width))
     scale *= max(1.0, DETECTOR_LEAST / (scale * min(height, width)))
-    tall = scale * (quads.max(1) - quads.min(1)).min(1)  # of each box, in pixels of the detector's input
-    return np.asarray(1 - np.minimum(LOSS_PER_DOUBLING * np.log2(np.maximum(tall / FULL_WORTH_HEIGHT, 1)), MAX_LOSS))
+    # of each box, in pixels of the detector's input
+    tall = scale * (quads.max(1) - quads.min(1)).min(1)
+    return np.asarray(
+        1
+        - np.minimum(LOSS_PER_DOUBLING * np.log2(np.maximum(tall / FULL_WORTH_HEIGHT, 1)), MAX_LOSS)
+    )
 
 
 @contextlib.contextmanager

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError, ModelError, first_line
-from vizcomp.vision.models import ModelSystem, model_file, one_image_input, options_of
+from vizcomp.vision.inputs import Slot
+from vizcomp.vision.models import ModelSystem, model_file, options_of
 
 
 class TfliteSystem(ModelSystem):
-    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised ones too.
+    """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised
+    ones too.
 
     Args:
         path: of the .tflite file.
@@ -30,18 +32,19 @@ class TfliteSystem(ModelSystem):
     def __init__(self, path: Path, text: str = "") -> None:
         model_file(path)
         name = f"{path}:{text}" if text else str(path)
-        super().__init__(name, path, options_of(path, text), TfliteRuntime(name, path))
+        super().__init__(name, path, options_of(path, text), TfliteRuntime(path))
 
 
 class TfliteRuntime:
-    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes where it is uint8.
+    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes
+    where it is uint8.
 
     Raises:
         MissingExtraError: ai-edge-litert is not installed.
-        ModelError: no TFLite, or no single image input.
+        ModelError: no TFLite.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, path: Path) -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as exc:
@@ -51,26 +54,33 @@ class TfliteRuntime:
                 self._interpreter = Interpreter(model_path=str(path), num_threads=1)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as exc:
-            raise ModelError(f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again") from exc
-        inputs = self._interpreter.get_input_details()
-        one_image_input(name, len(inputs))
-        self._input = inputs[0]
-        self._results = self._interpreter.get_output_details()
-        if self._input["dtype"] not in (np.float32, np.float16, np.uint8, np.int8):
             raise ModelError(
-                f"{name}: its input is {np.dtype(self._input['dtype'])}, no image", "export it with a float or uint8 input"
+                f"{path} cannot be read as a TFLite model: {first_line(exc)}", "export it again"
+            ) from exc
+        self._inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
+        self._results = self._interpreter.get_output_details()
+        self.slots = tuple(
+            Slot(
+                name,
+                tuple(int(side) for side in detail["shape"]),
+                _taken(detail["dtype"]),
+                str(np.dtype(detail["dtype"])),
             )
-        self.dtype: Any = np.uint8 if self._input["dtype"] == np.uint8 else np.float32
-        self.shape = tuple(int(side) for side in self._input["shape"])
+            for name, detail in self._inputs.items()
+        )
         self.outputs = tuple(result["name"] for result in self._results)
         self.metadata: Mapping[str, str] = {}
 
-    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`."""
-        if self._input["dtype"] == np.int8:
-            scale, zero = self._input["quantization"]
-            batch = (np.round(batch / (scale or 1)) + zero).clip(-128, 127)
-        self._interpreter.set_tensor(self._input["index"], batch.astype(self._input["dtype"]))
+        for name, values in feeds.items():
+            detail = self._inputs[name]
+            scale, zero = detail["quantization"]
+            quantised = detail["dtype"] == np.int8
+            numbers = (
+                (np.round(values / (scale or 1)) + zero).clip(-128, 127) if quantised else values
+            )
+            self._interpreter.set_tensor(detail["index"], numbers.astype(detail["dtype"]))
         self._interpreter.invoke()
         return {result["name"]: self._real(result) for result in self._results}
 
@@ -83,9 +93,16 @@ class TfliteRuntime:
         return array
 
 
+def _taken(dtype: Any) -> Any:
+    """The dtype that an input takes: int8 takes what its numbers stand for."""
+    known = (np.float32, np.float16, np.uint8, np.int32, np.int64, np.bool_)
+    return np.float32 if dtype == np.int8 else next((each for each in known if dtype == each), None)
+
+
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is turned away."""
+    """LiteRT tells standard error which delegate it made, past Python: the descriptor itself is
+    turned away."""
     before = os.dup(2)
     away = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -2,12 +2,14 @@
 
     found = smallest(rungs, encode, judge, mend=mend)
 
-`rungs` go from small files to large ones. Whether a system is content is not monotone in quality: it may be lucky on a coarse
-file and not on a finer one. So a verdict counts only for the very file it was taken on, the file that is kept is one that passed
-itself, and below the smallest rung that passed some more are tried while trials are left.
+`rungs` go from small files to large ones. Whether a system is content is not monotone in quality:
+it may be lucky on a coarse file and not on a finer one. So a verdict counts only for the very file
+it was taken on, the file that is kept is one that passed itself, and below the smallest rung that
+passed some more are tried while trials are left.
 
-A detector that is not content says where: its answer lacks a box there, or has one too many. What is tried below the smallest
-rung that passed then has that rung's quality in those places, and a lower one elsewhere: docs/decisions/0008-mending-places.md.
+A detector that is not content says where: its answer lacks a box there, or has one too many. What
+is tried below the smallest rung that passed then has that rung's quality in those places, and a
+lower one elsewhere: docs/decisions/0008-mending-places.md.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.vision.answers import (
+    COUNTED,
     NOWHERE,
     Answer,
     Boxes,
     Classes,
     Comparison,
+    Kind,
     Pixels,
     Quads,
     compare,
@@ -41,8 +45,9 @@ Rung = TypeVar("Rung")
 TRIALS = 6
 NEAR = 4  # a failure so many rungs below the one that passed, at most, says where to mend
 MOST_PLACES = 50  # where two answers differ in more, the whole picture is what they differ in
-# How many rungs below the mended places the rest of the picture is put, in the order tried until one passes.
-# Under the last rungs, which are many times as large as the others, a trial is another throw of the dice more than a step.
+# How many rungs below the mended places the rest of the picture is put, in the order tried until
+# one passes. Under the last rungs, which are many times as large as the others, a trial is another
+# throw of the dice more than a step.
 BELOW = (2, 1)
 BELOW_LAST = (4, 2, 6, 1, 5, 3, 7)
 LAST = 2  # how many rungs are among the last
@@ -51,7 +56,12 @@ CLEARLY = 0.97  # of a file's bytes: what saves less is not worth a trial
 THROWS = 2  # failures after which another ladder is left
 
 LEAD = 0.5  # share of the source's lead over the second class that must be left
-OTHER_FILTERS = ("opencv", "opencv-lanczos")  # of programs that do not smooth before they reduce: docs/decisions/0011-verified.md
+# of programs that do not smooth before they reduce: docs/decisions/0011-verified.md
+OTHER_FILTERS = ("opencv", "opencv-lanczos")
+SMOOTH_FILTERS = (
+    "bicubic",
+    "bilinear",
+)  # of programs that do; one of them more for counted answers
 SLIGHT = 0.97  # of each side, for the second view of a picture
 
 
@@ -60,7 +70,8 @@ class Verified(Generic[Rung]):
     """What a search came to.
 
     Attributes:
-        rung: of the file that is kept, outside the places that were mended; the last one where none passed.
+        rung: of the file that is kept, outside the places that were mended; the last one where none
+            passed.
         data: the file.
         verdict: of the system on this very file.
         trials: files that were made and judged.
@@ -87,15 +98,17 @@ def smallest(
     mend: Callable[[Rung, Rung, Quads], bytes] | None = None,
     budget: Callable[[int], int] = lambda size: TRIALS,
 ) -> Verified[Rung]:
-    """Search the ladder by halves, then look for smaller files than that of the smallest rung that passed.
+    """Search the ladder by halves, then look for smaller files than that of the smallest rung that
+    passed.
 
     Args:
         rungs: settings from small files to large ones.
         encode: a setting to a file.
         judge: a file, as it would be written, to the verdict.
-        mend: settings of most of the picture and of some places, float64 (N, 4, 2), to a file; None: a file has one setting.
-        budget: from the bytes of the smallest file that passed so far to the number of files that it is worth to make; one
-            more is made where the last rung has to be asked.
+        mend: settings of most of the picture and of some places, float64 (N, 4, 2), to a file;
+            None: a file has one setting.
+        budget: from the bytes of the smallest file that passed so far to the number of files that
+            it is worth to make; one more is made where the last rung has to be asked.
 
     Raises:
         ValueError: no rungs.
@@ -110,7 +123,8 @@ def smallest(
             tried[at] = Verified(rungs[at], data, judge(data), 0)
         return tried[at].verified
 
-    low, high = -1, len(rungs)  # every rung up to `low` that was asked failed; `high` passed, or is beyond the ladder
+    # every rung up to `low` that was asked failed; `high` passed, or is beyond the ladder
+    low, high = -1, len(rungs)
     while high - low > 1:
         middle = (low + high) // 2
         if passes(middle):
@@ -148,17 +162,18 @@ def _mended(
     judge: Callable[[bytes], Comparison],
     budget: Callable[[int], int],
 ) -> Verified[Rung]:
-    """Files whose places have the rung `high`, that passed, and lower ones elsewhere; what a failure lacks joins the places."""
+    """Files whose places have the rung `high`, that passed, and lower ones elsewhere; what a
+    failure lacks joins the places."""
     made = len(tried)
     best = tried[high]
     near_top = high >= len(rungs) - LAST
-    asked: set[tuple[int, int]] = set()
+    tried_places: set[tuple[int, int]] = set()
     queue = [high - below for below in (BELOW_LAST if near_top else BELOW)]
     while queue and made < budget(len(best.data)):
         rest = queue.pop(0)
-        if rest < 0 or (rest, len(places)) in asked:
+        if rest < 0 or (rest, len(places)) in tried_places:
             continue
-        asked.add((rest, len(places)))
+        tried_places.add((rest, len(places)))
         data = mend(rungs[rest], rungs[high], places)
         if len(data) >= len(best.data):  # nothing to gain
             queue = queue or [rest - 1]
@@ -181,10 +196,11 @@ def thrown(
     below: int,
     trials: int,
 ) -> tuple[Verified[Rung] | None, int]:
-    """Another ladder tried for a file smaller than one that passed: where it passes, it is the smaller of two throws.
+    """Another ladder tried for a file smaller than one that passed: where it passes, it is the
+    smaller of two throws.
 
-    Tried are the rung of the largest file that is clearly smaller, and those below it as long as they pass. Files that are not
-    judged are no trials.
+    Tried are the rung of the largest file that is clearly smaller, and those below it as long as
+    they pass. Files that are not judged are no trials.
 
     Args:
         rungs, encode, judge: as in `smallest`.
@@ -194,12 +210,12 @@ def thrown(
     Returns:
         The smallest that passed, or None, and how many were judged.
     """
-    made: dict[int, bytes] = {}
+    files: dict[int, bytes] = {}
 
     def file(at: int) -> bytes:
-        if at not in made:
-            made[at] = encode(rungs[at])
-        return made[at]
+        if at not in files:
+            files[at] = encode(rungs[at])
+        return files[at]
 
     low, high = -1, len(rungs)  # the files up to `low` are small enough; that of `high` is not
     while high - low > 1:
@@ -223,8 +239,20 @@ def thrown(
     return best, used
 
 
+def other_filters(kind: Kind, own: str) -> tuple[str, ...]:
+    """Filters under which an answer must hold too; `own` is the system's, one of
+    `options.FILTERS`.
+
+    Boxes and figures hang on a threshold each, so that one filter more finds what others do not.
+    """
+    if kind not in COUNTED:
+        return OTHER_FILTERS
+    return (*OTHER_FILTERS, next(other for other in SMOOTH_FILTERS if other != own))
+
+
 def second_view(picture: Pixels) -> Pixels:
-    """A picture, uint8 (H, W, 3), a little smaller and back again by other filters, as other software would hand it on."""
+    """A picture, uint8 (H, W, 3), a little smaller and back again by other filters, as other
+    software would hand it on."""
     height, width = picture.shape[:2]
     size = (max(1, round(SLIGHT * width)), max(1, round(SLIGHT * height)))
     smaller = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
@@ -232,7 +260,8 @@ def second_view(picture: Pixels) -> Pixels:
 
 
 def sees_nothing(views: Sequence[Answer]) -> bool:
-    """Whether there is nothing that a system finds in all views of a source; a classifier always says something."""
+    """Whether there is nothing that a system finds in all views of a source; a classifier always
+    says something."""
     boxes = [answer for answer in views if isinstance(answer, Boxes)]
     if boxes and all(_has_band(answer) for answer in boxes):
         return not any((_scores(answer) >= (answer.least or 0) + BAND).any() for answer in boxes)
@@ -241,12 +270,16 @@ def sees_nothing(views: Sequence[Answer]) -> bool:
     return any(is_empty(answer) for answer in views)
 
 
-def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, tolerance: float = 0.0) -> Comparison:
-    """`compare` with margins, over one or more views of the source and as many of a result; all must hold.
+def compare_views(
+    reference: Sequence[Answer], views: Sequence[Answer], *, tolerance: float = 0.0
+) -> Comparison:
+    """`compare` with margins, over one or more views of the source and as many of a result; all
+    must hold.
 
-    Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the second. Boxes with scores:
-    those within `BAND` about the least score count neither as lost nor as new; others must stay out of half of it. Boxes
-    without scores: those that only some of the source's views have are about the threshold, and count as little.
+    Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the
+    second. Boxes with scores: those within `BAND` about the least score count neither as lost nor
+    as new; others must stay out of half of it. Boxes without scores: those that only some of the
+    source's views have are about the threshold, and count as little.
 
     Args:
         reference, views: the answers on each view of the source, and of the result.
@@ -257,18 +290,30 @@ def compare_views(reference: Sequence[Answer], views: Sequence[Answer], *, toler
     firm, doubtful = _firm([answer for answer in reference if isinstance(answer, Boxes)])
     verdicts = []
     for before, after in zip(reference, views, strict=True):
-        if isinstance(before, Boxes) and isinstance(after, Boxes) and _has_band(before) and _has_band(after):
+        if (
+            isinstance(before, Boxes)
+            and isinstance(after, Boxes)
+            and _has_band(before)
+            and _has_band(after)
+        ):
             verdicts.append(_banded(before, after, tolerance))
             continue
         if isinstance(before, Boxes) and isinstance(after, Boxes):
             fresh = _without(after, firm)
             verdicts.append(
-                compare(firm, _without(after, _without(fresh, _without(fresh, doubtful))), tolerance=tolerance, where=True)
+                compare(
+                    firm,
+                    _without(after, _without(fresh, _without(fresh, doubtful))),
+                    tolerance=tolerance,
+                    where=True,
+                )
             )
             continue
         verdict = compare(before, after, tolerance=tolerance, where=True)
         if isinstance(before, Classes) and isinstance(after, Classes) and tolerance == 0:
-            verdict = dataclasses.replace(verdict, same=verdict.same and _lead(after) >= LEAD * _lead(before))
+            verdict = dataclasses.replace(
+                verdict, same=verdict.same and _lead(after) >= LEAD * _lead(before)
+            )
         verdicts.append(verdict)
     worst = min(verdicts, key=lambda verdict: verdict.score)
     places = NOWHERE
@@ -286,7 +331,8 @@ def _scores(answer: Boxes) -> npt.NDArray[np.float64]:
 
 
 def _banded(before: Boxes, after: Boxes, tolerance: float) -> Comparison:
-    """Boxes with scores, and those of nearly the least score that counts, on one view of the source and of the result."""
+    """Boxes with scores, and those of nearly the least score that counts, on one view of the source
+    and of the result."""
     one, other = _with_below(before), _with_below(after)
     least, pairs = before.least or 0.0, dict(matching(one, other))
     firm = np.flatnonzero(_scores(one) >= least + BAND)
@@ -307,7 +353,9 @@ def _with_below(answer: Boxes) -> Boxes:
         return answer
     scores = np.concatenate([_scores(answer), _scores(below)]).astype(np.float32)
     labels = answer.labels + below.labels
-    return Boxes(np.concatenate([answer.quads, below.quads]), labels, answer.size, scores, answer.least)
+    return Boxes(
+        np.concatenate([answer.quads, below.quads]), labels, answer.size, scores, answer.least
+    )
 
 
 def _lead(answer: Classes) -> float:
@@ -338,4 +386,8 @@ def _without(boxes: Boxes, others: Boxes) -> Boxes:
         partners = {i for i, _, _ in match_boxes(boxes.quads[mine], others.quads[theirs])}
         alone += [index for i, index in enumerate(mine) if i not in partners]
     alone.sort()
-    return Boxes(boxes.quads[alone], tuple(boxes.labels[i] for i in alone) if boxes.labels else (), boxes.size)
+    return Boxes(
+        boxes.quads[alone],
+        tuple(boxes.labels[i] for i in alone) if boxes.labels else (),
+        boxes.size,
+    )

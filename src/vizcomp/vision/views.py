@@ -71,7 +71,9 @@ def view_of(image: Pixels, size: tuple[int, int] | None, fit: Fit) -> View:
     if fit.resize == "crop":
         return _cropped(image, height, width, fit)
     if fit.resize == "stretch":
-        return View(_resized(image, height, width, fit), (width / image.shape[1], height / image.shape[0]))
+        return View(
+            _resized(image, height, width, fit), (width / image.shape[1], height / image.shape[0])
+        )
     scale = min(height / image.shape[0], width / image.shape[1])
     rows, columns = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
     centred = fit.resize != "letterbox-corner"
@@ -87,7 +89,12 @@ def _cropped(image: Pixels, height: int, width: int, fit: Fit) -> View:
     if fit.crop == 1 and fit.filter == "bicubic":
         return View(fitted(image, height, width), (scale, scale), offset)
     left, top = -offset[0] / scale, -offset[1] / scale
-    box = (max(0.0, left), max(0.0, top), min(image.shape[1], left + width / scale), min(image.shape[0], top + height / scale))
+    box = (
+        max(0.0, left),
+        max(0.0, top),
+        min(image.shape[1], left + width / scale),
+        min(image.shape[0], top + height / scale),
+    )
     if fit.filter in TAPS:
         return View(_sampled(image, height, width, fit.filter, box), (scale, scale), offset)
     cut = Image.fromarray(image).resize((width, height), _FILTERS[fit.filter], box=box)
@@ -98,13 +105,17 @@ def _resized(image: Pixels, height: int, width: int, fit: Fit) -> Pixels:
     if image.shape[:2] == (height, width):
         return image
     if fit.filter in TAPS:
-        return _sampled(image, height, width, fit.filter, (0.0, 0.0, image.shape[1], image.shape[0]))
+        return _sampled(
+            image, height, width, fit.filter, (0.0, 0.0, image.shape[1], image.shape[0])
+        )
     return np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[fit.filter]))
 
 
-def _sampled(image: Pixels, height: int, width: int, kernel: str, box: tuple[float, float, float, float]) -> Pixels:
-    """A part of an image, left, top, right, bottom, at a size, without smoothing before it is reduced: as OpenCV's
-    INTER_LINEAR and INTER_LANCZOS4 do it."""
+def _sampled(
+    image: Pixels, height: int, width: int, kernel: str, box: tuple[float, float, float, float]
+) -> Pixels:
+    """A part of an image, left, top, right, bottom, at a size, without smoothing before it is
+    reduced: as OpenCV's INTER_LINEAR and INTER_LANCZOS4 do it."""
     left, top, right, bottom = box
     values = image.astype(np.float32)
     for axis, (start, end, count) in enumerate(((top, bottom, height), (left, right, width))):
@@ -120,6 +131,7 @@ def _sampled(image: Pixels, height: int, width: int, kernel: str, box: tuple[flo
         shape = [1, 1, 1]
         shape[axis] = count
         values = sum(  # type: ignore[assignment]  # never empty
-            np.take(values, taps[:, k], axis) * weights[:, k].reshape(shape) for k in range(TAPS[kernel])
+            np.take(values, taps[:, k], axis) * weights[:, k].reshape(shape)
+            for k in range(TAPS[kernel])
         )
     return np.asarray(values.round().clip(0, 255), np.uint8)

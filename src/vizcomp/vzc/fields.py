@@ -1,4 +1,5 @@
-"""The fields of a .vzc file: magic and flags, varints, columns, checksums, names. docs/vzc-format.md specifies each byte."""
+"""The fields of a .vzc file: magic and flags, varints, columns, checksums, names.
+docs/vzc-format.md specifies each byte."""
 
 from __future__ import annotations
 
@@ -50,14 +51,18 @@ def write_varint(value: int) -> bytes:
 
 
 def write_column(values: Sequence[int] | Ints) -> bytes:
-    """The column of one or more numbers from 0 up that differ by less than 2^31: smallest, bit width, packed differences."""
+    """The column of one or more numbers from 0 up that differ by less than 2^31: smallest, bit
+    width, packed differences."""
     numbers = np.asarray(values, np.int64)
     least = int(numbers.min())
     bits = int(numbers.max() - least).bit_length()
     if least < 0 or bits > 31:
         raise ValueError("a column holds numbers from 0 up that differ by less than 2^31")
     planes = (numbers - least)[:, None] >> np.arange(bits) & 1
-    return write_varint(least * 32 + bits) + np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
+    return (
+        write_varint(least * 32 + bits)
+        + np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
+    )
 
 
 def checksum_size(length: int) -> int:
@@ -66,16 +71,20 @@ def checksum_size(length: int) -> int:
 
 
 def short_checksum(before: Data, body: Data) -> bytes:
-    """The checksum of `body` after `before`: a CRC-16 (two bytes) where `body` has at most 256 bytes, else a CRC-32 (four)."""
+    """The checksum of `body` after `before`: a CRC-16 (two bytes) where `body` has at most 256
+    bytes, else a CRC-32 (four)."""
     if len(body) <= SHORT:
         return binascii.crc_hqx(body, binascii.crc_hqx(before, 0xFFFF)).to_bytes(2, "little")
     return zlib.crc32(body, zlib.crc32(before)).to_bytes(4, "little")
 
 
 class Cursor:
-    """Reads fields from `data[at:end]`; `what` names the part for messages, and `short` is the error where it ends early."""
+    """Reads fields from `data[at:end]`; `what` names the part for messages, and `short` is the
+    error where it ends early."""
 
-    def __init__(self, data: memoryview, at: int, end: int, what: str, short: type[FormatError] = FormatError) -> None:
+    def __init__(
+        self, data: memoryview, at: int, end: int, what: str, short: type[FormatError] = FormatError
+    ) -> None:
         self.data, self.at, self.end, self.what, self.short = data, at, end, what, short
 
     def damaged(self, why: str) -> FormatError:
@@ -107,13 +116,20 @@ class Cursor:
         values = np.full(n, least, np.int64)
         if not bits:
             return values
-        for start in range(0, n, 65536):  # 65,536 values begin at a whole byte; in pieces, since a bit takes a byte here
+        # 65,536 values begin at a whole byte; in pieces, since a bit takes a byte here
+        for start in range(0, n, 65536):
             part = min(65536, n - start)
-            planes = np.unpackbits(packed[start * bits // 8 :][: (part * bits + 7) // 8], bitorder="little")
+            planes = np.unpackbits(
+                packed[start * bits // 8 :][: (part * bits + 7) // 8], bitorder="little"
+            )
             for k in range(bits):
                 values[start : start + part] += planes[k : part * bits : bits].astype(np.int64) << k
         top = int(values.max()) - least
-        if values.min() != least or top.bit_length() != bits or packed[-1] >> ((n * bits - 1) % 8 + 1):
+        if (
+            values.min() != least
+            or top.bit_length() != bits
+            or packed[-1] >> ((n * bits - 1) % 8 + 1)
+        ):
             raise self.damaged("a column is not written the shortest way")
         return values
 
@@ -122,11 +138,14 @@ def check_name(name: str) -> bytes:
     """The UTF-8 bytes of a name that may stand in a file.
 
     Raises:
-        InputError: the name is empty, longer than 1024 bytes, absolute, leads upwards, or has control characters or backslashes.
+        InputError: the name is empty, longer than 1024 bytes, absolute, leads upwards, or has
+            control characters or backslashes.
     """
     problem = name_problem(name)
     if problem:
-        raise InputError(f"{name!r} cannot name an image in a .vzc file: {problem}", "rename the file")
+        raise InputError(
+            f"{name!r} cannot name an image in a .vzc file: {problem}", "rename the file"
+        )
     return name.encode("utf-8")
 
 
@@ -155,12 +174,15 @@ def decoded_name(raw: bytes, what: str) -> str:
         raise FormatError(f"{what}: a name is not UTF-8", GET_AGAIN) from exc
     problem = name_problem(name)
     if problem:
-        raise FormatError(f"{what}: the name {name!r} is refused, {problem}", "the file may be hostile")
+        raise FormatError(
+            f"{what}: the name {name!r} is refused, {problem}", "the file may be hostile"
+        )
     return name
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooLargeError(
-            f"{width}x{height} pixels are more than the limit of {max_pixels:,}", "raise the limit if you trust the file"
+            f"{width}x{height} pixels are more than the limit of {max_pixels:,}",
+            "raise the limit if you trust the file",
         )

@@ -1,4 +1,5 @@
-"""A context model learned from the codes of training images. `coding` has the model and its arithmetic."""
+"""A context model learned from the codes of training images. `coding` has the model and its
+arithmetic."""
 
 from __future__ import annotations
 
@@ -10,19 +11,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.vzc.coding import MAX_REACH, MAX_REFERENCES, MAX_SETS, ONES, Bits, ContextModel, Grid, cost_bits
+from vizcomp.vzc.coding import (
+    MAX_REACH,
+    MAX_REFERENCES,
+    MAX_SETS,
+    ONES,
+    Bits,
+    ContextModel,
+    Grid,
+    cost_bits,
+)
 
 _NEAR = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 _CROSS = [(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)]
 _OWN = [(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)]
 _EDGES = [(0, -1), (0, 1), (-1, 0), (1, 0)]  # of the plane of ones
-_RECENT = 4  # earlier iterations whose neighbouring positions are candidates; from older ones only the same position is
+# earlier iterations whose neighbouring positions are candidates; from older ones only the same
+# position is
+_RECENT = 4
 _SCORED, _POOL = 256, 64  # candidates kept for a slot, and tried for each reference of a set
-_SAMPLES, _SCORING = 40_000, 20_000  # bits of a slot by which references are chosen, and candidates scored at first
+# bits of a slot by which references are chosen, and candidates scored at first
+_SAMPLES, _SCORING = 40_000, 20_000
 _MOST_BITS = 400_000_000  # of training data that are kept; images beyond are left out, by the seed
 _RIDGE = 20.0
 _ROUNDS = 4
-_LEARNING = (0, 11, 12, 13, 14, 15, 16)  # rates tried for the weights, and the tables of the first set
+# rates tried for the weights, and the tables of the first set
+_LEARNING = (0, 11, 12, 13, 14, 15, 16)
 _TABLE_LEARNING = (0, 4, 5, 6, 7)
 _TRIED = 24  # images at most by which rates are chosen
 
@@ -31,7 +45,8 @@ _Reals = npt.NDArray[np.float64]
 
 
 class _Cells:
-    """Training bits, one flat row of bytes to a slot, with zeros between images, so that any reference is one `take`.
+    """Training bits, one flat row of bytes to a slot, with zeros between images, so that any
+    reference is one `take`.
 
     Attributes:
         rows: uint8 (slots + 1, bytes); the first row is the plane of ones.
@@ -45,7 +60,10 @@ class _Cells:
         parts, at, stride, done = [], [], [], 0
         for (height, width), group in sorted(by_grid.items(), key=lambda item: item[0]):
             pitch, count = width + MAX_REACH, len(group)
-            part = np.zeros((group[0].shape[0] + 1, count * (height + MAX_REACH) + 2 * MAX_REACH, pitch), np.uint8)
+            part = np.zeros(
+                (group[0].shape[0] + 1, count * (height + MAX_REACH) + 2 * MAX_REACH, pitch),
+                np.uint8,
+            )
             tops = MAX_REACH + np.arange(count) * (height + MAX_REACH)
             for top, image in zip(tops.tolist(), group, strict=True):
                 part[0, top : top + height, :width] = 1
@@ -66,14 +84,17 @@ class _Cells:
         at, stride = self.at[which], self.stride[which]
         result = np.empty((len(references), len(at)), np.uint8)
         for row, (dy, dx, slot) in zip(result, references, strict=True):
-            self.rows[slot + 1].take(at + (dy * stride + dx), out=row, mode="clip")  # clip: without it `out` is copied
+            # clip: without it `out` is copied
+            self.rows[slot + 1].take(at + (dy * stride + dx), out=row, mode="clip")
         return result
 
     def contexts(self, references: Sequence[_Reference]) -> npt.NDArray[np.int64]:
         """Index into a set's table, for every bit of a slot."""
         result = np.zeros(len(self.at), np.int64)
         for j, (dy, dx, slot) in enumerate(references):
-            result |= self.rows[slot + 1].take(self.at + (dy * self.stride + dx)).astype(np.int64) << j
+            result |= (
+                self.rows[slot + 1].take(self.at + (dy * self.stride + dx)).astype(np.int64) << j
+            )
         return result
 
 
@@ -82,7 +103,9 @@ def _candidates(channels: Sequence[int], iteration: int, slot: int) -> list[_Ref
     result = [(dy, dx, -1) for dy, dx in _EDGES] + [(dy, dx, slot) for dy, dx in _OWN]
     result += [(dy, dx, earlier) for earlier in range(starts[iteration], slot) for dy, dx in _NEAR]
     recent = starts[max(0, iteration - _RECENT)]
-    result += [(dy, dx, earlier) for earlier in range(recent, starts[iteration]) for dy, dx in _CROSS]
+    result += [
+        (dy, dx, earlier) for earlier in range(recent, starts[iteration]) for dy, dx in _CROSS
+    ]
     return result + [(0, 0, earlier) for earlier in range(recent)]
 
 
@@ -94,15 +117,19 @@ def _strongest(bits: Bits, residual: _Reals, count: int) -> npt.NDArray[np.int64
     """The `count` rows of bits that correlate most with the residual, best first."""
     sums, share = np.empty(len(bits)), bits.mean(1)
     for start in range(0, len(bits), 64):  # as floats the whole would be large
-        sums[start : start + 64] = bits[start : start + 64].astype(np.float32) @ (residual - residual.mean()).astype(np.float32)
+        sums[start : start + 64] = bits[start : start + 64].astype(np.float32) @ (
+            residual - residual.mean()
+        ).astype(np.float32)
     order = np.argsort(-np.abs(sums) / np.sqrt(share * (1 - share) + 1e-3), kind="stable")
     return order[:count]
 
 
 def _grow(bits: Bits, residual: _Reals, variance: _Reals, price: float) -> list[int]:
-    """Choose a set's references, one by one: the rows of bits whose table, as a Newton step, lowers the code length most.
+    """Choose a set's references, one by one: the rows of bits whose table, as a Newton step, lowers
+    the code length most.
 
-    A table of cells with residual sum G and variance sum V lowers it by G^2 / V / 2 nats. Each cell must earn its price.
+    A table of cells with residual sum G and variance sum V lowers it by G^2 / V / 2 nats. Each cell
+    must earn its price.
     """
     pool = _strongest(bits, residual, _POOL).tolist()
     ones = {row: np.flatnonzero(bits[row]) for row in pool}
@@ -111,11 +138,17 @@ def _grow(bits: Bits, residual: _Reals, variance: _Reals, price: float) -> list[
     contexts, reached = np.zeros(bits.shape[1], np.int64), 0.0
     while pool and len(chosen) < MAX_REFERENCES:
         cells = 1 << len(chosen)
-        all_g, all_v = np.bincount(contexts, residual, cells), np.bincount(contexts, variance, cells)
+        all_g, all_v = (
+            np.bincount(contexts, residual, cells),
+            np.bincount(contexts, variance, cells),
+        )
         gains = []
         for row in pool:
             where = contexts[ones[row]]
-            g, v = np.bincount(where, weighed[row][0], cells), np.bincount(where, weighed[row][1], cells)
+            g, v = (
+                np.bincount(where, weighed[row][0], cells),
+                np.bincount(where, weighed[row][1], cells),
+            )
             gains.append(float((g * g / (v + 1) + (all_g - g) ** 2 / (all_v - v + 1)).sum()))
         best = int(np.argmax(gains))
         if gains[best] - reached < price * cells:
@@ -129,22 +162,32 @@ def _grow(bits: Bits, residual: _Reals, variance: _Reals, price: float) -> list[
 
 @dataclasses.dataclass
 class _Slot:
-    """One slot's part of a model, in real numbers: the logit of a one is the sum of one leaf of each set."""
+    """One slot's part of a model, in real numbers: the logit of a one is the sum of one leaf of
+    each set."""
 
     references: list[list[_Reference]]
     leaves: list[_Reals]
 
 
-def _fit_slot(cells: _Cells, candidates: list[_Reference], slot: int, sets: int, rng: np.random.Generator) -> _Slot:
-    """Boosting of tables: each set is chosen by what those before it leave unexplained, then all leaves are fitted together."""
+def _fit_slot(
+    cells: _Cells, candidates: list[_Reference], slot: int, sets: int, rng: np.random.Generator
+) -> _Slot:
+    """Boosting of tables: each set is chosen by what those before it leave unexplained, then all
+    leaves are fitted together."""
     bits = cells.bits(slot)
     n = len(bits)
     logits = np.full(n, _base(bits))
     sample = np.sort(rng.permutation(n)[:_SAMPLES])
     price = 2 * (1 + len(sample) / n)  # AIC's, and more where the choice is made on all there is
     if len(candidates) > _SCORED:
-        few = sample[: len(sample) // 2] if len(sample) < _SCORING else np.sort(rng.permutation(sample)[:_SCORING])
-        best = _strongest(cells.referred(candidates, few), bits[few] - _logistic(logits[few]), _SCORED)
+        few = (
+            sample[: len(sample) // 2]
+            if len(sample) < _SCORING
+            else np.sort(rng.permutation(sample)[:_SCORING])
+        )
+        best = _strongest(
+            cells.referred(candidates, few), bits[few] - _logistic(logits[few]), _SCORED
+        )
         candidates = [candidates[i] for i in best]
     seen = cells.referred(candidates, sample)
     part, contexts = _Slot([], []), []
@@ -174,12 +217,15 @@ def _refit_slot(cells: _Cells, slot: int, part: _Slot) -> _Slot:
 
 
 def _base(bits: Bits) -> float:
-    """Logit of a slot's share of ones, drawn to zero: bits of few images are alike and prove less than their count."""
+    """Logit of a slot's share of ones, drawn to zero: bits of few images are alike and prove less
+    than their count."""
     ones = int(bits.sum(dtype=np.int64))
     return float(np.log((ones + 2) / (len(bits) - ones + 2)))
 
 
-def _settle(bits: Bits, logits: _Reals, contexts: list[npt.NDArray[np.int64]], leaves: list[_Reals]) -> None:
+def _settle(
+    bits: Bits, logits: _Reals, contexts: list[npt.NDArray[np.int64]], leaves: list[_Reals]
+) -> None:
     """Fit all sets' leaves in turn, and let the first set's hold the base."""
     for _ in range(_ROUNDS):
         for one, context in zip(leaves, contexts, strict=True):
@@ -207,7 +253,9 @@ def _assembled(channels: Sequence[int], parts: Sequence[_Slot], sets: int) -> Co
             lengths[slot, s] = len(chosen)
             for dy, dx, other in chosen:
                 iteration = iteration_of[other] if other >= 0 else ONES
-                references.append((dy, dx, iteration, other - starts[iteration] if other >= 0 else 0))
+                references.append(
+                    (dy, dx, iteration, other - starts[iteration] if other >= 0 else 0)
+                )
     tables = np.clip(np.rint(65536 * _logistic(np.concatenate(leaves))), 1, 65535).astype(np.uint16)
     weights = np.zeros((len(parts), sets + 1), np.int32)
     for slot, part in enumerate(parts):
@@ -230,7 +278,10 @@ def _best_rates(model: ContextModel, images: list[Bits]) -> Bits:
 
     def cost(pair: tuple[int, int]) -> float:
         tried = dataclasses.replace(model, rates=_rates(model.sets, *pair))
-        return sum(cost_bits(tried, [image[a:b] for a, b in itertools.pairwise(model.starts)], []) for image in images)
+        return sum(
+            cost_bits(tried, [image[a:b] for a, b in itertools.pairwise(model.starts)], [])
+            for image in images
+        )
 
     return _rates(model.sets, *min(itertools.product(_TABLE_LEARNING, _LEARNING), key=cost))
 
@@ -243,20 +294,27 @@ def _fit(images: list[Bits], channels: Sequence[int], sets: int, seed: int) -> l
     cells = _Cells(images)
     rng = np.random.default_rng(seed)
     iterations = np.repeat(np.arange(len(channels)), channels).tolist()
-    return [_fit_slot(cells, _candidates(channels, t, slot), slot, sets, rng) for slot, t in enumerate(iterations)]
+    return [
+        _fit_slot(cells, _candidates(channels, t, slot), slot, sets, rng)
+        for slot, t in enumerate(iterations)
+    ]
 
 
-def fit(codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets: int = 8, seed: int = 0) -> ContextModel:
+def fit(
+    codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets: int = 8, seed: int = 0
+) -> ContextModel:
     """Fit a model to training codes.
 
-    Each set's references and table are one round of boosting: references are chosen one by one by the gain in code length
-    of the Newton step that their table allows (Friedman, "Greedy function approximation: a gradient boosting machine", 2001),
-    given what the earlier sets explain. So the sets differ by themselves, their logits add up, and weights start at 1.
+    Each set's references and table are one round of boosting: references are chosen one by one by
+    the gain in code length of the Newton step that their table allows (Friedman, "Greedy function
+    approximation: a gradient boosting machine", 2001), given what the earlier sets explain. So the
+    sets differ by themselves, their logits add up, and weights start at 1.
 
     Args:
-        codes: codes[i][t] is the uint8 array (C_t, H, W) of image i, iteration t. Grids may differ between images.
-        adaptive: try rates of learning while coding, on an eighth of the images that is held back for this, and take
-            the best; pays for large grids only.
+        codes: codes[i][t] is the uint8 array (C_t, H, W) of image i, iteration t. Grids may differ
+            between images.
+        adaptive: try rates of learning while coding, on an eighth of the images that is held back
+            for this, and take the best; pays for large grids only.
         sets: S, 1..16; more code better and slower.
         seed: of the random samples of bits by which references are chosen.
 
@@ -269,7 +327,9 @@ def fit(codes: Sequence[Sequence[npt.NDArray[Any]]], *, adaptive: bool, sets: in
     images = []
     for i, one in enumerate(codes):
         shapes = [plane.shape for plane in one]
-        if [shape[:1] for shape in shapes] != [(c,) for c in channels] or len({shape[1:] for shape in shapes}) != 1:
+        if [shape[:1] for shape in shapes] != [(c,) for c in channels] or len(
+            {shape[1:] for shape in shapes}
+        ) != 1:
             raise ValueError(f"fit: image {i} has planes of {shapes}")
         images.append(np.concatenate(one).astype(np.uint8))
     order = np.random.default_rng(seed).permutation(len(images)).tolist()

@@ -1,10 +1,14 @@
-"""One image in a .vzc file, version 1: what kind of file it is, its header, its payloads. docs/vzc-format.md specifies each byte.
+"""One image in a .vzc file, version 1: what kind of file it is, its header, its payloads.
+docs/vzc-format.md specifies each byte.
 
-Payloads are opaque here: `coding` makes and reads them. Everything works on bytes in memory (or mapped).
+Payloads are opaque here: `coding` makes and reads them. Everything works on bytes in memory (or
+mapped).
 
-    image   header (magic, version, flags, model, size, metadata, lengths, checksum), then payload and checksum of each iteration
+    image   header (magic, version, flags, model, size, metadata, lengths, checksum), then
+            payload and checksum of each iteration
 
-Readers check every length against the bytes that are there before they use it, and every limit before they take memory.
+Readers check every length against the bytes that are there before they use it, and every limit
+before they take memory.
 """
 
 from __future__ import annotations
@@ -58,12 +62,16 @@ def kind(data: Data) -> Literal["image", "pack"]:
     if not start.startswith(MAGIC):
         if start and MAGIC.startswith(start):
             raise TruncatedError("the file ends within its header", GET_AGAIN)
-        raise FormatError(f"not a .vzc file: {_looks_like(start)}", "give a file that `vizcomp encode` wrote")
+        raise FormatError(
+            f"not a .vzc file: {_looks_like(start)}", "give a file that `vizcomp encode` wrote"
+        )
     if len(start) == len(MAGIC):
         raise TruncatedError("the file ends within its header", GET_AGAIN)
     version, flags = divmod(start[3], 16)
     if version not in ((1, PACK_VERSION) if flags & PACK else (VERSION,)):
-        raise UnsupportedError(f"version {version} of the .vzc format is not known", "a later vizcomp may read it")
+        raise UnsupportedError(
+            f"version {version} of the .vzc format is not known", "a later vizcomp may read it"
+        )
     if not flags & PACK:
         return "image"
     if flags != PACK:
@@ -96,13 +104,18 @@ def _looks_like(start: bytes) -> str:
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "it looks like a WebP image"
     if start[4:8] == b"ftyp":
-        return "it looks like an AVIF or HEIF image" if start[8:11] in (b"avi", b"hei", b"mif") else "it looks like an MP4 file"
+        return (
+            "it looks like an AVIF or HEIF image"
+            if start[8:11] in (b"avi", b"hei", b"mif")
+            else "it looks like an MP4 file"
+        )
     if not start.strip(b"\0"):
         return "it begins with zeros"
     try:
         text = start.decode("utf-8")
     except UnicodeDecodeError as exc:
-        text = start[: exc.start].decode("utf-8") if exc.start >= len(start) - 3 else ""  # 64 bytes may end within a character
+        # 64 bytes may end within a character
+        text = start[: exc.start].decode("utf-8") if exc.start >= len(start) - 3 else ""
     if text and not re.search(r"[\x00-\x08\x0e-\x1f]", text):
         return "it looks like text"
     return "it begins with " + start[:4].hex(" ")
@@ -117,7 +130,8 @@ class Header:
         width, height: pixels, 1 or more.
         grey: whether the source was greyscale.
         lengths: bytes of the payload of each iteration; 1 to 64 of them.
-        metadata: pairs of tag (1 or more, rising) and content; `TAG_ALPHA` and `TAG_NAME` are defined.
+        metadata: pairs of tag (1 or more, rising) and content; `TAG_ALPHA` and `TAG_NAME` are
+            defined.
 
     Raises:
         ValueError: a value that the format cannot hold, or an odd tag, of which version 1 has none.
@@ -136,11 +150,17 @@ class Header:
         if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
             raise ValueError(f"no image has {self.width}x{self.height} pixels")
         if not 1 <= len(self.lengths) <= MAX_ITERATIONS:
-            raise ValueError(f"a file holds 1 to {MAX_ITERATIONS} iterations, not {len(self.lengths)}")
+            raise ValueError(
+                f"a file holds 1 to {MAX_ITERATIONS} iterations, not {len(self.lengths)}"
+            )
         if not all(0 <= n <= MAX_PAYLOAD for n in self.lengths):
             raise ValueError("the payload of an iteration has 0 to 2^31 - 1 bytes")
         tags = [tag for tag, _ in self.metadata]
-        if len(tags) > MAX_ITEMS or tags != sorted(set(tags)) or any(tag < 2 or tag % 2 for tag in tags):
+        if (
+            len(tags) > MAX_ITEMS
+            or tags != sorted(set(tags))
+            or any(tag < 2 or tag % 2 for tag in tags)
+        ):
             raise ValueError(f"metadata are at most {MAX_ITEMS} items with rising even tags from 2")
         name = self.item(TAG_NAME)
         if name is not None and name_problem(name.decode("utf-8", "surrogateescape")):
@@ -155,7 +175,10 @@ class Header:
         if sized:
             out += write_varint(self.width) + write_varint(self.height)
         if self.metadata:
-            block = b"".join(write_varint(tag) + write_varint(len(content)) + content for tag, content in self.metadata)
+            block = b"".join(
+                write_varint(tag) + write_varint(len(content)) + content
+                for tag, content in self.metadata
+            )
             out += write_varint(len(block)) + block
         last = len(self.lengths) - 1
         for i, length in enumerate(self.lengths):
@@ -235,7 +258,14 @@ def pack(
         ValueError: a value that the format cannot hold.
     """
     lengths = tuple(len(chunk) for chunk in chunks)
-    header = Header(model=model, width=width, height=height, grey=grey, lengths=lengths, metadata=tuple(metadata)).to_bytes()
+    header = Header(
+        model=model,
+        width=width,
+        height=height,
+        grey=grey,
+        lengths=lengths,
+        metadata=tuple(metadata),
+    ).to_bytes()
     parts: list[Data] = [header]
     before: Data = header[-checksum_size(len(header) - 2) :]
     for chunk in chunks:
@@ -248,7 +278,8 @@ def read_header(data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     """The header of one image, checked; of `data` only the beginning need be there.
 
     Raises:
-        FormatError: `data` is no .vzc file, a pack, or damaged; TruncatedError, UnsupportedError, TooLargeError as they say.
+        FormatError: `data` is no .vzc file, a pack, or damaged; TruncatedError, UnsupportedError,
+            TooLargeError as they say.
     """
     return _parse_header(memoryview(data), max_pixels)[0]
 
@@ -274,13 +305,22 @@ def _parse_header(view: memoryview, max_pixels: int) -> tuple[Header, bytes, int
     if checksum != short_checksum(b"", view[:end]):
         raise FormatError("the checksum of the header does not match", GET_AGAIN)
     # The checksum holds, so what is wrong from here on was written so.
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE) or (flags & SIZED and (width, height) == DEFAULT_SIZE):
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE) or (
+        flags & SIZED and (width, height) == DEFAULT_SIZE
+    ):
         raise cursor.damaged(f"a size of {width}x{height}")
     if max(lengths) > MAX_PAYLOAD:
         raise cursor.damaged("an iteration is too long")
     metadata = () if block is None else _parse_metadata(block)
     check_pixels(width, height, max_pixels)
-    header = Header(model=model, width=width, height=height, lengths=tuple(lengths), grey=bool(flags & GREY), metadata=metadata)
+    header = Header(
+        model=model,
+        width=width,
+        height=height,
+        lengths=tuple(lengths),
+        grey=bool(flags & GREY),
+        metadata=metadata,
+    )
     return header, checksum, cursor.at
 
 
@@ -295,24 +335,32 @@ def _parse_metadata(block: memoryview) -> tuple[tuple[int, bytes], ...]:
             raise cursor.damaged("tags do not rise, or are too many")
         content = bytes(cursor.take(cursor.varint()))
         if tag % 2:
-            raise UnsupportedError(f"the file needs a feature that is not known, number {tag}", "a later vizcomp may read it")
+            raise UnsupportedError(
+                f"the file needs a feature that is not known, number {tag}",
+                "a later vizcomp may read it",
+            )
         if tag == TAG_NAME:
             decoded_name(content, cursor.what)
         items.append((tag, content))
     return tuple(items)
 
 
-def unpack(data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> Vzc:
+def unpack(
+    data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+) -> Vzc:
     """The file of one image, every checksum compared.
 
     Args:
         data: the whole file, or what there is of it.
         max_pixels: limit of width * height.
-        allow_truncated: return the complete iterations of a file that was cut off, if there is one at least.
+        allow_truncated: return the complete iterations of a file that was cut off, if there is one
+            at least.
 
     Raises:
-        TruncatedError: the file ends early, and that was not allowed or not even the first iteration is complete.
-        FormatError: `data` is no .vzc file, a pack, or damaged; the message names the iteration (the first is 1).
+        TruncatedError: the file ends early, and that was not allowed or not even the first
+            iteration is complete.
+        FormatError: `data` is no .vzc file, a pack, or damaged; the message names the iteration
+            (the first is 1).
         UnsupportedError, TooLargeError: as they say.
     """
     view = memoryview(data)
@@ -323,7 +371,8 @@ def unpack(data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated:
         end = at + length + checksum_size(length)
         if end > len(view):
             problem = (
-                f"the file ends in iteration {number} of {header.iterations}, {header.file_bytes - len(view)} bytes are missing"
+                f"the file ends in iteration {number} of {header.iterations},"
+                f" {header.file_bytes - len(view)} bytes are missing"
             )
             break
         payload = view[at : at + length]
@@ -333,7 +382,9 @@ def unpack(data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated:
         chunks.append(bytes(payload))
         before, at = checksum, end
     if problem and not (allow_truncated and chunks):
-        raise TruncatedError(problem, f"{len(chunks)} complete iterations can be decoded" if chunks else GET_AGAIN)
+        raise TruncatedError(
+            problem, f"{len(chunks)} complete iterations can be decoded" if chunks else GET_AGAIN
+        )
     if at < len(view) and not problem:
         raise FormatError(f"{len(view) - at} bytes follow the last iteration", GET_AGAIN)
     return Vzc(header=header, chunks=tuple(chunks), complete=not problem, problem=problem)
@@ -352,7 +403,8 @@ def unpack_alpha(content: bytes, width: int, height: int) -> npt.NDArray[np.uint
     """
     stream = zlib.decompressobj()
     try:
-        plane = stream.decompress(content, width * height + 1)  # never inflates more than one byte too many
+        # never inflates more than one byte too many
+        plane = stream.decompress(content, width * height + 1)
     except zlib.error as exc:
         raise FormatError("the alpha plane is damaged", GET_AGAIN) from exc
     if len(plane) != width * height or not stream.eof or stream.unused_data:

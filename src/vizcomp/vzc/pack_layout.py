@@ -1,4 +1,5 @@
-"""Where the parts of a pack lie: version 2 in sections that stand for themselves, version 1 by its footer."""
+"""Where the parts of a pack lie: version 2 in sections that stand for themselves, version 1 by its
+footer."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def section(header: bytes, number: int, kind: int, body: bytes) -> bytes:
     """One section of a pack: mark, kind, length, checksum, body.
 
     Args:
-        header: of the pack; it goes into the checksum, as the section's number does, so that none can stand elsewhere.
+        header: of the pack; it goes into the checksum, as the section's number does, so that none
+            can stand elsewhere.
         number: of the section, from 0.
         kind: one of `CLASSES`, `MODEL`, `IMAGES`, `DIRECTORY`.
     """
@@ -84,10 +86,13 @@ def class_list(classes: Sequence[bytes]) -> bytes:
 
 
 def directory(count: int, sections: Sequence[tuple[int, int]]) -> bytes:
-    """The body of the directory: the number of images, and kind and size of each section before it."""
+    """The body of the directory: the number of images, and kind and size of each section before
+    it."""
     body = write_varint(count) + write_varint(len(sections))
     if sections:
-        body += write_column([kind for kind, _ in sections]) + write_column([size for _, size in sections])
+        body += write_column([kind for kind, _ in sections]) + write_column(
+            [size for _, size in sections]
+        )
     return body
 
 
@@ -100,11 +105,13 @@ def read_layout(view: memoryview, *, allow_truncated: bool = False) -> Layout:
     """The layout of a pack of either version.
 
     Args:
-        allow_truncated: of a pack that was cut off, or whose directory is damaged, give the sections that are whole.
+        allow_truncated: of a pack that was cut off, or whose directory is damaged, give the
+            sections that are whole.
 
     Raises:
         FormatError: the header is damaged; the directory, without `allow_truncated`.
-        TruncatedError: it was cut off; with `allow_truncated`, within its header, or it is of version 1.
+        TruncatedError: it was cut off; with `allow_truncated`, within its header, or it is of
+            version 1.
     """
     if len(view) < HEADER:
         raise TruncatedError("the file ends within its header", GET_AGAIN)
@@ -120,8 +127,12 @@ def read_layout(view: memoryview, *, allow_truncated: bool = False) -> Layout:
         return _by_marks(view, exc.message)
 
 
-def _checksum(header: bytes | memoryview, number: int, head: bytes | memoryview, body: bytes | memoryview) -> int:
-    return zlib.crc32(body, zlib.crc32(head, zlib.crc32(number.to_bytes(4, "little"), zlib.crc32(header))))
+def _checksum(
+    header: bytes | memoryview, number: int, head: bytes | memoryview, body: bytes | memoryview
+) -> int:
+    return zlib.crc32(
+        body, zlib.crc32(head, zlib.crc32(number.to_bytes(4, "little"), zlib.crc32(header)))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +161,9 @@ def _section_at(view: memoryview, at: int, number: int) -> _Section:
 def _sums(view: memoryview, part: _Section) -> tuple[int, int]:
     """What a section's checksum is, and what it should be."""
     at = part.start - SECTION_HEAD
-    is_now = _checksum(view[:HEADER], part.number, view[at + 2 : at + 7], view[part.start : part.end])
+    is_now = _checksum(
+        view[:HEADER], part.number, view[at + 2 : at + 7], view[part.start : part.end]
+    )
     if view[at : at + 2] != MARK:
         is_now = -1
     return is_now, int.from_bytes(view[at + 7 : at + 11], "little")
@@ -165,12 +178,15 @@ def _checked(view: memoryview, part: _Section, what: str) -> memoryview:
 
 def _by_directory(view: memoryview) -> Layout:
     if view[-len(END_MARK) :] != END_MARK or len(view) < HEADER + SECTION_HEAD + _TRAILER:
-        raise TruncatedError("the pack has no end mark: it was cut off, or something was added", GET_AGAIN)
+        raise TruncatedError(
+            "the pack has no end mark: it was cut off, or something was added", GET_AGAIN
+        )
     length = int.from_bytes(view[-_TRAILER : -len(END_MARK)], "little")
     at = len(view) - _TRAILER - length
     if at < HEADER or length < SECTION_HEAD:
         raise FormatError("the directory is damaged: it is longer than the file", GET_AGAIN)
-    # Its number is that of the sections that it lists, which is inside; its checksum tells whether that is so.
+    # Its number is that of the sections that it lists, which is inside; its checksum tells whether
+    # that is so.
     body = view[at + SECTION_HEAD : at + length]
     cursor = Cursor(body, 0, len(body), "the directory")
     count, many = cursor.varint(), cursor.varint()
@@ -178,7 +194,9 @@ def _by_directory(view: memoryview) -> Layout:
         raise cursor.damaged("more images or sections than the file has room for")
     part = _section_at(view, at, many)
     if part.kind != DIRECTORY or part.end != at + length:
-        raise FormatError("the directory is damaged: its place is not where the file says", GET_AGAIN)
+        raise FormatError(
+            "the directory is damaged: its place is not where the file says", GET_AGAIN
+        )
     _checked(view, part, "the directory")
     kinds = cursor.column(many) if many else np.zeros(0, np.int64)
     sizes = cursor.column(many) if many else np.zeros(0, np.int64)
@@ -193,7 +211,9 @@ def _listed(kinds: Ints, sizes: Ints, end: int) -> Iterator[_Section]:
     at = HEADER
     for number, (kind, size) in enumerate(zip(kinds.tolist(), sizes.tolist(), strict=True)):
         if kind not in (CLASSES, MODEL, IMAGES):
-            raise FormatError(f"the directory lists a section of the unknown kind {kind}", GET_AGAIN)
+            raise FormatError(
+                f"the directory lists a section of the unknown kind {kind}", GET_AGAIN
+            )
         yield _Section(number, kind, at + SECTION_HEAD, at + SECTION_HEAD + size)
         at += SECTION_HEAD + size
         if at > end:
@@ -203,7 +223,8 @@ def _listed(kinds: Ints, sizes: Ints, end: int) -> Iterator[_Section]:
 
 
 def _by_marks(view: memoryview, why: str) -> Layout:
-    """The whole sections from the beginning up to the first that is cut off; a damaged one in between counts as damaged."""
+    """The whole sections from the beginning up to the first that is cut off; a damaged one in
+    between counts as damaged."""
     sections: list[_Section] = []
     at = HEADER
     while True:
@@ -219,21 +240,33 @@ def _by_marks(view: memoryview, why: str) -> Layout:
         sections.append(part)
         at = part.end
     blocks = [part for part in sections if part.kind == IMAGES]
-    while blocks and len(set(_sums(view, blocks[-1]))) > 1:  # how many images the last one has is written in it
+    # how many images the last one has is written in it
+    while blocks and len(set(_sums(view, blocks[-1]))) > 1:
         sections.remove(blocks.pop())
-    last = Cursor(view, blocks[-1].start, blocks[-1].end, "the last block").varint() if blocks else 0
+    last = (
+        Cursor(view, blocks[-1].start, blocks[-1].end, "the last block").varint() if blocks else 0
+    )
     count = BLOCK * max(0, len(blocks) - 1) + min(last, BLOCK)
     lost = len(view) - at
-    return _layout(view, sections, count, f"{why}; {count} images of whole blocks are left, {lost} bytes cannot be read")
+    return _layout(
+        view,
+        sections,
+        count,
+        f"{why}; {count} images of whole blocks are left, {lost} bytes cannot be read",
+    )
 
 
 def _layout(view: memoryview, sections: Sequence[_Section], count: int, problem: str) -> Layout:
-    of = {kind: [part for part in sections if part.kind == kind] for kind in (CLASSES, MODEL, IMAGES)}
+    of = {
+        kind: [part for part in sections if part.kind == kind] for kind in (CLASSES, MODEL, IMAGES)
+    }
     if len(of[CLASSES]) > 1 or len(of[MODEL]) > 1:
         raise FormatError("the pack has a section twice that may be there once", GET_AGAIN)
     blocks = of[IMAGES]
     if len(blocks) != -(-count // BLOCK):
-        raise FormatError(f"the directory is damaged: {count} images in {len(blocks)} blocks", GET_AGAIN)
+        raise FormatError(
+            f"the directory is damaged: {count} images in {len(blocks)} blocks", GET_AGAIN
+        )
     classes: tuple[str, ...] = ()
     if of[CLASSES]:
         body = _checked(view, of[CLASSES][0], "the class names")
@@ -256,7 +289,9 @@ def _layout(view: memoryview, sections: Sequence[_Section], count: int, problem:
 def _classes(cursor: Cursor, many: int) -> tuple[str, ...]:
     if many > MAX_CLASSES:
         raise cursor.damaged("too many images or classes")
-    classes = tuple(decoded_name(bytes(cursor.take(cursor.varint())), cursor.what) for _ in range(many))
+    classes = tuple(
+        decoded_name(bytes(cursor.take(cursor.varint())), cursor.what) for _ in range(many)
+    )
     if len(set(classes)) < many:
         raise cursor.damaged("two classes have the same name")
     return classes
@@ -264,13 +299,17 @@ def _classes(cursor: Cursor, many: int) -> tuple[str, ...]:
 
 def _version_1(view: memoryview) -> Layout:
     if view[-len(END_MARK) :] != END_MARK or len(view) < HEADER + 12:
-        raise TruncatedError("the pack has no end mark: it was cut off, or something was added", GET_AGAIN)
+        raise TruncatedError(
+            "the pack has no end mark: it was cut off, or something was added", GET_AGAIN
+        )
     end = len(view) - 10
     length = int.from_bytes(view[end : end + 4], "little")
     start = end - length
     if start < HEADER:
         raise FormatError("the footer is damaged: it is longer than the file", GET_AGAIN)
-    if zlib.crc32(view[start : end + 4], zlib.crc32(view[:HEADER])) != int.from_bytes(view[-6:-2], "little"):
+    if zlib.crc32(view[start : end + 4], zlib.crc32(view[:HEADER])) != int.from_bytes(
+        view[-6:-2], "little"
+    ):
         raise FormatError("the checksum of the footer does not match", GET_AGAIN)
     cursor = Cursor(view, start, end, "the footer")
     count, many = cursor.varint(), cursor.varint()

@@ -1,10 +1,13 @@
 """Packs: many images of one model in one .vzc file. docs/vzc-format.md specifies each byte.
 
-    pack    header, sections (class names, the model's file, blocks of 64 images in columns, directory), trailer
+    pack    header, sections (class names, the model's file, blocks of 64 images in columns,
+            directory), trailer
 
-Each section has a mark, its length and its checksum, so that a pack that was cut off gives back its whole blocks.
+Each section has a mark, its length and its checksum, so that a pack that was cut off gives back its
+whole blocks.
 
-Everything works on bytes in memory (or mapped); the only stream is the one that `PackWriter` may be given.
+Everything works on bytes in memory (or mapped); the only stream is the one that `PackWriter` may be
+given.
 """
 
 from __future__ import annotations
@@ -76,7 +79,8 @@ class PackEntry:
 
 
 def _shared(before: bytes, name: bytes) -> tuple[int, int]:
-    """Head and tail: the leading and then the trailing bytes that `name` takes from the name before it."""
+    """Head and tail: the leading and then the trailing bytes that `name` takes from the name before
+    it."""
     most = min(len(before), len(name))
     head = 0
     while head < most and before[head] == name[head]:
@@ -91,23 +95,33 @@ class PackWriter:
     """Writes a pack, image by image, in bounded memory where a stream is given.
 
     Args:
-        stream: a buffered binary stream, where bytes go as blocks fill (its OSErrors pass through); without one the pack is
-            kept in memory.
-        model: the first four bytes of the SHA-256 of the model's canonical content; the same for all images.
+        stream: a buffered binary stream, where bytes go as blocks fill (its OSErrors pass through);
+            without one the pack is kept in memory.
+        model: the first four bytes of the SHA-256 of the model's canonical content; the same for
+            all images.
         classes: names that labels index.
-        model_file: the model's own file, so that the pack can be decoded wherever vizcomp is; b"" to leave it out.
+        model_file: the model's own file, so that the pack can be decoded wherever vizcomp is; b""
+            to leave it out.
 
     Raises:
         InputError: a class name that cannot stand in a file, two that are equal, or too many.
     """
 
     def __init__(
-        self, stream: BinaryIO | None = None, *, model: bytes, classes: Sequence[str] = (), model_file: bytes = b""
+        self,
+        stream: BinaryIO | None = None,
+        *,
+        model: bytes,
+        classes: Sequence[str] = (),
+        model_file: bytes = b"",
     ) -> None:
         if len(model) != 4:
             raise ValueError("a model's fingerprint has 4 bytes")
         if len(classes) > MAX_CLASSES or len(set(classes)) < len(classes):
-            raise InputError(f"a pack has at most {MAX_CLASSES} classes, all different", "look through the class folders")
+            raise InputError(
+                f"a pack has at most {MAX_CLASSES} classes, all different",
+                "look through the class folders",
+            )
         self._classes = [check_name(name) for name in classes]
         self._stream = stream
         self._parts: list[bytes] = []
@@ -148,17 +162,27 @@ class PackWriter:
             grey, iterations, name, label: as in `PackEntry`.
 
         Raises:
-            InputError: a name that cannot stand in a file or is there already, a payload or a pack that is too large.
+            InputError: a name that cannot stand in a file or is there already, a payload or a pack
+                that is too large.
             ValueError: any other value that the format cannot hold, or `finish` was called.
         """
         if not self._open:
             raise ValueError("the pack is finished")
-        if not (1 <= width <= MAX_PACKED_SIDE and 1 <= height <= MAX_PACKED_SIDE and 1 <= iterations <= MAX_ITERATIONS):
-            raise ValueError(f"a pack cannot hold {width}x{height} pixels in {iterations} iterations")
+        if not (
+            1 <= width <= MAX_PACKED_SIDE
+            and 1 <= height <= MAX_PACKED_SIDE
+            and 1 <= iterations <= MAX_ITERATIONS
+        ):
+            raise ValueError(
+                f"a pack cannot hold {width}x{height} pixels in {iterations} iterations"
+            )
         if label is not None and not 0 <= label < len(self._classes):
             raise ValueError(f"label {label}, but {len(self._classes)} classes")
         if len(payload) > MAX_PACKED_PAYLOAD or self._count == MAX_COUNT:
-            raise InputError("too large for a pack: less than 16 MiB an image, 2^31 images", "write a file for each image")
+            raise InputError(
+                "too large for a pack: less than 16 MiB an image, 2^31 images",
+                "write a file for each image",
+            )
         if name is not None:
             check_name(name)
             if name in self._names:
@@ -166,7 +190,13 @@ class PackWriter:
             self._names.add(name)
         self._waiting.append(
             PackEntry(
-                payload=bytes(payload), width=width, height=height, grey=grey, iterations=iterations, name=name, label=label
+                payload=bytes(payload),
+                width=width,
+                height=height,
+                grey=grey,
+                iterations=iterations,
+                name=name,
+                label=label,
             )
         )
         self._count += 1
@@ -175,14 +205,18 @@ class PackWriter:
         return self._count - 1
 
     def finish(self) -> bytes:
-        """Writes what is left, the directory and the trailer. Returns the pack, or nothing where a stream was given."""
+        """Writes what is left, the directory and the trailer. Returns the pack, or nothing where a
+        stream was given."""
         if not self._open:
             raise ValueError("the pack is finished")
         self._open = False
         if self._waiting:
             self._flush()
         body = directory(self._count, self._sections)
-        self._write(section(self._header, len(self._sections), DIRECTORY, body) + trailer(SECTION_HEAD + len(body)))
+        self._write(
+            section(self._header, len(self._sections), DIRECTORY, body)
+            + trailer(SECTION_HEAD + len(body))
+        )
         return b"".join(self._parts)
 
     def _flush(self) -> None:
@@ -208,7 +242,10 @@ class PackWriter:
             [len(middle) for middle in middles],
         ]
         payloads = (image.payload for image in images)
-        self._add_section(IMAGES, b"".join([write_varint(len(images)), *map(write_column, columns), *middles, *payloads]))
+        self._add_section(
+            IMAGES,
+            b"".join([write_varint(len(images)), *map(write_column, columns), *middles, *payloads]),
+        )
 
     def _add_section(self, kind: int, body: bytes) -> None:
         self._write(section(self._header, len(self._sections), kind, body))
@@ -223,7 +260,8 @@ class PackWriter:
 
 
 class _Block:
-    """The columns of one block, checked; payloads and names stay in the file until they are asked for."""
+    """The columns of one block, checked; payloads and names stay in the file until they are asked
+    for."""
 
     _LIMITS = (  # of each column: least, most; the number of classes is filled in
         (0, MAX_PACKED_PAYLOAD),
@@ -248,7 +286,17 @@ class _Block:
                 raise cursor.damaged("a number is out of its range")
             columns.append(column)
         self.data, self.what = data, what
-        lengths, self.widths, self.heights, self.iterations, self.grey, self.labels, self._heads, self._tails, middles = columns
+        (
+            lengths,
+            self.widths,
+            self.heights,
+            self.iterations,
+            self.grey,
+            self.labels,
+            self._heads,
+            self._tails,
+            middles,
+        ) = columns
         self._middles = cursor.at + np.concatenate(([0], np.cumsum(middles)))
         self.starts = self._middles[-1] + np.concatenate(([0], np.cumsum(lengths)))
         if self.starts[-1] != len(data):
@@ -259,11 +307,15 @@ class _Block:
         if self._names is None:
             names: list[str | None] = []
             before = b""
-            for i, (head, tail) in enumerate(zip(self._heads.tolist(), self._tails.tolist(), strict=True)):
+            for i, (head, tail) in enumerate(
+                zip(self._heads.tolist(), self._tails.tolist(), strict=True)
+            ):
                 middle = bytes(self.data[self._middles[i] : self._middles[i + 1]])
                 name = before[:head] + middle + before[max(len(before) - tail, 0) :]
                 if (head, tail) != _shared(before, name):
-                    raise FormatError(f"{self.what}: a name is not written the shortest way", GET_AGAIN)
+                    raise FormatError(
+                        f"{self.what}: a name is not written the shortest way", GET_AGAIN
+                    )
                 names.append(decoded_name(name, self.what) if name else None)
                 before = name
             self._names = names
@@ -277,13 +329,15 @@ def _closed(number: int) -> tuple[int, int]:
 class PackReader:
     """Random access to the images of a pack, by index and by name.
 
-    Opening checks header and directory; the checksum of a block is compared when one of its images is first asked for, so
-    that a damaged block costs its own images only. A reader must not be used by several threads at once.
+    Opening checks header and directory; the checksum of a block is compared when one of its images
+    is first asked for, so that a damaged block costs its own images only. A reader must not be used
+    by several threads at once.
 
     Args:
         data: the whole pack: bytes, or a mapped file. It is not copied.
         max_pixels: limit of width * height of an image.
-        allow_truncated: of a pack of version 2 that was cut off, give the images of its whole blocks; `problem` says so.
+        allow_truncated: of a pack of version 2 that was cut off, give the images of its whole
+            blocks; `problem` says so.
 
     Attributes:
         version: of the pack's format.
@@ -300,7 +354,9 @@ class PackReader:
 
     _KEPT = 16  # blocks whose columns are kept
 
-    def __init__(self, data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> None:
+    def __init__(
+        self, data: Data, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+    ) -> None:
         view = memoryview(data)
         if kind(view) != "pack":
             raise FormatError("this .vzc file is one image, not a pack", "decode it as an image")
@@ -330,7 +386,9 @@ class PackReader:
         if not self._checked[number]:
             is_now, should = self._layout.checksum(number)
             if is_now != should:
-                raise FormatError(f"the checksum of {what} does not match", "other blocks can be read")
+                raise FormatError(
+                    f"the checksum of {what} does not match", "other blocks can be read"
+                )
             self._checked[number] = 1
         start, end = self._layout.spans[number]
         block = _Block(self._view[start:end], n, len(self.classes), what, counted=self.version > 1)
@@ -365,12 +423,14 @@ class PackReader:
         return bytes(self._view[start:end])
 
     def payload(self, i: int) -> bytes:
-        """The payload of image i, counted from 0. Raises FormatError where its block is damaged, IndexError outside the pack."""
+        """The payload of image i, counted from 0. Raises FormatError where its block is damaged,
+        IndexError outside the pack."""
         block, k = self._find(i)
         return bytes(block.data[block.starts[k] : block.starts[k + 1]])
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height of image i, pixels. Raises as `payload`, and TooLargeError beyond the limit."""
+        """Width and height of image i, pixels. Raises as `payload`, and TooLargeError beyond the
+        limit."""
         block, k = self._find(i)
         width, height = int(block.widths[k]), int(block.heights[k])
         check_pixels(width, height, self._max_pixels)
@@ -401,11 +461,13 @@ class PackReader:
         )
 
     def index_of(self, name: str) -> int:
-        """Index of the image with this name. The first call reads all names and keeps 16 bytes for each.
+        """Index of the image with this name. The first call reads all names and keeps 16 bytes for
+        each.
 
         Raises:
             InputError: no image has it.
-            FormatError: no image of a good block has it, and some blocks are damaged; or two images have the same name.
+            FormatError: no image of a good block has it, and some blocks are damaged; or two images
+                have the same name.
         """
         hashes, images = self._index or self._make_index()
         digest = hash(name)
@@ -416,9 +478,14 @@ class PackReader:
                 return int(images[at])
         if self._unnamed:
             raise FormatError(
-                f"no image is named {name!r} where names can be read: block {self._unnamed[0]} is damaged", GET_AGAIN
+                f"no image is named {name!r} where names can be read: block {self._unnamed[0]} is"
+                " damaged",
+                GET_AGAIN,
             )
-        raise InputError(f"the pack has no image named {name!r}", "names are relative paths, as `vizcomp info` lists them")
+        raise InputError(
+            f"the pack has no image named {name!r}",
+            "names are relative paths, as `vizcomp info` lists them",
+        )
 
     def _make_index(self) -> tuple[Ints, Ints]:
         parts: list[Ints] = []
@@ -429,20 +496,25 @@ class PackReader:
             except FormatError:
                 unnamed.append(number)
                 continue
-            pairs = [(hash(name), number * BLOCK + k) for k, name in enumerate(names) if name is not None]
+            pairs = [
+                (hash(name), number * BLOCK + k) for k, name in enumerate(names) if name is not None
+            ]
             parts.append(np.asarray(pairs, np.int64).reshape(-1, 2))
         table = np.concatenate([np.zeros((0, 2), np.int64), *parts])
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         for at in np.flatnonzero(table[1:, 0] == table[:-1, 0]):
             one, two = int(table[at, 1]), int(table[at + 1, 1])
             if self.name(one) == self.name(two):
-                raise FormatError(f"images {one} and {two} have the same name", "the file may be hostile")
+                raise FormatError(
+                    f"images {one} and {two} have the same name", "the file may be hostile"
+                )
         self._unnamed = unnamed
         self._index = np.ascontiguousarray(table[:, 0]), np.ascontiguousarray(table[:, 1])
         return self._index
 
     def check(self) -> list[str]:
-        """Reads everything and returns one line for each damaged block, and for a damaged model; none if all is well."""
+        """Reads everything and returns one line for each damaged block, and for a damaged model;
+        none if all is well."""
         problems = []
         try:
             self.model_file()
@@ -459,7 +531,8 @@ class PackReader:
         return problems
 
     def close(self) -> None:
-        """Lets go of `data`, so that a mapped file can be closed. Images can not be read after that."""
+        """Lets go of `data`, so that a mapped file can be closed. Images can not be read after
+        that."""
         self._kept.clear()
         self._layout = dataclasses.replace(
             self._layout, checksum=_closed, model_checksum=lambda: _closed(0)

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import stat as modes
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from vizcomp.errors import InputError, ModelError, OutputError, SettingsError, WeightsMissingError
 from vizcomp.files.foreign import read_object_file
 from vizcomp.files.place import cache_folder
-from vizcomp.files.write import write_atomic
+from vizcomp.files.write import beside, write_atomic
 from vizcomp.weights import table
 from vizcomp.weights.download import fetch, locked
 from vizcomp.weights.tensors import read_tensors
@@ -54,7 +53,8 @@ def obtain(name: str, *, offline: bool = False, check: Check | None = None) -> P
     """The file of a row, fetched into the cache where it is not there yet.
 
     Args:
-        check: of the content of a file that is fetched now, as `add` has it; the next source is tried where it is another.
+        check: of the content of a file that is fetched now, as `add` has it; the next source is
+            tried where it is another.
 
     Raises:
         WeightsMissingError: not there, and offline, or no source has it.
@@ -68,21 +68,37 @@ def obtain(name: str, *, offline: bool = False, check: Check | None = None) -> P
     by_hand = f"get {row.file} elsewhere, and: vizcomp weights add {row.id} {row.file}"
     if not path.is_file():
         if is_offline(offline):
-            raise WeightsMissingError(f"{row.id} is not in the cache, and the network is not to be used", by_hand)
-        got = fetch(row.sources, path, size=row.size, sha256=row.sha256, md5=row.md5, check=check, by_hand=by_hand)
+            raise WeightsMissingError(
+                f"{row.id} is not in the cache, and the network is not to be used", by_hand
+            )
+        got = fetch(
+            row.sources,
+            path,
+            size=row.size,
+            sha256=row.sha256,
+            md5=row.md5,
+            check=check,
+            by_hand=by_hand,
+        )
         if got.source is not None:
             _record(row.id, path, got.sha256, str(got.source), got.source.words)
             return path
     if state(row) == "changed":
         raise ModelError(
-            f"{path} is not the file that was recorded when it came", f"vizcomp weights clear {row.id}, then pull or add it again"
+            f"{path} is not the file that was recorded when it came",
+            f"vizcomp weights clear {row.id}, then pull or add it again",
         )
     return path
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """What is known of a cached file: sha256, bytes, mtime_ns, source, words; empty if nothing is."""
-    return {key: value for key, value in _records().get(name, {}).items() if isinstance(value, str | int)}
+    """What is known of a cached file: sha256, bytes, mtime_ns, source, words; empty if nothing
+    is."""
+    return {
+        key: value
+        for key, value in _records().get(name, {}).items()
+        if isinstance(value, str | int)
+    }
 
 
 def state(row: table.WeightFile, *, thorough: bool = False) -> State:
@@ -109,16 +125,24 @@ def state(row: table.WeightFile, *, thorough: bool = False) -> State:
         return "cached"
     if digest(path) != known.get("sha256"):
         return "changed"
-    _record(row.id, path, str(known["sha256"]), str(known.get("source", "")), str(known.get("words", "")))
+    _record(
+        row.id,
+        path,
+        str(known["sha256"]),
+        str(known.get("source", "")),
+        str(known.get("words", "")),
+    )
     return "cached"
 
 
 def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -> Path:
-    """Copies a user's own file into the cache: that of a published row, or a model of vizcomp under a name of its own.
+    """Copies a user's own file into the cache: that of a published row, or a model of vizcomp under
+    a name of its own.
 
     Args:
-        check: of the content of a published row's file; raises a `ModelError` where it is another. With it, a file of another
-            size than the published one (saved anew, say, or a training of one's own) is taken where no checksum is known.
+        check: of the content of a published row's file; raises a `ModelError` where it is another.
+            With it, a file of another size than the published one (saved anew, say, or a training
+            of one's own) is taken where no checksum is known.
 
     Returns:
         Where it is now.
@@ -131,21 +155,28 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
     if not file.is_file():
         raise InputError(f"{file} is not there", "give the path of the file")
     if name in {row.id for row in table.BUNDLED}:
-        raise SettingsError(f"{name} comes with the package", "choose another name for a model of yours")
+        raise SettingsError(
+            f"{name} comes with the package", "choose another name for a model of yours"
+        )
     row = next((r for r in table.PUBLISHED if r.id == name), None)
     if row is None:
         if file.suffix.lower() != ".safetensors" or not _NAME.fullmatch(name):
             published = ", ".join(r.id for r in table.PUBLISHED)
             raise SettingsError(
                 f"{name!r} is not one of {published}",
-                "only a model.safetensors of vizcomp train may be added by another name, of letters, digits and _.-",
+                "only a model.safetensors of vizcomp train may be added by another name, of"
+                " letters, digits and _.-",
             )
         _check_own(file)
         target = model_folder() / f"{name}.safetensors"
     else:
         target = place(row)
         size = file.stat().st_size
-        other = f"{file} has {size:,} bytes; {row.id} has {row.size:,}" if row.size and size != row.size else ""
+        other = (
+            f"{file} has {size:,} bytes; {row.id} has {row.size:,}"
+            if row.size and size != row.size
+            else ""
+        )
         if other and (check is None or row.md5 or row.sha256):
             raise InputError(other, "it may be cut off, or another file")
         if row.md5 and digest(file, "md5") != row.md5:
@@ -159,49 +190,57 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
         target.parent.mkdir(parents=True, exist_ok=True)
         _copied(file, target)
         if row is not None:
-            _record(row.id, target, digest(target), f"added by hand{', of another size' if other else ''}", "")
+            _record(
+                row.id,
+                target,
+                digest(target),
+                f"added by hand{', of another size' if other else ''}",
+                "",
+            )
     except OSError as exc:
-        raise OutputError(f"{target} cannot be written: {exc.strerror or exc}", "set VIZCOMP_CACHE to a folder of yours") from exc
+        raise OutputError(
+            f"{target} cannot be written: {exc.strerror or exc}",
+            "set VIZCOMP_CACHE to a folder of yours",
+        ) from exc
     return target
 
 
 def _copied(file: Path, target: Path) -> None:
-    """A copy beside, under a name that nobody can know before, then renamed: no link that waits there is written through."""
-    descriptor, beside = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".add", dir=target.parent)
-    try:
-        with open(descriptor, "wb") as out, file.open("rb") as source:
-            shutil.copyfileobj(source, out, 1 << 20)
-        os.chmod(beside, 0o644)
-        os.replace(beside, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
+    with beside(target) as part:
+        shutil.copyfile(file, part)
 
 
 def added() -> list[Path]:
-    """Models that `add` put into the cache under names of their own; whatever else lies there is left out."""
-    return sorted(p for p in model_folder().glob("*.safetensors") if _NAME.fullmatch(p.stem) and p.is_file())
+    """Models that `add` put into the cache under names of their own; whatever else lies there is
+    left out."""
+    return sorted(
+        p for p in model_folder().glob("*.safetensors") if _NAME.fullmatch(p.stem) and p.is_file()
+    )
 
 
 def clear(name: str) -> int:
-    """Removes what the cache holds of a published row, unfinished downloads included, or an added model: bytes freed.
+    """Removes what the cache holds of a published row, unfinished downloads included, or an added
+    model: bytes freed.
 
     Raises:
         SettingsError: no such name, or a bundled one.
     """
-    own = added_model(name)
-    if own is None and not table.find(name).sources:
-        raise SettingsError(f"{name} comes with the package; it is not in the cache", "give the name of a published file")
-    paths = [own] if own else [place(table.find(name))]
-    # the lock stays: without it another process that waits for it and one that comes later would both download
+    added = added_model(name)
+    if added is None and not table.find(name).sources:
+        raise SettingsError(
+            f"{name} comes with the package; it is not in the cache",
+            "give the name of a published file",
+        )
+    paths = [added] if added else [place(table.find(name))]
+    # the lock stays: without it another process that waits for it and one that comes later would
+    # both download
     paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*") if p.suffix != ".lock"]
     freed = 0
     for path in paths:
         if path.is_file():
             freed += path.stat().st_size
             path.unlink()
-    if own is None:
+    if added is None:
         _forget(name)
     return freed
 
@@ -217,16 +256,27 @@ def _check_own(file: Path) -> None:
 
 
 def _records() -> dict[str, dict[str, Any]]:
-    """By id. Whatever else stands in the file counts as nothing: it is written anew with the next record."""
+    """By id. Whatever else stands in the file counts as nothing: it is written anew with the next
+    record."""
     try:
-        return {k: v for k, v in read_object_file(cache_folder() / "records.json").items() if isinstance(v, dict)}
+        return {
+            k: v
+            for k, v in read_object_file(cache_folder() / "records.json").items()
+            if isinstance(v, dict)
+        }
     except (OSError, ValueError):
         return {}
 
 
-def _record(name: str, path: Path, sha256: str, source: str, words: str) -> None:
+def _record(name: str, path: Path, sha256: str, source: str, fields: str) -> None:
     stat = path.stat()
-    about = {"sha256": sha256, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "source": source, "words": words}
+    about = {
+        "sha256": sha256,
+        "bytes": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "source": source,
+        "words": fields,
+    }
     _change_records(lambda records: records | {name: about})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,20 @@ from urllib.parse import urlsplit
 from vizcomp.errors import WeightsMissingError
 from vizcomp.weights import table
 from vizcomp.weights.member import take_member
-from vizcomp.weights.transfer import NO_NAME, Check, Job, OnBytes, Passing, Refused, digest, finish, open_session, reason, take
+from vizcomp.weights.transfer import (
+    NO_NAME,
+    Check,
+    Job,
+    OnBytes,
+    Passing,
+    Refused,
+    digest,
+    finish,
+    not_a_link,
+    open_session,
+    reason,
+    take,
+)
 
 TRIES = 4  # of one source without getting further, where what went wrong may pass
 PROGRESS = 1 << 20  # new bytes that reset the count of tries
@@ -52,7 +66,8 @@ _watcher: contextvars.ContextVar[Watcher] = contextvars.ContextVar("watcher", de
 def watched(watcher: Watcher) -> Iterator[None]:
     """Whatever is downloaded in this context is reported to the watcher.
 
-    A context and no argument, since files come when a network is opened, many calls below the command that can show it.
+    A context and no argument, since files come when a network is opened, many calls below the
+    command that can show it.
     """
     token = _watcher.set(watcher)
     try:
@@ -63,7 +78,8 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Fetched:
-    """What came of a download: its source and the file's sha256, hexadecimal. `source` is None where another process had it."""
+    """What came of a download: its source and the file's sha256, hexadecimal. `source` is None
+    where another process had it."""
 
     source: table.Source | None
     sha256: str
@@ -85,10 +101,12 @@ def fetch(
 
     Args:
         size: bytes it must have; 0 = unknown.
-        sha256, md5: that it must have; "" = unknown. Of the sha256 the first digits suffice, where no more was published.
+        sha256, md5: that it must have; "" = unknown. Of the sha256 the first digits suffice, where
+            no more was published.
         timeout: seconds without a byte after which a connection is given up.
         pause: seconds before the second try of a source; doubled for each further one.
-        check: of the content, before it is put in its place: raises a `VizcompError` where it is not what it should be.
+        check: of the content, before it is put in its place: raises a `VizcompError` where it is
+            not what it should be.
         by_hand: what to do where no source has it.
 
     Raises:
@@ -99,7 +117,8 @@ def fetch(
         lock = locked(path)
     except OSError as exc:
         raise WeightsMissingError(
-            f"{path.parent} cannot be written: {exc.strerror}", "set VIZCOMP_CACHE to a folder of yours"
+            f"{path.parent} cannot be written: {exc.strerror}",
+            "set VIZCOMP_CACHE to a folder of yours",
         ) from exc
     with lock:
         if path.is_file():  # another process was faster
@@ -110,15 +129,20 @@ def fetch(
         for source in sources:
             try:
                 with watcher.source(path.name, source) as on_bytes:
-                    found = _persist(dataclasses.replace(job, on_bytes=on_bytes), source, pause)
-                watcher.done(path.name, found)
-                return Fetched(source, found)
+                    checksum = _persist(dataclasses.replace(job, on_bytes=on_bytes), source, pause)
+                watcher.done(path.name, checksum)
+                return Fetched(source, checksum)
             except Refused as exc:
                 answers.append(f"{source}: {exc}")
             except OSError as exc:  # of the disk: those of the network are handled below
-                raise WeightsMissingError(f"{path} cannot be written: {exc.strerror or exc}", "make room, and try again") from exc
+                raise WeightsMissingError(
+                    f"{path} cannot be written: {exc.strerror or exc}", "make room, and try again"
+                ) from exc
     reasons = "\n  ".join(answers) or "no source is known"
-    raise WeightsMissingError(f"{path.name} could not be had:\n  {reasons}", by_hand or f"put it into {path.parent} yourself")
+    raise WeightsMissingError(
+        f"{path.name} could not be had:\n  {reasons}",
+        by_hand or f"put it into {path.parent} yourself",
+    )
 
 
 @contextlib.contextmanager
@@ -133,8 +157,13 @@ def locked(path: Path) -> contextlib.AbstractContextManager[None]:
     Raises:
         OSError: its folder cannot be written.
     """
-    file = path.with_name(f".{path.name}.lock").open("wb")
-    with contextlib.suppress(ImportError):  # no such module on Windows: there two processes fetch it twice, the later rename wins
+    lock = path.with_name(f".{path.name}.lock")
+    not_a_link(lock)
+    # neither is what it leads to emptied, nor is a pipe waited for
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    file = open(os.open(lock, flags, 0o644), "r+b", buffering=0)  # noqa: SIM115 - `_held` closes it
+    # no such module on Windows: there two processes fetch it twice, the later rename wins
+    with contextlib.suppress(ImportError):
         import fcntl
 
         try:
@@ -166,13 +195,18 @@ def _persist(job: Job, source: table.Source, pause: float) -> str:
             raise Refused("redirects without end") from None
         except requests.exceptions.SSLError as exc:  # of the kind of those that pass, and does not
             raise Refused(reason(exc)) from None
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as exc:
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ) as exc:
             why, wait = reason(exc), 0.0
             if why == NO_NAME:  # that lasts
                 raise Refused(why) from None
         except requests.RequestException as exc:
             raise Refused(reason(exc)) from None
-        if (have := job.have) >= furthest + PROGRESS:  # a server that hangs up now and then is slow, not dead
+        # a server that hangs up now and then is slow, not dead
+        if (have := job.have) >= furthest + PROGRESS:
             furthest, turn = have, 0
         turn += 1
         if turn < TRIES:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _passing() -> Iterator[None]:
-    """Errors of the network as `_Passing`: those of requests are OSErrors too, which zipfile takes for a damaged archive."""
+    """Errors of the network as `_Passing`: those of requests are OSErrors too, which zipfile takes
+    for a damaged archive."""
     import requests
 
     try:
@@ -62,7 +63,8 @@ class _Remote(io.RawIOBase):
             self._size, self._url = int(said), response.url  # where redirects led
 
     def allow(self, count: int) -> None:
-        """So many more bytes may be read: until then no more than the archive's directory may have."""
+        """So many more bytes may be read: until then no more than the archive's directory may
+        have."""
         self._left += count
 
     def readable(self) -> bool:
@@ -103,7 +105,9 @@ class _Remote(io.RawIOBase):
 def take_member(job: Job, source: table.Source, session: requests.Session) -> None:
     """One member of an archive, without the rest where the server answers ranges."""
     job.discard()
-    whole = Job(job.path.with_name(f".{job.path.name}.zip"), 0, "", "", job.timeout, on_bytes=job.on_bytes)
+    whole = Job(
+        job.path.with_name(f".{job.path.name}.zip"), 0, "", "", job.timeout, on_bytes=job.on_bytes
+    )
     try:
         remote: _Remote | None = None
         try:
@@ -115,7 +119,9 @@ def take_member(job: Job, source: table.Source, session: requests.Session) -> No
         with archive, zipfile.ZipFile(archive) as members:
             info = members.getinfo(source.member)
             if job.size and info.file_size != job.size:
-                raise Refused(f"{source.member} has {info.file_size:,} bytes, should have {job.size:,}")
+                raise Refused(
+                    f"{source.member} has {info.file_size:,} bytes, should have {job.size:,}"
+                )
             if info.file_size > MOST:
                 raise Refused(f"{source.member} has {info.file_size:,} bytes")
             check_room(job, info.file_size)

@@ -1,8 +1,10 @@
-"""Options of a model file: in its name, as PATH.onnx:key=value,key=value, or in NAME.json beside it."""
+"""Options of a model file: in its name, as PATH.onnx:key=value,key=value, or in NAME.json beside
+it."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -43,9 +45,23 @@ def read_pairs(text: str) -> dict[str, str]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals:
-            raise SettingsError(f"option {part!r} has no value", "write options as key=value,key=value")
+            raise SettingsError(
+                f"option {part!r} has no value", "write options as key=value,key=value"
+            )
         values[key.strip()] = value.strip()
     return values
+
+
+def a_number(value: Any) -> float:
+    """A finite number, from one or from its text.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a finite number is needed")
+    return number
 
 
 def check_names(values: Mapping[str, Any], names: Collection[str], place: str) -> None:

@@ -1,4 +1,5 @@
-"""Opening ONNX files with ONNX Runtime: the options that all share, and the checks on networks of our own."""
+"""Opening ONNX files with ONNX Runtime: the options that all share, and the checks on networks of
+our own."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from vizcomp.errors import ModelError
 
 
 class Network(NamedTuple):
-    """An open network: its session, its metadata, the SHA-256 of its file in hexadecimal, and where that lies."""
+    """An open network: its session, its metadata, the SHA-256 of its file in hexadecimal, and where
+    that lies."""
 
     session: Any
     words: dict[str, str]
@@ -26,8 +28,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_session(source: str | bytes, *, threads: int = 1, arena: bool = True, quiet: bool = False) -> Any:
-    """An InferenceSession on the CPU, which says nothing of itself: what is wrong is said by its exceptions.
+def open_session(
+    source: str | bytes, *, threads: int = 1, arena: bool = True, quiet: bool = False
+) -> Any:
+    """An InferenceSession on the CPU, which says nothing of itself: what is wrong is said by its
+    exceptions.
 
     Args:
         source: path or content of an .onnx file.
@@ -49,7 +54,9 @@ def open_session(source: str | bytes, *, threads: int = 1, arena: bool = True, q
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def open_network(path: Path | None, bundled: str, name: str, *, what: str, hint: str, threads: int = 1) -> Network:
+def open_network(
+    path: Path | None, bundled: str, name: str, *, what: str, hint: str, threads: int = 1
+) -> Network:
     """A network that vizcomp exported.
 
     Args:
@@ -70,16 +77,19 @@ def open_network(path: Path | None, bundled: str, name: str, *, what: str, hint:
     except OSError as exc:
         raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
     try:
-        session = open_session(data, threads=threads, arena=False)  # it would keep what one large photo took
-        words = session.get_modelmeta().custom_metadata_map
+        # it would keep what one large photo took
+        session = open_session(data, threads=threads, arena=False)
+        metadata = session.get_modelmeta().custom_metadata_map
     except Exception as exc:
         raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
-    if words.get("name") != name:
+    if metadata.get("name") != name:
         raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
-    return Network(session, words, hashlib.sha256(data).hexdigest(), path)
+    return Network(session, metadata, hashlib.sha256(data).hexdigest(), path)
 
 
 def return_memory() -> None:
-    """Gives freed memory back to the system, which glibc else keeps: of large photos, or of weights that were unpacked."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library has no such function
+    """Gives freed memory back to the system, which glibc else keeps: of large photos, or of weights
+    that were unpacked."""
+    # another C library has no such function
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

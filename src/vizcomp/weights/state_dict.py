@@ -1,7 +1,8 @@
 """State dicts that torch.save wrote, read without torch and without running what is in them.
 
-Two forms: an archive of zip with `data.pkl` and the numbers beside it (torch 1.6 and later), and pickles one after the other
-with the numbers behind them (before). The pickle is read as data (`files.pickles`): dicts, texts, numbers and tensors.
+Two forms: an archive of zip with `data.pkl` and the numbers beside it (torch 1.6 and later), and
+pickles one after the other with the numbers behind them (before). The pickle is read as data
+(`files.pickles`): dicts, texts, numbers and tensors.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class _StateDictRules(Rules):
     """What a state dict may ask for."""
 
     def wanted(self, name: str) -> bool:
-        return name in (_REBUILD, _PARAMETER, _DICT) or (name.startswith("torch ") and name.removeprefix("torch ") in _TYPES)
+        return name in (_REBUILD, _PARAMETER, _DICT) or (
+            name.startswith("torch ") and name.removeprefix("torch ") in _TYPES
+        )
 
     def persistent(self, identity: object) -> object:
         match identity:
@@ -72,9 +75,17 @@ class _StateDictRules(Rules):
                 return {}
             case Asked(), (_Tensor() as tensor, *_) if function == _PARAMETER:
                 return tensor
-            case Asked(), (_Storage() as storage, int() as offset, tuple(shape), tuple(strides), *_) if function == _REBUILD:
+            case Asked(), (
+                _Storage() as storage,
+                int() as offset,
+                tuple(shape),
+                tuple(strides),
+                *_,
+            ) if function == _REBUILD:
                 sides = (*shape, *strides)
-                if len(shape) == len(strides) <= _MOST_DIMENSIONS and all(type(n) is int and n >= 0 for n in (*sides, offset)):
+                if len(shape) == len(strides) <= _MOST_DIMENSIONS and all(
+                    type(n) is int and n >= 0 for n in (*sides, offset)
+                ):
                     return _Tensor(storage, offset, shape, strides)
         raise Refused("makes an object")
 
@@ -94,20 +105,39 @@ def read_state_dict(path: Path, hint: str) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         data = path.read_bytes()
-        found, storages = _zipped(data) if data.startswith(b"PK") else _in_a_row(data)
-        if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):  # a whole checkpoint
-            found = found["state_dict"]
-        if not isinstance(found, dict) or not all(isinstance(value, _Tensor) for value in found.values()):
+        arrays, storages = _zipped(data) if data.startswith(b"PK") else _in_a_row(data)
+        # a whole checkpoint
+        if isinstance(arrays, dict) and isinstance(arrays.get("state_dict"), dict):
+            arrays = arrays["state_dict"]
+        if not isinstance(arrays, dict) or not all(
+            isinstance(value, _Tensor) for value in arrays.values()
+        ):
             raise ModelError(f"{path} holds no state dict", hint)
-        return {str(name): _array(tensor, storages) for name, tensor in found.items()}
+        return {str(name): _array(tensor, storages) for name, tensor in arrays.items()}
     except Refused as exc:
         raise ModelError(
-            f"{path} cannot be read as a state dict: it holds other things than tensors, or is damaged", hint
+            f"{path} cannot be read as a state dict: it holds other things than tensors, or is"
+            " damaged",
+            hint,
         ) from exc
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, zipfile.BadZipFile, struct.error) as exc:
-        raise ModelError(f"{path} cannot be read as a state dict: {in_one_line(exc)}", hint) from exc
-    except (NotImplementedError, RuntimeError) as exc:  # of zip: a method or a cipher that it does not know
-        raise ModelError(f"{path} cannot be read as a state dict: {in_one_line(exc)}", hint) from exc
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        zipfile.BadZipFile,
+        struct.error,
+    ) as exc:
+        raise ModelError(
+            f"{path} cannot be read as a state dict: {in_one_line(exc)}", hint
+        ) from exc
+    # of zip: a method or a cipher that it does not know
+    except (NotImplementedError, RuntimeError) as exc:
+        raise ModelError(
+            f"{path} cannot be read as a state dict: {in_one_line(exc)}", hint
+        ) from exc
 
 
 def _zipped(data: bytes) -> tuple[object, dict[str, bytes]]:
@@ -123,35 +153,43 @@ def _zipped(data: bytes) -> tuple[object, dict[str, bytes]]:
         if any(each.compress_type != zipfile.ZIP_STORED for each in members.values()):
             raise ValueError("its members are compressed, which torch never does")
         storages = {
-            name.removeprefix(f"{folder}data/"): archive.read(name) for name in members if name.startswith(f"{folder}data/")
+            name.removeprefix(f"{folder}data/"): archive.read(name)
+            for name in members
+            if name.startswith(f"{folder}data/")
         }
-        return interpreted(io.BytesIO(archive.read(pickled)), len(data), _StateDictRules()), storages
+        return (
+            interpreted(io.BytesIO(archive.read(pickled)), len(data), _StateDictRules()),
+            storages,
+        )
 
 
 def _in_a_row(data: bytes) -> tuple[object, dict[str, bytes]]:
     if not data:
         raise ValueError("it is empty")
     stream, rules = io.BytesIO(data), _StateDictRules()
-    if interpreted(stream, len(data), rules) != _MAGIC or interpreted(stream, len(data), rules) != _PROTOCOL:
+    if (
+        interpreted(stream, len(data), rules) != _MAGIC
+        or interpreted(stream, len(data), rules) != _PROTOCOL
+    ):
         raise ValueError("no file of torch.save")
     system = interpreted(stream, len(data), rules)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise ValueError("its numbers are big-endian")
-    found = interpreted(stream, len(data), rules)
+    value = interpreted(stream, len(data), rules)
     keys = interpreted(stream, len(data), rules)
     if not isinstance(keys, list):
         raise ValueError("no list of its storages")
-    sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors(found)}
+    sizes = {each.storage.key: each.storage.dtype.itemsize for each in _tensors(value)}
     storages = {}
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
         length = count * sizes[key]
         storages[key] = stream.read(length) if 0 <= length <= len(data) else b""
-    return found, storages
+    return value, storages
 
 
-def _tensors(found: object) -> list[_Tensor]:
-    values = found.values() if isinstance(found, dict) else []
+def _tensors(entries: object) -> list[_Tensor]:
+    values = entries.values() if isinstance(entries, dict) else []
     nested = [each for value in values if isinstance(value, dict) for each in value.values()]
     return [each for each in [*values, *nested] if isinstance(each, _Tensor)]
 
@@ -159,13 +197,18 @@ def _tensors(found: object) -> list[_Tensor]:
 def _array(tensor: _Tensor, storages: dict[str, bytes]) -> npt.NDArray[Any]:
     """A copy of a tensor's numbers."""
     numbers = np.frombuffer(storages[tensor.storage.key], tensor.storage.dtype)
-    last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.shape, tensor.strides, strict=True))
+    last = tensor.offset + sum(
+        (side - 1) * step for side, step in zip(tensor.shape, tensor.strides, strict=True)
+    )
     if 0 in tensor.shape:
         return np.empty(tensor.shape, numbers.dtype)
     most = 1
     for side in tensor.shape:
         most *= side
-    if last >= len(numbers) or most > len(numbers):  # the second: a stride of 0 makes a large tensor of few numbers
+    # the second: a stride of 0 makes a large tensor of few numbers
+    if last >= len(numbers) or most > len(numbers):
         raise ValueError("it ends too early")
     steps = tuple(step * numbers.itemsize for step in tensor.strides)
-    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, steps, writeable=False).copy()
+    return np.lib.stride_tricks.as_strided(
+        numbers[tensor.offset :], tensor.shape, steps, writeable=False
+    ).copy()

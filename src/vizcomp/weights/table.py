@@ -17,7 +17,8 @@ class Source:
     Attributes:
         url: http or https.
         member: its name inside the zip archive at `url`; "" where the URL is the file itself.
-        words: what is particular to the file of this source ("2019", say); kept with the cached copy.
+        words: what is particular to the file of this source ("2019", say); kept with the cached
+            copy.
     """
 
     url: str
@@ -68,9 +69,17 @@ BUNDLED: tuple[WeightFile, ...] = (
         file="compact_depth.onnx",
         sha256="29431472d546630b5fe37c4dc0f7d1f04dbd1fe2eae4495c10d79c088be73721",
         licence="MIT",
-        paper="own network; made and rendered scenes with exact depth, and Alhashim and Wonka's maps of street photos, 2018",
-        normalisation="uint8 RGB, about 19,200 pixels, padded to multiples of 16; scaled inside the network",
-        accuracy="mean rank correlation with true depth: roads 0.80 (5 photos), a kitchen 0.76, a rendered room left out 0.61",
+        paper=(
+            "own network; made and rendered scenes with exact depth, and Alhashim and Wonka's maps"
+            " of street photos, 2018"
+        ),
+        normalisation=(
+            "uint8 RGB, about 19,200 pixels, padded to multiples of 16; scaled inside the network"
+        ),
+        accuracy=(
+            "mean rank correlation with true depth: roads 0.80 (5 photos), a kitchen 0.76, a"
+            " rendered room left out 0.61"
+        ),
         card="docs/models/compact-depth.md",
     ),
     WeightFile(
@@ -80,8 +89,14 @@ BUNDLED: tuple[WeightFile, ...] = (
         sha256="84b0a85930df2a88e61722a805cd0121c23afc3d34614334e67ecea2e209968d",
         licence="MIT",
         paper="own network; taught by the text detector of RapidOCR (PP-OCRv6)",
-        normalisation="uint8 RGB, long side 1280 at most, padded to multiples of 16; scaled inside the network",
-        accuracy="trained on half as many street photos, 19% of the blocks hold 95% of what the detector marks on 125 others",
+        normalisation=(
+            "uint8 RGB, long side 1280 at most, padded to multiples of 16; scaled inside the"
+            " network"
+        ),
+        accuracy=(
+            "trained on half as many street photos, 19% of the blocks hold 95% of what the detector"
+            " marks on 125 others"
+        ),
         card="docs/models/text-regions.md",
     ),
     WeightFile(
@@ -103,7 +118,9 @@ BUNDLED: tuple[WeightFile, ...] = (
         licence="MIT",
         paper="own network after He and others, Deep residual learning for image recognition, 2015",
         normalisation="RGB in 0..1, mean 0.4914 0.4822 0.4465, deviation 0.2471 0.2435 0.2616",
-        accuracy="88.4% on 5,000 held images of CIFAR-10 (JPEG-75 copy), 89.1% on 5,000 test images",
+        accuracy=(
+            "88.4% on 5,000 held images of CIFAR-10 (JPEG-75 copy), 89.1% on 5,000 test images"
+        ),
         card="docs/models/watcher.md",
     ),
     WeightFile(
@@ -112,9 +129,15 @@ BUNDLED: tuple[WeightFile, ...] = (
         file="cifar.safetensors",
         sha256="dae31ed90e242ac96430501c561e92abd2927a206a8be36770696a4ea9ba27fd",
         licence="MIT",
-        paper="Toderici and others, Full resolution image compression with recurrent neural networks, 2017",
+        paper=(
+            "Toderici and others, Full resolution image compression with recurrent neural networks,"
+            " 2017"
+        ),
         normalisation="uint8 RGB to -1..1 inside",
-        accuracy="PSNR 17.4 dB and 91.5% for inception (91.6% on the sources) with one iteration, 1,000 test images",
+        accuracy=(
+            "PSNR 17.4 dB and 91.5% for inception (91.6% on the sources) with one iteration, 1,000"
+            " test images"
+        ),
         card="docs/models/cifar.md",
     ),
     WeightFile(
@@ -123,9 +146,15 @@ BUNDLED: tuple[WeightFile, ...] = (
         file="photo.safetensors",
         sha256="ead9135403d110f1be445ea0ad7e5132f6b40b10dcd949f6adb8fbe268f04dee",
         licence="MIT",
-        paper="Toderici and others, Full resolution image compression with recurrent neural networks, 2017",
+        paper=(
+            "Toderici and others, Full resolution image compression with recurrent neural networks,"
+            " 2017"
+        ),
         normalisation="uint8 RGB to -1..1 inside",
-        accuracy="MS-SSIM 0.935 at 0.125 bits a pixel, 0.962 at 0.25, 0.980 at 0.5, mean of five Kodak photos",
+        accuracy=(
+            "MS-SSIM 0.935 at 0.125 bits a pixel, 0.962 at 0.25, 0.980 at 0.5, mean of five Kodak"
+            " photos"
+        ),
         card="docs/models/photo.md",
     ),
 )
@@ -137,19 +166,21 @@ FORMER: Mapping[str, tuple[str, str]] = {
     "7633d0f9": ("cifar", "efc3212dce210fa085effccde8ef4ab9a817a4ea"),
     "fcfcaccb": ("cifar", "179f4605e8a26e8a99c6d1d47979f356094cf706"),
 }
-"""Codecs that came with vizcomp once: fingerprint in .vzc files to the name it had and the commit that holds it."""
+"""Codecs that came with vizcomp once: fingerprint in .vzc files to the name it had and the commit
+that holds it."""
 
 
 def where_former(fingerprint: str) -> str:
-    """Where to get a codec that came with an earlier vizcomp, one line for a message; "" for one that never did."""
+    """Where to get a codec that came with an earlier vizcomp, one line for a message; "" for one
+    that never did."""
     if fingerprint not in FORMER:
         return ""
     name, commit = FORMER[fingerprint]
     path = f"src/vizcomp/bundled/{name}.safetensors"
     return (
-        f"it was {name!r} of an earlier vizcomp: get {path} as of commit {commit[:12]} of vizcomp's repository "
-        f"(git show {commit[:12]}:{path} > {name}-{fingerprint}.safetensors), then: "
-        f"vizcomp weights add {name}-{fingerprint} {name}-{fingerprint}.safetensors"
+        f"it was {name!r} of an earlier vizcomp: get {path} as of commit {commit[:12]} of vizcomp's"
+        f" repository (git show {commit[:12]}:{path} > {name}-{fingerprint}.safetensors), then:"
+        f" vizcomp weights add {name}-{fingerprint} {name}-{fingerprint}.safetensors"
     )
 
 
@@ -159,14 +190,18 @@ def bundled_path(name: str) -> Path:
     Raises:
         WeightsMissingError: the package was installed without it.
     """
-    with as_file(files("vizcomp").joinpath("bundled", name)) as path:  # the package is always unpacked: the path stays valid
+    # the package is always unpacked: the path stays valid
+    with as_file(files("vizcomp").joinpath("bundled", name)) as path:
         if not path.is_file() and name not in {row.file for row in BUNDLED}:
             stem = name.removesuffix(".safetensors")
             raise WeightsMissingError(
-                f"the model {stem} does not come with this version", "train one with vizcomp train, and give the path of its file"
+                f"the model {stem} does not come with this version",
+                "train one with vizcomp train, and give the path of its file",
             )
         if not path.is_file():
-            raise WeightsMissingError(f"{name} is missing from the installed package", "install vizcomp again")
+            raise WeightsMissingError(
+                f"{name} is missing from the installed package", "install vizcomp again"
+            )
         return path
 
 
@@ -177,33 +212,51 @@ PUBLISHED: tuple[WeightFile, ...] = (
         file="depth-anything-v2-small.onnx",
         licence="Apache-2.0",
         paper="Yang and others, Depth Anything V2, 2024 (arXiv 2406.09414)",
-        normalisation="RGB in 0..1, mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225; shorter side 518, multiples of 14",
-        sources=(Source("https://huggingface.co/onnx-community/depth-anything-v2-small/resolve/main/onnx/model.onnx"),),
+        normalisation=(
+            "RGB in 0..1, mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225; shorter side 518,"
+            " multiples of 14"
+        ),
+        sources=(
+            Source(
+                "https://huggingface.co/onnx-community/depth-anything-v2-small/resolve/main/onnx/model.onnx"
+            ),
+        ),
     ),
     WeightFile(
         id="midas-small",
         what="depth of any photo: MiDaS v2.1, small (16.6 M parameters), large = near",
         file="midas-small.onnx",
         licence="MIT",
-        paper="Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)",
+        paper=(
+            "Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)"
+        ),
         normalisation="RGB in 0..1, 256x256; mean and deviation are subtracted inside",
-        sources=(Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-small.onnx"),),
+        sources=(
+            Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-small.onnx"),
+        ),
     ),
     WeightFile(
         id="midas",
         what="depth of any photo: MiDaS v2.1, large (104 M parameters), large = near",
         file="midas.onnx",
         licence="MIT",
-        paper="Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)",
+        paper=(
+            "Ranftl and others, Towards robust monocular depth estimation, 2020 (arXiv 1907.01341)"
+        ),
         normalisation="RGB in 0..1, 384x384; mean and deviation are subtracted inside",
-        sources=(Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-f6b98070.onnx"),),
+        sources=(
+            Source("https://github.com/isl-org/MiDaS/releases/download/v2_1/model-f6b98070.onnx"),
+        ),
     ),
     WeightFile(
         id="nyu",
         what="depth of rooms: DenseDepth, trained on NYU Depth v2 (Keras, 42.8 M parameters)",
         file="nyu.h5",
         licence="code GPL-3.0; nothing is said of the weights, which are used as data",
-        paper="Alhashim and Wonka, High quality monocular depth estimation via transfer learning, 2018 (arXiv 1812.11941)",
+        paper=(
+            "Alhashim and Wonka, High quality monocular depth estimation via transfer learning,"
+            " 2018 (arXiv 1812.11941)"
+        ),
         normalisation="RGB in 0..1, sides a multiple of 32",
         accuracy="as published: delta1 0.846 on NYU Depth v2",
         sources=(
@@ -220,10 +273,16 @@ PUBLISHED: tuple[WeightFile, ...] = (
         file="inception_v3.pt",
         licence="MIT",
         paper="Szegedy and others, Rethinking the Inception architecture for computer vision, 2015",
-        normalisation="RGB in 0..1, mean 0.4914 0.4822 0.4465; deviation by the year of the weights, 2019 or 2021",
+        normalisation=(
+            "RGB in 0..1, mean 0.4914 0.4822 0.4465; deviation by the year of the weights, 2019 or"
+            " 2021"
+        ),
         accuracy="as published: 95.41% (2019), 93.74% (2021) on CIFAR-10",
         sources=(
-            Source("https://github.com/mariogeiger/PyTorch-CIFAR10/releases/download/1.3/inception_v3.pt", words="2019"),
+            Source(
+                "https://github.com/mariogeiger/PyTorch-CIFAR10/releases/download/1.3/inception_v3.pt",
+                words="2019",
+            ),
             Source(
                 "https://rutgers.box.com/shared/static/gkw08ecs797j2et1ksmbg1w5t3idf5r5.zip",
                 "state_dicts/inception_v3.pt",
@@ -261,4 +320,6 @@ def find(name: str) -> WeightFile:
     for row in rows():
         if row.id == name:
             return row
-    raise SettingsError(f"unknown weights {name!r}", f"use one of {', '.join(r.id for r in rows())}")
+    raise SettingsError(
+        f"unknown weights {name!r}", f"use one of {', '.join(r.id for r in rows())}"
+    )

@@ -45,7 +45,8 @@ class Refused(Exception):
 
 
 class Passing(Exception):
-    """What went wrong may pass: try the same source again, after `wait` seconds if the server said so."""
+    """What went wrong may pass: try the same source again, after `wait` seconds if the server said
+    so."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
         super().__init__(why)
@@ -97,10 +98,15 @@ class Job:
 def reason(error: BaseException) -> str:
     """The innermost words: requests wraps them three deep."""
     while (
-        inner := error.__cause__ or error.__context__ or next((a for a in error.args if isinstance(a, BaseException)), None)
+        inner := error.__cause__
+        or error.__context__
+        or next((a for a in error.args if isinstance(a, BaseException)), None)
     ) is not None:
         error = inner
-    if isinstance(error, socket.gaierror) and error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)):
+    if isinstance(error, socket.gaierror) and error.errno in (
+        socket.EAI_NONAME,
+        getattr(socket, "EAI_NODATA", None),
+    ):
         return NO_NAME
     if isinstance(error, http.client.IncompleteRead):
         return f"broke off, {error.expected or 0:,} bytes too early"
@@ -116,7 +122,11 @@ def open_session() -> requests.Session:
     class Session(requests.Session):
         def get_redirect_target(self, resp: requests.Response) -> str | None:
             target = super().get_redirect_target(resp)
-            if target is not None and is_private(urljoin(resp.url, target)) and not is_private(resp.url):
+            if (
+                target is not None
+                and is_private(urljoin(resp.url, target))
+                and not is_private(resp.url)
+            ):
                 resp.close()
                 raise Refused("redirects to an address of a private network")
             return target
@@ -128,10 +138,15 @@ def open_session() -> requests.Session:
 
 
 def is_private(url: str) -> bool:
-    """Whether a URL's server has an address that is not one of the internet: of this machine, a local network, a link."""
+    """Whether a URL's server has an address that is not one of the internet: of this machine, a
+    local network, a link."""
     host = (urlsplit(url).hostname or "").partition("%")[0]
     try:
-        addresses = {host} if _is_address(host) else {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+        addresses = (
+            {host}
+            if _is_address(host)
+            else {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+        )
     except (OSError, UnicodeError):  # the request itself says that there is no such name
         return host == "localhost"
     return not all(ipaddress.ip_address(each.partition("%")[0]).is_global for each in addresses)
@@ -145,14 +160,19 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def get(session: requests.Session, url: str, timeout: float, headers: dict[str, str]) -> requests.Response:
-    """The answer of a server, redirects followed, within three times the time that one read of it may take.
+def get(
+    session: requests.Session, url: str, timeout: float, headers: dict[str, str]
+) -> requests.Response:
+    """The answer of a server, redirects followed, within three times the time that one read of it
+    may take.
 
     Raises:
         Passing: it took longer, or the server says that it is busy.
         Refused: it says that there is nothing.
     """
-    response = _within(3 * timeout, lambda: session.get(url, headers=headers, stream=True, timeout=timeout))
+    response = _within(
+        3 * timeout, lambda: session.get(url, headers=headers, stream=True, timeout=timeout)
+    )
     code = response.status_code
     if code < 400 or code == 416:
         return response
@@ -164,7 +184,8 @@ def get(session: requests.Session, url: str, timeout: float, headers: dict[str, 
 
 
 def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Response:
-    """What `ask` gives: a server that sends its headers a byte at a time would keep each single read from ever being late."""
+    """What `ask` gives: a server that sends its headers a byte at a time would keep each single
+    read from ever being late."""
     answers: queue.SimpleQueue[requests.Response | BaseException] = queue.SimpleQueue()
     late = threading.Event()
 
@@ -191,7 +212,8 @@ def _within(seconds: float, ask: Callable[[], requests.Response]) -> requests.Re
 
 @contextlib.contextmanager
 def deadline(response: requests.Response, seconds: float) -> Iterator[Callable[[], None]]:
-    """Ends the reading of a response where what is given is not called for so many seconds: reads may trickle within one."""
+    """Ends the reading of a response where what is given is not called for so many seconds: reads
+    may trickle within one."""
     last = time.monotonic()
     over = threading.Event()
 
@@ -224,9 +246,11 @@ def _asked_wait(words: str) -> float:
 
 
 def read_blocks(response: requests.Response, timeout: float) -> Iterator[bytes]:
-    """What comes, as it comes: to wait until a block is full would hide a server that gives a byte now and then.
+    """What comes, as it comes: to wait until a block is full would hide a server that gives a byte
+    now and then.
 
-    As it lies on the server, too: an archive whose own compression is named as that of the transfer would be unpacked else.
+    As it lies on the server, too: an archive whose own compression is named as that of the transfer
+    would be unpacked else.
     """
     with network_errors(), deadline(response, 2 * timeout) as renew:
         while data := response.raw.read1(BLOCK, decode_content=False):
@@ -263,18 +287,23 @@ def take(job: Job, source: table.Source, session: requests.Session) -> None:
             raise Refused(f"gives bytes from {offset:,} on, was asked for {have:,}")
         length = response.headers.get("Content-Length", "")
         coded = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if coded not in ("", "identity") and not urlsplit(source.url).path.lower().endswith((".gz", ".tgz")):
+        if coded not in ("", "identity") and not urlsplit(source.url).path.lower().endswith(
+            (".gz", ".tgz")
+        ):
             raise Refused(f"sends it compressed ({coded[:20]}), which was not asked for")
         total = offset + int(length) if length.isdigit() else 0
         if job.size and total and total != job.size:
             raise Refused(f"has {total:,} bytes, should have {job.size:,}")
         check_room(job, total - offset)
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
-        job.note.write_text(json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8")
+        not_a_link(job.note)
+        job.note.write_text(
+            json.dumps({"url": source.url, "tag": "" if tag.startswith("W/") else tag}), "utf-8"
+        )
         pour(job, read_blocks(response, job.timeout), offset, job.size or total)
-        found = job.part.stat().st_size
-        if (job.size or total) and found < (job.size or total):
-            raise Passing(f"broke off after {found:,} of {job.size or total:,} bytes")
+        size = job.part.stat().st_size
+        if (job.size or total) and size < (job.size or total):
+            raise Passing(f"broke off after {size:,} of {job.size or total:,} bytes")
 
 
 def _resumable(job: Job, source: table.Source) -> tuple[int, dict[str, str]]:
@@ -286,13 +315,23 @@ def _resumable(job: Job, source: table.Source) -> tuple[int, dict[str, str]]:
     except (OSError, ValueError, KeyError, TypeError):
         job.discard()
         return 0, {}
-    if have == 0 or (job.size and have > job.size) or not (job.known or (url == source.url and tag)):
+    if (
+        have == 0
+        or (job.size and have > job.size)
+        or not (job.known or (url == source.url and tag))
+    ):
         job.discard()
         return 0, {}
     headers = {"Range": f"bytes={have}-"}
     if url == source.url and tag:
         headers["If-Range"] = tag  # changed meanwhile: the server sends all of it
     return have, headers
+
+
+def not_a_link(path: Path) -> None:
+    """A link in the place of a file that is to be written goes: it would be written through."""
+    if path.is_symlink():
+        path.unlink()
 
 
 def range_offset(response: requests.Response) -> int:
@@ -304,7 +343,10 @@ def range_offset(response: requests.Response) -> int:
 
 def refuse_page(response: requests.Response) -> None:
     """Dead links of file hosts answer 200 with a page of excuses."""
-    if response.headers.get("Content-Type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+    if response.headers.get("Content-Type", "").split(";")[0].strip().lower() in (
+        "text/html",
+        "application/xhtml+xml",
+    ):
         raise Refused("gives a web page in place of the file")
 
 
@@ -338,8 +380,7 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
     """Blocks into the hidden file from `offset` on."""
     most = total or MOST
     pace = Pace(job.timeout)
-    if job.part.is_symlink():  # it would be written through
-        job.part.unlink()
+    not_a_link(job.part)
     with job.part.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         have = offset
@@ -358,13 +399,13 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
 
 def finish(job: Job) -> str:
     """Check the hidden file, and rename it: its sha256."""
-    found, size = digest(job.part), job.part.stat().st_size
+    sha256, size = digest(job.part), job.part.stat().st_size
     wrong = ""
     if job.size and size != job.size:
         wrong = f"gave {size:,} bytes, should have given {job.size:,}"
     elif not size:
         wrong = "gave an empty file"
-    elif not found.startswith(job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
+    elif not sha256.startswith(job.sha256) or (job.md5 and digest(job.part, "md5") != job.md5):
         wrong = "gave other content: the checksum differs"
     elif job.check is not None:
         try:
@@ -376,4 +417,4 @@ def finish(job: Job) -> str:
         raise Refused(wrong)
     os.replace(job.part, job.path)
     job.note.unlink(missing_ok=True)
-    return found
+    return sha256

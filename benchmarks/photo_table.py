@@ -1,11 +1,12 @@
-"""What `--table photo` takes of the bytes of Pillow's optimised progressive JPEG at the same PSNR, and at the same MS-SSIM.
+"""Bytes of `--table photo` over those of Pillow's optimised progressive JPEG, at equal fidelity.
 
     python benchmarks/photo_table.py --limit 8
-    python benchmarks/photo_table.py --codec table=photo,guide=uniform --codec table=auto,guide=uniform --quality 50
+    python benchmarks/photo_table.py --codec table=photo,guide=text --codec table=auto,guide=uniform
 
-For each photo Pillow's qualities (4:2:0) make a curve; between two of them the logarithm of the bytes is linear in PSNR, and in
-the logarithm of 1 - MS-SSIM. Figures are geometric means over the photos: of all their bytes, and of the worst photo. Photos
-are those of Kodak, BSDS500 and CLIC (at half their sides) in `../shared`, the part `choose` or `report` of `djpeg_systems`.
+Equal is once PSNR, once MS-SSIM. For each photo Pillow's qualities (4:2:0) make a curve; between
+two of them the logarithm of the bytes is linear in PSNR, and in the logarithm of 1 - MS-SSIM.
+Figures are the geometric mean over the photos, and the worst photo. Photos are those of Kodak,
+BSDS500 and CLIC (at half their sides) in `../shared`, parts as in `djpeg_systems`.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def pixels_of(kind: str, path: Path) -> tuple[bytes, Pixels]:
-    """A photo's file and pixels; those of CLIC made half as wide and high, so that what an earlier JPEG did is small."""
+    """A photo's file and pixels; of CLIC at half its sides, where its JPEG counts little."""
     if kind != "clic":
         data = path.read_bytes()
     else:
         file = io.BytesIO()
         with Image.open(path) as image:
             half = (image.width // 2, image.height // 2)
-            image.convert("RGB").resize(half, Image.Resampling.LANCZOS).save(file, "PNG", compress_level=1)
+            image.convert("RGB").resize(half, Image.Resampling.LANCZOS).save(
+                file, "PNG", compress_level=1
+            )
         data = file.getvalue()
     with Image.open(io.BytesIO(data)) as image:
         return data, np.asarray(image.convert("RGB"))
@@ -55,8 +58,10 @@ def fidelity(pixels: Pixels, data: bytes) -> tuple[float, float, float]:
     return float(np.log(len(data))), metrics.psnr(pixels, result), float(close)
 
 
-def look(kind: str, path: Path, specs: Sequence[str], qualities: Sequence[float]) -> list[dict[str, Any]]:
-    """One photo: for each codec and quality the logarithm of its bytes over those that Pillow takes for as much."""
+def look(
+    kind: str, path: Path, specs: Sequence[str], qualities: Sequence[float]
+) -> list[dict[str, Any]]:
+    """One photo: for each codec and quality the logarithm of its bytes over Pillow's."""
     from vizcomp.djpeg.compress import Prepared
     from vizcomp.djpeg.settings import DjpegSettings
     from vizcomp.photos.photo import load_bytes
@@ -78,23 +83,28 @@ def look(kind: str, path: Path, specs: Sequence[str], qualities: Sequence[float]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| codec | quality | photos | at equal PSNR | worst | at equal MS-SSIM | worst |", "| --- " * 7 + "|"]
+    lines = ["| codec | quality | photos | at equal PSNR | worst | at equal MS-SSIM | worst |"]
+    lines.append("| --- " * 7 + "|")
     for codec, quality in dict.fromkeys((row["codec"], row["quality"]) for row in rows):
         mine = [row for row in rows if (row["codec"], row["quality"]) == (codec, quality)]
         cells = []
         for measure in ("psnr", "ms_ssim"):
             ratios = np.array([row[measure] for row in mine])
-            cells += [f"{100 * np.expm1(ratios.mean()):+.1f}%", f"{100 * np.expm1(ratios.max()):+.1f}%"]
+            cells += [
+                f"{100 * np.expm1(ratios.mean()):+.1f}%",
+                f"{100 * np.expm1(ratios.max()):+.1f}%",
+            ]
         lines.append(f"| {codec} | {quality:g} | {len(mine)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--codec", action="append", help=f"djpeg's settings, default {CODECS}; depth is not to be had here")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--codec", action="append", help=f"djpeg's settings, default {CODECS}")
     parser.add_argument("--quality", type=float, action="append", help=f"default {QUALITIES}")
     parser.add_argument("--limit", type=int, help="photos of each set")
-    parser.add_argument("--report", action="store_true", help="the photos kept aside; look once, at the end")
+    parser.add_argument("--report", action="store_true", help="the photos kept aside: look once")
     parser.add_argument("--json", type=Path, help="write the rows")
     options = parser.parse_args()
     rows = []

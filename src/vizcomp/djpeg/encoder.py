@@ -223,7 +223,7 @@ class Encoder:
         pairs = zip(STEP_SCALES["uniform"], STEP_SCALES[kind], strict=True)
         calm, lettered = (even ** (1 - share) * own**share for even, own in pairs)
         if not self._by_photo:
-            return lettered
+            return float(lettered)
         return float(calm ** (1 - self._lettering) * lettered**self._lettering)
 
     def _tables(
@@ -274,7 +274,7 @@ def guides_say(
     lettering = 0.0 if settings.table == "photo" else lettering
     # a few words are worth keeping
     say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)
-    return max(say, RATE_WEIGHTS["other"] / RATE_WEIGHTS["text"]) if given else say
+    return float(max(say, RATE_WEIGHTS["other"] / RATE_WEIGHTS["text"]) if given else say)
 
 
 def _fade(quality: float) -> np.float32:

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
 TARGET_TOLERANCE = 0.02
 SMALLEST_QUALITY = 0.5
-UNKNOWN = Depth(np.full((1, 1), 0.5, np.float32), guess=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,14 +233,20 @@ class Prepared:
     ) -> None:
         photo = self.photo = sized(photo, settings)
         # before the coefficients are there: the network's memory and theirs need not be had at once
+        guides = () if settings.strength == 0 else settings.guides
+        if "depth" in guides and depth is None:
+            hint = "use `guide` uniform or detail, or give `depth_maps`"
+            raise InputError("the depth guide needs a depth map", hint)
+        named = isinstance(depth, Depth) and not depth.guess
+        given = "mask" in guides or ("depth" in guides and named)
+        by_lettering = settings.table == "auto" and shape.flat < 0
         logits = None
-        if (settings.table == "auto" and shape.flat < 0) or (
-            "text" in settings.guides and settings.strength > 0
-        ):
+        if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
+        silent = guides_say(settings, lettering, given=given, shape=shape) == 0
         if callable(depth):
-            depth = depth() if guides_say(settings, lettering, shape=shape) > 0 else UNKNOWN
+            depth = None if silent else depth()
         learned = {}
         for name in (
             name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
@@ -250,12 +255,13 @@ class Prepared:
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
-        given = "mask" in settings.guides or (
-            "depth" in settings.guides and depth is not None and not depth.guess
-        )
-        self.importance = _importance(
-            self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
-        )
+        if silent:
+            size = guide.grid_shape(self.source.image.height, self.source.image.width)
+            self.importance = np.ones(size, np.float32)
+        else:
+            self.importance = _importance(
+                self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
+            )
         self.encoder = Encoder(
             self.source, self.importance, settings, lettering=lettering, given=given, shape=shape
         )
@@ -326,11 +332,7 @@ def _importance(
     text: Array | None = None
     for name in settings.guides:
         if name == "depth":
-            if depth is None:
-                raise InputError(
-                    "the depth guide needs a depth map",
-                    "use `guide` uniform or detail, or give `depth_maps`",
-                )
+            assert depth is not None
             nearness = stored(depth.nearness, source.orientation)
             confidence = (
                 None if depth.confidence is None else stored(depth.confidence, source.orientation)

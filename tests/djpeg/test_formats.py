@@ -476,6 +476,8 @@ def test_an_older_result_of_another_suffix_does_not_stay_beside_the_new_one(
         "auto",
         "--guide",
         "uniform",
+        "--table",
+        "machine",  # under which AVIF is the smallest
         "--quiet",
         "--report",
         "none",
@@ -706,3 +708,17 @@ def test_without_lettering_nothing_is_blurred_for_its_sake(name: str, small: np.
     mask = np.zeros((8, 8), np.float32)
     given = compress(photo, DjpegSettings(guide="mask+text", format=name), mask=mask).data  # type: ignore[arg-type]
     assert len(given) < len(uniform)
+
+
+def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) -> None:
+    photo = load_bytes(jpeg_bytes(small), "a.jpg")
+    flat = np.ones((20, 30), np.float32)
+    settings = DjpegSettings(guide="uniform", format="avif")
+    signal, eyes = (
+        Picture(photo, flat, settings, "avif", lettering=share).at(50) for share in (1.0, 0.0)
+    )
+    assert signal != eyes
+    assert compress(photo, settings).data == eyes  # the photo has none
+    machine = dataclasses.replace(settings, table="machine")
+    assert compress(photo, machine).data == signal
+    assert encoder_quality("avif", 50, by_signal=False) > encoder_quality("avif", 50)

@@ -198,7 +198,12 @@ def prepare(
         try:
             check_writable(name)
             picture = Picture(
-                guides.photo, guides.importance, settings, name, say=guides.encoder.say**0.5
+                guides.photo,
+                guides.importance,
+                settings,
+                name,
+                say=guides.encoder.say**0.5,
+                lettering=guides.lettering,
             )
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
@@ -219,6 +224,7 @@ class Prepared:
 
     Attributes:
         photo: the photo that is coded: made smaller where the settings say so.
+        lettering: `guide.lettering` of the photo; 1 under the table `machine`, which is for such.
     """
 
     def __init__(
@@ -244,6 +250,7 @@ class Prepared:
         if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
+        self.lettering = 1.0 if settings.table == "machine" else lettering
         silent = guides_say(settings, lettering, given=given, shape=shape) == 0
         if callable(depth):
             depth = None if silent else depth()

@@ -83,14 +83,8 @@ class Encoder:
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
         weight = RATE_WEIGHTS[kind_of_guide(settings)]
         self._far = settings.strength * weight * self.say
-        # for each component 0 = as important as can be, 1 = least
-        self._cheap = [
-            1 - self._on_grid_of(component, importance) for component in source.image.components
-        ]
-        everywhere = self._everywhere()
-        self._price = [
-            self._on_grid_of(component, everywhere) for component in source.image.components
-        ]
+        # both (R, C) of luma: what the guides say, and what all blocks pay
+        self._importance, self._price = importance, self._everywhere()
 
     def _everywhere(self) -> Array:
         """The price that blocks pay whatever the guides say, (R, C) of luma.
@@ -151,9 +145,8 @@ class Encoder:
         fade, rest_fade = _fade(quality), _fade(rest if rest is not None else quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
-        for index, (component, cheap, own_price) in enumerate(
-            zip(image.components, self._cheap, self._price, strict=True)
-        ):
+        for index, component in enumerate(image.components):
+            cheap = 1 - self._on_grid_of(component, self._importance)  # 1 = least important
             kind = min(index, 1)
             table = respect_source(wanted[kind], self._source.tables[index])
             own = self._source.tables[index]
@@ -164,7 +157,7 @@ class Encoder:
             # what a bit is worth goes by the wanted steps: a source that is coarser in all of them
             # keeps its integers
             worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
-            own_price = own_price * np.float32(
+            own_price = self._on_grid_of(component, self._price) * np.float32(
                 0.0 if own is not None and (own >= wanted[kind]).all() else worth
             )
             if rest is not None and kept is not None:

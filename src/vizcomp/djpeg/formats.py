@@ -43,6 +43,8 @@ ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
     "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
+EYES_QUALITIES = (0.0, 24.0, 38.0, 49.0, 58.0, 68.0, 82.0, 93.0, 100.0)
+"""The same of AVIF where it is not tuned for signal-to-noise."""
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
 FAR_SIGMA = 0.8
@@ -67,9 +69,10 @@ def check_formats(settings: DjpegSettings) -> None:
         check_writable(settings.format)
 
 
-def encoder_quality(name: str, quality: float) -> float:
+def encoder_quality(name: str, quality: float, *, by_signal: bool = True) -> float:
     """The quality of a format's encoder, 0..100, that keeps what our JPEG of a quality keeps."""
-    return float(np.interp(quality, QUALITIES, ENCODER_QUALITIES[name]))
+    table = ENCODER_QUALITIES[name] if by_signal or name != "avif" else EYES_QUALITIES
+    return float(np.interp(quality, QUALITIES, table))
 
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
@@ -118,13 +121,21 @@ class Picture:
         name: of the format: a key of `FORMATS`.
         say: factor (0..1) on the blur, which goes with the root of a price: that of `guides_say` of
             the same photo.
+        lettering: `guide.lettering` of the photo.
 
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
 
     def __init__(
-        self, photo: Photo, importance: Array, settings: DjpegSettings, name: str, say: float = 1.0
+        self,
+        photo: Photo,
+        importance: Array,
+        settings: DjpegSettings,
+        name: str,
+        *,
+        say: float = 1.0,
+        lettering: float = 1.0,
     ) -> None:
         self.format = name
         self._say = say
@@ -141,6 +152,8 @@ class Picture:
             self.notices += said
         self._photo = photo
         self._settings = settings
+        # tuned for signal-to-noise AVIF keeps lettering; all other systems do better without
+        self._by_signal = lettering > 0
         self._metadata = Metadata.of(photo, settings.metadata)
 
     @property
@@ -235,7 +248,7 @@ class Picture:
 
     def _setting(self, quality: float) -> float:
         """The encoder's quality, as it tells them apart."""
-        setting = encoder_quality(self.format, quality)
+        setting = encoder_quality(self.format, quality, by_signal=self._by_signal)
         return round(setting) if self.format == "avif" else setting
 
     def _blur(self, quality: float, share: float) -> Array:
@@ -249,7 +262,8 @@ class Picture:
         return encode_format(
             upright(prefiltered(self._photo.pixels, blur), turn),
             self._kind,
-            encoder_quality(self.format, quality),
+            encoder_quality(self.format, quality, by_signal=self._by_signal),
+            by_signal=self._by_signal,
             alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
             icc=self._metadata.icc,
             exif=self._metadata.exif,

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -200,6 +201,36 @@ def test_djpeg_and_the_codec_are_those_of_the_local_engine(
             without_times(codec.records, out),
         )
     assert found["local"] == found["ray"]
+
+
+@pytest.mark.slow
+def test_shards_are_those_of_the_local_engine(cluster: Any, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
+    source = photos(tmp_path / "in", 12)
+    names = sorted(source.iterdir())
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for path in names[4 * number : 4 * number + 4]:
+                tar.add(path, path.name)
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in names]
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "t.parquet")
+    found: dict[str, Any] = {}
+    for engine in ("local", "ray"):
+        files = find_inputs([*sorted(tmp_path.glob("*.tar")), tmp_path / "t.parquet"])
+        run = run_djpeg(
+            files,
+            tmp_path / engine,
+            DjpegSettings(),
+            BatchSettings(),
+            options=RunOptions(jobs=2, engine=engine),
+        )
+        assert [record.status for record in run.records] == ["ok"] * 24
+        found[engine] = contents(tmp_path / engine), without_times(run.records, tmp_path / engine)
+    assert found["local"] == found["ray"]
+    assert len(found["ray"][0]) == 4
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +24,7 @@ from vizcomp.cli import app
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, MissingExtraError, OutputError, SettingsError
 from vizcomp.files import store
-from vizcomp.files.find import InputFile, find_inputs
+from vizcomp.files.find import InputFile, expanded, find_inputs
 from vizcomp.files.names import OutputNames
 from vizcomp.files.store import StorePath, _advanced, _system, is_url, parse_place
 from vizcomp.files.write import check_output_folder, write_atomic
@@ -409,3 +411,75 @@ def test_the_commands(bucket: StorePath, tmp_path: Path, any_model: Path) -> Non
         "set.vzc",
     }
     assert expected <= set(keys(bucket))
+
+
+def packed(photos: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in photos.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def table(photos: list[bytes]) -> bytes:
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    rows = [{"bytes": data, "path": f"{number}.png"} for number, data in enumerate(photos)]
+    out = io.BytesIO()
+    columns = {"image": rows, "label": list(range(len(rows)))}
+    pyarrow.parquet.write_table(arrow.table(columns), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15])
+def test_shards_go_from_bucket_to_bucket(
+    bucket: StorePath, server: tuple[Any, str], tmp_path: Path, share: float
+) -> None:
+    shards = {
+        "0.tar": packed({"a.png": photo(1), "a.json": b"{}", "b.png": photo(2)}),
+        "1.tar": packed({"c.png": photo(3)}),
+        "t.parquet": table([photo(4), photo(5)]),
+    }
+    (tmp_path / "in").mkdir()
+    for name, data in shards.items():
+        (bucket / "in" / name).write_bytes(data)
+        (tmp_path / "in" / name).write_bytes(data)
+
+    def compressed(source: str, target: Any, **more: Any) -> BatchRun:
+        named = [*expanded(f"{source}/in/{{0..1}}.tar"), f"{source}/in/t.parquet"]
+        files = find_inputs(named)
+        asked = DjpegSettings(guide="uniform")
+        return run_djpeg(files, target, asked, BatchSettings(**more), options=RunOptions(jobs=1))
+
+    server[0].share = share
+    run = compressed(f"s3://{bucket.bucket}", bucket / "out")
+    assert [record.status for record in run.records] == ["ok"] * 5, run.records
+    assert run.records[0].output == f"s3://{bucket.bucket}/out/0.tar::a.png"
+    server[0].share = 0.0
+    compressed(str(tmp_path), tmp_path / "out")
+    for name in shards:
+        ours = (bucket / "out" / name).read_bytes()
+        assert ours == (tmp_path / "out" / name).read_bytes()
+    server[0].seen.clear()
+    again = compressed(f"s3://{bucket.bucket}", bucket / "out", resume=True)
+    assert [record.status for record in again.records] == ["ok"] * 5
+    assert not [path for method, path in server[0].seen if method == "PUT"]
+
+
+def test_a_shard_that_is_gone_or_broken_costs_itself(bucket: StorePath) -> None:
+    (bucket / "in" / "cut.tar").write_bytes(packed({"a.png": photo(1), "b.png": photo(2)})[:700])
+    (bucket / "in" / "whole.tar").write_bytes(packed({"a.png": photo(1)}))
+    files = find_inputs([str(bucket / "in/cut.tar"), str(bucket / "in/whole.tar")])
+    run = run_djpeg(
+        files,
+        bucket / "out",
+        DjpegSettings(guide="uniform"),
+        BatchSettings(),
+        options=RunOptions(jobs=1),
+    )
+    assert [record.status for record in run.records][-1] == "ok"
+    assert {record.status for record in list(run.records)[:-1]} == {"failed"}
+    assert [key for key in keys(bucket) if key.startswith("out/")] == ["out/whole.tar"]

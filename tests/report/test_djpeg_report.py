@@ -586,10 +586,10 @@ def test_histogram_bins_by_their_lower_edge() -> None:
 @pytest.mark.parametrize(
     ("size", "kind"),
     [
-        ((48, 32), "item"),
+        ((48, 32), "item wide"),
         ((200, 40), "item pano"),
-        ((30, 50), "item tall"),
-        ((40, 40), "item tall"),
+        ((30, 50), "item tall wide"),
+        ((40, 40), "item tall wide"),
     ],
 )
 def test_gallery_takes_any_shape(size: tuple[int, int], kind: str) -> None:
@@ -761,3 +761,28 @@ def test_a_result_larger_than_plain_jpeg_is_no_gain(tmp_path: Path, size: int, k
         if tag == "div" and attrs.get("class") in ("key", "loss")
     }
     assert marks == {kind}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wide"),
+    [
+        *[("h", "0"), ("hh", "01"), ("hhh", "0"), ("hhhh", "03"), ("hhhhh", "0")],
+        *[("hphh", "0"), ("hhp", "01"), ("hhhphp", "04"), ("phh", ""), ("ph", "1")],
+    ],
+)
+def test_no_card_leaves_room_beside_it(kinds: str, wide: str) -> None:
+    """Of ordinary photos and panoramas: which cards have a whole row."""
+    sizes = {"h": (48, 32), "p": (200, 40)}
+    items = [
+        GalleryItem(
+            name=f"{number}.jpg",
+            caption="",
+            source=jpeg(*sizes[kind]),
+            result=jpeg(*sizes[kind]),
+            depth=None,
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    page = Page(report([]).html(items))
+    classes = [one["class"] or "" for tag, one in page.elements if tag == "article"]
+    assert "".join(str(n) for n, each in enumerate(classes) if "wide" in each) == wide

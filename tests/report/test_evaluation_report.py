@@ -281,3 +281,23 @@ def test_the_page_opens_in_chromium(result: EvalResult, tmp_path: Path, width: i
     )
     assert (tmp_path / "page.png").stat().st_size > 20_000
     assert "CONSOLE" not in run.stderr  # neither script errors nor refused loads
+
+
+def test_intervals_lie_below_all_curves_and_a_flat_curve_has_a_scale(result: EvalResult) -> None:
+    from vizcomp.report.charts import charts
+
+    flat = result
+    points = [
+        dataclasses.replace(point, agreement={"inception": 1.0}, accuracy={"inception": 1.0})
+        for point in flat.points
+    ]
+    flat = dataclasses.replace(flat, points=points)
+    (chart, *_) = charts(flat)
+    labels = [tick.label for tick in chart.values]
+    assert len(labels) > 3
+    assert "100%" in labels
+    text = report(flat).html()
+    figure = text[text.index('<figure class="plot chart"') :]
+    figure = figure[: figure.index("</figure>")]
+    assert figure.index('class="spread') < figure.index('class="curve"')
+    assert figure.rindex('class="spread') < figure.index('class="curve"')

@@ -44,6 +44,11 @@ class Records(Sequence[Record]):
         for record in records:
             self.append(record)
 
+    @property
+    def kind(self) -> type[Record]:
+        """The class of its records."""
+        return self._kind
+
     def append(self, record: Record) -> None:
         """One more record, at the end."""
         if self._file is None:

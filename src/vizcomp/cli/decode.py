@@ -24,7 +24,8 @@ from vizcomp.cli.options import (
     Verbose,
     place,
 )
-from vizcomp.cli.voice import Voice, print_codec_report
+from vizcomp.cli.reports import Report, check_report, codec_report
+from vizcomp.cli.voice import Voice
 
 
 def decode(
@@ -62,6 +63,7 @@ def decode(
     overwrite: Overwrite = False,
     resume: Resume = False,
     dry_run: DryRun = False,
+    report: Report = "none",
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -90,6 +92,7 @@ def decode(
         resume=resume,
         dry_run=dry_run,
     )
+    check_report(report, dry_run=dry_run)
     extensions = VZC_EXTENSIONS
     files = find_inputs(
         inputs, exclude=output, report=voice.passed_over, extensions=extensions, what=".vzc file"
@@ -97,9 +100,9 @@ def decode(
     count = lambda: count_inputs(inputs, exclude=output, extensions=extensions)  # noqa: E731
     with voice.progress(count) as on_record:
         run = run_decode(files, output, settings, voice.options(on_record, jobs=jobs, engine=where))
-    if json:
-        print_codec_report("vizcomp decode", run, {**settings.to_dict(), "jobs": jobs})
     voice.codec_summary(run, dry_run=dry_run)
+    shown = {**settings.to_dict(), "jobs": jobs}
+    codec_report("vizcomp decode", run, shown, voice, folder=report, json=json)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
     failed = run.exit_code == 1
     raise typer.Exit(

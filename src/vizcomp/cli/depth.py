@@ -24,7 +24,8 @@ from vizcomp.cli.options import (
     Resume,
     Verbose,
 )
-from vizcomp.cli.voice import Voice, print_parts
+from vizcomp.cli.reports import Report, check_report, records_report
+from vizcomp.cli.voice import Voice
 from vizcomp.errors import SettingsError
 
 
@@ -64,6 +65,7 @@ def depth(
     overwrite: Overwrite = False,
     resume: Resume = False,
     dry_run: DryRun = False,
+    report: Report = "none",
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -74,14 +76,12 @@ def depth(
 ) -> None:
     """Write the depth map of each photo as NAME.depth.png: 16-bit grey, bright = near (--metric:
     millimetres)."""
-    from vizcomp._version import __version__
     from vizcomp.batch.depth import run_depth
     from vizcomp.batch.engines import check_engine
     from vizcomp.batch.settings import BatchSettings
     from vizcomp.files.apart import check_apart
     from vizcomp.files.find import count_inputs, find_inputs
     from vizcomp.files.write import check_output_folder
-    from vizcomp.report.tables import report_chunks
 
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
@@ -98,6 +98,7 @@ def depth(
         offline=offline,
     )
     check_apart(inputs, output)
+    check_report(report, dry_run=dry_run)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     if not dry_run:
         check_output_folder(output)
@@ -115,13 +116,6 @@ def depth(
         )
     failed = sum(r.status == "failed" for r in records)
     skipped = sum(r.status == "skipped" for r in records)
-    if json:
-        report = {
-            "tool": "vizcomp depth",
-            "version": __version__,
-            "settings": {**common.to_dict(), "preview": preview, "metric": metric},
-        }
-        print_parts(report_chunks(report, (r.to_dict() for r in records)))
     voice.result(
         f"{len(records) - failed - skipped} depth maps"
         + ("" if dry_run else f" in {output}")
@@ -129,6 +123,8 @@ def depth(
         + (f", {failed} failed" if failed else "")
         + ("; interrupted" if interrupted else "")
     )
+    shown = {**common.to_dict(), "preview": preview, "metric": metric}
+    records_report("vizcomp depth", records, shown, voice, folder=report, json=json)
     nothing_done = bool(records) and skipped == len(records)
     raise typer.Exit(
         voice.exit_code(interrupted=interrupted, failed=bool(failed), nothing_done=nothing_done)

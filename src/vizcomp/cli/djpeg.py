@@ -21,6 +21,7 @@ from vizcomp.cli.options import (
     Json,
     LogJson,
     MaxPixels,
+    NoThumbnails,
     Offline,
     Output,
     Overwrite,
@@ -276,15 +277,7 @@ def djpeg(
             help="Folder of the report, where it is not that of the results.",
         ),
     ] = "",
-    no_thumbnails: Annotated[
-        bool,
-        typer.Option(
-            "--no-thumbnails",
-            help=(
-                "No photos in the report; it shows sources, of which --metadata takes nothing away."
-            ),
-        ),
-    ] = False,
+    no_thumbnails: NoThumbnails = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

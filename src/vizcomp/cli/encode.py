@@ -27,7 +27,8 @@ from vizcomp.cli.options import (
     Verbose,
     place,
 )
-from vizcomp.cli.voice import Voice, print_codec_report
+from vizcomp.cli.reports import Report, check_report, codec_report
+from vizcomp.cli.voice import Voice
 
 
 def encode(
@@ -122,6 +123,7 @@ def encode(
     overwrite: Overwrite = False,
     resume: Resume = False,
     dry_run: DryRun = False,
+    report: Report = "none",
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -163,6 +165,7 @@ def encode(
         raise SettingsError(
             "--with-model goes with --pack", "a file of one image does not hold its model"
         )
+    check_report(report, dry_run=dry_run)
     files = find_inputs(inputs, exclude=output, report=voice.passed_over)
     voice.readings(settings.verify, offline=offline)
     with (
@@ -178,18 +181,16 @@ def encode(
             run = run_encode(
                 files, output, settings, voice.options(on_record, jobs=jobs, engine=where)
             )
-    if json:
-        systems = [about_system(name, offline, decoder) for name in settings.verify]
-        settings_shown = {
-            **settings.to_dict(),
-            "pack": pack,
-            "names": not no_names,
-            "jobs": jobs,
-            "systems": systems,
-        }
-        print_codec_report("vizcomp encode", run, settings_shown)
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
+    shown = {
+        **settings.to_dict(),
+        "pack": pack,
+        "names": not no_names,
+        "jobs": jobs,
+        "systems": [about_system(name, offline, decoder) for name in settings.verify],
+    }
+    codec_report("vizcomp encode", run, shown, voice, folder=report, json=json)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
     failed = run.exit_code == 1
     raise typer.Exit(

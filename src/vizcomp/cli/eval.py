@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from vizcomp.cli.options import (
     Json,
     LogJson,
     MaxPixels,
+    NoThumbnails,
     Offline,
     Profile,
     Quiet,
@@ -100,6 +102,7 @@ def evaluate(
         ),
     ] = False,
     dry_run: DryRun = False,
+    no_thumbnails: NoThumbnails = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -164,7 +167,7 @@ def evaluate(
         version=__version__,
         command=command_line(),
         settings={**settings.to_dict(), "task": task, "jobs": jobs},
-        result=result,
+        result=dataclasses.replace(result, gallery=[]) if no_thumbnails else result,
     )
     written, lost = "", None
     if not dry_run:
@@ -225,11 +228,13 @@ def _summary(voice: Voice, result: EvalResult, report: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from vizcomp.evaluation.summary import short_name
+
     names = [c["name"] for c in result.classifiers]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("codec", no_wrap=True)
     table.add_column("setting", no_wrap=True)
-    for head in ("bytes", *names, "PSNR", "MS-SSIM"):
+    for head in ("bytes", *map(short_name, names), "PSNR", "MS-SSIM"):
         table.add_column(Text(head), justify="right")
     sources = [
         f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names

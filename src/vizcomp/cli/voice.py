@@ -8,7 +8,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vizcomp.batch.records import CodecRecord, CodecTotals, DepthRecord, Totals
 from vizcomp.cli import log
@@ -426,21 +426,6 @@ def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:
         table.add_row(
             "size", f"{human_bytes(totals.source_bytes)} -> {human_bytes(totals.output_bytes)}"
         )
-
-
-def print_codec_report(tool: str, run: CodecRun, settings: dict[str, Any]) -> None:
-    """The report of `encode` or `decode` as one JSON object on standard output."""
-    from vizcomp._version import __version__
-    from vizcomp.report.tables import report_chunks
-
-    report = {
-        "tool": tool,
-        "version": __version__,
-        "settings": settings,
-        "interrupted": run.interrupted,
-        "totals": run.totals.to_dict(),
-    }
-    print_parts(report_chunks(report, (record.to_dict() for record in run.records)))
 
 
 def print_parts(parts: Iterable[str]) -> None:

@@ -66,6 +66,9 @@ class Chart:
     references: Sequence[Reference]
 
 
+LEAST_SHARE, LEAST_PART = 0.1, 0.02  # what a chart shows at least, of a share and of a figure
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measure:
     """What a chart shows over bytes.
@@ -164,7 +167,8 @@ def _chart(measure: Measure, series: Mapping[str, Sequence[EvalPoint]]) -> Chart
         return None
     sizes, values = [size for size, _ in pairs], [value for _, value in pairs]
     level = measure.sources
-    scales = _Scales(sizes, values if level is None else [*values, level], measure.share)
+    shown = _spread(values if level is None else [*values, level], measure.share)
+    scales = _Scales(sizes, shown, measure.share)
     ranges = "; ".join(
         f"{codec} {scales.text(min(levels))} to {scales.text(max(levels))}"
         for codec, curve in curves.items()
@@ -180,6 +184,12 @@ def _chart(measure: Measure, series: Mapping[str, Sequence[EvalPoint]]) -> Chart
         curves=[_marks(scales, measure.system, curve) for curve in curves.values()],
         references=[_reference(scales, reference) for reference in measure.references],
     )
+
+
+def _spread(values: Sequence[float], share: bool) -> list[float]:
+    """The values, and one below where they hardly differ: a flat curve is no line at the bottom."""
+    least = max(values) - (LEAST_SHARE if share else LEAST_PART * abs(max(values)))
+    return [*values, max(least, 0.0)] if min(values) > least else list(values)
 
 
 def _curve(measure: Measure, points: Sequence[EvalPoint]) -> list[tuple[EvalPoint, float]]:

@@ -353,7 +353,26 @@ def _gallery(items: Sequence[GalleryItem], files: Sequence[FileRecord]) -> list[
                 facts=_facts(by_input.get(item.name) or only),
             )
         )
+    for number in _wide(["pano" in photo.shape for photo in photos]):
+        photos[number] = dataclasses.replace(photos[number], shape=photos[number].shape + " wide")
     return photos
+
+
+def _wide(panoramas: Sequence[bool]) -> list[int]:
+    """Cards that take a whole row of the two columns: the first, and those that would stand alone.
+
+    Panoramas have a row of their own in any case.
+    """
+    wide: list[int] = []
+    alone: int | None = None  # a card that no other stands beside yet
+    for number, panorama in enumerate([*panoramas, True]):
+        if panorama or number == 0:
+            wide += [] if alone is None else [alone]
+            wide += [0] if number == 0 and not panorama else []
+            alone = None
+        else:
+            alone = number if alone is None else None
+    return wide
 
 
 def _facts(record: FileRecord | None) -> list[tuple[str, str, str]]:

@@ -344,11 +344,14 @@ def _importance(
             confidence = (
                 None if depth.confidence is None else stored(depth.confidence, source.orientation)
             )
-            doubtful = guide.NEUTRAL if "text" in settings.guides else 1.0
-            grid = luma.dc()[:rows, :cols]
             maps.append(
                 guide.depth_importance(
-                    nearness, confidence, grid, size=(height, width), doubtful=doubtful
+                    nearness,
+                    confidence,
+                    luma.dc()[:rows, :cols],
+                    size=(height, width),
+                    beside_text="text" in settings.guides,
+                    strength=settings.strength,
                 )
             )
         elif name == "detail":

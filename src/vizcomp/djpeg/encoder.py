@@ -31,6 +31,9 @@ DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved byt
 # importance 1. What a system did not look at may go; what a learned guide calls unimportant may be
 # a mistake.
 RATE_WEIGHTS = {"uniform": 0.0, "text": 1.65, "system": 3.6, "learned": 1.65, "other": 0.3}
+DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among them, without text
+# of the strength there: little at the default, where no system may lose, and much at 1
+DEPTH_POWER = 1.7
 
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2
 # ln 2 / 12 squared steps
@@ -38,13 +41,14 @@ BIT_WORTH = math.log(2) / 6
 
 
 # Factor on all steps by who guides, without lettering and with it, such that a quality keeps what
-# plain JPEG of that quality keeps of the answers: docs/decisions/0020-busy-blocks.md. What a guide
+# plain JPEG of that quality keeps of the answers: docs/decisions/0021-busy-blocks.md. What a guide
 # saves elsewhere pays for finer steps.
 STEP_SCALES = {
     "uniform": (1.0, 0.95),
     "text": (1.0, 0.78),
     "system": (0.95, 0.95),
     "learned": (1.0, 1.0),
+    "depth": (0.85, 0.85),
     "other": (0.9, 0.9),
 }
 
@@ -81,8 +85,7 @@ class Encoder:
         # people look at all of a photo
         self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
-        weight = RATE_WEIGHTS[kind_of_guide(settings)]
-        self._far = settings.strength * weight * self.say
+        self._far = settings.strength * rate_weight(settings, kind_of_guide(settings)) * self.say
         # both (R, C) of luma: what the guides say, and what all blocks pay
         self._importance, self._price = importance, self._everywhere()
 
@@ -90,7 +93,7 @@ class Encoder:
         """The price that blocks pay whatever the guides say, (R, C) of luma.
 
         What a rounding error does to a picture's answers is less where contrast hides it, so busy
-        blocks pay more (0020-busy-blocks.md); but lettering is busy, and is to be kept.
+        blocks pay more (0021-busy-blocks.md); but lettering is busy, and is to be kept.
         """
         luma = self._source.image.components[0]
         if not self._by_photo:
@@ -235,13 +238,20 @@ class Encoder:
 
 
 def kind_of_guide(settings: DjpegSettings) -> str:
-    """The key of `STEP_SCALES`: that of the guide with the highest price."""
+    """The key of `STEP_SCALES` and prices: that of the guide that counts most."""
     names = settings.guides
     if any(name.startswith(guide.SYSTEM) for name in names):
         return "system"
     if any(guide.is_learned(name) for name in names):
         return "learned"
-    return "text" if "text" in names else "uniform" if names == ("uniform",) else "other"
+    return next((name for name in ("text", "depth", "uniform") if name in names), "other")
+
+
+def rate_weight(settings: DjpegSettings, kind: str) -> float:
+    """Price of a bit at importance 0, in squared steps, over the strength."""
+    if kind == "depth":
+        return float(DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1))
+    return RATE_WEIGHTS[kind]
 
 
 def guides_say(
@@ -267,7 +277,8 @@ def guides_say(
     lettering = 0.0 if settings.table == "photo" else lettering
     # a few words are worth keeping
     say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)
-    return float(max(say, RATE_WEIGHTS["other"] / RATE_WEIGHTS["text"]) if given else say)
+    alone = rate_weight(settings, "depth" if "depth" in names else "other") / RATE_WEIGHTS["text"]
+    return float(max(say, alone) if given else say)
 
 
 def _fade(quality: float) -> np.float32:

@@ -61,7 +61,7 @@ KEEP_STEP_RATIO = 1.5
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
     """Numbers behind the tables `auto` and `photo`: docs/decisions/0012-table-by-photo.md,
-    0020-busy-blocks.md.
+    0021-busy-blocks.md.
 
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how

@@ -29,7 +29,7 @@ from vizcomp.vision.answers import (
     Pixels,
 )
 from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
-from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
+from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions, model_path
 from vizcomp.vision.system import (
     BAND,
     HINT,
@@ -149,6 +149,22 @@ class ModelSystem:
             self._size = (YOLO_SIDE, YOLO_SIDE)
         self._preparation = self._prepared(family)
         self.native = self._size[0] if self._size and self._size[0] == self._size[1] <= 64 else 0
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of its input; None where it takes photos of any size."""
+        return self._size
+
+    @property
+    def crops(self) -> bool:
+        """Whether it sees the middle of a photo alone where that has another shape than the
+        input."""
+        return self._preparation.fit.resize == "crop"
+
+    @property
+    def resample(self) -> str:
+        """The filter by which photos come to its input, one of `options.FILTERS`."""
+        return self._preparation.fit.filter
 
     @property
     def reading(self) -> str:
@@ -519,6 +535,24 @@ def weights_beside(path: Path) -> list[Path]:
             name = data[match.end() : match.end() + data[match.end() - 1]]
             places.add(path.parent / name.decode("utf-8", "replace"))
     return sorted(place for place in places if place.is_file())
+
+
+def state_of(name: str) -> tuple[tuple[int, int], ...]:
+    """Sizes and times of the files that a system's name stands for: another state is another model,
+    or is read otherwise. () for what is no file."""
+    path = model_path(name)
+    if path is None:
+        return ()
+    beside = [path.with_name(path.name + ending) for ending in (".data", "_data")]
+    states = []
+    for place in (path, path.with_suffix(".json"), *beside):
+        try:
+            found = place.stat()
+        except OSError:
+            states.append((-1, -1))
+        else:
+            states.append((found.st_size, found.st_mtime_ns))
+    return tuple(states)
 
 
 def _fingerprint(path: Path, options: ModelOptions) -> str:

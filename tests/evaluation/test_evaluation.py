@@ -22,6 +22,7 @@ from vizcomp.evaluation.data import _sample
 from vizcomp.evaluation.points import _bd_rate, _bootstrap_f1, _share_interval, bytes_at
 from vizcomp.evaluation.results import EvalPoint, EvalSettings, Progress
 from vizcomp.evaluation.run import run_eval
+from vizcomp.evaluation.summary import short_name
 from vizcomp.evaluation.tasks import opened_system, work_on_chunk
 from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.vision.answers import Boxes
@@ -518,3 +519,8 @@ def test_an_archive_is_measured_as_its_files_are(tmp_path: Path) -> None:
     assert result.data["source_bytes_per_image"] > 1000
     point = next(p for p in result.points if p.codec == "jpeg")
     assert point.bpp == pytest.approx(8 * point.bytes_per_image / (90 * 131), rel=0.02)
+
+
+def test_models_go_by_their_files_in_sentences() -> None:
+    assert short_name("/models/own.onnx:detector=yolox,least=0.4") == "own.onnx"
+    assert short_name("text:read:least=0.6") == "text:read:least=0.6"

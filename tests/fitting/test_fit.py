@@ -59,7 +59,9 @@ def test_fit_then_djpeg_then_check(
 ) -> None:
     policy = tmp_path / "made" / "policy.toml"
     assert command("fit", photos, "--system", model, *ASK, "-o", policy) == 0
-    said = capsys.readouterr().out
+    captured = capsys.readouterr()
+    said = captured.out
+    assert f"{model} is read as classes; input" in captured.err.replace("\n", " ")
     read = Policy.read(policy)
     assert read.certificate.sentence in said
     assert "At most 20% of the answers change, with 90% confidence" in said

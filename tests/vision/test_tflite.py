@@ -52,6 +52,8 @@ def test_quantised_answers_are_real_numbers() -> None:
     assert isinstance(answer, Classes)
     assert answer.probabilities.shape == (1001,)
     assert answer.probabilities.sum() == pytest.approx(1, abs=1e-4)
+    assert answer.probabilities.max() > 0.01  # rounded probabilities are none of logits
+    assert answer.probabilities.min() == 0
 
 
 def test_a_segmenter_and_a_pose_are_asked_about() -> None:

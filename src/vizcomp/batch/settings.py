@@ -56,8 +56,8 @@ class BatchSettings(_RunSettings):
         watch_with: vision systems by name whose answers on the results are reported, and decide
             nothing.
         min_quality: no file that `verify` asks for is made below this quality, 0..100; 0 lifts it.
-        robust: they must answer so under two resize filters; None: those whose model file leaves
-            the filter open.
+        robust: they must answer so under several resize filters; None: those whose model file
+            leaves the filter open.
         tolerance: how much their answers may differ, 0..1; see `vision.compare`.
         decoder: who decodes what systems see, one of `photos.opencv.DECODERS`.
         offline: never touch the network.

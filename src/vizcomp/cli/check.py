@@ -52,6 +52,7 @@ def check(
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
     read = Policy.read(policy)
+    voice.readings([one.name for one in read.systems], offline=offline)
     with voice.downloads():
         checked = run_check(
             read,

@@ -228,11 +228,13 @@ def _summary(voice: Voice, result: EvalResult, report: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from vizcomp.evaluation.summary import short_name
+
     names = [c["name"] for c in result.classifiers]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("codec", no_wrap=True)
     table.add_column("setting", no_wrap=True)
-    for head in ("bytes", *names, "PSNR", "MS-SSIM"):
+    for head in ("bytes", *map(short_name, names), "PSNR", "MS-SSIM"):
         table.add_column(Text(head), justify="right")
     sources = [
         f"{100 * x:.1f}%" if (x := result.source_accuracy.get(n)) is not None else "" for n in names

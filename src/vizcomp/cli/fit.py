@@ -120,6 +120,7 @@ def fit(
             f"{printable(output)} exists", "give another name with -o, or --overwrite"
         )
     check_output_folder(output.parent)
+    voice.readings(system or [], offline=offline)
     with voice.downloads():
         fitted = run_fit(
             find_inputs(inputs, report=voice.passed_over),

@@ -86,7 +86,7 @@ Robust = Annotated[
     bool | None,
     typer.Option(
         "--robust/--no-robust",
-        help="Verdicts of --verify must hold under two resize filters.",
+        help="Verdicts of --verify must hold under several resize filters.",
         show_default="on for model files",
     ),
 ]
@@ -114,7 +114,7 @@ NoThumbnails = Annotated[
     bool,
     typer.Option(
         "--no-thumbnails",
-        help=("No photos in the report; it shows sources, of which --metadata takes nothing away."),
+        help="No photos in the report; it shows sources, of which --metadata takes nothing away.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,6 +149,7 @@ def train(
     with downloads_on(console, quiet=quiet):
         settings.find_data(kind, values, download=download, offline=offline)
     checked: Any = settings.build(cls, values)
+    _print_readings(getattr(checked, "system", ()), console, offline=offline)
     if devices > 1:
         _start_processes(devices)
     import torch
@@ -172,6 +174,17 @@ def train(
             output / ("model.onnx" if kind in ("depth", "guide") else "model.safetensors"),
             console,
         )
+
+
+def _print_readings(names: Iterable[str], console: Any, *, offline: bool) -> None:
+    """How each vision system that teaches is read."""
+    from vizcomp.batch.judges import system_by_name
+    from vizcomp.vision.system import reading_of
+
+    for name in names:
+        with downloads_on(console, quiet=console.quiet):
+            reading = reading_of(system_by_name(name, offline))
+        console.print(f"{name} is read as {reading}", markup=False)
 
 
 def _task(kind: str) -> type[loop.Task]:

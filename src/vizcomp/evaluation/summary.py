@@ -22,9 +22,11 @@ from vizcomp.evaluation.points import (
 )
 from vizcomp.evaluation.results import EvalExample, EvalPoint
 from vizcomp.evaluation.tasks import ImageResult, system_answers, worker_codec
+from vizcomp.files.place import printable
 from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.photos.frame import thumbnail
 from vizcomp.vision.answers import COUNTED, Answer, Boxes, Keypoints, Text, compare
+from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System
 
 GALLERY = 24
@@ -54,6 +56,12 @@ STUDY = (
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
+
+
+def short_name(name: str) -> str:
+    """A system's name for a sentence or the head of a table: of a model's path its file."""
+    path = model_path(name)
+    return name if path is None else printable(path.name)
 
 
 def headline_of(
@@ -92,7 +100,7 @@ def headline_of(
         value = point_value(point, measure)
         if value is None:
             continue
-        who = f"unseen {system.name}" if at else system.name
+        who = f"unseen {short_name(system.name)}" if at else short_name(system.name)
         if system.kind in COUNTED and all(no_answer(a) for a in answers[at]):
             parts.append((f"{who} finds nothing on any source", "there is nothing to keep"))
             continue

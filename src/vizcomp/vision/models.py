@@ -61,11 +61,13 @@ class Runtime(Protocol):
     Attributes:
         slots: the inputs.
         outputs: names.
+        probabilities: those of them that are known to be such.
         metadata: texts that the file has of itself.
     """
 
     slots: tuple[Slot, ...]
     outputs: tuple[str, ...]
+    probabilities: frozenset[str]
     metadata: Mapping[str, str]
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -397,10 +399,11 @@ class ModelSystem:
             return Classes(np.array([1 - yes, yes], np.float32), self.classes)
         if self.kind == "embedding":
             return Embedding(np.asarray(row, np.float32))
-        already = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
-        return Classes(
-            np.asarray(row / row.sum(), np.float32) if already else softmax(row), self.classes
-        )
+        total = float(row.sum())
+        certain = self._layout.output in self._runtime.probabilities and total > 0
+        if certain or (row.min() >= 0 and abs(total - 1) < 1e-2):
+            return Classes(np.asarray(row / total, np.float32), self.classes)
+        return Classes(softmax(row), self.classes)
 
     def _detected(
         self, outputs: dict[str, npt.NDArray[Any]], image: Pixels, view: View

@@ -80,6 +80,8 @@ class OnnxRuntime:
                 f"{path} is damaged: its names are no text", "export it again"
             ) from exc
 
+    probabilities: frozenset[str] = frozenset()
+
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `models.Runtime.run`."""
         arrays = self._session.run(None, dict(feeds))

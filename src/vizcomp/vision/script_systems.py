@@ -48,6 +48,7 @@ class TorchScriptRuntime:
 
     slots: tuple[Slot, ...] = (Slot("image", (0, 3, 0, 0), np.float32),)
     outputs: tuple[str, ...] = ()
+    probabilities: frozenset[str] = frozenset()
 
     def __init__(self, path: Path) -> None:
         try:

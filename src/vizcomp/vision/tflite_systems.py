@@ -15,6 +15,8 @@ from vizcomp.errors import MissingExtraError, ModelError, first_line
 from vizcomp.vision.inputs import Slot
 from vizcomp.vision.models import ModelSystem, model_file, options_of
 
+SOFTMAX = ((1 / 256, 0), (1 / 256, -128))  # scale and zero of quantised probabilities
+
 
 class TfliteSystem(ModelSystem):
     """Any classifier, detector, segmenter or embedding network in TFLite, on one thread; quantised
@@ -69,6 +71,10 @@ class TfliteRuntime:
             for name, detail in self._inputs.items()
         )
         self.outputs = tuple(result["name"] for result in self._results)
+        # the scale that TFLite prescribes for a softmax: rounding may take much of the sum away
+        self.probabilities = frozenset(
+            result["name"] for result in self._results if result["quantization"] in SOFTMAX
+        )
         self.metadata: Mapping[str, str] = {}
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,7 @@
 bytes, over the guide `uniform`.
 
     python benchmarks/depth_near.py \\
-        --data ../shared/data/svt [--start 03_,08_] [--model PATH.onnx]... [--strength 0.25]...
+        --data ../shared/data/svt [--start 03_,08_] [--model NAME]... [--strength 0.25]...
     python benchmarks/depth_near.py --data ../shared/data/depth/kitti_sparse --small-is-near ...
 
 The nearest third is what the ready-made map of the photo says. Each photo is compressed with
@@ -24,7 +24,7 @@ from depth_truth import score, truth
 from PIL import Image
 
 import vizcomp
-from vizcomp.depth.compact import CompactDepth
+from vizcomp.files.find import InputFile
 from vizcomp.metrics import rank_scale
 
 Array = npt.NDArray[np.float32]
@@ -53,12 +53,17 @@ def main() -> None:
         "--small-is-near", action="store_true", help="in the maps, with 0 as unknown"
     )
     parser.add_argument("--start", default="", help="photos that begin so; separated by commas")
-    parser.add_argument("--model", type=Path, action="append", default=[])
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        help="as djpeg --depth-model; the bundled network without it",
+    )
     parser.add_argument("--strength", type=float, action="append", default=[])
     parser.add_argument("--limit", type=int, default=1000)
     arguments = parser.parse_args()
-    networks = {path.name: CompactDepth(path) for path in arguments.model} or {
-        "bundled": CompactDepth()
+    networks = {
+        Path(name).name: vizcomp.open_depth(name) for name in arguments.model or ["compact"]
     }
     strengths = arguments.strength or [0.25, 1.0]
     starts = tuple(arguments.start.split(","))
@@ -85,13 +90,12 @@ def main() -> None:
             "flat": vizcomp.Depth(np.full((8, 8), 0.5, np.float32)),
         }
         for name, network in networks.items():
-            found = network(pixels)
-            maps[name] = vizcomp.Depth(found.depth, found.confidence)
+            maps[name] = network(photo, InputFile(path, Path(path.name)))
             gains.setdefault((f"{name}: rank correlation", 0.0), []).append(
-                score(found.depth, true)
+                score(maps[name].nearness, true)
             )
         plain = []
-        for quality in (25, 30, 35, 40, 45, 50, 58, 66, 75, 85):
+        for quality in (15, 20, 25, 30, 35, 40, 45, 50, 58):
             data = vizcomp.compress(
                 photo, vizcomp.DjpegSettings(quality=quality, guide="uniform")
             ).data

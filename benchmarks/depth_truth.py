@@ -2,7 +2,7 @@
 ramp.
 
     python benchmarks/depth_truth.py \\
-        --data ../shared/data [--model PATH.onnx]... [--json OUT] [--only NAME,NAME] [--start NAME]
+        --data ../shared/data [--model NAME]... [--json OUT] [--only NAME,NAME] [--start NAME]
 
 For each photo Spearman's rank correlation over the pixels whose depth is known, at the map's own
 size; the mean over photos. A ramp is near at the bottom and far at the top, and knows nothing else.
@@ -11,7 +11,9 @@ with the photo's score. KITTI, 7-Scenes, SLAM bench and Depthy's phone photos ar
 only: no network of this project has seen them. Rooms and SVT are trained on; `--start` names the
 photos of them that count, by how their names begin (those that a recipe keeps out, `checked`). A
 photo that lies there several times counts once (the 30 files of KITTI are five photos, six times
-each). SVT's maps are DenseDepth's answers, no measurements.
+each). SVT's maps are DenseDepth's answers, no measurements. A model is what `--depth-model` takes:
+a file of `vizcomp train --kind depth`, a published network by its name in `vizcomp weights list`,
+or by its path with options.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vizcomp.depth.compact import CompactDepth
+import vizcomp
+from vizcomp.depth.maps import DepthSource
+from vizcomp.files.find import InputFile
 from vizcomp.metrics import spearman
 
 Array = npt.NDArray[np.float32]
@@ -65,7 +69,7 @@ def measure(
     folder: Path,
     small_is_near: bool,
     holes: tuple[int, ...],
-    networks: list[CompactDepth],
+    networks: list[DepthSource],
     start: tuple[str, ...],
 ) -> dict:
     """Scores of each photo by the ramp and by each network, and the networks' mean confidences."""
@@ -81,14 +85,13 @@ def measure(
             continue
         seen.add(photo_hash)
         true = truth(folder / "depth" / f"{path.stem}.png", small_is_near, holes)
-        with Image.open(path) as file:
-            photo = np.asarray(file.convert("RGB"))
+        photo = vizcomp.load(path)
         names.append(path.stem)
         ramps.append(score(np.repeat(np.arange(64, dtype=np.float32)[:, None], 8, 1), true))
         for k, network in enumerate(networks):
-            prediction = network(photo)
-            scores[k].append(score(prediction.depth, true))
-            sure[k].append(float(prediction.confidence.mean()))
+            found = network(photo, InputFile(path, Path(path.name)))
+            scores[k].append(score(found.nearness, true))
+            sure[k].append(math.nan if found.confidence is None else float(found.confidence.mean()))
     return {"names": names, "ramp": ramps, "scores": scores, "confidence": sure}
 
 
@@ -99,10 +102,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with depth/ and svt/")
     parser.add_argument(
         "--model",
-        type=Path,
         action="append",
         default=[],
-        help="an .onnx file; the bundled network without it",
+        help="as djpeg --depth-model; the bundled network without it",
     )
     parser.add_argument("--only", default=",".join(SETS), help="names of sets")
     parser.add_argument(
@@ -112,12 +114,12 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    networks = [CompactDepth(path) for path in arguments.model] or [CompactDepth()]
-    labels = [path.name for path in arguments.model] or ["bundled"]
+    labels = arguments.model or ["compact"]
+    networks = [vizcomp.open_depth(name) for name in labels]
     results: dict[str, dict] = {}
     print(
         f"{'':10}{'photos':>7}{'ramp':>8}"
-        + "".join(f"{label[-18:]:>20}{'p10':>8}{'confidence':>12}" for label in labels)
+        + "".join(f"{Path(label).name[-18:]:>20}{'p10':>8}{'confidence':>12}" for label in labels)
     )
     for name in arguments.only.split(","):
         folder, small_is_near, holes = SETS[name]

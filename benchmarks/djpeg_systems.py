@@ -11,7 +11,8 @@ that a run which adds a codec pays for that codec alone.
     python benchmarks/djpeg_systems.py --from a.json
 
 A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape`
-(chroma, price, ...). Networks and photos lie in `../shared` seen from the repository, or in
+(chroma, price, ...). `sure=1` drops the confidence of the depth network's map, which then guides as
+a given one does. Networks and photos lie in `../shared` seen from the repository, or in
 VIZCOMP_SHARED.
 """
 
@@ -131,6 +132,7 @@ def prepared(path: Path, spec: str) -> Any:
     from vizcomp.photos.photo import load
 
     values: dict[str, Any] = parse_spec("djpeg:" + spec)[1]
+    sure = values.pop("sure", "")  # the network's map is taken at its word, as a given one
     own = {field.name for field in dataclasses.fields(Shape)}
     shape = Shape(**{key: float(value) for key, value in values.items() if key in own})
     rest = {
@@ -140,6 +142,8 @@ def prepared(path: Path, spec: str) -> Any:
     }
     settings = DjpegSettings(**rest)
     depth = network_depth(path) if "depth" in settings.guides else None
+    if sure and depth is not None:
+        depth = dataclasses.replace(depth, confidence=None)
     return Prepared(load(path), settings, depth=depth, shape=shape)
 
 

@@ -1,12 +1,13 @@
 """Averages the weights of several runs of one depth network, measures it on what they kept out, and
 fits its confidence there.
 
-    python recipes/depth_average.py depth-2 depth-3 --out depth
+    python recipes/depth_average.py depth-2 depth-3 --out depth [--pixels 12288] [--mirrored]
 
 Runs that went on from one another lie in one valley of the loss; the mean of their weights is often
 better than each (Wortsman et al., "Model soups", 2022). Writes model.safetensors, model.json and
 model.onnx, as a run does. The photos measured on are those that the last run's `checked` names,
-read from the folders of its settings.
+read from the folders of its settings. The other folders need a model.safetensors alone. `--pixels`
+and `--mirrored` change how the network is run: see `CompactDepthConfig`.
 """
 
 from __future__ import annotations
@@ -40,13 +41,24 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pixels", type=int, help="of the input; as in training without it")
+    parser.add_argument(
+        "--mirrored", action="store_true", help="the photo and its mirror image go through together"
+    )
     arguments = parser.parse_args()
     card: dict[str, Any] = json.loads((arguments.runs[-1] / "model.json").read_text("utf-8"))
     settings = build(DepthTrainSettings, card["settings"])
+    run = dataclasses.replace(
+        settings.network,
+        pixels=arguments.pixels or settings.network.pixels,
+        mirrored=arguments.mirrored or settings.network.mirrored,
+    )
+    settings = dataclasses.replace(settings, network=run)
     found = [load_file(run / "model.safetensors") for run in arguments.runs]
+    names = [name for name in found[-1] if all(name in weights for weights in found)]
     tensors = {
         name: torch.stack([f[name].double() for f in found]).mean(0).to(found[0][name].dtype)
-        for name in found[0]
+        for name in names
     }
     weights = {name.removeprefix("0."): value for name, value in tensors.items() if name != "prior"}
     network = CompactDepthNet(settings.network)

@@ -78,3 +78,25 @@ def test_a_journal_that_is_no_database_is_begun_anew(folder: Path, content: byte
     other.remember(PART, b"2")
     assert other.remembered(PART) == b"2"
     other.close()
+
+
+def test_eval_says_that_nothing_is_remembered(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kit import picture
+    from PIL import Image
+
+    from vizcomp.evaluation.results import EvalSettings
+    from vizcomp.evaluation.run import run_eval
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(1)).save(tmp_path / "in" / "a.png")
+    monkeypatch.setattr(journal, "LOCK_SECONDS", 0.2)
+    base, said = held(folder), list[str]()
+    settings = EvalSettings(
+        classifiers=("watcher",), data=str(tmp_path / "in"), codecs=("djpeg",), baselines=()
+    )
+    run_eval(settings, jobs=1, output=folder, on_notice=said.append)
+    assert ["locked" in text for text in said] == [True]
+    base.execute("COMMIT")
+    base.close()

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -264,9 +265,9 @@ def files_of(folder: Path) -> int:
 
 
 def killed_at_random_moments(
-    run: Callable[[Path], list[str]], tmp_path: Path, moments: int
+    run: Callable[[Path], list[str]], tmp_path: Path, moments: int, *, several: bool = True
 ) -> None:
-    """Kill a run so many times, and compare.
+    """Kill a run so many times, and compare. `several`: it writes more than a file.
 
     What comes to its end before it can be killed counts for nothing, and is begun anew: so neither
     a fast machine nor a slow one changes how many kills there are, or that they come among the
@@ -308,7 +309,7 @@ def killed_at_random_moments(
             assert (one.returncode, ended <= 2 * moments) == (0, True)
             assert whole_tree(output) == wanted
             shutil.rmtree(output)
-    assert among >= moments // 3
+    assert among >= moments // 3 or not several
     subprocess.run(run(output), check=True)
     assert whole_tree(output) == wanted
 
@@ -381,6 +382,31 @@ def test_codec_killed_at_twenty_moments(tmp_path: Path, verb: str) -> None:
         )
         run = lambda output: [*start, "decode", str(pack), "-o", str(output), *end]  # noqa: E731
     killed_at_random_moments(run, tmp_path, moments=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["formats and verdicts", "shards", "a pack that is written"])
+def test_other_runs_killed_at_random_moments(tmp_path: Path, what: str) -> None:
+    source = photos(tmp_path / "in", 600 if "pack" in what else 24, 32 if "pack" in what else 128)
+    start, end = [sys.executable, "-m", "vizcomp"], ["--resume", "-j", "2", "--quiet"]
+    if what == "shards":
+        shards = tmp_path / "shards"
+        shards.mkdir()
+        paths = sorted(source.iterdir())
+        for number in range(0, len(paths), 4):
+            with tarfile.open(shards / f"{number:02}.tar", "w") as tar:
+                for path in paths[number : number + 4]:
+                    tar.add(path, path.name)
+        names = [str(path) for path in sorted(shards.iterdir())]
+        command = ["djpeg", *names, "--guide", "uniform"]
+    elif "pack" in what:
+        command = ["encode", "--pack", str(source), "--model", "cifar"]
+    else:
+        verdict = ["--format", "auto", "--verify", "watcher"]
+        command = ["djpeg", str(source), "--guide", "uniform", *verdict]
+    place = (lambda output: output / "set.vzc") if "pack" in what else (lambda output: output)
+    run = lambda output: [*start, *command, "-o", str(place(output)), *end]  # noqa: E731
+    killed_at_random_moments(run, tmp_path, moments=6, several="pack" not in what)
 
 
 def codes_of(source: Path, output: Path, model: Path, **settings: Any) -> CodecRun:

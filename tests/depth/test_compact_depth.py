@@ -297,6 +297,33 @@ def test_members_that_share_an_encoder_agree_with_torch(tmp_path: Path) -> None:
         export_depth(config, [network.state_dict()] * 3, tmp_path / "three.onnx")
 
 
+def test_a_photo_and_its_mirror_image_are_answered_alike(tmp_path: Path) -> None:
+    import onnxruntime
+    import torch
+
+    config = dataclasses.replace(SMALL, members=2, shared=True, pixels=3000, mirrored=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        network = CompactDepthNet(config)
+    export_depth(config, [network.state_dict()], tmp_path / "mirrored.onnx", small=False)
+    ensemble = CompactDepthEnsemble(config, [network]).eval()
+    session = onnxruntime.InferenceSession(
+        (tmp_path / "mirrored.onnx").read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    for height, width in ((48, 64), (32, 96)):
+        image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
+        with torch.no_grad():
+            maps = ensemble.maps(torch.from_numpy(image), torch.from_numpy(planes))
+            expected = ensemble(torch.from_numpy(image), torch.from_numpy(planes)).numpy()
+        assert maps.shape == (1, 4, height // 4, width // 4)
+        (found,) = session.run(None, {"image": image, "position": planes})
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        (other,) = session.run(None, {"image": image[:, :, ::-1].copy(), "position": planes})
+        np.testing.assert_allclose(found, other[..., ::-1], atol=2e-3)
+    with pytest.raises(SettingsError, match="mirror image"):
+        dataclasses.replace(SMALL, members=3, sides=(32, 32, 32), mirrored=True)
+
+
 def test_photos_of_every_shape_are_scaled_to_about_as_many_pixels() -> None:
     config = dataclasses.replace(SMALL, long_side=160, pixels=19200)
     assert config.scaled(480, 640) == (120, 160)

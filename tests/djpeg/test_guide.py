@@ -28,11 +28,23 @@ def test_nearer_blocks_are_more_important_at_any_map_size(shape: tuple[int, int]
     assert importance.shape == (60, 80)
     assert importance.dtype == np.float32
     if shape == (1, 1):
-        assert np.all(importance == guide.NEUTRAL)
+        assert np.all(importance == importance[0, 0])
     else:
         assert importance[-1].min() > 0.9
         assert importance[0].max() < 0.1
         assert np.all(np.diff(importance[:, 40]) >= 0)
+
+
+def test_the_nearest_third_pays_nothing_and_the_farthest_all() -> None:
+    depth = np.broadcast_to(np.linspace(0, 1, 60, dtype=np.float32)[:, None], (60, 80))
+    importance = guide.depth_importance(depth, None, flat(60, 80), size=(480, 640))[:, 40]
+    assert np.all(importance[41:] == 1)
+    assert importance[0] < 0.02
+    assert np.all(np.diff(importance[:38]) > 0)
+    beside = guide.depth_importance(depth, None, flat(60, 80), size=(480, 640), beside_text=True)[
+        :, 40
+    ]
+    assert np.all(np.diff(beside[1:-1]) > 0)  # its own rank there
 
 
 def test_only_the_order_of_depth_counts() -> None:
@@ -57,8 +69,13 @@ def test_doubt_turns_the_guide_off() -> None:
     )
     assert np.allclose(1 - half, (1 - sure) / 2, atol=1e-6)
     assert np.all(none == 1)
+    strong = guide.depth_importance(
+        depth, np.full((60, 80), 0.5, np.float32), flat(60, 80), size=(480, 640), strength=1.0
+    )
+    # the stronger the guide, the surer a place must be
+    assert np.allclose(1 - strong, (1 - sure) / 4, atol=1e-6)
     neutral = guide.depth_importance(
-        depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), doubtful=guide.NEUTRAL
+        depth, np.zeros((60, 80), np.float32), flat(60, 80), size=(480, 640), beside_text=True
     )
     assert np.all(neutral == guide.NEUTRAL)
 

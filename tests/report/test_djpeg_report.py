@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vizcomp.batch.near import near_totals
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.batch.rivals import rival_totals
 from vizcomp.errors import OutputError
@@ -707,8 +708,12 @@ def test_the_json_fits_its_schema(tmp_path: Path) -> None:
         ),
         failed("photos/b.jpg"),
     ]
+    near = {"psnr": 31.0, "uniform_psnr": 30.5, "rest_psnr": 29.0, "uniform_rest_psnr": 29.5}
+    some[0] = dataclasses.replace(some[0], near=near)
     sums = dataclasses.replace(
-        totals(some), rival=rival_totals([(20_000, 15_000), (9_000, 10_000)])
+        totals(some),
+        rival=rival_totals([(20_000, 15_000), (9_000, 10_000)]),
+        near=near_totals([near]),
     )
     system = {
         "name": "text",

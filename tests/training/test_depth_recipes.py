@@ -10,13 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 
-from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
+from vizcomp.depth.compact import CompactDepth, CompactDepthConfig, position_planes
+from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training.depth import DepthTask
 from vizcomp.training.depth_data import DepthTrainSettings
+from vizcomp.training.depth_scores import member_maps
 from vizcomp.training.loop import train
+from vizcomp.training.processes import Processes
+from vizcomp.training.views import depth_views
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TINY = CompactDepthConfig(
@@ -122,3 +128,75 @@ def test_a_networks_own_maps_can_be_learned_from(
     )
     train(DepthTask, settings, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "model.json").read_text())["photos"]["trained_on"] == 16
+
+
+def test_a_file_is_unpacked_to_weights_that_answer_as_it_does(
+    runs: list[Path], data: Path, tmp_path: Path
+) -> None:
+    said = run(
+        "depth_unpack.py",
+        str(runs[1] / "model.onnx"),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "start"),
+    )
+    assert float(said.split()[-1]) > 0.9
+    settings = DepthTrainSettings(
+        data=str(data),
+        checked="s0,s1",
+        epochs=1,
+        batch=3,
+        start=str(tmp_path / "start" / "model.safetensors"),
+        network=TINY,
+    )
+    task = DepthTask(settings, Processes())
+    network = CompactDepthNet(TINY).eval()
+    network.load_state_dict({k.removeprefix("0."): v for k, v in task.start.items()})
+    own = CompactDepthNet(TINY).eval()
+    own.load_state_dict(
+        {
+            k.removeprefix("0."): v
+            for k, v in load_torch(runs[1] / "model.safetensors").items()
+            if k != "prior"
+        }
+    )
+    checked = task.validation
+    for one, other in zip(
+        *(member_maps(TINY, [net], None, task.data, checked) for net in (network, own)), strict=True
+    ):
+        # six bits a weight
+        assert np.corrcoef(one.numpy().ravel(), other.numpy().ravel())[0, 1] > 0.97
+    # in training, where norms go by the batch, it answers nearly so too
+    views = depth_views(task.data, [2, 3, 4, 5, 6, 7], settings, (0.75, 1.0))[0]
+    planes = torch.from_numpy(position_planes(*views.shape[2:])).expand(len(views), -1, -1, -1)
+    with torch.no_grad():
+        still, moving = network(views, planes), network.train()(views, planes)
+    assert np.corrcoef(still.numpy().ravel(), moving.numpy().ravel())[0, 1] > 0.8
+
+
+def test_a_stopped_run_is_unpacked(runs: list[Path], tmp_path: Path) -> None:
+    run("depth_unpack.py", str(runs[0] / "checkpoint.pt"), "--out", str(tmp_path / "start"))
+    assert set(load_file(tmp_path / "start" / "model.safetensors")) == set(
+        load_file(runs[0] / "model.safetensors")
+    ) - {"prior"}
+
+
+def test_the_mean_can_be_run_on_the_photo_and_its_mirror_image(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    run(
+        "depth_average.py",
+        *map(str, runs),
+        "--out",
+        str(tmp_path / "mean"),
+        "--pixels",
+        "3072",
+        "--mirrored",
+    )
+    network = CompactDepth(tmp_path / "mean" / "model.onnx")
+    assert network.config.mirrored
+    assert network.config.pixels == 3072
+    photo = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    found, mirrored = network(photo).depth, network(np.ascontiguousarray(photo[:, ::-1])).depth
+    assert np.corrcoef(found.ravel(), mirrored[:, ::-1].ravel())[0, 1] > 0.99

@@ -19,8 +19,8 @@ from PIL import Image
 from test_vision import classifier
 
 from vizcomp import metrics
-from vizcomp.batch import djpeg as batch_djpeg
 from vizcomp.batch import engines, judges
+from vizcomp.batch import single as batch_single
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import opened_system
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
@@ -354,7 +354,7 @@ def test_boxes_that_one_view_of_the_source_lacks_are_about_the_threshold(label: 
 def test_a_verdict_on_a_model_file_holds_in_two_views(
     run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_djpeg, "SAMPLE", 0)  # the search for a rival asks too
+    monkeypatch.setattr(batch_single, "SAMPLE", 0)  # the search for a rival asks too
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
     views: list[int] = []
 
@@ -868,7 +868,7 @@ def test_a_record_has_the_rival_at_the_same_setting_and_at_the_same_bytes(
 def test_plain_jpeg_is_searched_at_our_bytes_on_a_sample(
     run: Run, tmp_path: Path, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_djpeg, "SAMPLE", 1)
+    monkeypatch.setattr(batch_single, "SAMPLE", 1)
     for name in ("a.png", "b.png"):
         Image.fromarray(cat[:200, :300]).save(tmp_path / name)
     run("djpeg", "a.png", "b.png", "-o", "out", "--guide", "uniform", "-j", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from kit import command
 
 from vizcomp.errors import SettingsError
 from vizcomp.weights import cache
+from vizcomp.weights.download import locked
+from vizcomp.weights.transfer import not_a_link
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +57,25 @@ def test_weights_list_survives_rubbish(
         out = capsys.readouterr().out
         assert "mine" in out
         assert "bold" not in out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+def test_locks_and_notes_of_downloads_are_not_written_through_links(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    path = tmp_path / "cache" / "net.onnx"
+    path.parent.mkdir(exist_ok=True)
+    lock = path.with_name(".net.onnx.lock")
+    lock.symlink_to(mine)
+    with locked(path):
+        assert mine.read_text() == "mine"
+    assert not lock.is_symlink()
+    lock.unlink()
+    os.mkfifo(lock)  # nobody reads it: it is not waited for
+    with locked(path):
+        pass
+    note = path.with_name(".net.onnx.part.json")
+    note.symlink_to(mine)
+    not_a_link(note)
+    assert not note.is_symlink()
+    assert mine.read_text() == "mine"

@@ -32,9 +32,10 @@ from vizcomp.batch.judges import (
 from vizcomp.batch.labels import Labels
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
+from vizcomp.batch.near import near_totals
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals, VerifyState
-from vizcomp.batch.rivals import SAMPLE, rival_totals
+from vizcomp.batch.rivals import rival_totals
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.shards import (
     MemberItem,
@@ -70,14 +71,15 @@ class DjpegTask(ItemsTask):
     """One input of `djpeg`: all that a worker needs.
 
     Attributes:
-        sampled: plain JPEG is searched at our bytes too.
+        number: of the photo in the run, from 0: the first ones are compared with plain JPEG more
+            closely.
         systems: those that were given as objects; they are found by their names.
         named: the output's name was given, so that it is a file of the asked format in any case.
     """
 
     settings: DjpegSettings
     batch: BatchSettings
-    sampled: bool = False
+    number: int = 0
     systems: tuple[System, ...] = ()
     named: bool = False
 
@@ -156,10 +158,9 @@ def run_djpeg(
         )
 
     def task_of(number: int, item: Item) -> Task:
-        sampled = number < SAMPLE
         if isinstance(item, MemberItem):
-            return MemberTask((item,), settings, batch, sampled, systems)
-        return DjpegTask((item,), settings, batch, sampled, systems, target is not None)
+            return MemberTask((item,), settings, batch, number, systems)
+        return DjpegTask((item,), settings, batch, number, systems, target is not None)
 
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -283,7 +284,13 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
                 source_bytes=photo.source_bytes,
             )
     record = measured(
-        photo, result, file, batch, sampled=task.sampled, original=file.path.read_bytes
+        photo,
+        result,
+        file,
+        settings,
+        batch,
+        number=task.number,
+        original=file.path.read_bytes,
     )
     if batch.dry_run:
         return record
@@ -372,6 +379,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     equal: list[tuple[float, float, float, float]] = []
     states = dict.fromkeys(get_args(VerifyState), 0)
     rivals: list[tuple[int, int]] = []
+    near: list[dict[str, float]] = []
     watched: dict[str, dict[str, int]] = {}
     formats: dict[str, int] = {}
     for record in records:  # once: they may be on disk
@@ -397,6 +405,8 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
                 states[record.verify_state] += 1
             if record.rival_bytes is not None:
                 rivals.append((record.rival_bytes, record.output_bytes))
+            if record.near is not None:
+                near.append(record.near)
             for name, same in (record.watch_same or {}).items():
                 counts = watched.setdefault(name, {"photos": 0, "same": 0})
                 counts["photos"] += 1
@@ -419,6 +429,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         rival=rival_totals(rivals),
+        near=near_totals(near),
         watched=watched,
         formats=formats,
     )

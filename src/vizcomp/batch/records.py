@@ -101,6 +101,10 @@ class FileRecord(InputRecord):
         rival_bytes, rival_quality: of the smallest optimised plain JPEG that was found under the
             same verdict; the source's bytes and None where it is a JPEG and none passed, since it
             would be kept; None where it was not searched, or without any.
+        near: under the depth guide, PSNR in dB of the nearest third of the photo (`psnr`) and of
+            the rest (`rest_psnr`), and those of the file without a guide that has the same bytes
+            (`uniform_psnr`, `uniform_rest_psnr`), interpolated of two files about as large; the map
+            that guided says what is near. None where it was not measured (`near.MOST_PHOTOS`).
         psnr: dB over RGB, output against source (made as small as the output); None where no output
             was written or where they are identical.
         ms_ssim: multi-scale SSIM of luma in 0..1; None where no output was written.
@@ -150,6 +154,7 @@ class FileRecord(InputRecord):
     output_width: int = 0
     output_height: int = 0
     orientation: int = 1
+    near: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +176,9 @@ class Totals:
             `rivals.SAMPLE` photos: `codec`, `photos`, its `bytes`, `our_bytes`, and `saving` with
             its 95% `interval` (bootstrap over photos). Photos that are no JPEG and on which none of
             its files passed are left out. None where it was not searched.
+        near: of the photos with `FileRecord.near`: `photos`, means of its `psnr` and
+            `uniform_psnr`, their difference `gain` with its 95% `interval` (bootstrap over photos),
+            and `rest_gain`, the same outside the nearest third. None without any.
         watched: by system of --watch-with, the photos on which it finds something, and on how many
             its answer is the same.
         formats: how many outputs there are of each `FileRecord.format`.
@@ -196,6 +204,7 @@ class Totals:
     watched: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     formats: dict[str, int] = dataclasses.field(default_factory=dict)
     labels: dict[str, Any] | None = None
+    near: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

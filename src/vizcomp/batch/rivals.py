@@ -3,10 +3,11 @@ at the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcomp import metrics
 from vizcomp.photos.decoders import Pixels
@@ -32,13 +33,7 @@ def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
     """PSNR, None where no pixel differs, and MS-SSIM of a file against its photo; opacity flattened
     on white."""
     if not data.startswith(b"\xff\xd8"):
-        result = load_bytes(data, "the result", max_pixels=photo.pixels.size)
-        pixels = upright(result.pixels, result.orientation)
-        converted = result.format == "JXL" and photo.icc is not None  # its encoder takes no profile
-        original = upright(to_srgb(photo)[0] if converted else photo.pixels, photo.orientation)
-        if original.ndim != pixels.ndim:  # some formats know no grey
-            original, pixels = rgb(original), rgb(pixels)
-        return _likeness(original, pixels)
+        return _likeness(*beside(photo, data))
     with jpeg_pixels(data) as shown:
         return _likeness(
             (
@@ -48,6 +43,18 @@ def likeness(photo: Photo, data: bytes) -> tuple[float | None, float]:
             ),
             shown,
         )
+
+
+def beside(photo: Photo, data: bytes) -> tuple[Pixels, Pixels]:
+    """The pixels of a photo and of its file as displayed, both of one shape; opacity flattened on
+    white."""
+    result = load_bytes(data, "the result", max_pixels=photo.pixels.size)
+    pixels = upright(result.pixels, result.orientation)
+    converted = result.format == "JXL" and photo.icc is not None  # its encoder takes no profile
+    original = upright(to_srgb(photo)[0] if converted else photo.pixels, photo.orientation)
+    if original.ndim != pixels.ndim:  # some formats know no grey
+        original, pixels = rgb(original), rgb(pixels)
+    return original, pixels
 
 
 def _likeness(original: Pixels, shown: Pixels | JpegPixels) -> tuple[float | None, float]:
@@ -60,13 +67,7 @@ def rival_totals(photos: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
     if not photos:
         return None
     pairs = np.array(photos, np.float64)
-    # whole photos are drawn (Efron 1979); a fixed seed, so that the same records give the same
-    # report
-    drawn = (
-        np.random.default_rng(0).multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), DRAWS)
-        @ pairs
-    )
-    low, high = np.percentile(1 - drawn[:, 1] / drawn[:, 0], (2.5, 97.5))
+    low, high = bootstrapped(pairs, lambda sums: 1 - sums[:, 1] / sums[:, 0])
     theirs, ours = (int(column.sum()) for column in pairs.T)
     return {
         "codec": "jpeg optimised",
@@ -74,8 +75,30 @@ def rival_totals(photos: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
         "bytes": theirs,
         "our_bytes": ours,
         "saving": 1 - ours / theirs,
-        "interval": [float(low), float(high)],
+        "interval": [low, high],
     }
+
+
+def bootstrapped(
+    photos: npt.NDArray[np.float64],
+    figure: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+) -> tuple[float, float]:
+    """The 95% interval of a figure of sums over photos.
+
+    Args:
+        photos: (photos, K), the terms of K sums.
+        figure: of sums (draws, K), one value for each draw.
+    """
+    # whole photos are drawn (Efron 1979); a fixed seed, so that the same records give the same
+    # report
+    drawn = (
+        np.random.default_rng(0).multinomial(
+            len(photos), np.full(len(photos), 1 / len(photos)), DRAWS
+        )
+        @ photos
+    )
+    low, high = np.percentile(figure(drawn), (2.5, 97.5))
+    return float(low), float(high)
 
 
 def against_plain(photo: Photo, quality: float, size: int | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class MemberTask:
     items: tuple[MemberItem]
     settings: DjpegSettings
     batch: BatchSettings
-    sampled: bool = False
+    number: int = 0
     systems: tuple[System, ...] = ()
 
     def again(self) -> Self:
@@ -153,7 +153,15 @@ def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord
     )
     if result.data != member.data:
         box.append(Replaced(result.data, suffix))
-    return measured(photo, result, file, batch, sampled=task.sampled, original=lambda: member.data)
+    return measured(
+        photo,
+        result,
+        file,
+        settings,
+        batch,
+        number=task.number,
+        original=lambda: member.data,
+    )
 
 
 class Shards:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from vizcomp.batch.judges import guide_systems, system_by_name, system_errors
 from vizcomp.batch.kept import kept_jpeg, kept_or_not, kept_other
 from vizcomp.batch.lossless import without_loss
+from vizcomp.batch.near import measures_near, near_field
 from vizcomp.batch.records import FileRecord
-from vizcomp.batch.rivals import against_plain, likeness
+from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
 from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
@@ -170,17 +171,20 @@ def measured(
     photo: Photo,
     output: Finished,
     file: InputFile,
+    settings: DjpegSettings,
     batch: BatchSettings,
     *,
-    sampled: bool,
+    number: int,
     original: Callable[[], bytes] | None = None,
 ) -> FileRecord:
     """The record of a photo and its file, without where that is written.
 
     Args:
-        sampled: plain JPEG is searched at our bytes too.
+        number: of the photo in its run, from 0: on the first ones plain JPEG is searched at our
+            bytes too, and what the depth guide bought is measured.
         original: as `finish`.
     """
+    sampled = number < SAMPLE
     shown = shown_source(photo, original, file, batch)
     psnr: float | None = None
     ms_ssim: float | None = 1.0
@@ -201,6 +205,7 @@ def measured(
         output_height=output_height,
         source_bytes=photo.source_bytes,
         output_bytes=len(output.data),
+        near=_near(output, settings, number),
         **_rivals(output.found, len(output.data) if sampled and not output.kept else None),
         format=output.format,
         psnr=psnr,
@@ -214,6 +219,16 @@ def measured(
             else {}
         ),
         **watch_fields(shown, output.data, file, batch),
+    )
+
+
+def _near(output: Finished, settings: DjpegSettings, number: int) -> dict[str, float] | None:
+    """`FileRecord.near`, on the photos of a run on which it is measured."""
+    found = output.found
+    if output.kept or found.depth is None or not measures_near(number, found.photo, settings):
+        return None
+    return near_field(
+        found.photo, output.data, found.made.quality, output.format, found.depth, settings
     )
 
 
@@ -260,7 +275,9 @@ def _compressed(
     verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
     return dataclasses.replace(
-        verdict, made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints))
+        verdict,
+        depth=depth,
+        made=dataclasses.replace(verdict.made, notices=(*verdict.made.notices, *hints)),
     )
 
 

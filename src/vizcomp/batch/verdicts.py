@@ -15,6 +15,7 @@ from vizcomp.batch.records import VerifyState
 from vizcomp.batch.rivals import optimised_jpeg
 from vizcomp.batch.seen import file_seen
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
+from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg.compress import Compressed, Ready
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo
@@ -70,6 +71,7 @@ class Found:
         against: the systems that answer otherwise on it.
         keep: why the source itself is to be the output, whatever its size; "" where it need not.
         rivals: the record's sizes of plain JPEG, where they are known.
+        depth: what guided, where a guide is depth.
     """
 
     made: Compressed
@@ -80,6 +82,7 @@ class Found:
     against: tuple[str, ...] = ()
     keep: str = ""
     rivals: dict[str, int] | None = None
+    depth: Depth | None = None
 
     @property
     def searched(self) -> bool:

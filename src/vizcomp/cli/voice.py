@@ -283,6 +283,12 @@ class Voice:
                 f"{_saving(rival['saving'])} than optimised JPEG ({low} to {high}; "
                 f"{rival['photos']} photo{'' if rival['photos'] == 1 else 's'})",
             )
+        if (near := totals.near) is not None:
+            table.add_row(
+                "near third, equal bytes",
+                f"{near['gain']:+.2f} dB over no guide, the rest {near['rest_gain']:+.2f} dB "
+                f"({near['photos']} photo{'' if near['photos'] == 1 else 's'}, by the map used)",
+            )
         if totals.output_bytes:
             table.add_row(
                 "speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s"

@@ -52,6 +52,8 @@ class CompactDepthConfig:
             beyond `MOST_SIDES` times `long_side`; 0: to `long_side`. Wide and upright photos then
             keep their detail.
         shared: the members share one encoder and differ in their decoders.
+        mirrored: the photo and its mirror image go through together, and both are answers: twice
+            the time, a steadier map.
         deeper: further blocks at 1/16, with a wide view.
         bits: of a weight in the exported file, 2 to 8.
         group: weights of an output channel that share a scale there; 0 for all.
@@ -67,6 +69,7 @@ class CompactDepthConfig:
     prior: float = 0.0
     pixels: int = 0
     shared: bool = False
+    mirrored: bool = False
     deeper: int = 0
     bits: int = 8
     group: int = 0
@@ -107,6 +110,11 @@ class CompactDepthConfig:
             raise SettingsError(
                 "members that share an encoder see the photo at one scale",
                 "give shared = true or sides, not both",
+            )
+        if not isinstance(self.mirrored, bool) or (self.mirrored and sides):
+            raise SettingsError(
+                "a mirror image goes through at the photo's own scale",
+                "give mirrored = true or sides, not both",
             )
         if not isinstance(self.deeper, int) or not 0 <= self.deeper <= 16:
             raise SettingsError(f"deeper = {self.deeper!r} is not between 0 and 16")

@@ -106,7 +106,7 @@ def model_options(spec: str) -> tuple[str, str, bool]:
 
 def open_depth(
     model: str,
-    maps: str | None,
+    maps: str | None = None,
     *,
     threads: int = 1,
     kind: str = "auto",

@@ -292,9 +292,10 @@ def sized(photo: Photo, settings: DjpegSettings) -> Photo:
     if not settings.resizes:
         return photo
     most = settings.max_side if isinstance(settings.max_side, int) else None
-    return resized(
-        photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale)
+    height, width = wanted_size(
+        *photo.pixels.shape[:2], max_side=most, short_side=settings.short_side, scale=settings.scale
     )
+    return resized(photo, height, width, resample=settings.resample)
 
 
 def _importance(
@@ -325,11 +326,14 @@ def _importance(
             confidence = (
                 None if depth.confidence is None else stored(depth.confidence, source.orientation)
             )
-            doubtful = guide.NEUTRAL if "text" in settings.guides else 1.0
-            grid = luma.dc()[:rows, :cols]
             maps.append(
                 guide.depth_importance(
-                    nearness, confidence, grid, size=(height, width), doubtful=doubtful
+                    nearness,
+                    confidence,
+                    luma.dc()[:rows, :cols],
+                    size=(height, width),
+                    beside_text="text" in settings.guides,
+                    strength=settings.strength,
                 )
             )
         elif name == "detail":

@@ -25,7 +25,10 @@ Array = npt.NDArray[np.float32]
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
 # price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
-FAR_RATE_WEIGHT = 0.3
+RATE_WEIGHT = 0.3
+DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among the guides
+# of the strength there: little at the default, where no system may lose, and much at 1
+DEPTH_POWER = 1.7
 
 TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
 # and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
@@ -67,7 +70,9 @@ class Encoder:
         elif any(guide.is_learned(name) for name in settings.guides):
             weight = LEARNED_RATE_WEIGHT
         else:
-            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else FAR_RATE_WEIGHT
+            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else RATE_WEIGHT
+            if "depth" in settings.guides and "text" not in settings.guides:
+                weight = DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1)
             if self._auto and "text" in settings.guides:
                 # a few words are worth keeping
                 weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)

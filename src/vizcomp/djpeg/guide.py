@@ -30,6 +30,7 @@ NEUTRAL = 0.5
 GUIDES = ("depth", "detail", "mask", "text", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -0.8, 1.9
+NEAR = 2 / 3  # rank from which a block is near, and pays nothing for its depth: the nearest third
 BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1
 # spreads what the other guides say there: the nearest third and the farthest are at the ends
 CONTRAST_BESIDE_TEXT = 3.0
@@ -78,10 +79,15 @@ def depth_importance(
     luma: npt.NDArray[np.floating],
     *,
     size: tuple[int, int],
-    doubtful: float = 1.0,
+    beside_text: bool = False,
+    strength: float = 0.0,
 ) -> Array:
-    """Importance from a depth map: the rank of each block's nearness in its photo, weaker where
+    """Importance from a depth map: by the rank of each block's nearness in its photo, weaker where
     depth is doubtful.
+
+    The nearest third has 1, the farthest block 0, in a straight line between. What a doubtful place
+    pays is multiplied by its confidence to the power 1 + `strength`: a price too high for a near
+    place costs more than one too low for a far one gains, the more so the higher it is.
 
     Args:
         depth: (h, w), large = near; covers the whole photo, at any resolution.
@@ -90,12 +96,13 @@ def depth_importance(
             must follow.
         size: height and width of the photo in pixels (the last row and column of blocks may be
             partly outside).
-        doubtful: importance where confidence is 0. 1: nothing is known to be far, so nothing pays
-            for it, as without a guide. `NEUTRAL` where another guide says what must stay, and the
-            rest pays.
+        beside_text: the text guide says what must stay, and the rest pays: the rank itself is the
+            importance then, and `NEUTRAL` where confidence is 0. Without it that is 1: nothing is
+            known to be far, so nothing pays for it.
+        strength: 0..1, of the guide.
 
     Returns:
-        (R, C) in 0..1. A flat depth map gives `NEUTRAL` everywhere: no order, no guidance.
+        (R, C) in 0..1. A flat depth map gives one value everywhere: no order, no guidance.
     """
     rows, cols = luma.shape
     grid = to_block_grid(depth, size)
@@ -103,9 +110,14 @@ def depth_importance(
         radius = max(1, round(max(rows / depth.shape[0], cols / depth.shape[1])))
         grid = guided_filter(luma, grid, radius=radius)
     rank = rank_normalise(median3(grid))
+    doubtful = NEUTRAL if beside_text else 1.0
+    if not beside_text:
+        rank = np.minimum(rank / np.float32(NEAR), 1)
     if confidence is None:
         return rank
     sure: Array = np.clip(to_block_grid(confidence, size), 0.0, 1.0)
+    if not beside_text:
+        sure = sure ** np.float32(1 + strength)
     return np.asarray(doubtful + sure * (rank - doubtful), np.float32)
 
 

@@ -202,8 +202,15 @@ class CompactDepthEnsemble(nn.Module):
         )
 
     def maps(self, image: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Standardised maps of all members, each with the prior added: (1, members, H/4, W/4)."""
+        """Standardised maps of all members, each with the prior added: (1, members, H/4, W/4),
+        twice as many of mirrored ones."""
         x = image.permute(0, 3, 1, 2).float() / 255.0  # (1, 3, H, W)
+        # a mirrored photo has its padding on the left, and its right is where its left was
+        if self.config.mirrored:
+            x = torch.cat([x, x.flip(3)])
+            position = torch.cat(
+                [position, torch.cat([position[:, :1], -position[:, 1:]], 1).flip(3)]
+            )
         cells = position.shape[2], position.shape[3]
         standardised = []
         for member, side in zip(self.members, self.sides, strict=True):
@@ -219,6 +226,8 @@ class CompactDepthEnsemble(nn.Module):
                 )
                 # (1, 1, H/4, W/4)
                 y = F.interpolate(y, size=cells, mode="bilinear", align_corners=False)
+            if self.config.mirrored:
+                y = torch.cat([y[:1], y[1:].flip(3)], 1)
             y = y - y.mean((2, 3), keepdim=True)
             standardised.append(y / (y.pow(2).mean((2, 3), keepdim=True) + 1e-6).sqrt())
         maps = torch.cat(standardised, 1)

@@ -51,6 +51,7 @@ _PLUGINS = {
 }
 
 _MOST_SIDE = 65500  # of a JPEG, as libjpeg has it; the format allows 35 more
+MAX_EXIF = 10_000  # blocks in a JPEG; a camera writes one
 MAX_PAGES = 1000  # of a TIFF that are counted, for a notice
 
 open_lock = threading.RLock()
@@ -239,9 +240,9 @@ def opened(data: bytes, name: str, max_pixels: int | None) -> Iterator[tuple[Ima
         _check_size(_webp_size(data), name, max_pixels)
     if kind == "JXL":  # its plugin decodes as it opens
         _check_size(jxl_size(data), name, max_pixels)
-    # what follows the picture may hold some by chance
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
+    if kind == "JPEG":
         _check_scans(data, name)
+        _check_exif(data, name)
     with pillow_errors(name, kind, data):
         if kind == "HEIF":
             opener = _heif_opener()
@@ -287,6 +288,8 @@ def load_jxl() -> Callable[[io.BytesIO], Image.Image]:
 
 
 def _check_scans(data: bytes, name: str) -> None:
+    if data.count(b"\xff\xda") <= MAX_SCANS:  # what follows the picture may hold some by chance
+        return
     scans = 0
     with contextlib.suppress(FormatError):  # broken: the decoder says so
         scans = sum(
@@ -295,6 +298,20 @@ def _check_scans(data: bytes, name: str) -> None:
     if scans > MAX_SCANS:
         raise TooLargeError(
             f"{name} has more than {MAX_SCANS} scans", "open and save it in another program"
+        )
+
+
+def _check_exif(data: bytes, name: str) -> None:
+    """Pillow joins the blocks of EXIF one by one, which takes the square of their number."""
+    if data.count(b"\xff\xe1") <= MAX_EXIF:
+        return
+    blocks = 0
+    with contextlib.suppress(FormatError):
+        for marker in itertools.islice(markers(data), 100 * MAX_EXIF):
+            blocks += marker.payload.startswith(EXIF)
+    if blocks > MAX_EXIF:
+        raise TooLargeError(
+            f"{name} has more than {MAX_EXIF:,} blocks of EXIF", "remove its metadata"
         )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from vizcomp.batch.near import MOST_PHOTOS
 from vizcomp.batch.records import FileRecord, GalleryItem, Totals
 from vizcomp.batch.rivals import SAMPLE
 from vizcomp.files.store import AnyPath
@@ -263,6 +264,15 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
                 " photos"
             )
             stats.append((f"{label} at equal bytes", value, note))
+    if (near := totals.near) is not None:
+        low, high = near["interval"]
+        value = f"{near['gain']:+.2f} dB ({low:+.2f} to {high:+.2f})"
+        sample = f"on {page.count(near['photos'], 'photo')} of the first {MOST_PHOTOS}"
+        note = (
+            f"PSNR over the guide uniform, by the map used, {sample}; the rest"
+            f" {near['rest_gain']:+.2f} dB"
+        )
+        stats.append(("Nearest third at equal bytes", value, note))
     if judged:
         searched = totals.verified + totals.not_reached
         note = f"seen as the source is, {trials / (searched or 1):.1f} trials each"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -77,7 +78,7 @@ class Labels:
         self._journal: Journal | None = None
         self._coco = CocoLabels(place) if self.kind == "coco" else None
         self._moves: dict[int, tuple[Result, Move]] = {}
-        inside = place if place.is_dir() else place.parent
+        inside = place if os.path.isdir(place) else place.parent
         if isinstance(output, Path) and inside.resolve() == (output / FOLDER).resolve():
             raise SettingsError(
                 f"`labels` {printable(place)} lies where labels are written",
@@ -150,7 +151,7 @@ class Labels:
     def _copy_names(self) -> None:
         """The names of YOLO's classes, where they lie beside its labels."""
         source = self._place / CLASSES
-        if self.kind != "yolo" or not self.counts.written or not source.is_file():
+        if self.kind != "yolo" or not self.counts.written or not os.path.isfile(source):
             return
         try:
             with source.open("rb") as file:
@@ -184,7 +185,7 @@ class Labels:
         parts = file.relative.parent.parts
         for start in range(len(parts) + 1):
             path = self._place.joinpath(*parts[start:], name)
-            if path.is_file():
+            if os.path.isfile(path):
                 return path
         return None
 
@@ -240,12 +241,12 @@ class Labels:
 
 
 def _kind(place: Path) -> str:
-    if not place.exists():
+    if not os.path.exists(place):
         raise InputError(
             f"{printable(place)} does not exist",
             "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml",
         )
-    if place.is_file():
+    if os.path.isfile(place):
         if place.suffix.lower() != ".json":
             raise InputError(
                 f"{printable(place)} is no .json file",

@@ -67,7 +67,7 @@ class Djpeg:
             raise SettingsError(f"`quality` goes from {low} to {high}", "give the lower one first")
         if not 0 <= p <= 1:
             raise SettingsError(f"`p` {p} is out of range", "it goes from 0 to 1")
-        for name in ("max_side", "scale"):
+        for name in ("max_side", "short_side", "scale"):
             if options.get(name) is not None:
                 raise SettingsError(
                     f"`{name}` would give images of another size",

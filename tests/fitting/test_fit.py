@@ -19,11 +19,12 @@ from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
-from vizcomp.fitting import judge, run
+from vizcomp.fitting import candidates, check, judge, run, sample, scores, search
 from vizcomp.fitting.policy import Policy
 from vizcomp.photos.photo import load, size_in
 
-ASK = ("--risk", "20%", "--confidence", "90%", "-j", 1)
+WHOLE = ("--risk", "20%", "--confidence", "90%", "-j", 1)
+ASK = (*WHOLE, "--format", "jpeg", "--no-rivals")  # a third of the work
 
 
 def write_photos(folder: Path, count: int, *, first: int = 0) -> Path:
@@ -38,9 +39,12 @@ def write_photos(folder: Path, count: int, *, first: int = 0) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was used in one test is fresh in the next."""
+def _own_cache_and_few_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was used in one test is fresh in the next; and a fit tries a quarter of its settings."""
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(candidates, "QUALITIES", (14, 45, 90))
+    monkeypatch.setattr(candidates, "RIVAL_QUALITIES", (40, 75, 93))
+    monkeypatch.setattr(candidates, "GUIDES", (("uniform", 0.0),))
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_fit_then_djpeg_then_check(
     tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = tmp_path / "made" / "policy.toml"
-    assert command("fit", photos, "--system", model, *ASK, "-o", policy) == 0
+    assert command("fit", photos, "--system", model, *WHOLE, "-o", policy) == 0
     captured = capsys.readouterr()
     said = captured.out
     assert f"{model} is read as classes; input" in captured.err.replace("\n", " ")
@@ -69,19 +73,31 @@ def test_fit_then_djpeg_then_check(
     assert read.certificate.bound <= 0.2
     assert read.certificate.bytes < read.certificate.source_bytes
 
+    assert "smaller than plain JPEG q75" in said
     page = (policy.parent / "report.html").read_text()
+    assert "Beside what people use" in page
     assert "At most 20% of the answers change, with 90% confidence" in page
     told = json.loads((policy.parent / "report.json").read_text())
     assert told["headline"] == read.certificate.sentence
     assert {row["part"] for row in told["rows"]} == {"explore", "certify"}
+    assert {one["title"] for one in told["rivals"]} == {
+        "plain JPEG",
+        "optimised JPEG",
+        "WebP",
+        "AVIF",
+    }
+    assert {row["settings"]["format"] for row in told["rows"]} == {"jpeg", "webp", "avif"}
     assert (policy.parent / "report.csv").read_text().startswith("part,setting,units")
 
     model.rename(tmp_path / "gone.onnx")  # djpeg needs no system
     assert command("djpeg", photos, "--policy", policy, "-o", tmp_path / "out", "-j", 1) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     wanted = read.to_dict()["policy"]
-    assert {"quality", "guide", "table", "strength", "format"} == wanted.keys()
-    assert {name: report["settings"][name] for name in wanted} == wanted
+    assert {"quality", "guide", "table", "strength", "format"} <= wanted.keys()
+    assert {name: report["settings"][name.replace("-", "_")] for name in wanted} == wanted
+    sizes = [one["output_bytes"] for one in report["files"]]
+    assert len(sizes) == 24
+    assert min(sizes) <= read.certificate.bytes <= max(sizes)
     assert read.certificate.sentence in capsys.readouterr().err
     (tmp_path / "gone.onnx").rename(model)
 
@@ -94,25 +110,35 @@ def test_fit_then_djpeg_then_check(
 
 
 def test_a_fit_gives_the_very_files_that_djpeg_writes(
-    tmp_path: Path, model: Path, photos: Path
+    tmp_path: Path, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = tuple(
-        one for ladder in run.ladders() for one in ladder if one.quality in (14, 76, 100)
-    )
+    monkeypatch.setattr(candidates, "GUIDES", (("uniform", 0.0), ("depth+text", 0.25)))
+    sizes = [
+        candidates.Pixels(),
+        candidates.Pixels(short_side=40, resample="bicubic"),
+        candidates.Pixels(max_side=40),
+    ]
+    every = candidates.ladders(["jpeg", "webp", "avif"], sizes)
+    settings = tuple(one for ladder in every for one in ladder if one.quality < 90)
     settings += (
         DjpegSettings(guide="uniform", table="photo", quality=60, max_side=40),
-        run.LAST_RESORT,
+        candidates.LAST_RESORT,
     )
     path = sorted(photos.iterdir())[0]
     file = InputFile(path, Path(path.name))
-    judged = judge.judge_photo(judge.JudgeTask(0, file, settings, (str(model),)))
+    rival = candidates.Rival("webp", 60)
+    judged = judge.judge_photo(judge.JudgeTask(0, file, (*settings, rival), (str(model),)))
+    assert judged.unread == judged.failed == ""
     depth_of = vizcomp.open_depth("compact", None)
-    for one, verdict in zip(settings, judged.verdicts, strict=True):
+    for one, verdict in zip(settings, judged.verdicts, strict=False):
         photo = load(path)
         data = compress(photo, one, depth=depth_of(photo, file)).data
-        assert verdict.size == min(len(data), path.stat().st_size)
+        assert verdict.size == (
+            len(data) if one.resizes else min(len(data), path.stat().st_size)
+        ), candidates.named(one)
     assert size_in(compress(load(path), settings[-2]).data)[0] <= 40
-    assert judged.verdicts[-1].losses == (0.0,)
+    assert judged.verdicts[-2].losses == (0.0,)
+    assert judged.verdicts[-1].size == len(rival.encode(load(path)))
 
 
 def test_a_certify_part_serves_once(
@@ -122,9 +148,12 @@ def test_a_certify_part_serves_once(
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "p.toml") == 2
     assert "exists" in capsys.readouterr().err
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "q.toml") == 2
+    assert "this very fit looked at its photos to certify with before" in one_error(capsys)
     assert (
-        "17 of the 17 photos to certify with were used by an earlier fit" in capsys.readouterr().err
+        command("fit", photos, "--system", model, *ASK, "--risk", "25%", "-o", tmp_path / "q.toml")
+        == 2
     )
+    assert "17 of the 17 photos to certify with were used by an earlier fit" in one_error(capsys)
     write_photos(photos, 24, first=200)  # more beside the old ones is no new sample
     assert command("fit", photos, "--system", model, *ASK, "-o", tmp_path / "q.toml") == 2
     other = classifier(tmp_path / "other.onnx", count=5)
@@ -251,7 +280,14 @@ def test_frames_of_one_folder_are_one_unit(tmp_path: Path, model: Path) -> None:
     for clip in range(24):
         write_photos(tmp_path / "clips" / str(clip), 2, first=2 * clip)
     fitted = vizcomp.fit(
-        [tmp_path / "clips"], str(model), risk=0.3, confidence=0.9, unit="folder", jobs=1
+        [tmp_path / "clips"],
+        str(model),
+        risk=0.3,
+        confidence=0.9,
+        unit="folder",
+        format="jpeg",
+        rivals=False,
+        jobs=1,
     )
     assert fitted.policy.certificate.photos == 17
     assert fitted.policy.certificate.unit == "folder"
@@ -314,3 +350,211 @@ def test_a_policy_needs_no_framework(tmp_path: Path, model: Path, photos: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_interrupted_fit_goes_on_and_asks_nothing_twice(
+    tmp_path: Path,
+    model: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Stopped in the search, then at the certify part: the result is that of a run in one go."""
+    ask = (photos, "--system", model, *ASK)
+    asked = 0
+    stop_at = 150
+
+    def counting(self: object, data: bytes) -> judge.Verdict:
+        nonlocal asked
+        asked += 1
+        if asked == stop_at:
+            raise KeyboardInterrupt
+        return look(self, data)  # type: ignore[arg-type]
+
+    look = judge._Judging._look
+    monkeypatch.setattr(judge._Judging, "_look", counting)
+    assert command("fit", *ask, "-o", tmp_path / "p.toml") == 130
+    assert "--resume goes on from there" in capsys.readouterr().err
+    stop_at = -1
+    add = sample.UsedPhotos.add
+
+    def adding(self: sample.UsedPhotos, units: object, run: str, *, explored: object = ()) -> None:
+        nonlocal stop_at
+        stop_at = asked + 20 if stop_at < 0 else -1  # in the certify part
+        add(self, units, run, explored=explored)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sample.UsedPhotos, "add", adding)
+    assert command("fit", *ask, "--resume", "-o", tmp_path / "p.toml") == 130
+    assert "certify: " in capsys.readouterr().err
+    monkeypatch.setattr(sample.UsedPhotos, "add", add)
+    assert command("fit", *ask, "-o", tmp_path / "p.toml") == 2  # from the start it may not
+    assert "--resume goes on with it" in capsys.readouterr().err
+    stop_at = -1
+    assert command("fit", *ask, "--resume", "-o", tmp_path / "p.toml") == 0
+    total = asked
+    assert command("fit", *ask, "--resume", "-o", tmp_path / "again.toml") == 0
+    assert asked == total  # all of it is remembered
+    assert (tmp_path / "again.toml").read_text() == (tmp_path / "p.toml").read_text()
+
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "other cache"))
+    asked = 0
+    assert command("fit", *ask, "-o", tmp_path / "whole.toml") == 0
+    assert (tmp_path / "whole.toml").read_text() == (tmp_path / "p.toml").read_text()
+    # one photo under all settings, which was in hand when it was stopped
+    assert total - asked <= 45
+
+
+def test_nothing_to_resume_is_said(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        command("fit", photos, "--system", model, *ASK, "--resume", "-o", tmp_path / "p.toml") == 0
+    )
+    assert "there is nothing to resume" in capsys.readouterr().err
+
+
+def test_each_folder_holds_by_itself(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, folder in enumerate(("street", "yard")):
+        write_photos(tmp_path / "cameras" / folder, 18, first=100 * place)
+    write_photos(tmp_path / "cameras" / "few", 3, first=900)
+    policy = tmp_path / "p.toml"
+    assert (
+        command(
+            "fit", tmp_path / "cameras", "--system", model, *ASK, "--by", "folder", "-o", policy
+        )
+        == 0
+    )
+    read = Policy.read(policy)
+    assert [(one.name, one.photos) for one in read.strata] == [("street", 13), ("yard", 13)]
+    assert all(one.bound <= 0.2 for one in read.strata)
+    assert read.certificate.photos == 26
+    assert "in each folder by itself" in read.certificate.sentence
+    said = capsys.readouterr().err
+    assert "the folder few has too few photos, 2 to certify with" in said
+    assert "Folder by folder" in (tmp_path / "report.html").read_text()
+    assert (
+        command(
+            "fit",
+            tmp_path / "cameras",
+            "--system",
+            model,
+            *ASK,
+            "--by",
+            "camera",
+            "-o",
+            tmp_path / "q.toml",
+        )
+        == 2
+    )
+    assert "unknown strata 'camera'" in one_error(capsys)
+    both = ("--by", "folder", "--unit", "folder")
+    assert (
+        command(
+            "fit", tmp_path / "cameras", "--system", model, *ASK, *both, "-o", tmp_path / "q.toml"
+        )
+        == 2
+    )
+    assert "contradict each other" in one_error(capsys)
+
+
+def test_holm_names_the_folders_where_a_setting_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three folders, a setting that is broken in one of them: the certificate is about the other
+    two, and says so."""
+    monkeypatch.setattr("vizcomp.fitting.measure.open_system", lambda name, offline: SeesNothing())
+    fit = run._Fit(("any",), run.FitSettings(risk=0.1, by="folder"), lambda text: None)
+    fit._strata = ["a", "b", "c"]
+    aim = scores.Aim(0.1, 0.95, 150, (True,), groups=(50, 50, 50))
+    losses = np.zeros((1, 150))
+    losses[0, 60:75] = 1
+    groups = np.repeat([0, 1, 2], 50)
+    made = scores.Scores(np.ones(150), losses, groups=groups)
+    test = search.Tested(candidates.LAST_RESORT, made, aim.p_value(made), False)
+    best, held = fit._best([test], aim)
+    assert held == ["a", "c"]
+    assert any("holds in a, c, and is not shown to in b" in notice for notice in fit._notices)
+    passed = search.Tested(candidates.LAST_RESORT, made, 0.01, True)
+    best, held = fit._best([passed, test], aim)
+    assert best is passed
+    assert held is None
+
+
+def test_where_nothing_would_pass_the_certify_part_stays_fresh(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = vizcomp.System(lambda image: hashed(image), kind="classes", name="erratic")
+    with pytest.raises(InputError, match="no setting seems to hold: the safest") as caught:
+        vizcomp.fit([photos], system, risk=0.2, confidence=0.9, format="jpeg", rivals=False, jobs=1)
+    assert "were not looked at" in caught.value.hint
+    assert not list((tmp_path / "cache" / "fit").glob("*.json"))
+
+
+def hashed(image: np.ndarray) -> np.ndarray:
+    """A classifier that any changed pixel makes change its mind."""
+    import hashlib
+
+    return np.eye(10, dtype=np.float32)[hashlib.sha256(image.tobytes()).digest()[0] % 10]
+
+
+def test_a_budget_is_kept_and_said(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_photos(tmp_path / "many", 80)
+    ask = ("--risk", "20%", "--confidence", "90%", "-j", 1, "--format", "jpeg", "--budget", "0.5s")
+    assert command("fit", folder, "--system", model, *ask, "-o", tmp_path / "p.toml") == 0
+    said = capsys.readouterr().err
+    assert "the budget ended the search before it had seen all photos" in said
+    assert "the budget was used up: nothing is compared" in said
+    assert "the certificate is not shortened for a budget" in said
+    assert Policy.read(tmp_path / "p.toml").certificate.photos == 56
+
+
+def test_checks_of_several_days_add_up_and_photos_count_once(
+    tmp_path: Path, model: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "p.toml"
+    assert command("fit", photos, "--system", model, *ASK, "-o", policy, "--quiet") == 0
+    capsys.readouterr()
+    evidence = []
+    for day in range(2):
+        fresh = write_photos(tmp_path / f"day {day}", 10, first=1000 * (day + 1))
+        expected = 1.0 if not evidence else evidence[0]
+        assert command("check", policy, fresh, "--json", "-j", 1) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["units"], told["checks"], told["units_so_far"]) == (
+            10,
+            day + 1,
+            10 * (day + 1),
+        )
+        evidence.append(told["systems"][0]["evidence_held"])
+        today = vizcomp.Policy.read(policy), [fresh]
+        alone = check.check(*today, once=True, jobs=1).systems[0].evidence_held
+        assert evidence[day] == pytest.approx(expected * alone)
+    assert command("check", policy, tmp_path / "day 0", "-j", 1) == 2
+    assert "none of the 10 photos is fresh: 10 photos were checked before" in one_error(capsys)
+    assert command("check", policy, photos, "-j", 1) == 2
+    assert "24 photos were used by a fit for these systems" in one_error(capsys)
+
+
+def by_colour_in_daylight(image: np.ndarray) -> np.ndarray:
+    """A classifier that goes by the strongest colour of bright pictures, and at random in the
+    dark."""
+    return (
+        np.eye(10, dtype=np.float32)[int(image.mean((0, 1)).argmax())]
+        if image.max() > 60
+        else hashed(image)
+    )
+
+
+def test_a_broken_policy_is_told(tmp_path: Path, photos: Path) -> None:
+    system = vizcomp.System(by_colour_in_daylight, kind="classes", name="daylight")
+    ask = {"risk": 0.2, "confidence": 0.9, "format": "jpeg", "rivals": False, "jobs": 1}
+    policy = vizcomp.fit([photos], system, **ask).policy
+    night = tmp_path / "night"
+    night.mkdir()
+    for path in photos.iterdir():
+        (night / path.name).write_bytes(jpeg_bytes(load(path).pixels // 5, quality=92))
+    checked = check.check(policy, [night], jobs=1)
+    assert checked.state == "broken"
+    assert checked.systems[0].evidence_broken > 10 > 1 > checked.systems[0].evidence_held

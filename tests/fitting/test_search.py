@@ -7,8 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from vizcomp.fitting.run import LAST_RESORT, ladders, refined
-from vizcomp.fitting.search import Aim, Scores, certify, explore, falling
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.errors import SettingsError
+from vizcomp.fitting import bounds
+from vizcomp.fitting.candidates import (
+    LAST_RESORT,
+    QUALITIES,
+    Input,
+    Pixels,
+    Rival,
+    formats_of,
+    is_last,
+    ladders,
+    named,
+    pixels_of,
+    refined,
+    rival_ladder,
+)
+from vizcomp.fitting.scores import Aim, Outlook, Scores, beta_binomial, passing
+from vizcomp.fitting.search import certify, explore, falling
 
 AIM = Aim(0.05, 0.95, 700, (True,))
 NAMES = [[("plain", rung) for rung in range(9)], [("better", rung) for rung in range(9)]]
@@ -31,13 +48,16 @@ def test_the_search_finds_the_smaller_ladder_and_tests_it_from_the_safe_end() ->
         return {one: scores_of(one, units) for one in some}
 
     sequence, scores = explore(NAMES, 300, measure, AIM)
-    assert [units for _, units in asked] == [75, 75, 150]
-    assert [settings for settings, _ in asked] == [18, 10, 6]
-    assert len(scores) == 18
+    assert asked[0] == (10, 19)  # every second rung
+    assert asked[-1][1] == 300 - 152 or asked[-1][1] == 300
+    whole = sum(settings * units for settings, units in asked)
+    assert whole < 0.65 * 18 * 300
+    assert max(len(one.sizes) for one in scores.values()) == 300
     assert {name for name, _ in sequence} == {"better"}
     rungs = [rung for _, rung in sequence]
     assert rungs == sorted(rungs, reverse=True)
-    assert RISKS[rungs[0]] < 0.02
+    assert rungs[0] == 8  # so that there is a certificate where the search was too hopeful
+    assert RISKS[rungs[1]] < 0.02
     tests = list(certify(sequence, lambda one: scores_of(one, range(300, 1000)), AIM))
     assert [test.passed for test in tests] == [True] * (len(tests) - 1) + [False]
     last = next(test for test in reversed(tests) if test.passed)
@@ -52,8 +72,8 @@ def test_a_budget_ends_the_search_after_a_round() -> None:
         rounds.append(units)
         return {one: scores_of(one, units) for one in some}
 
-    sequence, _ = explore(NAMES, 300, measure, AIM, go_on=lambda: False)
-    assert rounds == [range(75)]
+    sequence, _ = explore(NAMES, 300, measure, AIM, go_on=lambda settings, units: False)
+    assert rounds == [range(19)]
     assert sequence
 
 
@@ -63,17 +83,90 @@ def test_where_nothing_is_safe_the_largest_is_tested() -> None:
 
     sequence, _ = explore(NAMES, 30, measure, AIM)
     assert [rung for _, rung in sequence] == [8]
+    assert (
+        Outlook(AIM, {one: measure([one], range(30))[one] for one in NAMES[0]}).chance(
+            NAMES[0][8], np.ones(1)
+        )
+        < 0.01
+    )
+
+
+def made_scores(
+    *losses: np.ndarray, groups: list[int] | None = None, rest: tuple[int, ...] = ()
+) -> Scores:
+    numbers = None if groups is None else np.array(groups)
+    return Scores(np.ones(len(losses[0])), np.stack(losses), groups=numbers, rest=rest)
 
 
 def test_all_systems_must_hold() -> None:
     aim = Aim(0.05, 0.95, 100, (True, False))
     good, bad = np.zeros(100), np.full(100, 0.06)
-    assert aim.p_value(np.stack([good, good])) <= 0.05
-    assert aim.p_value(np.stack([good, bad])) > 0.05
-    assert aim.p_value(np.stack([good, good])) == max(
+    assert aim.p_value(made_scores(good, good)) <= 0.05
+    assert aim.p_value(made_scores(good, bad)) > 0.05
+    assert aim.p_value(made_scores(good, good)) == max(
         aim.one_p_value(good, True), aim.one_p_value(good, False)
     )
-    assert aim.upper(np.stack([good, bad])) > 0.06
+    assert aim.uppers(made_scores(good, bad))[0] > 0.06
+
+
+def test_all_groups_must_hold_and_each_has_its_own_p_value() -> None:
+    aim = Aim(0.05, 0.95, 160, (True,), groups=(100, 60))
+    losses = np.zeros(160)
+    losses[100:104] = 1
+    groups = [0] * 100 + [1] * 60
+    values = aim.group_p_values(made_scores(losses, groups=groups))
+    assert values == [bounds.binomial_p_value(0, 100, 0.05), bounds.binomial_p_value(4, 60, 0.05)]
+    assert aim.p_value(made_scores(losses, groups=groups)) == values[1] > 0.05
+    assert Aim(0.05, 0.95, 160, (True,)).p_value(made_scores(losses)) < values[1]
+
+
+def test_what_was_not_looked_at_counts_as_unchanged() -> None:
+    aim = Aim(0.05, 0.95, 100, (True,))
+    losses = np.array([1.0, 1, 1, 0, 0])
+    assert (
+        aim.p_value(made_scores(losses, rest=(95,))) == bounds.binomial_p_value(3, 100, 0.05) > 0.05
+    )
+    three_of_all = np.concatenate([losses, np.zeros(95)])
+    assert aim.p_value(made_scores(three_of_all)) == aim.p_value(made_scores(losses, rest=(95,)))
+
+
+def test_units_of_some_groups() -> None:
+    scores = made_scores(np.arange(4.0), groups=[2, 0, 2, 1])
+    some = scores.of_groups({2: 0, 1: 1})
+    assert some.losses.tolist() == [[0, 2, 3]]
+    assert some.group_of.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("units", "most"), [(58, -1), (59, 0), (93, 1), (153, 3), (700, 25)])
+def test_how_many_changed_answers_pass(units: int, most: int) -> None:
+    assert passing(units, 0.05, 0.95) == most
+
+
+def test_the_beta_binomial_is_a_distribution_and_nears_the_binomial() -> None:
+    assert beta_binomial(20, 20, 2.0, 3.0) == pytest.approx(1)
+    assert beta_binomial(2, 100, 1e7 * 0.02, 1e7 * 0.98) == pytest.approx(
+        bounds.binomial_tail(2, 100, 0.02), rel=1e-3
+    )
+
+
+def test_how_far_answers_move_tells_of_changes_that_few_photos_do_not_show() -> None:
+    """Two settings without a change on 16 photos: the one that moves answers more is expected to
+    lose more."""
+    aim = Aim(0.05, 0.95, 700, (True,))
+    none, some = np.zeros((1, 16)), (np.arange(16) < 4).astype(float)[None]
+    scores = {
+        "still": Scores(np.ones(16), none, np.full((1, 16), 0.01)),
+        "moves": Scores(np.ones(16), none, np.full((1, 16), 0.1)),
+        "changes": Scores(np.ones(16), some, np.full((1, 16), 0.3)),
+    }
+    outlook = Outlook(aim, scores)
+    still, moves, changes = (float(outlook.means(one)[0]) for one in scores)
+    assert still < moves < changes
+    assert (
+        outlook.chance("still", outlook.means("still"))
+        > 0.9
+        > outlook.chance("moves", outlook.means("moves"))
+    )
 
 
 @pytest.mark.parametrize(("units", "reachable"), [(0, False), (58, False), (59, True)])
@@ -91,4 +184,63 @@ def test_a_sequence_is_refined_between_its_qualities_and_below() -> None:
     finer = refined([LAST_RESORT, ladder[5], ladder[4]])
     assert [one.quality for one in finer] == [100, 60, 52, 45, 38]
     assert refined([LAST_RESORT]) == [LAST_RESORT]
-    assert sum(len(set(ladder)) for ladder in ladders()) - 6 == 57
+    rivals = refined([Rival("webp", 97), Rival("webp", 93)])
+    assert rivals == [Rival("webp", 97), Rival("webp", 95), Rival("webp", 93), Rival("webp", 90)]
+
+
+def test_ladders_are_of_every_format_and_number_of_pixels() -> None:
+    sizes = [Pixels(), Pixels(short_side=224, resample="bicubic")]
+    every = ladders(["jpeg", "webp", "avif"], sizes)
+    assert all(len(set(ladder)) == len(QUALITIES) + 1 for ladder in every)
+    assert all(is_last(ladder[-1]) and ladder[-1] == LAST_RESORT for ladder in every)
+    kinds = {
+        (one.format, one.short_side, one.subsampling) for ladder in every for one in ladder[:-1]
+    }
+    assert kinds == {
+        *((name, None, "420") for name in ("jpeg", "webp", "avif")),
+        *((name, 224, "420") for name in ("jpeg", "webp", "avif")),
+        *((name, 224, "444") for name in ("jpeg", "avif")),
+    }
+    assert {one.guide for ladder in every for one in ladder if one.short_side is None} == {
+        "uniform",
+        "depth+text",
+    }
+    assert ladders(["avif"])[0][-1].format == "avif"
+    names = [named(one) for ladder in every for one in ladder]
+    assert len(set(names)) == len({one for ladder in every for one in ladder})
+
+
+def test_pixels_to_try_come_from_the_systems_inputs() -> None:
+    sides = [(640, 480)] * 10
+    assert pixels_of([Input((224, 224), True, "bicubic")], sides) == [
+        Pixels(),
+        Pixels(short_side=224, resample="bicubic"),
+        Pixels(short_side=299, resample="bicubic"),
+    ]
+    assert pixels_of([Input((416, 416), False, "bilinear")], sides) == [
+        Pixels(),
+        Pixels(max_side=416, resample="bilinear"),
+        Pixels(max_side=555, resample="bilinear"),
+    ]
+    assert pixels_of([], sides) == [Pixels(), Pixels(max_side=320), Pixels(max_side=448)]
+    assert pixels_of([Input((224, 224), True)], [(200, 150)] * 10) == [Pixels()]
+
+
+def test_formats_to_try_are_those_that_all_readers_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert formats_of("auto", "") == (["jpeg", "webp", "avif"], [])
+    assert formats_of("auto", "torchvision") == (["jpeg", "webp"], [])
+    assert formats_of("webp", "") == (["webp"], [])
+    with pytest.raises(SettingsError, match="dali does not read"):
+        formats_of("avif", "dali")
+    with pytest.raises(SettingsError, match="unknown format"):
+        formats_of("gif", "")
+
+    def none(name: str) -> None:
+        raise SettingsError(f"this Pillow writes no {name}", "pip install -U pillow")
+
+    monkeypatch.setattr("vizcomp.fitting.candidates.check_writable", none)
+    formats, said = formats_of("auto", "")
+    assert formats == ["jpeg"]
+    assert said[0] == "WebP is not tried: this Pillow writes no webp; pip install -U pillow"
+    assert [one.codec for one in rival_ladder("webp")] == ["webp"] * 9
+    assert isinstance(ladders(formats)[0][0], DjpegSettings)

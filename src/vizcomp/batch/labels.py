@@ -22,6 +22,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.datasets import voc_labels, yolo_labels
 from vizcomp.datasets.coco_labels import CocoLabels
 from vizcomp.datasets.moved_labels import Move, Result
+from vizcomp.datasets.true_boxes import CLASSES, label_file, label_kind
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
@@ -32,13 +33,8 @@ from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
 from vizcomp.shards.shard import is_shard
 
-CLASSES = "classes.txt"
 FOLDER = "labels"  # below that of the results
-NO_LABELS = frozenset(
-    [CLASSES, "obj.names", "labels.txt", "predefined_classes.txt", "readme.txt", "license.txt"]
-)
-# photos and files of a folder that tell whether the labels are of these photos
-_LOOK_AHEAD, _LOOKED_AT = 1000, 10_000
+_LOOK_AHEAD = 1000  # photos that tell whether the labels are of these photos
 
 
 @dataclasses.dataclass
@@ -72,7 +68,7 @@ class Labels:
         self._settings, self._batch = settings, batch
         self._output, self._folder = output, output / FOLDER
         self._place = place
-        self.kind = _kind(place)
+        self.kind = label_kind(place)
         self.counts = LabelCounts()
         self.notices: list[str] = []
         self._journal: Journal | None = None
@@ -179,15 +175,7 @@ class Labels:
         return self._file_of(file) is not None
 
     def _file_of(self, file: InputFile) -> Path | None:
-        """A photo's labels: in its sub-folder, in that below the folder of photos, or at the
-        top."""
-        name = PurePath(file.relative.name).stem + (".txt" if self.kind == "yolo" else ".xml")
-        parts = file.relative.parent.parts
-        for start in range(len(parts) + 1):
-            path = self._place.joinpath(*parts[start:], name)
-            if os.path.isfile(path):
-                return path
-        return None
+        return label_file(self._place, self.kind, file.relative)
 
     def _result(self, item: Item, record: FileRecord) -> Result:
         target = item.target
@@ -238,35 +226,3 @@ class Labels:
     def totals(self) -> dict[str, Any]:
         """For the report."""
         return {"kind": self.kind, **dataclasses.asdict(self.counts)}
-
-
-def _kind(place: Path) -> str:
-    if not os.path.exists(place):
-        raise InputError(
-            f"{printable(place)} does not exist",
-            "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml",
-        )
-    if os.path.isfile(place):
-        if place.suffix.lower() != ".json":
-            raise InputError(
-                f"{printable(place)} is no .json file",
-                "give COCO's file, or the folder of YOLO's or VOC's files",
-            )
-        return "coco"
-    some = itertools.islice(
-        (p for p in place.rglob("*.*") if p.name.lower() not in NO_LABELS), _LOOKED_AT
-    )
-    suffixes = {path.suffix.lower() for path in some}
-    kinds = [kind for kind, suffix in (("yolo", ".txt"), ("voc", ".xml")) if suffix in suffixes]
-    if len(kinds) > 1:
-        raise SettingsError(
-            f"{printable(place)} holds .txt and .xml files", "give a folder with labels of one kind"
-        )
-    if not kinds:
-        hint = (
-            "give the .json file itself"
-            if ".json" in suffixes
-            else "give a folder of YOLO's .txt or VOC's .xml files"
-        )
-        raise InputError(f"{printable(place)} holds no labels", hint)
-    return kinds[0]

@@ -26,6 +26,20 @@ from vizcomp.cli.voice import Voice, print_parts
 def check(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="A policy.toml of vizcomp fit.")],
     inputs: Inputs,
+    labels: Annotated[
+        str,
+        typer.Option(
+            "--labels",
+            metavar="PATH|folders",
+            help="Labels of these photos, for a policy about labels.",
+        ),
+    ] = "",
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="Neither count earlier checks of this policy nor remember this one."
+        ),
+    ] = False,
     max_pixels: MaxPixels = 200_000_000,
     jobs: Jobs = 0,
     engine: Engine = "local",
@@ -57,10 +71,13 @@ def check(
         checked = run_check(
             read,
             find_inputs(inputs, report=voice.passed_over),
+            labels=labels,
+            once=once,
             jobs=jobs,
             engine=where,
             max_pixels=max_pixels,
             offline=offline,
+            on_progress=voice.say,
         )
     for notice in checked.notices:
         voice.warn(notice)
@@ -75,13 +92,19 @@ def check(
     for one in checked.systems:
         bound = (
             f"risk at most {percent(round(one.upper, 4))} at {percent(read.certificate.confidence)}"
+            " from these alone"
         )
+        what = "worse" if read.certificate.labels else "changed"
         voice.result(
-            f"{one.name}: {one.changed} of {checked.units} changed, mean loss {one.mean_loss:.4f};"
+            f"{one.name}: {one.changed} of {checked.units} {what}, mean loss {one.mean_loss:.4f};"
             f" {bound}"
         )
+        enough = f"{1 / (1 - read.certificate.confidence):.3g} is enough"
         voice.result(
-            f"  evidence (e-values): held {one.evidence_held:.3g}, broken {one.evidence_broken:.3g}"
+            f"  evidence (e-values, {enough}): held {one.evidence_held:.3g}, broken"
+            f" {one.evidence_broken:.3g}"
         )
+    if checked.checks > 1:
+        voice.result(f"evidence of {checked.checks} checks, {checked.units_so_far:,} photos in all")
     voice.result(f"{checked.state}: {read.certificate.sentence}")
     raise typer.Exit(1 if checked.state == "broken" else 0)

@@ -68,18 +68,53 @@ def fit(
             help="folder: photos of one folder belong together, as frames do.",
         ),
     ] = "file",
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            metavar="folder",
+            help="The guarantee holds in each folder by itself, as of a camera.",
+        ),
+    ] = "",
+    labels: Annotated[
+        str,
+        typer.Option(
+            "--labels",
+            metavar="PATH|folders",
+            help=(
+                "Being right counts, not being the same: a COCO .json, a folder of YOLO .txt or VOC"
+                " .xml, a .csv of file and "
+                "label; or folders, whose names are classes."
+            ),
+        ),
+    ] = "",
     format: Annotated[
         str,
         typer.Option(
-            "--format", metavar="jpeg|webp|avif|jxl", help="Of the files that the policy is for."
+            "--format",
+            metavar="auto|jpeg|webp|avif|jxl",
+            help="Of the files; auto: the best that all readers open.",
         ),
-    ] = "jpeg",
+    ] = "auto",
+    readers: Annotated[
+        str,
+        typer.Option(
+            "--readers", metavar="LIST", help="Who must open the files, as of djpeg --format auto."
+        ),
+    ] = "",
+    rivals: Annotated[
+        bool,
+        typer.Option(
+            "--rivals/--no-rivals",
+            help="Compare with JPEG, WebP and AVIF, each certified in the same way.",
+        ),
+    ] = True,
     budget: Annotated[
         str,
         typer.Option(
             "--budget",
             metavar="TIME",
-            help="No round of the search begins after this time, as 30min or 2h.",
+            help="Of the whole, as 30min: the search is cut short, the certificate is not.",
         ),
     ] = "",
     decoder: Decoder = "pillow",
@@ -89,6 +124,13 @@ def fit(
     ray_address: RayAddress = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a policy that exists.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a fit of the same photos and settings that was interrupted.",
+        ),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -111,6 +153,8 @@ def fit(
     from vizcomp.files.find import find_inputs
     from vizcomp.files.place import printable
     from vizcomp.files.write import check_output_folder
+    from vizcomp.fitting.candidates import named
+    from vizcomp.fitting.pictures import draw_worst
     from vizcomp.fitting.run import fit as run_fit
     from vizcomp.report.fit import FitReport
 
@@ -122,22 +166,39 @@ def fit(
         )
     check_output_folder(output.parent)
     voice.readings(system or [], offline=offline)
-    with voice.downloads():
-        fitted = run_fit(
-            find_inputs(inputs, report=voice.passed_over),
-            system or [],
-            risk=parse_fraction(risk),
-            confidence=parse_fraction(confidence),
-            unit=unit,
-            format=format,
-            budget=parse_time(budget) if budget else None,
-            jobs=jobs,
-            engine=where,
-            max_pixels=max_pixels,
-            offline=offline,
-            decoder=decoder,
-            on_progress=voice.say,
-        )
+    try:
+        with voice.downloads():
+            fitted = run_fit(
+                find_inputs(inputs, report=voice.passed_over),
+                system or [],
+                risk=parse_fraction(risk),
+                confidence=parse_fraction(confidence),
+                unit=unit,
+                by=by,
+                labels=labels,
+                format=format,
+                readers=readers,
+                rivals=rivals,
+                budget=parse_time(budget) if budget else None,
+                resume=resume,
+                jobs=jobs,
+                engine=where,
+                max_pixels=max_pixels,
+                offline=offline,
+                decoder=decoder,
+                on_progress=voice.say,
+            )
+            pictures = draw_worst(
+                fitted.worst,
+                fitted.policy.settings,
+                system or [],
+                max_pixels=max_pixels,
+                offline=offline,
+                decoder=decoder,
+            )
+    except KeyboardInterrupt:
+        voice.warn("what was found is kept: the same command with --resume goes on from there")
+        raise
     for notice in fitted.notices:
         voice.warn(notice)
     fitted.policy.write(output)
@@ -147,7 +208,11 @@ def fit(
         "risk": risk,
         "confidence": confidence,
         "unit": unit,
+        "by": by,
+        "labels": labels,
         "format": format,
+        "readers": readers,
+        "rivals": rivals,
         "budget": budget,
         "decoder": decoder,
         "jobs": jobs,
@@ -158,13 +223,17 @@ def fit(
         command=command_line(),
         settings={"inputs": inputs, **asked, "jobs": jobs},
         result=fitted,
+        pictures=pictures,
     )
     written = report.write(output.parent)
     if json:
         print_parts([report.json()])
     voice.result(certificate.sentence)
+    voice.result(f"{named(fitted.policy.settings)}")
+    compared = f": {fitted.compared}" if fitted.compared else ""
     voice.result(
-        f"mean size {certificate.bytes:,} bytes, of the sources {certificate.source_bytes:,}"
+        f"mean size {certificate.bytes:,} bytes, of the sources"
+        f" {certificate.source_bytes:,}{compared}"
     )
     voice.result(
         f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy"

@@ -23,6 +23,23 @@ MaxSide = Annotated[
         show_default=False,
     ),
 ]
+ShortSide = Annotated[
+    str,
+    typer.Option(
+        "--short-side",
+        metavar="N",
+        help="Pixels of a result's shorter side, at most, as 224 for what crops to 224x224.",
+        show_default=False,
+    ),
+]
+Resample = Annotated[
+    str,
+    typer.Option(
+        "--resample",
+        metavar="lanczos|bicubic|bilinear|area",
+        help="Filter that makes photos smaller: best that of your system.",
+    ),
+]
 Scale = Annotated[
     str,
     typer.Option(
@@ -100,10 +117,30 @@ WITHOUT_LOSS = (
         "tolerance",
         "policy",
         "max_side",
+        "short_side",
+        "resample",
         "scale",
-        "subsampling",
     ),
+    "subsampling",
 )
+
+
+def parse_short_side(text: str) -> int | None:
+    """Pixels from "224"; "" is None.
+
+    Raises:
+        SettingsError: no such number.
+    """
+    from vizcomp.errors import SettingsError
+
+    if not text:
+        return None
+    number = text.strip()
+    if not (number.isascii() and number.isdigit() and 0 < len(number.lstrip("0")) < 20):
+        raise SettingsError(
+            f"--short-side {text} is no side of a photo", "use a number of pixels from 1"
+        )
+    return int(number)
 
 
 def parse_max_side(text: str) -> int | Literal["auto"] | None:

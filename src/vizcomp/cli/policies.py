@@ -29,7 +29,16 @@ CONTRADICTING = (
         "verify",
         "tolerance",
     ),
-    *("max_side", "scale", "subsampling", "lossless", "format", "readers"),
+    *(
+        "max_side",
+        "short_side",
+        "scale",
+        "resample",
+        "subsampling",
+        "lossless",
+        "format",
+        "readers",
+    ),
     *("depth_model", "size", "flip", "depth_maps", "masks"),
 )
 

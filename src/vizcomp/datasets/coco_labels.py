@@ -53,6 +53,9 @@ class CocoLabels:
                 self._mask_sizes.setdefault(annotation["image_id"], set()).add(
                     (shape["size"][1], shape["size"][0])
                 )
+        self._boxes: dict[int | str, list[tuple[str, int, float, float, float, float]]] | None = (
+            None
+        )
         self._by_name: dict[str, list[int]] = {}
         for index, image in enumerate(self._images):
             self._by_name.setdefault(_parts(image["file_name"])[-1], []).append(index)
@@ -75,6 +78,36 @@ class CocoLabels:
             longest = max(len(_parts(self._images[i]["file_name"])) for i in ends)
             return [i for i in ends if len(_parts(self._images[i]["file_name"])) == longest]
         return candidates if len(candidates) == 1 else []
+
+    def boxes_of(
+        self, index: int
+    ) -> tuple[list[tuple[str, int, float, float, float, float]], tuple[int, int] | None]:
+        """The boxes of an image: class by name and by its place among all categories, left, top,
+        right, bottom; and the size that the labels name. Crowds are left out: they are no single
+        things."""
+        image = self._images[index]
+        size = (image["width"], image["height"]) if "width" in image and "height" in image else None
+        if self._boxes is None:
+            self._boxes = {}
+            categories = sorted(
+                (
+                    one
+                    for one in self._all.get("categories") or []
+                    if isinstance(one, dict) and isinstance(one.get("id"), int)
+                ),
+                key=lambda one: one["id"],
+            )
+            ranks = {
+                one["id"]: (place, str(one.get("name", ""))) for place, one in enumerate(categories)
+            }
+            for annotation in self._annotations:
+                if len(box := annotation.get("bbox") or []) != 4 or annotation.get("iscrowd"):
+                    continue
+                place, name = ranks.get(annotation.get("category_id"), (-1, ""))
+                left, top, width, height = box
+                row = (name, place, left, top, left + width, top + height)
+                self._boxes.setdefault(annotation["image_id"], []).append(row)
+        return self._boxes.get(image["id"], []), size
 
     def move(self, index: int, result: Result) -> Move:
         """How the places of an image move.

@@ -31,6 +31,7 @@ class _Field:
     start: int
     end: int = 0
     text: str = ""
+    above: int = 0  # number of the element that holds that one
 
 
 def moved(path: Path, result: Result) -> bytes:
@@ -40,17 +41,9 @@ def moved(path: Path, result: Result) -> bytes:
         OSError: it cannot be read.
         ValueError: no labels of VOC's, or of a photo of another size.
     """
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES:,} bytes of XML")
+    data = _read(path)
     fields, encoding = _fields(data)
-    size = tuple(
-        round(_number(texts[0]))
-        for side in ("width", "height")
-        if (texts := _at(fields, ("annotation", "size", side)))
-    )
-    declared = (size[0], size[1]) if len(size) == 2 and min(size) > 0 else None
+    declared = _declared(fields)
     move = result.move(declared)
     changes = [
         (f, _renamed(f.text, result))
@@ -63,6 +56,59 @@ def moved(path: Path, result: Result) -> bytes:
                 changes.append((_at(fields, ("annotation", "size", side))[0], str(value)))
         changes += _places(fields, move)
     return _spliced(data, [(f, text) for f, text in changes if text != f.text], encoding)
+
+
+def boxes(
+    path: Path,
+) -> tuple[list[tuple[str, tuple[float, float, float, float]]], tuple[int, int] | None]:
+    """The boxes of a file: class, and left, top, right, bottom; and width and height that it names,
+    or None.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: no labels of VOC's.
+    """
+    fields, _ = _fields(_read(path))
+    corners: dict[int, dict[str, float]] = {}
+    owners: dict[int, int] = {}
+    for field in fields:
+        if (
+            field.path[:3] == ("annotation", "object", "bndbox")
+            and field.path[-1] in SIDES
+            and len(field.path) == 4
+        ):
+            corners.setdefault(field.holder, {})[field.path[-1]] = _number(field)
+            owners.setdefault(field.holder, field.above)
+    named = {
+        field.holder: field.text.strip()
+        for field in fields
+        if field.path == ("annotation", "object", "name")
+    }
+    rows = []
+    for holder, sides in corners.items():
+        if len(sides) != len(SIDES):
+            raise ValueError("a bndbox has not all of " + ", ".join(SIDES))
+        left, top, right, bottom = (sides[side] for side in SIDES)
+        rows.append((named.get(owners[holder], ""), (left, top, right, bottom)))
+    return rows, _declared(fields)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes of XML")
+    return data
+
+
+def _declared(fields: list[_Field]) -> tuple[int, int] | None:
+    """Width and height that a file names."""
+    size = tuple(
+        round(_number(found[0]))
+        for side in ("width", "height")
+        if (found := _at(fields, ("annotation", "size", side)))
+    )
+    return (size[0], size[1]) if len(size) == 2 and min(size) > 0 else None
 
 
 def _fields(data: bytes) -> tuple[list[_Field], str]:
@@ -87,9 +133,9 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
         count += 1
         if len(open_elements) >= MOST_NESTED or count > MOST_ELEMENTS:
             raise ValueError("its XML is nested too deeply, or has too many elements")
-        holder = open_elements[-1][1] if open_elements else 0
+        above, holder = ([0, 0] + [number for _, number in open_elements])[-2:]
         open_elements.append((name, count))
-        current = _Field(tuple(part for part, _ in open_elements), holder, -1)
+        current = _Field(tuple(part for part, _ in open_elements), holder, -1, above=above)
 
     def says(text: str) -> None:
         if current is not None:

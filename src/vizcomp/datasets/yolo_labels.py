@@ -40,3 +40,29 @@ def checked(path: Path) -> bytes:
         if not all(-BEYOND <= place <= 1 + BEYOND for place in places):
             raise ValueError(f"line {number} has a place that is no share from 0 to 1")
     return data
+
+
+def boxes(path: Path) -> list[tuple[int, tuple[float, float, float, float]]]:
+    """The boxes of a file: number of the class, and left, top, right, bottom as shares; of outlines
+    and turned boxes the upright box around them.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: no labels of YOLO's.
+    """
+    found = []
+    for number, line in enumerate(checked(path).decode("utf-8-sig").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            label, places = int(float(words[0])), [float(word) for word in words[1:]]
+        except (ValueError, OverflowError) as exc:
+            raise ValueError(f"line {number} is not a class and numbers") from exc
+        if len(places) >= 6 and len(places) % 2 == 0:
+            across, down = places[0::2], places[1::2]
+            found.append((label, (min(across), min(down), max(across), max(down))))
+            continue
+        x, y, width, height = places[:PLACES]
+        found.append((label, (x - width / 2, y - height / 2, x + width / 2, y + height / 2)))
+    return found

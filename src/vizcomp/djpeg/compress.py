@@ -292,9 +292,10 @@ def sized(photo: Photo, settings: DjpegSettings) -> Photo:
     if not settings.resizes:
         return photo
     most = settings.max_side if isinstance(settings.max_side, int) else None
-    return resized(
-        photo, *wanted_size(*photo.pixels.shape[:2], max_side=most, scale=settings.scale)
+    height, width = wanted_size(
+        *photo.pixels.shape[:2], max_side=most, short_side=settings.short_side, scale=settings.scale
     )
+    return resized(photo, height, width, resample=settings.resample)
 
 
 def _importance(

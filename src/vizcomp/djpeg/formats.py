@@ -252,4 +252,5 @@ class Picture:
             icc=self._metadata.icc,
             exif=self._metadata.exif,
             xmp=self._metadata.xmp,
+            full_chroma=self._settings.subsampling == "444",
         )

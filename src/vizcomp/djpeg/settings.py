@@ -21,6 +21,7 @@ OUTSIDE = ("cheap", "drop")
 FORMATS = ("jpeg", "webp", "avif", "jxl", "auto")
 SUBSAMPLING = ("keep", "444", "420")
 SCANS = ("progressive", "baseline")
+RESAMPLES = ("lanczos", "bicubic", "bilinear", "area")
 
 # Steps at quality 50; other qualities scale them as the IJG software does. Luma and chroma, 64
 # values in natural order.
@@ -120,7 +121,10 @@ class DjpegSettings:
             format is "auto".
         max_side: pixels of a result's longer side, at most; "auto": as few as the systems of
             --verify allow. None: no limit.
+        short_side: pixels of a result's shorter side, at most. None: no limit.
         scale: of both sides, above 0 and at most 1. None: as they are. Nothing is ever enlarged.
+        resample: the filter that makes photos smaller: "lanczos", or that of the system that will
+            look, if it resizes them too.
         subsampling: of chroma: "420", "444", or "keep" as the source has it.
         scans: "progressive", or "baseline": one scan, which decodes faster and is all that hardware
             decoders take.
@@ -143,7 +147,9 @@ class DjpegSettings:
     format: Literal["jpeg", "webp", "avif", "jxl", "auto"] = "jpeg"
     readers: str = ""
     max_side: int | Literal["auto"] | None = None
+    short_side: int | None = None
     scale: float | None = None
+    resample: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos"
     subsampling: Literal["keep", "444", "420"] = "420"
     scans: Literal["progressive", "baseline"] = "progressive"
     lossless: bool = False
@@ -218,8 +224,26 @@ class DjpegSettings:
         if self.scale is not None and not 0 < self.scale <= 1:
             hint = "photos are never enlarged: use a share above 0 and up to 1, as `scale` 0.5"
             raise SettingsError(f"`scale` {self.scale:g} is out of range", hint)
-        if self.max_side is not None and self.scale is not None:
-            raise SettingsError("`max_side` and `scale` contradict each other", "omit one of them")
+        whole = isinstance(self.short_side, int) and not isinstance(self.short_side, bool)
+        if self.short_side is not None and not (whole and self.short_side >= 1):
+            raise SettingsError(
+                f"`short_side` {self.short_side} is no side of a photo",
+                "use a number of pixels from 1",
+            )
+        if self.resample not in RESAMPLES:
+            raise SettingsError(
+                f"unknown filter {self.resample!r}", f"`resample` takes {', '.join(RESAMPLES)}"
+            )
+        if self.resample != "lanczos" and not self.resizes:
+            hint = "give `short_side`, `max_side` or `scale`"
+            raise SettingsError("`resample` has no effect on photos of their own size", hint)
+        given = [
+            name for name in ("max_side", "short_side", "scale") if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise SettingsError(
+                f"`{given[0]}` and `{given[1]}` contradict each other", "omit one of them"
+            )
         if self.max_side == "auto" and self.target_size is not None:
             raise SettingsError(
                 "`max_side` auto and `target_size` contradict each other", "give a side in pixels"
@@ -230,8 +254,10 @@ class DjpegSettings:
             return
         if self.scans != "progressive":
             raise SettingsError("`scans` are of JPEG alone", "omit them, or use `format` jpeg")
-        if self.subsampling != "420":
-            raise SettingsError("`subsampling` is of JPEG alone", "omit it, or use `format` jpeg")
+        if self.subsampling != "420" and (self.format, self.subsampling) != ("avif", "444"):
+            raise SettingsError(
+                "`subsampling` is of JPEG alone, and of AVIF 444", "omit it, or use `format` jpeg"
+            )
 
     def _check_lossless(self) -> None:
         if not self.lossless:
@@ -246,7 +272,11 @@ class DjpegSettings:
     @property
     def resizes(self) -> bool:
         """Whether results may have fewer pixels than their sources."""
-        return self.max_side is not None or (self.scale is not None and self.scale < 1)
+        return (
+            self.max_side is not None
+            or self.short_side is not None
+            or (self.scale is not None and self.scale < 1)
+        )
 
     @property
     def guides(self) -> tuple[str, ...]:

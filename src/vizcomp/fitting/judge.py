@@ -6,17 +6,22 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
 from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg.compress import Ready, prepare
+from vizcomp.djpeg import guide
+from vizcomp.djpeg.compress import Ready, prepare, sized
+from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
+from vizcomp.fitting.candidates import Candidate, Rival
+from vizcomp.fitting.truth import Truth
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, load
-from vizcomp.vision.answers import Answer, Classes, compare, is_empty
+from vizcomp.vision.answers import Answer, Classes, Pixels, compare
 from vizcomp.vision.scale import rescaled
 
 
@@ -27,13 +32,15 @@ class JudgeTask:
     Attributes:
         number: of the photo in the sample.
         references: the systems' answers on the source, where they are known; () where not.
+        truth: the photo's label, where labels are what counts.
     """
 
     number: int
     file: InputFile
-    settings: tuple[DjpegSettings, ...]
+    settings: tuple[Candidate, ...]
     systems: tuple[str, ...]
     references: tuple[Answer, ...] = ()
+    truth: Truth | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
     decoder: str = "pillow"
@@ -45,15 +52,22 @@ class Verdict:
 
     Attributes:
         size: its bytes.
-        losses: of each system, 0..1: 1 for a changed answer of a classifier, 1 - F1 of a detector.
-        changed: of each system, whether the answer is not the same.
+        losses: of each system, 0..1: 1 for a changed answer of a classifier, 1 - F1 of a detector;
+            with labels, by how much the answer is worse than that on the source.
+        soft: of each system, 0..1: how far the answer has moved, changed or not. The search goes by
+            it, no test does.
+        changed: of each system, whether the answer is not the same; with labels, whether it is
+            worse.
         texts: of each system, its answer for people.
+        right: of each system, how right the answer is by the label, 0..1; () without labels.
     """
 
     size: int
     losses: tuple[float, ...]
+    soft: tuple[float, ...]
     changed: tuple[bool, ...]
     texts: tuple[str, ...]
+    right: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +76,17 @@ class Judged:
 
     Attributes:
         references: the answers on the source.
+        right: of each system, how right that is by the label; () without labels.
         verdicts: one for each setting.
         unread: why the photo cannot be read or coded; "" where it can.
-        failed: why a system gives no answer on the source; "" where all do.
+        failed: why a system gives no answer on the source, or one that its label does not fit; ""
+            where all is well.
     """
 
     number: int
     source_bytes: int = 0
     references: tuple[Answer, ...] = ()
+    right: tuple[float, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     unread: str = ""
     failed: str = ""
@@ -79,19 +96,20 @@ def judge_photo(task: JudgeTask) -> Judged:
     """All verdicts on one photo; its errors are in the result."""
     try:
         photo = load(task.file.path, max_pixels=task.max_pixels)
+        shown = source_seen(photo, task.file.path.read_bytes, task.file.shown, task)
     except (VizcompError, MemoryError, OSError) as exc:
         return Judged(task.number, unread=f"{task.file.shown}: {first_line(exc)}")
-    references = task.references
-    if not references:
-        try:
-            references = _asked(task, photo)
-        except (VizcompError, MemoryError) as exc:
-            return Judged(task.number, failed=f"{task.file.shown}: {first_line(exc)}")
     try:
-        verdicts = _verdicts(task, photo, references)
+        references = task.references or asked(task.systems, shown, offline=task.offline)
+        right = rights(task.truth, references, photo)
+    except (VizcompError, MemoryError) as exc:
+        return Judged(task.number, failed=f"{task.file.shown}: {first_line(exc)}")
+    try:
+        judging = _Judging(task, photo, shown, references, right)
+        verdicts = tuple(judging.verdict(one) for one in task.settings)
     except (VizcompError, MemoryError) as exc:
         return Judged(task.number, unread=f"{task.file.shown}: {first_line(exc)}")
-    return Judged(task.number, photo.source_bytes, references, verdicts)
+    return Judged(task.number, photo.source_bytes, references, right, verdicts)
 
 
 def crashed(task: JudgeTask) -> Judged:
@@ -101,69 +119,128 @@ def crashed(task: JudgeTask) -> Judged:
     )
 
 
-def _asked(task: JudgeTask, photo: Photo) -> tuple[Answer, ...]:
-    shown = source_seen(photo, task.file.path.read_bytes, task.file.shown, task)
+def asked(systems: Sequence[str], shown: Pixels, *, offline: bool) -> tuple[Answer, ...]:
+    """The answers of systems on a picture as displayed."""
     answers = []
-    for name in task.systems:
+    for name in systems:
         with system_errors(name):
-            answers.append(system_by_name(name, task.offline).answers([shown])[0])
+            answers.append(system_by_name(name, offline).answers([shown])[0])
     return tuple(answers)
 
 
-def _verdicts(task: JudgeTask, photo: Photo, references: Sequence[Answer]) -> tuple[Verdict, ...]:
-    """Files as `djpeg` writes them: the source itself where nothing is saved. Each distinct file is
-    looked at once."""
-    batch = BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
-    depth = depth_source(batch)(photo, task.file) if any(map(needs_depth, task.settings)) else None
-    prepared: dict[DjpegSettings, list[Ready]] = {}
-    looked: dict[bytes, Verdict] = {}
-    verdicts = []
-    for settings in task.settings:
-        family = dataclasses.replace(settings, quality=50.0)
-        if family not in prepared:
-            prepared[family] = prepare(photo, settings, depth=depth)
-        data = min((one.at(settings.quality) for one in prepared[family]), key=len)
-        if len(data) >= photo.source_bytes and prepared[family][0].photo is photo:
-            texts = tuple(reference.words() for reference in references)
-            verdicts.append(
-                Verdict(photo.source_bytes, (0.0,) * len(texts), (False,) * len(texts), texts)
-            )
-            continue
-        key = hashlib.sha256(data).digest()
-        if key not in looked:
-            looked[key] = _verdict(
-                task, data, references, upright(photo.pixels, photo.orientation).shape
-            )
-        verdicts.append(looked[key])
-    return tuple(verdicts)
+def rights(truth: Truth | None, answers: Sequence[Answer], photo: Photo) -> tuple[float, ...]:
+    """How right answers in the scale of a photo are by its label; () without one."""
+    return () if truth is None else tuple(truth.right(answer, photo) for answer in answers)
 
 
-def _verdict(
-    task: JudgeTask, data: bytes, references: Sequence[Answer], size: tuple[int, ...]
-) -> Verdict:
-    """The verdict on a file; places are compared in the source's scale, `size` of the picture as
-    displayed."""
-    shown = file_seen(data, task.file.shown, task)
-    losses, changed, texts = [], [], []
-    for name, reference in zip(task.systems, references, strict=True):
-        try:
-            with system_errors(name):
-                answer = system_by_name(name, task.offline).answers([shown])[0]
-                answer = rescaled(answer, shown.shape[:2], (size[0], size[1]))
-        except VizcompError:  # it answers on the source and not on the result: that is a loss
-            losses.append(1.0)
-            changed.append(True)
-            texts.append("fails")
-            continue
-        compared = compare(reference, answer)
-        losses.append(
-            float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+class Coder:
+    """A photo as settings make it: files as `djpeg` writes them, and those of rivals. Guides are
+    asked once for all qualities."""
+
+    def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
+        self._photo, self._file, self._batch = photo, file, batch
+        self._ready: dict[DjpegSettings, Ready] = {}
+
+    def data(self, one: Candidate) -> bytes | None:
+        """The file of a setting; None where the source is kept, since nothing is saved."""
+        if isinstance(one, Rival):
+            data, kept = one.encode(self._photo), one.codec != "plain"
+        else:
+            ready = self._prepared(one)
+            data, kept = ready.at(one.quality), ready.photo is self._photo
+        return None if kept and len(data) >= self._photo.source_bytes else data
+
+    def _prepared(self, one: DjpegSettings) -> Ready:
+        family = dataclasses.replace(one, quality=50.0)
+        if family in self._ready:
+            return self._ready[family]
+        if one.format != "jpeg" and one.guides == (
+            "uniform",
+        ):  # nothing of a JPEG's coefficients is needed
+            photo = sized(self._photo, one)
+            importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
+            ready: Ready = Picture(photo, importance, one, one.format)
+        else:
+            depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
+            (ready,) = prepare(self._photo, one, depth=depth)
+        return self._ready.setdefault(family, ready)
+
+
+class _Judging:
+    """One photo before the systems. Each distinct file is looked at once, and no picture that is
+    the source's own."""
+
+    def __init__(
+        self,
+        task: JudgeTask,
+        photo: Photo,
+        shown: Pixels,
+        references: Sequence[Answer],
+        right: tuple[float, ...],
+    ) -> None:
+        self._task, self._photo, self._shown, self._references, self._right = (
+            task,
+            photo,
+            shown,
+            references,
+            right,
         )
-        changed.append(not compared.same)
-        texts.append(answer.words())
-    return Verdict(len(data), tuple(losses), tuple(changed), tuple(texts))
+        self._coder = Coder(
+            photo, task.file, BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
+        )
+        self._looked: dict[bytes, Verdict] = {}
 
+    def verdict(self, one: Candidate) -> Verdict:
+        data = self._coder.data(one)
+        if data is None:
+            return self._unchanged(self._photo.source_bytes)
+        key = hashlib.sha256(data).digest()
+        if key not in self._looked:
+            self._looked[key] = self._look(data)
+        return self._looked[key]
 
-def says_nothing(judged: Judged) -> bool:
-    """Whether no system finds anything on the source."""
-    return all(is_empty(answer) for answer in judged.references)
+    def _unchanged(self, size: int) -> Verdict:
+        count = len(self._references)
+        none = (0.0,) * count
+        texts = tuple(reference.words() for reference in self._references)
+        return Verdict(size, none, none, (False,) * count, texts, self._right)
+
+    def _look(self, data: bytes) -> Verdict:
+        """The verdict on a file; places are compared in the source's scale."""
+        task = self._task
+        shown = file_seen(data, task.file.shown, task)
+        if shown.shape == self._shown.shape and np.array_equal(shown, self._shown):
+            return self._unchanged(len(data))
+        losses: list[float] = []
+        soft: list[float] = []
+        right: list[float] = []
+        changed, texts = [], []
+        for at, (name, reference) in enumerate(zip(task.systems, self._references, strict=True)):
+            try:
+                answer = rescaled(
+                    asked([name], shown, offline=task.offline)[0],
+                    shown.shape[:2],
+                    self._shown.shape[:2],
+                )
+            except VizcompError:  # it answers on the source and not on the result: that is a loss
+                lost = self._right[at] if self._right else 1.0
+                for some, value in ((losses, lost), (soft, 1.0), (right, 0.0)):
+                    some.append(value)
+                changed.append(lost > 0)
+                texts.append("fails")
+                continue
+            compared = compare(reference, answer)
+            loss = (
+                float(not compared.same) if isinstance(reference, Classes) else 1 - compared.score
+            )
+            worse = not compared.same
+            if task.truth is not None:
+                right.append(task.truth.right(answer, self._photo))
+                loss = max(0.0, self._right[at] - right[at])
+                worse = loss > 0
+            losses.append(loss)
+            soft.append(1 - compared.score)
+            changed.append(worse)
+            texts.append(answer.words())
+        kept = tuple(right) if task.truth is not None else ()
+        return Verdict(len(data), tuple(losses), tuple(soft), tuple(changed), tuple(texts), kept)

@@ -1,25 +1,35 @@
-"""Scores of settings on units of a sample, by way of the engines; answers on the sources are asked
-for once."""
+"""Scores of settings on units of a sample, by way of the engines; nothing is asked for twice."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vizcomp.batch.engines import map_tasks
-from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
+from vizcomp.fitting.candidates import Candidate
 from vizcomp.fitting.judge import Judged, JudgeTask, Verdict, crashed, judge_photo
+from vizcomp.fitting.memory import Memory
 from vizcomp.fitting.sample import Unit
-from vizcomp.fitting.search import Scores
+from vizcomp.fitting.scores import Scores
+from vizcomp.fitting.truth import Truth
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.vision.answers import Answer, is_empty
+from vizcomp.vision.answers import Answer, Masks, is_empty
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
+
+TELL_SECONDS = 5.0  # between two lines of progress
+LOOK_EVERY = 8  # photos after which it is seen whether a setting can still pass
+SOURCE = "source"  # in place of a setting: what is known of the photo itself
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +38,7 @@ class Work:
 
     Attributes:
         systems: by name.
+        truths: the label of each photo; empty where agreement is what counts.
         jobs, engine: as `batch.engines.map_tasks`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
@@ -35,6 +46,7 @@ class Work:
     """
 
     systems: tuple[str, ...]
+    truths: Mapping[InputFile, Truth] = dataclasses.field(default_factory=dict)
     jobs: int = 0
     engine: str = "local"
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -47,74 +59,194 @@ class Work:
 
 
 @dataclasses.dataclass(frozen=True)
+class SourceAnswers:
+    """A photo, and what the systems say of it.
+
+    Attributes:
+        size: its bytes.
+        texts: of each system, its answer for people.
+        empty: of each system, whether it finds nothing.
+        right: of each system, how right the answer is by the label; () without labels.
+    """
+
+    size: int
+    texts: tuple[str, ...]
+    empty: tuple[bool, ...]
+    right: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class PhotoVerdict:
-    """A photo under one setting: its verdict, and what the systems say of the source."""
+    """A photo under one setting."""
 
     file: InputFile
     verdict: Verdict
-    source_bytes: int
-    source_texts: tuple[str, ...]
+    source: SourceAnswers
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What a measurement is told while it runs.
+
+    Attributes:
+        tell: is given how many answers are there and how many there will be, every few seconds.
+        hopeless: of one setting alone: from its scores so far, with what is missing in
+            `Scores.rest`, whether it cannot pass.
+    """
+
+    tell: Callable[[int, int], None] = lambda done, all: None
+    hopeless: Callable[[Scores], bool] | None = None
 
 
 class Bench:
-    """Photos that settings are tried on. Remembers answers on sources, and what could not be
-    read."""
+    """Photos that settings are tried on. Remembers all verdicts, answers on sources, and what could
+    not be read.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    Args:
+        work: who looks.
+        groups: the numbers of the strata by name; those of other units are 0.
+        memory: keeps verdicts for a later run; None: they are forgotten.
+
+    Attributes:
+        asked: verdicts that were made here, not remembered.
+        seconds: that took.
+    """
+
+    def __init__(
+        self, work: Work, *, groups: Mapping[str, int] | None = None, memory: Memory | None = None
+    ) -> None:
+        self._work, self._groups, self._memory = work, dict(groups or {}), memory
         self._answers: dict[InputFile, tuple[Answer, ...]] = {}
+        self._digests: dict[InputFile, str] = {}
+        self._verdicts: dict[tuple[InputFile, Candidate], Verdict] = {}
+        self.sources: dict[InputFile, SourceAnswers] = {}
         self.unread: dict[InputFile, str] = {}
-        self.verdicts: dict[DjpegSettings, list[PhotoVerdict]] = {}
+        self.asked, self.seconds = 0, 0.0
 
     def scores(
-        self, settings: Sequence[DjpegSettings], units: Sequence[Unit]
-    ) -> dict[DjpegSettings, Scores]:
+        self, settings: Sequence[Candidate], units: Sequence[Unit], watch: Watch = Watch()
+    ) -> dict[Candidate, Scores]:
         """The scores of some settings on some units; photos that cannot be read are left out of all
         of them.
 
         Raises:
             InputError: a system gives no answer on a photo; no photo can be read.
         """
-        judged = self._judged(tuple(settings), [file for unit in units for file in unit.files])
-        rows: dict[DjpegSettings, list[list[PhotoVerdict]]] = {one: [] for one in settings}
         for unit in units:
-            members = [file for file in unit.files if file in judged]
-            for place, one in enumerate(settings) if members else ():
-                rows[one].append([self._row(file, judged[file], place) for file in members])
-        if not any(rows.values()):
+            self._digests.update(zip(unit.files, unit.digests, strict=True))
+        files = [file for unit in units for file in unit.files]
+        started, last, done = time.monotonic(), time.monotonic(), 0
+        for one in settings:
+            for file in files:
+                self._remember(file, one)
+        known = sum((file, one) in self._verdicts for one in settings for file in files)
+        stop = threading.Event()
+        if self._hopeless(settings[0], units, watch):  # an earlier run saw that
+            stop.set()
+        failed: list[str] = []
+        for number, result in enumerate(self._judged(settings, files, stop)):
+            if result.failed:
+                failed.append(result.failed)
+            done += len(result.verdicts)
+            if time.monotonic() - last > TELL_SECONDS:
+                last = time.monotonic()
+                watch.tell(known + done, len(files) * len(settings))
+            if (
+                number % LOOK_EVERY == 0
+                and not stop.is_set()
+                and self._hopeless(settings[0], units, watch)
+            ):
+                stop.set()
+        self.asked += done
+        self.seconds += time.monotonic() - started
+        if self._memory is not None:
+            self._memory.save()
+        if failed:
+            raise InputError(
+                f"a system gives no answer on {len(failed)} of {len(files)} photos, first"
+                f" {failed[0]}",
+                "leave these photos out, or mend the system: a certificate is about photos that it"
+                " can read",
+            )
+        scores = {one: found for one in settings if (found := self._known(one, units)) is not None}
+        if len(scores) < len(settings):
             raise InputError(
                 "no photo of the sample can be read",
                 next(iter(self.unread.values()), "give other photos"),
             )
-        scores = {}
-        for one, groups in rows.items():
-            self.verdicts.setdefault(one, []).extend(row for group in groups for row in group)
-            sizes = np.array([np.mean([row.verdict.size for row in group]) for group in groups])
-            losses = np.array(
-                [np.mean([row.verdict.losses for row in group], axis=0) for group in groups]
-            ).T
-            scores[one] = Scores(sizes, losses)
-        return scores
+        return (
+            scores
+            if stop.is_set()
+            else {one: dataclasses.replace(found, rest=()) for one, found in scores.items()}
+        )
 
-    def _row(self, file: InputFile, judged: Judged, place: int) -> PhotoVerdict:
-        texts = tuple(answer.words() for answer in self._answers[file])
-        return PhotoVerdict(file, judged.verdicts[place], judged.source_bytes, texts)
+    def _hopeless(self, one: Candidate, units: Sequence[Unit], watch: Watch) -> bool:
+        if watch.hopeless is None:
+            return False
+        so_far = self._known(one, units)
+        return so_far is not None and bool(so_far.rest) and watch.hopeless(so_far)
+
+    def rows(self, one: Candidate, units: Sequence[Unit]) -> list[PhotoVerdict]:
+        """Each photo's verdict under a setting, of those that have one."""
+        files = [file for unit in units for file in unit.files]
+        return [
+            PhotoVerdict(file, self._verdicts[file, one], self.sources[file])
+            for file in files
+            if (file, one) in self._verdicts
+        ]
+
+    def _known(self, one: Candidate, units: Sequence[Unit]) -> Scores | None:
+        """The scores on those units of which all photos were looked at, and how many of each group
+        are missing; None: no unit."""
+        sizes, losses, soft, groups = [], [], [], []
+        rest = [0] * max(1, len(self._groups))
+        for unit in units:
+            files = [file for file in unit.files if file not in self.unread]
+            rows = [self._verdicts.get((file, one)) for file in files]
+            group = self._groups.get(unit.group, 0)
+            there = [row for row in rows if row is not None]
+            if not there or len(there) < len(rows):
+                rest[group] += bool(files)
+                continue
+            sizes.append(np.mean([row.size for row in there]))
+            losses.append(np.mean([row.losses for row in there], axis=0))
+            soft.append(np.mean([row.soft for row in there], axis=0))
+            groups.append(group)
+        if not sizes:
+            return None
+        numbers = np.array(groups, np.int64)
+        return Scores(
+            np.array(sizes),
+            np.array(losses).T,
+            np.array(soft).T,
+            numbers,
+            tuple(rest) if any(rest) else (),
+        )
 
     def _judged(
-        self, settings: tuple[DjpegSettings, ...], files: Sequence[InputFile]
-    ) -> dict[InputFile, Judged]:
+        self, settings: Sequence[Candidate], files: Sequence[InputFile], stop: threading.Event
+    ) -> Iterator[Judged]:
+        """What comes of the photos, as it comes; what is known already is not made again."""
         work = self._work
+        missing = {
+            file: tuple(one for one in settings if (file, one) not in self._verdicts)
+            for file in files
+        }
+        todo = [file for file in files if missing[file] and file not in self.unread]
         tasks = (
             JudgeTask(
-                *(i, file, settings, work.systems, self._answers.get(file, ())),
+                number=number,
+                file=file,
+                settings=missing[file],
+                systems=work.systems,
+                references=self._answers.get(file, ()),
+                truth=work.truths.get(file),
                 max_pixels=work.max_pixels,
                 offline=work.offline,
                 decoder=work.decoder,
             )
-            for i, file in enumerate(files)
+            for number, file in enumerate(todo)
         )
-        judged: dict[InputFile, Judged] = {}
-        failed = []
         # one job works in this process: a pool for every setting of a small sample would cost more
         # than the work
         isolate = work.jobs != 1
@@ -125,33 +257,64 @@ class Bench:
             engine=work.engine,
             jobs=work.jobs,
             isolate=isolate,
+            stop=stop,
         )
         for result in results:
-            file = files[result.number]
-            if result.failed:
-                failed.append(result.failed)
-            elif result.unread:
+            file = todo[result.number]
+            if result.unread:
                 self.unread[file] = result.unread
-            else:
-                judged[file] = result
-                self._answers[file] = result.references
-        if failed:
-            raise InputError(
-                f"a system gives no answer on {len(failed)} of {len(files)} photos, first"
-                f" {failed[0]}",
-                "leave these photos out, or mend the system: a certificate is about photos that it"
-                " can read",
-            )
-        return judged
+            elif not result.failed:
+                self._add(file, missing[file], result)
+            yield result
+
+    def _add(self, file: InputFile, settings: Sequence[Candidate], result: Judged) -> None:
+        if not any(
+            isinstance(answer, Masks) for answer in result.references
+        ):  # they are as large as their photos
+            self._answers[file] = result.references
+        source = SourceAnswers(
+            result.source_bytes,
+            tuple(answer.words() for answer in result.references),
+            tuple(is_empty(answer) for answer in result.references),
+            result.right,
+        )
+        self.sources[file] = source
+        rows: list[tuple[str, SourceAnswers | Verdict]] = [(SOURCE, source)]
+        for one, verdict in zip(settings, result.verdicts, strict=True):
+            self._verdicts[file, one] = verdict
+            rows.append((_key(one), verdict))
+        if self._memory is not None:
+            for key, row in rows:
+                self._memory.add(self._digests[file], key, dataclasses.asdict(row))
+
+    def _remember(self, file: InputFile, one: Candidate) -> None:
+        """Take a verdict from an earlier run, where there is one."""
+        if self._memory is None or (file, one) in self._verdicts:
+            return
+        digest = self._digests[file]
+        row, source = self._memory.row(digest, _key(one)), self._memory.row(digest, SOURCE)
+        if row is None or source is None:
+            return
+        self._verdicts[file, one] = Verdict(**_tupled(row))
+        self.sources[file] = SourceAnswers(**_tupled(source))
 
     def empty(self) -> list[float]:
         """For each system, the share of the photos looked at on which it finds nothing."""
         counts = collections.Counter(
             place
-            for answers in self._answers.values()
-            for place, answer in enumerate(answers)
-            if is_empty(answer)
+            for source in self.sources.values()
+            for place, empty in enumerate(source.empty)
+            if empty
         )
         return [
-            counts[place] / max(1, len(self._answers)) for place in range(len(self._work.systems))
+            counts[place] / max(1, len(self.sources)) for place in range(len(self._work.systems))
         ]
+
+
+@functools.lru_cache(maxsize=4096)
+def _key(one: Candidate) -> str:
+    return json.dumps({"kind": type(one).__name__, **dataclasses.asdict(one)}, sort_keys=True)
+
+
+def _tupled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}

@@ -24,10 +24,15 @@ from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
-# djpeg's options that a policy settles
-OPTIONS = ("quality", "strength", "guide", "table", "format")
+OPTIONS = (
+    "quality",
+    "strength",
+    "guide",
+    "table",
+    "format",
+)  # djpeg's options that a policy settles
 # the same, where they are not as they are by default
-FURTHER = ("max_side", "scale", "subsampling")
+FURTHER = ("max_side", "short_side", "scale", "resample", "subsampling")
 HEAD = (
     "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file"
     " then.\n"
@@ -80,13 +85,17 @@ class Certificate:
         bound: upper bound of the mean loss from these photos and this setting alone, at most
             `risk`.
         date: ISO 8601.
-        loss: "changed answers" or "1 - F1".
+        loss: what is lost, a key of `CLAIMS`, or several joined by "and".
         mean_loss: of the certify part, for the worst system.
         unit: "file" or "folder".
         sample: hash that names the photos of the certify part.
         bytes: mean bytes of a result.
         source_bytes: mean bytes of a source.
         decoder: who decoded what the systems saw.
+        by: "folder" where the statement holds in each folder; "" where it is about all photos
+            together.
+        labels: hash that names the labels which answers were held against; "" where it is the
+            answers on the sources.
     """
 
     risk: float
@@ -102,6 +111,8 @@ class Certificate:
     bytes: int = 0
     source_bytes: int = 0
     decoder: str = "pillow"
+    by: str = ""
+    labels: str = ""
 
     def __post_init__(self) -> None:
         shares = (self.risk, self.confidence, self.bound, self.mean_loss)
@@ -113,20 +124,75 @@ class Certificate:
     @property
     def sentence(self) -> str:
         """The certificate for people: what a team can sign."""
-        claims = []
-        if "changed" in self.loss:
-            claims.append(f"at most {percent(self.risk)} of the answers change")
-        if "F1" in self.loss:
-            claims.append(f"the mean loss of F1 is at most {self.risk:.4g}")
-        claim = " and ".join(claims)
-        shown = f"{self.changed:,} of {self.photos:,} changed"
-        if "F1" in self.loss:
+        lost = [CLAIMS.get(name, CLAIMS[CHANGED]) for name in self.loss.split(" and ")]
+        claim = " and ".join(
+            text.format(share=percent(self.risk), number=f"{self.risk:.4g}") for text in lost
+        )
+        shown = f"{self.changed:,} of {self.photos:,} {'worse' if self.labels else 'changed'}"
+        if self.loss != CHANGED and self.loss != WRONG:
             shown += f", mean loss {self.mean_loss:.4f}"
         unit = {"file": "photos", "folder": "folders"}.get(self.unit, self.unit)
+        where = ", in each folder by itself" if self.by else ""
         sure = f"with {percent(self.confidence)} confidence"
         return (
-            f"{claim[:1].upper()}{claim[1:]}, {sure} ({shown}; {unit} that no choice was made on)."
+            f"{claim[:1].upper()}{claim[1:]}{where}, {sure} ({shown}; {unit} that no choice was"
+            " made on)."
         )
+
+
+CHANGED, WRONG = "changed answers", "lost accuracy"
+CLAIMS = {
+    CHANGED: "at most {share} of the answers change",
+    WRONG: "accuracy on the labels falls by at most {share}",
+    "1 - F1": "the mean loss of F1 is at most {number}",
+    "lost F1": "the mean F1 on the labels falls by at most {number}",
+    "lost words": "the mean share of the labelled words that are read falls by at most {share}",
+    "1 - IoU": "the mean of 1 - IoU is at most {number}",
+    "1 - similarity": "the mean of 1 - similarity of points is at most {number}",
+    "character errors": "the mean character error rate is at most {number}",
+    "1 - cosine": "the mean of 1 - cosine is at most {number}",
+}
+"""What may be lost, and how a certificate says so."""
+
+_LOSSES = {
+    "classes": (CHANGED, WRONG),
+    "boxes": ("1 - F1", "lost F1"),
+    "text": ("character errors", "lost words"),
+    "masks": ("1 - IoU", ""),
+    "keypoints": ("1 - similarity", ""),
+    "embedding": ("1 - cosine", ""),
+}
+
+
+def loss_of(kind: str, *, labels: bool) -> str:
+    """What answers of a kind lose: a key of `CLAIMS`.
+
+    Raises:
+        SettingsError: labels of such answers are not read.
+    """
+    name = _LOSSES[kind][labels]
+    if not name:
+        raise SettingsError(
+            f"`labels` are for classes, boxes and text, not for {kind}",
+            "omit them: agreement is certified then",
+        )
+    return name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """A folder of the sample for which a policy holds by itself.
+
+    Attributes:
+        name: of the folder.
+        photos, changed, mean_loss, bound: as of `Certificate`, of its units alone.
+    """
+
+    name: str
+    photos: int
+    changed: int
+    mean_loss: float
+    bound: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,9 +204,11 @@ class CertifiedSystem:
         fingerprint: of its weights.
         reading: how the model's input and output were read, as the system says; "" where it does
             not.
-        kind: "classes" or "boxes".
+        kind: of its answers, as "classes" or "boxes".
         changed: units of the certify part with another answer.
         mean_loss: of the certify part.
+        right_on_sources, right_on_results: with labels, how right its answers are in the mean,
+            0..1; -1 without.
     """
 
     name: str
@@ -149,6 +217,8 @@ class CertifiedSystem:
     kind: str = "classes"
     changed: int = 0
     mean_loss: float = 0.0
+    right_on_sources: float = -1.0
+    right_on_results: float = -1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +229,7 @@ class Policy:
         settings: of djpeg; those beyond `OPTIONS` and `FURTHER` have their defaults.
         certificate: what was shown of them.
         systems: for which it was shown.
+        strata: for each of which it was shown; () where nobody asked for any.
         version: of vizcomp, when it was made.
         encoder: fingerprint of the encoder, when it was made; see `encoder_fingerprint`. "": this
             one's.
@@ -167,6 +238,7 @@ class Policy:
     settings: DjpegSettings
     certificate: Certificate
     systems: tuple[CertifiedSystem, ...]
+    strata: tuple[Stratum, ...] = ()
     version: str = __version__
     encoder: str = ""
 
@@ -212,6 +284,7 @@ class Policy:
             ),
             certificate=Certificate(**values["certificate"]),
             systems=tuple(CertifiedSystem(**one) for one in values["system"]),
+            strata=tuple(Stratum(**one) for one in values.get("stratum", [])),
             version=str(made["version"]),
             encoder=str(made["encoder"]),
         )
@@ -228,7 +301,8 @@ class Policy:
         """The text of the file, with a checksum of all that it says."""
         values = self.to_dict()
         values["made_with"]["checksum"] = _checksum(values)
-        said = "".join(f"# {line}\n" for line in (self.certificate.sentence, NOT_SAID))
+        about = NOT_SAID_OF_LABELS if self.certificate.labels else NOT_SAID
+        said = "".join(f"# {line}\n" for line in (self.certificate.sentence, about))
         return HEAD + said + _toml(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -237,10 +311,18 @@ class Policy:
         further = [name for name in FURTHER if settings[name] != getattr(DjpegSettings, name)]
         return {
             "policy": {name.replace("_", "-"): settings[name] for name in (*OPTIONS, *further)},
-            "certificate": dataclasses.asdict(self.certificate),
-            "system": [dataclasses.asdict(system) for system in self.systems],
+            "certificate": _given(self.certificate),
+            "system": [_given(system) for system in self.systems],
+            **(
+                {"stratum": [dataclasses.asdict(one) for one in self.strata]} if self.strata else {}
+            ),
             "made_with": {"version": self.version, "encoder": self.encoder},
         }
+
+    @property
+    def checksum(self) -> str:
+        """16 hexadecimal digits that name the policy."""
+        return _checksum(self.to_dict())
 
     @property
     def other_encoder(self) -> str:
@@ -259,6 +341,22 @@ NOT_SAID = (
     "Agreement with the systems' own answers on the sources, not accuracy; for photos like the"
     " sample."
 )
+
+
+NOT_SAID_OF_LABELS = (
+    "An answer that is wrong on a source may be wrong in any way on the result; for photos like the"
+    " sample."
+)
+
+
+def _given(part: Certificate | CertifiedSystem) -> dict[str, Any]:
+    """A part of the file without what nobody asked for."""
+    unasked = {"by": "", "labels": "", "right_on_sources": -1.0, "right_on_results": -1.0}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(part).items()
+        if unasked.get(name) != value
+    }
 
 
 def percent(share: float) -> str:

@@ -2,124 +2,55 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vizcomp.djpeg.formats import check_formats
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp._version import __version__
+from vizcomp.batch.judges import beside
+from vizcomp.djpeg.settings import RESAMPLES
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.fitting import bounds
-from vizcomp.fitting.measure import Bench, PhotoVerdict, Work
-from vizcomp.fitting.policy import Certificate, CertifiedSystem, Policy, percent
+from vizcomp.fitting.asked import FitSettings, about_empty, refuse_too_few
+from vizcomp.fitting.candidates import (
+    Candidate,
+    Input,
+    formats_of,
+    is_last,
+    ladders,
+    named,
+    pixels_of,
+    refined,
+)
+from vizcomp.fitting.certified import policy_of
+from vizcomp.fitting.measure import Bench, Watch, Work
+from vizcomp.fitting.memory import Memory, key_of
+from vizcomp.fitting.policy import encoder_fingerprint, loss_of, percent
+from vizcomp.fitting.result import Fitted, Row, stronger, worst_of
+from vizcomp.fitting.rivals import rival_rows
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
-from vizcomp.fitting.search import Aim, Scores, Tested, certify, explore
-from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.formats import FORMATS
+from vizcomp.fitting.scores import Aim, Outlook, Scores
+from vizcomp.fitting.search import Round, Tested, certify, explore
+from vizcomp.fitting.truth import Truths, read_truths
 from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
 
-QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
-FAMILIES = (("uniform", 0.0, "machine"), ("depth+text", 0.25, "machine"), ("uniform", 0.0, "photo"))
-SIDES = (1024, 640, 448, 320)  # longer sides of results that are tried beside all pixels
-# the family of these: what a resize leaves has no smooth far parts to save on
-RESIZED = ("uniform", 0.0, "photo")
-# a JPEG source keeps its integers
-LAST_RESORT = DjpegSettings(quality=100.0, guide="uniform", strength=0.0)
 WORST = 12  # photos that a report shows
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A setting on one part of the sample.
-
-    Attributes:
-        part: "explore" or "certify".
-        units: looked at.
-        bytes: mean of a file.
-        loss: mean, of the system that loses most.
-        p_value: of the test, None on the explore part.
-        passed: the test's verdict, None on the explore part.
-    """
-
-    settings: DjpegSettings
-    part: str
-    units: int
-    bytes: float
-    loss: float
-    p_value: float | None = None
-    passed: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """What a fit came to.
-
-    Attributes:
-        policy: the certified setting.
-        rows: all settings, first as explored, then as tested.
-        worst: photos of the certify part that lose most under the policy, worst first.
-        notices: what a user should know.
-        stronger: risk to the number of photos with no changed answer that would show it.
-        seconds: the whole took.
-    """
-
-    policy: Policy
-    rows: tuple[Row, ...]
-    worst: tuple[PhotoVerdict, ...]
-    notices: tuple[str, ...]
-    stronger: dict[float, int]
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
-        rows = [
-            {**dataclasses.asdict(row), "settings": row.settings.to_dict()} for row in self.rows
-        ]
-        worst = [
-            {
-                "input": one.file.shown,
-                "source_bytes": one.source_bytes,
-                "bytes": one.verdict.size,
-                "losses": list(one.verdict.losses),
-                "source_answers": list(one.source_texts),
-                "answers": list(one.verdict.texts),
-            }
-            for one in self.worst
-        ]
-        stronger = [{"risk": risk, "photos": photos} for risk, photos in self.stronger.items()]
-        return {
-            **self.policy.to_dict(),
-            "headline": self.policy.certificate.sentence,
-            "rows": rows,
-            "worst": worst,
-            "stronger": stronger,
-            "notices": list(self.notices),
-            "seconds": self.seconds,
-        }
+# settings that the certify part is looked at with, about: what a budget has to leave time for
+TESTS = 5
 
 
 def fit(
     photos: Iterable[InputFile] | Sequence[str | Path],
     systems: str | System | Sequence[str | System],
     *,
-    risk: float = 0.01,
-    confidence: float = 0.95,
-    unit: str = "file",
-    format: str = "jpeg",
-    budget: float | None = None,
-    jobs: int = 0,
-    engine: str = "local",
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    offline: bool = False,
-    decoder: str = "pillow",
     on_progress: Callable[[str], None] = lambda text: None,
+    **asked: Any,
 ) -> Fitted:
     """Find the smallest setting of `djpeg` for some vision systems, with a guarantee.
 
@@ -127,145 +58,413 @@ def fit(
         photos: files, folders or patterns, or what `find_inputs` gives.
         systems: names as `open_system` takes them, or `vizcomp.System` objects; the guarantee holds
             for each.
-        risk: the mean loss not to be exceeded, between 0 and 1: changed answers of classifiers, 1 -
-            F1 of detectors.
-        confidence: of the guarantee, between 0 and 1.
-        unit: "file", or "folder" where photos of a folder belong together, as frames of one clip.
-        format: of the files: "jpeg", "webp", "avif" or "jxl".
-        budget: seconds; no further round of the search begins after so many. The certificate is not
-            shortened.
+        on_progress: is told what was done so far.
+        risk: the mean loss not to be exceeded, between 0 and 1 (default 0.01): changed answers of
+            classifiers, 1 - F1 of detectors.
+        confidence: of the guarantee, between 0.5 and 1 (default 0.95).
+        unit: "file" (default), or "folder" where photos of a folder belong together, as frames of
+            one clip.
+        by: "folder": the guarantee holds in each folder by itself, as of a camera or a site; ""
+            (default) for all together.
+        labels: "folders", or a file or folder of labels: what counts is how right answers are, not
+            whether they change.
+        format: "auto" (default) for the best of those that all readers open, or "jpeg", "webp",
+            "avif", "jxl".
+        readers: who must open the files, as "pillow,opencv"; "" for those of `djpeg`'s `format`
+            auto.
+        rivals: compare with JPEG, WebP and AVIF, each with its own certified setting (default).
+        budget: seconds. The search leaves time for the certificate, which is not shortened; None
+            for no limit.
+        resume: go on with a fit of the very same photos and settings that was interrupted.
         jobs, engine: as `djpeg`.
         max_pixels: larger photos are left out.
         offline: never touch the network.
         decoder: who decodes what the systems see, one of `photos.opencv.DECODERS`.
-        on_progress: is told what was done so far.
 
     Raises:
-        SettingsError: risk, confidence or unit are out of range.
+        SettingsError: a value is out of its range.
         InputError: too few photos, photos that were used before, a system that gives no answer, or
             nothing passes.
         ModelError: a system is unknown.
     """
-    started = time.monotonic()
     several = [systems] if isinstance(systems, str | System) else systems
     names = tuple(dict.fromkeys(one if isinstance(one, str) else one.name for one in several))
-    _check(names, risk, confidence, budget)
-    _check_format(format, decoder)
-    work = Work(
-        systems=names,
-        jobs=jobs,
-        engine=engine,
-        max_pixels=max_pixels,
-        offline=offline,
-        decoder=decoder,
-    )
-    opened = work.open()
-    sample = read_sample(_files(photos), unit=unit, max_pixels=max_pixels)
-    first, second = split(sample.units)
-    binary = tuple(system.kind == "classes" and unit == "file" for system in opened)
-    aim = Aim(risk, confidence, len(second), binary)
-    _check_size(sample, first, aim, unit)
-    used = UsedPhotos([f"{system.kind} {system.fingerprint}" for system in opened])
-    used.check(second)
-
-    bench = Bench(work)
-    sequence, explored = explore(
-        ladders(format),
-        len(first),
-        lambda settings, some: bench.scores(settings, [first[i] for i in some]),
-        aim,
-        go_on=lambda: budget is None or time.monotonic() - started < budget,
-        tell=lambda scores: on_progress(_best_so_far(scores, risk)),
-    )
-    notices = _notices(sample, bench, opened)
-    sequence = refined(sequence)
-    used.add(second)
-    tests = []
-    for test in certify(sequence, lambda one: _on_all(bench, one, second), aim):
-        tests.append(test)
-        verdict = "holds" if test.passed else "does not hold"
-        on_progress(f"certify: {named(test.setting)}: mean loss {test.scores.worst:.4f}, {verdict}")
-    passed = [test for test in tests if test.passed]
-    if not passed:
-        _nothing_passed(tests[0], aim)
-    best = min(passed, key=lambda test: float(test.scores.sizes.mean()))
-    policy = _policy(best, bench, work, opened, aim, unit, second)
-    rows = [_row(one, "explore", scores) for one, scores in explored.items()]
-    rows += [_row(test.setting, "certify", test.scores, test) for test in tests]
-    worst = sorted(bench.verdicts[best.setting], key=lambda one: -max(one.verdict.losses))[:WORST]
-    notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
-    return Fitted(
-        policy,
-        tuple(rows),
-        tuple(worst),
-        tuple(notices),
-        _stronger(aim),
-        time.monotonic() - started,
-    )
+    if not names:
+        raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
+    return _Fit(names, FitSettings(**asked), on_progress).run(_files(photos))
 
 
-def ladders(format: str = "jpeg") -> list[list[DjpegSettings]]:
-    """The candidates: for each kind of setting a ladder of qualities, and above them the last
-    resort.
+class _Fit:
+    """One fit, from its photos to its result."""
 
-    Sides have ladders of their own, which a first round over few photos thins out. Tables are of
-    JPEG alone, so that other formats have a family for each guide.
-    """
-    kinds = (
-        FAMILIES
-        if format == "jpeg"
-        else tuple({guide: (guide, s, "auto") for guide, s, _ in FAMILIES}.values())
-    )
-    families = [
-        [
-            DjpegSettings(
-                quality=float(q),
-                guide=guide,
-                strength=strength,
-                table=table,  # type: ignore[arg-type]
-                format=format,  # type: ignore[arg-type]
+    def __init__(
+        self, names: tuple[str, ...], asked: FitSettings, say: Callable[[str], None]
+    ) -> None:
+        self._started = time.monotonic()
+        self._names, self._asked, self._say = names, asked, say
+        self._formats, self._notices = formats_of(asked.format, asked.readers)
+        check_decoder(asked.decoder, self._formats)
+        self._work = Work(
+            systems=names,
+            jobs=asked.jobs,
+            engine=asked.engine,
+            max_pixels=asked.max_pixels,
+            offline=asked.offline,
+            decoder=asked.decoder,
+        )
+        self._systems = self._work.open()
+        for system in self._systems:
+            loss_of(system.kind, labels=bool(asked.labels))  # it says where there are none
+
+    def run(self, files: Iterable[InputFile]) -> Fitted:
+        asked = self._asked
+        files, truths = self._labelled(files)
+        sample = read_sample(files, unit=asked.unit, max_pixels=asked.max_pixels, by=asked.by)
+        first, second, aim = self._parts(sample)
+        key = self._key(sample, truths)
+        used = UsedPhotos([f"{system.kind} {system.fingerprint}" for system in self._systems])
+        used.check(second, key)
+        if not asked.resume and used.begun(second, key):
+            raise InputError(
+                "this very fit looked at its photos to certify with before, and may not look again",
+                "`resume` goes on with it, or gives its result once more",
             )
-            for q in QUALITIES
+        memory = Memory(key, resume=asked.resume)
+        try:
+            if asked.resume and not memory.found:
+                self._notices.append(
+                    "there is nothing to resume: no fit of these photos and settings was"
+                    " interrupted"
+                )
+            if truths is not None:
+                self._work = dataclasses.replace(self._work, truths=truths.by_file)
+            bench = Bench(
+                self._work, groups={name: i for i, name in enumerate(self._strata)}, memory=memory
+            )
+            return self._found(bench, memory, used, key, sample, first, second, aim, truths)
+        finally:
+            memory.close()
+
+    def _labelled(self, files: Iterable[InputFile]) -> tuple[Iterable[InputFile], Truths | None]:
+        if not self._asked.labels:
+            return files, None
+        listed = list(files)
+        truths = read_truths(self._asked.labels, listed)
+        self._notices += truths.notices
+        return [file for file in listed if file in truths.by_file], truths
+
+    def _parts(self, sample: Sample) -> tuple[list[Unit], list[Unit], Aim]:
+        """The explore and the certify part, without strata of which nothing could be shown."""
+        asked = self._asked
+        first, second = split(sample.units)
+        binary = tuple(
+            system.kind == "classes" and asked.unit == "file" for system in self._systems
+        )
+        aim = Aim(asked.risk, asked.confidence, len(second), binary)
+        counts = collections.Counter(unit.group for unit in second)
+        self._strata = (
+            sorted(group for group, count in counts.items() if aim.reachable_with(count))
+            if asked.by
+            else []
+        )
+        if asked.by and self._strata:
+            for group in sorted(set(counts) - set(self._strata)):
+                self._notices.append(
+                    f"the folder {group} has too few photos, {counts[group]} to certify with: the"
+                    " certificate is not about it"
+                )
+            first, second = (
+                [unit for unit in part if unit.group in self._strata] for part in (first, second)
+            )
+            aim = dataclasses.replace(
+                aim, certify=len(second), groups=tuple(counts[group] for group in self._strata)
+            )
+        if not (aim.reachable and first) or (asked.by and not self._strata):
+            refuse_too_few(
+                sample, max(counts.values(), default=0) if asked.by else len(second), aim, asked
+            )
+        may = (
+            f"{aim.allowed} changed answers may pass"
+            if all(binary)
+            else f"a mean loss somewhat below {asked.risk:g} may pass"
+        )
+        in_each = f" in the smallest of {len(self._strata)} folders" if self._strata else ""
+        what = "photos" if asked.unit == "file" else "folders"
+        self._say(
+            f"{len(first)} {what} to choose with, {len(second)} to certify with, of which"
+            f" {may}{in_each}"
+        )
+        return first, second, aim
+
+    def _key(self, sample: Sample, truths: Truths | None) -> str:
+        asked = self._asked
+        return key_of(
+            {
+                "systems": [
+                    [one.kind, one.fingerprint, *beside(name)]
+                    for name, one in zip(self._names, self._systems, strict=True)
+                ],
+                "sample": sample_digest(sample.units),
+                "strata": self._strata,
+                "asked": [asked.risk, asked.confidence, asked.unit, asked.by, asked.decoder],
+                "labels": truths.digest if truths else "",
+                "formats": [[name, encoder_fingerprint(name)] for name in self._formats],
+                "version": __version__,
+            }
+        )
+
+    def _found(
+        self,
+        bench: Bench,
+        memory: Memory,
+        used: UsedPhotos,
+        key: str,
+        sample: Sample,
+        first: list[Unit],
+        second: list[Unit],
+        aim: Aim,
+        truths: Truths | None,
+    ) -> Fitted:
+        if sample.duplicates:
+            self._notices.append(
+                f"{sample.duplicates} photos have the same bytes as another: they count once"
+            )
+        sequence, explored = self._explored(bench, memory, sample, first, aim)
+        self._notices += about_empty(bench, self._systems)
+        self._refuse_hopeless(sequence, explored, aim)
+        sequence = self._settled(memory, refined(sequence))
+        used.add(second, key, explored=first)
+        tests = list(self._tested(bench, sequence, second, aim))
+        best, held = self._best(tests, aim)
+        if held is not None:
+            second = [unit for unit in second if unit.group in held]
+            aim = dataclasses.replace(
+                aim,
+                certify=len(second),
+                groups=tuple(aim.groups[self._strata.index(one)] for one in held),
+            )
+            best = dataclasses.replace(
+                best,
+                scores=best.scores.of_groups(
+                    {self._strata.index(one): i for i, one in enumerate(held)}
+                ),
+            )
+            self._strata = held
+        policy = policy_of(
+            best,
+            bench.rows(best.setting, second),
+            asked=self._asked,
+            aim=aim,
+            units=second,
+            systems=self._systems,
+            names=self._names,
+            strata=self._strata,
+            labels=truths.digest if truths else "",
+            date=str(memory.note("date")),
+        )
+        rivals, said = (
+            ([], [])
+            if not self._asked.rivals
+            else rival_rows(
+                bench,
+                aim,
+                first,
+                second,
+                go_on=lambda: self._left() > 0,
+                watch=lambda text: Watch(self._telling(text)),
+            )
+        )
+        self._notices += said
+        if self._left() < 0:
+            self._notices.append(
+                f"it took {time.monotonic() - self._started:,.0f} seconds: the certificate is not"
+                " shortened for a budget"
+            )
+        self._notices += [
+            f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())
         ]
-        for guide, strength, table in kinds
-    ]
-    own = dict(zip(("guide", "strength", "table"), RESIZED, strict=True))
-    families += [
-        [DjpegSettings(quality=float(q), max_side=side, format=format, **own) for q in QUALITIES]  # type: ignore[arg-type]
-        for side in SIDES
-    ]
-    last = dataclasses.replace(LAST_RESORT, format=format)  # type: ignore[arg-type]
-    return [[*family, last] for family in families]
+        rows = [Row.of(one, "explore", scores) for one, scores in explored.items()]
+        rows += [Row.of(test.setting, "certify", test.scores, test) for test in tests]
+        return Fitted(
+            policy=policy,
+            rows=tuple(rows),
+            rivals=tuple(rivals),
+            worst=worst_of(bench.rows(best.setting, second), WORST),
+            notices=tuple(self._notices),
+            stronger=stronger(aim, best.scores) if not self._strata else (),
+            seconds=time.monotonic() - self._started,
+            asked=bench.asked,
+        )
 
+    # --- choosing
 
-def _is_last(one: DjpegSettings) -> bool:
-    return dataclasses.replace(one, format=LAST_RESORT.format) == LAST_RESORT
+    def _explored(
+        self, bench: Bench, memory: Memory, sample: Sample, first: list[Unit], aim: Aim
+    ) -> tuple[list[Candidate], dict[Candidate, Scores]]:
+        sizes = pixels_of(
+            [one for system in self._systems if (one := _input_of(system))], sample.sides
+        )
+        candidates: list[list[Candidate]] = [
+            list(ladder) for ladder in ladders(self._formats, sizes)
+        ]
+        count = len({one for ladder in candidates for one in ladder})
+        self._say(
+            f"explore: {count} settings: {', '.join(self._formats)}; {', '.join(map(str, sizes))}"
+        )
+        rounds, noted = 0, memory.note("rounds")
 
+        def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
+            telling = self._telling(
+                f"explore: {len(settings)} settings on {len(some)} {self._asked.unit}s"
+            )
+            return bench.scores(settings, [first[i] for i in some], Watch(telling))
 
-def refined(sequence: Sequence[DjpegSettings]) -> list[DjpegSettings]:
-    """A sequence with a step between each two of its qualities, and one below the last."""
-    finer: list[DjpegSettings] = []
-    for one in sequence:
-        if finer and not _is_last(finer[-1]):
-            finer.append(_between(finer[-1], one.quality))
-        finer.append(one)
-    last = sequence[-1]
-    below = max((q for q in QUALITIES if q < last.quality), default=0)
-    if below and not _is_last(last):
-        finer.append(_between(last, below))
-    return finer
+        def go_on(settings: int, units: int) -> bool:
+            nonlocal rounds
+            rounds += 1
+            if noted is not None:
+                return rounds < int(noted)
+            if self._asked.budget is None or not bench.asked:
+                return True
+            files = len(sample.sides) / max(1, len(sample.units))  # photos of a unit
+            each = files * bench.seconds / bench.asked
+            enough = (settings * units + TESTS * aim.certify) * each < self._left()
+            if not enough:
+                self._notices.append(
+                    "the budget ended the search before it had seen all photos to choose with"
+                )
+            return enough
 
+        sequence, scores = explore(
+            candidates, len(first), measure, aim, go_on=go_on, tell=self._tell_round
+        )
+        if noted is None:
+            memory.write_note("rounds", rounds if rounds and self._cut_short else rounds + 1)
+        return sequence, scores
 
-def _between(one: DjpegSettings, quality: float) -> DjpegSettings:
-    return dataclasses.replace(one, quality=float(round((one.quality * quality) ** 0.5)))
+    @property
+    def _cut_short(self) -> bool:
+        return any(notice.startswith("the budget ended") for notice in self._notices)
 
+    def _tell_round(self, found: Round[Candidate]) -> None:
+        if found.best is None or is_last(found.best):
+            self._say(
+                f"explore: after {found.units}, nothing smaller than the sources seems to hold"
+            )
+            return
+        size = float(found.scores[found.best].sizes.mean())
+        self._say(
+            f"explore: after {found.units}, best so far {named(found.best)}: {size:,.0f} bytes"
+        )
 
-def named(settings: DjpegSettings) -> str:
-    """A setting for people."""
-    guide = settings.guide if settings.strength else "no guide"
-    kind = f"{settings.table} table" if settings.format == "jpeg" else settings.format
-    side = f", side {settings.max_side}" if settings.max_side else ""
-    return f"quality {settings.quality:g}, {guide}, {kind}{side}"
+    def _refuse_hopeless(
+        self, sequence: Sequence[Candidate], explored: Mapping[Candidate, Scores], aim: Aim
+    ) -> None:
+        """Leave the certify part alone where nothing but the sources themselves would pass: its
+        photos stay fresh."""
+        if not all(is_last(one) for one in sequence):
+            return
+        outlook = Outlook(aim, explored)
+        some = [one for one in explored if not is_last(one)]
+        safest = min(some, key=lambda one: outlook.strain(one, outlook.means(one)))
+        raise InputError(
+            f"no setting seems to hold: the safest, {named(safest)}, loses"
+            f" {explored[safest].worst:.4f} on the photos to choose with, and"
+            f" {max(0.5, aim.allowed) / min(aim.sizes):.4f} may pass on {min(aim.sizes)} to certify"
+            " with",
+            f"ask for a larger `risk` than {percent(aim.risk)}, or give more photos; those to"
+            " certify with were not looked at",
+        )
+
+    def _settled(self, memory: Memory, sequence: list[Candidate]) -> list[Candidate]:
+        """The order of the tests, as it was written down before the certify part was first looked
+        at."""
+        noted = memory.note("sequence")
+        made = [named(one) for one in sequence]
+        if noted is None:
+            memory.write_note("sequence", made)
+            memory.write_note("date", datetime.datetime.now(datetime.UTC).date().isoformat())
+        elif noted != made:
+            raise InputError(
+                "the order of the tests is not the one that this fit began with, so that its"
+                " certificate would not hold",
+                "fit again with photos that were not used",
+            )
+        return sequence
+
+    # --- certifying
+
+    def _tested(
+        self, bench: Bench, sequence: Sequence[Candidate], units: list[Unit], aim: Aim
+    ) -> Iterator[Tested[Candidate]]:
+        def measure(one: Candidate) -> Scores:
+            telling = self._telling(f"certify: {named(one)}")
+            # where there are strata, what holds in some of them is worth knowing
+            stops = (
+                None
+                if len(aim.sizes) > 1
+                else lambda scores: aim.p_value(scores) > 1 - aim.confidence
+            )
+            return bench.scores([one], units, Watch(telling, stops))[one]
+
+        for test in certify(sequence, measure, aim):
+            verdict = "holds" if test.passed else "does not hold"
+            seen = "" if test.passed else f" on {len(test.scores.sizes)}"
+            self._say(
+                f"certify: {named(test.setting)}: mean loss {test.scores.worst:.4f}{seen},"
+                f" {verdict}"
+            )
+            yield test
+
+    def _best(
+        self, tests: Sequence[Tested[Candidate]], aim: Aim
+    ) -> tuple[Tested[Candidate], list[str] | None]:
+        """The smallest setting that passed, and of strata those in which it holds where that is not
+        all of them.
+
+        All strata must hold, which takes no correction. Where a setting fails, Holm's procedure
+        says in which it holds.
+        """
+        passed = [test for test in tests if test.passed]
+        failed = None if not tests or tests[-1].passed else tests[-1]
+        held: list[str] = []
+        if failed is not None and len(aim.sizes) > 1:
+            falls = bounds.holm(aim.group_p_values(failed.scores), aim.confidence)
+            held = [group for group, fell in zip(self._strata, falls, strict=True) if fell]
+            missing = [group for group in self._strata if group not in held]
+            if held:
+                self._notices.append(
+                    f"{named(failed.setting)} holds in {', '.join(held)}, and is not shown to in"
+                    f" {', '.join(missing)}: fit these folders apart"
+                )
+        if passed:
+            return min(passed, key=lambda test: float(test.scores.sizes.mean())), None
+        assert failed is not None
+        if held:
+            self._notices.append(
+                "the certificate is not about"
+                f" {', '.join(one for one in self._strata if one not in held)}"
+            )
+            return failed, held
+        raise InputError(
+            f"nothing can be certified: even {named(failed.setting)} has a mean loss of"
+            f" {failed.scores.worst:.4f} on {len(failed.scores.sizes)} photos",
+            f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh,"
+            " photos",
+        )
+
+    # --- time
+
+    def _left(self) -> float:
+        """Seconds of the budget that are left; endless without one."""
+        return (
+            float("inf")
+            if self._asked.budget is None
+            else self._asked.budget - (time.monotonic() - self._started)
+        )
+
+    def _telling(self, text: str) -> Callable[[int, int], None]:
+        return lambda done, all: self._say(f"{text}: {done:,} of {all:,} answers")
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:
@@ -275,153 +474,14 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
     return listed
 
 
-def _check_format(format: str, decoder: str) -> None:
-    if format not in (*FORMATS, "jpeg"):
-        raise SettingsError(
-            f"a policy has one format, not {format!r}", f"use jpeg, {', '.join(FORMATS)}"
-        )
-    check_formats(DjpegSettings(format=format))  # type: ignore[arg-type]
-    check_decoder(decoder, (format,))
-
-
-def _check(names: Sequence[str], risk: float, confidence: float, budget: float | None) -> None:
-    if not names:
-        raise SettingsError("no vision system is named", "give `system` NAME, once for each system")
-    if not 0 < risk < 1:
-        raise SettingsError(
-            f"a risk of {percent(risk)} cannot be certified",
-            "use one between 0% and 100%, as `risk` 1%",
-        )
-    if not 0.5 <= confidence < 1:
-        raise SettingsError(
-            f"a confidence of {percent(confidence)} says nothing", "use 50% or more, below 100%"
-        )
-    if budget is not None and budget <= 0:
-        raise SettingsError("the budget must be more than no time", "write it as `budget` 30min")
-
-
-def _check_size(sample: Sample, first: Sequence[Unit], aim: Aim, unit: str) -> None:
-    """Refuse to pretend where even no change at all would not be enough."""
-    if aim.reachable and first:
-        return
-    what = "photos" if unit == "file" else "folders"
-    count = aim.certify
-    needed = bounds.photos_needed(aim.risk, aim.confidence)
-    while not dataclasses.replace(aim, certify=needed).reachable:  # betting needs a few more
-        needed += 1
-    total = -(-needed * 10 // 7) + 1
-    least = 1 - (1 - aim.confidence) ** (1 / count) if count else 1.0
-    twins = (
-        f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""
+def _input_of(system: System) -> Input | None:
+    """What a system makes of a photo first; None where it takes any size."""
+    size = getattr(system, "input_size", None)
+    if size is None:
+        return Input((system.native, system.native)) if system.native else None
+    resample = getattr(system, "resample", "")
+    return Input(
+        (size[0], size[1]),
+        bool(getattr(system, "crops", False)),
+        resample if resample in RESAMPLES else "lanczos",
     )
-    raise InputError(
-        f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at"
-        f" {percent(aim.confidence)} needs {needed} unchanged to certify with, about {total}"
-        " in all",
-        f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
-    )
-
-
-def _best_so_far(scores: dict[DjpegSettings, Scores], risk: float) -> str:
-    units = max(len(one.sizes) for one in scores.values())
-    good = [
-        (float(one.sizes.mean()), setting) for setting, one in scores.items() if one.worst <= risk
-    ]
-    if not good:
-        return f"explore: {units} photos, no setting holds so far"
-    size, setting = min(good, key=lambda pair: pair[0])
-    return f"explore: {units} photos, best so far {named(setting)}: {size:,.0f} bytes"
-
-
-def _notices(sample: Sample, bench: Bench, systems: Sequence[System]) -> list[str]:
-    notices = []
-    if sample.duplicates:
-        notices.append(
-            f"{sample.duplicates} photos have the same bytes as another: they count once"
-        )
-    for system, share in zip(systems, bench.empty(), strict=True):
-        if share == 1:
-            raise InputError(
-                f"{system.name} finds nothing on any photo that was looked at: there is no answer"
-                " to keep",
-                "give photos with something to find, or look at how the model is read",
-            )
-        if share > 0:
-            notices.append(
-                f"{system.name} finds nothing on {percent(round(share, 3))} of the photos: no box"
-                " there is no change"
-            )
-    return notices
-
-
-def _on_all(bench: Bench, setting: DjpegSettings, units: Sequence[Unit]) -> Scores:
-    bench.verdicts.pop(setting, None)  # those of the explore part
-    return bench.scores([setting], units)[setting]
-
-
-def _nothing_passed(test: Tested[DjpegSettings], aim: Aim) -> None:
-    raise InputError(
-        f"nothing can be certified: even {named(test.setting)} has a mean loss of"
-        f" {test.scores.worst:.4f} on {len(test.scores.sizes)} photos",
-        f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh,"
-        " photos",
-    )
-
-
-def _policy(
-    best: Tested[DjpegSettings],
-    bench: Bench,
-    work: Work,
-    systems: Sequence[System],
-    aim: Aim,
-    unit: str,
-    units: Sequence[Unit],
-) -> Policy:
-    rows = bench.verdicts[best.setting]
-    changed = [sum(row.verdict.changed[i] for row in rows) for i in range(len(systems))]
-    if unit == "folder":  # units in which any answer changed, which is what the sample counts
-        changed = [int(np.count_nonzero(losses)) for losses in best.scores.losses]
-    kinds = ["changed answers" if system.kind == "classes" else "1 - F1" for system in systems]
-    certificate = Certificate(
-        risk=aim.risk,
-        confidence=aim.confidence,
-        photos=len(best.scores.sizes),
-        changed=max(changed),
-        bound=round(aim.upper(best.scores.losses), 6),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        loss=" and ".join(sorted(set(kinds), reverse=True)),
-        mean_loss=round(best.scores.worst, 6),
-        unit=unit,
-        sample=sample_digest(units),
-        bytes=round(float(np.mean([row.verdict.size for row in rows]))),
-        source_bytes=round(float(np.mean([row.source_bytes for row in rows]))),
-        decoder=work.decoder,
-    )
-    certified = tuple(
-        CertifiedSystem(
-            name=work.systems[i],
-            fingerprint=system.fingerprint,
-            reading=str(getattr(system, "reading", "")),
-            kind=system.kind,
-            changed=changed[i],
-            mean_loss=round(float(best.scores.losses[i].mean()), 6),
-        )
-        for i, system in enumerate(systems)
-    )
-    return Policy(settings=best.setting, certificate=certificate, systems=certified)
-
-
-def _row(
-    settings: DjpegSettings, part: str, scores: Scores, test: Tested[DjpegSettings] | None = None
-) -> Row:
-    size = float(scores.sizes.mean())
-    value, passed = (None, None) if test is None else (test.p_value, test.passed)
-    return Row(settings, part, len(scores.sizes), size, scores.worst, value, passed)
-
-
-def _stronger(aim: Aim) -> dict[float, int]:
-    return {
-        risk: bounds.photos_needed(risk, aim.confidence)
-        for risk in (0.05, 0.02, 0.01, 0.005, 0.001)
-        if risk < aim.risk
-    }

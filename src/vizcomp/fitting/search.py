@@ -11,108 +11,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic
 
 import numpy as np
-import numpy.typing as npt
 
-from vizcomp.fitting import bounds
+from vizcomp.fitting.scores import Aim, Array, Outlook, Scores, Setting
 
-Setting = TypeVar("Setting", bound=Hashable)
-Array = npt.NDArray[np.float64]
-
-FIRST_SHARE = 4  # the first round has one of so many explore units
+FIRST_SHARE = 16  # the first round has one of so many explore units
 FEWEST = 16  # units of a round, where there are so many
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scores:
-    """What settings cost and lose on some units.
-
-    Attributes:
-        sizes: float64 (N,), mean bytes of each unit's files.
-        losses: float64 (S, N), of each system and unit, each in 0..1.
-    """
-
-    sizes: Array
-    losses: Array
-
-    @property
-    def worst(self) -> float:
-        """The mean loss of the system that loses most."""
-        return float(self.losses.mean(1).max())
-
-    def joined(self, other: Scores) -> Scores:
-        """These units, then the other's."""
-        return Scores(
-            np.concatenate([self.sizes, other.sizes]),
-            np.concatenate([self.losses, other.losses], 1),
-        )
-
+SURE = 0.9  # chance to pass from which a setting is a place to begin
+HOPELESS = 0.02  # chance to pass below which a setting is not tested
 
 Measure = Callable[[Sequence[Setting], range], dict[Setting, Scores]]
 """From settings and a range of units to the scores of each setting on these units."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Aim:
-    """What is asked for.
+class Round(Generic[Setting]):
+    """Where the search is after a round.
 
     Attributes:
-        risk, confidence: of the certificate.
-        certify: units of the certify part.
-        binary: of each system, whether a loss is 0 or 1.
+        units: of the explore part, looked at so far.
+        scores: of all settings.
+        best: the smallest setting that will just about pass; None where none will.
     """
 
-    risk: float
-    confidence: float
-    certify: int
-    binary: tuple[bool, ...]
-
-    def p_value(self, losses: Array) -> float:
-        """The largest of the systems' p-values, (S, N) losses: all must hold, so no correction is
-        due."""
-        return max(
-            self.one_p_value(one, is_binary)
-            for one, is_binary in zip(losses, self.binary, strict=True)
-        )
-
-    def one_p_value(self, losses: Array, binary: bool) -> float:
-        """Exact for changed answers, by betting for other losses: the kind of loss decides, not its
-        values."""
-        if binary:
-            return bounds.binomial_p_value(round(float(losses.sum())), len(losses), self.risk)
-        return bounds.betting_p_value(losses, self.risk, self.confidence)
-
-    def upper(self, losses: Array) -> float:
-        """The largest of the systems' upper bounds of the risk."""
-        return max(
-            (
-                bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
-                if binary
-                else bounds.betting_upper(one, self.confidence)
-            )
-            for one, binary in zip(losses, self.binary, strict=True)
-        )
-
-    @property
-    def reachable(self) -> bool:
-        """Whether losses of 0 on the whole certify part would be enough."""
-        return (
-            self.certify > 0
-            and self.p_value(np.zeros((len(self.binary), self.certify))) <= 1 - self.confidence
-        )
-
-    @property
-    def allowed(self) -> float:
-        """About the largest mean loss that the certify part lets pass."""
-        low, high = -1, self.certify
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = bounds.binomial_p_value(middle, self.certify, self.risk) <= 1 - self.confidence
-            low, high = (middle, high) if fits else (low, middle)
-        return max(0, low) / max(1, self.certify)
+    units: int
+    scores: dict[Setting, Scores]
+    best: Setting | None
 
 
 def explore(
@@ -121,52 +48,48 @@ def explore(
     measure: Measure[Setting],
     aim: Aim,
     *,
-    go_on: Callable[[], bool] = lambda: True,
-    tell: Callable[[dict[Setting, Scores]], None] = lambda scores: None,
+    go_on: Callable[[int, int], bool] = lambda answers, units: True,
+    tell: Callable[[Round[Setting]], None] = lambda found: None,
 ) -> tuple[list[Setting], dict[Setting, Scores]]:
     """Settings in the order in which they are to be tested, safest first, and the scores that this
     rests on.
 
-    Rounds over twice as many units each: after a round the better half of the ladders stays, and of
-    each the half of the rungs that lie next to where the loss passes what is allowed. The last
-    ladder gives the sequence.
+    The first round takes every second rung. Later ones are over twice as many units each: the
+    better half of the ladders stays, and of each the half of its rungs that lie next to where the
+    loss passes what is allowed. The best ladder gives the sequence.
 
     Args:
         ladders: each from small files to large ones.
         units: of the explore part.
         measure: the scores of settings on some units.
-        go_on: asked before each round but the first.
-        tell: is given all scores after each round.
+        go_on: asked before each round but the first, with the settings it would try and the units
+            it would try them on.
+        tell: is given where the search is after each round.
     """
     scores: dict[Setting, Scores] = {}
-    alive = [list(ladder) for ladder in ladders]
+    alive = [(ladder, [*ladder[-2::-2][::-1], ladder[-1]]) for ladder in ladders]
     done, size = 0, min(units, max(FEWEST, -(-units // FIRST_SHARE)))
     while True:
-        asked = list(dict.fromkeys(setting for ladder in alive for setting in ladder))
-        for setting, fresh in measure(asked, range(done, size)).items():
-            scores[setting] = scores[setting].joined(fresh) if setting in scores else fresh
+        asked = list(dict.fromkeys(setting for _, rungs in alive for setting in rungs))
+        known = [setting for setting in asked if setting in scores]
+        for setting, more in (measure(known, range(done, size)) if known else {}).items():
+            scores[setting] = scores[setting].joined(more)
+        new = [setting for setting in asked if setting not in scores]
+        scores |= measure(new, range(size)) if new else {}
         done = size
-        tell(scores)
-        alive.sort(key=lambda ladder: _cost(ladder, scores, aim))
-        if done == units or not go_on():
+        outlook = Outlook(aim, scores)
+        seen = [(_Seen.of(rungs, scores, outlook), ladder) for ladder, rungs in alive]
+        seen.sort(key=lambda pair: pair[0].cost)
+        tell(Round(done, scores, seen[0][0].best))
+        if done == units:
             break
         alive = [
-            _near(ladder, scores, aim) for ladder in alive[: max(2, math.ceil(len(alive) / 2))]
+            (ladder, one.near(ladder)) for one, ladder in seen[: max(2, math.ceil(len(seen) / 2))]
         ]
         size = min(units, 2 * done)
-    best = next(ladder for ladder in ladders if alive[0][0] in ladder)
-    return _sequence(best, scores, aim), scores
-
-
-def _known(
-    ladder: Sequence[Setting], scores: dict[Setting, Scores]
-) -> tuple[list[Setting], Array, Array]:
-    """The rungs that were measured, their mean bytes, and their losses smoothed so that they fall
-    with size."""
-    rungs = [setting for setting in ladder if setting in scores]
-    sizes = np.array([scores[setting].sizes.mean() for setting in rungs])
-    weights = np.array([len(scores[setting].sizes) for setting in rungs], float)
-    return rungs, sizes, falling(np.array([scores[setting].worst for setting in rungs]), weights)
+        if not go_on(len({setting for _, rungs in alive for setting in rungs}), size - done):
+            break
+    return sequence_of(seen[0][1], scores, aim), scores
 
 
 def falling(values: Array, weights: Array) -> Array:
@@ -181,52 +104,93 @@ def falling(values: Array, weights: Array) -> Array:
     return np.array([value for value, _, count in pools for _ in range(count)])
 
 
-def _edge(losses: Array, allowed: float) -> int:
-    """The smallest rung whose smoothed loss is allowed; the largest rung where none is."""
-    return int(np.argmax(losses <= allowed)) if (losses <= allowed).any() else len(losses) - 1
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Seen(Generic[Setting]):
+    """The rungs of a ladder that were measured, small files first.
 
-
-def _cost(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> float:
-    """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of the
-    loss."""
-    _, sizes, losses = _known(ladder, scores)
-    at = _edge(losses, aim.allowed)
-    if at == 0 or losses[at] > aim.allowed:
-        return float(sizes[at])
-    share = (losses[at - 1] - aim.allowed) / (losses[at - 1] - losses[at])
-    return float(np.exp((1 - share) * np.log(sizes[at - 1]) + share * np.log(sizes[at])))
-
-
-def _near(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> list[Setting]:
-    """The half of the rungs next to the edge, with one more that is safer than riskier ones."""
-    rungs, _, losses = _known(ladder, scores)
-    count = max(3, math.ceil(len(rungs) / 2))
-    low = min(max(0, _edge(losses, aim.allowed) - (count - 1) // 2), max(0, len(rungs) - count))
-    return rungs[low : low + count]
-
-
-def _sequence(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> list[Setting]:
-    """From the smallest rung that, with all above it, will hardly fail, down to the smallest that
-    may pass.
-
-    A start that fails leaves nothing, so two standard errors of the explore part are added; where
-    no rung is so safe, the sequence starts at the largest.
+    Attributes:
+        sizes: mean bytes, of those photos that all rungs saw.
+        strain, chances: of each, after their losses were smoothed so that they fall with size.
     """
-    rungs, _, losses = _known(ladder, scores)
-    counts = np.array([len(scores[setting].sizes) for setting in rungs])
-    spread = 2 * np.sqrt((losses + 1 / counts) / counts)
-    safe = losses + spread <= aim.allowed
-    start = next((i for i in range(len(rungs)) if safe[i:].all()), len(rungs) - 1)
-    first = ladder.index(rungs[start])
-    hopeless = {setting for setting in rungs if _hopeless(scores[setting], aim.risk)}
-    return [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless] or [
-        ladder[-1]
-    ]
+
+    rungs: list[Setting]
+    sizes: Array
+    strain: Array
+    chances: Array
+
+    @classmethod
+    def of(
+        cls, ladder: Sequence[Setting], scores: dict[Setting, Scores], outlook: Outlook[Setting]
+    ) -> _Seen[Setting]:
+        rungs = [setting for setting in ladder if setting in scores]
+        weights = np.array([len(scores[setting].sizes) for setting in rungs], float)
+        # (rungs, systems and groups)
+        means = np.array([outlook.means(setting) for setting in rungs])
+        smooth = np.stack([falling(column, weights) for column in means.T], 1)
+        return cls(
+            rungs,
+            np.array([scores[setting].sizes.mean() for setting in rungs]),
+            np.array(
+                [outlook.strain(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
+            ),
+            np.array(
+                [outlook.chance(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
+            ),
+        )
+
+    @property
+    def edge(self) -> int:
+        """The smallest rung that will just about pass; the largest rung where none will."""
+        return (
+            int(np.argmax(self.strain <= 1)) if (self.strain <= 1).any() else len(self.strain) - 1
+        )
+
+    @property
+    def best(self) -> Setting | None:
+        return self.rungs[self.edge] if self.strain[self.edge] <= 1 else None
+
+    @property
+    def cost(self) -> float:
+        """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of
+        the loss."""
+        at = self.edge
+        if at == 0 or self.strain[at] > 1:
+            return float(self.sizes[at])
+        share = (self.strain[at - 1] - 1) / (self.strain[at - 1] - self.strain[at])
+        return float(
+            np.exp((1 - share) * np.log(self.sizes[at - 1]) + share * np.log(self.sizes[at]))
+        )
+
+    def near(self, ladder: Sequence[Setting]) -> list[Setting]:
+        """The half of all rungs of the ladder next to the edge, with one more that is safer than
+        riskier ones."""
+        count = max(3, math.ceil(len(ladder) / 2))
+        edge = ladder.index(self.rungs[self.edge])
+        low = min(max(0, edge - (count - 1) // 2), max(0, len(ladder) - count))
+        return list(ladder[low : low + count])
 
 
-def _hopeless(scores: Scores, risk: float) -> bool:
-    spread = 2 * math.sqrt(max(risk, scores.worst) / scores.losses.shape[1])
-    return scores.worst - spread > risk
+def sequence_of(
+    ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim
+) -> list[Setting]:
+    """The order of the tests: the largest rung, then from the smallest one that is rather sure to
+    pass, with all above it, down to the smallest that may pass.
+
+    The largest comes first so that there is a certificate where the search was too hopeful.
+    """
+    seen = _Seen.of(ladder, scores, Outlook(aim, scores))
+    sure = seen.chances >= SURE
+    start = next((i for i in range(len(seen.rungs)) if sure[i:].all()), len(seen.rungs) - 1)
+    first = ladder.index(seen.rungs[start])
+    chances = dict(zip(seen.rungs, seen.chances, strict=True))
+    hopeless, chance = set(), 1.0
+    for setting in reversed(ladder):
+        # one that was not looked at is as the next larger one
+        chance = chances.get(setting, chance)
+        if chance < HOPELESS:
+            hopeless.add(setting)
+    down = [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless]
+    return list(dict.fromkeys([ladder[-1], *down]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,11 +211,12 @@ def certify(
 
     Args:
         sequence: fixed before the certify part was looked at.
-        measure: a setting's scores on the whole certify part.
+        measure: a setting's scores on the whole certify part, or on as much as it takes to see that
+            it cannot pass.
     """
     for setting in sequence:
         scores = measure(setting)
-        value = aim.p_value(scores.losses)
+        value = aim.p_value(scores)
         passed = value <= 1 - aim.confidence
         yield Tested(setting, scores, value, passed)
         if not passed:

@@ -107,6 +107,7 @@ def encode_format(
     icc: bytes | None = None,
     exif: bytes | None = None,
     xmp: bytes | None = None,
+    full_chroma: bool = False,
 ) -> bytes:
     """A file by the encoder's own quality.
 
@@ -115,6 +116,7 @@ def encode_format(
         quality: 0..100 as the encoder has it.
         alpha: opacity, uint8 (H, W), or None.
         icc, exif, xmp: metadata to carry; no `icc` in those of `WITHOUT_PROFILES`.
+        full_chroma: of AVIF, 4:4:4 in place of 4:2:0.
 
     Raises:
         UnsupportedError: as `check_sides`, or what the encoder refuses.
@@ -134,6 +136,7 @@ def encode_format(
     options: dict[str, Any] = {**kind.options, "quality": quality}
     if kind.name == "avif":
         options["quality"] = round(quality)
+        options |= {"subsampling": "4:4:4"} if full_chroma else {}
     options |= {
         key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value
     }

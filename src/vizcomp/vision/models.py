@@ -152,6 +152,22 @@ class ModelSystem:
         self.native = self._size[0] if self._size and self._size[0] == self._size[1] <= 64 else 0
 
     @property
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width of its input; None where it takes photos of any size."""
+        return self._size
+
+    @property
+    def crops(self) -> bool:
+        """Whether it sees the middle of a photo alone where that has another shape than the
+        input."""
+        return self._preparation.fit.resize == "crop"
+
+    @property
+    def resample(self) -> str:
+        """The filter by which photos come to its input, one of `options.FILTERS`."""
+        return self._preparation.fit.filter
+
+    @property
     def reading(self) -> str:
         """How the model is read, in one line."""
         side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"

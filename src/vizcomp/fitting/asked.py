@@ -1,0 +1,98 @@
+"""What is asked of a fit, and what of its sample makes it impossible."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from vizcomp.errors import InputError, SettingsError
+from vizcomp.fitting import bounds
+from vizcomp.fitting.measure import Bench
+from vizcomp.fitting.policy import percent
+from vizcomp.fitting.sample import Sample
+from vizcomp.fitting.scores import Aim
+from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.vision.system import System
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """What is asked of a fit; see `fit`.
+
+    Raises:
+        SettingsError: a value is out of its range.
+    """
+
+    risk: float = 0.01
+    confidence: float = 0.95
+    unit: str = "file"
+    by: str = ""
+    labels: str = ""
+    format: str = "auto"
+    readers: str = ""
+    rivals: bool = True
+    budget: float | None = None
+    resume: bool = False
+    jobs: int = 0
+    engine: str = "local"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    offline: bool = False
+    decoder: str = "pillow"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.risk < 1:
+            raise SettingsError(
+                f"a risk of {percent(self.risk)} cannot be certified",
+                "use one between 0% and 100%, as `risk` 1%",
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise SettingsError(
+                f"a confidence of {percent(self.confidence)} says nothing",
+                "use 50% or more, below 100%",
+            )
+        if self.budget is not None and self.budget <= 0:
+            raise SettingsError(
+                "the budget must be more than no time", "write it as `budget` 30min"
+            )
+        if self.by and self.unit == "folder":
+            raise SettingsError(
+                "`by` folder and `unit` folder contradict each other",
+                "a folder is either what is drawn, as a clip, or where photos are drawn from, as a"
+                " camera",
+            )
+
+
+def refuse_too_few(sample: Sample, count: int, aim: Aim, asked: FitSettings) -> None:
+    """Refuse to pretend where even no change at all would not be enough."""
+    what = "photos" if asked.unit == "file" else "folders"
+    needed = bounds.photos_needed(aim.risk, aim.confidence)
+    while not aim.reachable_with(needed):  # betting needs a few more
+        needed += 1
+    total = -(-needed * 10 // 7) + 1
+    least = 1 - (1 - aim.confidence) ** (1 / count) if count else 1.0
+    twins = (
+        f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""
+    )
+    each = " in one folder at least" if asked.by else " in all"
+    raise InputError(
+        f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at"
+        f" {percent(aim.confidence)} needs {needed} unchanged to certify with, about {total}{each}",
+        f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
+    )
+
+
+def about_empty(bench: Bench, systems: Sequence[System]) -> list[str]:
+    notices = []
+    for system, share in zip(systems, bench.empty(), strict=True):
+        if share == 1:
+            raise InputError(
+                f"{system.name} finds nothing on any photo that was looked at: there is no answer"
+                " to keep",
+                "give photos with something to find, or look at how the model is read",
+            )
+        if share > 0:
+            notices.append(
+                f"{system.name} finds nothing on {percent(round(share, 3))} of the photos: no box"
+                " there is no change"
+            )
+    return notices

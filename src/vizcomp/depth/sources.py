@@ -95,7 +95,7 @@ def model_options(spec: str) -> tuple[str, str, bool]:
         SettingsError: an option is unknown, or its value is.
     """
     name, colon, tail = spec.rpartition(":")
-    if not colon or not name or os.sep in tail or "/" in tail or Path(spec).exists():
+    if not colon or not name or os.sep in tail or "/" in tail or os.path.exists(spec):
         return spec, "auto", False
     size, flip = "auto", False
     for part in tail.split(","):
@@ -166,7 +166,7 @@ def open_depth(
     if model == "compact":
         return NetworkDepth(threads=threads)
     if os.sep in model:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ModelError(
                 f"no depth model at {model}", "train one with: vizcomp train --kind depth"
             )
@@ -191,7 +191,7 @@ def _onnx_depth(model: str, *, threads: int, offline: bool) -> DepthSource | Non
     if (split := split_name(model, ".onnx")) is None:
         return None
     path, options = split
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"no depth model at {path}", "train one with: vizcomp train --kind depth")
     if is_own(path):
         if options:

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.shards.shard import is_shard
 from vizcomp.vision.callables import living_system
-from vizcomp.vision.models import weights_beside
+from vizcomp.vision.models import state_of, weights_beside
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
 from vizcomp.vision.systems import open_system
@@ -151,11 +152,11 @@ def beside(name: str) -> list[str]:
     """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an
     ONNX file keeps elsewhere."""
     path = model_path(name)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return []
-    files = [place for place in (path.with_suffix(".json"),) if place.is_file()] + weights_beside(
-        path
-    )
+    files = [
+        place for place in (path.with_suffix(".json"),) if os.path.isfile(place)
+    ] + weights_beside(path)
     return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 
@@ -182,11 +183,12 @@ def system_by_name(name: str, offline: bool) -> System:
     if (there := _given.get().get(name) or living_system(name)) is not None:
         return there
     with _opening:
-        return opened_system(name, offline)
+        return opened_system(name, offline, state_of(name))
 
 
 @functools.lru_cache(maxsize=4)
-def opened_system(name: str, offline: bool) -> System:
+def opened_system(name: str, offline: bool, state: tuple[tuple[int, int], ...] = ()) -> System:
+    """A system, opened again where the state of its files is another."""
     return open_system(name, offline=offline)
 
 

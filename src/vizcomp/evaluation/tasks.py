@@ -20,6 +20,7 @@ from vizcomp.evaluation.codecs import Codec, open_codec
 from vizcomp.evaluation.data import EvalData, Pixels
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
 from vizcomp.vision.callables import living_system
+from vizcomp.vision.models import state_of
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 
@@ -102,11 +103,12 @@ def _row(
 
 def worker_system(name: str, offline: bool) -> System:
     """A Python callable of this name, else a system opened once for each process."""
-    return living_system(name) or opened_system(name, offline)
+    return living_system(name) or opened_system(name, offline, state_of(name))
 
 
 @functools.lru_cache(maxsize=8)
-def opened_system(name: str, offline: bool) -> System:
+def opened_system(name: str, offline: bool, state: tuple[tuple[int, int], ...] = ()) -> System:
+    """A system, opened again where the state of its files is another."""
     system = open_system(name, offline=offline)
     if (torch := sys.modules.get("torch")) is not None:
         # workers share the cores; and sums in one order give the same digits for any number of jobs

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import mmap
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from vizcomp.vision.answers import (
     Pixels,
 )
 from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
-from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
+from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions, model_path
 from vizcomp.vision.system import (
     BAND,
     HINT,
@@ -534,7 +535,25 @@ def weights_beside(path: Path) -> list[Path]:
         for match in _EXTERNAL.finditer(data):
             name = data[match.end() : match.end() + data[match.end() - 1]]
             places.add(path.parent / name.decode("utf-8", "replace"))
-    return sorted(place for place in places if place.is_file())
+    return sorted(place for place in places if os.path.isfile(place))
+
+
+def state_of(name: str) -> tuple[tuple[int, int], ...]:
+    """Sizes and times of the files that a system's name stands for: another state is another model,
+    or is read otherwise. () for what is no file."""
+    path = model_path(name)
+    if path is None:
+        return ()
+    beside = [path.with_name(path.name + ending) for ending in (".data", "_data")]
+    states = []
+    for place in (path, path.with_suffix(".json"), *beside):
+        try:
+            found = place.stat()
+        except OSError:
+            states.append((-1, -1))
+        else:
+            states.append((found.st_size, found.st_mtime_ns))
+    return tuple(states)
 
 
 def _fingerprint(path: Path, options: ModelOptions) -> str:
@@ -553,7 +572,7 @@ def _fingerprint(path: Path, options: ModelOptions) -> str:
 
 def model_file(spec_path: Path) -> None:
     """Raises ModelError where a file is not there."""
-    if not spec_path.is_file():
+    if not os.path.isfile(spec_path):
         raise ModelError(f"{spec_path} is not there", HINT)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit import jpeg_bytes, picture
+from kit import command, jpeg_bytes, picture
+from PIL import Image
 
 from vizcomp.batch.decode import run_decode
 from vizcomp.batch.depth import run_depth
@@ -122,3 +123,52 @@ def test_an_output_folder_with_too_long_a_name_is_an_error_of_ours(
 ) -> None:
     with pytest.raises(OutputError):
         run_encode(find_inputs([photos]), tmp_path / ("b" * 300 + suffix), EncodeSettings(), ALONE)
+
+
+TOO_LONG = "z" * 300
+GIVEN = {
+    "labels": ["djpeg", "in", "--guide", "uniform", "--labels", TOO_LONG],
+    "a system": ["djpeg", "in", "--guide", "uniform", "--verify", f"{TOO_LONG}.onnx"],
+    "a depth model": ["djpeg", "in", "--guide", "depth", "--depth-model", f"{TOO_LONG}.onnx"],
+    "masks": ["djpeg", "in", "--guide", "mask", "--masks", TOO_LONG],
+    "maps": ["djpeg", "in", "--guide", "depth", "--depth-maps", TOO_LONG],
+    "data": ["eval", "--classifier", "watcher", "--data", TOO_LONG],
+    "a model to add": ["weights", "add", "x", f"{TOO_LONG}.safetensors"],
+    "a policy": ["djpeg", "in", "--policy", TOO_LONG],
+}
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_names_that_are_given_and_too_long_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    what: str,
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(jpeg_bytes(picture(1, 48, 64)))
+    monkeypatch.chdir(tmp_path)
+    output = [] if GIVEN[what][0] == "weights" else ["-o", "out"]
+    assert command(*GIVEN[what], *output) in (2, 3)
+    assert [line[:7] for line in capfd.readouterr().err.splitlines()].count("error: ") == 1
+
+
+@pytest.mark.parametrize("kind", ["labels", "masks", "maps"])
+def test_what_goes_with_a_photo_of_the_longest_name_is_not_there(tmp_path: Path, kind: str) -> None:
+    """Its labels, mask or map would have a longer name than the disk allows."""
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "a.txt").write_text("0 .5 .5 .1 .1\n")
+    for name in ("a.jpg", "z" * 255):
+        (tmp_path / name).write_bytes(jpeg_bytes(picture(1, 48, 64)))
+    Image.new("L", (64, 48)).save(tmp_path / "beside" / "a.png")
+    beside = str(tmp_path / "beside")
+    settings = DjpegSettings(guide={"labels": "uniform", "masks": "mask", "maps": "depth"}[kind])
+    batch = BatchSettings(
+        labels=beside if kind == "labels" else None,
+        masks=beside if kind == "masks" else None,
+        depth_maps=beside if kind == "maps" else None,
+    )
+    files = find_inputs([tmp_path / "a.jpg", tmp_path / ("z" * 255)])
+    run = run_djpeg(files, tmp_path / "out", settings, batch, ALONE)
+    assert [r.status for r in run.records] == ["ok", "failed"]
+    assert "defect" not in (run.records[1].error or "")

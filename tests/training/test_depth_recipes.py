@@ -150,7 +150,7 @@ def test_a_file_is_unpacked_to_weights_that_answer_as_it_does(
         start=str(tmp_path / "start" / "model.safetensors"),
         network=TINY,
     )
-    task = DepthTask(settings, Processes())
+    task = DepthTask(settings, Processes("cpu"))
     network = CompactDepthNet(TINY).eval()
     network.load_state_dict({k.removeprefix("0."): v for k, v in task.start.items()})
     own = CompactDepthNet(TINY).eval()

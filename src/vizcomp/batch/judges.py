@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -151,11 +152,11 @@ def beside(name: str) -> list[str]:
     """Fingerprints of the files that a model needs beside its own: NAME.json, and weights that an
     ONNX file keeps elsewhere."""
     path = model_path(name)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return []
-    files = [place for place in (path.with_suffix(".json"),) if place.is_file()] + weights_beside(
-        path
-    )
+    files = [
+        place for place in (path.with_suffix(".json"),) if os.path.isfile(place)
+    ] + weights_beside(path)
     return [f"{each.name} {file_fingerprint(each)}" for each in files]
 
 

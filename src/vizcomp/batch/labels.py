@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -73,7 +74,7 @@ class Labels:
         self._journal: Journal | None = None
         self._coco = CocoLabels(place) if self.kind == "coco" else None
         self._moves: dict[int, tuple[Result, Move]] = {}
-        inside = place if place.is_dir() else place.parent
+        inside = place if os.path.isdir(place) else place.parent
         if isinstance(output, Path) and inside.resolve() == (output / FOLDER).resolve():
             raise SettingsError(
                 f"`labels` {printable(place)} lies where labels are written",
@@ -146,7 +147,7 @@ class Labels:
     def _copy_names(self) -> None:
         """The names of YOLO's classes, where they lie beside its labels."""
         source = self._place / CLASSES
-        if self.kind != "yolo" or not self.counts.written or not source.is_file():
+        if self.kind != "yolo" or not self.counts.written or not os.path.isfile(source):
             return
         try:
             with source.open("rb") as file:

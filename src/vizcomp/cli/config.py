@@ -115,7 +115,7 @@ def _found(config: str) -> Path | None:
     for folder in (here, *here.parents):
         for name in (NAME, "pyproject.toml"):
             path = folder / name
-            if path.is_file() and (name == NAME or _read(path) is not None):
+            if os.path.isfile(path) and (name == NAME or _read(path) is not None):
                 _check_owner(path, here)
                 return path
     return None

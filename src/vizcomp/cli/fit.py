@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -159,7 +160,7 @@ def fit(
 
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
-    if output.exists() and not overwrite:
+    if os.path.exists(output) and not overwrite:
         raise OutputError(
             f"{printable(output)} exists", "give another name with -o, or --overwrite"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -194,7 +195,7 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
     if calibrate is not None and "inception-v3" not in names:
         raise SettingsError("--calibrate is of inception-v3 only", "omit it")
     # before anything is fetched or copied for it
-    if calibrate is not None and not calibrate.exists():
+    if calibrate is not None and not os.path.exists(calibrate):
         raise SettingsError(
             f"{calibrate} does not exist", "give --calibrate labelled images, as CIFAR-10"
         )
@@ -252,7 +253,7 @@ def export(
     from vizcomp.files.write import check_output_folder, write_atomic
     from vizcomp.neural.export import exported
 
-    if output.exists() and not overwrite:
+    if os.path.exists(output) and not overwrite:
         raise OutputError(f"{output} exists already", "--overwrite replaces it")
     data = exported(name, part=part, iterations=iterations, offline=offline)
     check_output_folder(output.parent)

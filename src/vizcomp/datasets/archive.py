@@ -88,7 +88,7 @@ class _Folder:
 
     def file(self, at: Parts) -> Path | None:
         path = self._path.joinpath(*at)
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None
 
     def read(self, handle: Path) -> bytes:
         return file_bytes(handle)
@@ -282,7 +282,7 @@ class BoundedStream:
 def open_source(path: Path) -> Iterator[DataSource]:
     """A folder or an archive, told apart by its first bytes."""
     shown = printable(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield _Folder(path)
         return
     with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -229,8 +230,8 @@ def fill_with_cifar10(folder: Path, *, offline: bool = False) -> bool:
         OutputError: the folder cannot be written.
     """
     try:
-        if folder.exists() and (
-            not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())
+        if os.path.exists(folder) and (
+            not os.path.isdir(folder) or any(not p.name.startswith(".") for p in folder.iterdir())
         ):
             return False
         archive = cifar10_archive(offline=offline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -109,7 +110,7 @@ class ClassFiles:
 def list_classes(path: Path) -> ClassFiles | None:
     """The pictures of a folder with a sub-folder for each class: of its test part where it has one;
     None where it is no such."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return None
     with open_source(path) as source:
         if any(find_form(source, form) is not None for form in FORMS) or find_tables(path):
@@ -144,7 +145,7 @@ def unpacked_classes(
     Raises:
         FormatError: the archive is broken.
     """
-    if path.is_dir() or find_tables(path):
+    if os.path.isdir(path) or find_tables(path):
         return None
     try:
         with open_source(path) as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _ROWS = 1000  # read at a time
 
 def find_tables(path: Path) -> list[Path]:
     """The Parquet files that `path` names or holds, two folders down at most, by name."""
-    if path.is_file():
+    if os.path.isfile(path):
         return [path] if path.suffix.lower() == ".parquet" else []
     files = [file for depth in ("", "*/", "*/*/") for file in path.glob(f"{depth}*.parquet")]
     hidden = [file for file in files if any(map(is_hidden, file.relative_to(path).parts))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vizcomp.datasets.archive import open_source
@@ -56,7 +57,7 @@ def read_labelled(
         )
     if not 1 <= size <= MAX_SIZE:
         raise SettingsError(f"images of side {size} cannot be made", f"use 1 to {MAX_SIZE}")
-    if (tables := find_tables(Path(path))) and Path(path).is_file():
+    if (tables := find_tables(Path(path))) and os.path.isfile(path):
         return read_tables(Path(path), tables, part, size, on_skip, exact=exact)
     with open_source(Path(path)) as source:
         for form in FORMS:
@@ -65,7 +66,7 @@ def read_labelled(
                 return read_cifar(source, form, folder, part, size)
         if source.is_folder:
             for name in ARCHIVES:  # the download, kept as it came
-                if (Path(path) / name).is_file():
+                if os.path.isfile(Path(path) / name):
                     return read_labelled(
                         Path(path) / name, part=part, size=size, exact=exact, on_skip=on_skip
                     )

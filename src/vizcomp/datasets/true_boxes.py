@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
@@ -72,12 +73,12 @@ def label_kind(place: Path) -> str:
         InputError: there are none.
         SettingsError: there are several kinds.
     """
-    if not place.exists():
+    if not os.path.exists(place):
         raise InputError(
             f"{printable(place)} does not exist",
             "give a COCO .json file, or a folder of YOLO's .txt or VOC's .xml",
         )
-    if place.is_file():
+    if os.path.isfile(place):
         if place.suffix.lower() != ".json":
             raise InputError(
                 f"{printable(place)} is no .json file",
@@ -114,7 +115,7 @@ def label_file(place: Path, kind: str, relative: PurePath) -> Path | None:
     parts = relative.parent.parts
     for start in range(len(parts) + 1):
         path = place.joinpath(*parts[start:], name)
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     return None
 
@@ -169,7 +170,7 @@ def _class_names(place: Path) -> list[str]:
     try:
         return (
             (place / CLASSES).read_text("utf-8-sig").split("\n")
-            if (place / CLASSES).is_file()
+            if os.path.isfile(place / CLASSES)
             else []
         )
     except (OSError, UnicodeDecodeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -56,7 +57,7 @@ class MapFolder:
     def __init__(
         self, folder: Path, *, what: str = "depth map", kind: str = "auto", names: str = ""
     ) -> None:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InputError(
                 f"{folder} is not a folder",
                 f"give the folder that holds one {what} for each photo, by file stem",
@@ -89,11 +90,11 @@ class MapFolder:
         for place in dict.fromkeys((self._folder / file.relative.parent, self._folder)):
             for name in names:
                 path = place / name
-                if path.is_file():
+                if os.path.isfile(path):
                     return path
             for name in names:
                 alike = self._alike(place / name)
-                if alike is not None and alike.is_file():
+                if alike is not None and os.path.isfile(alike):
                     return alike
         return None
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +33,19 @@ class NetworkDepth:
 
         self._network = CompactDepth(path, threads=threads)
         self.name = f"compact {self._network.fingerprint[:12]}"
+        self.guesses = path is None
 
     def __call__(self, photo: Photo, file: InputFile) -> Depth:
         prediction = self._network(upright(photo.pixels, photo.orientation))
-        return Depth(prediction.depth, prediction.confidence)
+        return Depth(prediction.depth, prediction.confidence, guess=self.guesses)
+
+
+def of_photo(source: DepthSource, photo: Photo, file: InputFile) -> Depth | Callable[[], Depth]:
+    """A photo's depth; where the bundled network would guess it, a call that does, for who may do
+    without."""
+    if isinstance(source, NetworkDepth) and source.guesses:
+        return functools.partial(source, photo, file)
+    return source(photo, file)
 
 
 class DenseNetworkDepth:
@@ -84,7 +95,7 @@ def model_options(spec: str) -> tuple[str, str, bool]:
         SettingsError: an option is unknown, or its value is.
     """
     name, colon, tail = spec.rpartition(":")
-    if not colon or not name or os.sep in tail or "/" in tail or Path(spec).exists():
+    if not colon or not name or os.sep in tail or "/" in tail or os.path.exists(spec):
         return spec, "auto", False
     size, flip = "auto", False
     for part in tail.split(","):
@@ -155,7 +166,7 @@ def open_depth(
     if model == "compact":
         return NetworkDepth(threads=threads)
     if os.sep in model:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ModelError(
                 f"no depth model at {model}", "train one with: vizcomp train --kind depth"
             )
@@ -180,7 +191,7 @@ def _onnx_depth(model: str, *, threads: int, offline: bool) -> DepthSource | Non
     if (split := split_name(model, ".onnx")) is None:
         return None
     path, options = split
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"no depth model at {path}", "train one with: vizcomp train --kind depth")
     if is_own(path):
         if options:

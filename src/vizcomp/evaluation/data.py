@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -161,7 +162,7 @@ def _taken(
     if path is not None and first.kind == "classes":
         if not side:
             listed = list_classes(path)
-        photo = path.is_file() and path.suffix.lower() in EXTENSIONS
+        photo = os.path.isfile(path) and path.suffix.lower() in EXTENSIONS
         if listed is None and not (side or first.native or photo):
             listed = unpacked_classes(
                 path,
@@ -250,7 +251,7 @@ def _of_files(
 def _labelled(path: Path, side: int) -> LabelledImages | None:
     """A data set's test part, class folders without one as a whole; None where the photos have no
     classes."""
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+    if os.path.isfile(path) and path.suffix.lower() in EXTENSIONS:
         return None
     try:
         return read_labelled(path, part="test", size=side)
@@ -258,7 +259,7 @@ def _labelled(path: Path, side: int) -> LabelledImages | None:
         try:
             return read_labelled(path, part="all", size=side)
         except VizcompError:
-            if path.is_dir():
+            if os.path.isdir(path):
                 return None
             raise exc from None
 
@@ -266,11 +267,11 @@ def _labelled(path: Path, side: int) -> LabelledImages | None:
 def _where(settings: EvalSettings, side: int) -> tuple[Path | None, list[str], str]:
     """Where the data are: as given, CIFAR-10 from the cache or its mirrors, or nowhere, which means
     the samples."""
-    if settings.data == "cifar10" and not Path(settings.data).exists():
+    if settings.data == "cifar10" and not os.path.exists(settings.data):
         return cifar10_archive(offline=settings.offline), [], "CIFAR-10, test part"
     if settings.data:
         path = Path(settings.data)
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(
                 f"{settings.data} is not there", "give `data` a folder or an archive, or omit it"
             )
@@ -363,11 +364,11 @@ def chunk_size(data: EvalData) -> int:
 def are_small(settings: EvalSettings, side: int) -> bool:
     """Whether the images that settings name are of this side; data sets that are no files are taken
     to be."""
-    if not settings.data or not Path(settings.data).exists():
+    if not settings.data or not os.path.exists(settings.data):
         return True
     first = (
         next(iter(find_inputs([settings.data], report=lambda *_: None)), None)
-        if Path(settings.data).is_dir()
+        if os.path.isdir(settings.data)
         else None
     )
     if first is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -276,7 +277,7 @@ def _pairs(folder: Path, skipped: list[tuple[str, str]]) -> list[tuple[Path, Pat
     """Photos of a folder and their maps, by file stem; what has no map goes to `skipped`."""
     photos, maps = folder / "photos", folder / "depth"
     for part in (photos, maps):
-        if not part.is_dir():
+        if not os.path.isdir(part):
             raise TrainingError(f"no training data: {part} is not a folder", _HINT)
     map_of = {p.stem: p for p in sorted(maps.iterdir()) if p.suffix.lower() in MAP_SUFFIXES}
     files = sorted(

@@ -165,7 +165,7 @@ def open_frozen(name: str, side: int) -> FrozenClassifier:
             return FrozenClassifier(
                 name, _loaded(split[0], program=suffix == PROGRAM), side, _options(split[1])
             )
-    if (match := _FUNCTION.fullmatch(name)) and not Path(name).exists():
+    if (match := _FUNCTION.fullmatch(name)) and not os.path.exists(name):
         return FrozenClassifier(name, _called(match[1], match[2]), side, _options(match[3] or ""))
     ours = classifiers.load(os.path.expanduser(name))
     return FrozenClassifier(name, ours, side)
@@ -203,7 +203,7 @@ def _loaded(path: Path, *, program: bool) -> nn.Module:
         "torch.jit.script(module).save(PATH.pt), torch.export.save(...) to PATH.pt2, or give"
         " package.module:function"
     )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"there is no classifier {path}", "check the path")
     try:
         if program:

@@ -19,6 +19,7 @@ import abc
 import dataclasses
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ class _Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             if resume:
                 self._restore(checkpoint)
-            elif checkpoint.exists():
+            elif os.path.exists(checkpoint):
                 raise SettingsError(
                     f"{self.folder} holds a run already",
                     "add `resume` to continue it, or choose another `output`",
@@ -295,7 +296,7 @@ class _Run:
         self.reported_step = self.step
 
     def _restore(self, path: Path) -> None:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise SettingsError(f"nothing to resume: no {path}", "omit `resume` to start a run")
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -489,7 +490,7 @@ def train(
 
 
 def _not_finite(what: str, step: int, folder: Path) -> TrainingError:
-    note = "; the checkpoint before is kept" if (folder / CHECKPOINT).exists() else ""
+    note = "; the checkpoint before is kept" if os.path.exists(folder / CHECKPOINT) else ""
     return TrainingError(
         f"{what} not finite any more at step {step}",
         f"use a smaller learning_rate, and half=false{note}",

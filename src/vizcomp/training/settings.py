@@ -181,7 +181,7 @@ def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: boo
             )
         fill_with_cifar10(Path(data), offline=offline)
     for path in split_list(data):
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise SettingsError(
                 f"{path} does not exist", "give `data` a folder or an archive that is there"
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import mmap
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -534,7 +535,7 @@ def weights_beside(path: Path) -> list[Path]:
         for match in _EXTERNAL.finditer(data):
             name = data[match.end() : match.end() + data[match.end() - 1]]
             places.add(path.parent / name.decode("utf-8", "replace"))
-    return sorted(place for place in places if place.is_file())
+    return sorted(place for place in places if os.path.isfile(place))
 
 
 def state_of(name: str) -> tuple[tuple[int, int], ...]:
@@ -571,7 +572,7 @@ def _fingerprint(path: Path, options: ModelOptions) -> str:
 
 def model_file(spec_path: Path) -> None:
     """Raises ModelError where a file is not there."""
-    if not spec_path.is_file():
+    if not os.path.isfile(spec_path):
         raise ModelError(f"{spec_path} is not there", HINT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -158,7 +159,7 @@ def torchvision_module(spec: str, *, offline: bool, weights: str = "") -> tuple[
     folder = cache_folder() / "torchvision"
     file = folder / "checkpoints" / Path(choice.url).name
     by_hand = f"put {file.name} into {file.parent}"
-    if not file.is_file():
+    if not os.path.isfile(file):
         if cache.is_offline(offline):
             raise WeightsMissingError(
                 f"the weights of {spec} are not in the cache",
@@ -184,7 +185,11 @@ def torchvision_module(spec: str, *, offline: bool, weights: str = "") -> tuple[
         ) from exc
     finally:
         torch.hub.set_dir(before)
-    return module, choice, file_fingerprint(file) if file.is_file() else torchvision.__version__
+    return (
+        module,
+        choice,
+        file_fingerprint(file) if os.path.isfile(file) else torchvision.__version__,
+    )
 
 
 # Options in the name: of classifiers the sides in pixels and the filter of their usual

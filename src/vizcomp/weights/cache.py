@@ -36,7 +36,7 @@ def added_model(name: str) -> Path | None:
     if not name or name != Path(name).name:
         return None
     path = model_folder() / f"{name}.safetensors"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def place(row: table.WeightFile) -> Path:
@@ -66,7 +66,7 @@ def obtain(name: str, *, offline: bool = False, check: Check | None = None) -> P
     if not row.sources:
         return path
     by_hand = f"get {row.file} elsewhere, and: vizcomp weights add {row.id} {row.file}"
-    if not path.is_file():
+    if not os.path.isfile(path):
         if is_offline(offline):
             raise WeightsMissingError(
                 f"{row.id} is not in the cache, and the network is not to be used", by_hand
@@ -152,7 +152,7 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
         SettingsError: no such name, or a bundled one.
         OutputError: the cache cannot be written.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{file} is not there", "give the path of the file")
     if name in {row.id for row in table.BUNDLED}:
         raise SettingsError(
@@ -214,7 +214,9 @@ def added() -> list[Path]:
     """Models that `add` put into the cache under names of their own; whatever else lies there is
     left out."""
     return sorted(
-        p for p in model_folder().glob("*.safetensors") if _NAME.fullmatch(p.stem) and p.is_file()
+        p
+        for p in model_folder().glob("*.safetensors")
+        if _NAME.fullmatch(p.stem) and os.path.isfile(p)
     )
 
 
@@ -237,7 +239,7 @@ def clear(name: str) -> int:
     paths += [p for one in paths for p in one.parent.glob(f".{one.name}.*") if p.suffix != ".lock"]
     freed = 0
     for path in paths:
-        if path.is_file():
+        if os.path.isfile(path):
             freed += path.stat().st_size
             path.unlink()
     if added is None:

@@ -121,7 +121,7 @@ def fetch(
             "set VIZCOMP_CACHE to a folder of yours",
         ) from exc
     with lock:
-        if path.is_file():  # another process was faster
+        if os.path.isfile(path):  # another process was faster
             return Fetched(None, digest(path))
         job = Job(path, size, sha256, md5, timeout, check)
         watcher = _watcher.get()

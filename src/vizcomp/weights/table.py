@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -192,13 +193,13 @@ def bundled_path(name: str) -> Path:
     """
     # the package is always unpacked: the path stays valid
     with as_file(files("vizcomp").joinpath("bundled", name)) as path:
-        if not path.is_file() and name not in {row.file for row in BUNDLED}:
+        if not os.path.isfile(path) and name not in {row.file for row in BUNDLED}:
             stem = name.removesuffix(".safetensors")
             raise WeightsMissingError(
                 f"the model {stem} does not come with this version",
                 "train one with vizcomp train, and give the path of its file",
             )
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise WeightsMissingError(
                 f"{name} is missing from the installed package", "install vizcomp again"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read_tensors(
     from safetensors import SafetensorError, safe_open
 
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
             raise ModelError(f"{path} is not an ordinary file", hint)
         with safe_open(str(path), "np") as file:
             metadata = read_object(

@@ -249,6 +249,12 @@ def test_sides_that_no_reader_of_jpeg_takes_are_refused_plainly(side: int) -> No
     with pytest.raises(UnsupportedError) as told:
         made(out.getvalue())
     assert "65500" in told.value.hint
+    plain = read_jpeg(jpeg_bytes(smooth(16, 16), quality=80, subsampling=0))
+    data = bytearray(write_jpeg(plain))
+    at = next(m.end for m in markers(bytes(data)) if m.code in (0xC0, 0xC2)) - 15 + 1
+    data[at + 2 : at + 4] = side.to_bytes(2, "big")
+    with pytest.raises(UnsupportedError, match="a side above 65500 pixels"):
+        made(bytes(data))
 
 
 @pytest.mark.parametrize("factors", [0x11, 0x12, 0x21, 0x22])

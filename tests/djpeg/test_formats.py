@@ -476,6 +476,8 @@ def test_an_older_result_of_another_suffix_does_not_stay_beside_the_new_one(
         "auto",
         "--guide",
         "uniform",
+        "--table",
+        "machine",  # under which AVIF is the smallest
         "--quiet",
         "--report",
         "none",
@@ -690,3 +692,33 @@ def test_an_exif_orientation_is_neutral_after_the_pixels_were_turned(small: np.n
     kept = formats.Metadata.of(photo, "all")
     assert kept.exif is not None
     assert exif_orientation(kept.exif.removeprefix(b"Exif\0\0")) == 1
+
+
+@pytest.mark.parametrize("name", ["webp", "avif"])
+def test_without_lettering_nothing_is_blurred_for_its_sake(name: str, small: np.ndarray) -> None:
+    """No guide had a gain there; what the user gave, or a higher strength, blurs as before."""
+    photo = load_bytes(jpeg_bytes(small), "a.jpg")
+    size = {"guide": "text", "format": name}
+    guided, uniform = (
+        compress(photo, DjpegSettings(**{**size, "guide": guide})).data
+        for guide in ("text", "uniform")
+    )  # type: ignore[arg-type]
+    assert guided == uniform
+    assert compress(photo, DjpegSettings(**size, strength=1)).data != uniform  # type: ignore[arg-type]
+    mask = np.zeros((8, 8), np.float32)
+    given = compress(photo, DjpegSettings(guide="mask+text", format=name), mask=mask).data  # type: ignore[arg-type]
+    assert len(given) < len(uniform)
+
+
+def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) -> None:
+    photo = load_bytes(jpeg_bytes(small), "a.jpg")
+    flat = np.ones((20, 30), np.float32)
+    settings = DjpegSettings(guide="uniform", format="avif")
+    signal, eyes = (
+        Picture(photo, flat, settings, "avif", lettering=share).at(50) for share in (1.0, 0.0)
+    )
+    assert signal != eyes
+    assert compress(photo, settings).data == eyes  # the photo has none
+    machine = dataclasses.replace(settings, table="machine")
+    assert compress(photo, machine).data == signal
+    assert encoder_quality("avif", 50, by_signal=False) > encoder_quality("avif", 50)

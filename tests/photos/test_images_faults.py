@@ -256,6 +256,18 @@ def test_a_wrong_checksum_beside_the_pixels_costs_that_chunk_only(kind: bytes) -
     assert photo.dpi is None
 
 
+def test_a_wrong_checksum_of_whole_pixels_is_told() -> None:
+    data = bytearray(plain_png())
+    at = data.index(b"IDAT")
+    data[at + 4 + int.from_bytes(data[at - 4 : at], "big")] ^= 1
+    photo = load_bytes(bytes(data), "sum.png")
+    assert photo.pixels.tolist() == [[16, 32], [48, 64]]
+    assert photo.notices == ("a checksum of its pixels is wrong; they unpack all the same",)
+    data[at + 6] ^= 0xFF
+    with pytest.raises(FormatError, match="is broken"):
+        load_bytes(bytes(data), "broken.png")
+
+
 def test_xmp_of_a_png_is_kept_and_a_broken_palette_is_not() -> None:
     packet = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")
     assert load_bytes(plain_png(packet, TEXTS[0]), "xmp.png").xmp == b"<x/>"

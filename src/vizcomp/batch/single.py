@@ -8,6 +8,7 @@ made alike.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
 from vizcomp.depth.maps import DepthSource, mask_hint
+from vizcomp.depth.sources import of_photo
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
 from vizcomp.djpeg.outside import without_outside
@@ -263,17 +265,21 @@ def _compressed(
     """The photo's file, under `verify` with what the systems say of it."""
     if settings.lossless:
         return without_loss(photo, settings, batch)
-    depth = source(photo, file) if source is not None else None
+    depth = of_photo(source, photo, file) if source is not None else None
+    guess = functools.cache(depth) if callable(depth) else None  # asked once, or not at all
     looked = {}
     for name in guide_systems(settings):
         with system_errors(name):
             looked[guide.SYSTEM + name] = system_by_name(name, batch.offline).importance(shown())
 
     def ready(settings: DjpegSettings) -> list[Ready]:
-        return prepare(photo, settings, depth=depth, mask=mask, looked=looked)
+        return prepare(photo, settings, depth=guess or depth, mask=mask, looked=looked)
 
     verdict = _judged(ready, photo, file, shown, settings, batch)
     hints = () if mask is None else mask_hint(mask)
+    if guess is not None:
+        depth = guess() if guess.cache_info().currsize else None
+    assert not callable(depth)
     return dataclasses.replace(
         verdict,
         depth=depth,

@@ -121,8 +121,8 @@ def djpeg(
             "--table",
             metavar="auto|machine|photo",
             help=(
-                "auto: by what the photo holds; machine: one step for all frequencies; photo: the"
-                " standard's, for eyes."
+                "auto: by what the photo holds; machine: one step for all frequencies; photo: made"
+                " for eyes."
             ),
         ),
     ] = "auto",

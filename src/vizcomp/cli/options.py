@@ -133,7 +133,7 @@ Profile = Annotated[
         metavar="NAME",
         is_eager=True,
         callback=read_options,
-        help="Options of [profiles.NAME] in vizcomp.toml.",
+        help="Options of profiles.NAME in vizcomp.toml.",
     ),
 ]
 Config = Annotated[

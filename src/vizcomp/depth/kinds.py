@@ -28,11 +28,13 @@ class Depth:
         nearness: float32 (h, w) in 0..1, large = near; any resolution, the photo's aspect.
         confidence: float32 (h, w) in 0..1, or None where the map is taken at its word.
         metres: float32 (h, w), large = far, where the model knows distances.
+        guess: the bundled network's, which nobody named: guides may do without it.
     """
 
     nearness: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32] | None = None
     metres: npt.NDArray[np.float32] | None = None
+    guess: bool = False
 
 
 def check_kind(kind: str) -> str:

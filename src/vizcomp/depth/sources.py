@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +33,19 @@ class NetworkDepth:
 
         self._network = CompactDepth(path, threads=threads)
         self.name = f"compact {self._network.fingerprint[:12]}"
+        self.guesses = path is None
 
     def __call__(self, photo: Photo, file: InputFile) -> Depth:
         prediction = self._network(upright(photo.pixels, photo.orientation))
-        return Depth(prediction.depth, prediction.confidence)
+        return Depth(prediction.depth, prediction.confidence, guess=self.guesses)
+
+
+def of_photo(source: DepthSource, photo: Photo, file: InputFile) -> Depth | Callable[[], Depth]:
+    """A photo's depth; where the bundled network would guess it, a call that does, for who may do
+    without."""
+    if isinstance(source, NetworkDepth) and source.guesses:
+        return functools.partial(source, photo, file)
+    return source(photo, file)
 
 
 class DenseNetworkDepth:

@@ -24,7 +24,7 @@ import numpy as np
 
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.encoder import Array, Encoder
+from vizcomp.djpeg.encoder import Array, Encoder, guides_say
 from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import only_plain_webp
@@ -102,7 +102,7 @@ def compress(
     photo: Photo,
     settings: DjpegSettings,
     *,
-    depth: Depth | None = None,
+    depth: Depth | Callable[[], Depth] | None = None,
     mask: Array | None = None,
     looked: Mapping[str, Array] | None = None,
 ) -> Compressed:
@@ -111,7 +111,9 @@ def compress(
     Args:
         photo: from `vizcomp.load`.
         settings: what is asked.
-        depth: the photo's depth as displayed; needed where the guide names depth.
+        depth: the photo's depth as displayed; needed where the guide names depth. A call that
+            guesses it is not made where that guide has no say: beside `text` on a photo without
+            lettering, at the default strength.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
         looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as
             displayed (`System.importance` of `vizcomp.vision.system`).
@@ -172,7 +174,7 @@ def prepare(
     photo: Photo,
     settings: DjpegSettings,
     *,
-    depth: Depth | None = None,
+    depth: Depth | Callable[[], Depth] | None = None,
     mask: Array | None = None,
     looked: Mapping[str, Array] | None = None,
 ) -> list[Ready]:
@@ -195,7 +197,14 @@ def prepare(
             continue
         try:
             check_writable(name)
-            picture = Picture(guides.photo, guides.importance, settings, name)
+            picture = Picture(
+                guides.photo,
+                guides.importance,
+                settings,
+                name,
+                say=guides.encoder.say**0.5,
+                lettering=guides.lettering,
+            )
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
                     "DALI reads no WebP with an ICC profile, metadata or opacity",
@@ -215,6 +224,7 @@ class Prepared:
 
     Attributes:
         photo: the photo that is coded: made smaller where the settings say so.
+        lettering: `guide.lettering` of the photo; 1 under the table `machine`, which is for such.
     """
 
     def __init__(
@@ -222,18 +232,28 @@ class Prepared:
         photo: Photo,
         settings: DjpegSettings,
         *,
-        depth: Depth | None = None,
+        depth: Depth | Callable[[], Depth] | None = None,
         mask: Array | None = None,
         looked: Mapping[str, Array] | None = None,
         shape: Shape = SHAPE,
     ) -> None:
         photo = self.photo = sized(photo, settings)
         # before the coefficients are there: the network's memory and theirs need not be had at once
+        guides = () if settings.strength == 0 else settings.guides
+        if "depth" in guides and depth is None:
+            hint = "use `guide` uniform or detail, or give `depth_maps`"
+            raise InputError("the depth guide needs a depth map", hint)
+        named = isinstance(depth, Depth) and not depth.guess
+        given = "mask" in guides or ("depth" in guides and named)
+        by_lettering = settings.table == "auto" and shape.flat < 0
         logits = None
-        if (settings.table == "auto" and shape.flat < 0) or (
-            "text" in settings.guides and settings.strength > 0
-        ):
+        if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):
             logits = _text_regions()(upright(photo.pixels, photo.orientation))
+        lettering = 0.0 if logits is None else guide.lettering(logits)
+        self.lettering = 1.0 if settings.table == "machine" else lettering
+        silent = guides_say(settings, lettering, given=given, shape=shape) == 0
+        if callable(depth):
+            depth = None if silent else depth()
         learned = {}
         for name in (
             name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
@@ -242,12 +262,15 @@ class Prepared:
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
-        self.importance = _importance(
-            self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
-        )
-        lettering = 0.0 if logits is None else guide.lettering(logits)
+        if silent:
+            size = guide.grid_shape(self.source.image.height, self.source.image.width)
+            self.importance = np.ones(size, np.float32)
+        else:
+            self.importance = _importance(
+                self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
+            )
         self.encoder = Encoder(
-            self.source, self.importance, settings, lettering=lettering, shape=shape
+            self.source, self.importance, settings, lettering=lettering, given=given, shape=shape
         )
 
     @property
@@ -317,11 +340,7 @@ def _importance(
     text: Array | None = None
     for name in settings.guides:
         if name == "depth":
-            if depth is None:
-                raise InputError(
-                    "the depth guide needs a depth map",
-                    "use `guide` uniform or detail, or give `depth_maps`",
-                )
+            assert depth is not None
             nearness = stored(depth.nearness, source.orientation)
             confidence = (
                 None if depth.confidence is None else stored(depth.confidence, source.orientation)

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.settings import (
+    CALM,
+    DEFAULT_STRENGTH,
+    PHOTO_SHAPE,
     SHAPE,
     DjpegSettings,
     Shape,
@@ -24,28 +27,42 @@ from vizcomp.jpeg.write import write_jpeg
 Array = npt.NDArray[np.float32]
 
 DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved bytes
-# price of a bit at importance 0 and strength 1, in squared steps; nothing at importance 1
-RATE_WEIGHT = 0.3
-DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among the guides
+# Price of a bit at importance 0 and strength 1, in squared steps, by who guides; nothing at
+# importance 1. What a system did not look at may go; what a learned guide calls unimportant may be
+# a mistake.
+RATE_WEIGHTS = {"uniform": 0.0, "text": 1.65, "system": 3.6, "learned": 1.65, "other": 0.3}
+DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among them, without text
 # of the strength there: little at the default, where no system may lose, and much at 1
 DEPTH_POWER = 1.7
-
-TEXT_RATE_WEIGHT = 1.65  # the same where the text guide says what must stay
-# and what it saves elsewhere pays for finer steps: docs/decisions/0006-text-guide.md
-TEXT_STEP_SCALE = 0.78
-# the same where a guide has learned what systems look at: it misses some of it
-LEARNED_RATE_WEIGHT = 1.65
-# the same where a vision system says what it looked at: what it did not look at may go
-SYSTEM_RATE_WEIGHT = 3.6
 
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2
 # ln 2 / 12 squared steps
 BIT_WORTH = math.log(2) / 6
 
 
+# Factor on all steps by who guides, without lettering and with it, such that a quality keeps what
+# plain JPEG of that quality keeps of the answers: docs/decisions/0021-busy-blocks.md. What a guide
+# saves elsewhere pays for finer steps.
+STEP_SCALES = {
+    "uniform": (1.0, 0.95),
+    "text": (1.0, 0.78),
+    "system": (0.95, 0.95),
+    "learned": (1.0, 1.0),
+    "depth": (0.88, 0.85),
+    "other": (0.9, 0.9),
+}
+
+
 class Encoder:
     """One photo, ready to be coded at any quality: what does not depend on the quality is done
-    once."""
+    once.
+
+    Attributes:
+        say: `guides_say` of this photo.
+
+    Args:
+        given: the user has said what matters, by a depth map or a mask.
+    """
 
     def __init__(
         self,
@@ -54,33 +71,42 @@ class Encoder:
         settings: DjpegSettings,
         *,
         lettering: float = 0.0,
+        given: bool = False,
         shape: Shape = SHAPE,
     ) -> None:
         self._source = source
         self._settings = settings
-        self._shape = shape
-        self._auto = settings.table == "auto"
-        self._price = (
-            shape.price + lettering * (shape.text_price - shape.price) if self._auto else 0.0
+        photo = settings.table == "photo"
+        self._shape = shape = PHOTO_SHAPE if photo else shape
+        self._by_photo = settings.table != "machine"
+        self._flat = (
+            shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering
         )
-        self._flat = shape.flat if shape.flat >= 0 else shape.least + (1 - shape.least) * lettering
-        self._lettering = lettering if shape.flat < 0 else shape.flat
-        if any(name.startswith(guide.SYSTEM) for name in settings.guides):
-            weight = SYSTEM_RATE_WEIGHT
-        elif any(guide.is_learned(name) for name in settings.guides):
-            weight = LEARNED_RATE_WEIGHT
-        else:
-            weight = TEXT_RATE_WEIGHT if "text" in settings.guides else RATE_WEIGHT
-            if "depth" in settings.guides and "text" not in settings.guides:
-                weight = DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1)
-            if self._auto and "text" in settings.guides:
-                # a few words are worth keeping
-                weight *= shape.beside + math.sqrt(self._lettering) * (1 - shape.beside)
-        self._far = 0.0 if settings.guides == ("uniform",) else settings.strength * weight
-        # for each component 0 = as important as can be, 1 = least
-        self._cheap = [
-            1 - self._on_grid_of(component, importance) for component in source.image.components
-        ]
+        # people look at all of a photo
+        self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
+        self.say = guides_say(settings, self._lettering, given=given, shape=shape)
+        self._far = settings.strength * rate_weight(settings, kind_of_guide(settings)) * self.say
+        # both (R, C) of luma: what the guides say, and what all blocks pay
+        self._importance, self._price = importance, self._everywhere()
+
+    def _everywhere(self) -> Array:
+        """The price that blocks pay whatever the guides say, (R, C) of luma.
+
+        What a rounding error does to a picture's answers is less where contrast hides it, so busy
+        blocks pay more (0021-busy-blocks.md); but lettering is busy, and is to be kept.
+        """
+        luma = self._source.image.components[0]
+        if not self._by_photo:
+            return np.zeros(luma.values.shape[:2], np.float32)
+        shape, lettering = self._shape, self._lettering
+        calm, busy = (
+            shape.price + lettering * (shape.text_price - shape.price),
+            shape.busy * (1 - lettering),
+        )
+        if busy == 0:
+            return np.full(luma.values.shape[:2], calm, np.float32)
+        octaves = np.log2(np.maximum(luma.ac_norm(), CALM) / np.float32(CALM))
+        return np.asarray(calm + busy * octaves, np.float32)
 
     def _on_grid_of(self, component: RealComponent, field: Array) -> Array:
         """A map of luma's blocks on a component's own."""
@@ -117,17 +143,13 @@ class Encoder:
                 `price`.
         """
         image = self._source.image
-        finer = (
-            self._shape.finer ** (1 - self._lettering) * TEXT_STEP_SCALE**self._lettering
-            if self._auto
-            else TEXT_STEP_SCALE
-        )
-        fine = finer if guided and self._far > 0 and "text" in self._settings.guides else 1.0
+        fine = self._step_scale(guided)
         wanted = self._tables(quality, fine)
-        base = self._base(quality)
+        fade, rest_fade = _fade(quality), _fade(rest if rest is not None else quality)
         tables: dict[int, npt.NDArray[np.uint16]] = {}
         components = []
-        for index, (component, cheap) in enumerate(zip(image.components, self._cheap, strict=True)):
+        for index, component in enumerate(image.components):
+            cheap = 1 - self._on_grid_of(component, self._importance)  # 1 = least important
             kind = min(index, 1)
             table = respect_source(wanted[kind], self._source.tables[index])
             own = self._source.tables[index]
@@ -135,15 +157,21 @@ class Encoder:
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
             rate = far * cheap
+            # what a bit is worth goes by the wanted steps: a source that is coarser in all of them
+            # keeps its integers
+            worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
+            own_price = self._on_grid_of(component, self._price) * np.float32(
+                0.0 if own is not None and (own >= wanted[kind]).all() else worth
+            )
             if rest is not None and kept is not None:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
                 here = self._on_grid_of(component, kept)
                 rate = self._rest_rate(
-                    rate, here, ratio, (1 - here) * self._base(rest) + here * base
+                    rate, here, ratio, ((1 - here) * rest_fade + here * fade) * own_price
                 )
             else:
-                rate = rate + base + _prices(cheap, price, higher, share)
+                rate = rate + fade * own_price + _prices(cheap, price, higher, share)
             quantised = quantise(
                 component.values,
                 table,
@@ -175,6 +203,25 @@ class Encoder:
             progressive=self._settings.scans == "progressive",
         )
 
+    def _step_scale(self, guided: bool) -> float:
+        """Of `STEP_SCALES`; between no lettering and much of it by a geometric mean, as below the
+        default strength."""
+        if self._settings.table == "photo":
+            return 1.0  # calibrated for the eye, to which guides are all alike
+        kind = kind_of_guide(self._settings)
+        if kind == "other" and self._settings.guides == ("mask",):
+            kind = "uniform"  # whatever it shows: what is bright has the quality that was asked for
+        share = (
+            min(1.0, self._settings.strength / DEFAULT_STRENGTH)
+            if guided and self._far > 0
+            else 0.0
+        )
+        pairs = zip(STEP_SCALES["uniform"], STEP_SCALES[kind], strict=True)
+        calm, lettered = (even ** (1 - share) * own**share for even, own in pairs)
+        if not self._by_photo:
+            return float(lettered)
+        return float(calm ** (1 - self._lettering) * lettered**self._lettering)
+
     def _tables(
         self, quality: float, fine: float
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
@@ -182,17 +229,62 @@ class Encoder:
             self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape
         )
 
-    def _base(self, quality: float) -> np.float32:
-        """The price that all blocks pay; none at quality 100, where all integers of a JPEG source
-        stay."""
-        return np.float32(self._price * min(1.0, (100 - quality) / 10))
-
     def _rest_rate(self, rate: Array, kept: Array, ratio: float, base: Array) -> Array:
         """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and
         a price of `rate` there."""
         steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
         there = np.minimum(rate, self._far * (1 - kept)) + base
         return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+
+
+def kind_of_guide(settings: DjpegSettings) -> str:
+    """The key of `STEP_SCALES` and prices: that of the guide that counts most."""
+    names = settings.guides
+    if any(name.startswith(guide.SYSTEM) for name in names):
+        return "system"
+    if any(guide.is_learned(name) for name in names):
+        return "learned"
+    return next((name for name in ("text", "depth", "uniform") if name in names), "other")
+
+
+def rate_weight(settings: DjpegSettings, kind: str) -> float:
+    """Price of a bit at importance 0, in squared steps, over the strength."""
+    if kind == "depth":
+        return float(DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1))
+    return RATE_WEIGHTS[kind]
+
+
+def guides_say(
+    settings: DjpegSettings, lettering: float, *, given: bool = False, shape: Shape = SHAPE
+) -> float:
+    """How much (0..1) of what the strength gives them the guides have on a photo.
+
+    Where `text` is among them and there is no lettering, every system but a reader of text loses by
+    bits taken from one place for another: then they have none at the default strength, and some at
+    a higher one. What a user has given (a depth map, a mask) has what it has without `text`.
+
+    Args:
+        lettering: `guide.lettering` of the photo.
+    """
+    names = settings.guides
+    if (
+        settings.table == "machine"
+        or "text" not in names
+        or any(guide.is_system_or_learned(name) for name in names)
+    ):
+        return 1.0
+    bold = max(0.0, settings.strength - DEFAULT_STRENGTH) / (1 - DEFAULT_STRENGTH)
+    lettering = 0.0 if settings.table == "photo" else lettering
+    # a few words are worth keeping
+    say = shape.beside * bold + math.sqrt(lettering) * (1 - shape.beside * bold)
+    alone = rate_weight(settings, "depth" if "depth" in names else "other") / RATE_WEIGHTS["text"]
+    return float(max(say, alone) if given else say)
+
+
+def _fade(quality: float) -> np.float32:
+    """Of the price that all blocks pay; none at quality 100, where all integers of a JPEG source
+    stay."""
+    return np.float32(min(1.0, (100 - quality) / 10))
 
 
 def _prices(cheap: Array, price: float, higher: float, share: float) -> Array:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif
@@ -43,13 +43,14 @@ ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
     "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
+EYES_QUALITIES = (0.0, 36.0, 45.0, 53.0, 61.0, 71.0, 84.0, 94.0, 100.0)
+"""The same of AVIF where it is not tuned for signal-to-noise."""
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
 FAR_SIGMA = 0.8
 TEXT_SIGMA = 1.2  # where the text guide, or a learned one, says what must stay
 SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at
 WIDEST = 12.0  # no blur is wider
-STRENGTH = 0.25  # at which the above hold: the default
 FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
 
 TARGET_TOLERANCE = 0.02
@@ -68,9 +69,10 @@ def check_formats(settings: DjpegSettings) -> None:
         check_writable(settings.format)
 
 
-def encoder_quality(name: str, quality: float) -> float:
+def encoder_quality(name: str, quality: float, *, by_signal: bool = True) -> float:
     """The quality of a format's encoder, 0..100, that keeps what our JPEG of a quality keeps."""
-    return float(np.interp(quality, QUALITIES, ENCODER_QUALITIES[name]))
+    table = ENCODER_QUALITIES[name] if by_signal or name != "avif" else EYES_QUALITIES
+    return float(np.interp(quality, QUALITIES, table))
 
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
@@ -85,7 +87,7 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
     else:
         sigma = FAR_SIGMA
     steps = 50 / max(quality, 1) if quality < 50 else 2 - quality / 50
-    return float(min(WIDEST, sigma * (settings.strength / STRENGTH) ** 0.5 * steps**0.5))
+    return float(min(WIDEST, sigma * (settings.strength / DEFAULT_STRENGTH) ** 0.5 * steps**0.5))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +119,26 @@ class Picture:
         importance: float32 (R, C), one value for each 8x8 block of its pixels.
         settings: what is asked.
         name: of the format: a key of `FORMATS`.
+        say: factor (0..1) on the blur, which goes with the root of a price: that of `guides_say` of
+            the same photo.
+        lettering: `guide.lettering` of the photo.
 
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
 
-    def __init__(self, photo: Photo, importance: Array, settings: DjpegSettings, name: str) -> None:
+    def __init__(
+        self,
+        photo: Photo,
+        importance: Array,
+        settings: DjpegSettings,
+        name: str,
+        *,
+        say: float = 1.0,
+        lettering: float = 1.0,
+    ) -> None:
         self.format = name
+        self._say = say
         self._kind = FORMATS[name]
         check_sides(self._kind, *photo.pixels.shape[:2])
         self.importance = importance
@@ -137,6 +152,8 @@ class Picture:
             self.notices += said
         self._photo = photo
         self._settings = settings
+        # tuned for signal-to-noise AVIF keeps lettering; all other systems do better without
+        self._by_signal = lettering > 0
         self._metadata = Metadata.of(photo, settings.metadata)
 
     @property
@@ -231,15 +248,13 @@ class Picture:
 
     def _setting(self, quality: float) -> float:
         """The encoder's quality, as it tells them apart."""
-        setting = encoder_quality(self.format, quality)
+        setting = encoder_quality(self.format, quality, by_signal=self._by_signal)
         return round(setting) if self.format == "avif" else setting
 
     def _blur(self, quality: float, share: float) -> Array:
         """The guides' blur: float32 (R, C), in pixels."""
-        return np.asarray(
-            (1 - self.importance) * np.float32(share * widest_blur(self._settings, quality)),
-            np.float32,
-        )
+        widest = share * self._say * widest_blur(self._settings, quality)
+        return np.asarray((1 - self.importance) * np.float32(widest), np.float32)
 
     def _coded(self, quality: float, blur: Array) -> bytes:
         """The file at a quality of ours, blurred by (R, C) pixels first."""
@@ -247,7 +262,8 @@ class Picture:
         return encode_format(
             upright(prefiltered(self._photo.pixels, blur), turn),
             self._kind,
-            encoder_quality(self.format, quality),
+            encoder_quality(self.format, quality, by_signal=self._by_signal),
+            by_signal=self._by_signal,
             alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
             icc=self._metadata.icc,
             exif=self._metadata.exif,

@@ -68,6 +68,11 @@ def is_learned(name: str) -> bool:
     )
 
 
+def is_system_or_learned(name: str) -> bool:
+    """Whether a guide says where a vision system looks, or would."""
+    return name.startswith(SYSTEM) or is_learned(name)
+
+
 def grid_shape(height: int, width: int) -> tuple[int, int]:
     """Rows and columns of 8x8 blocks that cover an image."""
     return -(-height // BLOCK), -(-width // BLOCK)

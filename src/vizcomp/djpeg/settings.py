@@ -50,6 +50,7 @@ PHOTO_CHROMA = (
     (99, 99, 99, 99, 99, 99, 99, 99),
 )
 
+DEFAULT_STRENGTH = 0.25
 # settings that say something about lossless results
 BESIDE_LOSSLESS = ("lossless", "scans", "metadata", "min_saving")
 
@@ -60,39 +61,48 @@ KEEP_STEP_RATIO = 1.5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Numbers behind the table `auto`: docs/decisions/0012-table-by-photo.md.
+    """Numbers behind the tables `auto` and `photo`: docs/decisions/0012-table-by-photo.md,
+    0021-busy-blocks.md.
 
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how
             much lettering there is.
-        least: that share where there is no lettering.
+        least, most: that share where there is no lettering, and where there is much.
+        scale: factor on all steps of the photo table's share, such that a quality keeps what plain
+            JPEG of that quality keeps.
         chroma: factor on the photo table's steps of chroma.
         dc: factor on the steps of DC.
         low, high: factors on luma's steps of the lowest and of the highest AC frequencies.
         chroma_low, chroma_high: the same of chroma's.
         price: of a bit everywhere, in squared steps; guides add theirs.
-        text_price: that price where a photo is one of lettering.
-        finer: factor on all steps where the text guide has a say and there is no lettering; with
-            lettering 0.78, as under other tables. It is such that a quality keeps what plain JPEG
-            of that quality keeps.
-        beside: factor on the text guide's price where there is no lettering.
+        busy: price added for each octave by which a block's contrast is above `CALM`, where there
+            is no lettering.
+        text_price: the price, instead of both, where a photo is one of lettering.
+        beside: factor on the text guide's price where there is no lettering, at strength 1; none at
+            the default strength.
     """
 
     flat: float = -1.0
-    least: float = 0.2
-    chroma: float = 0.6
-    dc: float = 1.0
-    low: float = 1.0
+    least: float = 0.0
+    most: float = 0.6
+    scale: float = 1.25
+    chroma: float = 0.4
+    dc: float = 0.5
+    low: float = 0.8
     high: float = 1.0
     chroma_low: float = 1.0
     chroma_high: float = 1.0
-    price: float = 0.03
+    price: float = 0.0
+    busy: float = 0.04
     text_price: float = 0.03
-    finer: float = 1.0
     beside: float = 0.1
 
 
 SHAPE = Shape()
+PHOTO_SHAPE = Shape(flat=0.3, scale=0.68, chroma=1.55, dc=0.75, low=1.0, price=0.08, busy=0.0)
+"""Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
+
+CALM = 64.0  # root of the summed squared AC coefficients of a block: contrast that hides nothing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,9 +115,10 @@ class DjpegSettings:
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
         guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx
             (`djpeg.learned`); or uniform.
-        table: "auto" (by what the photo holds: the machine table for lettering, else the photo
-            table with finer chroma, and a price on every bit), "machine" (one step for almost all
-            frequencies: what lettering needs) or "photo" (the standard's tables, made for the eye).
+        table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
+            standard's with finer means and colour, and a price on bits of busy blocks), "machine"
+            (one step for all frequencies: what lettering needs) or "photo" (tables and prices made
+            for the eye).
         target_size: bytes for each output file, met within 2% from below; it replaces `quality`.
             None: no target.
         min_saving: fraction of the source's bytes that must be saved, else the source is kept as it
@@ -137,7 +148,7 @@ class DjpegSettings:
     """
 
     quality: float = 50.0
-    strength: float = 0.25
+    strength: float = DEFAULT_STRENGTH
     guide: str = "depth+text"
     table: Literal["auto", "machine", "photo"] = "auto"
     target_size: int | None = None
@@ -333,12 +344,18 @@ def quantisation_tables(
     `flat` is the share of the machine table in `auto`.
     """
     scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
+    if name == "photo":
+        shape, flat = PHOTO_SHAPE, PHOTO_SHAPE.flat
     bases = [np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel()]
     if name == "machine":
         bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]
-    elif name == "auto":
-        bases[0] *= _by_frequency(shape.dc, shape.low, shape.high)
-        bases[1] *= _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high) * shape.chroma
+    else:
+        bases[0] *= _by_frequency(shape.dc, shape.low, shape.high) * shape.scale
+        bases[1] *= (
+            _by_frequency(shape.dc, shape.chroma_low, shape.chroma_high)
+            * shape.chroma
+            * shape.scale
+        )
         ends = (MACHINE_LUMA, MACHINE_CHROMA)
         bases = [
             np.exp((1 - flat) * np.log(base) + flat * np.log(end))

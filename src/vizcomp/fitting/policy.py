@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from vizcomp._version import __version__
-from vizcomp.djpeg.compress import compress
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.compress import Prepared, compress
+from vizcomp.djpeg.settings import SHAPE, DjpegSettings
 from vizcomp.errors import InputError, SettingsError, first_line
 from vizcomp.files.foreign import read_toml
 from vizcomp.files.place import printable
@@ -43,8 +43,9 @@ HEAD = (
 def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
-    A hash of what it makes of a picture that is drawn by integers, with each table and with a
-    guide. Networks that guide are covered by the version of the package.
+    A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
+    without lettering) and with a guide. Networks that guide are covered by the version of the
+    package.
 
     Raises:
         MissingExtraError, SettingsError: the library that writes the format is not there.
@@ -70,6 +71,11 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     ):
         settings = DjpegSettings(quality=quality, guide=guide, table=table, format=format)  # type: ignore[arg-type]
         digest.update(compress(photo, settings).data)
+    if format == "jpeg":
+        automatic = DjpegSettings(quality=60.0, guide="uniform")
+        digest.update(
+            Prepared(photo, automatic, shape=dataclasses.replace(SHAPE, flat=0.0)).at(60.0)
+        )
     return digest.hexdigest()[:12]
 
 

@@ -14,6 +14,7 @@ _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdA
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 EXIF_TEXTS = (b"Raw profile type exif", b"Raw profile type APP1")
 _XMP = b"XML:com.adobe.xmp\0"
+_PIXELS = "a checksum of its pixels is wrong; they unpack all the same"
 _LARGEST_TEXT = 1 << 20  # of Pillow, unpacked
 
 
@@ -32,6 +33,8 @@ def without_idle_chunks(data: bytes, notices: list[str]) -> bytes:
     for kind, start, body, whole in _chunks(data):
         end = start + 12 + len(body)
         sound = kind in _PICTURE or whole
+        if kind == b"IDAT" and not whole and _PIXELS not in notices:
+            notices.append(_PIXELS)
         if kind in _TEXT and not (
             sound and (_is_small_xmp(kind, body) or _is_small_exif(kind, body))
         ):
@@ -45,7 +48,7 @@ def without_idle_chunks(data: bytes, notices: list[str]) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, bytes, bool]]:
-    """Type, place, content and whether the checksum is right; sums of the picture are not taken."""
+    """Type, place, content and whether the checksum is right; of the picture for pixels only."""
     at = len(_SIGNATURE)
     while at + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, at)
@@ -54,7 +57,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, bytes, bool]]:
             return
         body = data[at + 8 : at + 8 + size]
         whole = True
-        if kind not in _PICTURE:
+        if kind not in _PICTURE or kind == b"IDAT":
             (total,) = struct.unpack_from(">I", data, at + 8 + size)
             whole = zlib.crc32(kind + body) == total
         yield kind, at, body, whole

@@ -50,6 +50,7 @@ _PLUGINS = {
     "PPM": "PpmImagePlugin",
 }
 
+_MOST_SIDE = 65500  # of a JPEG, as libjpeg has it; the format allows 35 more
 MAX_EXIF = 10_000  # blocks in a JPEG; a camera writes one
 MAX_PAGES = 1000  # of a TIFF that are counted, for a notice
 
@@ -480,6 +481,8 @@ def dots_per_inch(value: object) -> tuple[float, float] | None:
 def _special_frame(marker: int, header: bytes) -> str | None:
     if header and header[0] != 8:
         return f"a {header[0]}-bit JPEG"
+    if len(header) >= 5 and max(struct.unpack_from(">HH", header, 1)) > _MOST_SIDE:
+        return f"a JPEG with a side above {_MOST_SIDE} pixels"
     if marker in (0xC3, 0xC7, 0xCB, 0xCF):
         return "a lossless JPEG"
     if marker in (0xC5, 0xC6, 0xCD, 0xCE):

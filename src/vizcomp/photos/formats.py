@@ -44,7 +44,7 @@ FORMATS = {
         "avif",
         "AVIF",
         32768,
-        {"speed": 6, "max_threads": 1, "codec": "aom", "advanced": {"tune": "psnr"}},
+        {"speed": 6, "max_threads": 1, "codec": "aom"},
     ),
     # JPEG XL: ISO/IEC 18181-1 allows more; no photo that is read here has more
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
@@ -107,6 +107,7 @@ def encode_format(
     icc: bytes | None = None,
     exif: bytes | None = None,
     xmp: bytes | None = None,
+    by_signal: bool = True,
     full_chroma: bool = False,
 ) -> bytes:
     """A file by the encoder's own quality.
@@ -116,6 +117,8 @@ def encode_format(
         quality: 0..100 as the encoder has it.
         alpha: opacity, uint8 (H, W), or None.
         icc, exif, xmp: metadata to carry; no `icc` in those of `WITHOUT_PROFILES`.
+        by_signal: AVIF is tuned for signal-to-noise, which keeps lettering; else as the library
+            does by itself, which keeps what eyes, detectors and classifiers see.
         full_chroma: of AVIF, 4:4:4 in place of 4:2:0.
 
     Raises:
@@ -136,6 +139,8 @@ def encode_format(
     options: dict[str, Any] = {**kind.options, "quality": quality}
     if kind.name == "avif":
         options["quality"] = round(quality)
+        if by_signal:
+            options["advanced"] = {"tune": "psnr"}
         options |= {"subsampling": "4:4:4"} if full_chroma else {}
     options |= {
         key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value

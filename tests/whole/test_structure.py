@@ -163,7 +163,7 @@ def test_voc_of_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.xml"
     head = f'<?xml version="1.0" encoding="{encoding}"?>'
     path.write_text(head + "<annotation><filename>b.jpg</filename></annotation>")
-    with pytest.raises(ValueError, match="broken XML|not supported"):
+    with pytest.raises(ValueError, match=r"broken XML|not supported"):
         voc_labels.moved(path, RESULT)
 
 

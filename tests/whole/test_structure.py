@@ -169,10 +169,11 @@ def test_voc_of_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
 
 @pytest.mark.parametrize("read", [read_options, reading_beside])
 def test_a_line_end_in_an_option_stays_out_of_the_message(tmp_path: Path, read: Any) -> None:
-    (tmp_path / "net.json").write_text('{"size": "a\\nb"}')
-    with pytest.raises(ModelError) as refused:
-        read(tmp_path / "net.json")
-    assert len(refused.value.message.splitlines()) == 1
+    for name in ("size", "norm", "classes", "multiple", "kind"):
+        (tmp_path / "net.json").write_text(json.dumps({name: "a\nb"}))
+        with pytest.raises(ModelError) as refused:
+            read(tmp_path / "net.json")
+        assert len(refused.value.message.splitlines()) == 1
 
 
 def test_voc_is_not_read_to_any_depth(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def reading_beside(path: Path) -> Reading:
     except (OSError, ValueError) as exc:
         raise ModelError(f"{own} cannot be read: {first_line(exc)}", HINT) from exc
     except SettingsError as exc:
-        raise ModelError(exc.message, exc.hint) from exc
+        raise ModelError(" ".join(exc.message.split()), exc.hint) from exc
     for folder in (path.parent, path.parent.parent):
         said = said.merged(_hugging_face(folder))
     return said

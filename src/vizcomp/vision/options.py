@@ -213,7 +213,7 @@ def read_options(path: Path) -> ModelOptions:
         return _made(values, str(path))
     except SettingsError as exc:
         text = exc.message if exc.message.startswith(str(path)) else f"{path}: {exc.message}"
-        raise ModelError(text, exc.hint) from exc
+        raise ModelError(" ".join(text.split()), exc.hint) from exc
 
 
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:

@@ -4,7 +4,8 @@ Photos are made under the verdict of one system. Then source and result are read
 of this file alone: OpenCV decodes, OpenCV resizes by a filter of its own, the network runs without
 vizcomp, and its boxes or its class are read here. Of the photos that are called verified, on how
 many is the answer the same? For boxes: one to one at IoU 0.5, equal classes, from score 0.5 on,
-none lost and none new; and, in brackets, without boxes within 0.05 of that score on either side.
+none lost and none new; in brackets, without boxes within 0.02 (the verdict's own band) and 0.05 of
+that score on either side.
 
     python benchmarks/verify_margins.py                            # all four, 8 minutes on one core
     python benchmarks/verify_margins.py --system yolox --photos 20 # a look
@@ -42,7 +43,8 @@ FILTERS = {
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
-LEAST, DOUBT, OVERLAP = 0.5, 0.05, 0.5
+LEAST, OVERLAP = 0.5, 0.5
+BANDS = (0.02, 0.05)  # about the least score: that of the verdict, and a wider one
 PHOTOS = {"yolox": 64, "efficientnet": 64, "mobilenet": 64, "text": 16}
 
 Image = np.ndarray
@@ -79,7 +81,7 @@ class Yolox:
             part[:, 2:4] = np.exp(part[:, 2:4]) * stride
             start += side * side
         scores = rows[:, 4] * rows[:, 5:].max(1)
-        some = scores >= LEAST - DOUBT
+        some = scores >= LEAST - BANDS[-1]
         centre, half = rows[some, :2], rows[some, 2:4] / 2
         return unique(
             np.concatenate([centre - half, centre + half], 1),
@@ -210,14 +212,17 @@ def lost(one: Found, other: Found, least: float) -> int:
     return gone
 
 
-def holds(before: Any, after: Any) -> tuple[bool, bool]:
-    """Whether an answer is the same: strictly, and with boxes in doubt left out."""
+def holds(before: Any, after: Any) -> tuple[bool, ...]:
+    """Whether an answer is the same: strictly, and with boxes in each of the bands left out."""
     if isinstance(before, int):
-        return before == after, before == after
+        return (before == after,) * (1 + len(BANDS))
     strict = [tuple(part[each[2] >= LEAST] for part in each) for each in (before, after)]
-    same = lost(*strict, LEAST) == lost(*strict[::-1], LEAST) == 0
-    sure = lost(before, after, LEAST + DOUBT) == lost(after, before, LEAST + DOUBT) == 0
-    return same, sure
+    same = [lost(*strict, LEAST) == lost(*strict[::-1], LEAST) == 0]
+    for band in BANDS:
+        wide = [tuple(part[each[2] >= LEAST - band] for part in each) for each in (before, after)]
+        sure = lost(*wide, LEAST + band) == lost(*wide[::-1], LEAST + band) == 0
+        same.append(sure)
+    return tuple(same)
 
 
 def made(
@@ -243,6 +248,11 @@ def made(
     return list(run.records), run.totals
 
 
+def _said(values: Any) -> str:
+    strict, *loose = (str(value) for value in values)
+    return f"{strict} ({', '.join(loose)})"
+
+
 def told(name: str, margins: str, reader: Any, records: list[FileRecord], totals: Any) -> None:
     """Prints what came of it."""
     states = [record.verify_state for record in records]
@@ -253,13 +263,13 @@ def told(name: str, margins: str, reader: Any, records: list[FileRecord], totals
         if record.verify_state == "verified" and record.output is not None
     ]
     changed = [record for record in done if record.status == "ok"]
-    same = {kind: np.zeros(2, int) for kind in FILTERS}
+    same = {kind: np.zeros(1 + len(BANDS), int) for kind in FILTERS}
     for record in changed:
         pair = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in (record.input, record.output)]
         for kind, number in FILTERS.items():
             same[kind] += holds(*(reader(image, number) for image in pair))
-    strict, loose = np.sum(list(same.values()), 0) / max(1, len(FILTERS) * len(changed))
-    held = ", ".join(f"{kind} {one} ({other})" for kind, (one, other) in same.items())
+    shares = np.sum(list(same.values()), 0) / max(1, len(FILTERS) * len(changed))
+    held = ", ".join(f"{kind} {_said(counts)}" for kind, counts in same.items())
     trials = np.mean([record.verify_trials for record in done]) if done else 0
     size = np.mean([record.output_bytes for record in done]) if done else 0
     rival = totals.rival or {"saving": float("nan"), "interval": [float("nan")] * 2, "photos": 0}
@@ -270,7 +280,7 @@ def told(name: str, margins: str, reader: Any, records: list[FileRecord], totals
         f" failed; {trials:.2f} trials\n  bytes against optimised JPEG under the same verdict,"
         f" {rival['photos']} photos: {-rival['saving']:+.1%} ({-rival['interval'][1]:+.1%} to"
         f" {-rival['interval'][0]:+.1%}); {size:.0f} bytes\n  hold of {len(changed)}: {held}; all"
-        f" filters {strict:.1%} ({loose:.1%})",
+        f" filters {_said([f'{share:.1%}' for share in shares])}",
         flush=True,
     )
 

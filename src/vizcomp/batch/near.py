@@ -29,6 +29,7 @@ PIXELS = 12_000_000  # that a run spends on this, or what its first two photos h
 
 TRIALS = 7
 CLOSE = 0.005  # of a file's bytes: near enough
+TIGHT = 0.08  # two files no further apart than that share: what lies between is linear
 WIDE = 0.25  # two files further apart than that share say nothing of what lies between
 
 Near = npt.NDArray[np.bool_]
@@ -125,6 +126,8 @@ def _around(encode: Any, size: int, quality: float) -> tuple[bytes, bytes] | Non
         else:
             over = quality, data
         if under is not None and over is not None:
+            if len(over[1]) <= (1 + TIGHT) * len(under[1]):
+                break
             share = math.log(size / len(under[1])) / math.log(len(over[1]) / len(under[1]))
             quality = under[0] + (over[0] - under[0]) * min(0.9, max(0.1, share))
         elif over is not None and quality > 1:

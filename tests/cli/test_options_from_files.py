@@ -224,7 +224,7 @@ def test_a_wrong_command_line_is_two_lines_of_ours(
         ("djpeg", "metadata", "e", {"essential"}),
         ("djpeg", "verify", "", {"text", "inception", "own.onnx", "torchvision:"}),
         ("djpeg", "depth_model", "c", {"compact"}),
-        ("encode", "model", "", {"photo", "cifar"}),
+        ("encode", "model", "", {"photo", "cifar", "cifar-label"}),
         ("eval", "baseline", "w", {"webp"}),
         ("look", "system", "own", {"own.onnx"}),
         ("djpeg", "engine", "r", {"ray"}),

@@ -116,6 +116,8 @@ def test_recurrent_codec_shares_a_pack_among_its_images() -> None:
         "djpeg:guide",
         "djpeg:guide=mask",
         "cifar:search=x",
+        "cifar:told=wrong",
+        "cifar-label:told=lies",
         "cifar:a=1",
     ],
 )

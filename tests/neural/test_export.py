@@ -44,11 +44,11 @@ def test_a_decoder_in_a_file_of_its_own(
 
 
 def test_an_encoder_is_told_what_the_codec_is_told(cat: np.ndarray) -> None:
-    codec = NeuralCodec.load("cifar", threads=1)
+    codec = NeuralCodec.load("cifar-label", threads=1)
     pictures = np.stack([cat[100:132, x : x + 32] for x in range(0, 320, 32)])
     logits = codec._analyser._answers(pictures)
     told = np.maximum(logits - np.log(np.exp(logits).sum(1, keepdims=True)), -10).astype(np.float32)
-    found = open_session(exported("cifar", part="encoder")).run(
+    found = open_session(exported("cifar-label", part="encoder")).run(
         None, {"pixels": pictures, "given": told}
     )
     wanted = codec.codes_many(pictures, iterations=codec.iterations, search=0)

@@ -335,6 +335,14 @@ def test_a_replaced_model_says_where_it_is(tmp_path: Path, monkeypatch: pytest.M
         )
         assert f"weights add {name}-{fingerprint}" in missing.value.hint
     assert table.FORMER, "models were replaced"
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text("utf-8")
+    rows = page.split("## Models of releases")[1]
+    for fingerprint, (name, commit) in table.FORMER.items():
+        row = next(line for line in rows.splitlines() if f"`{fingerprint}`" in line)
+        assert f"`{name}`" in row
+        assert f"`{commit[:12]}`" in row
+    for name in MODELS:
+        assert f"`{NeuralCodec.load(name).fingerprint.hex()}`" in rows
 
 
 def test_models_are_found_by_fingerprint(

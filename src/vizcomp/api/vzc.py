@@ -82,7 +82,8 @@ def encode(
 
     Args:
         image: as `vizcomp.compress` takes it.
-        model: "photo" (any size), "cifar" (32x32), or the path of one.
+        model: "photo" (any size), "cifar" (32x32), "cifar-label" (32x32, paints a label), or the
+            path of one.
         iterations: 1 to the model's own; None for its default.
         bpp: as many iterations as fit into this many bits of file for each pixel, one at least.
         search: candidates tried in each iteration, as `NeuralCodec.encode`.

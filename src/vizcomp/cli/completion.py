@@ -8,7 +8,7 @@ from typing import Any
 
 GUIDES = ("depth+text", "uniform", "depth", "text", "detail", "mask", "system:")
 SYSTEMS = ("text", "inception", "watcher", "inception-v3", "torchvision:")
-CODECS = ("djpeg", "photo", "cifar")
+CODECS = ("djpeg", "photo", "cifar", "cifar-label")
 MODEL_FILES = (".onnx", ".tflite", ".safetensors", ".h5", ".keras")
 
 _BY_OPTION: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,12 @@ _BY_OPTION: dict[str, tuple[str, ...]] = {
     "readers": ("pillow", "opencv", "torchvision", "tensorflow", "dali", "browser"),
     "set": ("epochs=", "batch=", "seed="),
 }
-_MODELS = {"depth": ("compact", "nyu"), "encode": ("photo", "cifar"), "decode": (), "info": ()}
+_MODELS = {
+    "depth": ("compact", "nyu"),
+    "encode": ("photo", "cifar", "cifar-label"),
+    "decode": (),
+    "info": (),
+}
 _WITH_FILES = frozenset(
     {"guide", "verify", "watch_with", "system", "classifier", "depth_model", "codec", "model"}
 )

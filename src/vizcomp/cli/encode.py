@@ -48,7 +48,7 @@ def encode(
         typer.Option(
             "--model",
             metavar="NAME|PATH",
-            help="photo, for any photo; cifar, for 32x32; or a model.safetensors.",
+            help="photo; cifar or cifar-label, of 32x32; or a model.safetensors.",
         ),
     ] = "photo",
     iterations: Annotated[

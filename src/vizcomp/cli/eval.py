@@ -58,7 +58,7 @@ def evaluate(
         typer.Option(
             "--codec",
             metavar="NAME|PATH",
-            help="djpeg, photo, cifar or a model.safetensors, as djpeg:guide=uniform. Repeatable.",
+            help="djpeg, photo, cifar, cifar-label, a model.safetensors; as djpeg:guide=uniform.",
         ),
     ] = None,
     baseline: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,7 +130,7 @@ def train(
 
     settings.need_torch()
     kind, values = settings.read_values(kind, recipe, output if resume else None)
-    task = _task(kind)
+    task = _task(kind, values)
     cls = task.settings_class
     options = {
         "data": data,
@@ -187,7 +187,7 @@ def _print_readings(names: Iterable[str], console: Any, *, offline: bool) -> Non
         console.print(f"{name} is read as {reading}", markup=False)
 
 
-def _task(kind: str) -> type[loop.Task]:
+def _task(kind: str, values: Mapping[str, Any]) -> type[loop.Task]:
     if kind == "classifier":
         from vizcomp.training.classifier import ClassifierTask
 
@@ -200,6 +200,12 @@ def _task(kind: str) -> type[loop.Task]:
         from vizcomp.training.guide import GuideTask
 
         return GuideTask
+    from vizcomp.graphs.codecs import is_spectral
+
+    if is_spectral(values.get("network", {})):
+        from vizcomp.training.spectral import SpectralTask
+
+        return SpectralTask
     from vizcomp.training.codec import CodecTask
 
     return CodecTask

@@ -117,7 +117,7 @@ class Codec(Protocol):
 
 
 def open_codec(spec: str, decoder: str = "pillow") -> Codec:
-    """A codec by name: djpeg, photo, cifar, a model.safetensors, or a baseline.
+    """A codec by name: djpeg, photo, cifar, cifar-label, a model.safetensors, or a baseline.
 
     Options follow a colon, as `djpeg:guide=uniform,table=photo` or `cifar:search=24`. Files of
     formats that others have are decoded by `decoder`, one of `photos.opencv.DECODERS`.
@@ -359,7 +359,9 @@ class DjpegCodec:
 class Recurrent:
     """The recurrent codec at each number of iterations; a model of small images also in packs.
 
-    Options: `search` as in `NeuralCodec.encode`; as `encode` has it unless given.
+    Options: `search` as in `NeuralCodec.encode`; as `encode` has it unless given. `told` as in
+    `NeuralCodec.tell`: of an encoder that is told an answer, `told=wrong` shows how much of what is
+    seen in its pictures is that and no picture.
     """
 
     ours = True
@@ -367,9 +369,9 @@ class Recurrent:
 
     def __init__(self, spec: str, name: str, options: dict[str, str]) -> None:
         self.name = spec if len(spec) < 60 else Path(name).name
-        if strange := sorted(set(options) - {"search"}):
+        if strange := sorted(set(options) - {"search", "told"}):
             raise SettingsError(
-                f"{spec}: unknown option {strange[0]}", "a recurrent codec has search"
+                f"{spec}: unknown option {strange[0]}", "a recurrent codec has search and told"
             )
         text = options.get("search")
         if text is not None and not text.isdecimal():
@@ -377,6 +379,8 @@ class Recurrent:
         self._search = None if text is None else int(text)
         candidate_count(self._search)  # a search needs torch: said before the first image
         self._codec = NeuralCodec.load(name, threads=1)
+        if "told" in options:
+            self._codec.tell(options["told"])
         self.fingerprint = self._codec.fingerprint.hex()
         self.native = self._codec.native
         self.series: tuple[str, ...] = (

@@ -297,7 +297,7 @@ _NO_TASK: Any = None
 def name_is_photo(codec: str) -> bool:
     """Whether a codec's middle setting is its usual one; of a codec of few bytes it is the
     first."""
-    return not codec.startswith("cifar")
+    return not codec.startswith("cifar-label")
 
 
 def _picture(pixels: Pixels) -> bytes:

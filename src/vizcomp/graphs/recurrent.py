@@ -428,7 +428,7 @@ def step_graph(
     return graph.to_bytes()
 
 
-def _pixels(graph: Graph, image: str) -> str:
+def shown_pixels(graph: Graph, image: str) -> str:
     """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as
     `neural.arrays.to_pixels`."""
     node, number = graph.node, graph.constant
@@ -455,7 +455,7 @@ def unrolled_decoder(
         image, after = _decoded(steps, bits, image, states, t)
         states = list(after)
     graph.output(image, "image", "float32", ("n", 3, "h", "w"))
-    graph.output(_pixels(graph, image), "pixels", "uint8", ("n", "h", "w", 3))
+    graph.output(shown_pixels(graph, image), "pixels", "uint8", ("n", "h", "w", 3))
     return graph.to_bytes(metadata)
 
 

@@ -13,11 +13,12 @@ from vizcomp.errors import MissingExtraError, SettingsError
 from vizcomp.graphs.classifiers import Classifier
 from vizcomp.graphs.recurrent import Weights
 from vizcomp.neural.arrays import Bits, Floats, Pixels, to_pixels, to_planes
-from vizcomp.neural.network import Network, State, picked, put_state
+from vizcomp.neural.network import AnyNetwork, State, picked, put_state
 from vizcomp.vzc import coding
 
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.intp]
+TOLD = ("answer", "wrong", "nothing")  # what an encoder is told of its classifier's answer
 ROUND = 8  # candidates decoded together when an answer is restored,
 MEND = 64  # at most this many candidates an image
 MEND_TASK = 0.5  # weight of the divergence there: the answer first
@@ -69,7 +70,7 @@ class Analyser:
 
     def __init__(
         self,
-        network: Network,
+        network: AnyNetwork,
         weights: Weights,
         context: coding.ContextModel,
         metadata: dict[str, Any],
@@ -82,6 +83,7 @@ class Analyser:
         self._native: int = network.config.native
         self.classifier: Classifier | None = None
         self.search = Search(**metadata.get("search", {}))
+        self.told = TOLD[0]
 
     def bits(self, images: Pixels, many: int, candidates: int, mend: int = 0) -> list[Bits]:
         """Bits of images whose sides are multiples of the block.
@@ -99,12 +101,17 @@ class Analyser:
         told = logits = None
         if self._words.get("classifier"):
             logits = self._answers(images)
+            if self.told == "wrong":
+                logits = np.roll(logits, 1, 1)  # every class takes the place of the one before it
+            elif self.told == "nothing":
+                logits = None
         if self._network.config.given and logits is not None:
             told = np.maximum(log_softmax(logits), np.float32(-10))
+        prepared = self._network.prepared(source)
         state = self._network.start(len(images), *source.shape[2:])
         codes: list[Bits] = []
         for t in range(many):
-            values, encoder = self._network.analyse(source, state, told)
+            values, encoder = self._network.analyse(prepared, state, told)
             bits = values > 0
             if candidates:
                 bits = self._searched(values, source, state, logits, codes, candidates)
@@ -132,7 +139,9 @@ class Analyser:
     ) -> tuple[Flags, State]:
         """The bits, and the state after them, with another answer than the wanted one restored
         where that is found."""
-        lost = np.flatnonzero(self._answers(to_pixels(after.image)).argmax(1) != logits.argmax(1))
+        lost = np.flatnonzero(
+            self._answers(to_pixels(self._network.picture(after))).argmax(1) != logits.argmax(1)
+        )
         if not len(lost):
             return bits, after
         few = picked(state, lost)
@@ -171,7 +180,9 @@ class Analyser:
             trial = base[todo][:, None] ^ (draws < turn[todo][:, None])
             which = np.repeat(todo, ROUND)
             flat = trial.reshape(-1, *trial.shape[2:])
-            shown = to_pixels(self._network.synthesise(flat, picked(state, which)).image)
+            shown = to_pixels(
+                self._network.picture(self._network.synthesise(flat, picked(state, which)))
+            )
             earlier = [plane[which] for plane in before]
             scores, same = self._cost(shown, flat, logits[which], earlier, MEND_TASK)
             scores = (scores + squared(to_planes(shown), source[which])).reshape(-1, ROUND)

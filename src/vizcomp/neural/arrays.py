@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.graphs.recurrent import RecurrentConfig
+from vizcomp.graphs.codecs import CodecConfig
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 
@@ -28,7 +28,7 @@ def check_image(image: Pixels) -> None:
         )
 
 
-def bit_limit(max_pixels: int, config: RecurrentConfig) -> int:
+def bit_limit(max_pixels: int, config: CodecConfig) -> int:
     """More bits than an image of `max_pixels` can have, long thin ones included."""
     return max(coding.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))
 

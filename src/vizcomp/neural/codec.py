@@ -25,8 +25,9 @@ import numpy as np
 
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
 from vizcomp.graphs import classifiers
-from vizcomp.graphs.recurrent import RecurrentConfig, Weights, shapes
-from vizcomp.neural.analysis import MEND, Analyser, Search, candidate_count
+from vizcomp.graphs.codecs import CodecConfig, codec_config, shapes
+from vizcomp.graphs.recurrent import RecurrentConfig, Weights
+from vizcomp.neural.analysis import MEND, TOLD, Analyser, Search, candidate_count
 from vizcomp.neural.arrays import (
     Bits,
     Pixels,
@@ -46,7 +47,8 @@ from vizcomp.neural.models import (
     model_path,
     read_model,
 )
-from vizcomp.neural.network import Network
+from vizcomp.neural.network import decode_each
+from vizcomp.neural.spectral import open_network
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
@@ -91,7 +93,7 @@ class NeuralCodec:
 
     def __init__(
         self,
-        config: RecurrentConfig,
+        config: CodecConfig,
         weights: Weights,
         context: coding.ContextModel,
         metadata: dict[str, Any],
@@ -109,7 +111,7 @@ class NeuralCodec:
         )
         self.native: int = config.native
         self.fingerprint = fingerprint(config.to_dict(), weights, context)
-        self._network = Network(config, weights, threads=threads)
+        self._network = open_network(config, weights, threads=threads)
         self._analyser = Analyser(self._network, weights, context, metadata, threads)
         if tuple(context.channels) != tuple(config.bits):
             raise ModelError(
@@ -125,9 +127,25 @@ class NeuralCodec:
     def search(self, search: Search) -> None:
         self._analyser.search = search
 
+    def tell(self, told: str) -> None:
+        """What the encoder is told from now on: to see whether a codec codes a picture or a label.
+
+        Args:
+            told: "answer", its classifier's, as in use; "wrong", that answer with every class in
+                the place of the one before it; "nothing".
+
+        Raises:
+            SettingsError: another word, or a codec whose encoder is never told an answer.
+        """
+        if told not in TOLD:
+            raise SettingsError(f"an encoder cannot be told {told!r}", f"use {', '.join(TOLD)}")
+        if not self.words.get("classifier"):
+            raise SettingsError(f"the encoder of {self.name} is told no answer", "omit told")
+        self._analyser.told = told
+
     @classmethod
     def load(cls, name: str | Path = "photo", *, threads: int = 0) -> NeuralCodec:
-        """A bundled codec (`photo`, `cifar`), or one from a .safetensors file.
+        """A bundled codec (`photo`, `cifar`, `cifar-label`), or one from a .safetensors file.
 
         Args:
             threads: that compute together; 0: as many as there are cores.
@@ -144,7 +162,7 @@ class NeuralCodec:
             k: v for k, v in arrays.items() if not k.startswith((CONTEXT_PREFIX, CLASSIFIER_PREFIX))
         }
         try:
-            config = RecurrentConfig.from_dict(dict(metadata.get("network", {})))
+            config = codec_config(dict(metadata.get("network", {})))
             if {k: v.shape for k, v in saved.items()} != shapes(config):
                 raise ModelError(
                     f"{path}: the weights do not fit the network they name", MODEL_HINT
@@ -462,11 +480,9 @@ class NeuralCodec:
             for _ in codes[first - 1 :]
         ]
         for start in range(0, count, step):
-            for t, image in enumerate(
-                self._network.decode_each(c[start : start + step] for c in codes), 1
-            ):
-                if t >= first:
-                    images[t - first][start : start + step] = to_pixels(image)
+            decoded = decode_each(self._network, (c[start : start + step] for c in codes), first)
+            for made, image in zip(images, decoded, strict=True):
+                made[start : start + step] = to_pixels(image)
         return images
 
     def decode_payloads(
@@ -506,6 +522,8 @@ class NeuralCodec:
 
     def _decoder_reach(self, iterations: int) -> int:
         """How many positions around a tile can change its inside."""
+        # the others have a size of their own, and no tiles
+        assert isinstance(self.config, RecurrentConfig)
         scale, reach = float(self.config.block), 0.0
         for _, up, kernel in self.config.decoder:
             reach += scale * (1 + (kernel // 2) * (iterations - 1))

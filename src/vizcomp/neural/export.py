@@ -7,8 +7,7 @@ from pathlib import Path
 
 from vizcomp._version import __version__
 from vizcomp.errors import SettingsError
-from vizcomp.graphs import classifiers
-from vizcomp.graphs.recurrent import unrolled_decoder, unrolled_encoder
+from vizcomp.graphs import classifiers, codecs
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import MODELS, read_model
 from vizcomp.weights import cache
@@ -56,7 +55,6 @@ def exported(
             f"{many} iterations: model {name} has 1 to {codec.iterations}",
             "choose other `iterations`",
         )
-    graph = unrolled_encoder if part == "encoder" else unrolled_decoder
     metadata = {
         "name": name,
         "model": codec.fingerprint.hex(),
@@ -65,7 +63,7 @@ def exported(
         "network": json.dumps(codec.config.to_dict()),
         "version": __version__,
     }
-    return graph(codec.config, codec.weights, many, metadata)
+    return codecs.exported(codec.config, codec.weights, part or "decoder", many, metadata)
 
 
 def _is_classifier(name: str) -> bool:

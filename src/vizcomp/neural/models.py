@@ -9,17 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from vizcomp.errors import ModelError
+from vizcomp.graphs.codecs import codec_config, is_spectral
 from vizcomp.vzc import coding
 from vizcomp.weights import cache, table
 from vizcomp.weights.tensors import read_tensors
 
-MODELS = ("photo", "cifar")
+MODELS = ("photo", "cifar", "cifar-label")
 CONTEXT_PREFIX = "context."
 # of a classifier that is in the codec's file; its words are under CLASSIFIER
 CLASSIFIER_PREFIX = "classifier."
 CLASSIFIER = "classifier_file"
 
-MODEL_HINT = f"use {' or '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
+# what the fingerprint has of a configuration: what a decoder needs
+FIELDS: tuple[str, ...] = (
+    "width",
+    "decoder",
+    "bits",
+    "shared",
+    "reconstruction",
+    "residual_scaling",
+    "native",
+)
+SPECTRAL_FIELDS: tuple[str, ...] = ("native", "zones", "decoder", "ladders", "steps", "finish")
+
+MODEL_HINT = f"use {', '.join(MODELS)}, or a model.safetensors that vizcomp train wrote"
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -46,14 +59,14 @@ def fingerprint(
     further.
 
     Args:
-        config: as `RecurrentConfig.to_dict`.
+        config: as `RecurrentConfig.to_dict` or `SpectralConfig.to_dict`.
         weights: arrays by name, the encoder's too.
     """
     digest = hashlib.sha256()
-    fields = ("width", "decoder", "bits", "shared", "reconstruction", "residual_scaling", "native")
+    fields = SPECTRAL_FIELDS if is_spectral(config) else FIELDS
     digest.update(json.dumps({k: config[k] for k in fields}, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
-        if name.startswith(("entrances.", "decoder.", "exit.")):
+        if name.startswith(("entrances.", "decoder.", "exit.", "finish.")):
             half = value.astype("<f2" if value.ndim >= 2 else "<f4")
             digest.update(f"{name} {half.shape}".encode() + half.tobytes())
     digest.update(context.fingerprint_bytes())
@@ -77,7 +90,7 @@ def saved_fingerprint(path: Path) -> bytes:
         context = (
             coding.ContextModel.from_arrays(tables)
             if tables
-            else coding.ContextModel.flat(config["bits"])
+            else coding.ContextModel.flat(codec_config(config).bits)
         )
         return fingerprint(config, arrays, context)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:

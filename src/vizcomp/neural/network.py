@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from vizcomp.graphs.codecs import CodecConfig
 from vizcomp.graphs.recurrent import RecurrentConfig, Weights, head_of, state_names, step_graph
 from vizcomp.graphs.session import Session
 
@@ -23,7 +24,8 @@ class State(NamedTuple):
     Attributes:
         encoder, decoder: hidden state and cell of each layer in turn, (N, c, h, w) each; empty at
             the start, and for a side that is not run.
-        image: the reconstruction so far, (N, 3, H, W).
+        image: the reconstruction so far, (N, 3, H, W); of a codec that makes it of its state, (N,
+            0).
         iteration: iterations done.
     """
 
@@ -59,6 +61,14 @@ class Network:
         """The state before the first iteration, for images whose sides are multiples of the
         block."""
         return State((), (), np.zeros((count, 3, height, width), np.float32), 0)
+
+    def prepared(self, source: Floats) -> Floats:
+        """Pictures (N, 3, H, W) in -1..1 as `analyse` takes them, in every iteration."""
+        return source
+
+    def picture(self, state: State) -> Floats:
+        """The reconstruction so far: (N, 3, H, W), about -1..1."""
+        return state.image
 
     def _run(
         self, part: str, state: State, made: str, inputs: dict[str, Floats]
@@ -113,16 +123,43 @@ class Network:
         image, after = self._run("decoder", state, "new_image", {"bits": signs})
         return State(state.encoder, after, image, state.iteration + 1)
 
-    def decode_each(self, codes: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Floats]:
-        """The image after each iteration's bits, uint8 (N, bits, rows, columns): (N, 3, H, W),
-        about -1..1."""
-        state: State | None = None
-        for bits in codes:
-            if state is None:
-                n, _, rows, columns = bits.shape
-                state = self.start(n, rows * self.config.block, columns * self.config.block)
-            state = self.synthesise(bits != 0, state)
-            yield state.image
+
+class AnyNetwork(Protocol):
+    """What `Network` and `spectral.SpectralNetwork` do alike."""
+
+    @property
+    def config(self) -> CodecConfig: ...
+
+    def start(self, count: int, height: int, width: int) -> State: ...
+
+    def prepared(self, source: Floats) -> Floats: ...
+
+    def analyse(
+        self, source: Floats, state: State, given: Floats | None = None
+    ) -> tuple[Floats, tuple[Floats, ...]]: ...
+
+    def synthesise(self, bits: npt.NDArray[np.bool_], state: State) -> State: ...
+
+    def picture(self, state: State) -> Floats: ...
+
+
+def decode_each(
+    network: AnyNetwork, codes: Iterable[npt.NDArray[np.uint8]], first: int = 1
+) -> Iterator[Floats]:
+    """The image after the bits of iteration `first`, and after each later one: (N, 3, H, W), about
+    -1..1.
+
+    Args:
+        codes: uint8 (N, bits, rows, columns) of each iteration.
+    """
+    state: State | None = None
+    for t, bits in enumerate(codes, 1):
+        if state is None:
+            n, _, rows, columns = bits.shape
+            state = network.start(n, rows * network.config.block, columns * network.config.block)
+        state = network.synthesise(bits != 0, state)
+        if t >= first:
+            yield network.picture(state)
 
 
 def picked(state: State, which: npt.NDArray[np.intp]) -> State:

@@ -25,15 +25,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from vizcomp.graphs.codecs import CodecConfig
 from vizcomp.graphs.recurrent import RecurrentConfig, Weights
+from vizcomp.graphs.spectral import SpectralConfig
 from vizcomp.metrics import MS_SSIM_WEIGHTS
 from vizcomp.nets.recurrent import CodecState, RecurrentCodec, State
+from vizcomp.nets.spectral import SpectralCodec
 from vizcomp.nets.ssim import similarity
 from vizcomp.neural import network as arrays
 from vizcomp.neural.arrays import Floats, Pixels, to_pixels
@@ -49,17 +53,53 @@ Cost = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 ArrayCost = Callable[[Pixels, npt.NDArray[np.bool_], npt.NDArray[np.intp]], Floats]
 
 
-def torch_network(config: RecurrentConfig, weights: Weights) -> RecurrentCodec:
+class Decoder(Protocol):
+    """What the search asks of a codec's networks."""
+
+    @property
+    def config(self) -> CodecConfig: ...
+
+    def synthesise(self, bits: torch.Tensor, state: CodecState) -> CodecState: ...
+
+
+class _Spectral:
+    """The decoder of a codec of small pictures in their spectrum, as `Decoder`: its state as two
+    pairs."""
+
+    def __init__(self, network: SpectralCodec) -> None:
+        self._network = network
+        self.config = network.config
+
+    def synthesise(self, bits: torch.Tensor, state: CodecState) -> CodecState:
+        layer: State = None
+        before = self._network.start(len(bits))
+        if state.iteration:
+            layer, pair = state.decoder
+            assert pair is not None
+            before = before._replace(
+                decoder=layer, seen=pair[0], components=pair[1], iteration=state.iteration
+            )
+        after = self._network.synthesise(bits[:, :, 0, 0], before)
+        image = self._network.shown(after.components, state.iteration)
+        return CodecState(
+            (), (after.decoder, (after.seen, after.components)), image, after.iteration
+        )
+
+
+def torch_network(config: CodecConfig, weights: Weights) -> Decoder:
     """A codec's networks with their weights, in evaluation mode."""
-    network = RecurrentCodec(config)
+    network = (
+        SpectralCodec(config) if isinstance(config, SpectralConfig) else RecurrentCodec(config)
+    )
     network.load_state_dict(
         {name: torch.from_numpy(value.copy()) for name, value in weights.items()}
     )
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return _Spectral(network) if isinstance(network, SpectralCodec) else network
 
 
 def searched(
-    config: RecurrentConfig,
+    config: CodecConfig,
     weights: Weights,
     values: Floats,
     source: Floats,
@@ -94,9 +134,9 @@ def searched(
             tuple(map(torch.from_numpy, state.decoder[i : i + 2]))
             for i in range(0, len(state.decoder), 2)
         ]
-        decoder: tuple[State, ...] = tuple((pair[0], pair[1]) for pair in pairs) or (None,) * len(
-            config.decoder
-        )
+        decoder: tuple[State, ...] = tuple((pair[0], pair[1]) for pair in pairs)
+        if not state.iteration and isinstance(config, RecurrentConfig):
+            decoder = (None,) * len(config.decoder)
         at = CodecState((), decoder, torch.from_numpy(state.image), state.iteration)
 
         def counted(image: torch.Tensor, trial: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -159,7 +199,7 @@ def _windows(planes: torch.Tensor) -> torch.Tensor:
 
 
 def improved(
-    network: RecurrentCodec,
+    network: Decoder,
     bits: torch.Tensor,
     values: torch.Tensor,
     source: torch.Tensor,
@@ -230,7 +270,7 @@ def improved(
 
 
 def _tried(
-    network: RecurrentCodec,
+    network: Decoder,
     trials: Sequence[torch.Tensor],
     source: torch.Tensor,
     state: CodecState,

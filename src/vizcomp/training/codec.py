@@ -33,6 +33,7 @@ from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.nets import classifiers, inception
 from vizcomp.nets.recurrent import RecurrentCodec
+from vizcomp.nets.spectral import SpectralCodec
 from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX
 from vizcomp.training import loop
 from vizcomp.training.codec_data import CodecData, PhotoData, PictureData
@@ -65,7 +66,7 @@ def _one_sided(frozen: FrozenClassifier | None) -> torch.nn.Module | None:
 
 def save_codec(
     path: Path,
-    network: RecurrentCodec,
+    network: RecurrentCodec | SpectralCodec,
     metadata: dict[str, Any],
     extra: Mapping[str, np.ndarray] | None = None,
 ) -> None:
@@ -89,7 +90,7 @@ def save_codec(
         save_file(tensors, part, metadata={"vizcomp": json.dumps(about)})
 
 
-def load_weights(path: Path, network: RecurrentCodec) -> None:
+def load_weights(path: Path, network: RecurrentCodec | SpectralCodec) -> None:
     """Takes the weights of a saved codec of the same configuration but for the bits of its
     iterations.
 

@@ -50,10 +50,29 @@ class CodecData(Protocol):
         ...
 
 
+class PictureSettings(Protocol):
+    """What `PictureData` asks of a training's settings."""
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def validation(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def batch(self) -> int: ...
+
+
 class PictureData:
     """Labelled pictures of the network's own size."""
 
-    def __init__(self, settings: CodecTrainSettings, side: int, processes: Processes) -> None:
+    def __init__(self, settings: PictureSettings, side: int, processes: Processes) -> None:
         self._settings, self._processes = settings, processes
         self.pictures = read_pictures(
             Path(settings.data),

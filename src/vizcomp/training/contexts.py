@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.nets.recurrent import RecurrentCodec
+from vizcomp.nets.spectral import SpectralCodec
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import CONTEXT_PREFIX
 from vizcomp.vzc import coding, fitting
@@ -19,12 +20,13 @@ SIDE = 256
 
 
 def fit_contexts(
-    network: RecurrentCodec,
+    network: RecurrentCodec | SpectralCodec,
     metadata: dict[str, Any],
     images: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]],
     *,
     most: int = 0,
     seed: int = 0,
+    sets: int = 8,
 ) -> tuple[coding.ContextModel, dict[str, npt.NDArray[Any]]]:
     """Codes images with all iterations and fits a context model to the bits.
 
@@ -35,6 +37,7 @@ def fit_contexts(
             up.
         most: images used at most, evenly chosen; 0 = 10,000 of a native size, or 400 parts of
             photos.
+        sets: as `fitting.fit` has them.
 
     Returns:
         the model, and its arrays under the names that a codec's file uses.
@@ -70,5 +73,5 @@ def fit_contexts(
                     photo[top : top + height, left : left + width], iterations=many, search=0
                 )
             )
-    model = fitting.fit(codes, adaptive=not network.config.native, seed=seed)
+    model = fitting.fit(codes, adaptive=not network.config.native, sets=sets, seed=seed)
     return model, {CONTEXT_PREFIX + name: array for name, array in model.to_arrays().items()}

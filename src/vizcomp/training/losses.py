@@ -136,3 +136,32 @@ class BitGuesser(nn.Module):
         guess = F.conv2d(seen, weight, self.bias[:count]).float()
         nats = F.softplus(guess) - guess * (bits.float() + 1) / 2  # cross entropy of the bit
         return nats.mean((0, 2, 3)) / math.log(2)
+
+
+class Guesser(nn.Module):
+    """As `BitGuesser`, of pictures that are one position of the code: each bit by all that are
+    coded before it.
+
+    Args:
+        count: bits of a picture, all iterations.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(count, count))
+        self.bias = nn.Parameter(torch.zeros(count))
+        self.register_buffer("mask", torch.ones(count, count).tril(-1), persistent=False)
+        self.mask: torch.Tensor
+
+    def forward(self, codes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Cost of each bit, in bits: float32 (bits,), the mean over pictures.
+
+        Args:
+            codes: (N, bits[t]), -1 or 1, of the first iterations, all or some. Gradients go to the
+                codes too.
+        """
+        bits = torch.cat(list(codes), 1)
+        count = bits.shape[1]
+        guess = F.linear(bits, (self.weight * self.mask)[:count, :count], self.bias[:count])
+        nats = F.softplus(guess) - guess * (bits + 1) / 2
+        return nats.mean(0) / math.log(2)

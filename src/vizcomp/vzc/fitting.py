@@ -98,8 +98,14 @@ class _Cells:
         return result
 
 
-def _candidates(channels: Sequence[int], iteration: int, slot: int) -> list[_Reference]:
+def _candidates(
+    channels: Sequence[int], iteration: int, slot: int, *, alone: bool = False
+) -> list[_Reference]:
+    """References that a slot may have; `alone`: grids have one position, which has no
+    neighbours."""
     starts = [0, *np.cumsum(channels).tolist()]
+    if alone:
+        return [(0, 0, earlier) for earlier in range(slot)]
     result = [(dy, dx, -1) for dy, dx in _EDGES] + [(dy, dx, slot) for dy, dx in _OWN]
     result += [(dy, dx, earlier) for earlier in range(starts[iteration], slot) for dy, dx in _NEAR]
     recent = starts[max(0, iteration - _RECENT)]
@@ -294,8 +300,9 @@ def _fit(images: list[Bits], channels: Sequence[int], sets: int, seed: int) -> l
     cells = _Cells(images)
     rng = np.random.default_rng(seed)
     iterations = np.repeat(np.arange(len(channels)), channels).tolist()
+    alone = all(image.shape[1:] == (1, 1) for image in images)
     return [
-        _fit_slot(cells, _candidates(channels, t, slot), slot, sets, rng)
+        _fit_slot(cells, _candidates(channels, t, slot, alone=alone), slot, sets, rng)
         for slot, t in enumerate(iterations)
     ]
 

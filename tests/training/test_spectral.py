@@ -1,0 +1,208 @@
+"""Training of the codec of small pictures in their spectrum: both parts, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.neural.codec import NeuralCodec
+
+torch = pytest.importorskip("torch")
+
+from vizcomp.training.features import Features, apart  # noqa: E402
+from vizcomp.training.frozen import open_frozen  # noqa: E402
+from vizcomp.training.loop import train  # noqa: E402
+from vizcomp.training.losses import Guesser  # noqa: E402
+from vizcomp.training.spectral import SpectralTask, SpectralTrainSettings  # noqa: E402
+
+NETWORK: dict[str, Any] = {
+    "native": 16,
+    "zones": [8, 4, 3],
+    "encoder": 6,
+    "decoder": 7,
+    "steps": [2.0, 1.0],
+    "finish": [8, 12],
+}
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of smooth pictures of 16x16, dark and light."""
+    folder = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:16, :16] / 16
+    for name, base in (("dark", 20), ("light", 150)):
+        (folder / name).mkdir()
+        for i in range(60):
+            slope = rng.uniform(-60, 60, (2, 3))
+            pixels = (
+                base
+                + 40
+                + y[..., None] * slope[0]
+                + x[..., None] * slope[1]
+                + rng.normal(0, 4, (16, 16, 3))
+            )
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(
+                folder / name / f"{i:02}.png"
+            )
+    return folder
+
+
+def settings(classes: Path, **changes: object) -> SpectralTrainSettings:
+    values: dict[str, Any] = {
+        "data": str(classes),
+        "network": NETWORK,
+        "steps": 6,
+        "batch": 16,
+        "device": "cpu",
+    }
+    values |= {"prices": (0.007, 0.003), "drawn": (0.5, 0.5), "contexts": False, "validation": 0.2}
+    return SpectralTrainSettings(**{**values, **changes})
+
+
+def bits_left(path: Path) -> float:
+    codec = NeuralCodec.load(path, threads=1)
+    images = np.full((4, 16, 16, 3), 90, np.uint8)
+    return float(np.mean([len(p) for p in codec.payloads(images, iterations=2)]))
+
+
+def test_both_parts(classes: Path, tmp_path: Path) -> None:
+    first = train(SpectralTask, settings(classes, contexts=True), tmp_path / "codec")
+    path = tmp_path / "codec" / "model.safetensors"
+    words = json.loads((tmp_path / "codec" / "model.json").read_text("utf-8"))
+    assert words["network"]["ladders"][0][0][1] > 2  # made of the pictures
+    assert first.figures["psnr at 2"] > first.figures["psnr at 1"] > 20
+    assert first.figures["bits at 2"] > first.figures["bits at 1"] > 0
+    codec = NeuralCodec.load(path, threads=1)
+    assert bits_left(path) < sum(codec.config.bits) / 8
+
+    # the last network alone, in the eyes of a classifier; the rest stays, but for the steps
+    finer = {**NETWORK, "steps": [1.5, 0.8]}
+    more = settings(
+        classes,
+        network=finer,
+        trained="finish",
+        start=str(path),
+        classifier="watcher",
+        average=0.0,
+        learning_rate=0.01,
+    )
+    train(SpectralTask, more, tmp_path / "finish")
+    again = NeuralCodec.load(tmp_path / "finish" / "model.safetensors", threads=1)
+    assert again.config.steps == (1.5, 0.8)
+    assert again.config.ladders == codec.config.ladders
+    changed = [
+        name
+        for name, value in codec.weights.items()
+        if not np.array_equal(value, again.weights[name])
+    ]
+    assert changed
+    assert all(name.startswith("finish.") for name in changed)
+    assert again.fingerprint != codec.fingerprint
+    metrics = [
+        json.loads(line)
+        for line in (tmp_path / "finish" / "metrics.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert {"error", "answer", "features"} <= set(metrics[-1])
+
+
+class _Stop:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, progress: Any) -> None:
+        if progress.step >= self.step:
+            raise KeyboardInterrupt
+
+
+def test_the_same_seed_gives_the_same_weights(classes: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(SpectralTask, settings(classes), tmp_path / name)
+    one, other = (
+        NeuralCodec.load(tmp_path / name / "model.safetensors").weights for name in ("a", "b")
+    )
+    assert all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prices": (0.1,)}, "prices"),
+        ({"drawn": (0, 0)}, "drawn"),
+        ({"trained": "all"}, "trained"),
+        ({"trained": "finish"}, "needs a trained codec"),
+        ({"classifier": "watcher"}, "the last network alone"),
+        ({"batch": 0}, "batch"),
+        ({"network": {**NETWORK, "zones": [8]}}, "zones"),
+        ({"network": {**NETWORK, "preset": "cifar"}}, "preset"),
+    ],
+)
+def test_settings_that_cannot_be(classes: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings(classes, **changes)
+
+
+def test_another_network_is_no_start(classes: Path, tmp_path: Path) -> None:
+    train(SpectralTask, settings(classes), tmp_path / "codec")
+    start = str(tmp_path / "codec" / "model.safetensors")
+    with pytest.raises(TrainingError, match="another network: encoder"):
+        train(
+            SpectralTask,
+            settings(classes, network={**NETWORK, "encoder": 8}, start=start),
+            tmp_path / "other",
+        )
+
+
+def test_the_command_line_knows_it(classes: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from vizcomp.cli import app
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        'kind = "codec"\nsteps = 2\nbatch = 16\ncontexts = false\nprices = [0.007, 0.003]\ndrawn ='
+        " [1, 1]\n\n[network]\nnative = 16\nzones = [8, 4, 3]\nsteps = [2.0, 1.0]\nencoder ="
+        " 4\ndecoder = 4\nfinish = []\n"
+    )
+    result = CliRunner().invoke(
+        app, ["train", "--recipe", str(recipe), "--data", str(classes), "-o", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 0, result.output
+    assert NeuralCodec.load(tmp_path / "run" / "model.safetensors").native == 16
+
+
+def test_features_of_any_convolutional_module() -> None:
+    frozen = open_frozen("watcher", 32)
+    eyes = Features(frozen, 32)
+    images = torch.rand(3, 3, 32, 32)
+    logits, found = eyes(images)
+    assert logits.shape == (3, 10)
+    assert len(found) == eyes.count == 5
+    assert torch.allclose(apart(found, found), torch.zeros(3))
+    other = eyes((images + 0.2 * torch.rand_like(images)).clamp(0, 1).requires_grad_())[1]
+    far = apart(other, found)
+    assert (far > 0).all()
+    far.sum().backward()
+    assert Features(torch.nn.Flatten(), 32).count == 0
+
+
+def test_a_guesser_learns_what_bits_have_in_common() -> None:
+    torch.manual_seed(0)
+    guesser = Guesser(6)
+    optimiser = torch.optim.Adam(guesser.parameters(), 0.1)
+    first = torch.randint(0, 2, (400, 3)) * 2.0 - 1
+    codes = [first, -first]
+    for _ in range(60):
+        optimiser.zero_grad()
+        guesser(codes).sum().backward()
+        optimiser.step()
+    costs = guesser(codes)
+    assert costs[:3].min() > 0.9
+    assert costs[3:].max() < 0.2
+    assert guesser(codes[:1]).shape == (3,)

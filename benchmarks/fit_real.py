@@ -30,7 +30,7 @@ import numpy.typing as npt
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 from vizcomp.files.place import cache_folder
-from vizcomp.fitting.candidates import Candidate, Pixels, ladders
+from vizcomp.fitting.candidates import Candidate, Pixels, ladders, refined
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
 from vizcomp.fitting.sample import Unit, read_sample
@@ -38,7 +38,7 @@ from vizcomp.fitting.scores import Aim, Scores
 from vizcomp.fitting.search import certify, explore
 
 Array = npt.NDArray[np.float64]
-KINDS = (("jpeg", "photo"), ("jpeg", "machine"), ("webp", "auto"))
+KINDS = (("jpeg", "photo"), ("webp", "auto"))
 CONFIDENCE = 0.95
 
 
@@ -101,7 +101,8 @@ def one_draw(
         return {one: scores(one, drawn[units.start : units.stop]) for one in some}
 
     sequence, _ = explore(names, first, measure, aim)
-    tests = certify(sequence, lambda one: scores(one, drawn[first:]), aim)
+    order = [one for one in refined(sequence) if one in known]
+    tests = certify(order, lambda one: scores(one, drawn[first:]), aim)
     passed = [test.setting for test in tests if test.passed]
     fits = [one for one in known if known[one].losses[:, drawn].mean() <= risk]
     ours = min(passed, key=lambda one: known[one].sizes.mean(), default=None)
@@ -168,7 +169,8 @@ def main() -> None:
         which = "short_side" if getattr(opened, "crops", False) else "max_side"
         pixels = Pixels(**{which: max(size)}, resample=opened.resample)
     names = tried(pixels)
-    settings = list(dict.fromkeys(one for ladder in names for one in ladder))
+    steps = [refined(ladder[::-1]) for ladder in names]
+    settings = list(dict.fromkeys(one for ladder in steps for one in ladder))
     known = everything(units, settings, options.system, options.jobs)
     print(f"{options.system}: {len(units)} photos, {len(settings)} settings")
     rows = []

@@ -136,3 +136,13 @@ def test_the_report_shows_no_source(tmp_path: Path, capfd: pytest.CaptureFixture
         command("djpeg", tmp_path / "photos", "-o", tmp_path / "o2", "--mask-outside", "drop") == 2
     )
     assert "--mask-outside drop needs" in capfd.readouterr().err
+
+
+def test_systems_are_compared_on_what_is_kept() -> None:
+    def dark(picture: np.ndarray) -> np.ndarray:
+        share = (picture[:, 90:] < 30).mean()  # only black is
+        return np.array([1 - share, share])
+
+    system = vizcomp.System(dark, kind="classes")
+    assert dropped(noise(), verify=system).verify_state == "verified"
+    assert list(dropped(noise(), watch_with=system).watch_same.values()) == [True]

@@ -158,6 +158,24 @@ def test_words_of_hugging_face_that_no_number_can_hold(tmp_path: Path) -> None:
     assert reading_beside(tmp_path / "net.onnx").mean == ()
 
 
+@pytest.mark.parametrize("encoding", ["x" * 99, "hex", "rot13", "utf-7"])
+def test_voc_of_an_encoding_that_is_none(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.xml"
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'
+    path.write_text(head + "<annotation><filename>b.jpg</filename></annotation>")
+    with pytest.raises(ValueError, match=r"broken XML|not supported"):
+        voc_labels.moved(path, RESULT)
+
+
+@pytest.mark.parametrize("read", [read_options, reading_beside])
+def test_a_line_end_in_an_option_stays_out_of_the_message(tmp_path: Path, read: Any) -> None:
+    for name in ("size", "norm", "classes", "multiple", "kind"):
+        (tmp_path / "net.json").write_text(json.dumps({name: "a\nb"}))
+        with pytest.raises(ModelError) as refused:
+            read(tmp_path / "net.json")
+        assert len(refused.value.message.splitlines()) == 1
+
+
 def test_voc_is_not_read_to_any_depth(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     path.write_text("<annotation>" + "<a>" * 100_000)
@@ -222,6 +240,9 @@ ODD_RECORDS = [
     "[" * 100_000,
     '{"x": 1}',
     '{"input": "a", "output": null, "status": "ok", "width": "wide"}',
+    '{"input": "a", "output": null, "status": "good"}',
+    '{"input": "a", "output": null, "status": "ok", "watch_same": {"x": {}}}',
+    '{"input": "a", "output": null, "status": "ok", "notices": [3]}',
 ]
 
 

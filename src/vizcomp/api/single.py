@@ -287,7 +287,12 @@ def _compressed(
         importance=result.found.made.importance,
         **verdict,
         **watch_fields(
-            shown_source(photo.photo, photo.original, photo.file, batch),
+            shown_source(
+                result.masked or photo.photo,
+                photo.original if result.masked is None else None,
+                photo.file,
+                batch,
+            ),
             result.data,
             photo.file,
             batch,

@@ -60,7 +60,14 @@ class InputRecord:
         fields = _fields(cls)  # type: ignore[arg-type]  # a class is hashable, which mypy doubts of type[Self]
         for name, value in values.items():
             allowed, words = fields.get(name, ((), ()))
-            if type(value) not in allowed or (words and value is not None and value not in words):
+            wrong = type(value) not in allowed or (
+                words and value is not None and value not in words
+            )
+            if isinstance(value, dict):  # by the names of systems
+                wrong = wrong or not all(isinstance(one, int | float) for one in value.values())
+            elif isinstance(value, list):
+                wrong = wrong or not all(isinstance(one, str) for one in value)
+            if wrong:
                 raise TypeError(f"{name} of a record cannot be {value!r}")
         return cls(**{**values, "notices": tuple(values.get("notices", ()))})
 

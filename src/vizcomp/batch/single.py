@@ -57,6 +57,8 @@ class Finished:
             asked for is kept.
         found: what was made, also where it was not taken, and the verdict on it.
         notices: what a user should know, that of the reading included.
+        masked: the photo without what is outside its mask, which all was compared with; None where
+            nothing was dropped.
     """
 
     data: bytes
@@ -65,6 +67,7 @@ class Finished:
     found: Found
     notices: tuple[str, ...]
     format: str = "jpeg"
+    masked: Photo | None = None
 
 
 def finish(
@@ -136,6 +139,7 @@ def finish(
             result,
             notices,
             output.format,
+            masked=None if photo is whole else photo,
         )
     return _kept(photo, file, original, result, settings, notices)
 
@@ -187,6 +191,8 @@ def measured(
         original: as `finish`.
     """
     sampled = number < SAMPLE
+    if output.masked is not None:
+        photo, original = output.masked, None
     shown = shown_source(photo, original, file, batch)
     psnr: float | None = None
     ms_ssim: float | None = 1.0

@@ -16,6 +16,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 from vizcomp.datasets.moved_labels import Move, Result, rounded
+from vizcomp.errors import in_one_line
 
 MOST_BYTES = 8 << 20
 MOST_NESTED, MOST_ELEMENTS = 64, 200_000
@@ -161,8 +162,9 @@ def _fields(data: bytes) -> tuple[list[_Field], str]:
     )
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as exc:
-        raise ValueError(f"broken XML: {exc}") from exc
+        "".encode(encoding)
+    except (expat.ExpatError, LookupError) as exc:  # the second: an encoding that is none
+        raise ValueError(f"broken XML: {in_one_line(exc)}") from exc
     return fields, encoding
 
 

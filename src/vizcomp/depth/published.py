@@ -23,7 +23,7 @@ from PIL import Image
 
 from vizcomp.depth.compact import NAME as OWN
 from vizcomp.depth.kinds import Depth
-from vizcomp.errors import ModelError, SettingsError, first_line
+from vizcomp.errors import ModelError, SettingsError, first_line, in_one_line
 from vizcomp.files.find import InputFile
 from vizcomp.files.foreign import read_object_file
 from vizcomp.photos.frame import rgb, upright
@@ -166,8 +166,8 @@ def _made(values: Mapping[str, Any], place: str) -> Reading:
         try:
             fields[key] = _value(key, value)
         except (TypeError, ValueError) as exc:
-            said = str(value)[:80]
-            raise SettingsError(f"{place}: {key}={said}: {exc}", HINT) from exc
+            said = " ".join(str(value).split())[:80]
+            raise SettingsError(f"{place}: {key}={said}: {in_one_line(exc)}", HINT) from exc
     return Reading(**fields)
 
 
@@ -206,7 +206,7 @@ def reading_beside(path: Path) -> Reading:
     except (OSError, ValueError) as exc:
         raise ModelError(f"{own} cannot be read: {first_line(exc)}", HINT) from exc
     except SettingsError as exc:
-        raise ModelError(exc.message, exc.hint) from exc
+        raise ModelError(" ".join(exc.message.split()), exc.hint) from exc
     for folder in (path.parent, path.parent.parent):
         said = said.merged(_hugging_face(folder))
     return said

@@ -18,6 +18,7 @@ from vizcomp.photos.photo import Photo
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 GUIDES = (("uniform", 0.0), ("depth+text", 0.25))
+THIRDS = (1 / 3, 2 / 3)
 LARGER = 0.25  # share of the photos that have to be larger than a side for it to be tried
 SHARES = (1.0, 4 / 3, 2.0)  # of the input of a system, sides that are tried
 SIDES = (320, 448, 640, 1024)  # longer sides where no system says how large its input is
@@ -225,27 +226,29 @@ def is_last(one: Candidate) -> bool:
 
 
 def refined(sequence: Sequence[Candidate]) -> list[Candidate]:
-    """A sequence with a step between each two of its qualities, and one below the last."""
+    """A sequence with two steps between each two of its qualities, one between the first and the
+    second, where the first is the last resort, and two below the last."""
     finer: list[Candidate] = []
     for one in sequence:
-        if finer and not is_last(finer[-1]):
-            finer.append(_between(finer[-1], one.quality))
+        if finer and is_last(finer[-1]):
+            finer += [_between(one, one.quality, finer[-1].quality, 0.5)]
+        elif finer:
+            finer += [_between(one, finer[-1].quality, one.quality, share) for share in THIRDS]
         finer.append(one)
     last = sequence[-1]
     steps = RIVAL_QUALITIES if isinstance(last, Rival) else QUALITIES
     below = max((q for q in steps if q < last.quality), default=0)
     if below and not is_last(last):
-        finer.append(_between(last, below))
+        finer += [_between(last, last.quality, below, share) for share in THIRDS]
     return list(dict.fromkeys(finer))
 
 
-def _between(one: Candidate, quality: float) -> Candidate:
-    middle = round((one.quality * quality) ** 0.5)
-    return (
-        Rival(one.codec, middle)
-        if isinstance(one, Rival)
-        else dataclasses.replace(one, quality=float(middle))
-    )
+def _between(one: Candidate, quality: float, other: float, share: float) -> Candidate:
+    """A setting of this kind, so far from one quality to the other, in parts of their ratio."""
+    middle = round(quality ** (1 - share) * other**share)
+    if isinstance(one, Rival):
+        return Rival(one.codec, middle)
+    return dataclasses.replace(one, quality=float(middle))
 
 
 def named(one: Candidate) -> str:

@@ -154,9 +154,8 @@ class Coder:
         family = dataclasses.replace(one, quality=50.0)
         if family in self._ready:
             return self._ready[family]
-        if one.format != "jpeg" and one.guides == (
-            "uniform",
-        ):  # nothing of a JPEG's coefficients is needed
+        # nothing of a JPEG's coefficients is needed; AVIF goes by how much lettering there is
+        if one.format not in ("jpeg", "avif") and one.guides == ("uniform",):
             photo = sized(self._photo, one)
             importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
             ready: Ready = Picture(photo, importance, one, one.format)

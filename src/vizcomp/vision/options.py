@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vizcomp.errors import ModelError, SettingsError, VizcompError
+from vizcomp.errors import ModelError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.foreign import read_object_file, read_small
 from vizcomp.weights.options import (
     NORMS,
@@ -213,7 +213,7 @@ def read_options(path: Path) -> ModelOptions:
         return _made(values, str(path))
     except SettingsError as exc:
         text = exc.message if exc.message.startswith(str(path)) else f"{path}: {exc.message}"
-        raise ModelError(text, exc.hint) from exc
+        raise ModelError(" ".join(text.split()), exc.hint) from exc
 
 
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
@@ -231,8 +231,8 @@ def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
         except VizcompError:
             raise
         except (TypeError, ValueError) as exc:
-            said = str(value)[:80]
-            raise SettingsError(f"{place}: {key}={said}: {exc}", HINT) from exc
+            said = " ".join(str(value).split())[:80]
+            raise SettingsError(f"{place}: {key}={said}: {in_one_line(exc)}", HINT) from exc
     return ModelOptions(**fields)
 
 

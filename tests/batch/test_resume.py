@@ -23,7 +23,7 @@ import pytest
 from kit import contents
 from PIL import Image
 
-from vizcomp.batch import groups
+from vizcomp.batch import groups, packs
 from vizcomp.batch.decode import VZC_EXTENSIONS, run_decode
 from vizcomp.batch.depth import run_depth
 from vizcomp.batch.djpeg import BatchRun, run_djpeg
@@ -461,6 +461,7 @@ def test_images_of_a_pack_are_taken_over(
     tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(codec, "BATCH", 4)
+    monkeypatch.setattr(packs, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = EncodeSettings(model=str(small_model))
     run_encode_pack(find_inputs([str(source)]), pack, settings, options=RunOptions(jobs=1))

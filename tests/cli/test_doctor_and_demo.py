@@ -49,7 +49,7 @@ def test_doctor_finds_a_decoder_that_differs_and_a_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(health, "_by_opencv", lambda data: health._by_pillow(data) // 2)
+    monkeypatch.setattr(health, "by_opencv", lambda data, shown: health._by_pillow(data) // 2)
     monkeypatch.setattr(health, "_is_there", lambda module: module == "cv2" or module == "PIL")
     monkeypatch.setitem(health.sys.modules, "cv2", health)
     assert command("doctor") == 1

@@ -78,11 +78,13 @@ class Log:
         key: bytes = b"",
         *,
         others: Sequence[AnyPath] = (),
+        reads: Callable[[dict[str, Any]], object] | None = None,
     ) -> Item:
         """An input as it starts on its way: known from an earlier run, or begun now.
 
         Args:
             others: where else its output may be, before its format is chosen.
+            reads: in place of the log's, for what is a part of an input.
         """
         if self.journal is None:
             return Item(file, target, self._root, key=key)
@@ -90,7 +92,9 @@ class Log:
         begun = False
         if self._resume:
             finished = self.journal.finished(file.path, name)
-            if finished is not None and self._is_record({**finished[0], "input": file.shown}):
+            if finished is not None and _is_record(
+                reads or self.reads, {**finished[0], "input": file.shown}
+            ):
                 record, payload = finished
                 return Item(
                     file,
@@ -114,13 +118,6 @@ class Log:
             former = self.journal.former(file.path, target)
             self.journal.begin(target)
         return Item(file, target, self._root, begun, fresh, key=key, same=same, former=former)
-
-    def _is_record(self, values: dict[str, Any]) -> bool:
-        try:
-            self.reads(values)
-        except TypeError:
-            return False
-        return True
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no
@@ -182,3 +179,11 @@ class Log:
         """The run is over."""
         if self.journal is not None:
             self.journal.close()
+
+
+def _is_record(reads: Callable[[dict[str, Any]], object], values: dict[str, Any]) -> bool:
+    try:
+        reads(values)
+    except TypeError:
+        return False
+    return True

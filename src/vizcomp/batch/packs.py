@@ -101,6 +101,13 @@ class PackedImage:
         }
 
 
+def _check_remembered(values: dict[str, Any]) -> None:
+    """Raises TypeError for what `PackedImage.to_dict` does not give."""
+    for key in ("width", "height", "iterations", "bytes"):
+        if type(values.get(key)) is not int:
+            raise TypeError(f"{key} is no whole number")
+
+
 @dataclasses.dataclass(frozen=True)
 class PackPlan:
     """A pack whose parts are about to come; `broken` is what could not even be planned, `done` what
@@ -149,7 +156,7 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
             source_state = file_state(file.path)
     done, targets = PackPart(), []
     for i, name in _png_names(entries, len(str(max(0, len(reader) - 1)))):
-        each = log.item(file, folder / name)
+        each = log.item(file, folder / name, reads=_check_remembered)
         targets.append(
             PackTarget(i, folder / name, each.replace, each.known is not None, each.fresh)
         )

@@ -122,6 +122,7 @@ def read_state_dict(path: Path, hint: str) -> dict[str, npt.NDArray[Any]]:
         ) from exc
     except (
         OSError,
+        EOFError,  # of zip: a member that is shorter than its header says
         ValueError,
         TypeError,
         LookupError,

@@ -164,6 +164,10 @@ def test_large_photos_are_fewer() -> None:
         False,
     ]
     assert [measures_near(k, large, settings) for k in (1, 2)] == [True, False]
+    # as much memory again as all else would be needed
+    assert not measures_near(
+        0, load_bytes(png(np.zeros((3001, 4000), np.uint8)), "a.png"), settings
+    )
 
 
 def test_totals_are_means_over_photos() -> None:

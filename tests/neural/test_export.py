@@ -60,7 +60,7 @@ def test_an_encoder_is_told_what_the_codec_is_told(cat: np.ndarray) -> None:
 def test_a_classifier_is_a_vision_system_of_its_own(tmp_path: Path, name: str) -> None:
     path = tmp_path / "eyes.onnx"
     path.write_bytes(exported(name))
-    ours, theirs = open_system(name), open_system(str(path))
+    ours, theirs = open_system(name), open_system(f"{path}:size=own")
     assert theirs.classes == ours.classes
     one, other = (system.answers([picture(3)])[0] for system in (ours, theirs))
     assert isinstance(one, Classes)

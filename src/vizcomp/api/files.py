@@ -15,7 +15,7 @@ from vizcomp.api.keywords import (
     with_signature,
 )
 from vizcomp.api.systems import by_name, can_travel
-from vizcomp.batch.djpeg import gallery, run_djpeg
+from vizcomp.batch.djpeg import BatchRun, gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
 from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.records import FileRecord
@@ -110,20 +110,24 @@ def compress_files(
         jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record
     )
     run = run_djpeg(files, folder, djpeg, batch, run_options, objects)
-    pages = DjpegReport(
-        tool="vizcomp djpeg",
-        version=__version__,
-        command="vizcomp.compress_files",
-        settings={**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs},
-        totals=run.totals,
-        files=run.records,
-        interrupted=run.interrupted,
-    )
+    pages = _report_of(run, {**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs})
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
     # as the command: the earlier one stays
     if report is not False and not batch.dry_run and not (idle and report is True):
         pages.write(folder if report is True else parse_place(report), gallery(run, djpeg, batch))
     return pages
+
+
+def _report_of(run: BatchRun, settings: dict[str, Any]) -> DjpegReport:
+    return DjpegReport(
+        tool="vizcomp djpeg",
+        version=__version__,
+        command="vizcomp.compress_files",
+        settings=settings,
+        totals=run.totals,
+        files=run.records,
+        interrupted=run.interrupted,
+    )
 
 
 with_signature(compress_files, DjpegSettings, BatchSettings)

@@ -60,7 +60,6 @@ from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
 from vizcomp.photos.resize import resized_pixels
-from vizcomp.shards.shard import is_shard
 from vizcomp.vision.system import System
 
 GALLERY_SIZE = 8
@@ -135,13 +134,8 @@ def run_djpeg(
     labels = None if batch.labels is None else Labels(Path(batch.labels), output, settings, batch)
     files = files if labels is None else labels.checked(files)
     names = OutputNames(output, settings.suffix)
-    decides = {
-        "verb": "djpeg",
-        **settings.to_dict(),
-        **batch.what_decides(),
-        "identities": identities,
-        "version": __version__,
-    }
+    decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides()}
+    decides |= {"identities": identities, "version": __version__}
     if fields:
         decides["fields"] = fields
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -151,43 +145,35 @@ def run_djpeg(
             worst.append((outcome.record, item.file, item.target))
             worst.sort(key=lambda each: each[0].ms_ssim or 0.0)
             del worst[GALLERY_SIZE:]
-        return (
-            outcome
-            if labels is None
-            else dataclasses.replace(outcome, record=labels.add(item, outcome.record))
-        )
+        if labels is None:
+            return outcome
+        return dataclasses.replace(outcome, record=labels.add(item, outcome.record))
 
-    def task_of(number: int, item: Item) -> Task:
-        if isinstance(item, MemberItem):
-            return MemberTask((item,), settings, batch, number, systems)
-        return DjpegTask((item,), settings, batch, number, systems, target is not None)
+    def tasks(items: Iterable[Item]) -> Iterator[Task]:
+        for number, item in enumerate(items):
+            yield _task(item, number, settings, batch, systems, named=target is not None)
 
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(output, decides, batch, remember=remember))
-        shards = stack.enter_context(
-            contextlib.closing(Shards(output, batch, log, fields, target=target))
-        )
+        shards = Shards(output, batch, log, fields, target=target)
+        stack.callback(shards.close)
         if labels is not None:
             labels.remember_with(log.journal)
 
-        def items() -> Iterator[Item]:
-            for file in files:
-                if is_shard(file.path):
-                    yield from shards.items(file)
-                else:
-                    place = target or names.path_for(file)
-                    yield log.item(file, place, others=_possible(place, settings)[1:])
+        def item(file: InputFile) -> Item:
+            place = target or names.path_for(file)
+            return log.item(file, place, others=_possible(place, settings)[1:])
 
         verb = Verb(
             record=FileRecord,
-            tasks=lambda items: (task_of(number, item) for number, item in enumerate(items)),
+            tasks=tasks,
             work=djpeg_one,
             on_crash=_djpeg_crashed,
             whole=shards.outcomes,
             on_outcome=settled,
         )
-        records, interrupted = run_batch(items(), verb, log, options)
+        records, interrupted = run_batch(shards.among(files, item), verb, log, options)
         if labels is not None:
             labels.close()
     totals = total(records, time.perf_counter() - started)
@@ -195,6 +181,20 @@ def run_djpeg(
         return BatchRun(records, totals, interrupted, worst)
     totals = dataclasses.replace(totals, labels=labels.totals())
     return BatchRun(records, totals, interrupted, worst, tuple(labels.notices))
+
+
+def _task(
+    item: Item,
+    number: int,
+    settings: DjpegSettings,
+    batch: BatchSettings,
+    systems: tuple[System, ...],
+    *,
+    named: bool,
+) -> Task:
+    if isinstance(item, MemberItem):
+        return MemberTask((item,), settings, batch, number, systems)
+    return DjpegTask((item,), settings, batch, number, systems, named)
 
 
 def joined(runs: Iterable[BatchRun]) -> BatchRun:

@@ -26,6 +26,8 @@ MOST_PHOTOS = 12
 
 LEAST_PHOTOS = 2
 PIXELS = 12_000_000  # that a run spends on this, or what its first two photos have
+# of a photo: on a larger one it would take as much memory again as all else
+MOST_PIXELS = 12_000_000
 
 TRIALS = 7
 CLOSE = 0.005  # of a file's bytes: near enough
@@ -40,6 +42,8 @@ def measures_near(number: int, photo: Photo, settings: DjpegSettings) -> bool:
     if "depth" not in settings.guides or settings.strength == 0 or settings.lossless:
         return False
     pixels = max(1, int(photo.pixels.shape[0]) * int(photo.pixels.shape[1]))
+    if pixels > MOST_PIXELS:
+        return False
     return number < min(MOST_PHOTOS, max(LEAST_PHOTOS, PIXELS // pixels))
 
 

@@ -43,6 +43,7 @@ from vizcomp.shards.shard import (
     Shard,
     ShardWriter,
     chunks_of,
+    is_shard,
     local_copy,
     new_suffix,
     put_file,
@@ -193,6 +194,16 @@ class Shards:
         }
         self._open: dict[int, _Open] = {}
         self._count = 0
+
+    def among(
+        self, files: Iterable[InputFile], photo: Callable[[InputFile], Item]
+    ) -> Iterator[Item]:
+        """The items of files: `photo` makes that of a photo, shards give theirs."""
+        for file in files:
+            if is_shard(file.path):
+                yield from self.items(file)
+            else:
+                yield photo(file)
 
     def items(self, file: InputFile) -> Iterator[Item]:
         """The photos of a shard; or one item that stands for it where nothing is done."""

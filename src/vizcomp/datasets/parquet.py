@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,36 +78,24 @@ def read_tables(
             with pyarrow.parquet.ParquetFile(file) as table:
                 picture, label, class_names = _columns(table, shown)
                 if classes and class_names and class_names != classes:
-                    raise FormatError(
-                        f"{shown} has other classes than the file before it",
-                        "keep one data set in a folder",
-                    )
+                    wrong = f"{shown} has other classes than the file before it"
+                    raise FormatError(wrong, "keep one data set in a folder")
                 classes = classes or class_names
-                count = 0
-                for rows in table.iter_batches(_ROWS, columns=[picture, label]):
-                    for cell, number in zip(
-                        rows.column(picture), rows.column(label).to_pylist(), strict=True
-                    ):
-                        data = (
-                            cell["bytes"].as_py()
-                            if pyarrow.types.is_struct(cell.type)
-                            else cell.as_py()
-                        )
-                        name = f"{shown}/{count:05d}"
-                        count += 1
-                        try:
-                            if not data or type(number) is not int:
-                                raise Unreadable("no picture, or no label")
-                            one, other = read_picture(data, size, exact=exact)
-                            kept.append(one)
-                            resized += other
-                        except Unreadable as exc:
-                            skipped.append((name, exc.reason))
-                            if on_skip is not None:
-                                on_skip(*skipped[-1])
-                            continue
-                        labels.append(number)
-                        names.append(name)
+                for count, (data, number) in enumerate(_rows(table, picture, label)):
+                    name = f"{shown}/{count:05d}"
+                    try:
+                        if not data or type(number) is not int:
+                            raise Unreadable("no picture, or no label")
+                        one, other = read_picture(data, size, exact=exact)
+                    except Unreadable as exc:
+                        skipped.append((name, exc.reason))
+                        if on_skip is not None:
+                            on_skip(*skipped[-1])
+                        continue
+                    kept.append(one)
+                    resized += other
+                    labels.append(number)
+                    names.append(name)
         except (pyarrow.ArrowException, OSError) as exc:
             raise FormatError(
                 f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again"
@@ -130,6 +119,15 @@ def read_tables(
         source="Parquet files",
         resized=resized,
     )
+
+
+def _rows(table: Any, picture: str, label: str) -> Iterator[tuple[Any, Any]]:
+    """The encoded picture and the label of each row."""
+    for rows in table.iter_batches(_ROWS, columns=[picture, label]):
+        cells = zip(rows.column(picture), rows.column(label).to_pylist(), strict=True)
+        for cell, number in cells:
+            value = cell.as_py()
+            yield value["bytes"] if isinstance(value, dict) else value, number
 
 
 def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:

@@ -191,17 +191,20 @@ class Encoder:
                     coefficients=quantised,
                 )
             )
-        return write_jpeg(
-            JpegImage(
-                width=image.width,
-                height=image.height,
-                components=components,
-                tables=tables,
-                colour="grey" if len(components) == 1 else "ycbcr",
-                segments=self._source.segments,
-            ),
-            progressive=self._settings.scans == "progressive",
+        return self._written(components, tables)
+
+    def _written(
+        self, components: list[Component], tables: dict[int, npt.NDArray[np.uint16]]
+    ) -> bytes:
+        image = JpegImage(
+            width=self._source.image.width,
+            height=self._source.image.height,
+            components=components,
+            tables=tables,
+            colour="grey" if len(components) == 1 else "ycbcr",
+            segments=self._source.segments,
         )
+        return write_jpeg(image, progressive=self._settings.scans == "progressive")
 
     def _step_scale(self, guided: bool) -> float:
         """Of `STEP_SCALES`; between no lettering and much of it by a geometric mean, as below the

@@ -74,22 +74,7 @@ def write_atomic(
             # A name of its own, not made from the target's: that may be as long as the file system
             # allows.
             temporary = here(_temporary_name())
-            flags = (
-                os.O_WRONLY
-                | os.O_CREAT
-                | os.O_EXCL
-                | getattr(os, "O_NOFOLLOW", 0)
-                | getattr(os, "O_BINARY", 0)
-            )
-            descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
-            try:
-                for part in (data,) if isinstance(data, bytes) else data:
-                    rest = memoryview(part)
-                    while rest:
-                        rest = rest[os.write(descriptor, rest) :]
-            finally:
-                # may be the first to say that a quota or a network disk is full
-                os.close(descriptor)
+            _write_new(temporary, (data,) if isinstance(data, bytes) else data, folder)
             if times is not None:
                 os.utime(temporary, ns=times, dir_fd=folder)
             if overwrite:
@@ -112,6 +97,23 @@ def write_atomic(
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
+
+
+_NEW = (
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)
+
+
+def _write_new(path: str | Path, parts: Iterable[bytes], folder: int | None) -> None:
+    """Writes a file that was not there; `folder` is a descriptor, or None for a whole path."""
+    descriptor = os.open(path, _NEW, 0o666, dir_fd=folder)
+    try:
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)  # may be the first to say that a quota or a network disk is full
 
 
 @contextlib.contextmanager

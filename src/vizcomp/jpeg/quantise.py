@@ -58,11 +58,7 @@ def quantise(
     Raises:
         SettingsError: shapes or ranges do not fit.
     """
-    if values.ndim != 3 or values.shape[2] != 64:
-        raise SettingsError(
-            f"coefficients have the shape {values.shape}", "give (rows, columns, 64)"
-        )
-    rows, cols = values.shape[:2]
+    rows, cols = _grid(values)
     steps = _vector("table", table, np.float32, 64)
     if not (steps > 0).all():
         raise SettingsError("a quantisation step is not positive", "steps go from 1 to 65535")
@@ -97,6 +93,15 @@ def quantise(
             )
         result[:, :, 0] = dc
     return result
+
+
+def _grid(values: npt.NDArray[Any]) -> tuple[int, int]:
+    """Rows and columns of blocks."""
+    if values.ndim != 3 or values.shape[2] != 64:
+        raise SettingsError(
+            f"coefficients have the shape {values.shape}", "give (rows, columns, 64)"
+        )
+    return values.shape[0], values.shape[1]
 
 
 def _memory(values: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:

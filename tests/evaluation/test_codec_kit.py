@@ -14,7 +14,7 @@ from kit import picture
 
 from vizcomp import metrics
 from vizcomp.evaluation import codecs
-from vizcomp.evaluation.codecs import Codec, Sweep
+from vizcomp.evaluation.sweeps import Codec, Sweep
 from vizcomp.neural.models import MODELS
 
 DJPEG = ("djpeg", "djpeg:guide=uniform", "djpeg:guide=detail,table=photo")

@@ -28,7 +28,7 @@ from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import Photo, to_srgb
 from vizcomp.shards.shard import is_shard
 from vizcomp.vision.callables import living_system
-from vizcomp.vision.models import state_of, weights_beside
+from vizcomp.vision.model_files import state_of, weights_beside
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System, file_fingerprint
 from vizcomp.vision.systems import open_system

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vizcomp.cli.djpeg import Asked, carried_out, told
+from vizcomp.cli.djpeg_run import Asked, carried_out, told
 from vizcomp.cli.options import Config, Jobs, Profile, Quiet
 from vizcomp.cli.voice import Voice
 

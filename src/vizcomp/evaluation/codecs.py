@@ -17,7 +17,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, MissingExtraError, SettingsError, VizcompError
+from vizcomp.evaluation.sweeps import Codec, Sweep
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
 from vizcomp.neural.analysis import candidate_count
@@ -59,62 +60,6 @@ QUALITIES = {
 QUALITIES["jxl"] = (10, 25, 40, 60, 75, 90)
 DJPEG_OPTIONS: dict[str, type[Any]] = {"guide": str, "strength": float, "table": str, "format": str}
 DJPEG_QUALITIES = (10, 20, 35, 50, 70, 90)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sweep:
-    """Some images at one setting of a codec.
-
-    Attributes:
-        setting: as in "quality 30".
-        sizes: bytes of each file as it is on disk; None where the image could not be coded.
-        payloads: the same without headers and tables, where they are separate.
-        results: decoded from the files: uint8 (H, W, 3) each, or None.
-        encode_seconds, decode_seconds: for all of them together.
-        errors: (index, what went wrong).
-        series: name of the curve, where it is not the codec's own name.
-    """
-
-    setting: str
-    sizes: list[float | None]
-    payloads: list[float | None]
-    results: list[Pixels | None]
-    encode_seconds: float
-    decode_seconds: float
-    errors: tuple[tuple[int, str], ...] = ()
-    series: str = ""
-
-
-class Codec(Protocol):
-    """What `eval` needs of a codec.
-
-    Attributes:
-        name: of its curve; `ours` is False for baselines.
-        version: of the library, or of vizcomp; `fingerprint` names weights, "" without any.
-        native: side of the images that it is for, 0 for any.
-        series: all the curves that it gives.
-    """
-
-    name: str
-    ours: bool
-    version: str
-    fingerprint: str
-    native: int
-    series: tuple[str, ...]
-
-    def sweep(
-        self, sources: Sequence[Pixels], total: int, originals: Sequence[Path | None] = ()
-    ) -> Iterator[Sweep]:
-        """Images through all settings.
-
-        Args:
-            sources: uint8 (H, W, 3) each.
-            total: how many images the whole evaluation has: what is stored once for all of them, as
-                in a pack, is shared out.
-            originals: for each image the JPEG file that it is, pixel for pixel, or None: d-JPEG
-                uses its coefficients.
-        """
-        ...
 
 
 def open_codec(spec: str, decoder: str = "pillow") -> Codec:

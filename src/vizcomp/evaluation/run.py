@@ -18,7 +18,6 @@ from vizcomp.batch.engines import map_tasks
 from vizcomp.batch.journal import Journal
 from vizcomp.errors import EngineError, SettingsError, VizcompError
 from vizcomp.evaluation import points as evaluation_points
-from vizcomp.evaluation.codecs import Codec
 from vizcomp.evaluation.data import EvalData, are_small, chunk_size, mapped_pixels, read_data
 from vizcomp.evaluation.points import (
     PointSum,
@@ -35,6 +34,7 @@ from vizcomp.evaluation.summary import (
     study_points,
     warnings_of,
 )
+from vizcomp.evaluation.sweeps import Codec
 from vizcomp.evaluation.tasks import (
     ChunkResult,
     ChunkTask,

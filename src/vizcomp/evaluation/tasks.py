@@ -16,11 +16,12 @@ import numpy as np
 
 from vizcomp import metrics
 from vizcomp.errors import in_one_line
-from vizcomp.evaluation.codecs import Codec, open_codec
+from vizcomp.evaluation.codecs import open_codec
 from vizcomp.evaluation.data import EvalData, Pixels
+from vizcomp.evaluation.sweeps import Codec
 from vizcomp.vision.answers import Answer, Classes, Comparison, compare
 from vizcomp.vision.callables import living_system
-from vizcomp.vision.models import state_of
+from vizcomp.vision.model_files import state_of
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 

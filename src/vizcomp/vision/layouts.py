@@ -16,41 +16,7 @@ from vizcomp.vision.detectors import part_of
 from vizcomp.vision.options import BOX, ModelOptions, typed
 from vizcomp.vision.parts import Parts, like_a_list, parts_of
 from vizcomp.vision.readings import BELOW_ZERO, Known, Layout, Outputs, Size, absurd
-
-# As many classes as published data sets have: a row of so many numbers is no embedding.
-USUAL_CLASSES = (
-    80,
-    90,
-    91,
-    100,
-    101,
-    102,
-    120,
-    196,
-    200,
-    257,
-    365,
-    397,
-    1000,
-    1001,
-    8142,
-    10000,
-    11221,
-    11821,
-    21841,
-    21843,
-)
-LEAST_EMBEDDING = 64  # numbers; shorter ones are not made
-# points of published poses: beside a box and one class, as likely a detector of more classes
-POSES = (17, 21, 133)
-# Columns of rows of boxes, by their number: as YOLOv10 and PaddleDetection, YOLOv7 and OpenVINO
-# write them.
-ROWS = {
-    6: ((*BOX, "score", "label"), ("label", "score", *BOX)),
-    7: (("other", "label", "score", *BOX), ("other", *BOX, "label", "score")),
-}
-OBB = 20  # rows of DOTA's 15 classes and an angle, as likely as 16 classes
-MULTIPOSE = 56  # numbers of a figure in MoveNet's answer: 17 points of 3, a box, a score
+from vizcomp.vision.shapes import MULTIPOSE, OBB, POSES, ROWS, end_to_end, of_vector, strides_fit
 
 
 class Reader:
@@ -205,18 +171,9 @@ class Reader:
             return ["kind=classes,activation=sigmoid", "kind=classes,activation=none"]
         if count > 100_000:
             return ["kind=classes", "kind=masks", "kind=embedding"]
-        return self._vectors(next(iter(self._outputs)), main.reshape(-1)[-count:], count)
-
-    def _vectors(self, name: str, row: npt.NDArray[Any], count: int) -> list[str]:
         if self._names:
             return ["classes"]
-        probabilities = row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-2
-        said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
-        unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
-        long = count >= LEAST_EMBEDDING and count not in USUAL_CLASSES
-        if not probabilities and (said or unit or long):
-            return ["kind=classes", "kind=embedding"]
-        return ["classes"]
+        return of_vector(next(iter(self._outputs)), main.reshape(-1)[-count:], count)
 
     def _rows(self, main: npt.NDArray[Any]) -> list[str]:
         """Readings of a list of boxes in rows, as suppression inside the graph leaves them; []
@@ -278,7 +235,7 @@ class Reader:
         if strides_fit(rows, self._size, 3) and not by_columns and not by_rows and columns >= 6:
             return ["yolov5"]
         if columns == 6 + protos and rows <= 1000 and not by_rows and not by_columns:
-            return self._end_to_end(part_of({"m": main}, "m"), protos)
+            return end_to_end(part_of({"m": main}, "m"), protos)
         if columns == MULTIPOSE and rows <= 20:
             return ["kind=keypoints,points=yx", "kind=keypoints,points=xy", "kind=embedding"]
         if rows <= 1000 and any(columns == 6 + 3 * count for count in POSES):
@@ -297,18 +254,6 @@ class Reader:
         if columns >= 5:
             choices += ["detector=detr,activation=none"] + ([] if choices else ["detector=yolov5"])
         return [*choices, "kind=embedding"] if not choices or max(rows, columns) < 80 else choices
-
-    def _end_to_end(self, rows: detectors.Values, protos: int) -> list[str]:
-        """Rows of six numbers: corners, score and label, or shares and two scores. The grey
-        picture's may leave one of them."""
-        shares = protos == 0 and bool((rows.min(initial=0) >= 0) and (rows.max(initial=0) <= 1))
-        corners = bool((rows[:, 2:4] >= rows[:, :2]).all()) and bool(
-            (rows[:, 5] == rows[:, 5].round()).all()
-        )
-        if shares == corners and protos == 0:
-            order = f"detector=yolov10,columns={'/'.join(ROWS[6][1])}"
-            return ["detector=yolov10", order, "detector=detr,activation=none"]
-        return ["yolov10"] if corners or protos else ["detector=detr,activation=none"]
 
     def _posed(self) -> int:
         """How many numbers of points follow the classes."""
@@ -549,8 +494,3 @@ def asked(name: str, question: str, choices: Sequence[str]) -> SettingsError:
         f"{name}: {question}",
         f"say which: {' or '.join(typed(name, c) for c in choices)}; see docs/vision.md",
     )
-
-
-def strides_fit(count: int, size: Size, anchors: int = 1) -> bool:
-    """Whether a number of boxes is that of the cells of an input."""
-    return bool(detectors.strides_of(count, *size, anchors))

@@ -4,19 +4,15 @@ it is a `Runtime`."""
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import mmap
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vizcomp.errors import InputError, ModelError, SettingsError
+from vizcomp.errors import InputError, ModelError
 from vizcomp.vision import detectors, layouts, poses, readings
 from vizcomp.vision.answers import (
     Answer,
@@ -29,81 +25,28 @@ from vizcomp.vision.answers import (
     Masks,
     Pixels,
 )
-from vizcomp.vision.inputs import Slot, check_others, constants, picture_slot
-from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions, model_path
+from vizcomp.vision.inputs import check_others, constants, picture_slot
+from vizcomp.vision.model_files import fingerprint_of
+from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
+from vizcomp.vision.runtime import PICTURES, Preparation, Runtime
 from vizcomp.vision.system import (
     BAND,
-    HINT,
     LEAST_SCORE,
     answer_importance,
     checked,
     corners_to_quads,
-    file_fingerprint,
     softmax,
 )
 from vizcomp.vision.views import Fit, View, view_of
 from vizcomp.weights.options import NORMS
 
-# A tensor's `external_data` entry in an ONNX file, up to the length of the file's name.
-_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
 NMS = 0.5  # suppression where an option says nothing
 LEAST_POINT = 0.3  # certainty from which a point is seen
 # mean certainty of the points of the one figure of a pose network that has no detector
 LEAST_POSE = 0.3
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
-PICTURES = (np.float32, np.float16, np.float64, np.uint8)  # dtypes of an input that takes a picture
 _BATCH = 64
-
-
-class Runtime(Protocol):
-    """What runs a model.
-
-    Attributes:
-        slots: the inputs.
-        outputs: names.
-        probabilities: those of them that are known to be such.
-        metadata: texts that the file has of itself.
-    """
-
-    slots: tuple[Slot, ...]
-    outputs: tuple[str, ...]
-    probabilities: frozenset[str]
-    metadata: Mapping[str, str]
-
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name, of all inputs by name; any exception where it fails."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Preparation:
-    """How a photo becomes numbers: `fit`, then order, range, mean and deviation."""
-
-    fit: Fit
-    order: str
-    range: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    whole: bool = False
-
-    def said(self) -> str:
-        """For people."""
-        fit = self.fit
-        more = (
-            f" grey {fit.grey:g}"
-            if fit.resize.startswith("letterbox")
-            else f" {fit.crop:.1%}"
-            if fit.crop < 1
-            else ""
-        )
-        numbers = f"{self.order} bytes" if self.whole else f"{self.order} 0..{self.range:g}"
-        if not self.whole and (any(self.mean) or any(value != 1 for value in self.std)):
-            numbers += (
-                f" mean {'/'.join(f'{v:g}' for v in self.mean)} std"
-                f" {'/'.join(f'{v:g}' for v in self.std)}"
-            )
-        return f"{fit.resize}{more} {fit.filter}; {numbers}"
 
 
 class ModelSystem:
@@ -124,7 +67,7 @@ class ModelSystem:
 
     def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
         self.name, self._path, self.options, self._runtime = name, path, options, runtime
-        self.fingerprint = _fingerprint(path, options)
+        self.fingerprint = fingerprint_of(path, options)
         self._size: tuple[int, int] | None = None
         self._known = readings.known_of(runtime.metadata)
         self.classes: tuple[str, ...] = options.classes or self._known.names
@@ -523,69 +466,3 @@ class ModelSystem:
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""
         return answer_importance(self, image)
-
-
-def weights_beside(path: Path) -> list[Path]:
-    """The files in which an ONNX file keeps weights: those that it names, and those of the usual
-    names."""
-    if path.suffix.lower() != ".onnx":
-        return []
-    places = {path.with_name(path.name + ending) for ending in (".data", "_data")}
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for match in _EXTERNAL.finditer(data):
-            name = data[match.end() : match.end() + data[match.end() - 1]]
-            places.add(path.parent / name.decode("utf-8", "replace"))
-    return sorted(place for place in places if os.path.isfile(place))
-
-
-def state_of(name: str) -> tuple[tuple[int, int], ...]:
-    """Sizes and times of the files that a system's name stands for: another state is another model,
-    or is read otherwise. () for what is no file."""
-    path = model_path(name)
-    if path is None:
-        return ()
-    beside = [path.with_name(path.name + ending) for ending in (".data", "_data")]
-    states = []
-    for place in (path, path.with_suffix(".json"), *beside):
-        try:
-            found = place.stat()
-        except OSError:
-            states.append((-1, -1))
-        else:
-            states.append((found.st_size, found.st_mtime_ns))
-    return tuple(states)
-
-
-def _fingerprint(path: Path, options: ModelOptions) -> str:
-    """Of the file; where weights lie beside it or options say something, of these too, after a
-    hyphen."""
-    more = [file_fingerprint(place) for place in weights_beside(path)]
-    if options != ModelOptions():
-        more.append(repr(options))
-    fingerprint = file_fingerprint(path)
-    return (
-        f"{fingerprint}-{hashlib.sha256(' '.join(more).encode()).hexdigest()[:6]}"
-        if more
-        else fingerprint
-    )
-
-
-def model_file(spec_path: Path) -> None:
-    """Raises ModelError where a file is not there."""
-    if not os.path.isfile(spec_path):
-        raise ModelError(f"{spec_path} is not there", HINT)
-
-
-def options_of(path: Path, text: str) -> ModelOptions:
-    """Those in the name, and those of NAME.json where the name is silent.
-
-    Raises:
-        SettingsError, ModelError: as `options`.
-    """
-    from vizcomp.vision.options import parse_options, read_options
-
-    spoken = parse_options(text)
-    try:
-        return spoken.merged(read_options(path.with_suffix(".json")))
-    except SettingsError as exc:
-        raise ModelError(f"{path.with_suffix('.json')}: {exc.message}", exc.hint) from exc

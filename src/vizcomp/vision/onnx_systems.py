@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from vizcomp.errors import ModelError, first_line
 from vizcomp.vision.inputs import Slot
-from vizcomp.vision.models import ModelSystem, model_file, options_of
+from vizcomp.vision.model_files import model_file, options_of
+from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.options import ModelOptions
 
 _DTYPES: dict[str, Any] = {
@@ -46,7 +47,7 @@ class OnnxSystem(ModelSystem):
 
 
 class OnnxRuntime:
-    """As `models.Runtime`, by ONNX Runtime.
+    """As `runtime.Runtime`, by ONNX Runtime.
 
     Raises:
         ModelError: no ONNX.
@@ -83,6 +84,6 @@ class OnnxRuntime:
     probabilities: frozenset[str] = frozenset()
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """As `models.Runtime.run`."""
+        """As `runtime.Runtime.run`."""
         arrays = self._session.run(None, dict(feeds))
         return dict(zip(self.outputs, (np.asarray(array) for array in arrays), strict=True))

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from vizcomp.errors import MissingExtraError, ModelError, first_line
 from vizcomp.files.foreign import read_object
 from vizcomp.vision.inputs import Slot
-from vizcomp.vision.models import ModelSystem, model_file, options_of
+from vizcomp.vision.model_files import model_file, options_of
+from vizcomp.vision.models import ModelSystem
 
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
@@ -39,7 +40,7 @@ class TorchScriptSystem(ModelSystem):
 
 
 class TorchScriptRuntime:
-    """As `models.Runtime`, by torch.
+    """As `runtime.Runtime`, by torch.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -71,7 +72,7 @@ class TorchScriptRuntime:
         self.metadata: Mapping[str, str] = _said(extra[_CONFIG])
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """As `models.Runtime.run`; outputs without a name are output0, output1, ..."""
+        """As `runtime.Runtime.run`; outputs without a name are output0, output1, ..."""
         import torch
 
         with torch.inference_mode():

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from vizcomp.errors import MissingExtraError, ModelError, first_line
 from vizcomp.vision.inputs import Slot
-from vizcomp.vision.models import ModelSystem, model_file, options_of
+from vizcomp.vision.model_files import model_file, options_of
+from vizcomp.vision.models import ModelSystem
 
 SOFTMAX = ((1 / 256, 0), (1 / 256, -128))  # scale and zero of quantised probabilities
 
@@ -38,7 +39,7 @@ class TfliteSystem(ModelSystem):
 
 
 class TfliteRuntime:
-    """As `models.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes
+    """As `runtime.Runtime`, by LiteRT. A quantised input takes what its numbers stand for, or bytes
     where it is uint8.
 
     Raises:
@@ -78,7 +79,7 @@ class TfliteRuntime:
         self.metadata: Mapping[str, str] = {}
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """As `models.Runtime.run`."""
+        """As `runtime.Runtime.run`."""
         for name, values in feeds.items():
             detail = self._inputs[name]
             scale, zero = detail["quantization"]

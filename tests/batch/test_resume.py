@@ -39,7 +39,7 @@ from vizcomp.files.find import find_inputs
 from vizcomp.files.read import file_state
 from vizcomp.files.store import StorePath
 from vizcomp.files.write import _leftover_prefix
-from vizcomp.neural import codec
+from vizcomp.neural import tiling
 
 
 @pytest.fixture(autouse=True)
@@ -460,7 +460,7 @@ def test_encode_and_decode_take_over_what_is_finished(
 def test_images_of_a_pack_are_taken_over(
     tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "BATCH", 4)
+    monkeypatch.setattr(tiling, "BATCH", 4)
     monkeypatch.setattr(packs, "BATCH", 4)
     source, pack, output = photos(tmp_path / "in", 10, 32), tmp_path / "set.vzc", tmp_path / "out"
     settings = EncodeSettings(model=str(small_model))

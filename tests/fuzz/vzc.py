@@ -23,8 +23,9 @@ from pathlib import Path
 from vizcomp.errors import FormatError, InputError
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.fields import TAG_ALPHA, checksum_size, short_checksum, write_column
+from vizcomp.vzc.pack_blocks import PackEntry
 from vizcomp.vzc.pack_layout import DIRECTORY, HEADER, SECTION_HEAD, directory, section, trailer
-from vizcomp.vzc.packs import PackEntry, PackReader
+from vizcomp.vzc.packs import PackReader
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAX_PIXELS = 10_000_000

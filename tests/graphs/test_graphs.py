@@ -21,9 +21,8 @@ from vizcomp.graphs.recurrent import (
     RecurrentConfig,
     shapes,
     step_graph,
-    unrolled_decoder,
-    unrolled_encoder,
 )
+from vizcomp.graphs.unrolled import recurrent_decoder, recurrent_encoder
 from vizcomp.nets import classifiers
 from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.neural.arrays import to_pixels, to_planes
@@ -183,8 +182,8 @@ def test_all_iterations_in_one_file(config: RecurrentConfig) -> None:
         values, encoder = network.analyse(source, state, given)
         codes.append(values > 0)
         state = network.synthesise(values > 0, state)._replace(encoder=encoder)
-    encoder_file = unrolled_encoder(config, weights, config.iterations, {})
-    decoder_file = unrolled_decoder(config, weights, config.iterations, {})
+    encoder_file = recurrent_encoder(config, weights, config.iterations, {})
+    decoder_file = recurrent_decoder(config, weights, config.iterations, {})
     for data in (encoder_file, decoder_file):
         onnx.checker.check_model(onnx.load_from_string(data))
     inputs = {"pixels": pictures} | ({} if given is None else {"given": given})

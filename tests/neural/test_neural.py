@@ -21,8 +21,7 @@ from vizcomp.errors import (
     TruncatedError,
     WeightsMissingError,
 )
-from vizcomp.neural import codec as neural_codec
-from vizcomp.neural import find, models
+from vizcomp.neural import find, models, tiling
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.find import find_model
 from vizcomp.neural.models import MODELS, saved_fingerprint
@@ -137,8 +136,8 @@ def test_tiles_leave_no_seams(
     cat = cat[60:220, 120:320]
     whole = codec.codes(cat)
     shown = codec.image(whole, 160, 200)
-    monkeypatch.setattr(neural_codec, "TILE", 32)
-    monkeypatch.setattr(neural_codec, "REACH", 32)
+    monkeypatch.setattr(tiling, "TILE", 32)
+    monkeypatch.setattr(tiling, "REACH", 32)
     tiled = codec.image(whole, 160, 200).astype(int)
     assert np.abs(tiled - shown).max() <= 1
     assert (tiled != shown).mean() < 0.001

@@ -38,8 +38,9 @@ from vizcomp.vzc.fields import (
     write_column,
     write_varint,
 )
+from vizcomp.vzc.pack_blocks import MAX_PACKED_SIDE, PackEntry
 from vizcomp.vzc.pack_layout import END_MARK, HEADER, SECTION_HEAD, section, trailer
-from vizcomp.vzc.packs import MAX_PACKED_SIDE, PackEntry, PackReader, PackWriter
+from vizcomp.vzc.packs import PackReader, PackWriter
 
 HERE = Path(__file__).parents[1]
 GOLDEN = HERE / "golden"

@@ -45,7 +45,7 @@ from vizcomp.vision import verify as vision_verify
 from vizcomp.vision.answers import Comparison
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
-from vizcomp.vzc.packs import PackEntry
+from vizcomp.vzc.pack_blocks import PackEntry
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,8 @@ from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.neural.models import model_path
 from vizcomp.vzc.fields import check_name
-from vizcomp.vzc.packs import PackEntry, PackWriter
+from vizcomp.vzc.pack_blocks import PackEntry
+from vizcomp.vzc.packs import PackWriter
 
 
 def run_encode_pack(

@@ -25,7 +25,7 @@ from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.vzc import image as vzc
-from vizcomp.vzc.packs import PackEntry
+from vizcomp.vzc.pack_blocks import PackEntry
 from vizcomp.weights.sessions import available_cores
 
 Pixels = npt.NDArray[np.uint8]

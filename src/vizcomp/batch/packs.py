@@ -24,8 +24,8 @@ from vizcomp.files.read import FileState, file_state, map_file
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
 from vizcomp.metrics import bits_per_pixel
-from vizcomp.neural.codec import BATCH
 from vizcomp.neural.packs import VzcPack
+from vizcomp.neural.tiling import BATCH
 from vizcomp.photos.encode import encode_png
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.pack_layout import BLOCK

@@ -14,6 +14,7 @@ from vizcomp.cli.voice import downloads_on
 
 if TYPE_CHECKING:
     from vizcomp.training import loop
+    from vizcomp.training.task import Task
 
 
 def train(
@@ -187,7 +188,7 @@ def _print_readings(names: Iterable[str], console: Any, *, offline: bool) -> Non
         console.print(f"{name} is read as {reading}", markup=False)
 
 
-def _task(kind: str, values: Mapping[str, Any]) -> type[loop.Task]:
+def _task(kind: str, values: Mapping[str, Any]) -> type[Task]:
     if kind == "classifier":
         from vizcomp.training.classifier import ClassifierTask
 

@@ -36,8 +36,9 @@ from vizcomp.evaluation.sweeps import Codec, Sweep
 from vizcomp.files.find import InputFile
 from vizcomp.jpeg.segments import SOS, markers, scan_end
 from vizcomp.neural.analysis import candidate_count
-from vizcomp.neural.codec import TILE, NeuralCodec
+from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import MODELS
+from vizcomp.neural.tiling import TILE
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.opencv import by_opencv, check_decoder
 from vizcomp.photos.photo import load, load_bytes

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vizcomp.graphs import recurrent, spectral
+from vizcomp.graphs import recurrent, spectral, unrolled
 from vizcomp.graphs.recurrent import RecurrentConfig, Weights
 from vizcomp.graphs.spectral import SpectralConfig
 
@@ -41,9 +41,10 @@ def shapes(config: CodecConfig) -> dict[str, tuple[int, ...]]:
 def exported(
     config: CodecConfig, weights: Weights, part: str, iterations: int, metadata: Mapping[str, str]
 ) -> bytes:
-    """`unrolled_decoder` or `unrolled_encoder` of a codec; part: "decoder" or "encoder"."""
+    """The decoder or encoder of a codec, all its iterations in one graph; part: "decoder" or
+    "encoder"."""
     if isinstance(config, SpectralConfig):
-        made = spectral.unrolled_encoder if part == "encoder" else spectral.unrolled_decoder
+        made = unrolled.spectral_encoder if part == "encoder" else unrolled.spectral_decoder
         return made(config, weights, iterations, metadata)
-    unrolled = recurrent.unrolled_encoder if part == "encoder" else recurrent.unrolled_decoder
-    return unrolled(config, weights, iterations, metadata)
+    of = unrolled.recurrent_encoder if part == "encoder" else unrolled.recurrent_decoder
+    return of(config, weights, iterations, metadata)

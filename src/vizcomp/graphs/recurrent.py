@@ -9,14 +9,13 @@ A step is one iteration of one side, with the states of the ConvLSTM layers as i
 
 The binarizer and the entrance of an iteration are inputs too, so that one graph serves all
 iterations; in the first one there are no states, and a graph without them leaves out what would be
-zero. For files that others run, `unrolled_decoder` and `unrolled_encoder` put all iterations into
-one graph.
+zero. For files that others run, `graphs.unrolled` puts all iterations into one graph.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,7 +230,7 @@ def state_shapes(config: RecurrentConfig, part: str) -> list[tuple[int, int]]:
     return states
 
 
-class _Steps:
+class Steps:
     """Adds iterations of encoder and decoder to a graph; each weight stands in it once."""
 
     def __init__(self, graph: Graph, config: RecurrentConfig, weights: Weights) -> None:
@@ -387,7 +386,7 @@ def step_graph(
         first: the first iteration, which has neither states nor an image before it.
     """
     graph = Graph(f"{part} step")
-    steps = _Steps(graph, config, weights)
+    steps = Steps(graph, config, weights)
     encoder = part == "encoder"
     layers = config.encoder if encoder else config.decoder
     picture = ("n", 3, "h", "w")
@@ -426,86 +425,3 @@ def step_graph(
             value, f"new_{name}", "float32", ("n", "channels", f"{name}.rows", f"{name}.columns")
         )
     return graph.to_bytes()
-
-
-def shown_pixels(graph: Graph, image: str) -> str:
-    """Images in -1..1 as whole levels: float32 (N, 3, H, W) to uint8 (N, H, W, 3), as
-    `neural.arrays.to_pixels`."""
-    node, number = graph.node, graph.constant
-    shown = node("Clip", image, number(-1.0), number(1.0))
-    levels = node("Round", node("Mul", node("Add", shown, number(1.0)), number(127.5)))
-    return node("Cast", node("Transpose", levels, perm=(0, 2, 3, 1)), to=2)
-
-
-def unrolled_decoder(
-    config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
-) -> bytes:
-    """A decoder of so many iterations as one ONNX file.
-
-    Its inputs are `bits1`, `bits2` ..., float32 (N, bits of the iteration, rows, columns), each -1
-    or 1; its outputs `image`, float32 (N, 3, H, W) in about -1..1, and `pixels`, uint8 (N, H, W,
-    3).
-    """
-    graph = Graph("decoder")
-    steps = _Steps(graph, config, weights)
-    states: list[tuple[str, str] | None] = [None] * len(config.decoder)
-    image = ""
-    for t in range(iterations):
-        bits = graph.input(f"bits{t + 1}", "float32", ("n", config.bits[t], "rows", "columns"))
-        image, after = _decoded(steps, bits, image, states, t)
-        states = list(after)
-    graph.output(image, "image", "float32", ("n", 3, "h", "w"))
-    graph.output(shown_pixels(graph, image), "pixels", "uint8", ("n", "h", "w", 3))
-    return graph.to_bytes(metadata)
-
-
-def unrolled_encoder(
-    config: RecurrentConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
-) -> bytes:
-    """An encoder of so many iterations as one ONNX file; it holds the decoder too, whose image each
-    iteration improves.
-
-    Its input is `pixels`, uint8 (N, H, W, 3) with sides that are multiples of the block, and, where
-    the codec is told something, `given`, float32 (N, config.given): the logarithms of a
-    classifier's probabilities, -10 at least. Its outputs are `bits1`, `bits2` ... as
-    `unrolled_decoder` wants them.
-    """
-    graph = Graph("encoder")
-    steps = _Steps(graph, config, weights)
-    node, number = graph.node, graph.constant
-    pixels = graph.input("pixels", "uint8", ("n", "h", "w", 3))
-    given = graph.input("given", "float32", ("n", config.given)) if config.given else ""
-    source = node("Transpose", node("Cast", pixels, to=1), perm=(0, 3, 1, 2))
-    source = node("Sub", node("Div", source, number(127.5)), number(1.0))
-    states: list[tuple[str, str] | None] = [None] * len(config.encoder)
-    decoder: list[tuple[str, str] | None] = [None] * len(config.decoder)
-    image = ""
-    for t in range(iterations):
-        iteration = number(float(t)) if config.residual_scaling and t else ""
-        head = _head(steps, "encoder", t)
-        values, after = steps.analysed(
-            source, image, states, head, given=given, iteration=iteration
-        )
-        states = list(after)
-        bits = node(
-            "Sub",
-            node("Mul", node("Cast", node("Greater", values, number(0.0)), to=1), number(2.0)),
-            number(1.0),
-        )
-        graph.output(bits, f"bits{t + 1}", "float32", ("n", config.bits[t], "rows", "columns"))
-        if t + 1 < iterations:
-            image, later = _decoded(steps, bits, image, decoder, t)
-            decoder = list(later)
-    return graph.to_bytes(metadata)
-
-
-def _head(steps: _Steps, part: str, iteration: int) -> tuple[str, str]:
-    weight, bias = head_of(steps.config, part, iteration)
-    return steps.weight(weight), steps.weight(bias)
-
-
-def _decoded(
-    steps: _Steps, bits: str, image: str, states: Sequence[tuple[str, str] | None], t: int
-) -> tuple[str, Iterable[tuple[str, str]]]:
-    iteration = steps.graph.constant(float(t)) if steps.config.residual_scaling and t else ""
-    return steps.synthesised(bits, image, states, _head(steps, "decoder", t), iteration=iteration)

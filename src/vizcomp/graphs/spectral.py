@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from vizcomp.errors import SettingsError
 from vizcomp.graphs.onnx_file import Graph
-from vizcomp.graphs.recurrent import shown_pixels
 
 Array = npt.NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -222,7 +221,7 @@ def shapes(config: SpectralConfig) -> dict[str, Shape]:
     return found
 
 
-class _Steps:
+class Steps:
     """Adds parts of the networks to a graph; each weight stands in it once."""
 
     def __init__(self, graph: Graph, config: SpectralConfig, weights: Weights) -> None:
@@ -382,7 +381,7 @@ def step_graph(
         first: the first iteration, which has no state before it.
     """
     graph = Graph(f"{part} step")
-    steps = _Steps(graph, config, weights)
+    steps = Steps(graph, config, weights)
     k, channels = config.components, config.encoder if part == "encoder" else config.decoder
     state, before = None, None
     if not first:
@@ -424,7 +423,7 @@ def front_graph(config: SpectralConfig, weights: Weights) -> bytes:
     graph = Graph("front")
     image = graph.input("source", "float32", ("n", 3, config.native, config.native))
     graph.output(
-        _Steps(graph, config, weights).front(image),
+        Steps(graph, config, weights).front(image),
         "components",
         "float32",
         ("n", config.components),
@@ -444,78 +443,6 @@ def picture_graph(config: SpectralConfig, weights: Weights) -> bytes:
             graph.input("fine", "float32", (1, fine, 1, 1)),
             graph.input("coarse", "float32", (1, coarse, 1, 1)),
         )
-    image = _Steps(graph, config, weights).picture(components, rows)
+    image = Steps(graph, config, weights).picture(components, rows)
     graph.output(image, "image", "float32", ("n", 3, config.native, config.native))
     return graph.to_bytes()
-
-
-def _constant_head(
-    graph: Graph, config: SpectralConfig, weights: Weights, part: str, iteration: int
-) -> dict[str, str]:
-    arrays = head_arrays(config, weights, part, iteration)
-    return {
-        name: graph.constant(value, np.int64 if name == "of" else np.float32)
-        for name, value in arrays.items()
-    }
-
-
-def _shown(
-    steps: _Steps, config: SpectralConfig, weights: Weights, components: str, iteration: int
-) -> str:
-    rows = None
-    if config.finish:
-        fine, coarse = finish_rows(weights, iteration)
-        rows = steps.graph.constant(fine), steps.graph.constant(coarse)
-    return steps.picture(components, rows)
-
-
-def unrolled_decoder(
-    config: SpectralConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
-) -> bytes:
-    """A decoder of so many iterations as one ONNX file; inputs and outputs as
-    `graphs.recurrent.unrolled_decoder` has them."""
-    graph = Graph("decoder")
-    steps = _Steps(graph, config, weights)
-    before: Before | None = None
-    state: Pair = None
-    for t in range(iterations):
-        bits = graph.input(f"bits{t + 1}", "float32", ("n", config.bits[t], 1, 1))
-        head = _constant_head(graph, config, weights, "decoder", t)
-        before, state = steps.synthesised(graph.node("Flatten", bits, axis=1), before, state, head)
-    assert before is not None
-    image = _shown(steps, config, weights, before[1], iterations - 1)
-    graph.output(image, "image", "float32", ("n", 3, config.native, config.native))
-    graph.output(
-        shown_pixels(graph, image), "pixels", "uint8", ("n", config.native, config.native, 3)
-    )
-    return graph.to_bytes(metadata)
-
-
-def unrolled_encoder(
-    config: SpectralConfig, weights: Weights, iterations: int, metadata: Mapping[str, str]
-) -> bytes:
-    """An encoder of so many iterations as one ONNX file; inputs and outputs as
-    `graphs.recurrent.unrolled_encoder` has them."""
-    graph = Graph("encoder")
-    steps = _Steps(graph, config, weights)
-    node, number = graph.node, graph.constant
-    pixels = graph.input("pixels", "uint8", ("n", config.native, config.native, 3))
-    source = node("Transpose", node("Cast", pixels, to=1), perm=(0, 3, 1, 2))
-    source = steps.front(node("Sub", node("Div", source, number(127.5)), number(1.0)))
-    before: Before | None = None
-    state: Pair = None
-    decoder: Pair = None
-    for t in range(iterations):
-        head = _constant_head(graph, config, weights, "encoder", t)
-        values, state = steps.analysed(source, before, state, head)
-        bits = node(
-            "Sub",
-            node("Mul", node("Cast", node("Greater", values, number(0.0)), to=1), number(2.0)),
-            number(1.0),
-        )
-        square = node("Unsqueeze", bits, graph.constant([2, 3], np.int64))
-        graph.output(square, f"bits{t + 1}", "float32", ("n", config.bits[t], 1, 1))
-        if t + 1 < iterations:
-            head = _constant_head(graph, config, weights, "decoder", t)
-            before, decoder = steps.synthesised(bits, before, decoder, head)
-    return graph.to_bytes(metadata)

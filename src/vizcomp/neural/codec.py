@@ -7,16 +7,11 @@
 The bits, not the floating-point numbers, are what encoder and decoder share: entropy coding is
 integer (`entropy`), so a file decodes to the same bits everywhere, and the networks only turn bits
 into an image, equal up to the rounding of the last step.
-
-Large images go through in tiles. The decoder's tiles overlap by more than its convolutions reach,
-so that its image has no seams; the encoder's overlap by what matters, so that near the border of a
-tile a few bits may differ from an untiled run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,18 +21,9 @@ import numpy as np
 from vizcomp.errors import FormatError, InputError, ModelError, SettingsError, first_line
 from vizcomp.graphs import classifiers
 from vizcomp.graphs.codecs import CodecConfig, codec_config, shapes
-from vizcomp.graphs.recurrent import RecurrentConfig, Weights
-from vizcomp.neural.analysis import MEND, TOLD, Analyser, Search, candidate_count
-from vizcomp.neural.arrays import (
-    Bits,
-    Pixels,
-    bit_limit,
-    check_image,
-    cut,
-    tiles,
-    to_grey,
-    to_pixels,
-)
+from vizcomp.graphs.recurrent import Weights
+from vizcomp.neural.analysis import TOLD, Analyser, Search
+from vizcomp.neural.arrays import Bits, Pixels, bit_limit, check_image, to_grey
 from vizcomp.neural.models import (
     CLASSIFIER,
     CLASSIFIER_PREFIX,
@@ -47,16 +33,11 @@ from vizcomp.neural.models import (
     model_path,
     read_model,
 )
-from vizcomp.neural.network import decode_each
 from vizcomp.neural.spectral import open_network
+from vizcomp.neural.tiling import Tiling
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
-from vizcomp.photos.frame import rgb
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
-
-TILE = 768  # side of a tile in pixels, without its overlap
-REACH = 64  # how far around a tile the encoder looks
-BATCH = 256  # small images that go through together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,8 +92,9 @@ class NeuralCodec:
         )
         self.native: int = config.native
         self.fingerprint = fingerprint(config.to_dict(), weights, context)
-        self._network = open_network(config, weights, threads=threads)
-        self._analyser = Analyser(self._network, weights, context, metadata, threads)
+        network = open_network(config, weights, threads=threads)
+        self._analyser = Analyser(network, weights, context, metadata, threads)
+        self._tiling = Tiling(network, self._analyser)
         if tuple(context.channels) != tuple(config.bits):
             raise ModelError(
                 f"{name}: the context model is of another codec", "train or fetch the model again"
@@ -284,26 +266,8 @@ class NeuralCodec:
         iteration."""
         check_image(image)
         many = self._many(iterations)
-        height, width = image.shape[:2]
-        self._check_size(height, width)
-        if self.native or max(height, width) <= TILE + REACH:
-            return [
-                plane[0]
-                for plane in self.codes_many(rgb(image)[None], iterations=many, search=search)
-            ]
-        block = self.config.block
-        rows, columns = -(-height // block), -(-width // block)
-        codes = [np.empty((count, rows, columns), np.uint8) for count in self.config.bits[:many]]
-        for inner, outer in tiles(rows, columns, TILE // block, -(-REACH // block)):
-            part = cut(image, outer, block)
-            planes = self._analyser.bits(part[None], many, candidate_count(search))
-            at = tuple(
-                slice(a.start - b.start, a.stop - b.start)
-                for a, b in zip(inner, outer, strict=True)
-            )
-            for plane, tile in zip(codes, planes, strict=True):
-                plane[:, inner[0], inner[1]] = tile[0][:, at[0], at[1]]
-        return codes
+        self._check_size(*image.shape[:2])
+        return self._tiling.codes(image, many, search)
 
     def codes_many(
         self, images: Pixels, *, iterations: int | None = None, search: int | None = None
@@ -321,21 +285,7 @@ class NeuralCodec:
             )
         many = self._many(iterations)
         self._check_size(*images.shape[1:3])
-        candidates, mend = candidate_count(search), 0 if search == 0 else MEND
-        block = self.config.block
-        height, width = images.shape[1:3]
-        whole = (slice(0, -(-height // block)), slice(0, -(-width // block)))
-        step = max(1, min(BATCH, (1 << 21) // (height * width)))
-        parts = []
-        for start in range(0, len(images), step):
-            padded = np.stack([cut(image, whole, block) for image in images[start : start + step]])
-            parts.append(self._analyser.bits(padded, many, candidates, mend))
-        if not parts:
-            return [
-                np.empty((0, c, whole[0].stop, whole[1].stop), np.uint8)
-                for c in self.config.bits[:many]
-            ]
-        return [np.concatenate(planes) for planes in zip(*parts, strict=True)]
+        return self._tiling.codes_many(images, many, search)
 
     # decoding
 
@@ -447,43 +397,17 @@ class NeuralCodec:
     def image(self, codes: Sequence[Bits], height: int, width: int) -> Pixels:
         """The image that bits decode to: uint8 (bits[t], rows, columns) of the first iterations to
         uint8 (H, W, 3)."""
-        if self.native or max(height, width) <= TILE + REACH:
-            return self.images([c[None] for c in codes])[0, :height, :width]
-        block = self.config.block
-        rows, columns = codes[0].shape[1:]
-        out = np.empty((height, width, 3), np.uint8)
-        for inner, outer in tiles(rows, columns, TILE // block, self._decoder_reach(len(codes))):
-            part = self.images([c[None, :, outer[0], outer[1]] for c in codes])[0]
-            top, left = (
-                (inner[0].start - outer[0].start) * block,
-                (inner[1].start - outer[1].start) * block,
-            )
-            target = out[
-                inner[0].start * block : inner[0].stop * block,
-                inner[1].start * block : inner[1].stop * block,
-            ]
-            target[:] = part[top : top + target.shape[0], left : left + target.shape[1]]
-        return out
+        return self._tiling.image(codes, height, width)
 
     def images(self, codes: Sequence[Bits]) -> Pixels:
         """The images of N codes: uint8 (N, bits[t], rows, columns) to uint8 (N, rows * block,
         columns * block, 3)."""
-        return self.images_between(codes, len(codes))[0]
+        return self._tiling.images(codes)
 
     def images_between(self, codes: Sequence[Bits], first: int = 1) -> list[Pixels]:
         """The images of N codes after `first` iterations and after each later one, in one pass:
         what `images` gives, for each."""
-        count, _, rows, columns = codes[0].shape
-        step = max(1, min(BATCH, (1 << 21) // (rows * columns * self.config.block**2)))
-        images = [
-            np.empty((count, rows * self.config.block, columns * self.config.block, 3), np.uint8)
-            for _ in codes[first - 1 :]
-        ]
-        for start in range(0, count, step):
-            decoded = decode_each(self._network, (c[start : start + step] for c in codes), first)
-            for made, image in zip(images, decoded, strict=True):
-                made[start : start + step] = to_pixels(image)
-        return images
+        return self._tiling.images_between(codes, first)
 
     def decode_payloads(
         self,
@@ -519,16 +443,6 @@ class NeuralCodec:
         return self.images(codes[:stop])[:, :height, :width]
 
     # small things
-
-    def _decoder_reach(self, iterations: int) -> int:
-        """How many positions around a tile can change its inside."""
-        # the others have a size of their own, and no tiles
-        assert isinstance(self.config, RecurrentConfig)
-        scale, reach = float(self.config.block), 0.0
-        for _, up, kernel in self.config.decoder:
-            reach += scale * (1 + (kernel // 2) * (iterations - 1))
-            scale /= up
-        return math.ceil((reach + self.config.decoder[-1][1]) / self.config.block)
 
     def _many(self, iterations: int | None) -> int:
         many = self.default_iterations if iterations is None else iterations

@@ -21,7 +21,7 @@ def exported(
     """A model as an ONNX file: of a codec its decoder or its encoder, all iterations in one graph;
     a classifier as a whole.
 
-    `graphs.recurrent.unrolled_decoder`, `unrolled_encoder` and `graphs.classifiers.graph` say what
+    `graphs.unrolled.recurrent_decoder`, `recurrent_encoder` and `graphs.classifiers.graph` say what
     goes in and what comes out. The bits are not the bytes of a .vzc file: these are coded besides.
 
     Args:

@@ -13,8 +13,9 @@ from vizcomp.errors import InputError, MissingExtraError, ModelError, WeightsMis
 from vizcomp.files.read import map_file
 from vizcomp.files.store import StorePath
 from vizcomp.neural.arrays import Pixels, to_grey
-from vizcomp.neural.codec import BATCH, NeuralCodec
+from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.find import find_model
+from vizcomp.neural.tiling import BATCH
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.frame import rgb
 from vizcomp.vzc import image as vzc

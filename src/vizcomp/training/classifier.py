@@ -29,6 +29,7 @@ from vizcomp.training import loop
 from vizcomp.training.pictures import read_pictures
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_choices, check_ranges, split_list
+from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, erased, shifted_and_flipped
 
 TAUGHT = ("once", "views")
@@ -153,7 +154,7 @@ def answers_of(
     return torch.cat(parts)
 
 
-class ClassifierTask(loop.Task):
+class ClassifierTask(Task):
     """A classifier's training."""
 
     kind = "classifier"
@@ -206,7 +207,7 @@ class ClassifierTask(loop.Task):
         )
         per_epoch = len(train) // s.batch
         self.steps = per_epoch * s.epochs
-        self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
+        self.stages = [Stage(self.steps, per_epoch, s.batch)]
 
     def _whiten(self, network: Whitened) -> None:
         """Its first layer from some pictures that are trained on."""

@@ -43,6 +43,7 @@ from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.frozen import FrozenClassifier, open_frozen
 from vizcomp.training.losses import BitGuesser, divergence, reconstruction_loss
 from vizcomp.training.processes import Processes
+from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
 VALIDATED = 1000  # pictures at most
@@ -121,7 +122,7 @@ def load_weights(path: Path, network: RecurrentCodec | SpectralCodec) -> None:
         raise ModelError(f"{path}: not the weights of such a codec: {first_line(exc)}") from exc
 
 
-class CodecTask(loop.Task):
+class CodecTask(Task):
     """A codec's training."""
 
     kind = "codec"
@@ -155,7 +156,7 @@ class CodecTask(loop.Task):
         self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
         per_epoch = max(1, self.data.per_epoch // s.batch)
         self.steps = s.steps or s.epochs * per_epoch
-        self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
+        self.stages = [Stage(self.steps, per_epoch, s.batch)]
 
     def _told(self, config: RecurrentConfig) -> RecurrentConfig:
         """The configuration with as much as the encoder is told of the classifier's answer.

@@ -47,6 +47,7 @@ from vizcomp.training.depth_scores import (
 from vizcomp.training.export import export_depth
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import split_list
+from vizcomp.training.task import Stage, Task, stage_of
 from vizcomp.training.views import MIXED, depth_views, small_views
 
 ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
@@ -65,7 +66,7 @@ class _Part:
         fold: its number; -1 for a member of the final network.
     """
 
-    stage: loop.Stage
+    stage: Stage
     seed: int
     photos: list[int]
     checked: list[int]
@@ -73,7 +74,7 @@ class _Part:
     member: int = 0
 
 
-class DepthTask(loop.Task):
+class DepthTask(Task):
     """The training of a depth network."""
 
     kind = "depth"
@@ -141,7 +142,7 @@ class DepthTask(loop.Task):
         self.skipped = [*self.skipped, *pictures.skipped]
         batch = min(s.pretrain_batch, len(pictures))
         per_epoch = len(pictures) // batch
-        stage = loop.Stage(per_epoch * s.pretrain_epochs, per_epoch, batch, "pretraining")
+        stage = Stage(per_epoch * s.pretrain_epochs, per_epoch, batch, "pretraining")
         return _Part(stage=stage, seed=loop.step_seed(s.seed, 0, 1), photos=[], checked=[])
 
     def _part(self, fold: int, member: int) -> _Part:
@@ -155,7 +156,7 @@ class DepthTask(loop.Task):
             if fold < 0
             else f"fold {fold + 1} of {s.folds}, member {member + 1} of {many}"
         )
-        stage = loop.Stage(per_epoch * s.epochs, per_epoch, batch, name)
+        stage = Stage(per_epoch * s.epochs, per_epoch, batch, name)
         seed = loop.step_seed(s.seed, 1 + (fold + 1) * many + member, 1)
         return _Part(
             stage=stage, seed=seed, photos=photos, checked=checked, fold=fold, member=member
@@ -224,7 +225,7 @@ class DepthTask(loop.Task):
 
     def step(self, index: int) -> Mapping[str, float | torch.Tensor]:
         s = self.settings
-        number, index = loop.stage_of(self.stages, index)
+        number, index = stage_of(self.stages, index)
         if number != self.number:
             self._finish()
             self._begin(number)

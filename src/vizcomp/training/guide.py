@@ -34,6 +34,7 @@ from vizcomp.training import loop
 from vizcomp.training.export import export_guide
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_ranges, split_list
+from vizcomp.training.task import Stage, Task
 from vizcomp.vision.systems import open_system
 
 BLOCK = 8
@@ -113,7 +114,7 @@ class GuideTrainSettings:
             )
 
 
-class GuideTask(loop.Task):
+class GuideTask(Task):
     """The training of a guide."""
 
     kind = "guide"
@@ -147,7 +148,7 @@ class GuideTask(loop.Task):
             )
         batch = min(s.batch, len(self.shown))
         per_epoch = len(self.shown) // batch
-        self.stages = [loop.Stage(per_epoch * s.epochs, per_epoch, batch)]
+        self.stages = [Stage(per_epoch * s.epochs, per_epoch, batch)]
         torch.manual_seed(s.seed)
         self.model: Any = TextRegionsNet().to(processes.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)

@@ -43,6 +43,7 @@ from vizcomp.training.frozen import open_frozen
 from vizcomp.training.losses import Guesser, divergence
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_choices, check_ranges
+from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import shifted_and_flipped
 
 VALIDATED = 1000  # pictures at most
@@ -192,7 +193,7 @@ def ladders_for(deviations: np.ndarray, steps: tuple[float, ...]) -> tuple[Ladde
     return tuple(found)
 
 
-class SpectralTask(loop.Task):
+class SpectralTask(Task):
     """Such a training."""
 
     kind = "codec"
@@ -217,7 +218,7 @@ class SpectralTask(loop.Task):
         self.optimiser = torch.optim.Adam(self._groups(), lr=s.learning_rate, betas=(0.9, 0.99))
         per_epoch = max(1, self.data.per_epoch // s.batch)
         self.steps = s.steps or s.epochs * per_epoch
-        self.stages = [loop.Stage(self.steps, per_epoch, s.batch)]
+        self.stages = [Stage(self.steps, per_epoch, s.batch)]
 
     def _network(self) -> SpectralCodec:
         s = self.settings

@@ -23,17 +23,19 @@ from vizcomp.vzc.fields import (
     DEFAULT_MAX_PIXELS,
     GET_AGAIN,
     MAX_ITERATIONS,
-    MAX_NAME,
-    Cursor,
     Data,
     Ints,
     check_name,
     check_pixels,
-    decoded_name,
-    write_column,
-    write_varint,
 )
 from vizcomp.vzc.image import kind
+from vizcomp.vzc.pack_blocks import (
+    MAX_PACKED_PAYLOAD,
+    MAX_PACKED_SIDE,
+    Block,
+    PackEntry,
+    block_body,
+)
 from vizcomp.vzc.pack_layout import (
     BLOCK,
     CLASSES,
@@ -51,44 +53,6 @@ from vizcomp.vzc.pack_layout import (
     section,
     trailer,
 )
-
-MAX_PACKED_PAYLOAD = 2**24 - 1
-MAX_PACKED_SIDE = 2**24 - 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PackEntry:
-    """One image of a pack.
-
-    Attributes:
-        payload: all its iterations, coded together.
-        width, height: pixels.
-        grey: whether the source was greyscale.
-        iterations: how many the payload holds, 1 to 64.
-        name: relative path of the source, or None.
-        label: index into the classes of the pack, or None.
-    """
-
-    payload: bytes
-    width: int
-    height: int
-    grey: bool = False
-    iterations: int = 1
-    name: str | None = None
-    label: int | None = None
-
-
-def _shared(before: bytes, name: bytes) -> tuple[int, int]:
-    """Head and tail: the leading and then the trailing bytes that `name` takes from the name before
-    it."""
-    most = min(len(before), len(name))
-    head = 0
-    while head < most and before[head] == name[head]:
-        head += 1
-    tail = 0
-    while tail < most - head and before[-1 - tail] == name[-1 - tail]:
-        tail += 1
-    return head, tail
 
 
 class PackWriter:
@@ -221,31 +185,7 @@ class PackWriter:
 
     def _flush(self) -> None:
         images, self._waiting = self._waiting, []
-        heads, tails, middles = [], [], []
-        before = b""
-        for image in images:
-            name = (image.name or "").encode("utf-8")
-            head, tail = _shared(before, name)
-            heads.append(head)
-            tails.append(tail)
-            middles.append(name[head : len(name) - tail])
-            before = name
-        columns: list[list[int]] = [
-            [len(image.payload) for image in images],
-            [image.width for image in images],
-            [image.height for image in images],
-            [image.iterations for image in images],
-            [int(image.grey) for image in images],
-            [0 if image.label is None else image.label + 1 for image in images],
-            heads,
-            tails,
-            [len(middle) for middle in middles],
-        ]
-        payloads = (image.payload for image in images)
-        self._add_section(
-            IMAGES,
-            b"".join([write_varint(len(images)), *map(write_column, columns), *middles, *payloads]),
-        )
+        self._add_section(IMAGES, block_body(images))
 
     def _add_section(self, kind: int, body: bytes) -> None:
         self._write(section(self._header, len(self._sections), kind, body))
@@ -257,69 +197,6 @@ class PackWriter:
         else:
             self._stream.write(data)
         self.bytes_written += len(data)
-
-
-class _Block:
-    """The columns of one block, checked; payloads and names stay in the file until they are asked
-    for."""
-
-    _LIMITS = (  # of each column: least, most; the number of classes is filled in
-        (0, MAX_PACKED_PAYLOAD),
-        (1, MAX_PACKED_SIDE),
-        (1, MAX_PACKED_SIDE),
-        (1, MAX_ITERATIONS),
-        (0, 1),
-        (0, -1),
-        (0, MAX_NAME),
-        (0, MAX_NAME),
-        (0, MAX_NAME),
-    )
-
-    def __init__(self, data: memoryview, n: int, classes: int, what: str, *, counted: bool) -> None:
-        cursor = Cursor(data, 0, len(data), what)
-        if counted and cursor.varint() != n:
-            raise cursor.damaged("it holds another number of images than the directory says")
-        columns = []
-        for least, most in self._LIMITS:
-            column = cursor.column(n)
-            if column.min() < least or column.max() > (classes if most < 0 else most):
-                raise cursor.damaged("a number is out of its range")
-            columns.append(column)
-        self.data, self.what = data, what
-        (
-            lengths,
-            self.widths,
-            self.heights,
-            self.iterations,
-            self.grey,
-            self.labels,
-            self._heads,
-            self._tails,
-            middles,
-        ) = columns
-        self._middles = cursor.at + np.concatenate(([0], np.cumsum(middles)))
-        self.starts = self._middles[-1] + np.concatenate(([0], np.cumsum(lengths)))
-        if self.starts[-1] != len(data):
-            raise cursor.damaged("its length is not that of what it holds")
-        self._names: list[str | None] | None = None
-
-    def names(self) -> list[str | None]:
-        if self._names is None:
-            names: list[str | None] = []
-            before = b""
-            for i, (head, tail) in enumerate(
-                zip(self._heads.tolist(), self._tails.tolist(), strict=True)
-            ):
-                middle = bytes(self.data[self._middles[i] : self._middles[i + 1]])
-                name = before[:head] + middle + before[max(len(before) - tail, 0) :]
-                if (head, tail) != _shared(before, name):
-                    raise FormatError(
-                        f"{self.what}: a name is not written the shortest way", GET_AGAIN
-                    )
-                names.append(decoded_name(name, self.what) if name else None)
-                before = name
-            self._names = names
-        return self._names
 
 
 def _closed(number: int) -> tuple[int, int]:
@@ -367,7 +244,7 @@ class PackReader:
         self._view = view
         self._max_pixels = max_pixels
         self._checked = bytearray(self.blocks)
-        self._kept: dict[int, _Block] = {}
+        self._kept: dict[int, Block] = {}
         self._index: tuple[Ints, Ints] | None = None
         self._unnamed: list[int] = []  # blocks that were damaged when the index was made
 
@@ -377,7 +254,7 @@ class PackReader:
     def __iter__(self) -> Iterator[PackEntry]:
         return (self.entry(i) for i in range(self._count))
 
-    def _block(self, number: int) -> _Block:
+    def _block(self, number: int) -> Block:
         kept = self._kept.get(number)
         if kept is not None:
             return kept
@@ -391,13 +268,13 @@ class PackReader:
                 )
             self._checked[number] = 1
         start, end = self._layout.spans[number]
-        block = _Block(self._view[start:end], n, len(self.classes), what, counted=self.version > 1)
+        block = Block(self._view[start:end], n, len(self.classes), what, counted=self.version > 1)
         if len(self._kept) >= self._KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[number] = block
         return block
 
-    def _find(self, i: int) -> tuple[_Block, int]:
+    def _find(self, i: int) -> tuple[Block, int]:
         if not 0 <= i < self._count:
             raise IndexError(f"image {i} of a pack of {self._count}")
         number, k = divmod(i, BLOCK)

@@ -136,8 +136,7 @@ def run_djpeg(
     names = OutputNames(output, settings.suffix)
     decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides()}
     decides |= {"identities": identities, "version": __version__}
-    if fields:
-        decides["fields"] = fields
+    decides |= {"fields": fields} if fields else {}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
 
     def settled(item: Item, outcome: Outcome[FileRecord]) -> Outcome[FileRecord]:
@@ -177,10 +176,10 @@ def run_djpeg(
         if labels is not None:
             labels.close()
     totals = total(records, time.perf_counter() - started)
-    if labels is None:
-        return BatchRun(records, totals, interrupted, worst)
-    totals = dataclasses.replace(totals, labels=labels.totals())
-    return BatchRun(records, totals, interrupted, worst, tuple(labels.notices))
+    if labels is not None:
+        totals = dataclasses.replace(totals, labels=labels.totals())
+    notices = () if labels is None else tuple(labels.notices)
+    return BatchRun(records, totals, interrupted, worst, notices)
 
 
 def _task(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,10 @@ from vizcomp.cli.options import (
     place,
 )
 from vizcomp.cli.voice import Voice, command_line, print_parts
+
+if TYPE_CHECKING:
+    from vizcomp.files.store import AnyPath
+    from vizcomp.fitting.result import Fitted
 
 Systems = Annotated[
     list[str] | None,
@@ -153,7 +157,6 @@ def fit(
     from vizcomp.files.find import find_inputs
     from vizcomp.files.place import printable
     from vizcomp.files.write import check_output_folder
-    from vizcomp.fitting.candidates import named
     from vizcomp.fitting.pictures import draw_worst
     from vizcomp.fitting.run import fit as run_fit
     from vizcomp.report.fit import FitReport
@@ -202,32 +205,29 @@ def fit(
     for notice in fitted.notices:
         voice.warn(notice)
     fitted.policy.write(output)
-    certificate = fitted.policy.certificate
-    asked = {
-        "systems": system,
-        "risk": risk,
-        "confidence": confidence,
-        "unit": unit,
-        "by": by,
-        "labels": labels,
-        "format": format,
-        "readers": readers,
-        "rivals": rivals,
-        "budget": budget,
-        "decoder": decoder,
-        "jobs": jobs,
-    }
+    asked: dict[str, object] = {"systems": system, "risk": risk, "confidence": confidence}
+    asked |= {"unit": unit, "by": by, "labels": labels, "format": format, "readers": readers}
+    asked |= {"rivals": rivals, "budget": budget, "decoder": decoder, "jobs": jobs}
     report = FitReport(
         tool="vizcomp fit",
         version=__version__,
         command=command_line(),
-        settings={"inputs": inputs, **asked, "jobs": jobs},
+        settings={"inputs": inputs, **asked},
         result=fitted,
         pictures=pictures,
     )
     written = report.write(output.parent)
     if json:
         print_parts([report.json()])
+    _tell(fitted, output, written.html, voice)
+
+
+def _tell(fitted: Fitted, output: Path, page: AnyPath, voice: Voice) -> None:
+    """The result for people."""
+    from vizcomp.files.place import printable
+    from vizcomp.fitting.candidates import named
+
+    certificate = fitted.policy.certificate
     voice.result(certificate.sentence)
     voice.result(f"{named(fitted.policy.settings)}")
     compared = f": {fitted.compared}" if fitted.compared else ""
@@ -239,4 +239,4 @@ def fit(
         f"policy: {printable(output)}; use it with: vizcomp djpeg PHOTOS --policy"
         f" {printable(output)} -o DIR"
     )
-    voice.result(f"report: {printable(written.html)}")
+    voice.result(f"report: {printable(page)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
@@ -106,23 +107,11 @@ def check(
     names = tuple(system.name for system in policy.systems)
     decoder = policy.certificate.decoder
     check_decoder(decoder, (policy.settings.format,))
-    work = Work(
-        systems=names,
-        jobs=jobs,
-        engine=engine,
-        max_pixels=max_pixels,
-        offline=offline,
-        decoder=decoder,
-    )
+    more = {"max_pixels": max_pixels, "offline": offline, "decoder": decoder}
+    work = Work(systems=names, jobs=jobs, engine=engine, **more)  # type: ignore[arg-type]
     opened = work.open()
     _check_systems(policy, opened)
-    if bool(labels) != bool(policy.certificate.labels):
-        wrong = (
-            "is about labels: give `labels` of these photos"
-            if policy.certificate.labels
-            else "is not about `labels`: omit them"
-        )
-        raise SettingsError(f"the policy {wrong}", "see its [certificate]")
+    _check_labels(policy, labels)
     listed: list[Any] = list(photos)
     files = listed if all(isinstance(one, InputFile) for one in listed) else find_inputs(listed)
     notices = [policy.other_encoder] if policy.other_encoder else []
@@ -156,27 +145,47 @@ def check(
     log.add(today, len(scores.sizes), worse, [unit.digest for unit in units])
     if not once:
         log.write()
-    looked = []
-    for i, system in enumerate(opened):
-        losses = scores.losses[i]
-        binary = system.kind == "classes" and policy.certificate.unit == "file"
-        upper = (
-            bounds.binomial_upper(worse[i], len(losses), confidence)
-            if binary
-            else bounds.betting_upper(losses, confidence)
-        )
-        held, broken = (math.exp(min(700.0, evidence[i])) for evidence in log.evidence)
-        looked.append(CheckedSystem(names[i], worse[i], float(losses.mean()), upper, held, broken))
+    looked = [
+        _checked(policy, system, names[i], scores.losses[i], worse[i], [e[i] for e in log.evidence])
+        for i, system in enumerate(opened)
+    ]
     if sample.duplicates:
         notices.append(
             f"{sample.duplicates} photos have the same bytes as another: they count once"
         )
     notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
-    mean = float(scores.sizes.mean())
-    state = _state(log, confidence)
-    return Checked(
-        state, len(scores.sizes), mean, tuple(looked), len(log.days), log.units, tuple(notices)
+    state, mean = _state(log, confidence), float(scores.sizes.mean())
+    days, asked = len(log.days), len(scores.sizes)
+    return Checked(state, asked, mean, tuple(looked), days, log.units, tuple(notices))
+
+
+def _check_labels(policy: Policy, labels: str) -> None:
+    if bool(labels) == bool(policy.certificate.labels):
+        return
+    wrong = (
+        "is about labels: give `labels` of these photos"
+        if policy.certificate.labels
+        else "is not about `labels`: omit them"
     )
+    raise SettingsError(f"the policy {wrong}", "see its [certificate]")
+
+
+def _checked(
+    policy: Policy,
+    system: System,
+    name: str,
+    losses: npt.NDArray[Any],
+    worse: int,
+    evidence: Sequence[float],
+) -> CheckedSystem:
+    """A system by these photos, and the evidence of all days."""
+    confidence = policy.certificate.confidence
+    if system.kind == "classes" and policy.certificate.unit == "file":
+        upper = bounds.binomial_upper(worse, len(losses), confidence)
+    else:
+        upper = bounds.betting_upper(losses, confidence)
+    held, broken = (math.exp(min(700.0, one)) for one in evidence)
+    return CheckedSystem(name, worse, float(losses.mean()), upper, held, broken)
 
 
 def _check_systems(policy: Policy, opened: Sequence[System]) -> None:

@@ -31,7 +31,7 @@ from vizcomp.fitting.certified import policy_of
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
 from vizcomp.fitting.policy import encoder_fingerprint, loss_of, percent
-from vizcomp.fitting.result import Fitted, Row, stronger, worst_of
+from vizcomp.fitting.result import Fitted, RivalRow, Row, stronger, worst_of
 from vizcomp.fitting.rivals import rival_rows
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
 from vizcomp.fitting.scores import Aim, Outlook, Scores
@@ -262,19 +262,7 @@ class _Fit:
             labels=truths.digest if truths else "",
             date=str(memory.note("date")),
         )
-        rivals, said = (
-            ([], [])
-            if not self._asked.rivals
-            else rival_rows(
-                bench,
-                aim,
-                first,
-                second,
-                go_on=lambda: self._left() > 0,
-                watch=lambda text: Watch(self._telling(text)),
-            )
-        )
-        self._notices += said
+        rivals = self._rivals(bench, aim, first, second)
         if self._left() < 0:
             self._notices.append(
                 f"it took {time.monotonic() - self._started:,.0f} seconds: the certificate is not"
@@ -295,6 +283,22 @@ class _Fit:
             seconds=time.monotonic() - self._started,
             asked=bench.asked,
         )
+
+    def _rivals(
+        self, bench: Bench, aim: Aim, first: list[Unit], second: list[Unit]
+    ) -> list[RivalRow]:
+        if not self._asked.rivals:
+            return []
+        rows, said = rival_rows(
+            bench,
+            aim,
+            first,
+            second,
+            go_on=lambda: self._left() > 0,
+            watch=lambda text: Watch(self._telling(text)),
+        )
+        self._notices += said
+        return list(rows)
 
     # --- choosing
 

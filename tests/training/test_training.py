@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from vizcomp.errors import ModelError, SettingsError, TrainingError
+from vizcomp.graphs.codecs import is_spectral
 from vizcomp.nets import classifiers
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.training import codec, loop, processes
@@ -30,6 +31,7 @@ from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.loop import train
 from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss
 from vizcomp.training.settings import build, changed, read_values
+from vizcomp.training.spectral import SpectralTrainSettings
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
@@ -517,6 +519,8 @@ def test_the_commands_of_the_recipes_are_valid(line: str, monkeypatch: pytest.Mo
         "classifier": ClassifierTrainSettings,
         "depth": DepthTrainSettings,
     }[kind]
+    if kind == "codec" and is_spectral(values.get("network", {})):
+        cls = SpectralTrainSettings
     build(cls, changed(cls, values, {"data": options["--data"]}, pairs))
 
 

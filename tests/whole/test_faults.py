@@ -250,9 +250,11 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path) -> 
     source, output = tmp_path / "in", tmp_path / "out"
     for i in range(6):
         photo(source / f"{i}.png", i, 256)
+    whole = sum(r.output_bytes or 0 for r in run(source, tmp_path / "whole").values())
     output.mkdir()
+    options = f"size={whole * 6 // 10 // 1024}k"
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(output)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(output)], capture_output=True
     )
     if not mounted or mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")

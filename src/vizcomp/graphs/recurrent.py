@@ -71,6 +71,8 @@ class RecurrentConfig:
             refuse(f"width {self.width} is not in 0.01..4")
         if not self.encoder or not self.decoder or len(self.encoder) > 6 or len(self.decoder) > 6:
             refuse("1 to 6 layers of encoder and decoder are needed")
+        if len(self.stem) != 2 or any(len(one) != 3 for one in (*self.encoder, *self.decoder)):
+            refuse("a stem has 2 numbers, a layer 3")
         for channels, factor, kernel in (*self.encoder, *self.decoder):
             if not 1 <= channels <= 4096 or factor not in (1, 2, 4) or kernel not in (1, 3, 5):
                 refuse(

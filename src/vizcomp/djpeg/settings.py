@@ -84,7 +84,7 @@ class Shape:
 
     flat: float = -1.0
     least: float = 0.0
-    most: float = 0.6
+    most: float = 0.8
     scale: float = 1.25
     chroma: float = 0.4
     dc: float = 0.5

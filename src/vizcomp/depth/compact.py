@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vizcomp.errors import ModelError, SettingsError
 from vizcomp.files.foreign import read_object
 from vizcomp.metrics import rank_scale
-from vizcomp.photos.frame import STRIDE, pad_to_stride, scale_photo, scaled_size
+from vizcomp.photos.frame import STRIDE, check_image, pad_to_stride, scale_photo, scaled_size
 from vizcomp.weights.sessions import open_network, return_memory
 
 NAME = "vizcomp-compact-depth"
@@ -241,15 +241,7 @@ class CompactDepth:
             ValueError: `image` is no such array.
             ModelError: the network failed on it.
         """
-        if (
-            image.dtype != np.uint8
-            or image.ndim not in (2, 3)
-            or (image.ndim == 3 and image.shape[2] != 3)
-            or 0 in image.shape
-        ):
-            raise ValueError(
-                f"a photo is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
-            )
+        check_image(image)
         small = scale_photo(image, self.config.side_for(*image.shape[:2]))
         height, width = small.shape[:2]
         feeds = {

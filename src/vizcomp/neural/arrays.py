@@ -16,18 +16,6 @@ Bits = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
-def check_image(image: Pixels) -> None:
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] != 3)
-        or 0 in image.shape
-    ):
-        raise ValueError(
-            f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
-        )
-
-
 def bit_limit(max_pixels: int, config: CodecConfig) -> int:
     """More bits than an image of `max_pixels` can have, long thin ones included."""
     return max(coding.MAX_BITS, sum(config.bits) * (max_pixels // config.block + 1))

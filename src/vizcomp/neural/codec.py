@@ -23,7 +23,7 @@ from vizcomp.graphs import classifiers
 from vizcomp.graphs.codecs import CodecConfig, codec_config, shapes
 from vizcomp.graphs.recurrent import Weights
 from vizcomp.neural.analysis import TOLD, Analyser, Search
-from vizcomp.neural.arrays import Bits, Pixels, bit_limit, check_image, to_grey
+from vizcomp.neural.arrays import Bits, Pixels, bit_limit, to_grey
 from vizcomp.neural.models import (
     CLASSIFIER,
     CLASSIFIER_PREFIX,
@@ -36,6 +36,7 @@ from vizcomp.neural.models import (
 from vizcomp.neural.spectral import open_network
 from vizcomp.neural.tiling import Tiling
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.frame import check_image
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +35,22 @@ class State(NamedTuple):
     iteration: int
 
 
+def step_sessions(
+    graph: Callable[[str, bool], bytes], threads: int
+) -> dict[tuple[str, bool], Session]:
+    """A session for each side of a codec and for its first and its further steps; `graph` makes a
+    graph of a side, and of whether it is the first step."""
+
+    def session(part: str, first: bool) -> Session:
+        return Session(lambda: graph(part, first), threads=threads)
+
+    return {
+        (part, first): session(part, first)
+        for part in ("encoder", "decoder")
+        for first in (True, False)
+    }
+
+
 class Network:
     """Encoder, binarizer and decoder of one codec.
 
@@ -48,14 +64,9 @@ class Network:
         self.config = config
         self._weights = weights
 
-        def session(part: str, first: bool) -> Session:
-            return Session(lambda: step_graph(config, weights, part, first=first), threads=threads)
-
-        self._sessions = {
-            (part, first): session(part, first)
-            for part in ("encoder", "decoder")
-            for first in (True, False)
-        }
+        self._sessions = step_sessions(
+            lambda part, first: step_graph(config, weights, part, first=first), threads
+        )
 
     def start(self, count: int, height: int, width: int) -> State:
         """The state before the first iteration, for images whose sides are multiples of the

@@ -22,7 +22,7 @@ from vizcomp.graphs.spectral import (
     picture_graph,
     step_graph,
 )
-from vizcomp.neural.network import AnyNetwork, Floats, Network, State
+from vizcomp.neural.network import AnyNetwork, Floats, Network, State, step_sessions
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -41,14 +41,9 @@ class SpectralNetwork:
         self.config = config
         self._weights = weights
 
-        def session(part: str, first: bool) -> Session:
-            return Session(lambda: step_graph(config, weights, part, first=first), threads=threads)
-
-        self._sessions = {
-            (part, first): session(part, first)
-            for part in ("encoder", "decoder")
-            for first in (True, False)
-        }
+        self._sessions = step_sessions(
+            lambda part, first: step_graph(config, weights, part, first=first), threads
+        )
         self._front = Session(lambda: front_graph(config, weights), threads=threads)
         self._picture = Session(lambda: picture_graph(config, weights), threads=threads)
         self._heads: dict[tuple[str, int], Arrays] = {}

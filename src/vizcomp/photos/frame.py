@@ -41,6 +41,19 @@ def rgb(pixels: Pixels) -> Pixels:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
+def check_image(image: Pixels) -> None:
+    """Raises ValueError for what is no uint8 array (H, W, 3) or (H, W) with pixels in it."""
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or (image.ndim == 3 and image.shape[2] != 3)
+        or 0 in image.shape
+    ):
+        raise ValueError(
+            f"an image is a uint8 array (H, W, 3) or (H, W), not {image.dtype} {image.shape}"
+        )
+
+
 def thumbnail(pixels: Pixels, *, long_side: int) -> Pixels:
     """A smaller copy whose longer side has `long_side` pixels; never enlarged. uint8 (H, W, 3) or
     (H, W), as given."""

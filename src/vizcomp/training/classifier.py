@@ -28,7 +28,7 @@ from vizcomp.nets.whitened import Whitened
 from vizcomp.training import loop
 from vizcomp.training.pictures import read_pictures
 from vizcomp.training.processes import Processes
-from vizcomp.training.settings import check_choices, check_ranges, split_list
+from vizcomp.training.settings import COMMON_RANGES, check_choices, check_ranges, split_list
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, erased, shifted_and_flipped
 
@@ -110,10 +110,7 @@ class ClassifierTrainSettings:
             "erase": (0, 64),
             "mix": (0, 1),
             "teaching": (0, 1),
-            "average": (0, 0.999999),
-            "validation": (0, 0.9),
-            "validate_every": (1, 100_000),
-            "seed": (0, 2**63 - 1),
+            **COMMON_RANGES,
         }
         check_ranges(self, ranges)
         check_choices(self, {"taught": TAUGHT, "architecture": architectures.ARCHITECTURES})

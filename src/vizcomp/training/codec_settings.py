@@ -9,7 +9,7 @@ from vizcomp.datasets.labelled import MAX_SIZE
 from vizcomp.errors import SettingsError
 from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.training.losses import RECONSTRUCTIONS
-from vizcomp.training.settings import check_choices, check_ranges
+from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges
 
 TASKS = ("kl", "ce")
 SHOWN = ("batch", "image")
@@ -108,16 +108,8 @@ class CodecTrainSettings:
             "shown_first": (0, 1),
             "later_factor": (0, 1000),
             "hard": (0, 1),
-            "epochs": (1, 1_000_000),
-            "steps": (0, 1_000_000_000),
-            "batch": (1, 65_536),
             "crop": (16, 1024),
-            "learning_rate": (1e-9, 10),
-            "clip": (1e-6, 1e6),
-            "average": (0, 0.999999),
-            "validation": (0, 0.9),
-            "validate_every": (1, 100_000),
-            "seed": (0, 2**63 - 1),
+            **STEP_RANGES,
         }
         check_ranges(self, ranges)
         object.__setattr__(self, "ramp", tuple(self.ramp))

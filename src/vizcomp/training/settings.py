@@ -207,6 +207,24 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     )
 
 
+COMMON_RANGES: Mapping[str, tuple[float, float]] = {
+    "average": (0, 0.999999),
+    "validation": (0, 0.9),
+    "validate_every": (1, 100_000),
+    "seed": (0, 2**63 - 1),
+}
+"""Of the fields that every training has."""
+STEP_RANGES: Mapping[str, tuple[float, float]] = {
+    "epochs": (1, 1_000_000),
+    "steps": (0, 1_000_000_000),
+    "batch": (1, 65_536),
+    "learning_rate": (1e-9, 10),
+    "clip": (1e-6, 1e6),
+    **COMMON_RANGES,
+}
+"""Of the fields that trainings by steps have."""
+
+
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuses fields that are no numbers or out of their range.
 

@@ -42,7 +42,7 @@ from vizcomp.training.features import Features, apart
 from vizcomp.training.frozen import open_frozen
 from vizcomp.training.losses import Guesser, divergence
 from vizcomp.training.processes import Processes
-from vizcomp.training.settings import check_choices, check_ranges
+from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import shifted_and_flipped
 
@@ -112,15 +112,7 @@ class SpectralTrainSettings:
             "answers": (0, 1000),
             "viewed": (0, 1),
             "matrices": (0, 10),
-            "epochs": (1, 1_000_000),
-            "steps": (0, 1_000_000_000),
-            "batch": (1, 65_536),
-            "learning_rate": (1e-9, 10),
-            "clip": (1e-6, 1e6),
-            "average": (0, 0.999999),
-            "validation": (0, 0.9),
-            "validate_every": (1, 100_000),
-            "seed": (0, 2**63 - 1),
+            **STEP_RANGES,
             "sets": (1, 16),
         }
         check_ranges(self, ranges)

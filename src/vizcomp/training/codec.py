@@ -373,7 +373,7 @@ class CodecTask(Task):
         arrays: Mapping[str, np.ndarray] = {}
         if s.contexts:
             network = copy.deepcopy(self.average).cpu()
-            most = self._at_most(200, 10_000)
+            most = self._at_most(200, 10_000 if self.config.native else 400)  # parts of photos
             _, arrays = fit_contexts(
                 network, metadata, self.data.samples(most), most=most, seed=s.seed
             )

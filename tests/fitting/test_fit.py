@@ -362,7 +362,7 @@ def test_an_interrupted_fit_goes_on_and_asks_nothing_twice(
     """Stopped in the search, then at the certify part: the result is that of a run in one go."""
     ask = (photos, "--system", model, *ASK)
     asked = 0
-    stop_at = 150
+    stop_at = 50
 
     def counting(self: object, data: bytes) -> judge.Verdict:
         nonlocal asked
@@ -529,9 +529,13 @@ def hashed(image: np.ndarray) -> np.ndarray:
 
 
 def test_a_budget_is_kept_and_said(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = write_photos(tmp_path / "many", 80)
+    monkeypatch.setattr(search, "FEWEST", 4)  # so that there are rounds to leave out
+    folder = write_photos(tmp_path / "many", 40)
     ask = ("--risk", "20%", "--confidence", "90%", "-j", 1, "--format", "jpeg", "--budget", "0.5s")
     assert command("fit", folder, "--system", model, *ask, "-o", tmp_path / "p.toml") == 0
     said = capsys.readouterr().err

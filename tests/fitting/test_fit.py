@@ -542,7 +542,7 @@ def test_a_budget_is_kept_and_said(
     assert "the budget ended the search before it had seen all photos" in said
     assert "the budget was used up: nothing is compared" in said
     assert "the certificate is not shortened for a budget" in said
-    assert Policy.read(tmp_path / "p.toml").certificate.photos == 56
+    assert Policy.read(tmp_path / "p.toml").certificate.photos == 32
 
 
 def test_checks_of_several_days_add_up_and_photos_count_once(

@@ -105,8 +105,8 @@ def djpeg(
             "--guide",
             metavar="NAMES",
             help=(
-                "depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several"
-                " joined by +, or uniform."
+                "depth, text, detail, mask, centre, system:NAME, PATH.onnx (of train --kind guide),"
+                " several joined by +, or uniform."
             ),
         ),
     ] = "depth+text",

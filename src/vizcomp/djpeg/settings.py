@@ -113,7 +113,7 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of
             the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx
+        guide: names joined by "+": depth, detail, mask, text, centre, system:NAME, PATH.onnx
             (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
             standard's with finer means and colour, and a price on bits of busy blocks), "machine"

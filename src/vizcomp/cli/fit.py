@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -234,9 +235,11 @@ def _written(
 ) -> FitReport:
     """A policy and its report on the disk, and told."""
     from vizcomp._version import __version__
+    from vizcomp.cli.words import in_flags
     from vizcomp.fitting.pictures import draw_worst
     from vizcomp.report.fit import FitReport
 
+    fitted = dataclasses.replace(fitted, notices=tuple(map(in_flags, fitted.notices)))
     for notice in fitted.notices:
         voice.warn(notice)
     pictures = draw_worst(

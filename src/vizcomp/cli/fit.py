@@ -189,8 +189,8 @@ def fit(
     check_output_folder(output if each else output.parent)
     voice.readings(system or [], offline=offline)
     values: dict[str, Any] = {
-        "risk": parse_fraction(risk),
-        "confidence": parse_fraction(confidence),
+        "risk": parse_fraction(risk, "risk"),
+        "confidence": parse_fraction(confidence, "confidence"),
         "unit": unit,
         "by": by,
         "labels": labels,
@@ -198,7 +198,7 @@ def fit(
         "readers": readers,
         "keep_sides": keep_sides,
         "rivals": rivals,
-        "budget": parse_time(budget) if budget else None,
+        "budget": parse_time(budget, "budget") if budget else None,
         "resume": resume,
         "jobs": jobs,
         "engine": where,

@@ -280,7 +280,7 @@ def test_settings_that_contradict() -> None:
     with pytest.raises(SettingsError, match="unknown reader 'gimp'") as caught:
         DjpegSettings(format="auto", readers="gimp")
     assert all(name in caught.value.hint for name in readers.READERS)
-    with pytest.raises(SettingsError, match="unknown format 'heic'"):
+    with pytest.raises(SettingsError, match="unknown `format` 'heic'"):
         DjpegSettings(format="heic")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="names nobody"):
         DjpegSettings(readers=",")

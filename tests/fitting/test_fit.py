@@ -77,6 +77,7 @@ def test_fit_then_djpeg_then_check(
     page = (policy.parent / "report.html").read_text()
     assert "Beside what people use" in page
     assert "At most 20% of the answers change, with 90% confidence" in page
+    assert "keeps little of its sides; --keep-sides keeps them" in page
     told = json.loads((policy.parent / "report.json").read_text())
     assert told["headline"] == read.certificate.sentence
     assert {row["part"] for row in told["rows"]} == {"explore", "certify"}

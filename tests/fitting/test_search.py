@@ -276,7 +276,7 @@ def test_formats_to_try_are_those_that_all_readers_open(monkeypatch: pytest.Monk
     assert formats_of("webp", "") == (["webp"], [])
     with pytest.raises(SettingsError, match="dali does not read"):
         formats_of("avif", "dali")
-    with pytest.raises(SettingsError, match="unknown format"):
+    with pytest.raises(SettingsError, match="unknown `format`"):
         formats_of("gif", "")
 
     def none(name: str) -> None:

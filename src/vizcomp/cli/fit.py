@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,8 +189,8 @@ def fit(
     check_output_folder(output if each else output.parent)
     voice.readings(system or [], offline=offline)
     values: dict[str, Any] = {
-        "risk": parse_fraction(risk),
-        "confidence": parse_fraction(confidence),
+        "risk": parse_fraction(risk, "risk"),
+        "confidence": parse_fraction(confidence, "confidence"),
         "unit": unit,
         "by": by,
         "labels": labels,
@@ -197,7 +198,7 @@ def fit(
         "readers": readers,
         "keep_sides": keep_sides,
         "rivals": rivals,
-        "budget": parse_time(budget) if budget else None,
+        "budget": parse_time(budget, "budget") if budget else None,
         "resume": resume,
         "jobs": jobs,
         "engine": where,
@@ -234,9 +235,11 @@ def _written(
 ) -> FitReport:
     """A policy and its report on the disk, and told."""
     from vizcomp._version import __version__
+    from vizcomp.cli.words import in_flags
     from vizcomp.fitting.pictures import draw_worst
     from vizcomp.report.fit import FitReport
 
+    fitted = dataclasses.replace(fitted, notices=tuple(map(in_flags, fitted.notices)))
     for notice in fitted.notices:
         voice.warn(notice)
     pictures = draw_worst(

@@ -67,7 +67,7 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int, by: s
         InputError: no file can be read.
     """
     if unit not in UNITS:
-        raise SettingsError(f"unknown unit {unit!r}", f"use `unit` {' or '.join(UNITS)}")
+        raise SettingsError(f"unknown `unit` {unit!r}", f"use {' or '.join(UNITS)}")
     if by not in BY:
         raise SettingsError(f"unknown strata {by!r}", "use `by` folder, or omit it")
     sides: list[tuple[int, int]] = []

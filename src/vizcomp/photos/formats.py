@@ -57,6 +57,15 @@ FOR_SIGHT = {"qm-min": "0", "qm-max": "6", "enable-cdef": "0"}
 15 flat) and no deringing filter, by which detectors and classifiers keep more at equal bytes
 (docs/decisions/0023-less-time.md)."""
 
+SUFFIXES = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "heif": (".heic", ".heif", ".hif"),
+    **{name: (kind.suffix,) for name, kind in FORMATS.items()},
+}
+"""What the names of files end in, by their format."""
+
 # of a JPEG; below 3 little is saved, above 7 it takes five times as long for a thousandth
 TRANSCODE_EFFORT = 7
 

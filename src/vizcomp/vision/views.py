@@ -54,6 +54,11 @@ class View:
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
 
+    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in the input of a photo of a height and width."""
+        (left, top), (across, down) = self.offset, self.scale
+        return left, top, left + width * across, top + height * down
+
     def on_photo(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Places in the input, (N, 4) left, top, right, bottom, to the same on the photo."""
         return self.points_on_photo(corners.reshape(-1, 2)).reshape(corners.shape)

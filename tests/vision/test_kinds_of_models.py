@@ -238,6 +238,23 @@ def test_no_list_of_boxes_is_a_map(tmp_path: Path) -> None:
         open_system(constant(tmp_path / "m.onnx", **outputs) + ":kind=masks")
 
 
+def test_quantised_probabilities_are_probabilities(tmp_path: Path) -> None:
+    row = np.zeros((1, 40), np.float32)
+    row[0, :30] = 0.03125  # what rounding left of a softmax
+    assert open_system(constant(tmp_path / "m.onnx", y=row)).kind == "classes"
+
+
+def test_a_kind_that_the_outputs_do_not_have_is_an_error(tmp_path: Path) -> None:
+    spec = constant(tmp_path / "m.onnx", y=shares(1, 10, 8, 8))
+    for kind in ("classes", "embedding", "boxes"):
+        with pytest.raises(ModelError, match=r"shape \(1, 10, 8, 8\)|none that is read here"):
+            open_system(f"{spec}:kind={kind}")
+    grid = constant(tmp_path / "g.onnx", output0=columns_of(4))
+    assert len(boxes_of(f"{grid}:kind=boxes")) == 2
+    with pytest.raises(ModelError, match="none that is read here"):
+        open_system(constant(tmp_path / "c.onnx", y=noise(1, 9)) + ":kind=boxes")
+
+
 # --- masks of instances ---
 
 

@@ -222,7 +222,7 @@ def measured(
         notices=output.notices,
         **verdict_fields(output.found, kept=output.kept),
         **(
-            plain_rival(photo, shown(), file.shown, batch)
+            plain_rival(photo, settings, shown(), file.shown, batch)
             if sampled and output.found.state in ("verified", "not_reached")
             else {}
         ),

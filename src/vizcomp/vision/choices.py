@@ -53,14 +53,17 @@ class Choices:
         """Readings as they are typed; one that has no "=" is certain where it is alone."""
         masked = prototypes(self._outputs) > 0
         said = self._options.boxes or self._options.scores or self._options.units
-        if said or (self._options.kind == "boxes" and not masked):
+        boxes = self._options.kind == "boxes"
+        if said or (boxes and not masked and like_a_list(self._outputs)):
             return self._listed_choices()
         if len(self._outputs) > 1 and like_a_list(self._outputs) and not masked:
             return self._listed_choices()
         several = spoken(self._outputs)
         if len(several) > 1 or (several and main_output(self._outputs) not in several):
             return [f"output={name}" for name in several]
-        return self._single(self._outputs[main_output(self._outputs)])
+        choices = self._single(self._outputs[main_output(self._outputs)])
+        others = ("kind=", "classes")
+        return [c for c in choices if not c.startswith(others)] if boxes else choices
 
     def _single(self, main: npt.NDArray[Any]) -> list[str]:
         if (

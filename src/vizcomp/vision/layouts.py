@@ -215,6 +215,10 @@ class Reader:
                 )
             if self._names and len(self._names) != count:
                 raise self._wrong(f"it answers {count} classes, {len(self._names)} are named")
+        if kind == "embedding" and array.size != max(array.shape, default=0):
+            raise self._wrong(
+                f"its output {first} has the shape {array.shape}: no row of numbers for one picture"
+            )
         if kind == "masks" and not covers(array, self._size):
             raise self._wrong(
                 f"its output {first} has the shape {array.shape}: no map of labels over the picture"

@@ -64,8 +64,11 @@ def of_vector(name: str, row: npt.NDArray[Any], count: int) -> list[str]:
     said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
     unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
     long = count >= LEAST_EMBEDDING and count not in USUAL_CLASSES
-    # each a probability of its own, or features that are never below 0
+    # each a probability of its own, or features that are never below 0; quantised probabilities
+    # add up to about 1
+    total = float(row.sum(dtype=np.float64))
     shares = count >= LEAST_SHARES and row.min() >= 0 and row.max() <= 1
+    shares = shares and count not in USUAL_CLASSES and abs(total - 1) > 0.5
     if not probabilities and (said or unit or long or shares):
         return ["kind=classes", "kind=embedding"]
     return ["classes"]

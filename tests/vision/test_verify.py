@@ -920,7 +920,7 @@ def test_boxes_about_the_threshold_are_neither_lost_nor_new(
 
 def test_one_view_leaves_no_doubt() -> None:
     assert not verify.compare_views([scored(0.9, 0.504)], [scored(0.9)]).same
-    assert verify.compare_views([scored(0.9, 0.504)], [scored(0.9, 0.502)]).same
+    assert verify.compare_views([scored(0.9, 0.504)], [scored(0.9, 0.503)]).same
     assert not verify.sees_nothing([scored(0.504)])
 
 
@@ -939,7 +939,7 @@ def test_another_ladder_is_asked_only_where_it_is_smaller() -> None:
         assert judged == len(asked)
         return (None if found is None else len(found.data)), judged
 
-    assert searched({20, 30, 100}, 35) == (20, 2)  # 30, 10, 20: by halves among the smaller ones
+    assert searched({20, 30, 100}, 35) == (20, 3)  # 30, 10 and 20: halves of the smaller ones
     assert all(size < 35 for size in asked)
     assert searched(set(), 1000)[0] is None
     assert searched({40}, 10) == (None, 0)  # nothing is smaller, and nothing is judged

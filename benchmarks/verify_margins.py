@@ -4,7 +4,7 @@ Photos are made under the verdict of one system. Then source and result are read
 of this file alone: OpenCV decodes, OpenCV resizes by a filter of its own, the network runs without
 vizcomp, and its boxes or its class are read here. Of the photos that are called verified, on how
 many is the answer the same? For boxes: one to one at IoU 0.5, equal classes, from score 0.5 on,
-none lost and none new; in brackets, without boxes within 0.005 (in doubt for the verdict too), 0.02
+none lost and none new; in brackets, without boxes within 0.002 (in doubt for the verdict too), 0.02
 and 0.05 of that score on either side.
 
     python benchmarks/verify_margins.py                            # all four, 8 minutes on one core

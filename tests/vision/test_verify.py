@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit import command, jpeg_bytes
-from PIL import Image
+from PIL import Image, ImageCms
 from test_vision import classifier
 
 from vizcomp import metrics
@@ -23,6 +23,7 @@ from vizcomp.batch import engines, judges
 from vizcomp.batch import single as batch_single
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import opened_system
+from vizcomp.batch.seen import file_views, uncoloured
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
 from vizcomp.batch.verdicts import RUNGS, TRIALS, Panel, robust, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
@@ -32,6 +33,7 @@ from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, 
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
+from vizcomp.vision.views import Fit, view_of
 
 Run = Callable[..., tuple[int, str]]
 
@@ -898,8 +900,8 @@ def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
 @pytest.mark.parametrize(
     ("source", "result", "same"),
     [
-        (scored(0.9, 0.504), scored(0.9), True),  # in doubt: not lost
-        (scored(0.9, below=(0.496,)), scored(0.9, 0.503), True),  # in doubt: not new
+        (scored(0.9, 0.5015), scored(0.9), True),  # in doubt: not lost
+        (scored(0.9, below=(0.4985,)), scored(0.9, 0.5015), True),  # in doubt: not new
         (scored(0.9, 0.51), scored(0.9), False),
         (scored(0.9, 0.51), scored(0.9, 0.506), True),  # half its distance is left
         (scored(0.9, 0.51), scored(0.9, 0.503), False),
@@ -919,9 +921,9 @@ def test_boxes_about_the_threshold_are_neither_lost_nor_new(
 
 
 def test_one_view_leaves_no_doubt() -> None:
-    assert not verify.compare_views([scored(0.9, 0.504)], [scored(0.9)]).same
+    assert not verify.compare_views([scored(0.9, 0.5015)], [scored(0.9)]).same
     assert verify.compare_views([scored(0.9, 0.504)], [scored(0.9, 0.503)]).same
-    assert not verify.sees_nothing([scored(0.504)])
+    assert not verify.sees_nothing([scored(0.5015)])
 
 
 def test_another_ladder_is_asked_only_where_it_is_smaller() -> None:
@@ -975,7 +977,7 @@ def test_words_that_the_source_is_read_differently_by_are_no_ground() -> None:
 
 
 def test_boxes_in_doubt_alone_are_nothing_to_verify() -> None:
-    assert verify.sees_nothing([scored(0.504)] * 2)
+    assert verify.sees_nothing([scored(0.5015)] * 2)
     assert not verify.sees_nothing([scored(0.51)] * 2)
     found = verify.compare_views([scored(0.9, 0.8)], [scored(0.9)])
     assert (found.matched, found.reference, found.found) == (1, 2, 1)
@@ -1008,3 +1010,43 @@ def test_a_model_is_asked_under_the_filters_of_other_programs(
 def test_boxes_are_asked_under_one_filter_more(own: str, more: str) -> None:
     assert verify.other_filters("boxes", own) == (*verify.OTHER_FILTERS, more)
     assert verify.other_filters("classes", own) == verify.OTHER_FILTERS
+
+
+def test_programs_that_resize_by_opencv_know_no_colour_profile(
+    tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain, told = tmp_path / "plain.jpg", tmp_path / "told.jpg"
+    Image.fromarray(coffee).save(plain, quality=95)
+    Image.fromarray(coffee).save(told, quality=95, icc_profile=profile)
+    showing = BatchSettings(verify=("own.onnx",))
+    assert uncoloured(load(plain), showing) is None
+    assert uncoloured(load(told), BatchSettings(verify=("a",), decoder="opencv")) is None
+    raw = uncoloured(load(told), showing)
+    assert raw is not None
+    assert (raw == load(plain).pixels).all()
+    seen_by: dict[str, set[bool]] = {}
+    real = ModelSystem.answer_with
+
+    def answer_with(self: ModelSystem, image: np.ndarray, resize_filter: str) -> Answer | None:
+        seen_by.setdefault(resize_filter, set()).add(bool((image == raw).all()))
+        return real(self, image, resize_filter)
+
+    monkeypatch.setattr(ModelSystem, "answer_with", answer_with)
+    spec = str(classifier(tmp_path / "own.onnx"))
+    panel = Panel((spec,), raw // 2, BatchSettings(verify=(spec,)), raw)
+    panel.compare(raw // 2, raw)
+    assert seen_by == {"opencv": {True}, "opencv-lanczos": {True}}
+    data, other = file_views(told.read_bytes(), "told.jpg", showing)
+    assert other is not None
+    assert data.shape == other.shape
+    assert (other == raw).all()
+
+
+def test_a_letterbox_of_other_programs_is_rounded_down() -> None:
+    photo = np.zeros((100, 151, 3), np.uint8)  # at 64 wide 42.4 high; at 66 wide 43.7
+    for side, high, less in ((64, 42, 42), (66, 44, 43), (151, 100, 100)):
+        for floor, rows in ((False, high), (True, less)):
+            fit = Fit("letterbox-corner", "bilinear", grey=9, floor=floor)
+            view = view_of(photo, (side, side), fit).pixels
+            assert int((view[:, 0] == 0).all(1).sum()) == rows

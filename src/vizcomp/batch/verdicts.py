@@ -12,7 +12,7 @@ import numpy as np
 
 from vizcomp.batch.judges import Pixels, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
-from vizcomp.batch.seen import file_seen
+from vizcomp.batch.seen import file_views, uncoloured
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg.compress import Compressed, Prepared, Ready
@@ -26,6 +26,7 @@ from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.options import model_path
 from vizcomp.vision.scale import rescaled
 from vizcomp.vision.system import Resizing, System, surroundings
+from vizcomp.vision.views import TAPS
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
 
@@ -108,18 +109,27 @@ def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> 
 class Panel:
     """Some systems, and what they answer on a source.
 
+    Args:
+        source: as systems are shown it, uint8 (h, w, 3).
+        raw: the same without its colour profile, `seen.uncoloured`: what a program sees that
+            resizes by OpenCV; None where it has none.
+
     Raises:
         InputError: a system fails on it.
     """
 
     def __init__(
-        self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings
+        self,
+        names: tuple[str, ...],
+        source: Pixels,
+        batch: BatchSettings | EncodeSettings,
+        raw: Pixels | None = None,
     ) -> None:
         self._batch = batch
         self.size = source.shape[:2]
-        self._answers = {name: self._ask(name, source) for name in names}
+        self._answers = {name: self._ask(name, source, raw) for name in names}
 
-    def _ask(self, name: str, picture: Pixels) -> list[Answer]:
+    def _ask(self, name: str, picture: Pixels, raw: Pixels | None) -> list[Answer]:
         """The answers on a picture; where they must be robust, on views of it as other programs
         resize it too."""
         with system_errors(name):
@@ -129,7 +139,10 @@ class Panel:
                 return answers
             if isinstance(system, Resizing):
                 filters = verify.other_filters(system.kind, system.resize_filter)
-                others = [system.answer_with(picture, one) for one in filters]
+                others = [
+                    system.answer_with(picture if raw is None or one not in TAPS else raw, one)
+                    for one in filters
+                ]
                 if all(answer is not None for answer in others):
                     return [*answers, *(answer for answer in others if answer is not None)]
             return [*answers, system.answers([verify.second_view(picture)])[0]]
@@ -141,13 +154,14 @@ class Panel:
             name for name, answers in self._answers.items() if verify.sees_nothing(answers)
         )
 
-    def compare(self, picture: Pixels) -> dict[str, Comparison]:
+    def compare(self, picture: Pixels, raw: Pixels | None = None) -> dict[str, Comparison]:
         """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in
-        the source's scale."""
+        the source's scale; `raw` as for the source."""
         tolerance, verdicts = self._batch.tolerance, {}
         for name, answers in self._answers.items():
             views = [
-                rescaled(view, picture.shape[:2], self.size) for view in self._ask(name, picture)
+                rescaled(view, picture.shape[:2], self.size)
+                for view in self._ask(name, picture, raw)
             ]
             with system_errors(name):
                 verdicts[name] = verify.compare_views(answers, views, tolerance=tolerance)
@@ -171,7 +185,7 @@ def verified(
 
     def judge(data: bytes) -> Comparison:
         if data not in verdicts:
-            verdicts[data] = panel.compare(file_seen(data, name, batch))
+            verdicts[data] = panel.compare(*file_views(data, name, batch))
         return jointly(verdicts[data])
 
     def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
@@ -250,11 +264,11 @@ def plain_rival(
 
     `source` is the photo as systems see it.
     """
-    panel = Panel(batch.verify, source, batch)
+    panel = Panel(batch.verify, source, batch, uncoloured(photo, batch))
     plain = Plain(photo, settings, Source.of(photo, settings))
 
     def judge(data: bytes) -> Comparison:
-        return jointly(panel.compare(file_seen(data, name, batch)))
+        return jointly(panel.compare(*file_views(data, name, batch)))
 
     budget = functools.partial(trials_worth, photo.source_bytes)
     best = verify.smallest(plain_qualities(batch.min_quality), plain.at, judge, budget=budget)

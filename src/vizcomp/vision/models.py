@@ -39,7 +39,7 @@ from vizcomp.vision.system import (
     corners_to_quads,
     softmax,
 )
-from vizcomp.vision.views import Fit, View, view_of
+from vizcomp.vision.views import TAPS, Fit, View, view_of
 from vizcomp.weights.options import NORMS
 
 NMS = 0.5  # suppression where an option says nothing
@@ -322,9 +322,11 @@ class ModelSystem:
         where no size is asked for."""
         if self._size is None:
             return None
-        view = view_of(
-            image, self._size, dataclasses.replace(self._preparation.fit, filter=resize_filter)
+        # programs that resize by OpenCV round sides as `int` does
+        other = dataclasses.replace(
+            self._preparation.fit, filter=resize_filter, floor=resize_filter in TAPS
         )
+        view = view_of(image, self._size, other)
         return self._answer(self._run([view.pixels]), image, view)
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:

@@ -58,7 +58,7 @@ LAST = 2  # how many rungs are among the last
 CLEARLY = 0.97  # of a file's bytes: what saves less is not worth a trial
 THROWS = 2  # failures after which another ladder is left
 
-DOUBT = 0.005  # boxes whose score is so near to the least that counts may be there or not
+DOUBT = 0.002  # boxes whose score is so near to the least that counts may be there or not
 MARGIN = 0.01  # of others: half their distance from the least score must be left, at most so much
 LEAD = 0.5  # share of the source's lead over the second class that must be left
 # of programs that do not smooth before they reduce: docs/decisions/0011-verified.md

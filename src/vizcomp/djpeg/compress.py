@@ -362,6 +362,8 @@ def _importance(
             )
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
+        elif name == "centre":
+            maps.append(guide.centre_importance((height, width)))
         elif name == "text":
             assert logits is not None
             text = guide.text_importance(

@@ -63,12 +63,12 @@ def match_boxes(
     reference index goes first.
 
     Args:
-        reference, found: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex
+        reference, answer: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex
             quadrilaterals; each may be empty, and the two may differ in kind.
         iou: the least intersection over union of a pair, above 0.
 
     Returns:
-        (index in reference, index in found, overlap) for each pair, by index in reference.
+        (index in reference, index in answer, overlap) for each pair, by index in reference.
 
     Raises:
         ValueError: a shape is neither of these, or `iou` is not in (0, 1].
@@ -99,6 +99,18 @@ def match_boxes(
     return sorted(pairs)
 
 
+def overlaps(
+    quad: npt.NDArray[np.float64], places: npt.NDArray[np.float64], share: float = 0.3
+) -> bool:
+    """Whether the bounds of a quadrilateral (4, 2) and of one of some places (N, 4, 2) share at
+    least this share of the smaller of the two."""
+    low, high = quad.min(0), quad.max(0)
+    lows, highs = places.min(1), places.max(1)
+    shared = np.maximum(np.minimum(high, highs) - np.maximum(low, lows), 0).prod(1)
+    smaller = np.minimum((high - low).prod(), (highs - lows).prod(1))
+    return bool(((shared >= share * smaller) & (shared > 0)).any())
+
+
 def box_f1(
     reference: Sequence[npt.ArrayLike], answer: Sequence[npt.ArrayLike], iou: float = 0.5
 ) -> BoxScore:
@@ -106,7 +118,7 @@ def box_f1(
     over all images before the ratio is taken, so an image with many boxes weighs more.
 
     Args:
-        reference, found: for each image its boxes, in a form that `match_boxes` takes.
+        reference, answer: for each image its boxes, in a form that `match_boxes` takes.
         iou: the least intersection over union of a match.
 
     Raises:

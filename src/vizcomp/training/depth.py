@@ -50,7 +50,6 @@ from vizcomp.training.settings import split_list
 from vizcomp.training.task import Stage, Task, stage_of
 from vizcomp.training.views import MIXED, depth_views, small_views
 
-ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
 SCORE = "rank correlation"
 Weights = dict[str, torch.Tensor]
 
@@ -169,33 +168,20 @@ class DepthTask(Task):
         s, part = self.settings, self.parts[number]
         torch.manual_seed(part.seed)
         network: Any = CompactDepthNet(s.network, dropout=s.dropout)
+        self.number = number
         if part.photos:
             _load_matching(network, self.start)
             network.load_state_dict(self.encoder, strict=False)
-            pretrained = bool(self.encoder or self.start)
-            rates = {
-                True: s.learning_rate * (s.encoder_rate if pretrained else 1.0),
-                False: s.learning_rate,
-            }
+            encoder_rate = s.encoder_rate if self.encoder or self.start else 1.0
+            groups = _groups(network, s, encoder_rate)
         else:
             network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
-            rates = {True: s.pretrain_rate, False: s.pretrain_rate}
-        self.number = number
+            rate = {"peak": s.pretrain_rate, "weight_decay": s.weight_decay}
+            matrices = [p for p in network.parameters() if p.ndim > 1]
+            others = [p for p in network.parameters() if p.ndim <= 1]
+            groups = [{"params": matrices, **rate}, {"params": others, **rate, "weight_decay": 0.0}]
         self.model = network.to(self.processes.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
-        groups: list[dict[str, Any]] = []
-        for encoder, rate in rates.items():
-            parameters = [
-                p
-                for name, p in self.model.named_parameters()
-                if name.startswith(ENCODER) == encoder
-            ]
-            matrices, others = (
-                [p for p in parameters if p.ndim > 1],
-                [p for p in parameters if p.ndim <= 1],
-            )
-            groups.append({"params": matrices, "weight_decay": s.weight_decay, "peak": rate})
-            groups.append({"params": others, "weight_decay": 0.0, "peak": rate})  # norms and biases
         self.optimiser = torch.optim.AdamW(groups, lr=s.learning_rate)
 
     def _finish(self) -> None:
@@ -204,7 +190,11 @@ class DepthTask(Task):
             return
         part = self.parts[self.number]
         if not part.photos:
-            self.encoder = {k: v for k, v in _copied(self.model).items() if k.startswith(ENCODER)}
+            self.encoder = {
+                k: v
+                for k, v in _copied(self.model).items()
+                if k.startswith(self.model.encoder_names)
+            }
         elif part.fold < 0:
             self.members.append(_copied(self.average))
         else:
@@ -405,7 +395,36 @@ def _read_weights(path: str) -> Weights:
         ) from exc
 
 
-def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
+def _groups(
+    network: CompactDepthNet, settings: DepthTrainSettings, encoder_rate: float
+) -> list[dict[str, Any]]:
+    """Groups of the optimiser, each with its highest rate; norms and biases do not decay.
+
+    Where an encoder's norms are folded into its weights, these differ a hundredfold in size. There
+    each tensor's rate follows its size, and none decays.
+    """
+    s = settings
+    for modules in network.encoder.parts()[: s.frozen] if network.pretrained else ():
+        for module in modules:
+            module.requires_grad_(False)
+    groups: list[dict[str, Any]] = []
+    plain: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, p in network.named_parameters():
+        inside = name.startswith(network.encoder_names)
+        if not p.requires_grad:
+            continue
+        rate = s.learning_rate * (encoder_rate if inside else 1.0)
+        if inside and network.pretrained:
+            size = float(p.detach().square().mean().sqrt())
+            groups.append({"params": [p], "weight_decay": 0.0, "peak": rate * size})
+        else:
+            plain.setdefault((rate, s.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    for (rate, decay), parameters in plain.items():
+        groups.append({"params": parameters, "weight_decay": decay, "peak": rate})
+    return groups
+
+
+def _load_matching(network: CompactDepthNet, weights: Weights) -> None:
     """Takes over the tensors whose names and shapes fit; those of a run's first member lose its
     number.
 
@@ -421,9 +440,11 @@ def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
         for name, value in plain.items()
         if name in own and own[name].shape == value.shape
     }
-    if missing := [name for name in own if name.startswith(ENCODER) and name not in fitting]:
+    inside = [name for name in own if name.startswith(network.encoder_names)]
+    if missing := [name for name in inside if name not in fitting]:
         raise TrainingError(
-            f"start: the encoder does not fit this network ({missing[0]})", "use the same channels"
+            f"start: the encoder does not fit this network ({missing[0]})",
+            "use the same encoder and channels",
         )
     network.load_state_dict(fitting, strict=False)
 

@@ -219,16 +219,16 @@ def quantised(
 
 def _pack(graph: Any, config: CompactDepthConfig) -> None:
     """Replaces the larger weights of a graph by steps in few bits, and nodes that widen them."""
-    widening = []
+    widening: list[Any] = []
     for weights in graph.initializer:
         values = numpy_helper.to_array(weights)
         if values.dtype == np.float32 and values.ndim >= 2 and values.size >= 256:
-            name = weights.name
+            name, stem = weights.name, f"w{len(widening)}"
             steps, scale = quantised(
                 in_groups(values, config.group), config.bits, half=config.group > 0
             )
-            weights.CopyFrom(numpy_helper.from_array(scale, f"{name}.scale"))
-            wide = _Widening(graph, name)
+            weights.CopyFrom(numpy_helper.from_array(scale, f"{stem}.scale"))
+            wide = _Widening(graph, name, stem)
             wide.add(steps, config.bits, values.shape, half=scale.dtype == np.float16)
             widening.extend(wide.nodes)
     nodes = list(graph.node)
@@ -243,22 +243,26 @@ class _Widening:
     of several weights share a byte: a step, raised by 2 ** (bits - 1), is cut into parts of 4, 2
     and 1 bits, each kept in an array of bytes. Integer division puts them together when the file is
     loaded.
+
+    Args:
+        name: of the weights.
+        stem: of the names of all that is between; short, since a file has thousands of them.
     """
 
-    def __init__(self, graph: Any, name: str) -> None:
-        self.graph, self.name = graph, name
+    def __init__(self, graph: Any, name: str, stem: str) -> None:
+        self.graph, self.name, self.stem = graph, name, stem
         self.nodes: list[Any] = []
 
     def _constant(self, suffix: str, values: npt.NDArray[np.generic]) -> str:
-        self.graph.initializer.append(numpy_helper.from_array(values, f"{self.name}.{suffix}"))
-        return f"{self.name}.{suffix}"
+        self.graph.initializer.append(numpy_helper.from_array(values, f"{self.stem}.{suffix}"))
+        return f"{self.stem}.{suffix}"
 
     def _integer(self, suffix: str, *values: int) -> str:
         return self._constant(suffix, np.asarray(values, np.int64))
 
     def _node(self, kind: str, inputs: Sequence[str], suffix: str, **attributes: int) -> str:
         """Adds a node; the name of its output. "" as suffix: the weights."""
-        output = f"{self.name}.{suffix}" if suffix else self.name
+        output = f"{self.stem}.{suffix}" if suffix else self.name
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 
@@ -273,7 +277,7 @@ class _Widening:
         """
         total = self._constant("steps", steps) if bits == 8 else self._unpacked(steps, bits)
         wide = self._node("Cast", [total], "cast", to=TensorProto.FLOAT)
-        scale = f"{self.name}.scale"
+        scale = f"{self.stem}.scale"
         if half:
             scale = self._node("Cast", [scale], "scale.wide", to=TensorProto.FLOAT)
         if steps.shape == shape:

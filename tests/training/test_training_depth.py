@@ -386,10 +386,10 @@ def test_settings_out_of_range_are_refused(change: dict) -> None:
 def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
     chosen = DepthTrainSettings(data="x", network=TINY, half=True)
     assert build(DepthTrainSettings, json.loads(json.dumps(dataclasses.asdict(chosen)))) == chosen
-    recipe = Path(__file__).resolve().parents[2] / "recipes" / "compact_depth.toml"
-    values = read_recipe(recipe)
-    values.pop("kind", None)
-    assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"
+    for name in ("compact_depth.toml", "depth_residual.toml"):
+        values = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / name)
+        values.pop("kind", None)
+        assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"
     (tmp_path / "bad.toml").write_text("epochs = [")
     with pytest.raises(SettingsError, match=r"bad\.toml"):
         read_recipe(tmp_path / "bad.toml")
@@ -561,7 +561,8 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(2)
         state = EfficientNetLite0().state_dict()
     path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    save_file({f"encoder.{name}": value for name, value in state.items()}, path)
+    state = {f"encoder.{name}": value for name, value in state.items()}
+    save_file(state, path, {"licence": "Apache-2.0", "source": "a package"})
     return path
 
 
@@ -579,6 +580,12 @@ def test_a_published_encoder_goes_on_learning_where_it_is_not_frozen(
     learned = [name for name in before if name.endswith("weight") and not name.startswith(frozen)]
     assert not same & set(learned)
     assert "0.adapters.0.0.weight" in after
+    # whose work it goes on from stays with it
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["origin"] == {"source": "a package", "licence": "Apache-2.0"}
+    again = dataclasses.replace(chosen, start=str(tmp_path / "run" / "model.safetensors"))
+    assert "efficientnet-lite0 (a package, Apache-2.0)" in DepthTask.beginning(again)
+    assert DepthTask.beginning(settings(data)) == "starts from fresh weights, encoder residual"
     network = CompactDepth(tmp_path / "run" / "model.onnx")
     assert network.config.encoder == "efficientnet-lite0"
     assert network(np.asarray(Image.open(data / "photos" / "s03.png"))).depth.shape == (48, 64)

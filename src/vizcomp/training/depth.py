@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -119,6 +120,7 @@ class DepthTask(Task):
         # of each photo in a batch, by stage and shape
         self.chances: dict[tuple[int, int], torch.Tensor] = {}
         self.start = _read_weights(s.start) if s.start else {}
+        self.origin = _read_origin(s.start) if s.start else {}
         if s.pretrain and s.pretrain_epochs:
             self.parts.insert(0, self._pretraining())
         self.stages = [part.stage for part in self.parts]
@@ -128,6 +130,14 @@ class DepthTask(Task):
         self.members: list[Weights] = []
         # of the folds' members, for each photo left out: (1, members, h, w)
         self.answers: Weights = {}
+
+    @classmethod
+    def beginning(cls, settings: DepthTrainSettings) -> str:
+        encoder = settings.network.encoder
+        if not settings.start:
+            return f"starts from fresh weights, encoder {encoder}"
+        origin = ", ".join(_read_origin(settings.start).values())
+        return f"starts from {settings.start}, encoder {encoder}{origin and f' ({origin})'}"
 
     def _pretraining(self) -> _Part:
         s = self.settings
@@ -346,8 +356,9 @@ class DepthTask(Task):
             for name, v in weights.items()
         }
         with beside(folder / "model.safetensors") as part:
-            save_file({**tensors, "prior": prior}, part)
+            save_file({**tensors, "prior": prior}, part, self.origin or None)
         properties = {"licence": s.licence, "data": "photos with depth maps"}
+        properties |= {f"origin_{name}": text for name, text in self.origin.items()}
         export_depth(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
 
         def named(indices: list[int]) -> list[str]:
@@ -358,6 +369,7 @@ class DepthTask(Task):
             "network": config.to_dict(),
             "settings": dataclasses.asdict(s),
             "validation_rank_correlation": score,
+            "origin": self.origin,
             "photos": {
                 "trained_on": len(self.train),
                 "validation": named(self.validation),
@@ -389,10 +401,28 @@ def _read_weights(path: str) -> Weights:
         weights: Weights = load_file(path)
         return weights
     except Exception as exc:  # safetensors raises several kinds
-        raise TrainingError(
-            f"{path} cannot be read: {first_line(exc)}",
-            "give the model.safetensors of a depth network",
-        ) from exc
+        raise _unreadable(path, exc) from exc
+
+
+def _read_origin(path: str) -> dict[str, str]:
+    """What a file of weights says of whose work it goes on from: licence and source, or nothing.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+    except Exception as exc:  # safetensors raises several kinds
+        raise _unreadable(path, exc) from exc
+    return {name: said[name] for name in ("source", "licence") if name in said}
+
+
+def _unreadable(path: str, exc: Exception) -> TrainingError:
+    return TrainingError(
+        f"{path} cannot be read: {first_line(exc)}",
+        "give the model.safetensors of a depth network, or a file of recipes/depth_encoder.py",
+    )
 
 
 def _groups(

@@ -140,12 +140,20 @@ def normed(
             norm.bias.add_(mean)
 
 
-def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
+def save(weights: dict[str, torch.Tensor], folder: Path, origin: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {f"0.{name}": value.contiguous() for name, value in weights.items()},
         folder / "model.safetensors",
+        origin or None,
     )
+
+
+def origin_of(path: Path) -> dict[str, str]:
+    """Licence and source that a file says it goes on from."""
+    said = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    start = "origin_"
+    return {k.removeprefix(start): v for k, v in said.items() if k.startswith(start)}
 
 
 def main() -> None:
@@ -169,6 +177,7 @@ def main() -> None:
         save(
             torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"],
             arguments.out,
+            {},
         )
         return
     if not arguments.data:
@@ -182,6 +191,7 @@ def main() -> None:
         checked=arguments.checked,
         network=file.config,
         side=arguments.side,
+        start=str(arguments.file),
         licence="MIT",
     )
     folders, kinds = [Path(p) for p in split_list(arguments.data)], arguments.kinds.split(",")
@@ -200,11 +210,13 @@ def main() -> None:
     rows = np.linspace(0, theirs.shape[0] - 1, own.shape[0]).round().astype(int)
     columns = np.linspace(0, theirs.shape[1] - 1, own.shape[1]).round().astype(int)
     agreed = spearman(own.ravel(), theirs[np.ix_(rows, columns)].ravel())
-    save(network.state_dict(), arguments.out)
+    origin = origin_of(arguments.file)
+    save(network.state_dict(), arguments.out, origin)
     card = {
         "kind": "depth",
         "network": file.config.to_dict(),
         "settings": dataclasses.asdict(settings),
+        "origin": origin,
     }
     (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     print(

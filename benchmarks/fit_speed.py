@@ -2,9 +2,11 @@
 
 A fit of 1,000 photos with a classifier that takes 30 ms of a core for each; then `djpeg --policy`
 and djpeg with the same settings as options, in turns on the same photos. The photos are parts of
-those in a folder, so that there are enough that differ.
+those in a folder, so that there are enough that differ. What counts is processor time, of all
+processes together: a busy machine is no excuse and no reason.
 
     python benchmarks/fit_speed.py --data ../shared/data/coco/images --photos 1000 --jobs 2
+    python benchmarks/fit_speed.py --data ../shared/data/coco/images --photos 150 --no-rivals
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,10 +36,10 @@ SIDE = (480, 360)
 
 def slow(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """A classifier by the mean colours of a grid of nine, in 30 ms."""
-    until = time.perf_counter() + SECONDS
+    until = time.process_time() + SECONDS
     small = np.asarray(Image.fromarray(image).resize((3, 3), Image.Resampling.BOX), np.float32)
     logits = small.reshape(-1) / 8
-    while time.perf_counter() < until:
+    while time.process_time() < until:
         hashlib.sha256(bytes(4096)).digest()
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), np.float32)
@@ -55,15 +58,21 @@ def write_parts(sources: list[Path], count: int, folder: Path) -> None:
         (folder / f"{number:05}.jpg").write_bytes(data)
 
 
+def processor_seconds() -> float:
+    """Of this process and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def djpeg_seconds(photos: Path, out: Path, options: list[str]) -> float:
-    started = time.perf_counter()
+    started = processor_seconds()
     words = ["djpeg", str(photos), "-o", str(out), "--quiet", "-j", "1", *options]
     subprocess.run([sys.executable, "-m", "vizcomp", *words], check=True)
-    return time.perf_counter() - started
+    return processor_seconds() - started
 
 
 def main() -> None:
-    """Print seconds of a fit, answers asked, and the ratio of djpeg's times."""
+    """Print processor seconds of a fit, answers asked, and the ratio of djpeg's times."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -80,7 +89,7 @@ def main() -> None:
         folder.mkdir()
         write_parts(sources, options.photos, folder)
         system = vizcomp.System(slow, kind="classes", name="thirty-ms")
-        started = time.perf_counter()
+        started, clock = processor_seconds(), time.perf_counter()
         fitted = vizcomp.fit(
             [folder],
             system,
@@ -89,8 +98,12 @@ def main() -> None:
             jobs=options.jobs,
             on_progress=print,
         )
-        seconds = time.perf_counter() - started
-        print(f"fit: {options.photos} photos, {fitted.asked:,} answers, {seconds:.0f} s")
+        seconds = processor_seconds() - started
+        print(
+            f"fit: {options.photos} photos, {fitted.asked:,} answers, {seconds:.0f} s of processors"
+            f" ({1000 * seconds / fitted.asked:.0f} ms an answer),"
+            f" {time.perf_counter() - clock:.0f} s by the clock"
+        )
         print(f"     {named(fitted.policy.settings)}; {fitted.policy.certificate.sentence}")
         policy = Path(name) / "policy.toml"
         # the speed of a guide that takes networks is what could be lost

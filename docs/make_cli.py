@@ -33,7 +33,8 @@ What the options do, and why, stands in [djpeg.md](djpeg.md), [depth.md](depth.m
 | code | means |
 | --- | --- |
 | 0 | everything is done |
-| 1 | some inputs failed, the rest is done; or a training run ended in an error |
+| 1 | some inputs failed, the rest is done; results of unknown origin stayed; a training failed |
+| 1 | `check`: the policy is broken; `doctor`: something does not work |
 | 2 | the command was wrong: unknown option, no input, setting out of range, unwritable output |
 | 3 | the weights of a network are missing |
 | 130 | interrupted by Ctrl-C; what was finished is kept |
@@ -129,6 +130,8 @@ def _row(info: Any, kind: Any, default: Any) -> str:
     value = _value(info, kind)
     if default is inspect.Parameter.empty:
         standard = "required"
+    elif isinstance(info.show_default, str):
+        standard = info.show_default
     elif kind is bool or default is None or default in ("", ()):
         standard = ""
     else:
@@ -172,12 +175,13 @@ def page() -> str:
             parts.append(
                 "\n".join(f"- `{named[id(info)]}`: {info.help}" for info in arguments) + "\n"
             )
-        table = [
-            "| option | value | default | |",
-            "| --- | --- | --- | --- |",
-            *(_row(*each) for each in options),
-        ]
-        parts.append("\n".join(table) + "\n")
+        if options:
+            table = [
+                "| option | value | default | |",
+                "| --- | --- | --- | --- |",
+                *(_row(*each) for each in options),
+            ]
+            parts.append("\n".join(table) + "\n")
     return "\n".join(parts)
 
 

@@ -28,6 +28,17 @@ def standard_lengths() -> bytes: ...
 def forward(
     pixels: Any, height: int, width: int, channels: int, hx: int, vy: int, planes: tuple[Any, ...]
 ) -> int: ...
+def halve(
+    rows: int,
+    cols: int,
+    down: int,
+    across: int,
+    out_rows: int,
+    out_cols: int,
+    blocks: Any,
+    unit: Any,
+    out: Any,
+) -> int: ...
 def quantise(
     blocks: int,
     values: Any,

@@ -132,3 +132,14 @@ def first_line(error: BaseException) -> str:
     """The first line of what an exception says; the name of its class where it says nothing, as
     MemoryError does."""
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Whether an error came of Ctrl-C or SIGTERM: while a library or a network loads, a signal can
+    look like a broken file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

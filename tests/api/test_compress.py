@@ -307,6 +307,8 @@ def test_objects_travel_where_they_can(tmp_path: Path) -> None:
         tmp_path / "a.png", tmp_path / "out", verify=Bright(), report=False, **PLAIN
     )
     assert [record.verify_state for record in report.files] == ["verified"]
+    (about,) = report.settings["systems"]
+    assert (about["name"], about["kind"], about["roles"]) == ("bright", "classes", ["verify"])
     own = Bright()
     own.answers = lambda images: Bright.answers(own, images)  # type: ignore[method-assign]  # cannot be pickled
     report = vizcomp.compress_files(

@@ -274,6 +274,37 @@ def test_a_signal_while_a_network_loads_is_an_interruption(
     assert (code, error.splitlines()[-1]) == (130, "interrupted")
 
 
+def test_a_signal_in_the_middle_of_a_command_is_told(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vizcomp.batch.depth.run_depth", interrupted)
+    code, _, error = said("depth", "in", "-o", "maps")
+    assert (code, error.splitlines()) == (130, ["interrupted"])
+
+
+def test_a_signal_while_the_command_line_loads_is_told() -> None:
+    script = """
+import sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as exc:  # as a class body that was stopped
+                raise RuntimeError("__set_name__") from exc
+
+sys.meta_path.insert(0, Interrupts())
+from vizcomp.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "interrupted\n")
+
+
 def open_compact() -> object:
     from vizcomp.weights.sessions import open_network
 

@@ -195,10 +195,28 @@ def test_every_option_has_a_variable_and_a_key(said: Said) -> None:
             2,
             "error: --jobs -1 is out of range\n  try: it is at least 0\n",
         ),
-        (("djpeg", "x", "-o", "o", "-q", "high"), 2, "error: --quality 'high' is no number\n"),
+        (
+            ("djpeg", "x", "-o", "o", "-q", "high"),
+            2,
+            "error: --quality 'high' is no number\n  try: it goes from 1 to 100\n",
+        ),
         (("djpeg", "x", "-o", "o", "-j", "1.5"), 2, "error: --jobs '1.5' is no whole number\n"),
-        (("djpeg", "x"), 2, "error: --output is missing\n"),
+        (
+            ("djpeg", "x"),
+            2,
+            "error: --output is missing\n"
+            "  try: vizcomp djpeg INPUT... --output DIR, or vizcomp djpeg --help\n",
+        ),
         (("depth",), 2, "error: INPUT... is missing\n"),
+        (
+            ("weights", "add"),
+            2,
+            "error: NAME is missing\n"
+            "  try: vizcomp weights add NAME FILE, or vizcomp weights add --help\n",
+        ),
+        (("djpeg", "x", "-o", "o", "--min-saving", "5x"), 2, "--min-saving '5x' is not a share\n"),
+        (("djpeg", "x", "-o", "o", "--guide", "dept"), 2, "system:NAME or a trained PATH.onnx"),
+        (("djpeg", "x", "-o", "o", "--format", "gif"), 2, "error: unknown --format 'gif'\n"),
         (
             ("djpeg", "x", "-o", "o", "--qualty", "3"),
             2,

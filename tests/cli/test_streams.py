@@ -96,6 +96,18 @@ def plan(
         return made
 
 
+def test_a_name_of_another_format_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    plan(tmp_path, ["a.jpg"], "x.avif").check_format("avif")
+    for name, hint in (
+        ("x.avif", "call it x.jpg, or use `format` avif"),
+        ("x.png", "call it x.jpg"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            plan(tmp_path, ["a.jpg"], name).check_format("jpeg")
+        assert caught.value.hint == hint
+
+
 def test_what_contradicts_itself(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "there.jpg"):
         (tmp_path / name).write_bytes(photo())

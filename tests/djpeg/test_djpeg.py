@@ -316,7 +316,7 @@ def test_settings_are_checked_and_round_trip() -> None:
 
 def test_sizes_and_shares_are_read() -> None:
     assert [
-        parse_size(s) for s in ("900", "20kB", "20 KB", "1.5MB", "16KiB", "2k", "1m", "3 b")
+        parse_size(s, "x") for s in ("900", "20kB", "20 KB", "1.5MB", "16KiB", "2k", "1m", "3 b")
     ] == [
         900,
         20_000,
@@ -327,13 +327,13 @@ def test_sizes_and_shares_are_read() -> None:
         1_000_000,
         3,
     ]
-    assert [parse_fraction(s) for s in ("5%", "0.05", "0", "100%")] == [0.05, 0.05, 0, 1]
+    assert [parse_fraction(s, "x") for s in ("5%", "0.05", "0", "100%")] == [0.05, 0.05, 0, 1]
     for bad in ("", "kB", "-3kB", "1e", "20 parsecs", "nan", "inf", "0"):
         with pytest.raises(SettingsError):
-            parse_size(bad)
+            parse_size(bad, "x")
     for bad in ("", "%", "5 %%", "-1%", "140%", "nan"):
         with pytest.raises(SettingsError):
-            parse_fraction(bad)
+            parse_fraction(bad, "x")
 
 
 def test_result_opens_in_opencv(coffee: np.ndarray, tmp_path: Path) -> None:

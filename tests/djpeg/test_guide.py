@@ -216,3 +216,13 @@ def test_lettering_is_told_by_what_is_surely_some() -> None:
     assert guide.lettering(logits) == 1
     logits[11] = 2
     assert 0 < guide.lettering(logits) < 1
+
+
+def test_the_centre_is_the_middle_square_and_the_blocks_beside_it() -> None:
+    wide = guide.centre_importance((224, 336))
+    assert wide.shape == (28, 42)
+    assert (wide == wide[0]).all()
+    # the square goes from column 56 to 280 of 336: blocks 7 to 34, and one more on each side
+    assert np.flatnonzero(wide[0]).tolist() == list(range(6, 36))
+    assert (guide.centre_importance((336, 224)) == wide.T).all()
+    assert guide.centre_importance((100, 100)).all()

@@ -13,18 +13,23 @@ from vizcomp.fitting import bounds
 from vizcomp.fitting.candidates import (
     LAST_RESORT,
     QUALITIES,
-    Input,
-    Pixels,
     Rival,
     formats_of,
     is_last,
     ladders,
     named,
-    pixels_of,
     refined,
     rival_ladder,
 )
-from vizcomp.fitting.scores import Aim, Outlook, Scores, beta_binomial, passing
+from vizcomp.fitting.inputs import Input, Pixels, centre_alone, pixels_of
+from vizcomp.fitting.scores import (
+    Aim,
+    Outlook,
+    Scores,
+    beta_binomial,
+    passing,
+    units_to_explore,
+)
 from vizcomp.fitting.search import certify, explore, falling
 
 AIM = Aim(0.05, 0.95, 700, (True,))
@@ -47,18 +52,18 @@ def test_the_search_finds_the_smaller_ladder_and_tests_it_from_the_safe_end() ->
         asked.append((len(some), len(units)))
         return {one: scores_of(one, units) for one in some}
 
-    sequence, scores = explore(NAMES, 300, measure, AIM)
+    order, scores = explore(NAMES, 300, measure, AIM)
     assert asked[0] == (10, 19)  # every second rung
     assert asked[-1][1] == 300 - 152 or asked[-1][1] == 300
     whole = sum(settings * units for settings, units in asked)
     assert whole < 0.65 * 18 * 300
     assert max(len(one.sizes) for one in scores.values()) == 300
-    assert {name for name, _ in sequence} == {"better"}
-    rungs = [rung for _, rung in sequence]
-    assert rungs == sorted(rungs, reverse=True)
-    assert rungs[0] == 8  # so that there is a certificate where the search was too hopeful
-    assert RISKS[rungs[1]] < 0.02
-    tests = list(certify(sequence, lambda one: scores_of(one, range(300, 1000)), AIM))
+    assert {name for name, _ in order.rungs} == {"better"}
+    rungs = [rung for _, rung in order.rungs]
+    assert rungs == list(range(8, rungs[-1] - 1, -1))
+    assert RISKS[rungs[order.near]] < 0.02 < RISKS[rungs[order.near + 2]]
+    assert order.sizes[order.rungs[order.near]] == 0.8 * 1.3 ** rungs[order.near]
+    tests = list(certify(order.rungs, lambda one: scores_of(one, range(300, 1000)), AIM))
     assert [test.passed for test in tests] == [True] * (len(tests) - 1) + [False]
     last = next(test for test in reversed(tests) if test.passed)
     assert RISKS[last.setting[1]] <= 0.05
@@ -72,17 +77,17 @@ def test_a_budget_ends_the_search_after_a_round() -> None:
         rounds.append(units)
         return {one: scores_of(one, units) for one in some}
 
-    sequence, _ = explore(NAMES, 300, measure, AIM, go_on=lambda settings, units: False)
+    order, _ = explore(NAMES, 300, measure, AIM, go_on=lambda settings, units: False)
     assert rounds == [range(19)]
-    assert sequence
+    assert order.rungs
 
 
 def test_where_nothing_is_safe_the_largest_is_tested() -> None:
     def measure(some: Sequence[tuple[str, int]], units: range) -> dict[tuple[str, int], Scores]:
         return {one: Scores(np.ones(len(units)), np.ones((1, len(units)))) for one in some}
 
-    sequence, _ = explore(NAMES, 30, measure, AIM)
-    assert [rung for _, rung in sequence] == [8]
+    order, _ = explore(NAMES, 30, measure, AIM)
+    assert [rung for _, rung in order.rungs] == [8]
     assert (
         Outlook(AIM, {one: measure([one], range(30))[one] for one in NAMES[0]}).chance(
             NAMES[0][8], np.ones(1)
@@ -181,12 +186,50 @@ def test_pooling_gives_the_nearest_falling_sequence() -> None:
 
 def test_a_sequence_is_refined_between_its_qualities_and_below() -> None:
     ladder = ladders()[0]
-    finer = refined([LAST_RESORT, ladder[5], ladder[4]])
-    assert [one.quality for one in finer] == [100, 77, 60, 55, 50, 45, 40, 36]
+    rungs = [LAST_RESORT, ladder[5], ladder[4]]
+    finer = refined(rungs)
+    assert [one.quality for one in finer] == [100, 84, 71, 60, 55, 50, 45, 40, 36]
     assert {one.guide for one in finer[1:]} == {ladder[5].guide}
     assert refined([LAST_RESORT]) == [LAST_RESORT]
     rivals = refined([Rival("webp", 97), Rival("webp", 93)])
     assert [one.quality for one in rivals] == [97, 96, 94, 93, 91, 90]
+    assert [one.quality for one in refined(rungs, 1)] == [100, 60, 55, 50, 45, 40, 36]
+
+
+def test_steps_of_an_order_are_as_far_apart_as_their_bytes() -> None:
+    ladder = ladders()[0]
+    rungs = [LAST_RESORT, ladder[6], ladder[5], ladder[4]]
+    sizes = {ladder[6]: 1100.0, ladder[5]: 1000.0, ladder[4]: 990.0, ladder[3]: 500.0}
+    finer = refined(rungs, 1, sizes)
+    # 10% apart: one step between; 1%: none; half: as many as there may be
+    assert [one.quality for one in finer] == [100, 76, 68, 60, 45, 43, 40, 38, 36, 34]
+
+
+def test_only_systems_that_cut_all_photos_to_a_square_see_the_middle_alone() -> None:
+    square = Input((224, 224), True)
+    assert centre_alone([square, square])
+    assert not centre_alone([square, None])
+    assert not centre_alone([square, Input((416, 416), False)])
+    assert not centre_alone([Input((224, 320), True)])
+    assert not centre_alone([])
+    guides = {one.guide for ladder in ladders(centre=True) for one in ladder[:-1]}
+    assert guides == {"centre", "depth+text"}
+    fewer = ladders(["avif"], [Pixels(short_side=224)], centre=True)
+    assert {(one.guide, one.strength) for ladder in fewer for one in ladder[:-1]} == {
+        ("centre", 1.0)
+    }
+
+
+def test_the_part_to_choose_with_leaves_as_many_as_the_test_makes_use_of() -> None:
+    def rest(count: int, binary: bool = True) -> int:
+        return count - units_to_explore(count, 0.05, 0.95, binary=binary)
+
+    assert (rest(300), rest(1000), rest(100)) == (260, 877, 75)
+    assert rest(1000, binary=False) == 800
+    assert passing(rest(300), 0.05, 0.95) == 7  # 30% of them to choose with would leave 5 of 210
+    assert rest(75) == rest(68) == 59 > rest(67)
+    assert rest(10) == 5
+    assert rest(5) == 0
 
 
 def test_ladders_are_of_every_format_and_number_of_pixels() -> None:
@@ -233,7 +276,7 @@ def test_formats_to_try_are_those_that_all_readers_open(monkeypatch: pytest.Monk
     assert formats_of("webp", "") == (["webp"], [])
     with pytest.raises(SettingsError, match="dali does not read"):
         formats_of("avif", "dali")
-    with pytest.raises(SettingsError, match="unknown format"):
+    with pytest.raises(SettingsError, match="unknown `format`"):
         formats_of("gif", "")
 
     def none(name: str) -> None:

@@ -190,7 +190,7 @@ def test_accuracy_on_labels_is_certified(
     ask = {"risk": 0.2, "confidence": 0.9, "format": "jpeg", "rivals": False, "jobs": 1}
     fitted = vizcomp.fit([tmp_path / "photos"], system, labels="folders", **ask)
     assert fitted.policy.certificate.sentence.startswith(
-        "Accuracy on the labels falls by at most 20%, with 90% confidence (0 of 21 worse"
+        "Accuracy on the labels falls by at most 20%, with 90% confidence (0 of 25 worse"
     )
     one = fitted.policy.systems[0]
     assert 0.7 < one.right_on_sources < 1

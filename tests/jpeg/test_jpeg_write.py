@@ -16,7 +16,9 @@ from PIL import Image
 from vizcomp import _native
 from vizcomp.errors import FormatError
 from vizcomp.jpeg.image import ZIGZAG
+from vizcomp.jpeg.quantise import quantise
 from vizcomp.jpeg.read import read_jpeg
+from vizcomp.jpeg.transform import from_pixels
 from vizcomp.jpeg.write import write_jpeg
 
 
@@ -66,6 +68,33 @@ def test_long_runs_of_empty_blocks_return_exactly() -> None:
     image.components[0].coefficients[0, 0, 9] = 5
     image.components[0].coefficients[-1, -1, 63] = -1
     assert_same(image, read_jpeg(write_jpeg(image)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_scans_chosen_by_a_part_of_the_rows_are_as_good(mode: str) -> None:
+    """Large components are sampled to choose their scans: no worse than the same photo in parts."""
+    rng = np.random.default_rng(5)
+    picture = np.asarray(Image.fromarray(photo(96, 128)).convert(mode))
+    tiles = [np.roll(picture, shift, axis=(0, 1)) for shift in rng.integers(0, 90, (42, 2))]
+
+    def written(pixels: np.ndarray) -> bytes:
+        image = blank(
+            pixels.shape[1],
+            pixels.shape[0],
+            SAMPLINGS[1] if mode == "RGB" else [(1, 1)],
+            "ycbcr" if mode == "RGB" else "grey",
+        )
+        for c, real in zip(image.components, from_pixels(pixels).components, strict=True):
+            c.h, c.v = real.h, real.v
+            c.coefficients = quantise(real.values, np.full(64, 12.0))
+        image = dataclasses.replace(image)  # sizes anew
+        data = write_jpeg(image)
+        assert_same(image, read_jpeg(data))
+        return data
+
+    whole = written(np.concatenate([np.concatenate(tiles[i::6], axis=1) for i in range(6)]))
+    parts = sum(len(written(tile)) for tile in tiles)
+    assert len(whole) < parts
 
 
 def test_many_correction_bits_return_exactly() -> None:
@@ -180,6 +209,12 @@ def test_native_functions_check_their_buffers() -> None:
         _native.forward(
             np.zeros((8, 8), np.uint8)[:, ::2], 8, 4, 1, 1, 1, (np.zeros(64, np.float32),)
         )
+    unit, half = np.ones(64, np.float32), np.zeros((1, 1, 64), np.float32)
+    with pytest.raises((TypeError, ValueError)):
+        _native.halve(2, 2, 2, 2, 1, 1, good.astype(np.float32), unit, half)
+    with pytest.raises(ValueError, match="out"):
+        _native.halve(2, 2, 2, 2, 2, 1, good, unit, half)  # more results than there is room for
+    assert _native.halve(2, 2, 2, 3, 1, 1, good, unit, half)  # no means of three
     # more real rows than rows
     status, _ = _native.encode_scans(((good, 2, 2, 3, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     assert status

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import command
 from PIL import Image
 
 import vizcomp
@@ -189,11 +190,24 @@ def test_named_fields(tmp_path: Path) -> None:
     packed(tmp_path / "a.tar", [("1.left.png", photo(1, "PNG")), ("1.jpg", photo(2))])
     report = run(tmp_path / "a.tar", tmp_path / "out")
     assert [r.input.partition("::")[2] for r in report.files] == ["1.jpg"]
+    report = run(tmp_path / "a.tar", tmp_path / "left", fields=["left.png"])
+    assert [r.input.partition("::")[2] for r in report.files] == ["1.left.png"]
     with contextlib.closing(open_shard(tmp_path / "a.tar", "a.tar", ("left.png",))) as shard:
         members = list(shard.members())
     assert [m.name for m in members] == ["1.left.png"]
     with pytest.raises(InputError, match="holds no photos"):
         open_shard(tmp_path / "a.tar", "a.tar", ("right.png",))
+
+
+def test_fields_without_a_shard_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    common = ["-o", tmp_path / "out", "--guide", "uniform", "--report", "none", "--fields", "jpg"]
+    assert command("djpeg", tmp_path / "a.jpg", *common) == 0
+    said = "--fields has no effect: no input is a .tar or .parquet file"
+    assert said in capfd.readouterr().err
+    packed(tmp_path / "a.tar", [("1.jpg", photo())])
+    assert command("djpeg", tmp_path / "a.tar", *common) == 0
+    assert said not in capfd.readouterr().err
 
 
 def test_resume_is_by_shard_and_workers_give_the_same(

@@ -32,8 +32,22 @@ def test_look_draws_and_says_how_the_system_is_read(
     assert "watcher is read as classes" in said.err
     with Image.open(out / "a.look.jpg") as picture:
         assert picture.size == (60, 40)
-    assert command("look", source, "-o", out, "--system", "watcher") == 0
-    assert "--overwrite" in capfd.readouterr().err
+
+
+def test_a_drawing_of_an_unknown_system_does_not_pass_for_that_of_another(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    source, out = photo(tmp_path / "in" / "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.look.jpg").write_bytes(b"earlier")
+    assert command("look", source, "-o", out, "--system", "watcher", "--quiet") == 2
+    assert "1 result exists and is not known to be" in capfd.readouterr().err
+    assert (out / "a.look.jpg").read_bytes() == b"earlier"
+    photo(tmp_path / "in" / "b.png")
+    assert command("look", tmp_path / "in", "-o", out, "--system", "watcher") == 1
+    assert (out / "b.look.jpg").exists()
+    assert command("look", source, "-o", out, "--system", "watcher", "--overwrite") == 0
 
 
 def test_look_ends_as_other_commands_do(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

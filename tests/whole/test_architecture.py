@@ -197,6 +197,22 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert length <= LONGEST_FUNCTION, f"{NAMES[path]}: {node.name} has {length} lines"
 
 
+@each_file
+def test_docstrings_name_the_arguments_that_are_there(path: Path) -> None:
+    for node in ast.walk(TREES[path]):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        inits = [each for each in node.body if getattr(each, "name", "") == "__init__"]
+        function = node if isinstance(node, ast.FunctionDef) else next(iter(inits), None)
+        section = re.search(r"^Args:\n((?: +.*\n|\n)*)", f"{ast.get_docstring(node)}\n", re.M)
+        if section is None or not isinstance(function, ast.FunctionDef) or function.args.kwarg:
+            continue
+        lines = re.findall(r"^ {4}(\w[\w, ]*):", section[1], re.M)
+        named = {name.strip() for line in lines for name in line.split(",")}
+        there = {each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)}
+        assert named <= there, f"{NAMES[path]}: {node.name} has no {named - there}"
+
+
 @pytest.mark.parametrize("name", [name for name in ORDER if (PACKAGE / name).is_dir()])
 def test_a_room_says_what_it_holds_and_no_more(name: str) -> None:
     tree = TREES[PACKAGE / name / "__init__.py"]

@@ -3,6 +3,7 @@ up to date."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -11,6 +12,7 @@ import shutil
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer.main
@@ -19,6 +21,8 @@ from test_architecture import ORDER
 
 import vizcomp
 from vizcomp import cli
+from vizcomp.batch.records import CodecRecord, CodecTotals, FileRecord, Totals
+from vizcomp.evaluation.results import EvalPoint
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -203,6 +207,33 @@ def test_the_readme_s_python_example_works(clone: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("name", vizcomp.__all__)
 def test_public_names_are_documented(name: str) -> None:
     assert f"`vizcomp.{name}`" in (ROOT / "docs" / "index.md").read_text("utf-8")
+
+
+def test_the_index_names_every_page() -> None:
+    docs = ROOT / "docs"
+    links = set(re.findall(r"\]\(([^)#\s]+)", (docs / "index.md").read_text("utf-8")))
+    pages = [*docs.glob("*.md"), *docs.glob("models/*.md"), *docs.glob("decisions/*.md")]
+    missing = {str(page.relative_to(docs)) for page in pages} - links
+    assert missing == {"index.md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [
+        ("report.md", FileRecord),
+        ("report.md", Totals),
+        ("codec.md", CodecRecord),
+        ("codec.md", CodecTotals),
+        ("eval.md", EvalPoint),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_every_field_of_a_report_stands_in_its_page(page: str, kind: Any) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    missing = {
+        f.name for f in dataclasses.fields(kind) if not re.search(rf"[`\"]{f.name}[`\"]", text)
+    }
+    assert not missing
 
 
 def anchors(text: str) -> set[str]:

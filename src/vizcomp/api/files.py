@@ -15,8 +15,10 @@ from vizcomp.api.keywords import (
     with_signature,
 )
 from vizcomp.api.systems import by_name, can_travel
+from vizcomp.batch.about import systems_of
 from vizcomp.batch.djpeg import BatchRun, gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
+from vizcomp.batch.judges import given_systems
 from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
@@ -48,6 +50,7 @@ def compress_files(
     jobs: int = 0,
     engine: str = "local",
     ray_address: str = "",
+    fields: Sequence[str] = (),
     report: bool | AnyName = True,
     on_record: Callable[[FileRecord], None] = _nothing,
     **options: Any,
@@ -55,8 +58,7 @@ def compress_files(
     """Compress files, folders and patterns into a folder, as `vizcomp djpeg` does.
 
         report = vizcomp.compress_files("photos/", "small/", quality=40, resume=True)
-        print(report.totals.saving_vs_source, [r.error for r in report.files if r.status ==
-        "failed"])
+        print(report.totals.saving_vs_source, [r.error for r in report.files if r.error])
 
     The work is done in processes of its own where there are many photos; a script needs no
     `if __name__ == "__main__"` for that. A photo that cannot be read is a record with the status
@@ -72,6 +74,7 @@ def compress_files(
             done in it alone.
         jobs: worker processes; 0 = one for each core.
         engine, ray_address: "local", or "ray" and the address of a cluster.
+        fields: extensions or columns that hold photos in shards; empty: all that do.
         report: write report.html, report.json and report.csv: into `output`, or into another
             folder; False: not at all.
         on_record: is called with the record of each photo, in their order.
@@ -109,8 +112,9 @@ def compress_files(
     run_options = RunOptions(
         jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record
     )
-    run = run_djpeg(files, folder, djpeg, batch, run_options, objects)
-    pages = _report_of(run, {**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs})
+    run = run_djpeg(files, folder, djpeg, batch, run_options, objects, tuple(fields))
+    with given_systems(objects):
+        pages = _report_of(run, djpeg, batch, jobs)
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
     # as the command: the earlier one stays
     if report is not False and not batch.dry_run and not (idle and report is True):
@@ -118,12 +122,13 @@ def compress_files(
     return pages
 
 
-def _report_of(run: BatchRun, settings: dict[str, Any]) -> DjpegReport:
+def _report_of(run: BatchRun, djpeg: DjpegSettings, batch: BatchSettings, jobs: int) -> DjpegReport:
+    systems = systems_of(djpeg, batch)
     return DjpegReport(
         tool="vizcomp djpeg",
         version=__version__,
         command="vizcomp.compress_files",
-        settings=settings,
+        settings={**djpeg.to_dict(), **batch.to_dict(), "jobs": jobs, "systems": systems},
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,

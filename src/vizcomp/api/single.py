@@ -36,19 +36,17 @@ from vizcomp.files.find import InputFile
 from vizcomp.files.store import parse_place
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.decoders import recognise
+from vizcomp.photos.formats import SUFFIXES
 from vizcomp.photos.photo import Photo, size_in
 from vizcomp.vision.system import System
 
 Array = npt.NDArray[np.float32]
 
 _KNOWN = frozenset(names_of(DjpegSettings, BatchSettings, without=OF_RUNS))
-_ELSEWHERE = dict.fromkeys((*OF_RUNS, "jobs", "engine", "ray_address", "report"), "compress_files")
+_ELSEWHERE = dict.fromkeys(
+    (*OF_RUNS, "jobs", "engine", "ray_address", "fields", "report"), "compress_files"
+)
 _OF_PATHS = ("depth_maps", "depth_names", "masks")
-SUFFIXES = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "tiff": (".tif", ".tiff"),
-    "heif": (".heic", ".heif", ".hif"),
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,9 +111,7 @@ class Compressed:
         """
         place = parse_place(path)
         suffix, mine = place.suffix.lower(), SUFFIXES.get(self.format, (f".{self.format}",))
-        if suffix not in mine and any(
-            suffix in others for others in (*SUFFIXES.values(), (".png", ".webp", ".avif", ".jxl"))
-        ):
+        if suffix not in mine and any(suffix in others for others in SUFFIXES.values()):
             raise SettingsError(
                 f"{place.name} says {suffix}, but the result is {self.format.upper()}",
                 f"call it {mine[0]}",

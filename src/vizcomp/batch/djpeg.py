@@ -179,7 +179,7 @@ def run_djpeg(
     if labels is not None:
         totals = dataclasses.replace(totals, labels=labels.totals())
     notices = () if labels is None else tuple(labels.notices)
-    return BatchRun(records, totals, interrupted, worst, notices)
+    return BatchRun(records, totals, interrupted, worst, notices + shards.notices())
 
 
 def _task(

@@ -27,7 +27,7 @@ def check_engine(name: str, address: str = "") -> str:
         SettingsError: no such engine, or one that has no address.
     """
     if name not in ENGINES:
-        raise SettingsError(f"unknown engine {name!r}", f"use {' or '.join(ENGINES)}")
+        raise SettingsError(f"unknown `engine` {name!r}", f"use {' or '.join(ENGINES)}")
     if address and name != "ray":
         raise SettingsError("`ray_address` goes with `engine` ray", "add `engine` ray, or omit it")
     return f"{name}:{address}" if address else name

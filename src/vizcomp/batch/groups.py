@@ -29,7 +29,6 @@ from vizcomp.vzc.pack_blocks import PackEntry
 from vizcomp.weights.sessions import available_cores
 
 Pixels = npt.NDArray[np.uint8]
-OnRecord = Callable[[CodecRecord], None]
 
 GROUP = 64  # small files that travel together
 SMALL_FILE = 16_384  # bytes: above, a file travels alone

@@ -168,7 +168,7 @@ def planned_pack(item: Item, settings: DecodeSettings, jobs: int, log: Log) -> P
                 each.known["iterations"],
                 each.known["bytes"],
             )
-    # The images of a batch stay together in every run, as `_Image.company` says.
+    # The images of a batch stay together in every run, as `GroupImage` says of `company`.
     batches = [tuple(targets[a : a + BATCH]) for a in range(0, len(targets), BATCH)]
     batches = [batch for batch in batches if not all(each.known for each in batch)]
     # one at least, to bring the record

@@ -170,7 +170,8 @@ class Shards:
 
     Args:
         output: the folder of the results.
-        settings: of the run.
+        batch: settings of the run.
+        log: what earlier runs finished.
         fields: as `shards.open.open_shard`.
         target: where the only shard goes; None: below `output`, under its own name.
     """
@@ -204,6 +205,11 @@ class Shards:
                 yield from self.items(file)
             else:
                 yield photo(file)
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know when the run is over."""
+        useless = self._fields and not self._count
+        return ("`fields` has no effect: no input is a .tar or .parquet file",) if useless else ()
 
     def items(self, file: InputFile) -> Iterator[Item]:
         """The photos of a shard; or one item that stands for it where nothing is done."""

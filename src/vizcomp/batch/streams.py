@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from vizcomp.djpeg.settings import FORMATS
 from vizcomp.errors import InputError, OutputError, SettingsError, TooLargeError
 from vizcomp.files.find import EXTENSIONS, InputFile, OnProblem, find_inputs, names_from
 from vizcomp.files.names import is_folder, is_there
 from vizcomp.files.place import disk_cause, printable
 from vizcomp.files.store import AnyPath, StorePath
+from vizcomp.photos.formats import SUFFIXES
 from vizcomp.photos.photo import photo_limit
 from vizcomp.shards.shard import SHARDS
 
@@ -90,11 +92,13 @@ class Plan:
                 f"`format` auto chooses the suffix, and {shown} has one",
                 "name a folder, or one format",
             )
-        fits = (".jpg", ".jpeg", ".jpe", ".jfif") if name == "jpeg" else (f".{name}",)
+        fits = SUFFIXES[name]
         if suffix not in fits:
+            other = next((f for f in FORMATS[:-1] if suffix in SUFFIXES[f]), "")
             raise SettingsError(
                 f"{shown} is no name of a file of `format` {name}",
-                f"call it {self.target.stem}{fits[0]}",
+                f"call it {self.target.stem}{fits[0]}"
+                + (f", or use `format` {other}" if other else ""),
             )
 
     def write_to(self, stream: BinaryIO) -> None:

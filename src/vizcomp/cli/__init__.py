@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,7 +24,7 @@ from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
 from vizcomp.cli.words import in_flags, in_safe_lines
-from vizcomp.errors import VizcompError
+from vizcomp.errors import VizcompError, was_interrupted
 
 app = typer.Typer(
     name="vizcomp",
@@ -69,15 +69,12 @@ def _root(
     pass
 
 
-def _was_interrupted(exc: BaseException) -> bool:
-    """Whether an error came of a signal: while a library or a network loads, one can look like a
-    broken file."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, KeyboardInterrupt):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+def _interrupted() -> NoReturn:
+    if log.in_json:
+        log.event("error", text="interrupted", hint="", code=130)
+    else:
+        print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -92,9 +89,8 @@ def main() -> None:
     try:
         sys.exit(read(app))
     except VizcompError as exc:
-        if _was_interrupted(exc):
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
+        if was_interrupted(exc):
+            _interrupted()
         if log.in_json:
             log.event(
                 "error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code
@@ -105,11 +101,7 @@ def main() -> None:
                 print(f"  try: {in_safe_lines(exc.hint)}", file=sys.stderr)
         sys.exit(exc.exit_code)
     except KeyboardInterrupt:
-        if log.in_json:
-            log.event("error", text="interrupted", hint="", code=130)
-        else:
-            print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     # the reader of our output has gone (vizcomp ... | head): nothing is left to say
     except BrokenPipeError:
         sys.stderr.close()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-GUIDES = ("depth+text", "uniform", "depth", "text", "detail", "mask", "system:")
+GUIDES = ("depth+text", "uniform", "depth", "text", "detail", "mask", "centre", "system:")
 SYSTEMS = ("text", "inception", "watcher", "inception-v3", "torchvision:")
 CODECS = ("djpeg", "photo", "cifar", "cifar-label")
 MODEL_FILES = (".onnx", ".tflite", ".safetensors", ".h5", ".keras")

@@ -46,7 +46,13 @@ def decode(
         ),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option("--iterations", min=1, help="Stop after so many: a coarser image.")
+        int | None,
+        typer.Option(
+            "--iterations",
+            min=1,
+            help="Stop after so many: a coarser image.",
+            show_default="all of the file",
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -105,8 +105,8 @@ def djpeg(
             "--guide",
             metavar="NAMES",
             help=(
-                "depth, text, detail, mask, system:NAME, PATH.onnx (of train --kind guide), several"
-                " joined by +, or uniform."
+                "depth, text, detail, mask, centre, system:NAME, PATH.onnx (of train --kind guide),"
+                " several joined by +, or uniform."
             ),
         ),
     ] = "depth+text",
@@ -163,8 +163,8 @@ def djpeg(
         typer.Option(
             "--depth-names",
             metavar="PATTERN",
-            help="How they are called, as 'depth_{stem}.png'.",
-            show_default=False,
+            help="How the maps are called, as 'depth_{stem}.png'.",
+            show_default="{stem}.png, {stem}.depth.png and the like",
         ),
     ] = "",
     masks: Annotated[
@@ -304,8 +304,8 @@ def djpeg(
         "strength": strength,
         "guide": guide,
         "table": table,
-        "target_size": parse_size(target_size) if target_size else None,
-        "min_saving": parse_fraction(min_saving),
+        "target_size": parse_size(target_size, "target_size") if target_size else None,
+        "min_saving": parse_fraction(min_saving, "min_saving"),
         "metadata": metadata,
         "mask_outside": mask_outside,
         "max_side": parse_max_side(max_side),

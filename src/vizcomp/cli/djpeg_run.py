@@ -90,7 +90,7 @@ def rounds(job: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchR
 
     heard = dataclasses.replace(options, on_interrupt=stop)
     for some in watched.rounds():
-        yield run_djpeg(some, job.plan.folder, job.settings, job.batch, heard)
+        yield run_djpeg(some, job.plan.folder, job.settings, job.batch, heard, fields=job.fields)
         if stopped:
             return
 
@@ -132,7 +132,9 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
     if job.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
         job.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
-    voice.labels(totals, run.notices)
+    for notice in run.notices:
+        voice.warn(notice)
+    voice.labels(totals)
     if nothing_done and not voice.left and not totals.failed:
         voice.result("nothing to do: all results exist, of these photos and settings")
     if run.interrupted:

@@ -54,7 +54,10 @@ def encode(
     iterations: Annotated[
         int | None,
         typer.Option(
-            "--iterations", min=1, help="Iterations of the codec: more are larger and better."
+            "--iterations",
+            min=1,
+            help="Iterations of the codec: more are larger and better.",
+            show_default="as the model says",
         ),
     ] = None,
     bpp: Annotated[

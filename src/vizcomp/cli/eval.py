@@ -40,9 +40,9 @@ def evaluate(
             metavar="NAME",
             help=(
                 "Who looks: inception, watcher, text, torchvision:NAME, PATH.onnx or"
-                " PATH.safetensors. Repeatable: the second "
-                "and later ones are unseen by the codec."
+                " PATH.safetensors. Repeatable: the second and later ones are unseen by the codec."
             ),
+            show_default="inception; text with --task text",
         ),
     ] = None,
     data: Annotated[
@@ -50,7 +50,8 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="PATH",
-            help="Class folders, CIFAR-10 as published, or plain photos; default: CIFAR-10.",
+            help="Class folders, CIFAR-10 as published, or plain photos.",
+            show_default="CIFAR-10",
         ),
     ] = None,
     codec: Annotated[
@@ -58,7 +59,11 @@ def evaluate(
         typer.Option(
             "--codec",
             metavar="NAME|PATH",
-            help="djpeg, photo, cifar, cifar-label, a model.safetensors; as djpeg:guide=uniform.",
+            help=(
+                "djpeg, photo, cifar, cifar-label, a model.safetensors; with options as"
+                " djpeg:guide=uniform. Repeatable."
+            ),
+            show_default="djpeg; cifar for images of 32x32",
         ),
     ] = None,
     baseline: Annotated[
@@ -66,7 +71,8 @@ def evaluate(
         typer.Option(
             "--baseline",
             metavar="NAME",
-            help="jpeg, webp, avif, jxl or none. Repeatable; default: the first three.",
+            help="jpeg, webp, avif, jxl or none. Repeatable.",
+            show_default="jpeg, webp, avif",
         ),
     ] = None,
     task: Annotated[

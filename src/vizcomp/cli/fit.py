@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,7 @@ from vizcomp.cli.voice import Voice, command_line, print_parts
 if TYPE_CHECKING:
     from vizcomp.files.store import AnyPath
     from vizcomp.fitting.result import Fitted
+    from vizcomp.report.fit import FitReport
 
 Systems = Annotated[
     list[str] | None,
@@ -80,6 +82,13 @@ def fit(
             help="The guarantee holds in each folder by itself, as of a camera.",
         ),
     ] = "",
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="A policy for each folder below the input, in -o DIR; together they hold.",
+        ),
+    ] = False,
     labels: Annotated[
         str,
         typer.Option(
@@ -106,6 +115,13 @@ def fit(
             "--readers", metavar="LIST", help="Who must open the files, as of djpeg --format auto."
         ),
     ] = "",
+    keep_sides: Annotated[
+        bool,
+        typer.Option(
+            "--keep-sides",
+            help="Keep what classifiers cut off: the sides of photos stay as good as the middle.",
+        ),
+    ] = False,
     rivals: Annotated[
         bool,
         typer.Option(
@@ -150,76 +166,101 @@ def fit(
     Writes the policy, for `vizcomp djpeg --policy`, and report.html, report.json and report.csv
     beside it.
     """
-    from vizcomp._version import __version__
     from vizcomp.batch.engines import check_engine
     from vizcomp.cli.values import parse_fraction, parse_time
-    from vizcomp.errors import OutputError
+    from vizcomp.errors import OutputError, SettingsError
     from vizcomp.files.find import find_inputs
     from vizcomp.files.place import printable
     from vizcomp.files.write import check_output_folder
-    from vizcomp.fitting.pictures import draw_worst
+    from vizcomp.fitting.apart import fit_apart
     from vizcomp.fitting.run import fit as run_fit
-    from vizcomp.report.fit import FitReport
 
     voice = Voice(quiet=quiet, verbose=verbose, taken=json, log_json=log_json)
     where = check_engine(engine, ray_address)
-    if os.path.exists(output) and not overwrite:
+    if each and by:
+        raise SettingsError(
+            "--by and --each contradict each other",
+            "--by is about one setting for all folders, --each about one for each of them",
+        )
+    if os.path.exists(output) and not overwrite and not (each and output.is_dir()):
         raise OutputError(
             f"{printable(output)} exists", "give another name with -o, or --overwrite"
         )
-    check_output_folder(output.parent)
+    check_output_folder(output if each else output.parent)
     voice.readings(system or [], offline=offline)
+    values: dict[str, Any] = {
+        "risk": parse_fraction(risk, "risk"),
+        "confidence": parse_fraction(confidence, "confidence"),
+        "unit": unit,
+        "by": by,
+        "labels": labels,
+        "format": format,
+        "readers": readers,
+        "keep_sides": keep_sides,
+        "rivals": rivals,
+        "budget": parse_time(budget, "budget") if budget else None,
+        "resume": resume,
+        "jobs": jobs,
+        "engine": where,
+        "max_pixels": max_pixels,
+        "offline": offline,
+        "decoder": decoder,
+        "on_progress": voice.say,
+    }
+    asked = {**values, "systems": system, "inputs": inputs, "each": each}
+    for name in ("on_progress", "engine", "resume", "offline", "max_pixels"):
+        del asked[name]
     try:
         with voice.downloads():
-            fitted = run_fit(
-                find_inputs(inputs, report=voice.passed_over),
-                system or [],
-                risk=parse_fraction(risk),
-                confidence=parse_fraction(confidence),
-                unit=unit,
-                by=by,
-                labels=labels,
-                format=format,
-                readers=readers,
-                rivals=rivals,
-                budget=parse_time(budget) if budget else None,
-                resume=resume,
-                jobs=jobs,
-                engine=where,
-                max_pixels=max_pixels,
-                offline=offline,
-                decoder=decoder,
-                on_progress=voice.say,
-            )
-            pictures = draw_worst(
-                fitted.worst,
-                fitted.policy.settings,
-                system or [],
-                max_pixels=max_pixels,
-                offline=offline,
-                decoder=decoder,
-            )
+            files = find_inputs(inputs, report=voice.passed_over)
+            if each:
+                apart = fit_apart(files, system or [], **values)
+                fits = {output / name / "policy.toml": one for name, one in apart.fits.items()}
+                for notice in apart.notices:
+                    voice.warn(notice)
+            else:
+                fits = {output: run_fit(files, system or [], **values)}
     except KeyboardInterrupt:
         voice.warn("what was found is kept: the same command with --resume goes on from there")
         raise
+    reports = [_written(fitted, path, asked, values, voice) for path, fitted in fits.items()]
+    if json:
+        print_parts(
+            [reports[0].json()] if not each else ["[", ",".join(one.json() for one in reports), "]"]
+        )
+
+
+def _written(
+    fitted: Fitted, output: Path, asked: dict[str, Any], values: dict[str, Any], voice: Voice
+) -> FitReport:
+    """A policy and its report on the disk, and told."""
+    from vizcomp._version import __version__
+    from vizcomp.cli.words import in_flags
+    from vizcomp.fitting.pictures import draw_worst
+    from vizcomp.report.fit import FitReport
+
+    fitted = dataclasses.replace(fitted, notices=tuple(map(in_flags, fitted.notices)))
     for notice in fitted.notices:
         voice.warn(notice)
+    pictures = draw_worst(
+        fitted.worst,
+        fitted.policy.settings,
+        asked["systems"] or [],
+        max_pixels=values["max_pixels"],
+        offline=values["offline"],
+        decoder=values["decoder"],
+    )
     fitted.policy.write(output)
-    asked: dict[str, object] = {"systems": system, "risk": risk, "confidence": confidence}
-    asked |= {"unit": unit, "by": by, "labels": labels, "format": format, "readers": readers}
-    asked |= {"rivals": rivals, "budget": budget, "decoder": decoder, "jobs": jobs}
     report = FitReport(
         tool="vizcomp fit",
         version=__version__,
         command=command_line(),
-        settings={"inputs": inputs, **asked},
+        settings=asked,
         result=fitted,
         pictures=pictures,
     )
-    written = report.write(output.parent)
-    if json:
-        print_parts([report.json()])
-    _tell(fitted, output, written.html, voice)
+    _tell(fitted, output, report.write(output.parent).html, voice)
+    return report
 
 
 def _tell(fitted: Fitted, output: Path, page: AnyPath, voice: Voice) -> None:

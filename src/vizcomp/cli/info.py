@@ -116,7 +116,7 @@ def _pack_rows(about: PackContents) -> list[tuple[str, str]]:
         rows.append(
             (
                 "an image",
-                f"{about.bytes_per_image:.4g} bytes"
+                f"{about.bytes_per_image:.1f} bytes"
                 + ("" if about.bpp is None else f", {about.bpp:.4g} bits a pixel"),
             )
         )

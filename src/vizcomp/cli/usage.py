@@ -4,14 +4,14 @@ with it in our words."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
 import typer
 
 from vizcomp.cli.completion import complete
-from vizcomp.errors import SettingsError
+from vizcomp.errors import SettingsError, VizcompError, was_interrupted
 
 FILE = "vizcomp.file"
 """The key of `Context.meta` for the file that options come from."""
@@ -30,8 +30,11 @@ def read(app: typer.Typer) -> int:
     """
     command: Any = typer.main.get_command(app)
     for path, one in commands(command):
+        # in the list of commands Typer would keep the docstring's line ends
+        one.short_help = " ".join((one.help or "").partition("\n\n")[0].split())
         for parameter in one.params:
             _prepare(path, parameter)
+    command.invoke = _telling(command.invoke)
     try:
         code = command.main(prog_name="vizcomp", standalone_mode=False)
     except Exception as exc:
@@ -42,6 +45,23 @@ def read(app: typer.Typer) -> int:
             return 0
         raise _in_our_words(exc) from exc
     return code if isinstance(code, int) else 0
+
+
+def _telling(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Run a command so that Ctrl-C leaves it as our error: Typer makes of it a mere exit code, of
+    which nobody knows whether it was said why."""
+
+    def invoked(context: Any) -> Any:
+        try:
+            return invoke(context)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as exc:
+            if was_interrupted(exc):
+                raise VizcompError("interrupted") from exc
+            raise
+
+    return invoked
 
 
 def commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -111,7 +131,7 @@ def _in_our_words(exc: Any) -> SettingsError:
     shown = _shown(parameter)
     where = _where(context, parameter)
     if type(exc).__name__ == "MissingParameter":
-        return SettingsError(f"{shown} is missing", f"{hint} lists what {place} takes")
+        return SettingsError(f"{shown} is missing", f"{_shortest(context, place)}, or {hint}")
     return _bad_value(exc, parameter, shown + where, hint)
 
 
@@ -120,19 +140,19 @@ def _bad_value(exc: Any, parameter: Any, shown: str, hint: str) -> SettingsError
     kind, value = (errors[0].get("type", ""), errors[0].get("input")) if errors else ("", None)
     info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
     low, high = getattr(info, "min", None), getattr(info, "max", None)
-    if kind.startswith(("less_than", "greater_than", "finite")) and (
-        low is not None or high is not None
-    ):
-        span = (
-            f"it goes from {low:g} to {high:g}"
-            if None not in (low, high)
-            else f"it is at least {low:g}"
-        )
+    span = (
+        ""
+        if low is None
+        else f"it is at least {low:g}"
+        if high is None
+        else f"it goes from {low:g} to {high:g}"
+    )
+    if span and kind.startswith(("less_than", "greater_than", "finite")):
         return SettingsError(f"{shown} {value} is out of range", span)
     if kind.startswith("int"):
-        return SettingsError(f"{shown} {value!r} is no whole number", hint)
+        return SettingsError(f"{shown} {value!r} is no whole number", span or hint)
     if kind.startswith("float"):
-        return SettingsError(f"{shown} {value!r} is no number", hint)
+        return SettingsError(f"{shown} {value!r} is no number", span or hint)
     if kind.startswith("bool"):
         return SettingsError(f"{shown} {value!r} is neither true nor false", "write 1 or 0")
     text = " ".join(str(exc.message).split()).rstrip(".")
@@ -143,7 +163,19 @@ def _shown(parameter: Any) -> str:
     if parameter.param_type_name == "option":
         spelled = sorted(parameter.opts, key=len, reverse=True)
         return str(spelled[0])
-    return str(parameter.metavar or parameter.name)
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _shortest(context: Any, place: str) -> str:
+    """A command with what it cannot do without, as `vizcomp djpeg INPUT... --output DIR`."""
+    parameters = context.command.params if context is not None else ()
+    arguments = [_shown(each) for each in parameters if each.param_type_name == "argument"]
+    options = [
+        f"{_shown(each)} {each.metavar}"
+        for each in parameters
+        if each.required and each.param_type_name == "option"
+    ]
+    return " ".join([place, *arguments, *options])
 
 
 def source_of(context: Any, name: str) -> str:

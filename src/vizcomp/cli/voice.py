@@ -317,10 +317,8 @@ class Voice:
                 f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike"
             )
 
-    def labels(self, totals: Totals, notices: Sequence[str]) -> None:
+    def labels(self, totals: Totals) -> None:
         """What became of the labels of `--labels`."""
-        for notice in notices:
-            self.warn(notice)
         if totals.labels is None:
             return
         names = (

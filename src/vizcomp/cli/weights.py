@@ -203,7 +203,9 @@ def _no_calibration(calibrate: Path | None, names: list[str]) -> None:
 
 @app.command()
 def path(
-    name: Annotated[str, typer.Argument(help="As weights list shows it.", show_default=False)] = "",
+    name: Annotated[
+        str, typer.Argument(help="As weights list shows it.", metavar="[NAME]", show_default=False)
+    ] = "",
 ) -> None:
     """Where a file is; without a name, the cache folder. Nothing is downloaded."""
     from vizcomp.weights import cache

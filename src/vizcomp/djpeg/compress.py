@@ -252,7 +252,7 @@ class Prepared:
         self.lettering = 1.0 if settings.table == "machine" else lettering
         silent = guides_say(settings, lettering, given=given, shape=shape) == 0
         if callable(depth):
-            depth = None if silent else depth()
+            depth = None if silent or "depth" not in guides else depth()
         learned = {}
         for name in (
             name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
@@ -356,6 +356,8 @@ def _importance(
             )
         elif name == "detail":
             maps.append(guide.detail_importance(luma.ac_norm()[:rows, :cols]))
+        elif name == "centre":
+            maps.append(guide.centre_importance((height, width)))
         elif name == "text":
             assert logits is not None
             text = guide.text_importance(

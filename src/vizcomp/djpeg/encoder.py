@@ -30,7 +30,14 @@ DEAD_ZONE = 0.5  # plain rounding: a wider zone cost more text than it saved byt
 # Price of a bit at importance 0 and strength 1, in squared steps, by who guides; nothing at
 # importance 1. What a system did not look at may go; what a learned guide calls unimportant may be
 # a mistake.
-RATE_WEIGHTS = {"uniform": 0.0, "text": 1.65, "system": 3.6, "learned": 1.65, "other": 0.3}
+RATE_WEIGHTS = {
+    "uniform": 0.0,
+    "text": 1.65,
+    "system": 3.6,
+    "learned": 1.65,
+    "centre": 3.6,
+    "other": 0.3,
+}
 DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among them, without text
 # of the strength there: little at the default, where no system may lose, and much at 1
 DEPTH_POWER = 1.7
@@ -50,6 +57,7 @@ STEP_SCALES = {
     "learned": (1.0, 1.0),
     "depth": (0.88, 0.85),
     "other": (0.9, 0.9),
+    "centre": (1.0, 0.95),  # what lies beside it pays for nothing
 }
 
 
@@ -247,7 +255,8 @@ def kind_of_guide(settings: DjpegSettings) -> str:
         return "system"
     if any(guide.is_learned(name) for name in names):
         return "learned"
-    return next((name for name in ("text", "depth", "uniform") if name in names), "other")
+    known = ("centre", "text", "depth", "uniform")
+    return next((name for name in known if name in names), "other")
 
 
 def rate_weight(settings: DjpegSettings, kind: str) -> float:

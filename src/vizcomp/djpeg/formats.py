@@ -49,7 +49,7 @@ EYES_QUALITIES = (0.0, 36.0, 45.0, 53.0, 61.0, 71.0, 84.0, 94.0, 100.0)
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
 FAR_SIGMA = 0.8
 TEXT_SIGMA = 1.2  # where the text guide, or a learned one, says what must stay
-SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at
+SYSTEM_SIGMA = 5.0  # where a vision system says what it looked at, or sees the middle alone
 WIDEST = 12.0  # no blur is wider
 FELT = 0.4  # pixels of blur: what a place with less has lost is not worth a trial
 
@@ -80,7 +80,7 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
     that it is 0 at quality 100."""
     if settings.guides == ("uniform",):
         return 0.0
-    if any(name.startswith(guide.SYSTEM) for name in settings.guides):
+    if any(name.startswith(guide.SYSTEM) or name == "centre" for name in settings.guides):
         sigma = SYSTEM_SIGMA
     elif "text" in settings.guides or any(guide.is_learned(name) for name in settings.guides):
         sigma = TEXT_SIGMA

@@ -27,9 +27,10 @@ Array = npt.NDArray[np.float32]
 BLOCK = 8
 NEUTRAL = 0.5
 
-GUIDES = ("depth", "detail", "mask", "text", "uniform")
+GUIDES = ("depth", "detail", "mask", "text", "centre", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -0.8, 1.9
+BESIDE_CENTRE = 8  # pixels beside the middle square that a filter may still reach
 NEAR = 2 / 3  # rank from which a block is near, and pays nothing for its depth: the nearest third
 BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1
 # spreads what the other guides say there: the nearest third and the farthest are at the ends
@@ -186,6 +187,27 @@ def mask_importance(mask: npt.NDArray[np.floating], *, size: tuple[int, int]) ->
     down = np.stack([mask[a:b].max(0) for a, b in top])
     brightest = np.stack([down[:, a:b].max(1) for a, b in left], axis=1)
     return np.asarray(np.clip(brightest, 0.0, 1.0), np.float32)
+
+
+def centre_importance(size: tuple[int, int]) -> Array:
+    """Importance of what a system sees that takes the middle square of a photo: all of that square
+    and the blocks beside it, and nothing of the rest.
+
+    Args:
+        size: height and width of the photo in pixels.
+
+    Returns:
+        (R, C) of 0 and 1.
+    """
+    side = min(size)
+    inside = []
+    for count, length in zip(grid_shape(*size), size, strict=True):
+        first = (length - side) / 2
+        edges = BLOCK * np.arange(count)
+        inside.append(
+            (edges + BLOCK > first - BESIDE_CENTRE) & (edges < first + side + BESIDE_CENTRE)
+        )
+    return np.outer(*inside).astype(np.float32)
 
 
 def combine(

@@ -32,8 +32,8 @@ def parse_readers(text: str) -> tuple[str, ...]:
     for name in names:
         if name not in READERS:
             raise SettingsError(
-                f"unknown reader {name!r}",
-                f"`readers` takes {', '.join(READERS)}, several joined by commas",
+                f"unknown reader {name!r} in `readers`",
+                f"use {', '.join(READERS)}, several joined by commas",
             )
     if text and not names:
         raise SettingsError(

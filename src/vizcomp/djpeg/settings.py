@@ -113,7 +113,7 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of
             the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, system:NAME, PATH.onnx
+        guide: names joined by "+": depth, detail, mask, text, centre, system:NAME, PATH.onnx
             (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
             standard's with finer means and colour, and a price on bits of busy blocks), "machine"
@@ -174,13 +174,14 @@ class DjpegSettings:
         except ValueError as exc:
             raise SettingsError(
                 f"`guide` {self.guide}: {exc}",
-                f"use {', '.join(djpeg_guide.GUIDES)}, or several as depth+detail",
+                f"use {', '.join(djpeg_guide.GUIDES)}, system:NAME or a trained PATH.onnx, or"
+                " several as depth+detail",
             ) from exc
         if self.table not in TABLES:
-            raise SettingsError(f"unknown table {self.table!r}", "use auto, machine or photo")
+            raise SettingsError(f"unknown `table` {self.table!r}", "use auto, machine or photo")
         if self.metadata not in METADATA:
             raise SettingsError(
-                f"unknown metadata setting {self.metadata!r}", "use none, essential or all"
+                f"unknown `metadata` {self.metadata!r}", "use none, essential or all"
             )
         if self.target_size is not None and self.target_size < 1:
             raise SettingsError(
@@ -189,7 +190,8 @@ class DjpegSettings:
             )
         if self.format not in FORMATS:
             raise SettingsError(
-                f"unknown format {self.format!r}", f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+                f"unknown `format` {self.format!r}",
+                f"use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
             )
         for reader in parse_readers(self.readers):
             if self.format != "auto" and self.format not in READERS[reader]:
@@ -199,9 +201,11 @@ class DjpegSettings:
                     f"it reads {read}; or use `format` auto",
                 )
         if self.subsampling not in SUBSAMPLING:
-            raise SettingsError(f"unknown subsampling {self.subsampling!r}", "use keep, 444 or 420")
+            raise SettingsError(
+                f"unknown `subsampling` {self.subsampling!r}", "use keep, 444 or 420"
+            )
         if self.scans not in SCANS:
-            raise SettingsError(f"unknown scans {self.scans!r}", "use progressive or baseline")
+            raise SettingsError(f"unknown `scans` {self.scans!r}", "use progressive or baseline")
         self._check_mask()
         self._check_size()
         self._check_format()
@@ -243,7 +247,7 @@ class DjpegSettings:
             )
         if self.resample not in RESAMPLES:
             raise SettingsError(
-                f"unknown filter {self.resample!r}", f"`resample` takes {', '.join(RESAMPLES)}"
+                f"unknown `resample` {self.resample!r}", f"use {', '.join(RESAMPLES)}"
             )
         if self.resample != "lanczos" and not self.resizes:
             hint = "give `short_side`, `max_side` or `scale`"

@@ -130,7 +130,7 @@ def headline_of(
     (claim, against), *unseen = parts
     said = [against, *("; ".join(filter(None, part)) for part in unseen)]
     rest = " ".join(f"{part[:1].upper()}{part[1:]}." for part in said if part)
-    return f"{claim}, by {mine}: {rest}{quality}{surely}{few}"
+    return f"{claim}, by {mine}{f': {rest}' if rest else '.'}{quality}{surely}{few}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from vizcomp.errors import InputError, SettingsError
@@ -10,7 +11,7 @@ from vizcomp.fitting import bounds
 from vizcomp.fitting.measure import Bench
 from vizcomp.fitting.policy import percent
 from vizcomp.fitting.sample import Sample
-from vizcomp.fitting.scores import Aim
+from vizcomp.fitting.scores import EXPLORE_FEWEST, EXPLORE_LEAST, Aim
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vision.system import System
 
@@ -30,6 +31,7 @@ class FitSettings:
     labels: str = ""
     format: str = "auto"
     readers: str = ""
+    keep_sides: bool = False
     rivals: bool = True
     budget: float | None = None
     resume: bool = False
@@ -68,7 +70,7 @@ def refuse_too_few(sample: Sample, count: int, aim: Aim, asked: FitSettings) -> 
     needed = bounds.photos_needed(aim.risk, aim.confidence)
     while not aim.reachable_with(needed):  # betting needs a few more
         needed += 1
-    total = -(-needed * 10 // 7) + 1
+    total = needed + max(EXPLORE_FEWEST, math.ceil(needed * EXPLORE_LEAST / (1 - EXPLORE_LEAST)))
     least = 1 - (1 - aim.confidence) ** (1 / count) if count else 1.0
     twins = (
         f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""

@@ -129,7 +129,7 @@ def p_value(losses: Losses, risk: float, confidence: float) -> float:
     """The test of a certificate: exact where each loss is 0 or 1, by betting otherwise.
 
     Which of the two is used must be settled by the kind of loss: where losses of 1 - F1 happen to
-    be all 0 or 1, both are valid, but the better of the two is not. Use `binary_p_value` or
+    be all 0 or 1, both are valid, but the better of the two is not. Use `binomial_p_value` or
     `betting_p_value` where the kind is known.
     """
     if is_binary(losses):

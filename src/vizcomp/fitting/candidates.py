@@ -4,13 +4,16 @@ and plain rivals."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vizcomp.djpeg.readers import DEFAULT, parse_readers, readable
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import MissingExtraError, SettingsError
+from vizcomp.fitting.inputs import Pixels
 from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.formats import FORMATS, check_writable, encode_format
 from vizcomp.photos.frame import upright
@@ -18,10 +21,9 @@ from vizcomp.photos.photo import Photo
 
 QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
 GUIDES = (("uniform", 0.0), ("depth+text", 0.25))
-THIRDS = (1 / 3, 2 / 3)
-LARGER = 0.25  # share of the photos that have to be larger than a side for it to be tried
-SHARES = (1.0, 4 / 3, 2.0)  # of the input of a system, sides that are tried
-SIDES = (320, 448, 640, 1024)  # longer sides where no system says how large its input is
+CENTRE = ("centre", 1.0)  # in place of no guide, where nobody looks at the sides
+STEP = 0.05  # of the bytes, between two settings that are tested
+MOST_STEPS = 6  # between two rungs
 LAST_RESORT = DjpegSettings(
     quality=100.0, guide="uniform", strength=0.0, table="photo", subsampling="keep"
 )
@@ -104,73 +106,11 @@ def formats_of(asked: str, readers: str) -> tuple[list[str], list[str]]:
     return found, said
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """How many pixels a result has.
-
-    Attributes:
-        max_side, short_side, resample: as of `DjpegSettings`; by default all pixels of the photo.
-    """
-
-    max_side: int | None = None
-    short_side: int | None = None
-    resample: str = "lanczos"
-
-    def __str__(self) -> str:
-        if self.short_side:
-            return f"shorter side {self.short_side} {self.resample}"
-        return f"longer side {self.max_side} {self.resample}" if self.max_side else "all pixels"
-
-
-@dataclasses.dataclass(frozen=True)
-class Input:
-    """What a system makes of a photo first.
-
-    Attributes:
-        size: height and width.
-        crops: it sees the middle of a photo that has another shape.
-        resample: its filter, or "lanczos" where that is not known or not ours.
-    """
-
-    size: tuple[int, int]
-    crops: bool = False
-    resample: str = "lanczos"
-
-
-def pixels_of(inputs: Sequence[Input], sides: Sequence[tuple[int, int]]) -> list[Pixels]:
-    """How many pixels to try, all of them first; what would make hardly any photo smaller is left
-    out.
-
-    A photo that has just the size which a system's own resize gives, by the same filter, is to that
-    system the photo itself.
-
-    Args:
-        inputs: of the systems that say how large theirs is.
-        sides: width and height of some photos.
-    """
-    tried: list[Pixels] = []
-    for one in inputs:
-        for share in SHARES:
-            side = round(max(one.size) * share)
-            which = "short_side" if one.crops else "max_side"
-            tried.append(Pixels(**{which: side}, resample=one.resample))  # type: ignore[arg-type]
-    if not inputs:
-        tried = [Pixels(max_side=side) for side in SIDES]
-    longer, shorter = (np.array([by(size) for size in sides]) for by in (max, min))
-    found = [Pixels()]
-    for pixels in dict.fromkeys(tried):
-        larger = (
-            longer > 1.1 * (pixels.max_side or 0)
-            if pixels.max_side
-            else shorter > 1.1 * (pixels.short_side or 0)
-        )
-        if not len(sides) or float(larger.mean()) >= LARGER:
-            found.append(pixels)
-    return found
-
-
 def ladders(
-    formats: Sequence[str] = ("jpeg",), sizes: Sequence[Pixels] = (Pixels(),)
+    formats: Sequence[str] = ("jpeg",),
+    sizes: Sequence[Pixels] = (Pixels(),),
+    *,
+    centre: bool = False,
 ) -> list[list[DjpegSettings]]:
     """The candidates: for each kind of setting a ladder of qualities, small files first, and above
     them the last resort.
@@ -178,6 +118,9 @@ def ladders(
     With all pixels each guide has a ladder, and JPEG one for each of its tables. With fewer there
     is no guide: what a resize leaves has no smooth far parts to save on. JPEG and AVIF have colour
     at full resolution too then.
+
+    Args:
+        centre: all systems see the middle square alone: the guide `centre` stands in place of none.
     """
     last = LAST_RESORT
     if "jpeg" not in formats:
@@ -186,13 +129,14 @@ def ladders(
         [*(dataclasses.replace(kind, quality=float(quality)) for quality in QUALITIES), last]
         for name in formats
         for pixels in sizes
-        for kind in _kinds(name, pixels)
+        for kind in _kinds(name, pixels, centre=centre)
     ]
 
 
-def _kinds(name: str, pixels: Pixels) -> list[DjpegSettings]:
+def _kinds(name: str, pixels: Pixels, *, centre: bool) -> list[DjpegSettings]:
     """Settings of a format and so many pixels, at any quality."""
     whole = pixels == Pixels()
+    guides = (CENTRE, *GUIDES[1:]) if centre else GUIDES
     if name == "jpeg":
         kinds = (
             [("auto", "420"), ("photo", "420"), ("machine", "420")]
@@ -211,7 +155,7 @@ def _kinds(name: str, pixels: Pixels) -> list[DjpegSettings]:
             **dataclasses.asdict(pixels),
         )
         for table, chroma in kinds
-        for guide, strength in (GUIDES if whole and table == "auto" else GUIDES[:1])
+        for guide, strength in (guides if whole and table == "auto" else guides[:1])
     ]
 
 
@@ -225,22 +169,42 @@ def is_last(one: Candidate) -> bool:
     return isinstance(one, DjpegSettings) and one.quality == 100
 
 
-def refined(sequence: Sequence[Candidate]) -> list[Candidate]:
-    """A sequence with two steps between each two of its qualities, one between the first and the
-    second, where the first is the last resort, and two below the last."""
-    finer: list[Candidate] = []
-    for one in sequence:
-        if finer and is_last(finer[-1]):
-            finer += [_between(one, one.quality, finer[-1].quality, 0.5)]
-        elif finer:
-            finer += [_between(one, finer[-1].quality, one.quality, share) for share in THIRDS]
+def refined(
+    rungs: Sequence[Candidate], near: int = 0, sizes: Mapping[Candidate, float] | None = None
+) -> list[Candidate]:
+    """An order of tests with steps between its rungs, and below the last.
+
+    Args:
+        rungs: safest first.
+        near: how many stand before the first step.
+        sizes: mean bytes of some rungs: between two of them steps are about `STEP` of the bytes
+            apart. Where a size is not known, there are two steps.
+    """
+    known = sizes or {}
+    finer: list[Candidate] = list(rungs[: near + 1])
+    for above, one in itertools.pairwise(rungs[near:]):
+        finer += [
+            _between(one, one.quality, above.quality, share) for share in _shares(above, one, known)
+        ]
         finer.append(one)
-    last = sequence[-1]
+    last = rungs[-1]
     steps = RIVAL_QUALITIES if isinstance(last, Rival) else QUALITIES
     below = max((q for q in steps if q < last.quality), default=0)
     if below and not is_last(last):
-        finer += [_between(last, last.quality, below, share) for share in THIRDS]
+        lower = _between(last, below, below, 0)
+        finer += [
+            _between(last, below, last.quality, share) for share in _shares(last, lower, known)
+        ]
     return list(dict.fromkeys(finer))
+
+
+def _shares(above: Candidate, one: Candidate, sizes: Mapping[Candidate, float]) -> list[float]:
+    """Where steps lie between two rungs, as shares of the way up, the largest first."""
+    if above not in sizes or one not in sizes:
+        return [2 / 3, 1 / 3]
+    parts = math.log(max(1.0, sizes[above] / sizes[one])) / math.log1p(STEP)
+    count = min(MOST_STEPS, max(1, round(parts)))
+    return [place / count for place in range(count - 1, 0, -1)]
 
 
 def _between(one: Candidate, quality: float, other: float, share: float) -> Candidate:

@@ -32,9 +32,12 @@ _TABLES = (
 )
 
 
-def key_of(asked: Mapping[str, Any]) -> str:
-    """24 hexadecimal digits that name a fit: all that decides what it finds."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:24]
+def key_of(*parts: Mapping[str, Any]) -> str:
+    """24 hexadecimal digits for each part of what decides what a fit finds, joined by "-"."""
+    return "-".join(
+        hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()[:24]
+        for part in parts
+    )
 
 
 class Memory:
@@ -46,6 +49,7 @@ class Memory:
 
     Attributes:
         found: whether there was something to go on with.
+        others: whether there is something of a fit whose key has the same first part.
 
     Raises:
         OutputError: the cache folder cannot be written.
@@ -59,6 +63,10 @@ class Memory:
             if not resume:
                 self.path.unlink(missing_ok=True)
             self.found = self.path.exists()
+            first = key.partition("-")[0]
+            self.others = any(
+                path != self.path for path in self.path.parent.glob(f"{first}-*.sqlite")
+            )
             self._base = sqlite3.connect(self.path, timeout=10.0)
             self._base.execute(
                 "PRAGMA synchronous = OFF"

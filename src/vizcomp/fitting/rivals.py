@@ -67,11 +67,10 @@ def _best(
     def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
         return bench.scores(settings, [explored[i] for i in some], watch)
 
-    sequence, _ = explore([rival_ladder(codec)], len(explored), measure, aim)
+    order, _ = explore([rival_ladder(codec)], len(explored), measure, aim)
+    sequence = refined(order.rungs, order.near, order.sizes)
     stops = Watch(watch.tell, lambda scores: aim.p_value(scores) > 1 - aim.confidence)
-    tests = list(
-        certify(refined(sequence), lambda one: bench.scores([one], certified, stops)[one], aim)
-    )
+    tests = list(certify(sequence, lambda one: bench.scores([one], certified, stops)[one], aim))
     passed = [test for test in tests if test.passed]
     if not passed:
         return RivalRow(Rival(codec, 0).title, None)

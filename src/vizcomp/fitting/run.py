@@ -12,30 +12,29 @@ from typing import Any
 
 from vizcomp._version import __version__
 from vizcomp.batch.judges import beside
-from vizcomp.djpeg.settings import RESAMPLES
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.fitting import bounds
 from vizcomp.fitting.asked import FitSettings, about_empty, refuse_too_few
 from vizcomp.fitting.candidates import (
     Candidate,
-    Input,
     formats_of,
     is_last,
     ladders,
     named,
-    pixels_of,
     refined,
 )
 from vizcomp.fitting.certified import policy_of
+from vizcomp.fitting.inputs import centre_alone, input_of, pixels_of
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
 from vizcomp.fitting.policy import encoder_fingerprint, loss_of, percent
 from vizcomp.fitting.result import Fitted, RivalRow, Row, stronger, worst_of
 from vizcomp.fitting.rivals import rival_rows
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
-from vizcomp.fitting.scores import Aim, Outlook, Scores
-from vizcomp.fitting.search import Round, Tested, certify, explore
+from vizcomp.fitting.scores import Aim, Outlook, Scores, units_to_explore
+from vizcomp.fitting.search import Order, Round, Tested, certify, explore
 from vizcomp.fitting.truth import Truths, read_truths
 from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
@@ -72,6 +71,8 @@ def fit(
             "avif", "jxl".
         readers: who must open the files, as "pillow,opencv"; "" for those of `djpeg`'s `format`
             auto.
+        keep_sides: what systems do not see of a photo, beside its middle square, is not made
+            cheaper (default: it is).
         rivals: compare with JPEG, WebP and AVIF, each with its own certified setting (default).
         budget: seconds. The search leaves time for the certificate, which is not shortened; None
             for no limit.
@@ -133,7 +134,10 @@ class _Fit:
         try:
             if asked.resume and not memory.found:
                 self._notices.append(
-                    "there is nothing to resume: no fit of these photos and settings was"
+                    "nothing is resumed: what is known of these photos is of other settings or of"
+                    " another version of vizcomp; it starts anew"
+                    if memory.others
+                    else "there is nothing to resume: no fit of these photos and settings was"
                     " interrupted"
                 )
             if truths is not None:
@@ -156,12 +160,17 @@ class _Fit:
     def _parts(self, sample: Sample) -> tuple[list[Unit], list[Unit], Aim]:
         """The explore and the certify part, without strata of which nothing could be shown."""
         asked = self._asked
-        first, second = split(sample.units)
         binary = tuple(
             system.kind == "classes" and asked.unit == "file" for system in self._systems
         )
+        first, second = split(
+            sample.units,
+            lambda count: units_to_explore(count, asked.risk, asked.confidence, binary=all(binary)),
+        )
         aim = Aim(asked.risk, asked.confidence, len(second), binary)
-        counts = collections.Counter(unit.group for unit in second)
+        counts = collections.Counter({unit.group: 0 for unit in sample.units})
+        counts.update(unit.group for unit in second)
+        whole = collections.Counter(unit.group for unit in sample.units)
         self._strata = (
             sorted(group for group, count in counts.items() if aim.reachable_with(count))
             if asked.by
@@ -170,8 +179,8 @@ class _Fit:
         if asked.by and self._strata:
             for group in sorted(set(counts) - set(self._strata)):
                 self._notices.append(
-                    f"the folder {group} has too few photos, {counts[group]} to certify with: the"
-                    " certificate is not about it"
+                    f"the folder {group} has too few photos, {whole[group]}: the certificate is not"
+                    " about it"
                 )
             first, second = (
                 [unit for unit in part if unit.group in self._strata] for part in (first, second)
@@ -200,17 +209,18 @@ class _Fit:
         asked = self._asked
         return key_of(
             {
-                "systems": [
-                    [one.kind, one.fingerprint, *beside(name)]
-                    for name, one in zip(self._names, self._systems, strict=True)
-                ],
+                "systems": [[one.kind, one.fingerprint] for one in self._systems],
                 "sample": sample_digest(sample.units),
+            },
+            {
+                "beside": [list(beside(name)) for name in self._names],
                 "strata": self._strata,
                 "asked": [asked.risk, asked.confidence, asked.unit, asked.by, asked.decoder],
+                "keep_sides": asked.keep_sides,
                 "labels": truths.digest if truths else "",
                 "formats": [[name, encoder_fingerprint(name)] for name in self._formats],
                 "version": __version__,
-            }
+            },
         )
 
     def _found(
@@ -229,10 +239,10 @@ class _Fit:
             self._notices.append(
                 f"{sample.duplicates} photos have the same bytes as another: they count once"
             )
-        sequence, explored = self._explored(bench, memory, sample, first, aim)
+        order, explored = self._explored(bench, memory, sample, first, aim)
         self._notices += about_empty(bench, self._systems)
-        self._refuse_hopeless(sequence, explored, aim)
-        sequence = self._settled(memory, refined(sequence))
+        self._refuse_hopeless(order.rungs, explored, aim)
+        sequence = self._settled(memory, refined(order.rungs, order.near, order.sizes))
         used.add(second, key, explored=first)
         tests = list(self._tested(bench, sequence, second, aim))
         best, held = self._best(tests, aim)
@@ -250,6 +260,11 @@ class _Fit:
                 ),
             )
             self._strata = held
+        if isinstance(best.setting, DjpegSettings) and "centre" in best.setting.guides:
+            self._notices.append(
+                "the systems see the middle square of a photo alone, so the policy keeps little of"
+                " its sides; `keep_sides` keeps them"
+            )
         policy = policy_of(
             best,
             bench.rows(best.setting, second),
@@ -304,12 +319,12 @@ class _Fit:
 
     def _explored(
         self, bench: Bench, memory: Memory, sample: Sample, first: list[Unit], aim: Aim
-    ) -> tuple[list[Candidate], dict[Candidate, Scores]]:
-        sizes = pixels_of(
-            [one for system in self._systems if (one := _input_of(system))], sample.sides
-        )
+    ) -> tuple[Order[Candidate], dict[Candidate, Scores]]:
+        inputs = [input_of(system) for system in self._systems]
+        sizes = pixels_of([one for one in inputs if one], sample.sides)
+        centre = not self._asked.keep_sides and centre_alone(inputs)
         candidates: list[list[Candidate]] = [
-            list(ladder) for ladder in ladders(self._formats, sizes)
+            list(ladder) for ladder in ladders(self._formats, sizes, centre=centre)
         ]
         count = len({one for ladder in candidates for one in ladder})
         self._say(
@@ -339,12 +354,12 @@ class _Fit:
                 )
             return enough
 
-        sequence, scores = explore(
+        order, scores = explore(
             candidates, len(first), measure, aim, go_on=go_on, tell=self._tell_round
         )
         if noted is None:
             memory.write_note("rounds", rounds if rounds and self._cut_short else rounds + 1)
-        return sequence, scores
+        return order, scores
 
     @property
     def _cut_short(self) -> bool:
@@ -476,16 +491,3 @@ def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[Input
     if any(not isinstance(one, InputFile) for one in listed):
         return find_inputs(listed)
     return listed
-
-
-def _input_of(system: System) -> Input | None:
-    """What a system makes of a photo first; None where it takes any size."""
-    size = getattr(system, "input_size", None)
-    if size is None:
-        return Input((system.native, system.native)) if system.native else None
-    resample = getattr(system, "resample", "")
-    return Input(
-        (size[0], size[1]),
-        bool(getattr(system, "crops", False)),
-        resample if resample in RESAMPLES else "lanczos",
-    )

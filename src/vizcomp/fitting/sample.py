@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
 from vizcomp.errors import InputError, SettingsError, VizcompError
@@ -17,7 +17,6 @@ from vizcomp.files.place import cache_folder, printable
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import read_photo, size_in
 
-EXPLORE_SHARE = 0.3  # of the units; what orders settings needs fewer than what certifies them
 UNITS = ("file", "folder")
 BY = ("", "folder")
 EXPLORED = "explored by "
@@ -68,7 +67,7 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int, by: s
         InputError: no file can be read.
     """
     if unit not in UNITS:
-        raise SettingsError(f"unknown unit {unit!r}", f"use `unit` {' or '.join(UNITS)}")
+        raise SettingsError(f"unknown `unit` {unit!r}", f"use {' or '.join(UNITS)}")
     if by not in BY:
         raise SettingsError(f"unknown strata {by!r}", "use `by` folder, or omit it")
     sides: list[tuple[int, int]] = []
@@ -126,16 +125,20 @@ def group_of(file: InputFile) -> str:
     )
 
 
-def split(units: Sequence[Unit]) -> tuple[list[Unit], list[Unit]]:
+def split(units: Sequence[Unit], explore: Callable[[int], int]) -> tuple[list[Unit], list[Unit]]:
     """The explore part and the certify part, each with its share of every stratum, in the units'
-    own order."""
+    own order.
+
+    Args:
+        explore: from how many units of a stratum there are to how many of them are explored.
+    """
     counts = collections.Counter(unit.group for unit in units)
-    left = {group: round(EXPLORE_SHARE * count) for group, count in counts.items()}
+    left = {group: explore(count) for group, count in counts.items()}
     parts: tuple[list[Unit], list[Unit]] = ([], [])
     for unit in units:
-        explore = left[unit.group] > 0
-        left[unit.group] -= explore
-        parts[not explore].append(unit)
+        chosen = left[unit.group] > 0
+        left[unit.group] -= chosen
+        parts[not chosen].append(unit)
     return parts
 
 

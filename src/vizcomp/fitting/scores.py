@@ -27,6 +27,9 @@ SOFT_WEIGHT = 60.0  # units that how far answers move is worth, beside how many 
 SOFT_TRUST = 0.5  # share of that weight that counts as evidence: one ratio serves all settings
 POWERS = (1.0, 1.25, 1.5, 1.75, 2.0)  # of the law by which losses follow from moves
 SHRINK = 10.0  # units of the whole sample that are added to each group's own
+# of the units, what is looked at to choose: to order settings takes far fewer than to certify one
+EXPLORE_LEAST, EXPLORE_USUAL, EXPLORE_MOST = 0.12, 0.2, 0.25
+EXPLORE_FEWEST = 5  # units
 QUANTILE = 1.9  # standard errors that a test by betting takes, about
 
 
@@ -91,6 +94,28 @@ def passing(units: int, risk: float, confidence: float) -> int:
         fits = bounds.binomial_p_value(middle, units, risk) <= 1 - confidence
         low, high = (middle, high) if fits else (low, middle)
     return low
+
+
+def units_to_explore(count: int, risk: float, confidence: float, *, binary: bool) -> int:
+    """How many of so many units are looked at to choose; the others certify.
+
+    Where losses are 0 or 1, a certify part lets a larger share pass just where one more changed
+    answer is allowed: of `EXPLORE_LEAST` to `EXPLORE_MOST`, the share that leaves such a part. What
+    decides has not been looked at.
+    """
+    least = max(EXPLORE_FEWEST, math.ceil(EXPLORE_LEAST * count))
+    most = max(least, int(EXPLORE_MOST * count))
+    if not binary:
+        return min(count, max(least, round(EXPLORE_USUAL * count)))
+    if most >= count:
+        return min(count, least)
+    return max(
+        range(least, most + 1),
+        key=lambda explore: (
+            passing(count - explore, risk, confidence) / (count - explore),
+            explore,
+        ),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

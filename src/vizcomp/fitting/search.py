@@ -1,8 +1,8 @@
 """Which setting to certify: ladders of settings explored by successive halving, then tested in one
 order.
 
-    sequence = explore(ladders, units, measure, aim)   # free to look, choose and smooth
-    tests = certify(sequence, measure_certify, ...)    # fixed sequence, nothing is smoothed
+    order, scores = explore(ladders, units, measure, aim)   # free to look, choose and smooth
+    tests = certify(order.rungs, measure_certify, aim)      # fixed sequence, nothing is smoothed
 
 Settings are any hashable values here, so that a simulation can run the very same search.
 """
@@ -20,7 +20,7 @@ from vizcomp.fitting.scores import Aim, Array, Outlook, Scores, Setting
 
 FIRST_SHARE = 16  # the first round has one of so many explore units
 FEWEST = 16  # units of a round, where there are so many
-SURE = 0.9  # chance to pass from which a setting is a place to begin
+SURE = 0.9  # chance to pass from which steps between rungs would be wasted
 HOPELESS = 0.02  # chance to pass below which a setting is not tested
 
 Measure = Callable[[Sequence[Setting], range], dict[Setting, Scores]]
@@ -50,9 +50,9 @@ def explore(
     *,
     go_on: Callable[[int, int], bool] = lambda answers, units: True,
     tell: Callable[[Round[Setting]], None] = lambda found: None,
-) -> tuple[list[Setting], dict[Setting, Scores]]:
-    """Settings in the order in which they are to be tested, safest first, and the scores that this
-    rests on.
+) -> tuple[Order[Setting], dict[Setting, Scores]]:
+    """The order in which settings are to be tested, safest first, and the scores that this rests
+    on.
 
     The first round takes every second rung. Later ones are over twice as many units each: the
     better half of the ladders stays, and of each the half of its rungs that lie next to where the
@@ -89,7 +89,7 @@ def explore(
         size = min(units, 2 * done)
         if not go_on(len({setting for _, rungs in alive for setting in rungs}), size - done):
             break
-    return sequence_of(seen[0][1], scores, aim), scores
+    return order_of(seen[0][1], scores, aim), scores
 
 
 def falling(values: Array, weights: Array) -> Array:
@@ -170,27 +170,42 @@ class _Seen(Generic[Setting]):
         return list(ladder[low : low + count])
 
 
-def sequence_of(
-    ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim
-) -> list[Setting]:
-    """The order of the tests: the largest rung, then from the smallest one that is rather sure to
-    pass, with all above it, down to the smallest that may pass.
+@dataclasses.dataclass(frozen=True)
+class Order(Generic[Setting]):
+    """The order in which settings are to be tested.
 
-    The largest comes first so that there is a certificate where the search was too hopeful.
+    Attributes:
+        rungs: of one ladder, safest first.
+        near: how many of them lie so far above the edge that steps between them would be wasted.
+        sizes: mean bytes of those that were looked at.
+    """
+
+    rungs: tuple[Setting, ...]
+    near: int
+    sizes: dict[Setting, float]
+
+
+def order_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> Order[Setting]:
+    """The order of the tests: from the largest rung down to the smallest that may pass.
+
+    A test that is rather sure to pass costs answers and no confidence, so the large rungs stand
+    first: there is a certificate where the search was too hopeful. Steps between rungs are worth
+    their answers from the rung above the first that is not sure to pass.
     """
     seen = _Seen.of(ladder, scores, Outlook(aim, scores))
     sure = seen.chances >= SURE
     start = next((i for i in range(len(seen.rungs)) if sure[i:].all()), len(seen.rungs) - 1)
-    first = ladder.index(seen.rungs[start])
     chances = dict(zip(seen.rungs, seen.chances, strict=True))
-    hopeless, chance = set(), 1.0
-    for setting in reversed(ladder):
+    rungs, chance = [ladder[-1]], 1.0
+    for setting in reversed(ladder[:-1]):
         # one that was not looked at is as the next larger one
         chance = chances.get(setting, chance)
         if chance < HOPELESS:
-            hopeless.add(setting)
-    down = [setting for setting in reversed(ladder[: first + 1]) if setting not in hopeless]
-    return list(dict.fromkeys([ladder[-1], *down]))
+            break
+        rungs.append(setting)
+    near = max(0, rungs.index(seen.rungs[start]) - 1)
+    sizes = {one: float(scores[one].sizes.mean()) for one in ladder if one in scores}
+    return Order(tuple(rungs), near, sizes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

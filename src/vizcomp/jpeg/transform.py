@@ -12,13 +12,11 @@ import numpy.typing as npt
 from vizcomp import _native
 from vizcomp.errors import SettingsError
 from vizcomp.jpeg.image import (
-    BAND,
     Component,
     JpegImage,
     RealComponent,
     RealImage,
     ceil_div,
-    real_values,
 )
 
 _SUBSAMPLING = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1)}
@@ -99,10 +97,10 @@ def consume(jpeg: JpegImage, *, halve: bool = True) -> tuple[RealImage, bool]:
             by_index[0] = RealComponent(c.id, 2, 2, c.table, c.coefficients, unit=steps)
         elif index == 0:
             by_index[0] = RealComponent(
-                c.id, 2, 2, c.table, _in_bands(c.coefficients, steps, 2 * rows, 2 * cols, 1, 1)
+                c.id, 2, 2, c.table, _means(c.coefficients, steps, 2 * rows, 2 * cols, 1, 1)
             )
         else:
-            values = _in_bands(c.coefficients, steps, rows, cols, 3 - first.v, 3 - first.h)
+            values = _means(c.coefficients, steps, rows, cols, 3 - first.v, 3 - first.h)
             by_index[index] = RealComponent(c.id, 1, 1, c.table, values)
         c.coefficients = np.empty((0, 0, 64), np.int16)
     components = [by_index[index] for index in range(len(by_index))]
@@ -127,7 +125,7 @@ def _can_halve(components: Sequence[Component]) -> bool:
     )
 
 
-def _in_bands(
+def _means(
     blocks: npt.NDArray[np.int16],
     unit: npt.NDArray[np.float32],
     rows: int,
@@ -135,53 +133,15 @@ def _in_bands(
     down: int,
     across: int,
 ) -> npt.NDArray[np.float32]:
-    """Real blocks, padded or cut, to the means of `down` x `across` each: (rows, cols, 64)."""
+    """Integer blocks, `down` x `across` of them to the real block of their pixels' means: (rows,
+    cols, 64).
+
+    Padded with the last blocks, mirrored, so that no edge arises that the picture has not.
+    """
     result = np.empty((rows, cols, 64), np.float32)
-    for top in range(0, rows, BAND):
-        count = min(BAND, rows - top)
-        band = blocks[top * down : (top + count) * down, : cols * across]
-        values = _pad_blocks(real_values(band, unit), count * down, cols * across)
-        if down == 2:
-            values = _halve_blocks(values, axis=0)
-        if across == 2:
-            values = _halve_blocks(values, axis=1)
-        result[top : top + count] = values
+    have, wide, _ = blocks.shape
+    blocks = np.ascontiguousarray(blocks)
+    status = _native.halve(have, wide, down, across, rows, cols, blocks, unit, result)
+    if status:
+        raise AssertionError(f"halve: status {status}")
     return result
-
-
-def _pad_blocks(values: npt.NDArray[np.float32], rows: int, cols: int) -> npt.NDArray[np.float32]:
-    """Pad with the last blocks, mirrored, so that no edge arises that the picture has not."""
-    values = values[:rows, :cols]
-    down, right = rows - values.shape[0], cols - values.shape[1]
-    odd = np.where(np.arange(64) // 8 % 2, -1, 1).astype(np.float32)
-    if down:
-        values = np.concatenate([values, np.repeat(values[-1:] * odd, down, axis=0)], axis=0)
-    if right:
-        odd = np.where(np.arange(64) % 2, -1, 1).astype(np.float32)
-        values = np.concatenate([values, np.repeat(values[:, -1:] * odd, right, axis=1)], axis=1)
-    return values
-
-
-def _halve_blocks(values: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
-    """Neighbours along `axis`, an even side, to the block of their pixels' pairwise means."""
-    dct = _dct_matrix(8)
-    pairs = np.repeat(np.eye(8), 2, axis=1) / 2  # (8, 16)
-    both = dct @ pairs @ np.kron(np.eye(2), dct.T)  # (8, 16): two blocks to their mean
-    first, second = both[:, :8].astype(np.float32), both[:, 8:].astype(np.float32)
-    rows, cols = values.shape[:2]
-    if axis == 0:
-        blocks = values.reshape(rows // 2, 2, cols, 8, 8)
-        halved = first @ blocks[:, 0] + second @ blocks[:, 1]
-        return np.ascontiguousarray(halved.reshape(rows // 2, cols, 64), np.float32)
-    blocks = values.reshape(rows, cols // 2, 2, 8, 8)
-    halved = blocks[:, :, 0] @ first.T + blocks[:, :, 1] @ second.T
-    return np.ascontiguousarray(halved.reshape(rows, cols // 2, 64), np.float32)
-
-
-def _dct_matrix(size: int) -> npt.NDArray[np.float64]:
-    u, x = np.mgrid[:size, :size]
-    matrix: npt.NDArray[np.float64] = np.cos((2 * x + 1) * u * np.pi / (2 * size)) * np.sqrt(
-        2 / size
-    )
-    matrix[0] /= np.sqrt(2)
-    return matrix

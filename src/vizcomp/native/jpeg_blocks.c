@@ -154,6 +154,107 @@ int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels,
     return VZ_OK;
 }
 
+/* ------------------------------------------------------------------------------------------------ halving */
+
+/* Two blocks to the block of their pixels' pairwise means, along one axis: T.81 A.3.3's matrix, times the means of pairs,
+ * times its inverse. [frequency of the first block][of the result]; the second block's differs in sign where their sum is
+ * odd. */
+static void halving_matrix(float matrix[8][8])
+{
+    int u, v, x;
+
+    for (v = 0; v < 8; v++)
+        for (u = 0; u < 8; u++) {
+            double sum = 0.0;
+            for (x = 0; x < 4; x++)
+                sum += (double)basis[x][u] * ((double)basis[2 * x][v] + (double)basis[2 * x + 1][v]) / 2.0;
+            matrix[v][u] = (float)sum;
+        }
+}
+
+/* Along the columns, whose eight lanes are independent: compilers vectorise them. */
+static void halve_pair(const float *restrict first, const float *restrict second, const float matrix[8][8],
+                       float *restrict out)
+{
+    float even[64], odd[64];
+    int u, v, x;
+
+    for (v = 0; v < 8; v++) {
+        float sign = v & 1 ? -1.0f : 1.0f;
+        for (x = 8 * v; x < 8 * v + 8; x++) {
+            even[x] = first[x] + sign * second[x];
+            odd[x] = first[x] - sign * second[x];
+        }
+    }
+    for (u = 0; u < 8; u++) {
+        const float *from = u & 1 ? odd : even;
+        float row[8];
+        for (x = 0; x < 8; x++)
+            row[x] = matrix[0][u] * from[x];
+        for (v = 1; v < 8; v++)
+            for (x = 0; x < 8; x++)
+                row[x] += matrix[v][u] * from[8 * v + x];
+        memcpy(out + 8 * u, row, sizeof row);
+    }
+}
+
+static void transpose(const float *restrict block, float *restrict out)
+{
+    int v, u;
+
+    for (v = 0; v < 8; v++)
+        for (u = 0; u < 8; u++)
+            out[8 * u + v] = block[8 * v + u];
+}
+
+/* A block of the grid as real values; beyond the grid the last block, mirrored: its odd frequencies change their sign. */
+static void load_block(const int16_t *blocks, size_t rows, size_t cols, size_t row, size_t col, const float unit[64],
+                       float *restrict out)
+{
+    int flip_y = row >= rows, flip_x = col >= cols, v, u;
+    const int16_t *block = blocks + ((flip_y ? rows - 1 : row) * cols + (flip_x ? cols - 1 : col)) * 64;
+
+    for (v = 0; v < 64; v++)
+        out[v] = (float)block[v] * unit[v];
+    if (flip_y)
+        for (v = 1; v < 8; v += 2)
+            for (u = 0; u < 8; u++)
+                out[8 * v + u] = -out[8 * v + u];
+    if (flip_x)
+        for (v = 0; v < 8; v++)
+            for (u = 1; u < 8; u += 2)
+                out[8 * v + u] = -out[8 * v + u];
+}
+
+int vz_halve(const int16_t *blocks, size_t rows, size_t cols, const float unit[64], size_t down, size_t across,
+             size_t out_rows, size_t out_cols, float *out)
+{
+    float matrix[8][8], single[2][64], turned[2][64], half[64], high[2][64];
+    size_t row, col, i, j;
+
+    if (!rows || !cols || down < 1 || down > 2 || across < 1 || across > 2)
+        return VZ_BAD_ARGUMENT;
+    halving_matrix(matrix);
+    for (row = 0; row < out_rows; row++)
+        for (col = 0; col < out_cols; col++) {
+            float *block = out + (row * out_cols + col) * 64;
+            for (i = 0; i < down; i++) {
+                float *to = down == 2 ? high[i] : block;
+                for (j = 0; j < across; j++)
+                    load_block(blocks, rows, cols, row * down + i, col * across + j, unit, across == 2 ? single[j] : to);
+                if (across == 2) {
+                    transpose(single[0], turned[0]);
+                    transpose(single[1], turned[1]);
+                    halve_pair(turned[0], turned[1], matrix, half);
+                    transpose(half, to);
+                }
+            }
+            if (down == 2)
+                halve_pair(high[0], high[1], matrix, block);
+        }
+    return VZ_OK;
+}
+
 /* ------------------------------------------------------------------------------------------------ quantisation */
 
 static int category(int magnitude)

@@ -182,14 +182,19 @@ static void optimal_code(encoder_table *t)
     assign_codes(t);
 }
 
-static uint64_t coded_bits(const encoder_table *t) /* of the symbols and of the table's own entry in DHT */
+static uint64_t symbol_bits(const encoder_table *t)
 {
-    uint64_t bits = (uint64_t)(17 + t->total) * 8;
+    uint64_t bits = 0;
     int i;
 
     for (i = 0; i < 256; i++)
         bits += (uint64_t)t->frequency[i] * t->length[i];
     return bits;
+}
+
+static uint64_t table_bits(const encoder_table *t) /* of its own entry in DHT */
+{
+    return (uint64_t)(17 + t->total) * 8;
 }
 
 static void put_table(vz_bytes *out, const encoder_table *t, int klass, int slot)
@@ -499,6 +504,7 @@ typedef struct {
     sparse *blocks;
     int count;
     int32_t mcu_rows, mcu_cols;
+    uint64_t share; /* of the blocks of the picture, one in so many is here: what their bits count for */
 } picture;
 
 /* One AC band of one component. */
@@ -618,7 +624,7 @@ static uint64_t cost_interleaved(sink *s, const picture *p, int from, int to, in
         for (bits += 32, i = 0; i < 2; i++) {
             optimal_code(&s->dc[i]);
             if (s->dc[i].total)
-                bits += coded_bits(&s->dc[i]);
+                bits += symbol_bits(&s->dc[i]) + table_bits(&s->dc[i]);
         }
     return bits;
 }
@@ -677,7 +683,7 @@ static uint64_t cost_band(sink *s, const picture *p, int which, int ss, int se, 
         }
     }
     optimal_code(&s->ac[0]);
-    return s->raw + coded_bits(&s->ac[0]) + (10 + 4) * 8;
+    return p->share * (s->raw + symbol_bits(&s->ac[0])) + table_bits(&s->ac[0]) + (10 + 4) * 8;
 }
 
 static void write_interleaved(sink *s, const picture *p, int from, int to, int sequential, int optimise, int ah, int al,
@@ -813,6 +819,58 @@ static script choose_script(sink *s, const picture *p, int which)
     return best;
 }
 
+enum { ENOUGH = 1024, MOST_SKIPPED = 4, FEWEST_ROWS = 8 };
+
+/* One row of blocks in so many, to choose a script by: more blocks do not choose better, and choosing is half the time of
+ * writing. Returns how many rows one stands for; 1: the component is small, and nothing was made. 0: no memory. */
+static uint64_t sparse_sample(sparse *sample, const sparse *whole)
+{
+    size_t cols = (size_t)whole->cols, every = (size_t)whole->rows * cols / ENOUGH, row, size = 0, col, at = 0;
+
+    memset(sample, 0, sizeof *sample);
+    every = every < MOST_SKIPPED ? every : MOST_SKIPPED;
+    if (every > (size_t)whole->rows / FEWEST_ROWS)
+        every = (size_t)whole->rows / FEWEST_ROWS;
+    if (every < 2)
+        return 1;
+    sample->cols = whole->cols;
+    for (row = every / 2; row < (size_t)whole->rows; row += every, sample->rows++)
+        size += whole->start[(row + 1) * cols] - whole->start[row * cols];
+    sample->start = malloc(((size_t)sample->rows * cols + 1) * sizeof *sample->start);
+    sample->entries = malloc((size + 1) * sizeof *sample->entries);
+    if (!sample->start || !sample->entries)
+        return 0;
+    sample->start[0] = 0;
+    for (row = every / 2; row < (size_t)whole->rows; row += every) {
+        size_t from = whole->start[row * cols], count = whole->start[(row + 1) * cols] - from, begin = sample->start[at];
+        memcpy(sample->entries + begin, whole->entries + from, count * sizeof *sample->entries);
+        for (col = 1; col <= cols; col++)
+            sample->start[at + col] = begin + whole->start[row * cols + col] - from;
+        at += cols;
+    }
+    return every;
+}
+
+/* `choose_script` by a sample of the component. */
+static int script_of(sink *s, const picture *p, int which, script *chosen)
+{
+    sparse blocks[VZ_MAX_COMPONENTS];
+    picture sampled = *p;
+
+    memcpy(blocks, p->blocks, (size_t)p->count * sizeof *blocks);
+    sampled.share = sparse_sample(&blocks[which], &p->blocks[which]);
+    if (sampled.share == 1) {
+        *chosen = choose_script(s, p, which);
+        return VZ_OK;
+    }
+    if (sampled.share) {
+        sampled.blocks = blocks;
+        *chosen = choose_script(s, &sampled, which);
+    }
+    sparse_free(&blocks[which]);
+    return sampled.share ? VZ_OK : VZ_NO_MEMORY;
+}
+
 static int interleavable(const picture *p)
 {
     int i, sum = 0;
@@ -838,8 +896,10 @@ static int encode(sink *s, const picture *p, int progressive, int optimise, vz_b
             write_interleaved(s, p, from, to, 0, 1, 1, 0, out);
     }
     for (i = 0; progressive && i < p->count; i++) {
-        script chosen = choose_script(s, p, i);
+        script chosen;
         int band, al, ss = 1;
+        if (script_of(s, p, i, &chosen))
+            return VZ_NO_MEMORY;
         for (band = 0; band < chosen.bands; band++) {
             write_band(s, p, i, ss, chosen.cut[band], 0, chosen.al, out);
             bad |= s->bad;
@@ -862,6 +922,7 @@ static int open_picture(picture *p, sparse blocks[VZ_MAX_COMPONENTS], const vz_c
     p->components = components;
     p->blocks = blocks;
     p->count = count;
+    p->share = 1;
     for (i = 0; i < count && !status; i++)
         status = sparse_build(&blocks[i], &components[i]);
     return status;

@@ -314,6 +314,43 @@ done:
     return result;
 }
 
+static PyObject *halve(PyObject *self, PyObject *args)
+{
+    enum { BLOCKS, UNIT, OUT, ALL };
+    static const char *const names[ALL] = {"blocks", "unit", "out"};
+    static const char formats[ALL + 1] = "hff";
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t rows, cols, down, across, out_rows, out_cols, items[ALL];
+    int i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "nnnnnnOOO", &rows, &cols, &down, &across, &out_rows, &out_cols, &objects[0], &objects[1],
+                          &objects[2]))
+        return NULL;
+    if (rows < 0 || cols < 0 || down < 1 || across < 1 || out_rows < 0 || out_cols < 0 || rows > 65536 || cols > 65536 ||
+        out_rows > 65536 || out_cols > 65536) {
+        PyErr_SetString(PyExc_ValueError, "halve: sizes out of range");
+        return NULL;
+    }
+    items[BLOCKS] = rows * cols * 64;
+    items[UNIT] = 64;
+    items[OUT] = out_rows * out_cols * 64;
+    for (i = 0; i < ALL; i++)
+        if (hold(&buffers[i], objects[i], formats[i], items[i], i == OUT, names[i]) < 0)
+            goto done;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_halve(buffers[BLOCKS].view.buf, (size_t)rows, (size_t)cols, buffers[UNIT].view.buf, (size_t)down,
+                      (size_t)across, (size_t)out_rows, (size_t)out_cols, buffers[OUT].view.buf);
+    Py_END_ALLOW_THREADS
+    result = status_number(status);
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
 static PyObject *settle_dc(PyObject *self, PyObject *args)
 {
     enum { RATIO, RATE, OUT, ALL };
@@ -487,6 +524,7 @@ static PyMethodDef methods[] = {
     {"encode_scans", encode_scans, METH_VARARGS, "encode_scans(...): (status, DHT, SOS and data of all scans)"},
     {"standard_lengths", standard_lengths, METH_NOARGS, "standard_lengths(): code lengths of table K.5 by symbol"},
     {"forward", forward, METH_VARARGS, "forward(...): fills planes of DCT coefficients; status"},
+    {"halve", halve, METH_VARARGS, "halve(...): fills blocks of means; status"},
     {"quantise", quantise, METH_VARARGS, "quantise(...): fills quantised coefficients; status"},
     {"settle_dc", settle_dc, METH_VARARGS, "settle_dc(...): fills DC values; status"},
     {"context_model", context_model, METH_VARARGS, "context_model(...): a model for the next three"},

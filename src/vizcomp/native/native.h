@@ -84,6 +84,11 @@ extern const uint8_t vz_zigzag[64]; /* zigzag position to natural index */
  * out[0]: luma; out[1], out[2]: chroma (unused for grey); rows x cols x 64 floats each as `mcu_rows`, `mcu_cols` say. */
 int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels, int hx, int vy, float *const out[3]);
 
+/* Blocks times `unit`, each `down` x `across` (1 or 2) of them to the block of their pixels' means; the grid is cut or
+ * padded with its last blocks, mirrored, to out_rows x out_cols results. */
+int vz_halve(const int16_t *blocks, size_t rows, size_t cols, const float unit[64], size_t down, size_t across,
+             size_t out_rows, size_t out_cols, float *out);
+
 /* See jpeg/quantise.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped. */
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
                 const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);

@@ -96,7 +96,7 @@ def save(
     """Writes a classifier beside and renames it.
 
     Args:
-        words: JSON values for the metadata: what the training measured, licence, data.
+        metadata: JSON values: what the training measured, licence, data.
         half: store the weights of convolutions in half precision.
     """
     from safetensors.torch import save_file

@@ -64,7 +64,7 @@ class Analyser:
         network: the codec's.
         weights: of it, for the search, which takes gradients.
         context: the model that says what a bit costs.
-        words: what the training of the codec wrote about it.
+        metadata: what the training of the codec wrote about it.
         threads: that compute together; 0: as many as there are cores.
     """
 

@@ -36,7 +36,7 @@ def exported(
         WeightsMissingError: a published classifier that could not be had.
     """
     if part and part not in PARTS:
-        raise SettingsError(f"unknown part {part!r}", f"use {' or '.join(PARTS)}")
+        raise SettingsError(f"unknown `part` {part!r}", f"use {' or '.join(PARTS)}")
     if _is_classifier(name):
         if part or iterations is not None:
             raise SettingsError(

@@ -50,6 +50,15 @@ FORMATS = {
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }
 
+SUFFIXES = {
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "heif": (".heic", ".heif", ".hif"),
+    **{name: (kind.suffix,) for name, kind in FORMATS.items()},
+}
+"""What the names of files end in, by their format."""
+
 # of a JPEG; below 3 little is saved, above 7 it takes five times as long for a thousandth
 TRANSCODE_EFFORT = 7
 

@@ -12,12 +12,11 @@ from typing import Any, BinaryIO, Protocol
 from vizcomp.errors import InputError, OutputError
 from vizcomp.files.place import STORE_HINT, printable, store_cause, store_error
 from vizcomp.files.store import AnyPath, StorePath
+from vizcomp.photos.formats import SUFFIXES
 
 SHARDS = (".tar", ".parquet")
 """Lower-case suffixes of files that hold many photos. They are taken where they are named; folders
 are not searched for them."""
-
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +76,7 @@ def is_shard(path: AnyPath) -> bool:
 def new_suffix(own: str, wanted: str) -> str:
     """The suffix of a member that was written in another format: its own where that says the
     same."""
-    if wanted in JPEG_SUFFIXES and own.lower() in JPEG_SUFFIXES:
+    if wanted in SUFFIXES["jpeg"] and own.lower() in SUFFIXES["jpeg"]:
         return own
     return wanted if wanted.lower() != own.lower() else own
 

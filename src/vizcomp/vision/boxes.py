@@ -63,12 +63,12 @@ def match_boxes(
     reference index goes first.
 
     Args:
-        reference, found: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex
+        reference, answer: (N, 4) axis-aligned boxes x0, y0, x1, y1, or (N, 4, 2) corners of convex
             quadrilaterals; each may be empty, and the two may differ in kind.
         iou: the least intersection over union of a pair, above 0.
 
     Returns:
-        (index in reference, index in found, overlap) for each pair, by index in reference.
+        (index in reference, index in answer, overlap) for each pair, by index in reference.
 
     Raises:
         ValueError: a shape is neither of these, or `iou` is not in (0, 1].
@@ -106,7 +106,7 @@ def box_f1(
     over all images before the ratio is taken, so an image with many boxes weighs more.
 
     Args:
-        reference, found: for each image its boxes, in a form that `match_boxes` takes.
+        reference, answer: for each image its boxes, in a form that `match_boxes` takes.
         iou: the least intersection over union of a match.
 
     Raises:

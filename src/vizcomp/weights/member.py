@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _passing() -> Iterator[None]:
-    """Errors of the network as `_Passing`: those of requests are OSErrors too, which zipfile takes
+    """Errors of the network as `Passing`: those of requests are OSErrors too, which zipfile takes
     for a damaged archive."""
     import requests
 

@@ -30,7 +30,9 @@ def read_tensors(
     from safetensors import SafetensorError, safe_open
 
     try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        if not os.path.exists(path):
+            raise ModelError(f"{path} is not there", hint)
+        if not os.path.isfile(path):  # a pipe would be waited for
             raise ModelError(f"{path} is not an ordinary file", hint)
         with safe_open(str(path), "np") as file:
             metadata = read_object(

@@ -11,9 +11,12 @@ that a run which adds a codec pays for that codec alone.
     python benchmarks/djpeg_systems.py --from a.json
 
 A codec is `djpeg`'s settings (guide, strength, table) and fields of `vizcomp.djpeg.settings.Shape`
-(chroma, price, ...). `sure=1` drops the confidence of the depth network's map, which then guides as
-a given one does. Networks and photos lie in `../shared` seen from the repository, or in
-VIZCOMP_SHARED.
+(chroma, price, ...); with `format=webp` or `avif` the file is of that format. `sure=1` drops the
+confidence of the depth network's map, which then guides as a given one does. Networks and photos
+lie in `../shared` seen from the repository, or in VIZCOMP_SHARED.
+
+`fewer` is the share of bytes that plain JPEG needs more than a codec for the codec's smooth score;
+`--savings` prints it alone, a line a codec: who saves what for whom.
 """
 
 from __future__ import annotations
@@ -127,7 +130,7 @@ RIVAL_CODECS: dict[str, Callable[[Pixels, float], bytes]] = {
 
 def prepared(path: Path, spec: str) -> Any:
     """A photo under a codec's settings, to be coded at any quality."""
-    from vizcomp.djpeg.compress import Prepared
+    from vizcomp.djpeg.compress import Prepared, prepare
     from vizcomp.djpeg.settings import DjpegSettings, Shape
     from vizcomp.photos.photo import load
 
@@ -141,6 +144,8 @@ def prepared(path: Path, spec: str) -> Any:
         if key not in own
     }
     settings = DjpegSettings(**rest)
+    if settings.format != "jpeg":
+        return prepare(load(path), settings, depth=functools.partial(network_depth, path))[0]
     depth = network_depth(path) if "depth" in settings.guides else None
     if sure and depth is not None:
         depth = dataclasses.replace(depth, confidence=None)
@@ -208,7 +213,8 @@ def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, An
 
     Bytes are means over the photos, scores are pooled, and both are taken anew for each draw of
     photos; between the qualities of plain JPEG the score is linear in the logarithm of the bytes.
-    `close` is the gain of the smoother score.
+    `close` is the gain of the smoother score, `fewer` how many bytes less the codec has than plain
+    JPEG at equal smooth score; none where plain JPEG's qualities do not reach that score.
     """
     cells: dict[tuple[str, str, float], dict[str, tuple[float, float, float, float]]] = defaultdict(
         dict
@@ -243,7 +249,8 @@ def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, An
         rungs = sorted(key for key in mine if key[1] == PLAIN)
         for codec in dict.fromkeys(key[1] for key in mine if key[1] != PLAIN):
             keys = sorted(key for key in mine if key[1] == codec)
-            gains, closer = [], []
+            gains, closer, spared = [], [], []
+            ladder = [close[r] for r in rungs], [size[r] for r in rungs]
             for key in keys:
                 rival = _between(size[key], [size[r] for r in rungs], [score[r] for r in rungs])
                 gains.append(score[key] - rival)
@@ -251,14 +258,19 @@ def compare(rows: list[dict[str, Any]], draws: int = DRAWS) -> list[dict[str, An
                     close[key]
                     - _between(size[key], [size[r] for r in rungs], [close[r] for r in rungs])
                 )
+                inside = ladder[0][0][0] <= close[key][0] <= ladder[0][-1][0]
+                spared += [_between(close[key], *ladder) - size[key]] if inside else []
                 figures.append(
                     _figure(
                         name, codec, f"{key[2]:g}", shared, size[key], score[key], rival, closer[-1]
                     )
+                    | _fewer(spared[-1:] if inside else [])
                 )
             mean, near = np.mean(gains, axis=0), np.mean(closer, axis=0)
             middle = np.mean([size[key] for key in keys], axis=0)
-            figures.append(_figure(name, codec, "mean", shared, middle, mean, 0 * mean, near))
+            figures.append(
+                _figure(name, codec, "mean", shared, middle, mean, 0 * mean, near) | _fewer(spared)
+            )
         for key in rungs:
             figures.append(
                 _figure(
@@ -281,6 +293,15 @@ def _between(
     """Plain JPEG's score at a size, for each draw."""
     x, y = np.stack(sizes), np.stack(scores)
     return np.array([np.interp(size[i], x[:, i], y[:, i]) for i in range(len(size))])
+
+
+def _fewer(spared: list[npt.NDArray[Any]]) -> dict[str, Any]:
+    """The share of bytes that is saved and its 95% interval, from logarithms of ratios."""
+    if not spared:
+        return {"fewer": None, "fewer_interval": None}
+    shares = 1 - np.exp(-np.mean(spared, axis=0))
+    low, high = np.quantile(shares[1:], [0.025, 0.975])
+    return {"fewer": float(shares[0]), "fewer_interval": [float(low), float(high)]}
 
 
 def _figure(
@@ -343,6 +364,27 @@ def summary(figures: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def savings(figures: list[dict[str, Any]]) -> str:
+    """One line a codec: the bytes that it saves against plain JPEG at each system's equal smooth
+    score, in percent, with 95% intervals; mean of its qualities."""
+    means = {(f["codec"], f["system"]): f for f in figures if f["quality"] == "mean"}
+    systems = sorted({name for _, name in means})
+    photos_of = {name: f["photos"] for (_, name), f in means.items()}
+    heads = [f"{name} ({photos_of[name]})" for name in systems]
+    lines = ["| codec | " + " | ".join(heads) + " |", "| --- " * (len(systems) + 1) + "|"]
+    for codec in dict.fromkeys(codec for codec, _ in means):
+        cells = []
+        for name in systems:
+            f = means.get((codec, name))
+            if f is None or f["fewer"] is None:
+                cells.append("")
+                continue
+            low, high = f["fewer_interval"]
+            cells.append(f"{100 * f['fewer']:.0f} ({100 * low:.0f} to {100 * high:.0f})")
+        lines.append(f"| {codec or 'default'} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -386,6 +428,9 @@ def main() -> int:
         action="store_true",
         help="a line a codec: gains in thousandths, then smooth ones",
     )
+    parser.add_argument(
+        "--savings", action="store_true", help="a line a codec: bytes saved at equal answers"
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for place in options.made or ():
@@ -411,7 +456,8 @@ def main() -> int:
                     with options.json.open("a", encoding="utf-8") as file:
                         file.write("".join(json.dumps(row) + "\n" for row in done.result()))
     figures = compare(rows)
-    print(summary(figures) if options.short else table(figures))
+    show = savings if options.savings else summary if options.short else table
+    print(show(figures))
     return 0
 
 

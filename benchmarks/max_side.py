@@ -6,9 +6,9 @@ was not asked still sees.
         --watch ../shared/models/mobilenet_v2_1.0_224_quant.tflite --json sides.json
 
 Both ways make every photo of a folder; the ratio is the geometric mean over photos, with the sum
-beside it. A photo on which nothing but its source is verified has a ratio of 1. `watch`: on how
-many results the second classifier has the source's class. Readings of the models are those of
-../shared/models/README.md.
+beside it. A photo on which nothing but its source is verified has a ratio of 1. `--format` makes
+both ways in another format. `watch`: on how many results the second classifier has the source's
+class. Readings of the models are those of ../shared/models/README.md.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--watch", type=Path)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--guide", default="depth+text")
+    parser.add_argument("--format", default="jpeg", choices=("jpeg", "webp", "avif", "jxl", "auto"))
     parser.add_argument("--json", type=Path, help="a row for each photo")
     options = parser.parse_args()
     files = list(find_inputs([str(options.photos)]))[: options.limit]
@@ -54,7 +55,7 @@ def main() -> int:
         batch = BatchSettings(verify=tuple(names[:1]), watch_with=tuple(names[1:]))
         rows: dict[str, list[Any]] = {}
         for way, side in (("auto", "auto"), ("alone", None)):
-            settings = DjpegSettings(guide=options.guide, max_side=side)  # type: ignore[arg-type]
+            settings = DjpegSettings(guide=options.guide, max_side=side, format=options.format)  # type: ignore[arg-type]
             run = run_djpeg(
                 files, Path(folder) / way, settings, batch, RunOptions(jobs=1, on_record=_say)
             )

@@ -4,8 +4,8 @@ Photos are made under the verdict of one system. Then source and result are read
 of this file alone: OpenCV decodes, OpenCV resizes by a filter of its own, the network runs without
 vizcomp, and its boxes or its class are read here. Of the photos that are called verified, on how
 many is the answer the same? For boxes: one to one at IoU 0.5, equal classes, from score 0.5 on,
-none lost and none new; in brackets, without boxes within 0.02 (the verdict's own band) and 0.05 of
-that score on either side.
+none lost and none new; in brackets, without boxes within 0.002 (in doubt for the verdict too), 0.02
+and 0.05 of that score on either side.
 
     python benchmarks/verify_margins.py                            # all four, 8 minutes on one core
     python benchmarks/verify_margins.py --system yolox --photos 20 # a look
@@ -44,7 +44,7 @@ FILTERS = {
     "lanczos": cv2.INTER_LANCZOS4,
 }
 LEAST, OVERLAP = 0.5, 0.5
-BANDS = (0.02, 0.05)  # about the least score: that of the verdict, and a wider one
+BANDS = (verify.DOUBT, 0.02, 0.05)  # about the least score: that of the verdict, and wider ones
 PHOTOS = {"yolox": 64, "efficientnet": 64, "mobilenet": 64, "text": 16}
 
 Image = np.ndarray
@@ -114,18 +114,19 @@ class Lettering:
         threads = {
             f"EngineConfig.onnxruntime.{which}_op_num_threads": 1 for which in ("intra", "inter")
         }
-        self._engine = RapidOCR(params={"Global.log_level": "critical", **threads})
+        least = {"Det.box_thresh": LEAST - BANDS[-1]}
+        self._engine = RapidOCR(params={"Global.log_level": "critical", **threads, **least})
 
     def __call__(self, image: Image, kind: int) -> Found:
         scale = max(1.0, 736 / min(image.shape[:2]))
         sides = [max(32, 32 * round(side * scale / 32)) for side in image.shape[:2]]
-        quads = self._engine(
+        result = self._engine(
             resized(image, sides[1], sides[0], kind), use_det=True, use_cls=False, use_rec=False
-        ).boxes
-        corners = (
-            np.zeros((0, 4)) if quads is None else np.concatenate([quads.min(1), quads.max(1)], 1)
         )
-        return corners, np.zeros(len(corners), int), np.ones(len(corners))
+        if result.boxes is None:
+            return np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)
+        corners = np.concatenate([result.boxes.min(1), result.boxes.max(1)], 1)
+        return corners, np.zeros(len(corners), int), np.asarray(result.scores)
 
 
 def session(path: Path) -> Any:
@@ -236,15 +237,15 @@ def made(
         "mobilenet": f"{models / 'mobilenet_v2_1.0_224_quant.tflite'}:crop=0.875",
         "text": "text",
     }
-    before = verify.LEAD, verify.BAND
+    before = verify.LEAD, verify.DOUBT, verify.MARGIN
     if margins not in ("margin", "both"):
-        verify.LEAD, verify.BAND = -1.0, 0.0
+        verify.LEAD, verify.DOUBT, verify.MARGIN = -1.0, 0.0, 0.0
     guide = options.guide.replace("SYSTEM", f"system:{specs[name]}")
     batch = BatchSettings(verify=(str(specs[name]),), robust=margins in ("filters", "both"))
     try:
         run = run_djpeg(files, folder, DjpegSettings(guide=guide), batch, RunOptions(jobs=1))
     finally:
-        verify.LEAD, verify.BAND = before
+        verify.LEAD, verify.DOUBT, verify.MARGIN = before
     return list(run.records), run.totals
 
 

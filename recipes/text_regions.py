@@ -2,8 +2,10 @@
 
     # and --share 1, beside it
     python recipes/text_regions.py views  --data ../shared/data --work run --share 0
-    # the bundled file
+    # the teacher of the next
     python recipes/text_regions.py train  --work run
+    # the bundled file
+    python recipes/text_regions.py small  --data ../shared/data --work run
     # without the odd street photos, to be measured on them
     python recipes/text_regions.py cross  --work run --fold 1
 
@@ -12,11 +14,17 @@ RapidOCR's detector (PP-OCRv6, its probability of text for each pixel) says of e
 it, as the largest value in each 8x8 block. The network learns those values, widened by one block on
 each side. Photos: the 250 of SVT and BSDS500's train and val. Figures are those of a network that
 has seen half of SVT (`cross`), on the other half. Needs the extra `bench`; seeded.
+
+`small` trains a network of a third of the time to give the logits of `text_regions.onnx` in the
+folder of work, on views that are made as it goes: of SVT, and of the photos of BSDS500, COCO,
+ImageNet and CLIC on which `benchmarks/djpeg_systems.py` lets settings be chosen, some with words
+painted in. No detector is asked.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import string
 import time
@@ -34,6 +42,7 @@ VIEW, VIEW_BSDS = (480, 640), (320, 480)
 CROP, BATCH = (320, 448), 8
 POSITIVE_WEIGHT = 3.0  # a letter that is missed costs more than a bush that is kept
 RATE = 4e-3
+SMALL_CROP, SMALL_POOL, SMALL_RATE = (256, 320), 2500, 4e-3
 
 
 def detector() -> Any:
@@ -258,9 +267,90 @@ def train(views: list[tuple[Pixels, npt.NDArray[np.float32]]], steps: int, seed:
     return network.eval()
 
 
+def choosable(data: Path, pattern: str, limit: int | None) -> list[Pixels]:
+    """Photos of the part that settings may be chosen on, in the order of the hash of their names:
+    as `photos` of benchmarks/djpeg_systems.py."""
+    by_hash = {hashlib.md5(path.name.encode()).digest(): path for path in data.glob(pattern)}
+    paths = [by_hash[key] for key in sorted(by_hash) if key[-1] % 2 == 0][:limit]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def small_view(
+    streets: list[Pixels], others: list[Pixels], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """A crop to learn from: half of them of streets, half of these as they are."""
+    height, width = SMALL_CROP
+    if rng.random() < 0.5:
+        image = streets[rng.integers(len(streets))]
+        if rng.random() < 0.5:
+            top = rng.integers(0, (image.shape[0] - height) // 8 + 1) * 8
+            left = rng.integers(0, (image.shape[1] - width) // 8 + 1) * 8
+            view = image[top : top + height, left : left + width]
+        else:
+            view = vary(image, SMALL_CROP, rng)
+        painted = 0.1
+    else:
+        image = others[rng.integers(len(others))]
+        zoom = (0.5, 1.3) if image.shape[1] < 1000 else (0.3, 1.0)
+        view, painted = vary(image, SMALL_CROP, rng, zoom), 0.3
+    if rng.random() < painted:
+        view = with_words(view, rng)
+    return np.ascontiguousarray(view[:, ::-1] if rng.random() < 0.5 else view)
+
+
+def distil(data: Path, teacher: Path, steps: int) -> Any:
+    """The small network, taught by a file of `train`."""
+    import torch
+    from torch.nn import functional as F
+
+    from vizcomp.djpeg.text_regions import TextRegions
+    from vizcomp.nets.text_regions import SmallTextRegionsNet
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    ask = TextRegions(teacher)
+    streets = [
+        np.asarray(Image.open(path).convert("RGB"))
+        for path in sorted((data / "svt" / "photos").glob("*.jpg"))
+    ]
+    kinds = {"bsds/*.jpg": 120, "coco/images/*": None, "imagenet/*": 120, "clic/*.jpg": 10}
+    others = [image for name, limit in kinds.items() for image in choosable(data, name, limit)]
+    network = SmallTextRegionsNet()
+    optimiser = torch.optim.AdamW(network.parameters(), SMALL_RATE, weight_decay=0.01)
+    pool: list[tuple[Pixels, npt.NDArray[np.float32]]] = []
+    for step in range(steps):
+        # most of a batch are views that were seen before: the teacher costs more than its pupil
+        for _ in range(BATCH if len(pool) < SMALL_POOL // 8 else 2):
+            view = small_view(streets, others, rng)
+            entry = view, np.clip(ask(view), -5, 9)
+            if len(pool) < SMALL_POOL:
+                pool.append(entry)
+            else:
+                pool[rng.integers(SMALL_POOL)] = entry
+        for group in optimiser.param_groups:
+            group["lr"] = SMALL_RATE * min(1, (step + 10) / 40) * max(0.02, 1 - step / steps)
+        picked = [pool[index] for index in rng.integers(0, len(pool), BATCH)]
+        pixels = np.stack([view for view, _ in picked]).astype(np.float32).transpose(0, 3, 1, 2)
+        x = (torch.from_numpy(np.ascontiguousarray(pixels)) / 255 - 0.45) / 0.25
+        x = x * float(np.exp(rng.normal(0, 0.05))) + float(rng.normal(0, 0.05))
+        y = torch.from_numpy(np.stack([logits for _, logits in picked]))
+        logits = network(x.contiguous(memory_format=torch.channels_last))
+        # what is likely lettering counts for more
+        weight = 1 + 3 * torch.sigmoid(y + 1)
+        loss = (weight * F.smooth_l1_loss(logits, y, reduction="none")).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        if step % 100 == 0:
+            print(f"step {step} of {steps}, loss {loss.item():.4f}", flush=True)
+    return network.eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=("views", "train", "cross"))
+    parser.add_argument("stage", choices=("views", "train", "cross", "small"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument(
         "--work", type=Path, required=True, help="folder of the views and of the results"
@@ -276,14 +366,20 @@ def main() -> None:
         return
     from vizcomp.training.export import export_text_regions
 
-    fold = args.fold if args.stage == "cross" else None
-    views = load_views(args.work, fold)
-    network = train(views, args.steps, seed=0 if fold is None else fold)
-    name = "text_regions.onnx" if fold is None else f"fold{fold}.onnx"
     words = {
         "licence": "MIT",
         "data": "SVT and BSDS500 train and val; taught by RapidOCR's PP-OCRv6 detector",
     }
+    if args.stage == "small":
+        words["data"] += "; small: BSDS500, COCO, ImageNet and CLIC too, taught by the former"
+        network = distil(args.data, args.work / "text_regions.onnx", args.steps)
+        export_text_regions(network, args.work / "small.onnx", metadata=words)
+        print(f"{args.steps} steps: {args.work / 'small.onnx'}")
+        return
+    fold = args.fold if args.stage == "cross" else None
+    views = load_views(args.work, fold)
+    network = train(views, args.steps, seed=0 if fold is None else fold)
+    name = "text_regions.onnx" if fold is None else f"fold{fold}.onnx"
     export_text_regions(network, args.work / name, metadata=words)
     print(f"{len(views)} views, {args.steps} steps: {args.work / name}")
 

@@ -105,14 +105,17 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
             TextRegions(path)
 
 
-def test_an_exported_network_gives_what_torch_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["TextRegionsNet", "SmallTextRegionsNet"])
+def test_an_exported_network_gives_what_torch_gives(tmp_path: Path, kind: str) -> None:
+    """Of the small one the scaling of pixels is in its weights, and the network is left as it
+    was."""
     import torch
 
-    from vizcomp.nets.text_regions import TextRegionsNet
+    from vizcomp.nets import text_regions
     from vizcomp.training.export import export_text_regions
 
     torch.manual_seed(0)
-    network = TextRegionsNet().eval()
+    network = getattr(text_regions, kind)().eval()
     export_text_regions(network, tmp_path / "new.onnx", metadata={"licence": "MIT"})
     image = np.random.default_rng(3).integers(0, 256, (48, 64, 3)).astype(np.uint8)
     with torch.no_grad():

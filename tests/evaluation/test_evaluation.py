@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import tarfile
 from pathlib import Path
@@ -521,6 +522,33 @@ def test_an_archive_is_measured_as_its_files_are(tmp_path: Path) -> None:
     assert result.data["source_bytes_per_image"] > 1000
     point = next(p for p in result.points if p.codec == "jpeg")
     assert point.bpp == pytest.approx(8 * point.bytes_per_image / (90 * 131), rel=0.02)
+
+
+def test_a_table_is_measured_as_its_pictures_are(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    files = [jpeg_bytes(picture(i, 90, 130 + i)) for i in range(6)]
+    rows = {"image": [{"bytes": data, "path": None} for data in [*files, b"", b"no picture"]]}
+    table = arrow.table({**rows, "label": arrow.array([0, 1, 0, 1, 0, 1, 1, 0], arrow.int64())})
+    about = {"info": {"features": {"label": {"names": ["cat", "dog"]}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    pyarrow.parquet.write_table(table, tmp_path / "test-0.parquet")
+    system = System(lambda image: [0.6, 0.4], "classes", name="any-size", classes=("cat", "dog"))
+    said: list[str] = []
+    settings = EvalSettings(
+        classifiers=(system.name,),
+        data=str(tmp_path),
+        codecs=("djpeg:guide=uniform",),
+        baselines=("jpeg",),
+    )
+    result = run_eval(settings, jobs=1, on_skip=lambda name, why: said.append(name))
+    assert said == ["test-0.parquet/00006", "test-0.parquet/00007"]
+    assert (result.data["name"], result.data["images"]) == ("Parquet files", 6)
+    assert (result.data["height"], result.data["width"]) == (0, 0)  # of several sizes
+    assert result.source_accuracy[system.name] == pytest.approx(0.5)
+    assert result.data["source_bytes_per_image"] == sum(map(len, files)) / 6
+    assert not any("224" in warning for warning in result.warnings)
 
 
 def test_models_go_by_their_files_in_sentences() -> None:

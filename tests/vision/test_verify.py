@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit import command, jpeg_bytes
-from PIL import Image
+from PIL import Image, ImageCms
 from test_vision import classifier
 
 from vizcomp import metrics
@@ -23,15 +23,17 @@ from vizcomp.batch import engines, judges
 from vizcomp.batch import single as batch_single
 from vizcomp.batch.groups import worker_codec
 from vizcomp.batch.judges import opened_system
+from vizcomp.batch.seen import file_views, uncoloured
 from vizcomp.batch.settings import MIN_QUALITY, BatchSettings
 from vizcomp.batch.verdicts import RUNGS, TRIALS, Panel, robust, rungs_from, trials_worth
 from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
-from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, compare
+from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Text, compare
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
+from vizcomp.vision.views import Fit, view_of
 
 Run = Callable[..., tuple[int, str]]
 
@@ -443,6 +445,8 @@ def test_one_place_that_needs_much_does_not_raise_the_whole_picture(
         "open_system",
         lambda name, *, offline=False: Spots(source) if name == "spots" else real(name),
     )
+    # plain JPEG, which knows no places, is out of this
+    monkeypatch.setattr(verify, "outdone", lambda *a, **k: (None, 0))
     run("djpeg", "a.jpg", "-o", "mended", "--guide", "uniform", "--verify", "spots", "-j", 1)
     searched = verify.smallest
     monkeypatch.setattr(verify, "smallest", lambda *a, mend=None, **k: searched(*a, **k))
@@ -645,7 +649,8 @@ def test_djpeg_writes_the_smallest_file_that_is_seen_alike(
     for name, row in rows(tmp_path / "out").items():
         assert row["verified"] is True
         assert row["verify_score"] == {"contrast": 1.0}
-        assert 1 <= int(str(row["verify_trials"])) <= max(trials for _, trials in TRIALS) + 1
+        # of ours, and of plain JPEG where it is smaller
+        assert 1 <= int(str(row["verify_trials"])) <= 2 * max(trials for _, trials in TRIALS) + 1
         before, after = system.answers([seen(sources / name), seen(Path(str(row["output"])))])
         assert compare(before, after).same
     run("djpeg", sources, "-o", "loose", "--guide", "uniform", "--verify", "coarse", "-j", 1)
@@ -895,8 +900,13 @@ def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
 @pytest.mark.parametrize(
     ("source", "result", "same"),
     [
-        (scored(0.9, 0.51), scored(0.9), True),  # in doubt: not lost
-        (scored(0.9, below=(0.49,)), scored(0.9, 0.505), True),  # in doubt: not new
+        (scored(0.9, 0.5015), scored(0.9), True),  # in doubt: not lost
+        (scored(0.9, below=(0.4985,)), scored(0.9, 0.5015), True),  # in doubt: not new
+        (scored(0.9, 0.51), scored(0.9), False),
+        (scored(0.9, 0.51), scored(0.9, 0.506), True),  # half its distance is left
+        (scored(0.9, 0.51), scored(0.9, 0.503), False),
+        (scored(0.9, below=(0.49,)), scored(0.9, 0.496), False),
+        (scored(0.9, below=(0.49,)), scored(0.9, below=(0.494,)), True),
         (scored(0.9, 0.6), scored(0.9, below=(0.49,)), False),
         (scored(0.9, 0.6), scored(0.9, 0.505), False),  # too near to the threshold to rely on
         (scored(0.9, 0.6), scored(0.9, 0.52), True),
@@ -907,12 +917,68 @@ def scored(*scores: float, below: tuple[float, ...] = ()) -> Boxes:
 def test_boxes_about_the_threshold_are_neither_lost_nor_new(
     source: Boxes, result: Boxes, same: bool
 ) -> None:
-    assert verify.compare_views([source], [result]).same is same
+    assert verify.compare_views([source] * 2, [result] * 2).same is same
+
+
+def test_one_view_leaves_no_doubt() -> None:
+    assert not verify.compare_views([scored(0.9, 0.5015)], [scored(0.9)]).same
+    assert verify.compare_views([scored(0.9, 0.504)], [scored(0.9, 0.503)]).same
+    assert not verify.sees_nothing([scored(0.5015)])
+
+
+def test_another_ladder_is_asked_only_where_it_is_smaller() -> None:
+    asked: list[int] = []
+
+    def searched(good: set[int], below: int) -> tuple[int | None, int]:
+        def judge(data: bytes) -> Comparison:
+            asked.append(len(data))
+            return Comparison(1.0, len(data) in good)
+
+        asked.clear()
+        found, judged = verify.outdone(
+            range(10, 130, 10), bytes, judge, below=below, budget=lambda size: 4
+        )
+        assert judged == len(asked)
+        return (None if found is None else len(found.data)), judged
+
+    assert searched({20, 30, 100}, 35) == (20, 3)  # 30, 10 and 20: halves of the smaller ones
+    assert all(size < 35 for size in asked)
+    assert searched(set(), 1000)[0] is None
+    assert searched({40}, 10) == (None, 0)  # nothing is smaller, and nothing is judged
+
+
+@given(st.sets(st.integers(1, 16)), st.integers(1, 18))
+def test_what_is_kept_is_never_larger_than_what_the_other_search_finds(
+    good: set[int], below: int
+) -> None:
+    def judge(data: bytes) -> Comparison:
+        return Comparison(1.0, len(data) in good)
+
+    rival = verify.smallest(range(1, 17), bytes, judge)
+    found, _ = verify.outdone(range(1, 17), bytes, judge, below=below, budget=lambda _: 6)
+    ours = below if found is None else len(found.data)
+    assert ours <= below
+    assert not rival.verified or ours <= len(rival.data)
+
+
+def text(*lines: str) -> Text:
+    quads = np.concatenate([square(100 * at) for at in range(len(lines))] or [NOWHERE])
+    return Text(lines, quads, (900, 9))
+
+
+def test_words_that_the_source_is_read_differently_by_are_no_ground() -> None:
+    source = [text("STOP", "N0 ENTRY"), text("STOP", "NO ENTRY")]
+    for read in ("NO ENTRY", "NQ ENTRY", "EXIT"):
+        assert verify.compare_views(source, [text("STOP", read)] * 2).same
+    assert not verify.compare_views(source, [text("SLOP", "NO ENTRY")] * 2).same
+    assert not verify.compare_views(source[:1], [text("STOP", "NO ENTRY")]).same
+    assert verify.sees_nothing([text("N0"), text("NO")])
+    assert not verify.sees_nothing(source)
 
 
 def test_boxes_in_doubt_alone_are_nothing_to_verify() -> None:
-    assert verify.sees_nothing([scored(0.51)])
-    assert not verify.sees_nothing([scored(0.53)])
+    assert verify.sees_nothing([scored(0.5015)] * 2)
+    assert not verify.sees_nothing([scored(0.51)] * 2)
     found = verify.compare_views([scored(0.9, 0.8)], [scored(0.9)])
     assert (found.matched, found.reference, found.found) == (1, 2, 1)
     assert found.unlike is not None
@@ -944,3 +1010,43 @@ def test_a_model_is_asked_under_the_filters_of_other_programs(
 def test_boxes_are_asked_under_one_filter_more(own: str, more: str) -> None:
     assert verify.other_filters("boxes", own) == (*verify.OTHER_FILTERS, more)
     assert verify.other_filters("classes", own) == verify.OTHER_FILTERS
+
+
+def test_programs_that_resize_by_opencv_know_no_colour_profile(
+    tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain, told = tmp_path / "plain.jpg", tmp_path / "told.jpg"
+    Image.fromarray(coffee).save(plain, quality=95)
+    Image.fromarray(coffee).save(told, quality=95, icc_profile=profile)
+    showing = BatchSettings(verify=("own.onnx",))
+    assert uncoloured(load(plain), showing) is None
+    assert uncoloured(load(told), BatchSettings(verify=("a",), decoder="opencv")) is None
+    raw = uncoloured(load(told), showing)
+    assert raw is not None
+    assert (raw == load(plain).pixels).all()
+    seen_by: dict[str, set[bool]] = {}
+    real = ModelSystem.answer_with
+
+    def answer_with(self: ModelSystem, image: np.ndarray, resize_filter: str) -> Answer | None:
+        seen_by.setdefault(resize_filter, set()).add(bool((image == raw).all()))
+        return real(self, image, resize_filter)
+
+    monkeypatch.setattr(ModelSystem, "answer_with", answer_with)
+    spec = str(classifier(tmp_path / "own.onnx"))
+    panel = Panel((spec,), raw // 2, BatchSettings(verify=(spec,)), raw)
+    panel.compare(raw // 2, raw)
+    assert seen_by == {"opencv": {True}, "opencv-lanczos": {True}}
+    data, other = file_views(told.read_bytes(), "told.jpg", showing)
+    assert other is not None
+    assert data.shape == other.shape
+    assert (other == raw).all()
+
+
+def test_a_letterbox_of_other_programs_is_rounded_down() -> None:
+    photo = np.zeros((100, 151, 3), np.uint8)  # at 64 wide 42.4 high; at 66 wide 43.7
+    for side, high, less in ((64, 42, 42), (66, 44, 43), (151, 100, 100)):
+        for floor, rows in ((False, high), (True, less)):
+            fit = Fit("letterbox-corner", "bilinear", grey=9, floor=floor)
+            view = view_of(photo, (side, side), fit).pixels
+            assert int((view[:, 0] == 0).all(1).sum()) == rows

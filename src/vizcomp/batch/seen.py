@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
+
 from vizcomp.batch.judges import Pixels, displayed
+from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.opencv import by_opencv
 from vizcomp.photos.photo import Photo, load_bytes
 
@@ -36,6 +39,22 @@ def source_seen(
     if showing.decoder == "pillow" or original is None:
         return displayed(photo)
     return by_opencv(photo.jpeg or original(), name)
+
+
+def uncoloured(photo: Photo, showing: Showing) -> Pixels | None:
+    """A photo with a colour profile as programs show it that know of none, as those that decode by
+    OpenCV do; None where it has none, or where that is what systems are shown anyway."""
+    if photo.icc is None or showing.decoder != "pillow":
+        return None
+    return np.ascontiguousarray(rgb(upright(photo.pixels, photo.orientation)))
+
+
+def file_views(data: bytes, name: str, showing: Showing) -> tuple[Pixels, Pixels | None]:
+    """`file_seen`, and `uncoloured` of the same file."""
+    if showing.decoder != "pillow":
+        return by_opencv(data, name), None
+    photo = load_bytes(data, name, max_pixels=showing.max_pixels)
+    return displayed(photo), uncoloured(photo, showing)
 
 
 def file_seen(data: bytes, name: str, showing: Showing) -> Pixels:

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
-from vizcomp.batch.seen import file_seen
+from vizcomp.batch.seen import file_views
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.verdicts import (
     TRIALS_OF_A_THROW,
@@ -116,7 +116,7 @@ class _Search:
 
     def _judge(self, data: bytes) -> Comparison:
         if data not in self._verdicts:
-            self._verdicts[data] = self._panel.compare(file_seen(data, self._name, self._batch))
+            self._verdicts[data] = self._panel.compare(*file_views(data, self._name, self._batch))
         return jointly(self._verdicts[data])
 
     def smallest_side(self, sides: tuple[int, ...]) -> int:

@@ -21,7 +21,7 @@ from vizcomp.batch.lossless import without_loss
 from vizcomp.batch.near import measures_near, near_field
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import SAMPLE, against_plain, likeness
-from vizcomp.batch.seen import file_seen, source_seen
+from vizcomp.batch.seen import file_seen, source_seen, uncoloured
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.sides import fewest_pixels
 from vizcomp.batch.verdicts import Found, Panel, plain_rival, verified
@@ -222,7 +222,7 @@ def measured(
         notices=output.notices,
         **verdict_fields(output.found, kept=output.kept),
         **(
-            plain_rival(photo, shown(), file.shown, batch)
+            plain_rival(photo, settings, shown(), file.shown, batch)
             if sampled and output.found.state in ("verified", "not_reached")
             else {}
         ),
@@ -304,7 +304,7 @@ def _judged(
     if not batch.verify:
         ready = prepare(settings)
         return Found(finished(ready, settings), ready[0].photo)
-    panel = Panel(batch.verify, shown(), batch)
+    panel = Panel(batch.verify, shown(), batch, uncoloured(photo, batch))
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
             return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)

@@ -12,19 +12,21 @@ import numpy as np
 
 from vizcomp.batch.judges import Pixels, system_by_name, system_errors
 from vizcomp.batch.records import VerifyState
-from vizcomp.batch.rivals import optimised_jpeg
-from vizcomp.batch.seen import file_seen
+from vizcomp.batch.seen import file_views, uncoloured
 from vizcomp.batch.settings import BatchSettings, EncodeSettings
 from vizcomp.depth.kinds import Depth
-from vizcomp.djpeg.compress import Compressed, Ready
-from vizcomp.photos.frame import upright
+from vizcomp.djpeg.compress import Compressed, Prepared, Ready
+from vizcomp.djpeg.plain import Plain
+from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.source import Source
 from vizcomp.photos.photo import Photo
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.options import model_path
 from vizcomp.vision.scale import rescaled
-from vizcomp.vision.system import System, surroundings
+from vizcomp.vision.system import Resizing, System, surroundings
+from vizcomp.vision.views import TAPS
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
 
@@ -56,6 +58,11 @@ def rungs_from(least: float) -> tuple[Rung, ...]:
         if len(above) == len(RUNGS)
         else ((least, 1.0), *(rung for rung in above if rung[0] > least))
     )
+
+
+def plain_qualities(least: float) -> list[int]:
+    """The ladder of plain JPEG, which has one setting."""
+    return sorted({round(quality) or 1 for quality, _ in rungs_from(least)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,18 +109,27 @@ def robust(name: str, system: System, batch: BatchSettings | EncodeSettings) -> 
 class Panel:
     """Some systems, and what they answer on a source.
 
+    Args:
+        source: as systems are shown it, uint8 (h, w, 3).
+        raw: the same without its colour profile, `seen.uncoloured`: what a program sees that
+            resizes by OpenCV; None where it has none.
+
     Raises:
         InputError: a system fails on it.
     """
 
     def __init__(
-        self, names: tuple[str, ...], source: Pixels, batch: BatchSettings | EncodeSettings
+        self,
+        names: tuple[str, ...],
+        source: Pixels,
+        batch: BatchSettings | EncodeSettings,
+        raw: Pixels | None = None,
     ) -> None:
         self._batch = batch
         self.size = source.shape[:2]
-        self._answers = {name: self._ask(name, source) for name in names}
+        self._answers = {name: self._ask(name, source, raw) for name in names}
 
-    def _ask(self, name: str, picture: Pixels) -> list[Answer]:
+    def _ask(self, name: str, picture: Pixels, raw: Pixels | None) -> list[Answer]:
         """The answers on a picture; where they must be robust, on views of it as other programs
         resize it too."""
         with system_errors(name):
@@ -121,9 +137,12 @@ class Panel:
             answers = [system.answers([picture])[0]]
             if not robust(name, system, self._batch):
                 return answers
-            if isinstance(system, ModelSystem):
+            if isinstance(system, Resizing):
                 filters = verify.other_filters(system.kind, system.resize_filter)
-                others = [system.answer_with(picture, one) for one in filters]
+                others = [
+                    system.answer_with(picture if raw is None or one not in TAPS else raw, one)
+                    for one in filters
+                ]
                 if all(answer is not None for answer in others):
                     return [*answers, *(answer for answer in others if answer is not None)]
             return [*answers, system.answers([verify.second_view(picture)])[0]]
@@ -135,13 +154,14 @@ class Panel:
             name for name, answers in self._answers.items() if verify.sees_nothing(answers)
         )
 
-    def compare(self, picture: Pixels) -> dict[str, Comparison]:
+    def compare(self, picture: Pixels, raw: Pixels | None = None) -> dict[str, Comparison]:
         """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in
-        the source's scale."""
+        the source's scale; `raw` as for the source."""
         tolerance, verdicts = self._batch.tolerance, {}
         for name, answers in self._answers.items():
             views = [
-                rescaled(view, picture.shape[:2], self.size) for view in self._ask(name, picture)
+                rescaled(view, picture.shape[:2], self.size)
+                for view in self._ask(name, picture, raw)
             ]
             with system_errors(name):
                 verdicts[name] = verify.compare_views(answers, views, tolerance=tolerance)
@@ -157,7 +177,7 @@ def verified(
     Args:
         ready: the photo with its guides, in each format that comes into question. The first is
             searched; the others, and other strengths, are throws at files smaller than what that
-            found.
+            found, and so is plain JPEG beside JPEG.
         panel: of the systems of `--verify`, one of which at least found something on the source.
         name: of the photo, for errors.
     """
@@ -165,7 +185,7 @@ def verified(
 
     def judge(data: bytes) -> Comparison:
         if data not in verdicts:
-            verdicts[data] = panel.compare(file_seen(data, name, batch))
+            verdicts[data] = panel.compare(*file_views(data, name, batch))
         return jointly(verdicts[data])
 
     def mend(rest: Rung, fine: Rung, places: Quads) -> bytes:
@@ -175,7 +195,17 @@ def verified(
     budget = functools.partial(trials_worth, photo.source_bytes)
     rungs = rungs_from(batch.min_quality)
     best = verify.smallest(rungs, lambda rung: first.at(*rung), judge, mend=mend, budget=budget)
-    trials = best.trials
+    trials, judged = best.trials, 0
+    if isinstance(first, Prepared):
+        below = len(best.data) if best.verified else photo.source_bytes
+        plain, judged = verify.outdone(
+            [(float(quality), 0.0) for quality in plain_qualities(batch.min_quality)],
+            functools.partial(_plain_at, first.plain()),
+            judge,
+            below=below,
+            budget=budget,
+        )
+        best = best if plain is None else plain
     for one, strength in _throws(ready, best.verified):
         if trials >= MOST_TRIALS:
             break
@@ -191,7 +221,8 @@ def verified(
         trials += used
         if result is not None:
             best, best_of = result, one
-    return found_of(best_of, dataclasses.replace(best, trials=trials), verdicts[best.data])
+    best = dataclasses.replace(best, trials=trials + judged)
+    return found_of(best_of, best, verdicts[best.data])
 
 
 def found_of(
@@ -208,6 +239,10 @@ def found_of(
     )
 
 
+def _plain_at(one: Plain, rung: Rung) -> bytes:
+    return one.at(round(rung[0]))
+
+
 def _at(one: Ready, rung: Rung) -> bytes:
     return one.at(*rung)
 
@@ -221,34 +256,26 @@ def _throws(ready: Sequence[Ready], verified: bool) -> list[tuple[Ready, float]]
     return others if ready[0].format == "jpeg" else [*others, (ready[0], OTHER_STRENGTH)]
 
 
-def plain_rival(photo: Photo, source: Pixels, name: str, batch: BatchSettings) -> dict[str, Any]:
-    """The fields of `FileRecord` on optimised plain JPEG under the same verdict, by the same search
-    over the same qualities.
+def plain_rival(
+    photo: Photo, settings: DjpegSettings, source: Pixels, name: str, batch: BatchSettings
+) -> dict[str, Any]:
+    """The fields of `FileRecord` on optimised plain JPEG under the same verdict, with the same
+    metadata, by the same search over the same qualities.
 
     `source` is the photo as systems see it.
     """
-    panel = Panel(batch.verify, source, batch)
-    qualities = sorted({round(quality) or 1 for quality, _ in rungs_from(batch.min_quality)})
+    panel = Panel(batch.verify, source, batch, uncoloured(photo, batch))
+    plain = Plain(photo, settings, Source.of(photo, settings))
 
     def judge(data: bytes) -> Comparison:
-        return jointly(panel.compare(file_seen(data, name, batch)))
+        return jointly(panel.compare(*file_views(data, name, batch)))
 
     budget = functools.partial(trials_worth, photo.source_bytes)
-    # plain JPEG keeps it in its metadata, which is none of its bytes here
-    turned = photo.orientation
-
-    def encode(quality: int) -> bytes:
-        return optimised_jpeg(
-            dataclasses.replace(photo, pixels=upright(photo.pixels, turned), orientation=1), quality
-        )
-
-    best = verify.smallest(qualities, encode, judge, budget=budget)
-    if photo.jpeg is not None and (not best.verified or len(best.data) >= photo.source_bytes):
+    best = verify.smallest(plain_qualities(batch.min_quality), plain.at, judge, budget=budget)
+    size = plain.size(best.rung) if best.verified else None
+    if photo.jpeg is not None and (size is None or size >= photo.source_bytes):
         return {"rival_bytes": photo.source_bytes, "rival_quality": None}
-    return {
-        "rival_bytes": len(best.data) if best.verified else None,
-        "rival_quality": best.rung if best.verified else None,
-    }
+    return {"rival_bytes": size, "rival_quality": best.rung if best.verified else None}
 
 
 def jointly(verdicts: Mapping[str, Comparison]) -> Comparison:

@@ -24,7 +24,7 @@ from vizcomp.datasets.labelled import (
     make_room,
     read_picture,
 )
-from vizcomp.datasets.parquet import find_tables
+from vizcomp.datasets.parquet import find_tables, unpack_tables
 from vizcomp.errors import InputError, TooLargeError, VizcompError
 from vizcomp.files.find import InputFile
 from vizcomp.files.place import printable
@@ -98,13 +98,15 @@ class ClassFiles:
     Attributes:
         files: by class, then by name.
         labels: indices into `classes`.
-        unpacked: they were in an archive.
+        unpacked: they were in an archive, or in tables.
+        tables: they were in Parquet tables.
     """
 
     files: list[InputFile]
     labels: list[int]
     classes: tuple[str, ...]
     unpacked: bool = False
+    tables: bool = False
 
 
 def list_classes(path: Path) -> ClassFiles | None:
@@ -134,8 +136,8 @@ def unpacked_classes(
     choose: Callable[[npt.NDArray[np.int64]], Sequence[int]],
     on_skip: OnSkip,
 ) -> ClassFiles | None:
-    """The pictures of an archive with a folder for each class, byte for byte; None where it is no
-    such.
+    """The pictures of an archive with a folder for each class, or of Parquet tables, byte for byte;
+    None where it is no such.
 
     Args:
         folder: where the files go, by number: no name of the archive is used.
@@ -143,9 +145,19 @@ def unpacked_classes(
         on_skip: is told of what in the archive is no picture, and of what cannot be read.
 
     Raises:
-        FormatError: the archive is broken.
+        FormatError: the archive or a table is broken.
+        MissingExtraError: tables, and no pyarrow.
     """
-    if os.path.isdir(path) or find_tables(path):
+    if tables := find_tables(path):
+        rows, classes = unpack_tables(path, tables, folder, choose, on_skip)
+        return ClassFiles(
+            [InputFile(row.place, PurePath(row.name)) for row in rows],
+            [row.label for row in rows],
+            classes,
+            unpacked=True,
+            tables=True,
+        )
+    if os.path.isdir(path):
         return None
     try:
         with open_source(path) as source:

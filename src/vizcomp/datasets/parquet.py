@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcomp.datasets.labelled import (
     MAX_MEMBERS,
@@ -50,22 +51,8 @@ def read_tables(
 ) -> LabelledImages:
     """Rows of an encoded picture (`img` or `image`: its bytes) and a whole number (`label`), with
     the names of the classes in the schema's metadata, as the `datasets` library writes them."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise MissingExtraError("pyarrow, which reads Parquet files,", "parquet") from exc
-    of_split: dict[str, list[Path]] = {"train": [], "test": []}
-    for table in tables:
-        of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
-    chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
-    if part == "validation":
-        chosen = [file for file in of_split["test"] if file.stem.split("-")[0].lower() != "test"]
-    if not chosen:
-        raise NoPart(
-            f"{printable(path)} has no {part} part",
-            f"its Parquet files should be named {part}-*.parquet",
-        )
+    pyarrow = _pyarrow()
+    chosen = _of_part(path, tables, part)
     classes: tuple[str, ...] = ()
     kept: list[Pixels] = []
     labels: list[int] = []
@@ -121,11 +108,108 @@ def read_tables(
     )
 
 
+class Unpacked(NamedTuple):
+    """A row's picture as a file."""
+
+    place: Path
+    name: str
+    label: int
+
+
+def unpack_tables(
+    path: Path,
+    tables: list[Path],
+    folder: Path,
+    choose: Callable[[npt.NDArray[np.int64]], Sequence[int]],
+    on_skip: OnSkip,
+) -> tuple[list[Unpacked], tuple[str, ...]]:
+    """Some rows' pictures byte for byte, as files in a folder, and the names of the classes: of the
+    test part, of all rows where there is none.
+
+    Args:
+        folder: where the files go, by number: no name of the table is used.
+        choose: from the labels of all rows to the indices of those that are wanted.
+        on_skip: is told of rows without a picture or label.
+
+    Raises:
+        FormatError: a table is broken, or has not the columns of `read_tables`.
+        MissingExtraError: no pyarrow.
+    """
+    pyarrow = _pyarrow()
+    try:
+        files = _of_part(path, tables, "test")
+    except NoPart:
+        files = _of_part(path, tables, "all")
+    labels: list[int] = []
+    classes: tuple[str, ...] = ()
+    there: list[Unpacked] = []
+    wanted: set[int] = set()
+    for second in (False, True):  # labels alone, then the pictures that are wanted
+        at = -1
+        for file in files:
+            shown = printable(file.name)
+            try:
+                with pyarrow.parquet.ParquetFile(file) as table:
+                    picture, label, class_names = _columns(table, shown)
+                    classes = classes or class_names
+                    for data, number in _rows(table, picture if second else "", label):
+                        at += 1
+                        good = type(number) is int and 0 <= number < (len(classes) or 100_000)
+                        if not second:
+                            labels.append(number if good else -1)
+                        elif at in wanted and data and good:
+                            place = folder / f"{at:07d}"
+                            place.write_bytes(data)
+                            there.append(Unpacked(place, f"{shown}/{at:05d}", number))
+                        elif at in wanted:
+                            on_skip(f"{shown}/{at:05d}", "no picture, or no label")
+            except (pyarrow.ArrowException, OSError) as exc:
+                raise FormatError(
+                    f"{shown} cannot be read as Parquet: {first_line(exc)}", "download it again"
+                ) from exc
+        if not second:
+            folder.mkdir(parents=True, exist_ok=True)
+            wanted = set(choose(np.asarray(labels, np.int64)))
+    return there, classes or tuple(map(str, range(max(labels, default=-1) + 1)))
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise MissingExtraError("pyarrow, which reads Parquet files,", "parquet") from exc
+    return pyarrow
+
+
+def _of_part(path: Path, tables: list[Path], part: Part) -> list[Path]:
+    """The tables of a part, by their names.
+
+    Raises:
+        NoPart: there are none.
+    """
+    of_split: dict[str, list[Path]] = {"train": [], "test": []}
+    for table in tables:
+        of_split[_SPLITS.get(table.stem.split("-")[0].lower(), "train")].append(table)
+    chosen = [file for split, files in of_split.items() if part in (split, "all") for file in files]
+    if part == "validation":
+        chosen = [file for file in of_split["test"] if file.stem.split("-")[0].lower() != "test"]
+    if not chosen:
+        raise NoPart(
+            f"{printable(path)} has no {part} part",
+            f"its Parquet files should be named {part}-*.parquet",
+        )
+    return chosen
+
+
 def _rows(table: Any, picture: str, label: str) -> Iterator[tuple[Any, Any]]:
-    """The encoded picture and the label of each row."""
-    for rows in table.iter_batches(_ROWS, columns=[picture, label]):
-        cells = zip(rows.column(picture), rows.column(label).to_pylist(), strict=True)
-        for cell, number in cells:
+    """The encoded picture and the label of each row; no picture where its column is ""."""
+    for rows in table.iter_batches(_ROWS, columns=[picture, label] if picture else [label]):
+        numbers = rows.column(label).to_pylist()
+        if not picture:
+            yield from ((None, number) for number in numbers)
+            continue
+        for cell, number in zip(rows.column(picture), numbers, strict=True):
             value = cell.as_py()
             yield value["bytes"] if isinstance(value, dict) else value, number
 

@@ -27,6 +27,7 @@ from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder, guides_say
 from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.outside import without_outside
+from vizcomp.djpeg.plain import Plain
 from vizcomp.djpeg.readers import only_plain_webp
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings, Shape
 from vizcomp.djpeg.source import Source
@@ -237,6 +238,7 @@ class Prepared:
         shape: Shape = SHAPE,
     ) -> None:
         photo = self.photo = sized(photo, settings)
+        self._settings = settings
         # before the coefficients are there: the network's memory and theirs need not be had at once
         guides = () if settings.strength == 0 else settings.guides
         if "depth" in guides and depth is None:
@@ -303,6 +305,10 @@ class Prepared:
         height, width = self.source.image.height, self.source.image.width
         mask = guide.mask_importance(stored(places, self.source.orientation), size=(height, width))
         return self.encoder.encode(fine, obey=share, rest=quality, kept=mask)
+
+    def plain(self) -> Plain:
+        """What an ordinary encoder makes of the photo, with the same metadata and scans."""
+        return Plain(self.photo, self._settings, self.source)
 
     @property
     def notices(self) -> tuple[str, ...]:

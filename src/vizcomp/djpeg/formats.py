@@ -43,7 +43,7 @@ ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
     "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
-EYES_QUALITIES = (0.0, 36.0, 45.0, 53.0, 61.0, 71.0, 84.0, 94.0, 100.0)
+EYES_QUALITIES = (0.0, 36.0, 46.0, 54.0, 62.0, 73.0, 86.0, 95.0, 100.0)
 """The same of AVIF where it is not tuned for signal-to-noise."""
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.

@@ -29,7 +29,7 @@ NEUTRAL = 0.5
 
 GUIDES = ("depth", "detail", "mask", "text", "centre", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
-TEXT_LEAST, TEXT_SURE = -0.8, 1.9
+TEXT_LEAST, TEXT_SURE = -1.8, 0.9
 BESIDE_CENTRE = 8  # pixels beside the middle square that a filter may still reach
 NEAR = 2 / 3  # rank from which a block is near, and pays nothing for its depth: the nearest third
 BESIDE_TEXT = 0.9  # the nearest block without lettering, on the scale where lettering is 1

@@ -31,7 +31,8 @@ Pixels = npt.NDArray[np.uint8]
 CHUNK_SMALL, CHUNK_LARGE = 500, 8  # images that one task takes: 32x32 ones, and photos
 SMALL_SIDE = 64
 ALONE = 4_000_000  # pixels: a larger photo is a task of its own, for its memory
-PACKED_SIDE = 224  # of labelled pictures in tables, where no codec asks for a side
+SET_SIDE = 32  # of the published sets that are read, which have no files
+PACKED_SIDE = 224  # of pictures of an archive with one class alone, which is no set of classes
 
 
 @dataclasses.dataclass(eq=False)
@@ -171,7 +172,13 @@ def _taken(
                 skip,
             )
         if listed is None:
-            labelled = _labelled(path, side or first.native or PACKED_SIDE)
+            labelled = _labelled(path, side or first.native or SET_SIDE)
+            if labelled is not None and labelled.resized and not side and not first.native:
+                labelled = _labelled(path, PACKED_SIDE)
+                warnings.append(
+                    f"Pictures of this archive are cut to {PACKED_SIDE} x {PACKED_SIDE}: unpack it"
+                    " for whole ones."
+                )
     if labelled is None:
         files = listed.files if listed is not None else None
         if files is None:
@@ -182,11 +189,6 @@ def _taken(
             f"`decoder` {settings.decoder} is for photos: pictures of a table or of a published set"
             " are read by Pillow",
             "give a folder or an archive of pictures, or omit `decoder`",
-        )
-    if not side and not first.native:
-        warnings.append(
-            f"Pictures of a table are cut to {PACKED_SIDE} x {PACKED_SIDE}: give them as files for"
-            " whole ones."
         )
     return _of_arrays(labelled, settings, skip)
 
@@ -235,7 +237,8 @@ def _of_files(
             for file, label in zip(listed.files, listed.labels, strict=True)
         }
         labels, classes = [label_of[one.name] for one in sources], listed.classes
-        source = "class folders" + (", in an archive" if listed.unpacked else "")
+        where = ", in an archive" if listed.unpacked else ""
+        source = "Parquet files" if listed.tables else f"class folders{where}"
     return _Taken(
         (one.pixels for one in sources),
         [one.name for one in sources],

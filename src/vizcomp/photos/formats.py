@@ -50,6 +50,13 @@ FORMATS = {
     "jxl": Format("jxl", "JPEG XL", 65500, {"effort": 5, "num_threads": 1}),
 }
 
+BY_SIGNAL = {"tune": "psnr"}
+"""AVIF where the photo has lettering: words want the signal."""
+FOR_SIGHT = {"qm-min": "0", "qm-max": "6", "enable-cdef": "0"}
+"""AVIF elsewhere, beside the library's own choices: steeper quantiser matrices (0 is the steepest,
+15 flat) and no deringing filter, by which detectors and classifiers keep more at equal bytes
+(docs/decisions/0023-less-time.md)."""
+
 SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "png": (".png",),
@@ -127,7 +134,7 @@ def encode_format(
         alpha: opacity, uint8 (H, W), or None.
         icc, exif, xmp: metadata to carry; no `icc` in those of `WITHOUT_PROFILES`.
         by_signal: AVIF is tuned for signal-to-noise, which keeps lettering; else as the library
-            does by itself, which keeps what eyes, detectors and classifiers see.
+            does by itself, but for `FOR_SIGHT`.
         full_chroma: of AVIF, 4:4:4 in place of 4:2:0.
 
     Raises:
@@ -148,8 +155,7 @@ def encode_format(
     options: dict[str, Any] = {**kind.options, "quality": quality}
     if kind.name == "avif":
         options["quality"] = round(quality)
-        if by_signal:
-            options["advanced"] = {"tune": "psnr"}
+        options["advanced"] = BY_SIGNAL if by_signal else FOR_SIGHT
         options |= {"subsampling": "4:4:4"} if full_chroma else {}
     options |= {
         key: value for key, value in (("icc_profile", icc), ("exif", exif), ("xmp", xmp)) if value

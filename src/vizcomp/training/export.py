@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -22,6 +23,7 @@ from vizcomp.djpeg import learned, text_regions
 from vizcomp.errors import ModelError, first_line
 from vizcomp.files.write import beside
 from vizcomp.nets.compact_depth import CompactDepthEnsemble, CompactDepthNet
+from vizcomp.nets.text_regions import SmallTextRegionsNet
 from vizcomp.photos.frame import STRIDE
 
 
@@ -83,18 +85,22 @@ class _TextRegionsOfPixels(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.scaled = isinstance(network, SmallTextRegionsNet)
+        if isinstance(network, SmallTextRegionsNet):
+            self.network = copy.deepcopy(network)
+            self.network.takes_pixels()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(
-            (image.permute(0, 3, 1, 2).float() / 255.0 - 0.45) / 0.25
-        )
+        x = image.permute(0, 3, 1, 2).float()
+        logits: torch.Tensor = self.network(x if self.scaled else (x / 255.0 - 0.45) / 0.25)
         return logits
 
 
 def export_text_regions(
     network: nn.Module, path: Path, *, metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a `TextRegionsNet` as an ONNX file, for `djpeg.text_regions.TextRegions`.
+    """Writes a `TextRegionsNet` or a small one as an ONNX file, for
+    `djpeg.text_regions.TextRegions`.
 
     Its input is uint8 (1, H, W, 3) RGB, its output float32 (1, H / 8, W / 8) logits.
 

@@ -4,13 +4,14 @@ comparison."""
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import SettingsError
-from vizcomp.vision import lettering, poses
+from vizcomp.vision import instances, lettering, poses
 from vizcomp.vision.boxes import corners_to_quads, match_boxes
 
 Pixels = npt.NDArray[np.uint8]
@@ -65,6 +66,8 @@ class Boxes:
         least: the score from which a box is an answer; None where the system does not say.
         below: boxes of nearly that score, which are no answer; None where the system gives none.
             Verdicts with margins use them.
+        masks: bool (N, h, w), each box's own over the whole image at any resolution; None where the
+            system gives none.
     """
 
     quads: npt.NDArray[np.float64]
@@ -73,6 +76,7 @@ class Boxes:
     scores: Array | None = None
     least: float | None = None
     below: Boxes | None = None
+    masks: npt.NDArray[np.bool_] | None = None
 
     def words(self) -> str:
         """For people: "3 boxes" or "2 person, 1 dog"."""
@@ -190,9 +194,9 @@ class Comparison:
 
     Attributes:
         score: 0..1. Classes: share of probability that both answers put on the same classes. Boxes:
-            F1 at IoU 0.5. Masks: mean IoU of the classes that either has. Keypoints: mean
-            similarity of the figures' points. Text: 1 - character error rate.
-            Embeddings: cosine, 0 where it is negative.
+            F1 at IoU 0.5, with masks no more than their IoU. Masks: mean IoU of the classes that
+            either has. Keypoints: mean similarity of the figures' points. Text: 1 - character error
+            rate. Embeddings: cosine, 0 where it is negative.
         same: the verdict.
         matched, reference, found: boxes, figures or words; 0 for other answers.
         unlike: float64 (N, 4, 2), the places of either answer that have no partner in the other;
@@ -254,7 +258,9 @@ def compare(
             if where
             else None
         )
-        same = score >= 1 - tolerance - 1e-12
+        alike = masks_alike(reference, answer, pairs)
+        same = score >= 1 - tolerance - 1e-12 and alike >= SAME_MASKS * (1 - tolerance) - 1e-12
+        score = min(score, alike)
         return Comparison(score, same, len(mine), len(reference.quads), len(answer.quads), without)
     if isinstance(reference, Masks) and isinstance(answer, Masks):
         score = _mean_iou(reference.labels, answer.labels)
@@ -326,8 +332,8 @@ def _cosine(a: Array, b: Array) -> float:
 
 
 def matching(reference: Boxes, answer: Boxes) -> list[tuple[int, int]]:
-    """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, by index
-    in each."""
+    """The boxes of two answers that are partners: of equal labels, one to one at IoU 0.5, and so
+    their masks where both have some; by index in each."""
     pairs = []
     for label in dict.fromkeys(reference.labels) if reference.labels else [None]:
         mine = [
@@ -338,7 +344,22 @@ def matching(reference: Boxes, answer: Boxes) -> list[tuple[int, int]]:
             (mine[i], theirs[j])
             for i, j, _ in match_boxes(reference.quads[mine], answer.quads[theirs])
         ]
+    if reference.masks is not None and answer.masks is not None:
+        _check_shapes(reference.masks, answer.masks)
+        pairs = instances.partners(reference.masks, answer.masks, pairs)
     return pairs
+
+
+def masks_alike(reference: Boxes, answer: Boxes, pairs: Sequence[tuple[int, int]]) -> float:
+    """`instances.mean_iou` of partners; 1 where there are no masks."""
+    if reference.masks is None or answer.masks is None:
+        return 1.0
+    return instances.mean_iou(reference.masks, answer.masks, pairs)
+
+
+def _check_shapes(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
+    if one.shape[1:] != other.shape[1:]:
+        raise SettingsError("masks of different sizes cannot be compared")
 
 
 def together(places: Quads, others: Quads | None) -> Quads:

@@ -99,6 +99,18 @@ def match_boxes(
     return sorted(pairs)
 
 
+def overlaps(
+    quad: npt.NDArray[np.float64], places: npt.NDArray[np.float64], share: float = 0.3
+) -> bool:
+    """Whether the bounds of a quadrilateral (4, 2) and of one of some places (N, 4, 2) share at
+    least this share of the smaller of the two."""
+    low, high = quad.min(0), quad.max(0)
+    lows, highs = places.min(1), places.max(1)
+    shared = np.maximum(np.minimum(high, highs) - np.maximum(low, lows), 0).prod(1)
+    smaller = np.minimum((high - low).prod(), (highs - lows).prod(1))
+    return bool(((shared >= share * smaller) & (shared > 0)).any())
+
+
 def box_f1(
     reference: Sequence[npt.ArrayLike], answer: Sequence[npt.ArrayLike], iou: float = 0.5
 ) -> BoxScore:

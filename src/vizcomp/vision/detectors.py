@@ -28,12 +28,14 @@ class Detections(NamedTuple):
         labels: int64 (N,), -1 where there is one kind only.
         points: float64 (N, K, 2 or 3), x, y and perhaps certainty of the points of each box's
             figure; x and y as in `corners`; None where there are none.
+        coefficients: float64 (N, K) of masks, for as many prototypes; None where there are none.
     """
 
     corners: Values
     scores: Values
     labels: npt.NDArray[np.int64]
     points: Values | None = None
+    coefficients: Values | None = None
 
     def at_least(self, least: float) -> Detections:
         """Those of at least this score."""
@@ -41,8 +43,12 @@ class Detections(NamedTuple):
 
     def chosen(self, which: npt.NDArray[Any]) -> Detections:
         """Some of them, by a mask or by their indices."""
-        points = None if self.points is None else self.points[which]
-        return Detections(self.corners[which], self.scores[which], self.labels[which], points)
+        points, weights = (
+            None if part is None else part[which] for part in (self.points, self.coefficients)
+        )
+        return Detections(
+            self.corners[which], self.scores[which], self.labels[which], points, weights
+        )
 
 
 def cell_count(height: int, width: int, strides: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vizcomp.vision.answers import Answer, Boxes, Classes, Keypoints, Masks, Pixels, Text
@@ -32,6 +33,8 @@ def drawn(image: Pixels, answer: Answer) -> Pixels:
     """A photo, uint8 (H, W, 3), with the answer drawn on it, of the same shape."""
     if isinstance(answer, Masks):
         return _masks(image, answer)
+    if isinstance(answer, Boxes) and answer.masks is not None:
+        image = _instances(image, answer.masks)
     picture = Image.fromarray(image).copy()
     pen = ImageDraw.Draw(picture)
     side = max(picture.size)
@@ -99,6 +102,18 @@ def _write(
     left, top, right, bottom = pen.multiline_textbbox(place, text, font=font)
     pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=(0, 0, 0))
     pen.multiline_text(place, text, fill=colour, font=font)
+
+
+def _instances(image: Pixels, masks: npt.NDArray[np.bool_]) -> Pixels:
+    """Each instance's mask over the photo."""
+    height, width = image.shape[:2]
+    painted = image.astype(np.float32)
+    for at, mask in enumerate(masks):
+        small = Image.fromarray(mask.astype(np.uint8))
+        whole = np.asarray(small.resize((width, height), Image.Resampling.NEAREST)) > 0
+        colour = np.array(COLOURS[at % len(COLOURS)], np.float32)
+        painted[whole] = (1 - OPACITY) * painted[whole] + OPACITY * colour
+    return painted.round().astype(np.uint8)
 
 
 def _masks(image: Pixels, answer: Masks) -> Pixels:

@@ -17,6 +17,7 @@ from vizcomp.vision.options import INPUT, SIDES, ModelOptions, typed
 
 # What exporters' inputs usually hold: proposed where it is asked for, never taken.
 _USUAL = {"orig_target_sizes": "width/height", "orig_size": "width/height", "scale_factor": "1/1"}
+MOST_PROPOSED = 8  # numbers; one number fills larger inputs
 _DTYPES = (np.float32, np.float16, np.float64, np.uint8, np.int8)
 
 
@@ -119,8 +120,11 @@ def _proposed(slot: Slot, size: Sequence[int]) -> str:
     usual = next((text for word, text in _USUAL.items() if word in slot.name.lower()), "")
     if not usual and ("shape" in slot.name.lower() or "size" in slot.name.lower()):
         usual = "height/width"
+    if not usual and "mask" in slot.name.lower():
+        return "1"  # all of it is picture
     if not usual:
-        return "/".join(["NUMBER"] * max(1, int(np.prod([side or 1 for side in slot.shape[1:]]))))
+        count = int(np.prod([side or 1 for side in slot.shape[1:]]))
+        return "/".join(["NUMBER"] * (count if 1 <= count <= MOST_PROPOSED else 1))
     for word, side in zip(SIDES, size, strict=False):
         usual = usual.replace(word, str(side))
     return usual

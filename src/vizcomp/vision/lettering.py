@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import operator
 import unicodedata
 from collections.abc import Sequence
 
@@ -48,6 +50,16 @@ def compared(reference: Sequence[str], answer: Sequence[str]) -> Readings:
     return Readings(
         rate, both.total(), counts[0].total(), counts[1].total(), odd_reference, odd_found
     )
+
+
+def common_words(readings: Sequence[Sequence[str]]) -> list[str]:
+    """The words that all readings have, each as often as all have it."""
+    counts = [
+        collections.Counter(word for line in lines for word in _words(line)) for lines in readings
+    ]
+    if not counts:
+        return []
+    return list(functools.reduce(operator.and_, counts).elements())
 
 
 def _words(line: str) -> list[str]:

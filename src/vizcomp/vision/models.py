@@ -26,8 +26,10 @@ from vizcomp.vision.answers import (
     Pixels,
 )
 from vizcomp.vision.inputs import check_others, constants, picture_slot
+from vizcomp.vision.instances import masks_of
 from vizcomp.vision.model_files import fingerprint_of
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
+from vizcomp.vision.refusals import SHARE
 from vizcomp.vision.runtime import PICTURES, Preparation, Runtime
 from vizcomp.vision.system import (
     BAND,
@@ -37,7 +39,7 @@ from vizcomp.vision.system import (
     corners_to_quads,
     softmax,
 )
-from vizcomp.vision.views import Fit, View, view_of
+from vizcomp.vision.views import TAPS, Fit, View, view_of
 from vizcomp.weights.options import NORMS
 
 NMS = 0.5  # suppression where an option says nothing
@@ -46,6 +48,7 @@ LEAST_POINT = 0.3  # certainty from which a point is seen
 LEAST_POSE = 0.3
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
+MOST_SAID = 3  # names of outputs that are not read
 _BATCH = 64
 
 
@@ -76,6 +79,7 @@ class ModelSystem:
         size = self._size or (_TRIAL_SIDE, _TRIAL_SIDE)
         outputs = self._tried(size)
         self._layout = layouts.Reader(name, outputs, size, options, self._known).layout()
+        self._unread = [name for name in outputs if name not in self._layout.read]
         family = self._layout.detector or self._layout.kind
         if (
             self._size is None
@@ -93,6 +97,11 @@ class ModelSystem:
             self._size = (YOLO_SIDE, YOLO_SIDE)
         self._preparation = self._prepared(family)
         self.native = self._size[0] if self._size and self._size[0] == self._size[1] <= 64 else 0
+
+    @property
+    def _masked(self) -> bool:
+        """Whether masks of instances are read, for which all of the photo must be in the input."""
+        return self._size is not None and not self.crops
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -128,8 +137,14 @@ class ModelSystem:
                 if self._nms < 1
                 else "doubles not looked for"
             )
+        if self._layout.prototypes and not self._masked:
+            parts.append("masks not compared: the input shows a part of the photo")
         if self.classes:
             parts.append(f"{len(self.classes)} classes named")
+        if self._unread:
+            more = len(self._unread) - MOST_SAID
+            names = ", ".join(self._unread[:MOST_SAID])
+            parts.append(f"not read: {names}{f' and {more} more' if more > 0 else ''}")
         return "; ".join([*parts, f"fingerprint {self.fingerprint}"])
 
     def _wrong(self, what: str, hint: str = "") -> ModelError:
@@ -149,7 +164,8 @@ class ModelSystem:
 
     @property
     def _nms(self) -> float:
-        usual = NMS if self._layout.detector in ("yolov5", "yolov8", "yolox") else 1.0
+        grid = self._layout.detector in ("yolov5", "yolov8", "yolox") or self._layout.raw
+        usual = NMS if grid else 1.0
         return usual if self.options.nms is None else self.options.nms
 
     def _read_input(self) -> None:
@@ -306,9 +322,11 @@ class ModelSystem:
         where no size is asked for."""
         if self._size is None:
             return None
-        view = view_of(
-            image, self._size, dataclasses.replace(self._preparation.fit, filter=resize_filter)
+        # programs that resize by OpenCV round sides as `int` does
+        other = dataclasses.replace(
+            self._preparation.fit, filter=resize_filter, floor=resize_filter in TAPS
         )
+        view = view_of(image, self._size, other)
         return self._answer(self._run([view.pixels]), image, view)
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
@@ -388,6 +406,10 @@ class ModelSystem:
             else corners
         )
         named = bool((detections.labels >= 0).any())
+        masks = None
+        if self._layout.prototypes and self._masked:
+            protos = checked(self._layout.prototypes_of(outputs), self.name)
+            masks = masks_of(detections, protos, size, view.place(height, width))
 
         def boxes(which: npt.NDArray[np.bool_], below: Boxes | None = None) -> Boxes:
             labels = (
@@ -403,6 +425,7 @@ class ModelSystem:
                 scores,
                 self._least,
                 below,
+                None if masks is None else masks[which],
             )
 
         return boxes(detections.scores >= self._least, boxes(detections.scores < self._least))
@@ -445,14 +468,8 @@ class ModelSystem:
                 maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1]
             )
             maps = maps if not last else maps.transpose(2, 0, 1)
-            maps = (
-                maps.argmax(0)
-                if len(maps) > 1
-                else maps[0]
-                if np.issubdtype(maps.dtype, np.integer)
-                else maps[0] > 0.5
-            )
-        labels = np.asarray(maps, np.int32)
+            maps = maps.argmax(0) if len(maps) > 1 else maps[0]
+        labels = np.asarray(maps if maps.dtype.kind in "iub" else self._edges(maps), np.int32)
         height, width = image.shape[:2]
         (across, down), (left, top) = view.scale, view.offset
         rows = ((np.arange(height) + 0.5) * down + top) * labels.shape[0] / view.pixels.shape[0]
@@ -462,6 +479,21 @@ class ModelSystem:
         at_rows = rows.astype(int).clip(0, labels.shape[0] - 1)
         at_columns = columns.astype(int).clip(0, labels.shape[1] - 1)
         return np.asarray(labels[at_rows[:, None], at_columns[None]])
+
+    def _edges(self, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels of one map of numbers: labels as they are, or 1 where a share is above a half."""
+        if self._layout.activation == "sigmoid":
+            return numbers > 0
+        largest, least = float(numbers.max(initial=0)), float(numbers.min(initial=0))
+        if largest > SHARE and bool((numbers == numbers.round()).all()):
+            return numbers
+        if largest > SHARE or least < 1 - SHARE:
+            raise InputError(
+                f"{self.name}: its map has numbers from {least:.3g} to {largest:.3g}, no shares and"
+                " no labels",
+                "say activation=sigmoid where they come before one; a depth map is no answer",
+            )
+        return numbers > 0.5
 
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""

@@ -53,6 +53,7 @@ CHOICES = {
     "activation": ACTIVATIONS,
     "norm": tuple(NORMS),
     "points": ("xy", "yx"),
+    "background": ("none", "first", "last"),
 }
 
 
@@ -85,6 +86,9 @@ class ModelOptions:
         seen: points below this certainty are not seen.
         least: boxes and figures below this score are no answer.
         nms: of two boxes of one class that overlap more (IoU), the surer one stays; 1 = both do.
+        output: the output that is read, where several could be.
+        background: the column of class scores that means nothing is there: "first", "last" or
+            "none".
         image: the input that takes the picture, where a model has several.
         inputs: what the others hold: names and numbers, or "height" and "width" of the picture in
             its input.
@@ -117,6 +121,8 @@ class ModelOptions:
     seen: float | None = None
     least: float | None = None
     nms: float | None = None
+    output: str = ""
+    background: str = ""
     image: str = ""
     inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
     columns: tuple[str, ...] = ()

@@ -37,6 +37,10 @@ class Layout:
         order: of a point's first two numbers, "xy" or "yx".
         columns: of rows of boxes, as `ModelOptions.columns`; () for the detector's own.
         turned: rows and columns are the other way round.
+        background: the column of class scores that means nothing: "first", "last" or "none".
+        raw: a list of boxes of all places, doubles among them.
+        prototypes: the output of masks, for which the last columns of each box hold coefficients;
+            "" where there are none.
     """
 
     kind: str
@@ -54,6 +58,15 @@ class Layout:
     order: str = "xy"
     columns: tuple[str, ...] = ()
     turned: bool = False
+    background: str = "none"
+    raw: bool = False
+    prototypes: str = ""
+
+    @property
+    def read(self) -> set[str]:
+        """Names of the outputs that are read."""
+        parts = {self.output, self.scores, self.labels, self.count, self.prototypes}
+        return parts - {""}
 
     def before_activation(self, outputs: Outputs) -> bool:
         """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
@@ -70,6 +83,11 @@ class Layout:
         main = part_of(outputs, self.output)
         if self.points and not self.detector:
             return detectors.figures(main, self.points, self.order)
+        if self.prototypes:
+            weights = len(self.prototypes_of(outputs))
+            rows = main.T if self.detector == "yolov8" and not self.turned else main
+            found = self._yolo(main, size)
+            return found._replace(coefficients=rows[:, rows.shape[1] - weights :])
         if self.detector in ("yolov5", "yolov8", "yolov10", "yolox"):
             return self._yolo(main, size)
         width = (
@@ -91,9 +109,15 @@ class Layout:
         count = int(np.asarray(outputs[self.count]).reshape(-1)[0]) if self.count else len(boxes)
         labels = None if labels is None else labels[:count]
         numbers = detectors.activated(numbers[:count], self.activation)
+        if self.background != "none":  # never an answer; classes keep their numbers
+            numbers[:, 0 if self.background == "first" else -1] = 0
         if self.detector == "ssd":
             boxes = boxes[:, [1, 0, 3, 2]]
         return detectors.listed(boxes[:count], numbers, labels)
+
+    def prototypes_of(self, outputs: Outputs) -> detectors.Values:
+        """The prototypes of masks, float64 (K, H, W)."""
+        return part_of(outputs, self.prototypes)
 
     def _yolo(self, main: detectors.Values, size: Size) -> Detections:
         main = main.T if self.turned else main
@@ -117,7 +141,14 @@ class Layout:
                 f"strides {'/'.join(map(str, self.strides))}" if self.strides else "",
                 f"columns {'/'.join(self.columns)}" if self.columns else "",
                 "classes last" if self.turned else "",
-                f"{self.extra} columns left out" if self.extra and not self.points else "",
+                f"background {self.background}" if self.background != "none" else "",
+                (
+                    "masks of instances"
+                    if self.prototypes
+                    else f"{self.extra} columns left out"
+                    if self.extra and not self.points
+                    else ""
+                ),
             )
             if part
         )

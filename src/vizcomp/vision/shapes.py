@@ -34,14 +34,20 @@ USUAL_CLASSES = (
     21841,
     21843,
 )
+LEAST_SHARES = 5  # numbers in 0..1 that do not add up to 1; fewer may be any
 LEAST_EMBEDDING = 64  # numbers; shorter ones are not made
 # points of published poses: beside a box and one class, as likely a detector of more classes
 POSES = (17, 21, 133)
-# Columns of rows of boxes, by their number: as YOLOv10 and PaddleDetection, YOLOv7 and OpenVINO
-# write them.
+# Columns of rows of boxes, by their number: as YOLOv10 and PaddleDetection, OpenVINO, YOLOv7,
+# YOLO-NAS and EfficientDet write them.
 ROWS = {
     6: ((*BOX, "score", "label"), ("label", "score", *BOX)),
-    7: (("other", "label", "score", *BOX), ("other", *BOX, "label", "score")),
+    7: (
+        ("other", "label", "score", *BOX),
+        ("other", *BOX, "label", "score"),
+        ("other", *BOX, "score", "label"),
+        ("other", "top", "left", "bottom", "right", "score", "label"),
+    ),
 }
 OBB = 20  # rows of DOTA's 15 classes and an angle, as likely as 16 classes
 MULTIPOSE = 56  # numbers of a figure in MoveNet's answer: 17 points of 3, a box, a score
@@ -58,7 +64,12 @@ def of_vector(name: str, row: npt.NDArray[Any], count: int) -> list[str]:
     said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
     unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
     long = count >= LEAST_EMBEDDING and count not in USUAL_CLASSES
-    if not probabilities and (said or unit or long):
+    # each a probability of its own, or features that are never below 0; quantised probabilities
+    # add up to about 1
+    total = float(row.sum(dtype=np.float64))
+    shares = count >= LEAST_SHARES and row.min() >= 0 and row.max() <= 1
+    shares = shares and count not in USUAL_CLASSES and abs(total - 1) > 0.5
+    if not probabilities and (said or unit or long or shares):
         return ["kind=classes", "kind=embedding"]
     return ["classes"]
 
@@ -74,3 +85,17 @@ def end_to_end(rows: detectors.Values, protos: int) -> list[str]:
         order = f"detector=yolov10,columns={'/'.join(ROWS[6][1])}"
         return ["detector=yolov10", order, "detector=detr,activation=none"]
     return ["yolov10"] if corners or protos else ["detector=detr,activation=none"]
+
+
+def of_rows(rows: detectors.Values) -> list[str]:
+    """Orders of the columns of rows of boxes that the numbers leave."""
+    fitting = [c for c in ROWS[rows.shape[-1]] if detectors.looks_like(rows, c)]
+    return [f"detector=yolov10,columns={'/'.join(columns)}" for columns in fitting]
+
+
+def softmaxed(numbers: npt.NDArray[Any]) -> bool:
+    """Whether the scores of many boxes, (..., N, C), add up to 1 for each: then one column is that
+    of nothing."""
+    if numbers.ndim < 2 or numbers.shape[-1] < 2 or numbers.shape[-2] < 10:
+        return False
+    return bool(numbers.min() >= 0 and np.abs(numbers.sum(-1, dtype=np.float64) - 1).max() < 1e-3)

@@ -40,7 +40,7 @@ AROUND = 16  # pixels around a box that is to be found again
 
 FALLOFF = 0.0375  # beyond that margin, of the image's longer side: 24 pixels of 640
 PLACES = 8  # rows and columns of the places that are covered in turn
-BAND = 0.02  # boxes whose score is so near to the least that counts are in doubt
+BAND = 0.02  # boxes so little below the least score that counts are told beside an answer
 LEAST_SCORE = 0.5  # boxes below this confidence are no answer, where the model leaves that open
 
 
@@ -86,6 +86,22 @@ class System(Protocol):
     def importance(self, image: Pixels) -> Array:
         """Where the system looks: float32 (h, w) in 0..1 over the whole image, at any
         resolution."""
+        ...
+
+
+@runtime_checkable
+class Resizing(Protocol):
+    """A system that can be shown a photo as other programs resize it.
+
+    Attributes:
+        resize_filter: its own, one of `options.FILTERS`.
+    """
+
+    @property
+    def resize_filter(self) -> str: ...
+
+    def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
+        """The answer under another filter; None where the photo is not resized."""
         ...
 
 

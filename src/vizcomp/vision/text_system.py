@@ -21,11 +21,14 @@ from vizcomp.vision.named_options import (
     split_options,
     with_options,
 )
-from vizcomp.vision.system import boxes_answer_importance
+from vizcomp.vision.scale import rescaled
+from vizcomp.vision.system import BAND, boxes_answer_importance
+from vizcomp.vision.views import Fit, view_of
 
 # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
 DETECTOR_LEAST, DETECTOR_MOST = 736, 2000
 READS = "text:read"  # by this name it reads
+LEAST_BOX = 0.5  # certainty from which a box is one; as RapidOCR itself has it
 LEAST_READ = 0.5  # lines below this certainty are no answer; as RapidOCR itself has it
 # pixels of its input: lettering up to this height keeps all that the quality promises
 FULL_WORTH_HEIGHT = 37.0
@@ -85,6 +88,10 @@ class TextSystem:
         self._options = dict(options)
         self._least = float(options.get("least", LEAST_READ))
         given = {_PARAMETERS[key]: value for key, value in options.items() if key in _PARAMETERS}
+        self._threshold = float(options.get("threshold", LEAST_BOX))
+        if not reads:  # boxes in doubt are wanted too
+            given[_PARAMETERS["threshold"]] = self._threshold - BAND
+        self._side = float(options.get("side", DETECTOR_LEAST))
         try:
             import cv2
             from rapidocr import RapidOCR
@@ -110,11 +117,27 @@ class TextSystem:
             self._read(image) if self.kind == "text" else self._found(image) for image in images
         ]
 
+    @property
+    def resize_filter(self) -> str:
+        """By which RapidOCR brings a photo to its detector's size: one of `options.FILTERS`."""
+        return "opencv"
+
+    def answer_with(self, image: Pixels, resize_filter: str) -> Answer:
+        """The answer where another program brings the photo to the detector's size, by one of
+        `options.FILTERS`."""
+        size = _seen_size(image.shape[0], image.shape[1], self._side)
+        view = view_of(image, size, Fit("stretch", resize_filter)).pixels
+        return rescaled(self.answers([view])[0], size, (image.shape[0], image.shape[1]))
+
     def _found(self, image: Pixels) -> Boxes:
         result = self._engine(
             np.ascontiguousarray(image[:, :, ::-1]), use_det=True, use_cls=False, use_rec=False
         )
-        return Boxes(_quads(result.boxes), (), (image.shape[1], image.shape[0]))
+        quads, size = _quads(result.boxes), (image.shape[1], image.shape[0])
+        scores = np.asarray([] if result.scores is None else result.scores, np.float32)
+        sure = scores >= self._threshold
+        below = Boxes(quads[~sure], (), size, scores[~sure], self._threshold)
+        return Boxes(quads[sure], (), size, scores[sure], self._threshold, below)
 
     def _read(self, image: Pixels) -> Text:
         with silent():  # it warns where it finds nothing
@@ -156,6 +179,14 @@ class TextSystem:
 
 def _quads(boxes: Any) -> Quads:
     return np.zeros((0, 4, 2)) if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4, 2)
+
+
+def _seen_size(height: int, width: int, least: float) -> tuple[int, int]:
+    """Height and width at which the detector looks, in multiples of 32, as RapidOCR's own
+    preparation rounds them."""
+    scale = max(1.0, least / min(height, width))
+    rows, columns = (max(32, 32 * round(scale * side / 32)) for side in (height, width))
+    return rows, columns
 
 
 def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:

@@ -22,9 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vizcomp.vision import lettering
 from vizcomp.vision.answers import (
     COUNTED,
     NOWHERE,
+    SAME_MASKS,
     Answer,
     Boxes,
     Classes,
@@ -32,13 +34,14 @@ from vizcomp.vision.answers import (
     Kind,
     Pixels,
     Quads,
+    Text,
     compare,
     is_empty,
+    masks_alike,
     matching,
     together,
 )
-from vizcomp.vision.boxes import match_boxes
-from vizcomp.vision.system import BAND
+from vizcomp.vision.boxes import match_boxes, overlaps
 
 Rung = TypeVar("Rung")
 
@@ -55,6 +58,8 @@ LAST = 2  # how many rungs are among the last
 CLEARLY = 0.97  # of a file's bytes: what saves less is not worth a trial
 THROWS = 2  # failures after which another ladder is left
 
+DOUBT = 0.002  # boxes whose score is so near to the least that counts may be there or not
+MARGIN = 0.01  # of others: half their distance from the least score must be left, at most so much
 LEAD = 0.5  # share of the source's lead over the second class that must be left
 # of programs that do not smooth before they reduce: docs/decisions/0011-verified.md
 OTHER_FILTERS = ("opencv", "opencv-lanczos")
@@ -131,15 +136,14 @@ def smallest(
             high = middle
         else:
             low = middle
-    if high == len(rungs):
-        return dataclasses.replace(tried[max(tried)], trials=len(tried))
-
     places = NOWHERE
     for at, one in tried.items():
         if not one.verified and at >= high - NEAR:
             places = together(places, _few(one.verdict.unlike))
     if mend is not None and len(places):
         return _mended(rungs, high, tried, places, mend, judge, budget)
+    if high == len(rungs):
+        return dataclasses.replace(tried[max(tried)], trials=len(tried))
     at = high - 2  # high - 1 was asked, and failed
     while at >= 0 and len(tried) < budget(len(tried[high].data)):
         if at not in tried and passes(at):
@@ -163,8 +167,10 @@ def _mended(
     budget: Callable[[int], int],
 ) -> Verified[Rung]:
     """Files whose places have the rung `high`, that passed, and lower ones elsewhere; what a
-    failure lacks joins the places."""
+    failure lacks joins the places. Where none passed, the places have the last rung: the picture
+    may be worth less than its boxes."""
     made = len(tried)
+    high = min(high, len(rungs) - 1)
     best = tried[high]
     near_top = high >= len(rungs) - LAST
     tried_places: set[tuple[int, int]] = set()
@@ -239,15 +245,52 @@ def thrown(
     return best, used
 
 
+def outdone(
+    rungs: Sequence[Rung],
+    encode: Callable[[Rung], bytes],
+    judge: Callable[[bytes], Comparison],
+    *,
+    below: int,
+    budget: Callable[[int], int],
+) -> tuple[Verified[Rung] | None, int]:
+    """The search of `smallest` on another encoder's ladder, for a file smaller than one that is
+    there.
+
+    A file that is not smaller is not judged, and the search goes on as if it had passed: had it
+    failed, the other encoder's own search would end above it. So the smaller of both files is never
+    larger than what that search finds.
+
+    Args:
+        rungs, encode, judge, budget: as in `smallest`.
+        below: bytes of the file that is there.
+
+    Returns:
+        The smallest that passed, or None, and how many were judged.
+    """
+    judged = 0
+
+    def smaller(data: bytes) -> Comparison:
+        nonlocal judged
+        if len(data) >= below:
+            return Comparison(1.0, True)
+        judged += 1
+        return judge(data)
+
+    found = smallest(rungs, encode, smaller, budget=budget)
+    good = found.verified and len(found.data) < below
+    return (found if good else None), judged
+
+
 def other_filters(kind: Kind, own: str) -> tuple[str, ...]:
     """Filters under which an answer must hold too; `own` is the system's, one of
     `options.FILTERS`.
 
     Boxes and figures hang on a threshold each, so that one filter more finds what others do not.
     """
+    others = tuple(other for other in OTHER_FILTERS if other != own)
     if kind not in COUNTED:
-        return OTHER_FILTERS
-    return (*OTHER_FILTERS, next(other for other in SMOOTH_FILTERS if other != own))
+        return others
+    return (*others, next(other for other in SMOOTH_FILTERS if other != own))
 
 
 def second_view(picture: Pixels) -> Pixels:
@@ -262,9 +305,14 @@ def second_view(picture: Pixels) -> Pixels:
 def sees_nothing(views: Sequence[Answer]) -> bool:
     """Whether there is nothing that a system finds in all views of a source; a classifier always
     says something."""
+    read = [answer for answer in views if isinstance(answer, Text)]
+    if read:
+        odd = _odd_places(read)
+        return any(is_empty(_apart(answer, odd)) for answer in read)
     boxes = [answer for answer in views if isinstance(answer, Boxes)]
     if boxes and all(_has_band(answer) for answer in boxes):
-        return not any((_scores(answer) >= (answer.least or 0) + BAND).any() for answer in boxes)
+        doubt = DOUBT if len(boxes) > 1 else 0.0
+        return not any((_scores(answer) >= (answer.least or 0) + doubt).any() for answer in boxes)
     if boxes:
         return not len(_firm(boxes)[0].quads)
     return any(is_empty(answer) for answer in views)
@@ -277,9 +325,11 @@ def compare_views(
     must hold.
 
     Classes: with no tolerance the best class must also keep `LEAD` of the source's lead over the
-    second. Boxes with scores: those within `BAND` about the least score count neither as lost nor
-    as new; others must stay out of half of it. Boxes without scores: those that only some of the
-    source's views have are about the threshold, and count as little.
+    second. Boxes with scores must keep half of their distance from the least score, at most
+    `MARGIN`; where there are several views, those within `DOUBT` of it count neither as lost nor as
+    new. Boxes without scores: those that only some of the source's views have are about the
+    threshold, and count as little. So do lines of text with a word that not all of the source's
+    views read alike.
 
     Args:
         reference, views: the answers on each view of the source, and of the result.
@@ -288,6 +338,8 @@ def compare_views(
         SettingsError: as `compare`.
     """
     firm, doubtful = _firm([answer for answer in reference if isinstance(answer, Boxes)])
+    odd = _odd_places([answer for answer in reference if isinstance(answer, Text)])
+    doubt = DOUBT if len(reference) > 1 else 0.0  # one view is what the system itself has
     verdicts = []
     for before, after in zip(reference, views, strict=True):
         if (
@@ -296,7 +348,7 @@ def compare_views(
             and _has_band(before)
             and _has_band(after)
         ):
-            verdicts.append(_banded(before, after, tolerance))
+            verdicts.append(_banded(before, after, tolerance, doubt))
             continue
         if isinstance(before, Boxes) and isinstance(after, Boxes):
             fresh = _without(after, firm)
@@ -309,6 +361,8 @@ def compare_views(
                 )
             )
             continue
+        if isinstance(before, Text) and isinstance(after, Text):
+            before, after = _apart(before, odd), _apart(after, odd)
         verdict = compare(before, after, tolerance=tolerance, where=True)
         if isinstance(before, Classes) and isinstance(after, Classes) and tolerance == 0:
             verdict = dataclasses.replace(
@@ -322,6 +376,27 @@ def compare_views(
     return dataclasses.replace(worst, same=all(verdict.same for verdict in verdicts), unlike=places)
 
 
+def _odd_places(views: Sequence[Text]) -> Quads:
+    """Places, (N, 4, 2), of lines with a word that not all views read."""
+    common = lettering.common_words([view.lines for view in views])
+    places = [
+        view.quads[list(lettering.compared(view.lines, common).odd_reference)] for view in views
+    ]
+    return np.concatenate([NOWHERE, *places])
+
+
+def _apart(answer: Text, places: Quads) -> Text:
+    """The lines that lie on none of these places."""
+    free = [i for i, quad in enumerate(answer.quads) if not overlaps(quad, places)]
+    scores = None if answer.scores is None else answer.scores[free]
+    return dataclasses.replace(
+        answer,
+        lines=tuple(answer.lines[i] for i in free),
+        quads=answer.quads[free],
+        scores=scores,
+    )
+
+
 def _has_band(answer: Boxes) -> bool:
     return answer.least is not None and answer.scores is not None and answer.below is not None
 
@@ -330,21 +405,32 @@ def _scores(answer: Boxes) -> npt.NDArray[np.float64]:
     return np.zeros(0) if answer.scores is None else answer.scores.astype(np.float64)
 
 
-def _banded(before: Boxes, after: Boxes, tolerance: float) -> Comparison:
+def _banded(before: Boxes, after: Boxes, tolerance: float, doubt: float) -> Comparison:
     """Boxes with scores, and those of nearly the least score that counts, on one view of the source
     and of the result."""
     one, other = _with_below(before), _with_below(after)
     least, pairs = before.least or 0.0, dict(matching(one, other))
-    firm = np.flatnonzero(_scores(one) >= least + BAND)
-    sure = _scores(other)
-    held = [i for i in firm.tolist() if i in pairs and sure[pairs[i]] >= least + BAND / 2]
-    new = [j for j in range(len(sure)) if j not in pairs.values() and sure[j] >= least - BAND / 2]
+    lead, sure = _scores(one) - least, _scores(other) - least
+    kept = np.minimum(MARGIN, np.abs(lead) / 2)  # of each box's distance from the threshold
+    firm = np.flatnonzero(lead >= doubt)
+    held = [i for i in firm.tolist() if i in pairs and sure[pairs[i]] >= kept[i]]
+    backwards = {j: i for i, j in pairs.items()}
+    new = [
+        j
+        for j in range(len(sure))
+        if (
+            sure[j] >= -kept[backwards[j]] and lead[backwards[j]] < -doubt
+            if j in backwards
+            else sure[j] >= -MARGIN
+        )
+    ]
     count = len(firm) + len(held) + len(new)
     score = 2 * len(held) / count if count else 1.0
     lost = [i for i in firm.tolist() if i not in held]
     unlike = np.concatenate([one.quads[lost], other.quads[new]])
-    same = score >= 1 - tolerance - 1e-12
-    return Comparison(score, same, len(held), len(firm), len(held) + len(new), unlike)
+    alike = masks_alike(one, other, [(i, pairs[i]) for i in held])
+    same = score >= 1 - tolerance - 1e-12 and alike >= SAME_MASKS * (1 - tolerance) - 1e-12
+    return Comparison(min(score, alike), same, len(held), len(firm), len(held) + len(new), unlike)
 
 
 def _with_below(answer: Boxes) -> Boxes:
@@ -353,8 +439,16 @@ def _with_below(answer: Boxes) -> Boxes:
         return answer
     scores = np.concatenate([_scores(answer), _scores(below)]).astype(np.float32)
     labels = answer.labels + below.labels
+    masks = None
+    if answer.masks is not None and below.masks is not None:
+        masks = np.concatenate([answer.masks, below.masks])
     return Boxes(
-        np.concatenate([answer.quads, below.quads]), labels, answer.size, scores, answer.least
+        np.concatenate([answer.quads, below.quads]),
+        labels,
+        answer.size,
+        scores,
+        answer.least,
+        masks=masks,
     )
 
 

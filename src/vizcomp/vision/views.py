@@ -32,12 +32,15 @@ class Fit:
         filter: one of `options.FILTERS`.
         grey: 0..255, of the rest of a letterbox.
         crop: share of the shorter side that is seen, with "crop".
+        floor: the sides of the picture in a letterbox are rounded down, as `int` does it in many
+            programs; else to the nearest.
     """
 
     resize: str = "crop"
     filter: str = "bicubic"
     grey: float = 114
     crop: float = 1.0
+    floor: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,11 @@ class View:
     pixels: Pixels
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
+
+    def place(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom in the input of a photo of a height and width."""
+        (left, top), (across, down) = self.offset, self.scale
+        return left, top, left + width * across, top + height * down
 
     def on_photo(self, corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Places in the input, (N, 4) left, top, right, bottom, to the same on the photo."""
@@ -75,7 +83,8 @@ def view_of(image: Pixels, size: tuple[int, int] | None, fit: Fit) -> View:
             _resized(image, height, width, fit), (width / image.shape[1], height / image.shape[0])
         )
     scale = min(height / image.shape[0], width / image.shape[1])
-    rows, columns = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+    down = -0.5 + 1e-6 if fit.floor else 0.0
+    rows, columns = (max(1, round(side * scale + down)) for side in image.shape[:2])
     centred = fit.resize != "letterbox-corner"
     top, left = ((height - rows) // 2, (width - columns) // 2) if centred else (0, 0)
     pixels = np.full((height, width, 3), round(fit.grey), np.uint8)

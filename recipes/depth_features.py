@@ -1,5 +1,5 @@
 """Teaches the depth network's encoder what a published classifier sees: the start of
-`depth_residual.toml`.
+`compact_depth.toml`.
 
     python recipes/depth_features.py --teacher ../shared/models/efficientnet_lite0.onnx \\
         --out start.safetensors \\
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, default=None)
     parser.add_argument(
-        "--recipe", type=Path, default=Path(__file__).with_name("depth_residual.toml")
+        "--recipe", type=Path, default=Path(__file__).with_name("compact_depth.toml")
     )
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=32)

@@ -15,7 +15,8 @@ Beside it `start/model.json` says `--data`, `--kinds` and `--checked`, as a run'
 
     python recipes/depth_unpack.py run/checkpoint.pt --out start
 
-takes the weights of a run that was stopped, as they were learned last, not averaged.
+takes the weights of a run that was stopped, as they were learned last, or with `--averaged` their
+moving average, which `depth_average.py` measures and makes a network of.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -156,6 +158,13 @@ def origin_of(path: Path) -> dict[str, str]:
     return {k.removeprefix(start): v for k, v in said.items() if k.startswith(start)}
 
 
+def read_origin(path: Path) -> dict[str, str]:
+    """The same of a file of weights."""
+    with safe_open(path, "pt") as file:
+        said = file.metadata() or {}
+    return {name: said[name] for name in ("source", "licence") if name in said}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -172,13 +181,20 @@ def main() -> None:
     parser.add_argument("--checked", default="", help="as in training: photos kept out of it")
     parser.add_argument("--side", type=int, default=112, help="of the views")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--averaged", action="store_true", help="of a checkpoint: the average of the weights"
+    )
     arguments = parser.parse_args()
     if arguments.file.suffix == ".pt":
-        save(
-            torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"],
-            arguments.out,
-            {},
-        )
+        checkpoint = torch.load(arguments.file, weights_only=True, map_location="cpu")
+        said = json.loads(checkpoint["settings"])
+        said.pop("kind", None)
+        start = Path(said["start"]) if said["start"] else None
+        origin = read_origin(start) if start and start.is_file() else {}
+        part = "average" if arguments.averaged else "model"
+        save(checkpoint["task"][part], arguments.out, origin)
+        card = {"kind": "depth", "network": said["network"], "settings": said, "origin": origin}
+        (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
         return
     if not arguments.data:
         parser.error("--data: views of photos are needed")

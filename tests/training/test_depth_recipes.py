@@ -196,10 +196,16 @@ def test_a_file_with_a_published_encoder_is_unpacked(data: Path, tmp_path: Path)
 
 
 def test_a_stopped_run_is_unpacked(runs: list[Path], tmp_path: Path) -> None:
-    run("depth_unpack.py", str(runs[0] / "checkpoint.pt"), "--out", str(tmp_path / "start"))
-    assert set(load_file(tmp_path / "start" / "model.safetensors")) == set(
-        load_file(runs[0] / "model.safetensors")
-    ) - {"prior"}
+    checkpoint = str(runs[0] / "checkpoint.pt")
+    run("depth_unpack.py", checkpoint, "--out", str(tmp_path / "start"))
+    finished = load_file(runs[0] / "model.safetensors")
+    assert set(load_file(tmp_path / "start" / "model.safetensors")) == set(finished) - {"prior"}
+    run("depth_unpack.py", checkpoint, "--averaged", "--out", str(tmp_path / "average"))
+    found = load_file(tmp_path / "average" / "model.safetensors")
+    # the run was not stopped: its average is what it kept
+    assert all(np.array_equal(found[name], finished[name]) for name in found)
+    said = run("depth_average.py", str(tmp_path / "average"), "--out", str(tmp_path / "mean"))
+    assert "2 photos, rank correlation" in said
 
 
 def test_the_mean_can_be_run_on_the_photo_and_its_mirror_image(

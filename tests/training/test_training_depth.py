@@ -386,7 +386,7 @@ def test_settings_out_of_range_are_refused(change: dict) -> None:
 def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
     chosen = DepthTrainSettings(data="x", network=TINY, half=True)
     assert build(DepthTrainSettings, json.loads(json.dumps(dataclasses.asdict(chosen)))) == chosen
-    for name in ("compact_depth.toml", "depth_residual.toml"):
+    for name in ("compact_depth.toml", "depth_published.toml"):
         values = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / name)
         values.pop("kind", None)
         assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"

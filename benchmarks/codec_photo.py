@@ -114,9 +114,13 @@ def of_codec(
         codes = codec.codes(photo, iterations=codec.iterations, search=search)
         encoded = time.process_time() - started
         chunks = [coding.encode(codec.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
-        for t in range(codec.iterations):
-            data = vzc.pack(chunks[: t + 1], model=codec.fingerprint, width=width, height=height)
-            ours[t] += figures(photo, codec.decode(data).image, len(data)) / len(photos)
+        files = [
+            vzc.pack(chunks[: t + 1], model=codec.fingerprint, width=width, height=height)
+            for t in range(codec.iterations)
+        ]
+        after = codec.decode_prefixes([vzc.unpack(files[-1])], codec.iterations)
+        for t, (data, decoded) in enumerate(zip(files, after, strict=True)):
+            ours[t] += figures(photo, decoded[0], len(data)) / len(photos)
             left[t] += (len(chunks[t]), codes[t].size / 8)
         print(f"{name}: {encoded:.1f} CPU s to encode {codec.iterations} iterations", flush=True)
     return ours, left

@@ -479,6 +479,15 @@ def test_info_of_a_file(vizcomp: Command, folder: Path, tmp_path: Path, any_mode
     assert "mine.safetensors" in vizcomp("info", "cat.vzc").out
 
 
+def test_info_of_a_folder_names_a_file_in_it(
+    vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
+) -> None:
+    vizcomp("encode", folder / "cat.png", "-o", "small/cat.vzc", "--model", any_model)
+    said = vizcomp("info", "small", code=2).err
+    assert "small is a folder" in said
+    assert "small/cat.vzc" in said
+
+
 def test_info_names_what_is_damaged(
     vizcomp: Command, folder: Path, tmp_path: Path, any_model: Path
 ) -> None:

@@ -40,7 +40,7 @@ def test_a_decoder_in_a_file_of_its_own(
     assert command("weights", "export", "photo", "-o", path) == 2
     assert "exists already" in capsys.readouterr().err
     assert command("weights", "export", "photo", "-o", path, "--overwrite") == 0
-    assert len(open_session(str(path)).get_inputs()) == 8
+    assert len(open_session(str(path)).get_inputs()) == codec.iterations
 
 
 def test_an_encoder_is_told_what_the_codec_is_told(cat: np.ndarray) -> None:

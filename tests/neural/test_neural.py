@@ -4,6 +4,7 @@ where they are there."""
 from __future__ import annotations
 
 import pickle
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,34 @@ def test_bits_for_each_pixel_are_a_limit(codec: NeuralCodec, cat: np.ndarray) ->
         assert vzc.read_header(codec.encode(cat, bpp=limit * 1.0001)).iterations == many
         assert vzc.read_header(codec.encode(cat, bpp=limit * 0.9999)).iterations == max(1, many - 1)
     assert len(codec.encode(cat, bpp=100, iterations=2)) == sizes[1]
+
+
+def test_a_limit_spares_iterations_of_large_images(
+    codec: NeuralCodec, cat: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit is hardly computed; the file is that of all iterations, cut."""
+    image = cat[:160, :208]
+    sizes = [len(codec.encode(image, iterations=n)) for n in (1, 2, 3)]
+    monkeypatch.setattr("vizcomp.neural.codec.PART", 48)
+    done: list[int] = []
+    chunks = codec._chunks
+
+    def counted(one: np.ndarray, iterations: int | None, search: int | None) -> list[bytes]:
+        if one.shape == image.shape:
+            done.append(iterations or 0)
+        return chunks(one, iterations, search)
+
+    monkeypatch.setattr(codec, "_chunks", counted)
+    pixels = image.shape[0] * image.shape[1]
+    for many, size in enumerate(sizes, 1):
+        assert len(codec.encode(image, bpp=8.1 * size / pixels)) == size, many
+    assert done[0] == 2, "one more than fits"
+    assert done[-1] == 3
+    # a part that says too little is found out
+    done.clear()
+    monkeypatch.setattr(codec, "_likely", lambda image, most, bpp: 1)
+    assert len(codec.encode(image, bpp=100)) == sizes[2]
+    assert done == [1, 3]
 
 
 def test_tiles_leave_no_seams(
@@ -567,16 +596,41 @@ def test_the_bundled_models(name: str, cat: np.ndarray) -> None:
 GOLDEN = Path(__file__).parents[1] / "golden" / "decoded"
 
 
+def former_model(fingerprint: str, folder: Path) -> list[Path]:
+    """The file of a model that does not ship any more, from the repository's history as the table
+    says."""
+    name, commit = table.FORMER[fingerprint]
+    path = f"src/vizcomp/bundled/{name}.safetensors"
+    done = subprocess.run(  # fixed arguments
+        ["git", "show", f"{commit}:{path}"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("no history of the repository here")
+    (folder / "former.safetensors").write_bytes(done.stdout)
+    return [folder / "former.safetensors"]
+
+
+@pytest.mark.parametrize("fingerprint", table.FORMER)
+def test_every_model_that_shipped_is_in_the_history(fingerprint: str, tmp_path: Path) -> None:
+    (path,) = former_model(fingerprint, tmp_path)
+    assert saved_fingerprint(path).hex() == fingerprint
+
+
 @pytest.mark.parametrize("name", ["cifar-3b375970", "photo-7a8659ab"])
-def test_files_of_the_time_of_torch_decode_as_then(name: str) -> None:
+def test_files_of_the_time_of_torch_decode_as_then(name: str, tmp_path: Path) -> None:
     """Written, and decoded after each iteration, by eager PyTorch 2.14; a pixel may be rounded the
     other way."""
     data = (GOLDEN / f"{name}.vzc").read_bytes()
     wanted = np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)
     header = vzc.read_header(data)
-    assert header.model.hex() == name.partition("-")[2]
+    fingerprint = name.partition("-")[2]
+    assert header.model.hex() == fingerprint
+    models = former_model(fingerprint, tmp_path) if fingerprint in table.FORMER else []
     found = np.concatenate(
-        [find.decode(data, iterations=t + 1).image for t in range(header.iterations)]
+        [find.decode(data, models=models, iterations=t + 1).image for t in range(header.iterations)]
     )
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from vizcomp.neural.codec import NeuralCodec
 
 torch = pytest.importorskip("torch")
 
+from vizcomp.training import loop  # noqa: E402
 from vizcomp.training.features import Features, apart  # noqa: E402
 from vizcomp.training.frozen import open_frozen  # noqa: E402
 from vizcomp.training.loop import train  # noqa: E402
@@ -113,12 +116,14 @@ def test_both_parts(classes: Path, tmp_path: Path) -> None:
 
 
 class _Stop:
+    """Presses Ctrl-C at a step."""
+
     def __init__(self, step: int) -> None:
         self.step = step
 
     def __call__(self, progress: Any) -> None:
-        if progress.step >= self.step:
-            raise KeyboardInterrupt
+        if progress.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_the_same_seed_gives_the_same_weights(classes: Path, tmp_path: Path) -> None:
@@ -128,6 +133,38 @@ def test_the_same_seed_gives_the_same_weights(classes: Path, tmp_path: Path) -> 
         NeuralCodec.load(tmp_path / name / "model.safetensors").weights for name in ("a", "b")
     )
     assert all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+def test_both_parts_go_on_bit_for_bit(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after any step and resumed, a run ends with the weights of one that was not."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", -1.0)  # after every step
+    # 96 pictures of 16 a batch: six steps are an epoch, so the stop at eight lies inside the second
+    first = settings(classes, steps=10)
+    train(SpectralTask, first, tmp_path / "whole")
+    second = settings(
+        classes,
+        steps=4,
+        trained="finish",
+        classifier="watcher",
+        start=str(tmp_path / "whole" / "model.safetensors"),
+    )
+    train(SpectralTask, second, tmp_path / "finish")
+    for whole, part, asked, stop in (
+        ("whole", "parts", first, 8),
+        ("finish", "finish in parts", second, 2),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            train(SpectralTask, asked, tmp_path / part, on_progress=_Stop(stop))
+        train(SpectralTask, asked, tmp_path / part, resume=True)
+        one, other = (
+            NeuralCodec.load(tmp_path / name / "model.safetensors") for name in (whole, part)
+        )
+        assert one.weights.keys() == other.weights.keys()
+        for name, value in one.weights.items():
+            np.testing.assert_array_equal(value, other.weights[name], name)
+        assert one.config == other.config
 
 
 @pytest.mark.parametrize(

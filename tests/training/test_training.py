@@ -13,6 +13,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from vizcomp.training.codec import CodecTask, load_weights, save_codec
 from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.loop import train
-from vizcomp.training.losses import BitGuesser, divergence, ms_ssim_loss
+from vizcomp.training.losses import BitGuesser, colour_error, divergence, ms_ssim_loss
 from vizcomp.training.settings import build, changed, read_values
 from vizcomp.training.spectral import SpectralTrainSettings
 from vizcomp.training.views import corrupted, shifted_and_flipped
@@ -235,12 +236,17 @@ def test_a_codec_learns_from_photos(tmp_path: Path) -> None:
         crop=32,
         task_weight=0,
         reconstruction="ms-ssim",
+        colour_weight=1.5,
+        rate_weight=0.01,
+        first_price=10.0,
         validation=0.25,
         contexts=False,
         device="cpu",
     )
-    result = train(CodecTask, settings, tmp_path / "run")
-    assert {"psnr at 2", "ms_ssim at 1"} <= result.figures.keys()
+    seen: list[loop.Progress] = []
+    result = train(CodecTask, settings, tmp_path / "run", on_progress=seen.append)
+    assert {"psnr at 2", "ms_ssim at 1", "colour at 2"} <= result.figures.keys()
+    assert seen[-1].figures["colour"] > 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(
@@ -249,9 +255,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     real = codec.reconstruction_loss
     calls = []
 
-    def breaking(kind: str, found: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    def breaking(kind: str, found: torch.Tensor, source: torch.Tensor, scales: int) -> torch.Tensor:
         calls.append(kind)
-        return real(kind, found, source) * (float("nan") if len(calls) > 6 else 1.0)
+        return real(kind, found, source, scales) * (float("nan") if len(calls) > 6 else 1.0)
 
     monkeypatch.setattr(codec, "reconstruction_loss", breaking)
     with pytest.raises(TrainingError, match="not finite"):
@@ -313,6 +319,38 @@ def test_losses() -> None:
     other = torch.log(torch.tensor([[0.9, 0.1]]))
     expected = 0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)  # KL(wanted || found)
     assert float(divergence(one, other)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_error_of_colour_is_that_of_cielab() -> None:
+    red = torch.tensor([1.0, -1, -1]).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+    grey = torch.full((2, 3, 8, 8), -0.2)
+    # sRGB red has a = 80.09, b = 67.20 (D65); greys of any lightness have none
+    assert float(colour_error(red, grey)) == pytest.approx(np.hypot(80.09, 67.20) / 100, abs=0.012)
+    assert float(colour_error(grey, -grey)) == pytest.approx(0, abs=1e-3)
+    image = (red * 0.9).clone().requires_grad_()
+    colour_error(image, grey).backward()
+    assert image.grad is not None
+    assert (image.grad[:, 0] > 0).all(), "less red is nearer to grey"
+    assert image.grad.isfinite().all()
+
+
+def test_what_a_bit_costs_falls_from_iteration_to_iteration(classes: Path) -> None:
+    network = {**TINY, "bits": [2, 2, 3, 3]}
+    settings = codec_settings(classes, network=network, rate_weight=0.1, first_price=8.0)
+    task = CodecTask(settings, processes.Processes("cpu"))
+    assert task.prices.tolist() == pytest.approx([8, 8, 4, 4, 2, 2, 2, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("scales", "crop", "possible"), [(3, 16, True), (5, 64, True), (5, 48, False), (4, 16, False)]
+)
+def test_scales_of_structure_need_room(scales: int, crop: int, possible: bool) -> None:
+    values: dict[str, Any] = {"network": {"preset": "photo"}, "reconstruction": "ms-ssim"}
+    if possible:
+        CodecTrainSettings(**values, scales=scales, crop=crop)
+    else:
+        with pytest.raises(SettingsError, match=f"{scales} scales of MS-SSIM need"):
+            CodecTrainSettings(**values, scales=scales, crop=crop)
 
 
 def test_the_guesser_knows_only_what_is_coded_before() -> None:

@@ -40,6 +40,9 @@ from vizcomp.photos.frame import check_image
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 
+PART = 192  # side of the part of a large image that says how many iterations will fit
+LARGE = 6  # times such a part's pixels
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decoded:
@@ -213,15 +216,11 @@ class NeuralCodec:
             SettingsError: iterations or bpp out of range.
             InputError: the model is for images of another size.
         """
-        codes = self.codes(
-            image,
-            iterations=self.iterations if bpp is not None and iterations is None else iterations,
-            search=search,
-        )
-        chunks = [coding.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+        check_image(image)
         height, width = image.shape[:2]
-        while True:
-            data = vzc.pack(
+
+        def packed(chunks: Sequence[bytes]) -> bytes:
+            return vzc.pack(
                 chunks,
                 model=self.fingerprint,
                 width=width,
@@ -229,9 +228,41 @@ class NeuralCodec:
                 grey=image.ndim == 2,
                 metadata=metadata,
             )
-            if bpp is None or len(chunks) == 1 or 8 * len(data) <= bpp * width * height:
-                return data
+
+        if bpp is None:
+            return packed(self._chunks(image, iterations, search))
+        most = self._many(self.iterations if iterations is None else iterations)
+        likely = self._likely(image, most, bpp)
+        while True:
+            chunks = self._chunks(image, likely, search)
+            data = packed(chunks)
+            if likely == most or 8 * len(data) > bpp * width * height:
+                break
+            likely = most  # the part was dearer than the whole
+        while len(chunks) > 1 and 8 * len(data) > bpp * width * height:
             chunks.pop()
+            data = packed(chunks)
+        return data
+
+    def _chunks(self, image: Pixels, iterations: int | None, search: int | None) -> list[bytes]:
+        """The payload of each iteration."""
+        codes = self.codes(image, iterations=iterations, search=search)
+        return [coding.encode(self.context, [plane], codes[:t]) for t, plane in enumerate(codes)]
+
+    def _likely(self, image: Pixels, most: int, bpp: float) -> int:
+        """One iteration more than will fit into `bpp`, by the middle of a large image; at most
+        `most`.
+
+        Iterations that the file has no room for are most of the time at low rates.
+        """
+        height, width = image.shape[:2]
+        if height * width < LARGE * PART**2:
+            return most
+        top, left = (max(0, (side - PART) // 2) for side in (height, width))
+        part = image[top : top + PART, left : left + PART]
+        chunks = self._chunks(np.ascontiguousarray(part), most, 0)
+        sizes = 8 * np.cumsum([len(chunk) for chunk in chunks]) / (part.shape[0] * part.shape[1])
+        return min(most, int((sizes <= bpp).sum()) + 1)
 
     def encode_many(
         self, images: Pixels, *, iterations: int | None = None, search: int | None = None

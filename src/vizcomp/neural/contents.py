@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vizcomp.errors import FormatError, ModelError
+from vizcomp.errors import FormatError, InputError, ModelError
 from vizcomp.files.place import printable
 from vizcomp.files.read import map_file
 from vizcomp.metrics import bits_per_pixel
@@ -143,6 +143,12 @@ def contents(path: Path, *, models: Sequence[Path] = ()) -> ImageContents | Pack
     """
     path = Path(path)
     name = printable(path)
+    if path.is_dir():
+        inside = next(iter(sorted(path.rglob("*.vzc"))), None)
+        raise InputError(
+            f"{name} is a folder",
+            "name one file" + (f", such as {printable(inside)}" if inside else ", NAME.vzc"),
+        )
     try:
         data = map_file(path, check=lambda start, _: vzc.kind(start))
         if vzc.kind(data) == "pack":

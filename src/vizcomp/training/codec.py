@@ -41,7 +41,7 @@ from vizcomp.training.codec_scores import PhotoScores, PictureScores, Scores, cl
 from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.frozen import FrozenClassifier, open_frozen
-from vizcomp.training.losses import BitGuesser, divergence, reconstruction_loss
+from vizcomp.training.losses import BitGuesser, colour_error, divergence, reconstruction_loss
 from vizcomp.training.processes import Processes
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, shifted_and_flipped
@@ -146,11 +146,22 @@ class CodecTask(Task):
             torch.nn.init.zeros_(network.told.weight)
         if s.start:
             load_weights(Path(s.start), network)
-        self.model = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # in full precision a CPU's own layout takes a tenth less than channels last
+        plain = device.type == "cpu" and not s.half
+        layout = torch.contiguous_format if plain else torch.channels_last
+        self._layout = layout
+        self.model = network.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.viewer = _one_sided(self.classifier) if s.shown == "image" else self.classifier
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "factor": 1.0}]
         self.guesser = BitGuesser(self.config.bits).to(device) if s.rate_weight else None
+        last = max(1, self.config.iterations - 1)
+        prices = [
+            s.first_price ** (1 - t / last)
+            for t, count in enumerate(self.config.bits)
+            for _ in range(count)
+        ]
+        self.prices = torch.tensor(prices, device=device)
         if self.guesser is not None:
             groups.append({"params": list(self.guesser.parameters()), "factor": 2.0})
         self.optimiser = torch.optim.Adam(groups, lr=s.learning_rate, betas=(0.9, 0.99))
@@ -239,6 +250,7 @@ class CodecTask(Task):
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         source, labels = self.data.batch(index)
+        source = source.contiguous(memory_format=self._layout)
         if labels is not None and self._numbers is not None:
             labels = self._numbers.to(labels.device)[labels]
         with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=s.half):
@@ -271,17 +283,24 @@ class CodecTask(Task):
         weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
         last = max(1, self.config.iterations - 1)
         weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
-        losses = [reconstruction_loss(s.reconstruction, image, source) for image in images]
+        losses = [
+            reconstruction_loss(s.reconstruction, image, source, s.scales) for image in images
+        ]
         loss = s.reconstruction_weight * sum(
             w / sum(weights) * each for w, each in zip(weights, losses, strict=True)
         )
         loss = torch.as_tensor(loss)
         figures: dict[str, float | torch.Tensor] = {"reconstruction": loss.detach()}
+        if s.colour_weight:
+            # of each iteration alike: hue is to be right at every rate
+            colour = sum(colour_error(image, source) for image in images) / many
+            figures["colour"] = torch.as_tensor(colour).detach()
+            loss = loss + s.colour_weight * colour
         if self.guesser is not None:
             # of all bits, so that each costs the same in any batch
-            cost = self.guesser(codes).sum() / sum(bits)
-            figures["rate"] = cost.detach() * (sum(bits) / sum(bits[:many]))
-            loss = loss + s.rate_weight * cost
+            costs = self.guesser(codes) / sum(bits)
+            figures["rate"] = costs.detach().sum() * (sum(bits) / sum(bits[:many]))
+            loss = loss + s.rate_weight * (costs * self.prices[: len(costs)]).sum()
         low, high = s.ramp
         ramp = min(
             1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low))
@@ -354,7 +373,7 @@ class CodecTask(Task):
         arrays: Mapping[str, np.ndarray] = {}
         if s.contexts:
             network = copy.deepcopy(self.average).cpu()
-            most = self._at_most(200, 10_000)
+            most = self._at_most(200, 10_000 if self.config.native else 400)  # parts of photos
             _, arrays = fit_contexts(
                 network, metadata, self.data.samples(most), most=most, seed=s.seed
             )

@@ -15,7 +15,7 @@ from vizcomp.metrics import ms_ssim
 from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.training.codec_data import PhotoData
 from vizcomp.training.frozen import FrozenClassifier
-from vizcomp.training.losses import BitGuesser
+from vizcomp.training.losses import BitGuesser, colour_error
 from vizcomp.training.pictures import Pictures
 from vizcomp.vision.answers import Classes
 from vizcomp.vision.systems import open_system
@@ -148,7 +148,8 @@ class PictureScores:
 
 
 class PhotoScores:
-    """PSNR, MS-SSIM and bits a pixel of the middle of each photo that is held."""
+    """PSNR, MS-SSIM, the error of colour (CIELAB) and bits a pixel of the middle of each photo that
+    is held."""
 
     def __init__(self, data: PhotoData, config: RecurrentConfig, device: torch.device) -> None:
         self._data, self._config, self._device = data, config, device
@@ -159,7 +160,7 @@ class PhotoScores:
     ) -> dict[str, float]:
         del at_most  # they are few
         iterations, block = self._config.iterations, self._config.block
-        scores = np.zeros((iterations, 3))
+        scores = np.zeros((iterations, 4))
         for photo in self._data.held:
             height, width = (min(192, side) // block * block for side in photo.shape[:2])
             top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
@@ -186,12 +187,13 @@ class PhotoScores:
                 scores[t] += (
                     -10 * np.log10(max(error, 1e-10)),
                     ms_ssim(crop, shown),
+                    100 * float(colour_error(image, source)),
                     bits / (height * width),
                 )
         if not self._data.held:
             return {}
         scores /= len(self._data.held)
-        names = ("psnr", "ms_ssim", "bpp")
+        names = ("psnr", "ms_ssim", "colour", "bpp")
         return {
             f"{name} at {t + 1}": float(scores[t, k])
             for k, name in enumerate(names)

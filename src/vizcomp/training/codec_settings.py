@@ -36,10 +36,16 @@ class CodecTrainSettings:
         task: "kl" or "ce".
         task_weight, watching_weight, reconstruction_weight: factors of the terms.
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
+        scales: of MS-SSIM, 1..5. Five are the published measure; crops of 64 pixels have room for
+            three.
+        colour_weight: factor of the error of colour (`losses.colour_error`), the mean of all
+            iterations.
         later_reconstruction: factor of the reconstruction term of the last iteration against the
             first, in between geometric.
         rate_weight: price of the bits: factor of the share of the raw bits that is left by the
             estimate; 0 for none.
+        first_price: factor of the price of the first iteration's bits against the last one's, in
+            between geometric. A bit of the first iteration is part of all rates.
         ramp: shares of the run between which the task term rises from nothing to full weight.
         views: share of the reconstructions blurred or made noisy before a classifier sees them; all
             are shifted and flipped.
@@ -71,9 +77,12 @@ class CodecTrainSettings:
     task_weight: float = 0.05
     watching_weight: float = 0.0
     reconstruction: str = "l2"
+    scales: int = 3
+    colour_weight: float = 0.0
     reconstruction_weight: float = 1.0
     later_reconstruction: float = 1.0
     rate_weight: float = 0.0
+    first_price: float = 1.0
     ramp: tuple[float, float] = (0.2, 0.4)
     views: float = 0.5
     shown_first: float = 0.5
@@ -103,7 +112,10 @@ class CodecTrainSettings:
             "reconstruction_weight": (0, 1000),
             "later_reconstruction": (0.001, 1000),
             "side": (0, MAX_SIZE),
+            "scales": (1, 5),
+            "colour_weight": (0, 1000),
             "rate_weight": (0, 1000),
+            "first_price": (0.001, 1000),
             "views": (0, 1),
             "shown_first": (0, 1),
             "later_factor": (0, 1000),
@@ -136,6 +148,12 @@ class CodecTrainSettings:
         side, name = (config.native, "side") if config.native else (self.crop, "crop")
         if side % config.block:
             raise SettingsError(f"{name} {side} is no multiple of the block, {config.block}")
+        if self.reconstruction == "ms-ssim" and side >> (self.scales - 1) < 4:
+            raise SettingsError(
+                f"{self.scales} scales of MS-SSIM need pictures of {4 << (self.scales - 1)} pixels,"
+                f" {name} is {side}",
+                f"use fewer `scales`, or a larger {name}",
+            )
         return config
 
     @property

@@ -14,11 +14,12 @@ from vizcomp.nets.ssim import similarity
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 REACH = 2  # as `coding.MAX_REACH`
+_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 
 
 def ms_ssim_loss(image: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
     """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first scales, for crops too
-    small for five.
+    small for all five.
 
     The window is a Gaussian of 11 pixels and sigma 1.5, smaller on small scales. The published
     weights are brought to a sum of one.
@@ -67,9 +68,11 @@ def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
     return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
 
 
-def reconstruction_loss(kind: str, image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def reconstruction_loss(
+    kind: str, image: torch.Tensor, source: torch.Tensor, scales: int = 3
+) -> torch.Tensor:
     """Scalar loss between float images (N, 3, H, W) in about -1..1; `kind` is one of
-    `RECONSTRUCTIONS`."""
+    `RECONSTRUCTIONS`, `scales` those of MS-SSIM."""
     # variances are differences of near numbers: no half precision
     with torch.autocast(image.device.type, enabled=False):
         image, source = image.float(), source.float()
@@ -78,7 +81,39 @@ def reconstruction_loss(kind: str, image: torch.Tensor, source: torch.Tensor) ->
             return difference.abs().mean()
         if kind == "l2":
             return 10 * difference.square().mean()
-        return 0.5 * difference.abs().mean() + ms_ssim_loss(image / 2 + 0.5, source / 2 + 0.5)
+        structure = ms_ssim_loss(image / 2 + 0.5, source / 2 + 0.5, scales)
+        return 0.5 * difference.abs().mean() + structure
+
+
+def colour_error(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Mean distance in the plane a, b of CIELAB (CIE 15), in hundreds; lightness is left out.
+
+    Structure hardly sees a shift of hue, and the eye does. Of means over 2x2 pixels: finer colour
+    the eye sees as little, and it would take a tenth of an update.
+
+    Args:
+        image, source: float (N, 3, H, W), sRGB in about -1..1, clipped.
+
+    Returns:
+        a scalar.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image, source = (F.avg_pool2d(one.float(), 2) for one in (image, source))
+        difference = _opponents(image) - _opponents(source)
+        # the square root has no slope at zero
+        return (difference.square().sum(1) + 1e-4).sqrt().mean() - 1e-2
+
+
+def _opponents(image: torch.Tensor) -> torch.Tensor:
+    """a and b of CIELAB in hundreds, D65: (N, 3, H, W) in -1..1 to (N, 2, H, W)."""
+    values = (image / 2 + 0.5).clamp(0, 1)
+    linear = torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    matrix = torch.tensor(_XYZ, device=image.device)
+    xyz = torch.einsum("kc,nchw->nkhw", matrix / matrix.sum(1, keepdim=True), linear)
+    x, y, z = torch.where(
+        xyz > 0.008856, xyz.clamp_min(0.008856) ** (1 / 3), 7.787 * xyz + 16 / 116
+    ).unbind(1)
+    return torch.stack([5 * (x - y), 2 * (y - z)], 1)
 
 
 def divergence(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

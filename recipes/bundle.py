@@ -27,7 +27,7 @@ def bundle_depth(run: Path, name: str) -> None:
     for key in ("data", "start", "pretrain"):  # paths of the machine it was trained on
         words["settings"].pop(key, None)
     words |= {
-        "licence": "MIT",
+        "licence": words["settings"].get("licence") or "MIT",
         "card": "docs/models/compact-depth.md",
         "sha256": hashlib.sha256(network).hexdigest(),
     }

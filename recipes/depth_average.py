@@ -78,15 +78,21 @@ def main() -> None:
         )
     config = dataclasses.replace(settings.network, calibration=calibrate(maps, data, checked))
     arguments.out.mkdir(parents=True, exist_ok=True)
+    origin: dict[str, str] = card.get("origin", {})
     save_file(
         {name: value.contiguous() for name, value in tensors.items()},
         arguments.out / "model.safetensors",
+        origin or None,
     )
     export_depth(
         config,
         [weights],
         arguments.out / "model.onnx",
-        metadata={"licence": settings.licence, "data": "photos with depth maps"},
+        metadata={
+            "licence": settings.licence,
+            "data": "photos with depth maps",
+            **{f"origin_{name}": text for name, text in origin.items()},
+        },
     )
     card |= {"network": config.to_dict(), "validation_rank_correlation": float(scores.mean())}
     card["averaged"] = [run.name for run in arguments.runs]

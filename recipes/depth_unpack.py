@@ -15,7 +15,8 @@ Beside it `start/model.json` says `--data`, `--kinds` and `--checked`, as a run'
 
     python recipes/depth_unpack.py run/checkpoint.pt --out start
 
-takes the weights of a run that was stopped, as they were learned last, not averaged.
+takes the weights of a run that was stopped, as they were learned last, or with `--averaged` their
+moving average, which `depth_average.py` measures and makes a network of.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -140,12 +142,27 @@ def normed(
             norm.bias.add_(mean)
 
 
-def save(weights: dict[str, torch.Tensor], folder: Path) -> None:
+def save(weights: dict[str, torch.Tensor], folder: Path, origin: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {f"0.{name}": value.contiguous() for name, value in weights.items()},
         folder / "model.safetensors",
+        origin or None,
     )
+
+
+def origin_of(path: Path) -> dict[str, str]:
+    """Licence and source that a file says it goes on from."""
+    said = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    start = "origin_"
+    return {k.removeprefix(start): v for k, v in said.items() if k.startswith(start)}
+
+
+def read_origin(path: Path) -> dict[str, str]:
+    """The same of a file of weights."""
+    with safe_open(path, "pt") as file:
+        said = file.metadata() or {}
+    return {name: said[name] for name in ("source", "licence") if name in said}
 
 
 def main() -> None:
@@ -164,12 +181,20 @@ def main() -> None:
     parser.add_argument("--checked", default="", help="as in training: photos kept out of it")
     parser.add_argument("--side", type=int, default=112, help="of the views")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--averaged", action="store_true", help="of a checkpoint: the average of the weights"
+    )
     arguments = parser.parse_args()
     if arguments.file.suffix == ".pt":
-        save(
-            torch.load(arguments.file, weights_only=True, map_location="cpu")["task"]["model"],
-            arguments.out,
-        )
+        checkpoint = torch.load(arguments.file, weights_only=True, map_location="cpu")
+        said = json.loads(checkpoint["settings"])
+        said.pop("kind", None)
+        start = Path(said["start"]) if said["start"] else None
+        origin = read_origin(start) if start and start.is_file() else {}
+        part = "average" if arguments.averaged else "model"
+        save(checkpoint["task"][part], arguments.out, origin)
+        card = {"kind": "depth", "network": said["network"], "settings": said, "origin": origin}
+        (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
         return
     if not arguments.data:
         parser.error("--data: views of photos are needed")
@@ -182,6 +207,7 @@ def main() -> None:
         checked=arguments.checked,
         network=file.config,
         side=arguments.side,
+        start=str(arguments.file),
         licence="MIT",
     )
     folders, kinds = [Path(p) for p in split_list(arguments.data)], arguments.kinds.split(",")
@@ -200,11 +226,13 @@ def main() -> None:
     rows = np.linspace(0, theirs.shape[0] - 1, own.shape[0]).round().astype(int)
     columns = np.linspace(0, theirs.shape[1] - 1, own.shape[1]).round().astype(int)
     agreed = spearman(own.ravel(), theirs[np.ix_(rows, columns)].ravel())
-    save(network.state_dict(), arguments.out)
+    origin = origin_of(arguments.file)
+    save(network.state_dict(), arguments.out, origin)
     card = {
         "kind": "depth",
         "network": file.config.to_dict(),
         "settings": dataclasses.asdict(settings),
+        "origin": origin,
     }
     (arguments.out / "model.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
     print(

@@ -127,6 +127,8 @@ def test_config_round_trips_and_refuses_nonsense() -> None:
         {"members": 1, "sides": [256]},
         {"prior": -1},
         {"calibration": [1.0, float("nan"), 0.0]},
+        {"encoder": "resnet"},
+        {"encoder": "efficientnet-lite0", "channels": [16, 32, 64, 128]},
     ):
         with pytest.raises(SettingsError):
             CompactDepthConfig.from_dict(wrong)
@@ -295,6 +297,50 @@ def test_members_that_share_an_encoder_agree_with_torch(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=2e-3)
     with pytest.raises(ModelError, match="for 1 networks"):
         export_depth(config, [network.state_dict()] * 3, tmp_path / "three.onnx")
+
+
+def test_a_published_encoder_under_three_decoders_agrees_with_torch(tmp_path: Path) -> None:
+    import onnxruntime
+    import torch
+
+    config = CompactDepthConfig(
+        encoder="efficientnet-lite0",
+        channels=(32, 8, 12, 16),
+        pyramid=(12, 8),
+        shared=True,
+        long_side=64,
+        bits=7,
+        group=96,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        network = CompactDepthNet(config).eval()
+    for small, name in ((False, "wide.onnx"), (True, "narrow.onnx")):
+        export_depth(config, [network.state_dict()], tmp_path / name, small=small)
+    assert CompactDepth(tmp_path / "narrow.onnx").config == config
+    ensemble = CompactDepthEnsemble(config, [network]).eval()
+    wide, narrow = (
+        onnxruntime.InferenceSession(
+            (tmp_path / name).read_bytes(), providers=["CPUExecutionProvider"]
+        )
+        for name in ("wide.onnx", "narrow.onnx")
+    )
+    # in the last sizes a map at 1/16 has an odd side
+    for height, width in ((64, 96), (48, 80), (16, 16)):
+        image, planes = noise(1, height, width, 3), position_planes(height, width)[None]
+        with torch.no_grad():
+            maps = ensemble.maps(torch.from_numpy(image), torch.from_numpy(planes))
+            expected = ensemble(torch.from_numpy(image), torch.from_numpy(planes)).numpy()
+        assert maps.shape == (1, 3, height // 4, width // 4)
+        (found,) = wide.run(None, {"image": image, "position": planes})
+        np.testing.assert_allclose(found, expected, atol=5e-3)
+        (rounded,) = narrow.run(None, {"image": image, "position": planes})
+        assert np.corrcoef(rounded[0, 0].ravel(), expected[0, 0].ravel())[0, 1] > 0.95
+
+
+def test_a_file_from_before_encoders_had_names_is_read() -> None:
+    values = {k: v for k, v in SMALL.to_dict().items() if k != "encoder"}
+    assert CompactDepthConfig.from_dict(values) == SMALL
 
 
 def test_a_photo_and_its_mirror_image_are_answered_alike(tmp_path: Path) -> None:

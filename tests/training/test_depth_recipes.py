@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
@@ -20,6 +22,7 @@ from vizcomp.nets.compact_depth import CompactDepthNet
 from vizcomp.training.depth import DepthTask
 from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.depth_scores import member_maps
+from vizcomp.training.export import export_depth
 from vizcomp.training.loop import train
 from vizcomp.training.processes import Processes
 from vizcomp.training.views import depth_views
@@ -175,11 +178,34 @@ def test_a_file_is_unpacked_to_weights_that_answer_as_it_does(
     assert np.corrcoef(still.numpy().ravel(), moving.numpy().ravel())[0, 1] > 0.8
 
 
+def test_a_file_with_a_published_encoder_is_unpacked(data: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, encoder="efficientnet-lite0", channels=(32, 8, 12, 16))
+    torch.manual_seed(4)
+    network = CompactDepthNet(config).eval()
+    origin = {"origin_licence": "Apache-2.0"}
+    export_depth(config, [network.state_dict()], tmp_path / "m.onnx", metadata=origin)
+    options = ("--data", str(data), "--out", str(tmp_path / "start"))
+    said = run("depth_unpack.py", str(tmp_path / "m.onnx"), *options)
+    assert float(said.split()[-1]) > 0.9
+    found = load_torch(tmp_path / "start" / "model.safetensors")
+    name = "encoder.blocks.3.expand.weight"
+    step = float(network.state_dict()[name].abs().max()) / 2**5
+    torch.testing.assert_close(found[f"0.{name}"], network.state_dict()[name], atol=step, rtol=0)
+    with safe_open(tmp_path / "start" / "model.safetensors", "pt") as file:
+        assert file.metadata()["licence"] == "Apache-2.0"
+
+
 def test_a_stopped_run_is_unpacked(runs: list[Path], tmp_path: Path) -> None:
-    run("depth_unpack.py", str(runs[0] / "checkpoint.pt"), "--out", str(tmp_path / "start"))
-    assert set(load_file(tmp_path / "start" / "model.safetensors")) == set(
-        load_file(runs[0] / "model.safetensors")
-    ) - {"prior"}
+    checkpoint = str(runs[0] / "checkpoint.pt")
+    run("depth_unpack.py", checkpoint, "--out", str(tmp_path / "start"))
+    finished = load_file(runs[0] / "model.safetensors")
+    assert set(load_file(tmp_path / "start" / "model.safetensors")) == set(finished) - {"prior"}
+    run("depth_unpack.py", checkpoint, "--averaged", "--out", str(tmp_path / "average"))
+    found = load_file(tmp_path / "average" / "model.safetensors")
+    # the run was not stopped: its average is what it kept
+    assert all(np.array_equal(found[name], finished[name]) for name in found)
+    said = run("depth_average.py", str(tmp_path / "average"), "--out", str(tmp_path / "mean"))
+    assert "2 photos, rank correlation" in said
 
 
 def test_the_mean_can_be_run_on_the_photo_and_its_mirror_image(

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from vizcomp.depth.compact import CompactDepth, CompactDepthConfig
 from vizcomp.errors import InputError, OutputError, SettingsError, TrainingError
 from vizcomp.metrics import spearman
+from vizcomp.nets.efficientnet_lite import EfficientNetLite0
 from vizcomp.training.depth import SCORE, DepthTask
 from vizcomp.training.depth_data import (
     SKY,
@@ -28,6 +30,7 @@ from vizcomp.training.depth_data import (
 )
 from vizcomp.training.depth_scores import depth_loss, mean_map
 from vizcomp.training.loop import Progress, train
+from vizcomp.training.processes import Processes
 from vizcomp.training.settings import build, read_recipe, read_saved
 
 TINY = CompactDepthConfig(channels=(8, 8, 12, 16), pyramid=(12, 8), members=2, long_side=64)
@@ -383,10 +386,10 @@ def test_settings_out_of_range_are_refused(change: dict) -> None:
 def test_settings_round_trip_and_the_recipe_is_read(tmp_path: Path) -> None:
     chosen = DepthTrainSettings(data="x", network=TINY, half=True)
     assert build(DepthTrainSettings, json.loads(json.dumps(dataclasses.asdict(chosen)))) == chosen
-    recipe = Path(__file__).resolve().parents[2] / "recipes" / "compact_depth.toml"
-    values = read_recipe(recipe)
-    values.pop("kind", None)
-    assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"
+    for name in ("compact_depth.toml", "depth_published.toml"):
+        values = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / name)
+        values.pop("kind", None)
+        assert build(DepthTrainSettings, {**values, "data": "here"}).data == "here"
     (tmp_path / "bad.toml").write_text("epochs = [")
     with pytest.raises(SettingsError, match=r"bad\.toml"):
         read_recipe(tmp_path / "bad.toml")
@@ -539,3 +542,79 @@ def test_folders_kinds_shares_and_weights_that_do_not_fit_are_told(
             settings(data, network=wider, start=str(tmp_path / "small" / "model.safetensors")),
             tmp_path / "d",
         )
+
+
+PUBLISHED = CompactDepthConfig(
+    encoder="efficientnet-lite0",
+    channels=(32, 8, 12, 16),
+    pyramid=(12, 8),
+    members=2,
+    shared=True,
+    long_side=64,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `recipes/depth_encoder.py` writes, of an encoder that has learned nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        state = EfficientNetLite0().state_dict()
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    state = {f"encoder.{name}": value for name, value in state.items()}
+    save_file(state, path, {"licence": "Apache-2.0", "source": "a package"})
+    return path
+
+
+def test_a_published_encoder_goes_on_learning_where_it_is_not_frozen(
+    data: Path, encoder_file: Path, tmp_path: Path
+) -> None:
+    chosen = settings(data, network=PUBLISHED, start=str(encoder_file), frozen=2, average=0.0)
+    train(DepthTask, dataclasses.replace(chosen, epochs=2), tmp_path / "run")
+    before = load_file(encoder_file)
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    same = {name for name, value in before.items() if torch.equal(after[f"0.{name}"], value)}
+    # the stem, the three blocks to 1/4 and the two to 1/8
+    frozen = ("encoder.stem.", *(f"encoder.blocks.{n}." for n in range(5)))
+    assert {name for name in before if name.startswith(frozen)} <= same
+    learned = [name for name in before if name.endswith("weight") and not name.startswith(frozen)]
+    assert not same & set(learned)
+    assert "0.adapters.0.0.weight" in after
+    # whose work it goes on from stays with it
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert card["origin"] == {"source": "a package", "licence": "Apache-2.0"}
+    again = dataclasses.replace(chosen, start=str(tmp_path / "run" / "model.safetensors"))
+    assert "efficientnet-lite0 (a package, Apache-2.0)" in DepthTask.beginning(again)
+    assert DepthTask.beginning(settings(data)) == "starts from fresh weights, encoder residual"
+    network = CompactDepth(tmp_path / "run" / "model.onnx")
+    assert network.config.encoder == "efficientnet-lite0"
+    assert network(np.asarray(Image.open(data / "photos" / "s03.png"))).depth.shape == (48, 64)
+
+
+def test_a_tensors_rate_follows_its_size_in_a_published_encoder(
+    data: Path, encoder_file: Path
+) -> None:
+    chosen = settings(data, network=PUBLISHED, start=str(encoder_file), encoder_rate=2.0)
+    task = DepthTask(chosen, Processes("cpu"))
+    task.step(0)
+    weights = {id(p): name for name, p in task.model.named_parameters()}
+    start = load_file(encoder_file)
+    rates = {weights[id(p)]: g["peak"] for g in task.optimiser.param_groups for p in g["params"]}
+    name = "encoder.blocks.4.depthwise.weight"
+    size = float(start[name].square().mean().sqrt())
+    assert rates[name] == pytest.approx(chosen.learning_rate * 2.0 * size)
+    assert rates["decoders.0.out.weight"] == chosen.learning_rate
+
+
+def test_a_published_encoder_needs_a_start_that_fits(
+    data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="to learn from nothing"):
+        settings(data, network=PUBLISHED)
+    with pytest.raises(SettingsError, match="does not go with the encoder"):
+        settings(data, network=PUBLISHED, start="x.safetensors", pretrain="pictures")
+    with pytest.raises(SettingsError, match="frozen = 1"):
+        settings(data, frozen=1)
+    other = str(undisturbed / "model.safetensors")  # of the residual encoder
+    with pytest.raises(TrainingError, match="encoder does not fit"):
+        train(DepthTask, settings(data, network=PUBLISHED, start=other), tmp_path / "run")

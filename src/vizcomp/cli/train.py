@@ -151,6 +151,8 @@ def train(
         settings.find_data(kind, values, download=download, offline=offline)
     checked: Any = settings.build(cls, values)
     _print_readings(getattr(checked, "system", ()), console, offline=offline)
+    if not resume and (beginning := task.beginning(checked)):
+        console.print(beginning, markup=False)
     if devices > 1:
         _start_processes(devices)
     import torch

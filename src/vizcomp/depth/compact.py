@@ -31,6 +31,9 @@ _TRIED = np.stack(
 # of a very wide photo's long side to `long_side`, where photos are scaled to a number of pixels
 MOST_SIDES = 2
 
+# each with the channels of its stem; 0 for any
+ENCODERS = {"residual": 0, "efficientnet-lite0": 32}
+
 POSITION_STRIDE = 4
 """Pixels of the input for each cell of a map."""
 
@@ -40,7 +43,10 @@ class CompactDepthConfig:
     """Configuration of the network; saved beside its weights and inside the ONNX file.
 
     Attributes:
-        channels: of the stem and of the three stages.
+        encoder: "residual", or "efficientnet-lite0", which has learned from ImageNet and needs a
+            start for its training.
+        channels: of the stem and of the three stages. Under "efficientnet-lite0" the first is 32,
+            and the others are what its maps at 1/4, 1/8 and 1/16 are brought to.
         pyramid: channels of the decoder at 1/8 and at 1/4.
         members: networks in the ensemble.
         long_side: photos are scaled so that their long side has this many pixels.
@@ -61,6 +67,7 @@ class CompactDepthConfig:
             spread)).
     """
 
+    encoder: str = "residual"
     channels: tuple[int, int, int, int] = (16, 32, 64, 128)
     pyramid: tuple[int, int] = (48, 24)
     members: int = 3
@@ -76,6 +83,10 @@ class CompactDepthConfig:
     calibration: tuple[float, float, float] = (0.0, 1.0, 0.0)
 
     def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise SettingsError(
+                f"encoder = {self.encoder!r} is not known", f"use {' or '.join(ENCODERS)}"
+            )
         sizes = (*self.channels, *self.pyramid, self.members, self.long_side)
         if (
             len(self.channels) != 4
@@ -86,6 +97,9 @@ class CompactDepthConfig:
                 f"channels {self.channels} and {self.pyramid}: four and two positive numbers are"
                 " needed"
             )
+        stem = ENCODERS[self.encoder]
+        if stem and self.channels[0] != stem:
+            raise SettingsError(f"channels {self.channels}: the stem of {self.encoder} has {stem}")
         if self.long_side % STRIDE or self.long_side > 1024:
             raise SettingsError(
                 f"long side {self.long_side} is not a multiple of {STRIDE} up to 1024"

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from vizcomp.depth.compact import POSITION_STRIDE, CompactDepthConfig
 from vizcomp.errors import ModelError
+from vizcomp.nets.efficientnet_lite import WIDTHS, EfficientNetLite0
 from vizcomp.photos.frame import STRIDE
 
 SPREAD_FLOOR = 1e-3  # added to the members' spread before its logarithm
@@ -126,12 +127,20 @@ class CompactDepthNet(nn.Module):
         super().__init__()
         stem, n1, n2, n3 = config.channels
         self.dropout = dropout
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
-        )
-        self.stage1 = Block(stem, n1, halve=True)
-        self.stage2 = Block(n1, n2, halve=True)
-        self.stage3 = Block(n2, n3, halve=True)
+        self.pretrained = config.encoder != "residual"
+        if self.pretrained:
+            self.encoder = EfficientNetLite0()
+            self.adapters = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+                for inputs, outputs in zip(WIDTHS, (n1, n2, n3, n3), strict=True)
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2d(3, stem, 5, 2, 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()
+            )
+            self.stage1 = Block(stem, n1, halve=True)
+            self.stage2 = Block(n1, n2, halve=True)
+            self.stage3 = Block(n2, n3, halve=True)
         self.context1 = Context(n3, dropout)
         self.top = Block(n3 + 2, n3, dilation=2)
         self.context2 = Context(n3, dropout)
@@ -140,8 +149,20 @@ class CompactDepthNet(nn.Module):
             Decoder(config) for _ in range(config.members if config.shared else 1)
         )
 
+    @property
+    def encoder_names(self) -> tuple[str, ...]:
+        """Beginnings of the names of the encoder's weights."""
+        return ("encoder.",) if self.pretrained else ("stem.", "stage1.", "stage2.", "stage3.")
+
     def features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Maps of the three stages, at 1/4, 1/8 and 1/16 of the image."""
+        """Maps at 1/4, 1/8 and 1/16 of the image: (N, n1, ...), (N, n2, ...), (N, n3, ...)."""
+        if self.pretrained:
+            pairs = zip(self.adapters, self.encoder(image), strict=True)
+            at4, at8, at16, at32 = (adapter(x) for adapter, x in pairs)
+            # (N, n3, H/16, W/16): the sides of at32 were rounded up
+            x = F.interpolate(at32, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = x[:, :, : at16.shape[2], : at16.shape[3]]
+            return F.relu(at4), F.relu(at8), F.relu(x + at16)
         x = self.stem(image - 0.45)  # (N, n0, H/2, W/2)
         at4 = self.stage1(x)  # (N, n1, H/4, W/4)
         at8 = self.stage2(at4)  # (N, n2, H/8, W/8)

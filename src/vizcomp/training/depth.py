@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -50,7 +51,6 @@ from vizcomp.training.settings import split_list
 from vizcomp.training.task import Stage, Task, stage_of
 from vizcomp.training.views import MIXED, depth_views, small_views
 
-ENCODER = ("stem.", "stage1.", "stage2.", "stage3.")
 SCORE = "rank correlation"
 Weights = dict[str, torch.Tensor]
 
@@ -120,6 +120,7 @@ class DepthTask(Task):
         # of each photo in a batch, by stage and shape
         self.chances: dict[tuple[int, int], torch.Tensor] = {}
         self.start = _read_weights(s.start) if s.start else {}
+        self.origin = _read_origin(s.start) if s.start else {}
         if s.pretrain and s.pretrain_epochs:
             self.parts.insert(0, self._pretraining())
         self.stages = [part.stage for part in self.parts]
@@ -129,6 +130,14 @@ class DepthTask(Task):
         self.members: list[Weights] = []
         # of the folds' members, for each photo left out: (1, members, h, w)
         self.answers: Weights = {}
+
+    @classmethod
+    def beginning(cls, settings: DepthTrainSettings) -> str:
+        encoder = settings.network.encoder
+        if not settings.start:
+            return f"starts from fresh weights, encoder {encoder}"
+        origin = ", ".join(_read_origin(settings.start).values())
+        return f"starts from {settings.start}, encoder {encoder}{origin and f' ({origin})'}"
 
     def _pretraining(self) -> _Part:
         s = self.settings
@@ -169,33 +178,20 @@ class DepthTask(Task):
         s, part = self.settings, self.parts[number]
         torch.manual_seed(part.seed)
         network: Any = CompactDepthNet(s.network, dropout=s.dropout)
+        self.number = number
         if part.photos:
             _load_matching(network, self.start)
             network.load_state_dict(self.encoder, strict=False)
-            pretrained = bool(self.encoder or self.start)
-            rates = {
-                True: s.learning_rate * (s.encoder_rate if pretrained else 1.0),
-                False: s.learning_rate,
-            }
+            encoder_rate = s.encoder_rate if self.encoder or self.start else 1.0
+            groups = _groups(network, s, encoder_rate)
         else:
             network.head = torch.nn.Linear(2 * s.network.channels[3], int(self.classes.max()) + 1)
-            rates = {True: s.pretrain_rate, False: s.pretrain_rate}
-        self.number = number
+            rate = {"peak": s.pretrain_rate, "weight_decay": s.weight_decay}
+            matrices = [p for p in network.parameters() if p.ndim > 1]
+            others = [p for p in network.parameters() if p.ndim <= 1]
+            groups = [{"params": matrices, **rate}, {"params": others, **rate, "weight_decay": 0.0}]
         self.model = network.to(self.processes.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
-        groups: list[dict[str, Any]] = []
-        for encoder, rate in rates.items():
-            parameters = [
-                p
-                for name, p in self.model.named_parameters()
-                if name.startswith(ENCODER) == encoder
-            ]
-            matrices, others = (
-                [p for p in parameters if p.ndim > 1],
-                [p for p in parameters if p.ndim <= 1],
-            )
-            groups.append({"params": matrices, "weight_decay": s.weight_decay, "peak": rate})
-            groups.append({"params": others, "weight_decay": 0.0, "peak": rate})  # norms and biases
         self.optimiser = torch.optim.AdamW(groups, lr=s.learning_rate)
 
     def _finish(self) -> None:
@@ -204,7 +200,11 @@ class DepthTask(Task):
             return
         part = self.parts[self.number]
         if not part.photos:
-            self.encoder = {k: v for k, v in _copied(self.model).items() if k.startswith(ENCODER)}
+            self.encoder = {
+                k: v
+                for k, v in _copied(self.model).items()
+                if k.startswith(self.model.encoder_names)
+            }
         elif part.fold < 0:
             self.members.append(_copied(self.average))
         else:
@@ -356,8 +356,9 @@ class DepthTask(Task):
             for name, v in weights.items()
         }
         with beside(folder / "model.safetensors") as part:
-            save_file({**tensors, "prior": prior}, part)
+            save_file({**tensors, "prior": prior}, part, self.origin or None)
         properties = {"licence": s.licence, "data": "photos with depth maps"}
+        properties |= {f"origin_{name}": text for name, text in self.origin.items()}
         export_depth(config, self.members, folder / "model.onnx", prior=prior, metadata=properties)
 
         def named(indices: list[int]) -> list[str]:
@@ -368,6 +369,7 @@ class DepthTask(Task):
             "network": config.to_dict(),
             "settings": dataclasses.asdict(s),
             "validation_rank_correlation": score,
+            "origin": self.origin,
             "photos": {
                 "trained_on": len(self.train),
                 "validation": named(self.validation),
@@ -399,13 +401,60 @@ def _read_weights(path: str) -> Weights:
         weights: Weights = load_file(path)
         return weights
     except Exception as exc:  # safetensors raises several kinds
-        raise TrainingError(
-            f"{path} cannot be read: {first_line(exc)}",
-            "give the model.safetensors of a depth network",
-        ) from exc
+        raise _unreadable(path, exc) from exc
 
 
-def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
+def _read_origin(path: str) -> dict[str, str]:
+    """What a file of weights says of whose work it goes on from: licence and source, or nothing.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+    except Exception as exc:  # safetensors raises several kinds
+        raise _unreadable(path, exc) from exc
+    return {name: said[name] for name in ("source", "licence") if name in said}
+
+
+def _unreadable(path: str, exc: Exception) -> TrainingError:
+    return TrainingError(
+        f"{path} cannot be read: {first_line(exc)}",
+        "give the model.safetensors of a depth network, or a file of recipes/depth_encoder.py",
+    )
+
+
+def _groups(
+    network: CompactDepthNet, settings: DepthTrainSettings, encoder_rate: float
+) -> list[dict[str, Any]]:
+    """Groups of the optimiser, each with its highest rate; norms and biases do not decay.
+
+    Where an encoder's norms are folded into its weights, these differ a hundredfold in size. There
+    each tensor's rate follows its size, and none decays.
+    """
+    s = settings
+    for modules in network.encoder.parts()[: s.frozen] if network.pretrained else ():
+        for module in modules:
+            module.requires_grad_(False)
+    groups: list[dict[str, Any]] = []
+    plain: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, p in network.named_parameters():
+        inside = name.startswith(network.encoder_names)
+        if not p.requires_grad:
+            continue
+        rate = s.learning_rate * (encoder_rate if inside else 1.0)
+        if inside and network.pretrained:
+            size = float(p.detach().square().mean().sqrt())
+            groups.append({"params": [p], "weight_decay": 0.0, "peak": rate * size})
+        else:
+            plain.setdefault((rate, s.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    for (rate, decay), parameters in plain.items():
+        groups.append({"params": parameters, "weight_decay": decay, "peak": rate})
+    return groups
+
+
+def _load_matching(network: CompactDepthNet, weights: Weights) -> None:
     """Takes over the tensors whose names and shapes fit; those of a run's first member lose its
     number.
 
@@ -421,9 +470,11 @@ def _load_matching(network: torch.nn.Module, weights: Weights) -> None:
         for name, value in plain.items()
         if name in own and own[name].shape == value.shape
     }
-    if missing := [name for name in own if name.startswith(ENCODER) and name not in fitting]:
+    inside = [name for name in own if name.startswith(network.encoder_names)]
+    if missing := [name for name in inside if name not in fitting]:
         raise TrainingError(
-            f"start: the encoder does not fit this network ({missing[0]})", "use the same channels"
+            f"start: the encoder does not fit this network ({missing[0]})",
+            "use the same encoder and channels",
         )
     network.load_state_dict(fitting, strict=False)
 

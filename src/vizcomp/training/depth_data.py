@@ -65,7 +65,9 @@ class DepthTrainSettings:
         side: long side of the training crops; 0 for the network's. A network may be run at a larger
             side than it learned at.
         batch, learning_rate, weight_decay: of AdamW, with a cosine schedule.
-        encoder_rate: learning rate of a pretrained encoder, as a share of `learning_rate`.
+        encoder_rate: learning rate of a pretrained encoder, as a share of `learning_rate`; under
+            "efficientnet-lite0" times the root mean square of each tensor.
+        frozen: scales of "efficientnet-lite0" that stay as they are, from the finest on, 0 to 4.
         dropout: of the network's deepest maps.
         average: decay of the moving average of the weights; the average is what is kept.
         gradient_weight: of the gradient term of the loss.
@@ -104,6 +106,7 @@ class DepthTrainSettings:
     batch: int = 16
     learning_rate: float = 3e-3
     encoder_rate: float = 0.3
+    frozen: int = 0
     weight_decay: float = 0.05
     dropout: float = 0.1
     average: float = 0.995
@@ -135,6 +138,7 @@ class DepthTrainSettings:
             "batch": (2, 4096),
             "learning_rate": (1e-8, 10.0),
             "encoder_rate": (0.0, 10.0),
+            "frozen": (0, 4),
             "weight_decay": (0.0, 10.0),
             "dropout": (0.0, 0.5),
             "average": (0.0, 0.99999),
@@ -161,6 +165,22 @@ class DepthTrainSettings:
         if self.held_every == 1:
             raise SettingsError(
                 "held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth"
+            )
+        residual = self.network.encoder == "residual"
+        if residual and self.frozen:
+            raise SettingsError(
+                f"frozen = {self.frozen}: the residual encoder has nothing to keep as it is",
+                "0, or another `encoder`",
+            )
+        if not residual and not self.start:
+            raise SettingsError(
+                f"the encoder {self.network.encoder} has no norms to learn from nothing with",
+                "give `start`, a file of recipes/depth_encoder.py or of such a network",
+            )
+        if not residual and self.pretrain:
+            raise SettingsError(
+                f"`pretrain` does not go with the encoder {self.network.encoder}",
+                "it has learned from pictures",
             )
         if self.side % STRIDE:
             raise SettingsError(f"side = {self.side} is not a multiple of {STRIDE}")

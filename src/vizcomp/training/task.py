@@ -60,6 +60,15 @@ class Task(abc.ABC):
     average: Any
     optimiser: torch.optim.Optimizer
 
+    @classmethod
+    def beginning(cls, settings: Any) -> str:
+        """What a run with these settings starts from, in words; "" where that goes without saying.
+
+        Raises:
+            TrainingError: the file that it starts from cannot be read.
+        """
+        return ""
+
     @abc.abstractmethod
     def __init__(self, settings: Any, processes: Processes) -> None:
         """Reads the data and builds the network.

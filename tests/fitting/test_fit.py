@@ -194,7 +194,7 @@ def test_too_few_photos_are_told_how_many_it_takes(
         (["--risk", "0%"], "a risk of 0% cannot be certified"),
         (["--risk", "much"], "'much' is not a share"),
         (["--confidence", "100%"], "a confidence of 100% says nothing"),
-        (["--unit", "clip"], "unknown unit 'clip'"),
+        (["--unit", "clip"], "unknown --unit 'clip'"),
         (["--budget", "soon"], "'soon' is not a time"),
         (["--system", "nothing"], "unknown vision system 'nothing'"),
         (["--ray-address", "here:1"], "--ray-address goes with --engine ray"),

@@ -438,6 +438,10 @@ def test_each_folder_has_a_policy_of_its_own(
     one = Policy.read(made / "yard" / "policy.toml")
     assert one.certificate.confidence == pytest.approx(0.9 ** (1 / 3))
     assert (made / "street" / "report.html").exists()
+    before = (made / "street" / "policy.toml").read_bytes()
+    assert command("fit", cameras, "--system", model, *ASK, "--each", "-o", made) == 2
+    assert "street/policy.toml exists" in one_error(capsys)
+    assert (made / "street" / "policy.toml").read_bytes() == before
     ask = ("fit", cameras / "few", "--system", model, *ASK)
     assert command(*ask, "--each", "-o", tmp_path / "q") == 2
     assert "all photos lie in one folder" in one_error(capsys)

@@ -182,9 +182,12 @@ def fit(
             "--by and --each contradict each other",
             "--by is about one setting for all folders, --each about one for each of them",
         )
-    if os.path.exists(output) and not overwrite and not (each and output.is_dir()):
+    there = [output] if os.path.exists(output) else []
+    if each and output.is_dir():  # a folder may be there, policies in it may not
+        there = sorted(output.rglob("policy.toml"))
+    if there and not overwrite:
         raise OutputError(
-            f"{printable(output)} exists", "give another name with -o, or --overwrite"
+            f"{printable(there[0])} exists", "give another name with -o, or --overwrite"
         )
     check_output_folder(output if each else output.parent)
     voice.readings(system or [], offline=offline)

@@ -250,6 +250,38 @@ def test_a_folder_that_fills_is_watched_until_a_signal(tmp_path: Path, number: i
     assert "photos" in text
 
 
+def test_a_signal_between_two_rounds_of_a_watch_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vizcomp.batch.loop import RunOptions
+    from vizcomp.batch.settings import BatchSettings
+    from vizcomp.batch.streams import Plan
+    from vizcomp.cli.djpeg_run import Asked, rounds
+    from vizcomp.djpeg.settings import DjpegSettings
+    from vizcomp.files import watch
+
+    monkeypatch.setattr(watch, "SETTLE_SECONDS", 0.0)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(jpeg_bytes(picture(1, 64, 64)))
+    job = Asked(
+        plan=Plan((str(tmp_path / "in"),), None, tmp_path / "out"),
+        settings=DjpegSettings(guide="uniform"),
+        batch=BatchSettings(),
+        report=None,
+    )
+    heard: list[int] = []
+    options = RunOptions(jobs=1, on_interrupt=lambda: heard.append(1))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        runs = rounds(job, watch.Watched([tmp_path / "in"]), options)
+        (record,) = next(runs).records
+        signal.raise_signal(signal.SIGINT)
+        assert (record.status, list(runs), heard) == ("ok", [], [1])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def wait_for(there: Callable[[], bool], run: subprocess.Popen[str]) -> None:
     until = time.monotonic() + 90
     while not there():

@@ -201,15 +201,16 @@ def joined(runs: Iterable[BatchRun]) -> BatchRun:
     was interrupted."""
     records = Records(FileRecord)
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
-    seconds = 0.0
+    seconds, notices = 0.0, {}
     for run in runs:
+        notices.update(dict.fromkeys(run.notices))
         for record in run.records:
             records.append(record)
         seconds += run.totals.seconds
         worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
         if run.interrupted:
             break
-    return BatchRun(records, total(records, seconds), False, worst)
+    return BatchRun(records, total(records, seconds), False, worst, tuple(notices))
 
 
 def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:

@@ -46,6 +46,8 @@ class RunOptions:
         on_notice: is told, in one line, what concerns the run as a whole.
         on_left: is told at the end how many outputs were there and stayed, and are not known to be
             of these settings.
+        stop: begin nothing more once it is set: of a caller who listens for signals himself, with
+            `stopped_by_interrupt`. None: the run listens.
     """
 
     jobs: int = 0
@@ -55,6 +57,7 @@ class RunOptions:
     on_interrupt: Callable[[], None] = lambda: None
     on_notice: Callable[[str], None] = lambda text: None
     on_left: Callable[[int], None] = lambda count: None
+    stop: threading.Event | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,11 @@ def run_batch(
         """A worker did, and the others were ended with it: they may have been writing."""
         left.update(item.target.parent for item in in_hand if item.target is not None)
 
-    with _stopped_by_interrupt(options.on_interrupt) as stop:
+    with (
+        contextlib.nullcontext(options.stop)
+        if options.stop is not None
+        else stopped_by_interrupt(options.on_interrupt)
+    ) as stop:
 
         def taken() -> Iterator[Item]:
             nonlocal all_taken
@@ -276,7 +283,7 @@ def _crashed(on_crash: Callable[[Any], Any], function: Callable[[Any], Any], tas
 
 
 @contextlib.contextmanager
-def _stopped_by_interrupt(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
+def stopped_by_interrupt(on_interrupt: Callable[[], None]) -> Iterator[threading.Event]:
     """An event that the first Ctrl-C (or SIGTERM, on the command line) sets; the second raises
     KeyboardInterrupt."""
     stop = threading.Event()

@@ -78,21 +78,17 @@ def carried_out(job: Asked, voice: Voice) -> BatchRun:
 
 
 def rounds(job: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchRun]:
-    """One run whenever there is something new, until Ctrl-C: also where that comes when all of a
-    round is in hand."""
+    """One run whenever there is something new, until Ctrl-C: whenever that comes, in a run or
+    between two."""
     from vizcomp.batch.djpeg import run_djpeg
+    from vizcomp.batch.loop import stopped_by_interrupt
 
-    stopped: list[bool] = []
-
-    def stop() -> None:
-        stopped.append(True)
-        options.on_interrupt()
-
-    heard = dataclasses.replace(options, on_interrupt=stop)
-    for some in watched.rounds():
-        yield run_djpeg(some, job.plan.folder, job.settings, job.batch, heard, fields=job.fields)
-        if stopped:
-            return
+    with stopped_by_interrupt(options.on_interrupt) as stop:
+        heard = dataclasses.replace(options, stop=stop)
+        for some in watched.rounds(stop):
+            yield run_djpeg(
+                some, job.plan.folder, job.settings, job.batch, heard, fields=job.fields
+            )
 
 
 def told(job: Asked, run: BatchRun, voice: Voice) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ machine."""
 
 LOOK_SECONDS_UNTOLD = 2.0
 """The same where `watchfiles` is not installed."""
+
+PIECE_SECONDS = 0.1
+"""A signal is answered after so long at most."""
 
 
 class Watched:
@@ -52,17 +56,14 @@ class Watched:
         for _ in find_inputs(inputs, may_be_none=True):
             break
 
-    def rounds(self) -> Iterator[list[InputFile]]:
-        """Whenever photos are there that are whole and new, or were changed: those. It ends with
-        Ctrl-C while it waits."""
-        try:
-            while True:
-                if whole := self.look():
-                    yield whole
-                else:
-                    self._wait()
-        except KeyboardInterrupt:
-            return
+    def rounds(self, stop: threading.Event) -> Iterator[list[InputFile]]:
+        """Whenever photos are there that are whole and new, or were changed: those. It ends once
+        `stop` is set."""
+        while not stop.is_set():
+            if whole := self.look():
+                yield whole
+            else:
+                self._wait(stop)
 
     def look(self) -> list[InputFile]:
         """Photos that are whole and have not been given out as they are now."""
@@ -89,15 +90,15 @@ class Watched:
             if self._report is not None:
                 self._report(exc)
 
-    def _wait(self) -> None:
+    def _wait(self, stop: threading.Event) -> None:
         """Until something changes, or it is time to look again."""
         if self._growing:
-            time.sleep(SETTLE_SECONDS / 2)
+            _pause(SETTLE_SECONDS / 2, stop)
             return
         watch = _watchfiles()
         folders = [folder for folder in map(_folder, self._inputs) if os.path.isdir(folder)]
         if watch is None or not folders:
-            time.sleep(LOOK_SECONDS_UNTOLD)
+            _pause(LOOK_SECONDS_UNTOLD, stop)
             return
         # no more watches, say: the clock is enough
         with contextlib.suppress(OSError, RuntimeError):
@@ -108,9 +109,18 @@ class Watched:
                 yield_on_timeout=True,
                 raise_interrupt=True,
                 debounce=200,
+                stop_event=stop,
             ):
                 return
-        time.sleep(SETTLE_SECONDS / 2)
+        _pause(SETTLE_SECONDS / 2, stop)
+
+
+def _pause(seconds: float, stop: threading.Event) -> None:
+    """Sleep, in short pieces: `stop.wait` would hold a lock that a signal's handler wants for
+    setting it."""
+    until = time.monotonic() + seconds
+    while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, PIECE_SECONDS))
 
 
 def _folder(item: str | Path) -> str:

@@ -307,6 +307,36 @@ def test_features_of_several_networks(
     assert "features" not in last
 
 
+def test_what_networks_see_acts_on_the_bits_too(classes: Path, tmp_path: Path) -> None:
+    """Both parts at once, after the estimate of bits has learned alone."""
+    train(SpectralTask, settings(classes), tmp_path / "codec")
+    start = tmp_path / "codec" / "model.safetensors"
+    asked = settings(
+        classes,
+        trained="all",
+        start=str(start),
+        features=("watcher",),
+        guessing=2,
+        average=0.0,
+        learning_rate=0.01,
+    )
+    train(SpectralTask, asked, tmp_path / "all")
+    one, other = (
+        NeuralCodec.load(path).weights for path in (start, tmp_path / "all" / "model.safetensors")
+    )
+    changed = {name for name, value in one.items() if not np.array_equal(value, other[name])}
+    assert any(name.startswith("finish.") for name in changed)
+    assert {"encoder.input.weight", "binarizers.0.bias", "entrances.1.step"} <= changed
+    last = (tmp_path / "all" / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+    assert {"bits at 2", "error", "features"} <= set(json.loads(last))
+    with pytest.raises(SettingsError, match="no last network"):
+        train(
+            SpectralTask,
+            settings(classes, trained="all", start=str(start), network={**NETWORK, "finish": []}),
+            tmp_path / "none",
+        )
+
+
 def test_networks_without_features_are_refused(tmp_path: Path) -> None:
     module = torch.nn.Sequential(
         torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)

@@ -14,6 +14,9 @@ is drawn for each. The loss is the squared error in shares of what it was before
 picture is from its source in the eyes of frozen networks: the features of each at several depths,
 and the answer of one of them, the classifier. Both are shown to them moved and mirrored alike. The
 encoder is never told an answer: what is not in the bits, the last network cannot know.
+
+`trained = "all"`: both losses at once, for a codec that is trained: what the networks see acts on
+the bits too. For a few hundred updates; such a step costs as much as the two parts together.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class SpectralTrainSettings:
             refused.
         start: a codec's .safetensors of the same configuration to start from; "" for the principal
             axes of the pictures.
-        trained: "codec" or "finish".
+        trained: "codec", "finish" or "all".
         prices: of a bit, for each iteration, in units of ln(squared error).
         each: share of the mean of each picture's ln(squared error); the rest is that of the mean
             error. 1 is what a mean PSNR measures.
@@ -129,7 +132,7 @@ class SpectralTrainSettings:
             "sets": (1, 16),
         }
         check_ranges(self, ranges)
-        check_choices(self, {"trained": ("codec", "finish")})
+        check_choices(self, {"trained": ("codec", "finish", "all")})
         object.__setattr__(self, "features", names_of("features", self.features))
         for name in ("prices", "drawn"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -143,7 +146,7 @@ class SpectralTrainSettings:
                 raise SettingsError(
                     f"{name} {values} are not {many} numbers, one for each of the network's steps"
                 )
-        if self.trained == "finish" and not self.start:
+        if self.trained != "codec" and not self.start:
             raise SettingsError(
                 "the last network needs a trained codec", "`set` start=RUN/model.safetensors"
             )
@@ -151,7 +154,7 @@ class SpectralTrainSettings:
             name = "classifier" if self.classifier else "features"
             raise SettingsError(
                 "classifiers have a say in the last network alone",
-                f"`set` trained=finish, or omit `{name}`",
+                f"`set` trained=finish or trained=all, or omit `{name}`",
             )
         self.config()
 
@@ -248,15 +251,16 @@ class SpectralTask(Task):
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings
+        if s.trained != "codec" and self.model.finish is None:
+            raise SettingsError(
+                "this network has no last network", "give `finish` in its configuration"
+            )
         if s.trained == "finish":
-            if self.model.finish is None:
-                raise SettingsError(
-                    "this network has no last network", "give `finish` in its configuration"
-                )
+            assert self.model.finish is not None
             self.model.requires_grad_(False)
             self.model.finish.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return [{"params": list(self.model.finish.parameters()), "factor": 1.0}]
-        if self.model.finish is not None:
+        if s.trained == "codec" and self.model.finish is not None:
             self.model.finish.requires_grad_(False)
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if name.startswith(("stem.", "exit."))]
@@ -272,18 +276,25 @@ class SpectralTask(Task):
         rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        if s.trained == "codec" and index < s.guessing:
+        if s.trained != "finish" and index < s.guessing:
             for group in self.optimiser.param_groups[:-1]:
                 group["lr"] = 0.0
             self.optimiser.param_groups[-1]["lr"] = s.learning_rate
         source, _ = self.data.batch(index)
-        loss, figures = (
-            self._finish_loss(source) if s.trained == "finish" else self._codec_loss(source)
-        )
+        if s.trained == "finish":
+            with torch.no_grad():
+                found, _ = self.model(source, self.config.iterations)
+            loss, figures = self._finish_loss(source, found)
+        else:
+            found, codes = self.model(source, self.config.iterations)
+            loss, figures = self._codec_loss(source, found, codes)
+            if s.trained == "all" and index >= s.guessing:
+                added, more = self._finish_loss(source, found)
+                loss, figures = loss + added, {**figures, **more}
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        guessing = list(self.guesser.parameters()) if s.trained == "codec" else []
+        guessing = list(self.guesser.parameters()) if s.trained != "finish" else []
         self.processes.average_gradients(parameters + guessing)
         torch.nn.utils.clip_grad_norm_(parameters, s.clip)
         self.optimiser.step()
@@ -291,9 +302,8 @@ class SpectralTask(Task):
         return figures
 
     def _codec_loss(
-        self, source: torch.Tensor
+        self, source: torch.Tensor, found: list[torch.Tensor], codes: list[torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
-        found, codes = self.model(source, self.config.iterations)
         costs = self.guesser(codes)
         loss = torch.zeros((), device=source.device)
         figures: dict[str, float | torch.Tensor] = {}
@@ -313,7 +323,7 @@ class SpectralTask(Task):
         return loss, figures
 
     def _finish_loss(
-        self, source: torch.Tensor
+        self, source: torch.Tensor, found: list[torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
         s = self.settings
         assert self.model.finish is not None
@@ -321,12 +331,10 @@ class SpectralTask(Task):
         iteration = torch.multinomial(torch.tensor(s.drawn, dtype=torch.float), count, True).to(
             source.device
         )
-        with torch.no_grad():
-            found, _ = self.model(source, self.config.iterations)
-            before = self.model.picture(torch.stack(found)[iteration, torch.arange(count)])
-            before = before.contiguous(memory_format=torch.channels_last)
+        before = self.model.picture(torch.stack(found)[iteration, torch.arange(count)])
+        before = before.contiguous(memory_format=torch.channels_last)
         image = self.model.finish(before, iteration)
-        loss = (_errors(image, source) / _errors(before, source)).mean()
+        loss = (_errors(image, source) / _errors(before, source).detach()).mean()
         figures: dict[str, float | torch.Tensor] = {"error": loss.detach()}
         (chosen,) = torch.nonzero(iteration + 1 >= s.seen_from, as_tuple=True)
         chosen = chosen[: math.ceil(count * s.viewed)]
@@ -382,7 +390,7 @@ class SpectralTask(Task):
                 end += self.config.bits[t]
                 error = _errors(self.average.shown(components, t).clamp(-1, 1), source)
                 values = {f"psnr at {t + 1}": float((-10 * error.log10()).sum())}
-                if self.settings.trained == "codec":
+                if self.settings.trained != "finish":
                     values[f"bits at {t + 1}"] = float(costs[end - 1]) * len(part)
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0.0) + value

@@ -121,6 +121,14 @@ def djpeg(
             ),
         ),
     ] = "auto",
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--shape",
+            metavar="NAME=NUMBER,...",
+            help="Numbers of the table and the price of bits, as price=0.1 (docs/djpeg.md).",
+        ),
+    ] = "",
     format: Annotated[
         str,
         typer.Option(
@@ -304,6 +312,7 @@ def djpeg(
         "strength": strength,
         "guide": guide,
         "table": table,
+        "shape": shape,
         "target_size": parse_size(target_size, "target_size") if target_size else None,
         "min_saving": parse_fraction(min_saving, "min_saving"),
         "metadata": metadata,

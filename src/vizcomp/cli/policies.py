@@ -23,6 +23,7 @@ CONTRADICTING = (
         "strength",
         "guide",
         "table",
+        "shape",
         "target_size",
         "min_saving",
         "metadata",

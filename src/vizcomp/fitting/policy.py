@@ -32,7 +32,7 @@ OPTIONS = (
     "format",
 )  # djpeg's options that a policy settles
 # the same, where they are not as they are by default
-FURTHER = ("max_side", "short_side", "scale", "resample", "subsampling")
+FURTHER = ("max_side", "short_side", "scale", "resample", "subsampling", "shape")
 HEAD = (
     "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file"
     " then.\n"

@@ -49,7 +49,7 @@ from vizcomp.cli.pixels import (
     parse_short_side,
     unused_without_loss,
 )
-from vizcomp.cli.policies import policy_settings
+from vizcomp.cli.policies import check_by_folder, policy_settings
 from vizcomp.cli.voice import Voice
 
 if TYPE_CHECKING:
@@ -257,7 +257,9 @@ def djpeg(
     policy: Annotated[
         str,
         typer.Option(
-            "--policy", metavar="FILE", help="Certified settings, as vizcomp fit writes them."
+            "--policy",
+            metavar="FILE|DIR",
+            help="Certified settings, as vizcomp fit writes them; DIR: those of fit --each.",
         ),
     ] = "",
     keep_dates: Annotated[
@@ -329,10 +331,14 @@ def djpeg(
     }
     decided = {name: value for name, value in values.items() if name not in unused}
     settings = DjpegSettings(**decided)  # type: ignore[arg-type]
+    by_folder = None
     if policy:
-        settings = dataclasses.replace(
-            policy_settings(context, policy, voice), scans=settings.scans
-        )
+        certified, by_folder = policy_settings(context, policy, voice)
+        settings = dataclasses.replace(certified, scans=scans)  # type: ignore[arg-type]
+        by_folder = by_folder and {
+            name: dataclasses.replace(one, scans=scans)  # type: ignore[arg-type]
+            for name, one in by_folder.items()
+        }
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
@@ -355,6 +361,8 @@ def djpeg(
     )
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
+        if by_folder is not None:
+            check_by_folder(plan, labels=labels is not None)
         beside = (
             None
             if report == "none" or dry_run or not (plan.writes_report or report)
@@ -364,6 +372,7 @@ def djpeg(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
             settings=settings,
+            by_folder=by_folder,
             batch=common,
             jobs=jobs,
             engine=where,

@@ -121,11 +121,9 @@ def run_djpeg(
             that do.
         target: the only output, of the only input; it lies in `output`.
         remember: keep a journal, for a later run with `resume`.
-        by_folder: settings by the folder that photos lie in, in place of `settings`; a photo of
-            another folder fails.
+        by_folder: settings by the folder of a photo (`Chosen`); one of another folder fails.
 
-    Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far
-    it came.
+    Ctrl-C ends the run after what is in hand; what is finished stays, and is in the records.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
@@ -152,7 +150,7 @@ def run_djpeg(
 
     def tasks(items: Iterable[Item]) -> Iterator[Task]:
         for number, item in enumerate(items):
-            yield _task(item, number, chosen, batch, systems, named=target is not None)
+            yield _task(item, number, chosen, batch, systems, named=bool(target))
 
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -331,14 +330,7 @@ def djpeg(
     }
     decided = {name: value for name, value in values.items() if name not in unused}
     settings = DjpegSettings(**decided)  # type: ignore[arg-type]
-    by_folder = None
-    if policy:
-        certified, by_folder = policy_settings(context, policy, voice)
-        settings = dataclasses.replace(certified, scans=scans)  # type: ignore[arg-type]
-        by_folder = by_folder and {
-            name: dataclasses.replace(one, scans=scans)  # type: ignore[arg-type]
-            for name, one in by_folder.items()
-        }
+    settings, by_folder = policy_settings(context, policy, voice, settings)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
@@ -361,8 +353,7 @@ def djpeg(
     )
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
-        if by_folder is not None:
-            check_by_folder(plan, labels=labels is not None)
+        check_by_folder(by_folder, plan, labels=labels is not None)
         beside = (
             None
             if report == "none" or dry_run or not (plan.writes_report or report)

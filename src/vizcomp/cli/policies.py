@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import typer
@@ -46,10 +47,11 @@ CONTRADICTING = (
 
 
 def policy_settings(
-    context: typer.Context, path: str, voice: Voice
+    context: typer.Context, path: str, voice: Voice, asked_for: DjpegSettings
 ) -> tuple[DjpegSettings, dict[str, DjpegSettings] | None]:
-    """The settings of a policy, or of a folder of them by the folders of photos that they are for;
-    says what is certified, and where this encoder is another one.
+    """The settings of a policy, or of a folder of them by the folders of photos that they are for,
+    with the scans of what was asked for; where no policy is named, that. Says what is certified,
+    and where this encoder is another one.
 
     Raises:
         SettingsError: an option was given that contradicts the policy.
@@ -58,6 +60,8 @@ def policy_settings(
     from vizcomp.errors import SettingsError
     from vizcomp.fitting.policy import Policy, policies_in
 
+    if not path:
+        return asked_for, None
     asked = STRENGTH.index(source_of(context, "policy"))
     for name in CONTRADICTING:
         source = source_of(context, name)
@@ -77,12 +81,17 @@ def policy_settings(
             voice.warn(about + policy.other_encoder)
         else:
             voice.say(about + policy.certificate.sentence)
-    settings = [policy.settings for policy in (several or {"": policy}).values()]
+    settings = [
+        dataclasses.replace(policy.settings, scans=asked_for.scans)
+        for policy in (several or {"": policy}).values()
+    ]
     by_folder = dict(zip(several, settings, strict=True)) if several else None
     return settings[0], by_folder
 
 
-def check_by_folder(plan: Plan, *, labels: bool) -> None:
+def check_by_folder(
+    by_folder: dict[str, DjpegSettings] | None, plan: Plan, *, labels: bool
+) -> None:
     """Refuse what has no folder, where there is a policy for each.
 
     Raises:
@@ -90,6 +99,8 @@ def check_by_folder(plan: Plan, *, labels: bool) -> None:
     """
     from vizcomp.errors import SettingsError
 
+    if by_folder is None:
+        return
     hint = "name one policy.toml"
     if plan.piped is not None or plan.target is not None:
         raise SettingsError("a folder of policies is for folders of photos", hint)

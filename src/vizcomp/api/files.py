@@ -101,12 +101,7 @@ def compress_files(
         "watch_with": by_name(watch_with, "watch_with", systems),
     }
     objects = tuple(systems.values())
-    here = bool(objects) and not can_travel(objects)
-    if here and (jobs > 1 or where != "local"):
-        raise SettingsError(
-            f"the system {objects[0].name!r} cannot travel to other processes",
-            "make it a function at the top of a module that is imported, or use `jobs` 1",
-        )
+    here = _asked_here(objects, others=jobs > 1 or where != "local")
     batch = batch_settings(options, **judges)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     folder = parse_place(output)
@@ -115,14 +110,7 @@ def compress_files(
     if not batch.dry_run:
         check_output_folder(folder)
     notices: dict[str, None] = {}  # each once, in their order
-    run_options = RunOptions(
-        jobs=1 if here else jobs,
-        engine=where,
-        isolate=not here,
-        on_record=on_record,
-        on_notice=lambda text: notices.setdefault(text),
-        on_left=lambda count: notices.setdefault(_stayed(count)),
-    )
+    run_options = _options(notices, 1 if here else jobs, where, on_record, isolate=not here)
     run = run_djpeg(files, folder, djpeg, batch, run_options, objects, tuple(fields))
     with given_systems(objects):
         notices.update(dict.fromkeys(run.notices))
@@ -132,6 +120,40 @@ def compress_files(
     if report is not False and not batch.dry_run and not (idle and report is True):
         pages.write(folder if report is True else parse_place(report), gallery(run, djpeg, batch))
     return pages
+
+
+def _asked_here(objects: tuple[System, ...], *, others: bool) -> bool:
+    """Whether systems can be asked in this process alone.
+
+    Raises:
+        SettingsError: `others` are wanted.
+    """
+    here = bool(objects) and not can_travel(objects)
+    if here and others:
+        raise SettingsError(
+            f"the system {objects[0].name!r} cannot travel to other processes",
+            "make it a function at the top of a module that is imported, or use `jobs` 1",
+        )
+    return here
+
+
+def _options(
+    notices: dict[str, None],
+    jobs: int,
+    engine: str,
+    on_record: Callable[[FileRecord], None],
+    *,
+    isolate: bool,
+) -> RunOptions:
+    """How the run is carried out; what is told of it as a whole becomes keys of `notices`."""
+    return RunOptions(
+        jobs=jobs,
+        engine=engine,
+        isolate=isolate,
+        on_record=on_record,
+        on_notice=lambda text: notices.setdefault(text),
+        on_left=lambda count: notices.setdefault(_stayed(count)),
+    )
 
 
 def _stayed(count: int) -> str:

@@ -122,6 +122,7 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
         totals=totals,
         files=run.records,
         interrupted=run.interrupted,
+        notices=run.notices,
     )
     nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None

@@ -148,8 +148,8 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of
             the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, centre, system:NAME, PATH.onnx
-            (`djpeg.learned`); or uniform.
+        guide: names joined by "+": depth, detail, mask, text (also called machine, and kept
+            as text), centre, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
             standard's with finer means and colour, and a price on bits of busy blocks), "machine"
             (one step for all frequencies: what lettering needs) or "photo" (tables and prices made
@@ -208,13 +208,14 @@ class DjpegSettings:
         _in_range("strength", self.strength, 0, 1)
         _in_range("min_saving", self.min_saving, 0, 1)
         try:
-            djpeg_guide.parse(self.guide)
+            guides = djpeg_guide.parse(self.guide)
         except ValueError as exc:
             raise SettingsError(
                 f"`guide` {self.guide}: {exc}",
                 f"use {', '.join(djpeg_guide.GUIDES)}, system:NAME or a trained PATH.onnx, or"
                 " several as depth+detail",
             ) from exc
+        object.__setattr__(self, "guide", "+".join(guides))  # one name for the same settings
         if self.table not in TABLES:
             raise SettingsError(f"unknown `table` {self.table!r}", "use auto, machine or photo")
         if self.metadata not in METADATA:

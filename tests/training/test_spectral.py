@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -329,12 +330,12 @@ def test_what_networks_see_acts_on_the_bits_too(classes: Path, tmp_path: Path) -
     assert {"encoder.input.weight", "binarizers.0.bias", "entrances.1.step"} <= changed
     last = (tmp_path / "all" / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
     assert {"bits at 2", "error", "features"} <= set(json.loads(last))
+    bare = settings(classes, network={**NETWORK, "finish": []}, steps=1)
+    train(SpectralTask, bare, tmp_path / "bare")
+    start = tmp_path / "bare" / "model.safetensors"
+    both = dataclasses.replace(bare, trained="all", start=str(start))
     with pytest.raises(SettingsError, match="no last network"):
-        train(
-            SpectralTask,
-            settings(classes, trained="all", start=str(start), network={**NETWORK, "finish": []}),
-            tmp_path / "none",
-        )
+        train(SpectralTask, both, tmp_path / "none")
 
 
 def test_networks_without_features_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError, ModelError
-from vizcomp.vision import detectors, layouts, poses, readings
+from vizcomp.vision import detectors, layouts, maps, poses, readings
 from vizcomp.vision.answers import (
     Answer,
     Array,
@@ -29,7 +29,6 @@ from vizcomp.vision.inputs import check_others, constants, picture_slot
 from vizcomp.vision.instances import masks_of
 from vizcomp.vision.model_files import fingerprint_of
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
-from vizcomp.vision.refusals import SHARE
 from vizcomp.vision.runtime import PICTURES, Preparation, Runtime
 from vizcomp.vision.system import (
     BAND,
@@ -39,7 +38,7 @@ from vizcomp.vision.system import (
     corners_to_quads,
     softmax,
 )
-from vizcomp.vision.views import TAPS, Fit, View, view_of
+from vizcomp.vision.views import OPENCV, Fit, View, view_of
 from vizcomp.weights.options import NORMS
 
 NMS = 0.5  # suppression where an option says nothing
@@ -317,6 +316,10 @@ class ModelSystem:
         """By which a photo comes to the input's size: one of `options.FILTERS`."""
         return self._preparation.fit.filter
 
+    def enlarges(self, height: int, width: int) -> bool:
+        """As `system.Resizing.enlarges`."""
+        return self._size is not None and height < self._size[0] and width < self._size[1]
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
         """The answer where another program resizes the photo, by one of `options.FILTERS`; None
         where no size is asked for."""
@@ -324,7 +327,7 @@ class ModelSystem:
             return None
         # programs that resize by OpenCV round sides as `int` does
         other = dataclasses.replace(
-            self._preparation.fit, filter=resize_filter, floor=resize_filter in TAPS
+            self._preparation.fit, filter=resize_filter, floor=resize_filter in OPENCV
         )
         view = view_of(image, self._size, other)
         return self._answer(self._run([view.pixels]), image, view)
@@ -356,7 +359,13 @@ class ModelSystem:
             return self._detected(outputs, image, view)
         main = checked(np.asarray(outputs[self._layout.output]), self.name)
         if self.kind == "masks":
-            return Masks(self._labels(main, image, view), self.classes)
+            try:
+                labels = maps.labels_on_photo(
+                    main, len(self.classes), self._layout.activation, image.shape[:2], view
+                )
+            except InputError as exc:
+                raise InputError(f"{self.name}: {exc.message}", exc.hint) from exc
+            return Masks(labels, self.classes)
         row = main.reshape(-1)
         if row.size != self._numbers:
             raise InputError(
@@ -458,42 +467,6 @@ class ModelSystem:
         first = self._layout.first if self.options.first is None else self.options.first
         at = label - first
         return self.classes[at] if 0 <= at < len(self.classes) else f"class {label}"
-
-    def _labels(self, main: npt.NDArray[Any], image: Pixels, view: View) -> npt.NDArray[np.int32]:
-        """The map of labels at the photo's size, uint8 or logits (1, C, h, w), (1, h, w, C) or (1,
-        h, w)."""
-        maps = main[0]
-        if maps.ndim == 3:
-            last = maps.shape[2] == len(self.classes) or (
-                maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1]
-            )
-            maps = maps if not last else maps.transpose(2, 0, 1)
-            maps = maps.argmax(0) if len(maps) > 1 else maps[0]
-        labels = np.asarray(maps if maps.dtype.kind in "iub" else self._edges(maps), np.int32)
-        height, width = image.shape[:2]
-        (across, down), (left, top) = view.scale, view.offset
-        rows = ((np.arange(height) + 0.5) * down + top) * labels.shape[0] / view.pixels.shape[0]
-        columns = (
-            ((np.arange(width) + 0.5) * across + left) * labels.shape[1] / view.pixels.shape[1]
-        )
-        at_rows = rows.astype(int).clip(0, labels.shape[0] - 1)
-        at_columns = columns.astype(int).clip(0, labels.shape[1] - 1)
-        return np.asarray(labels[at_rows[:, None], at_columns[None]])
-
-    def _edges(self, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Labels of one map of numbers: labels as they are, or 1 where a share is above a half."""
-        if self._layout.activation == "sigmoid":
-            return numbers > 0
-        largest, least = float(numbers.max(initial=0)), float(numbers.min(initial=0))
-        if largest > SHARE and bool((numbers == numbers.round()).all()):
-            return numbers
-        if largest > SHARE or least < 1 - SHARE:
-            raise InputError(
-                f"{self.name}: its map has numbers from {least:.3g} to {largest:.3g}, no shares and"
-                " no labels",
-                "say activation=sigmoid where they come before one; a depth map is no answer",
-            )
-        return numbers > 0.5
 
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""

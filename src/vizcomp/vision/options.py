@@ -40,7 +40,16 @@ SUFFIXES = (".onnx", ".tflite", *SCRIPTS)  # of model files whose names may have
 KINDS = ("classes", "boxes", "masks", "keypoints", "embedding")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
 RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
-FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area", "opencv", "opencv-lanczos")
+FILTERS = (
+    "nearest",
+    "bilinear",
+    "bicubic",
+    "lanczos",
+    "area",
+    "opencv",
+    "opencv-lanczos",
+    "opencv-area",
+)
 ACTIVATIONS = ("none", "sigmoid", "softmax")
 CHOICES = {
     "kind": KINDS,

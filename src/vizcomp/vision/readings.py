@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.vision import detectors
+from vizcomp.vision import detectors, line_readers
 from vizcomp.vision.detectors import Detections, part_of
 
 Outputs = Mapping[str, npt.NDArray[Any]]
@@ -41,6 +41,7 @@ class Layout:
         raw: a list of boxes of all places, doubles among them.
         prototypes: the output of masks, for which the last columns of each box hold coefficients;
             "" where there are none.
+        signs: of a reader of text, what each column stands for; "" is the blank.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Layout:
     background: str = "none"
     raw: bool = False
     prototypes: str = ""
+    signs: tuple[str, ...] = ()
 
     @property
     def read(self) -> set[str]:
@@ -133,6 +135,11 @@ class Layout:
 
     def said(self) -> str:
         """For people."""
+        if self.signs:
+            blank = self.signs.index("")
+            where = {0: "first", len(self.signs) - 1: "last"}.get(blank, f"column {blank}")
+            spaced = ", a space last" if self.signs[-1] == " " else ""
+            return f"{len(self.signs) - 1} characters{spaced}, blank {where}"
         more = ", ".join(
             part
             for part in (
@@ -167,12 +174,14 @@ class Known:
         names: of the classes.
         size: height and width, or ().
         points: of a pose beside its box: how many, and how many numbers each; ().
+        characters: of a reader of text.
     """
 
     task: str = ""
     names: tuple[str, ...] = ()
     size: tuple[int, ...] = ()
     points: tuple[int, ...] = ()
+    characters: tuple[str, ...] = ()
 
 
 def known_of(metadata: Mapping[str, str]) -> Known:
@@ -210,6 +219,7 @@ def known_of(metadata: Mapping[str, str]) -> Known:
         tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
         tuple(size) if sides and isinstance(size, list | tuple) else (),
         tuple(points) if posed and isinstance(points, list | tuple) else (),
+        line_readers.characters_of(metadata),
     )
 
 

@@ -16,11 +16,20 @@ from vizcomp.vision.choices import Choices, main_output, prototypes
 from vizcomp.vision.detectors import part_of
 from vizcomp.vision.options import BOX, ModelOptions, parse_options, typed
 from vizcomp.vision.parts import Parts, parts_of
-from vizcomp.vision.readings import BELOW_ZERO, Known, Layout, Outputs, Size, absurd
+from vizcomp.vision.readings import (
+    BELOW_ZERO,
+    LEAST_SIDE,
+    MOST_PIXELS,
+    Known,
+    Layout,
+    Outputs,
+    Size,
+    absurd,
+    misplaced,
+)
 from vizcomp.vision.refusals import covers, reads_text, refusal
 from vizcomp.vision.shapes import MULTIPOSE, strides_fit
 
-MOST_SHARE = 3  # of the input's side, for a corner that is a share of it
 _KEYS = "characters=KEYS.txt"  # as it is typed
 LEAST_RAW = 1000  # boxes in a list with scores of classes from which doubles are looked for
 
@@ -319,7 +328,7 @@ class Reader:
             labels=parts.labels,
             count=parts.count,
             activation=activation,
-            shares=self._shares(detector != "torchvision"),
+            shares=self._shares(detector != "torchvision" or self._within_shares(parts)),
             first=1 if detector == "ssd" and "num_detections" in parts.count.lower() else 0,
             columns=self._options.columns,
             background=self._options.background or "none",
@@ -328,6 +337,11 @@ class Reader:
         if layout.background == "first":
             layout = dataclasses.replace(layout, first=1)
         return self._checked(layout)
+
+    def _within_shares(self, parts: Parts) -> bool:
+        """Whether there are boxes on the grey picture, all of them within two pixels."""
+        corners = np.abs(self._outputs[parts.boxes][..., :4])
+        return 0 < float(corners.max(initial=0)) <= MOST_PIXELS and min(self._size) > LEAST_SIDE
 
     def _is_raw(self, parts: Parts) -> bool:
         """Whether a list has boxes of all places with scores of classes, doubles among them."""
@@ -428,8 +442,8 @@ class Reader:
             raise self._wrong(f"read as {layout.detector}, {BELOW_ZERO}")
         sure = layout.detections(self._outputs, self._size).at_least(0.05)
         why = absurd(sure)
-        if layout.shares and float(sure.corners.max(initial=0)) > MOST_SHARE:
-            why = why or "its boxes are no shares of the input: say units=pixels"
+        if not self._options.units or layout.shares:
+            why = why or misplaced(sure, layout.shares, self._size)
         if why:
             raise self._wrong(f"read as {layout.detector}, {why}")
         return layout

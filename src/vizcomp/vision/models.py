@@ -30,6 +30,7 @@ from vizcomp.vision.instances import masks_of
 from vizcomp.vision.model_files import fingerprint_of
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.runtime import PICTURES, Preparation, Runtime, prepared
+from vizcomp.vision.shapes import several_labels
 from vizcomp.vision.system import (
     BAND,
     LEAST_SCORE,
@@ -93,6 +94,12 @@ class ModelSystem:
         self._numbers = (
             np.asarray(outputs[self._layout.output]).size if self._layout.output in outputs else 0
         )
+        row = np.asarray(outputs.get(self._layout.output, ())).reshape(-1)
+        self._several = (
+            self._layout.kind == "classes"
+            and several_labels(row)
+            and self._layout.output not in runtime.probabilities
+        )
         self.kind = self._layout.kind  # type: ignore[assignment]  # one of options.KINDS
         if not self._size and family.startswith("yolo"):
             self._size = (YOLO_SIDE, YOLO_SIDE)
@@ -141,6 +148,8 @@ class ModelSystem:
                 if self._nms < 1
                 else "doubles not looked for"
             )
+        if self._several:
+            parts.append("scores of several labels, of which the best counts")
         if self._layout.prototypes and not self._masked:
             parts.append("masks not compared: the input shows a part of the photo")
         if self.classes:
@@ -388,7 +397,8 @@ class ModelSystem:
             return Embedding(np.asarray(row, np.float32))
         total = float(row.sum())
         certain = self._layout.output in self._runtime.probabilities and total > 0
-        if certain or (row.min() >= 0 and abs(total - 1) < 1e-2):
+        several = self._several and row.min() >= 0 and row.max() <= 1 + 1e-6 and total > 0
+        if certain or several or (row.min() >= 0 and abs(total - 1) < 1e-2):
             return Classes(np.asarray(row / total, np.float32), self.classes)
         return Classes(softmax(row), self.classes)
 
@@ -401,7 +411,10 @@ class ModelSystem:
         banded = self.kind == "boxes" and self._least > 0
         sure = every.at_least(max(self._least - (BAND if banded else 0), 1e-9))
         checked(sure.corners, self.name)
-        if why := readings.absurd(sure):
+        why = readings.absurd(sure)
+        if not self.options.units:
+            why = why or readings.misplaced(sure, self._layout.shares, size)
+        if why:
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
         whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
         detections = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)

@@ -98,10 +98,12 @@ def parts_of(
     tflite = all("detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values())
     if not counts and len(arrays) == 4 and tflite:
         counts = [n for n in others if arrays[n].size == 1][:1]
-    labels = options.labels or next(
-        (n for n in others if "label" in plain[n] or "class" in plain[n]), ""
-    )
+    called = [n for n in others if "label" in plain[n] or "class" in plain[n]]
+    # scores of classes may be called labels, as RF-DETR's are
+    rated = [n for n in called if arrays[n].dtype.kind == "f" and arrays[n].size > rows > 0]
+    labels = options.labels or next((n for n in called if n not in rated), "")
     scores = options.scores or next((n for n in others if "score" in plain[n]), "")
+    scores = scores or next(iter(rated), "")
     scores = scores or next(
         (n for n in others if any(word in plain[n] for word in ("logit", "prob", "conf"))), ""
     )
@@ -116,7 +118,8 @@ def parts_of(
     ]
     if not labels and len(whole) == 1:
         labels, loose = whole[0], [n for n in loose if n != whole[0]]
-    fitting = [n for n in loose if rows and arrays[n].size >= rows]
+    # a mask for each box, (N, 1, h, w), is no score
+    fitting = [n for n in loose if rows and arrays[n].size >= rows and arrays[n].ndim < 4]
     if not scores and not merged and len(fitting) == 1:
         scores = fitting[0]
     for what, name in (("boxes", boxes), *([] if merged else [("scores", scores)])):

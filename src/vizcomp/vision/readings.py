@@ -18,6 +18,11 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 Size = tuple[int, int]
 
 
+MOST_PIXELS = 2  # boxes that all lie so near to the corner are shares of the input
+MOST_SHARE = 3  # of the input's side, for a corner that is a share of it
+LEAST_SIDE = 8  # of an input in which boxes of two pixels are none
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """How outputs are read.
@@ -71,9 +76,13 @@ class Layout:
         return parts - {""}
 
     def before_activation(self, outputs: Outputs) -> bool:
-        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
-        an angle among them."""
+        """Whether class scores of boxes are below 0, as numbers before a sigmoid are, and an angle
+        among them."""
         main = np.asarray(outputs[self.output])
+        if self.scores and self.activation == "none":
+            scores = np.asarray(outputs[self.scores])
+            rows = int(np.prod(main.shape[:-1]))  # one score each may be -1, as padding
+            return bool(scores.size > rows and scores.min(initial=0) < -0.01)
         if self.detector not in ("yolov5", "yolov8", "yolox") or not main.size:
             return False
         main = main if self.detector == "yolov8" and not self.turned else np.swapaxes(main, -1, -2)
@@ -236,4 +245,15 @@ def absurd(detections: Detections) -> str:
     turned = (detections.corners[:, 2:] < detections.corners[:, :2] - 1e-6).any(1)
     if turned.any():
         return "corners of a box are not in order (left, top, right, bottom)"
+    return ""
+
+
+def misplaced(detections: Detections, shares: bool, size: Size) -> str:
+    """Why the corners, in units of the answer, cannot be shares of an input of this size, or
+    pixels of it; or ""."""
+    largest = float(np.abs(detections.corners).max(initial=0))
+    if shares and largest > MOST_SHARE:
+        return "its boxes are no shares of the input: say units=pixels"
+    if not shares and 0 < largest <= MOST_PIXELS and min(size) > LEAST_SIDE:
+        return "all its boxes lie within two pixels of the corner: are they shares? Say units=share"
     return ""

@@ -86,8 +86,8 @@ class System:
         classes: names of the classes: of the probabilities, or of labels that are numbers.
         native: side of the images that it is for, 0 for any.
         batch: `fn` takes a list of images, and gives a list of answers.
-        least: boxes, figures and lines below this score are no answer; points of a figure are seen from
-            0.3.
+        least: boxes, figures and lines below this score are no answer; points of a figure are
+            seen from 0.3.
         importance: from an image to where it looks, float (h, w) in 0..1; by its answers where
             None.
         fingerprint: names its version; where "" a hash of its code, and of what it holds where that

@@ -442,8 +442,7 @@ class Reader:
             raise self._wrong(f"read as {layout.detector}, {BELOW_ZERO}")
         sure = layout.detections(self._outputs, self._size).at_least(0.05)
         why = absurd(sure)
-        if not self._options.units or layout.shares:
-            why = why or misplaced(sure, layout.shares, self._size)
+        why = why or misplaced(sure, layout.shares, self._size)
         if why:
             raise self._wrong(f"read as {layout.detector}, {why}")
         return layout

@@ -71,6 +71,8 @@ class ModelSystem:
     def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
         self.name, self._path, self.options, self._runtime = name, path, options, runtime
         self.fingerprint = fingerprint_of(path, options)
+        if options.signature and path.suffix.lower() != ".tflite":
+            raise self._wrong("signatures are of .tflite files", "omit `signature`")
         self._size: tuple[int, int] | None = None
         self._known = readings.known_of(runtime.metadata)
         self.classes: tuple[str, ...] = options.classes or self._known.names

@@ -107,6 +107,7 @@ class ModelOptions:
         columns: what the columns of rows of boxes hold, of `COLUMNS`.
         characters: of a reader of text, in the order of its answer.
         blank: which column of its answer stands for no character: "first" or "last".
+        signature: of a TFLite file with several, the one that is run.
     """
 
     kind: str = ""
@@ -142,6 +143,7 @@ class ModelOptions:
     columns: tuple[str, ...] = ()
     characters: tuple[str, ...] = ()
     blank: str = ""
+    signature: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""

@@ -137,5 +137,5 @@ def test_which_of_several_signatures_is_asked(tmp_path: Path) -> None:
     for name in ("most", "least"):
         answer = open_system(f"{path}:signature={name}").answers([half])[0]
         assert isinstance(answer, Classes)
-        best.append(answer.probabilities.round(3).tolist())
+        best.append(np.round(answer.probabilities.astype(float), 3).tolist())
     assert best == [[0, 1, 0], [0.333, 0.333, 0.333]]

@@ -30,6 +30,7 @@ from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Text, compare
+from vizcomp.vision.callables import System as CallableSystem
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
@@ -529,6 +530,21 @@ def test_all_systems_must_hold_and_a_watched_one_decides_nothing(
     html = (tmp_path / "watched" / "report.html").read_text("utf-8")
     assert "Watched with contrast" in html
     run("djpeg", "a.jpg", "-o", "x", "--verify", "coarse", "--watch-with", "coarse", code=2)
+
+
+def test_a_system_that_watched_and_saw_nothing_is_told(
+    run: Run, tmp_path: Path, coffee: np.ndarray
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    blind = CallableSystem(lambda image: [], "text", name="blind")
+    _, said = run(
+        "djpeg", "a.jpg", "-o", "o", "--guide", "uniform", "--watch-with", blind.name, "-j", 1
+    )
+    assert "watched with blind: it finds nothing on any source" in said
+    assert rows(tmp_path / "o")["a.jpg"]["watch_same"] == {}
+    totals = json.loads((tmp_path / "o" / "report.json").read_text("utf-8"))["totals"]
+    assert totals["watched"] == {"blind": {"photos": 0, "same": 0}}
+    assert "it finds nothing on any source" in (tmp_path / "o" / "report.html").read_text("utf-8")
 
 
 def test_resume_notices_a_model_its_json_and_its_weights(

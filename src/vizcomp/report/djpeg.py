@@ -300,6 +300,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
             )
     for name, seen in totals.watched.items():
         note = "seen as the source is, by a system that was not asked"
+        note = note if seen["photos"] else "it finds nothing on any source"
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))
     if (labels := totals.labels) is not None:
         note = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import Ready, prepare, sized
 from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.kinds import has_lettering, of_kind
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
@@ -34,6 +36,7 @@ class JudgeTask:
         number: of the photo in the sample.
         references: the systems' answers on the source, where they are known; () where not.
         truth: the photo's label, where labels are what counts.
+        kinds: say whether there is lettering on it.
     """
 
     number: int
@@ -45,6 +48,7 @@ class JudgeTask:
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
     decoder: str = "pillow"
+    kinds: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Judged:
         unread: why the photo cannot be read or coded; "" where it can.
         failed: why a system gives no answer on the source, or one that its label does not fit; ""
             where all is well.
+        lettering: whether there is some on the photo; None where nobody asked.
     """
 
     number: int
@@ -91,6 +96,7 @@ class Judged:
     verdicts: tuple[Verdict, ...] = ()
     unread: str = ""
     failed: str = ""
+    lettering: bool | None = None
 
 
 def judge_photo(task: JudgeTask) -> Judged:
@@ -110,7 +116,8 @@ def judge_photo(task: JudgeTask) -> Judged:
         verdicts = tuple(judging.verdict(one) for one in task.settings)
     except (VizcompError, MemoryError) as exc:
         return Judged(task.number, unread=f"{task.file.shown}: {first_line(exc)}")
-    return Judged(task.number, photo.source_bytes, references, right, verdicts)
+    lettering = has_lettering(photo) if task.kinds else None
+    return Judged(task.number, photo.source_bytes, references, right, verdicts, lettering=lettering)
 
 
 def crashed(task: JudgeTask) -> Judged:
@@ -142,8 +149,14 @@ class Coder:
         self._photo, self._file, self._batch = photo, file, batch
         self._ready: dict[DjpegSettings, Ready] = {}
 
+    @functools.cached_property
+    def _lettering(self) -> bool:
+        return has_lettering(self._photo)
+
     def data(self, one: Candidate) -> bytes | None:
         """The file of a setting; None where the source is kept, since nothing is saved."""
+        if isinstance(one, DjpegSettings) and one.without_lettering is not None:
+            one = of_kind(one, lettering=self._lettering)
         if isinstance(one, Rival):
             data, kept = one.encode(self._photo), one.codec != "plain"
         else:

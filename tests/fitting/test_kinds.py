@@ -12,6 +12,7 @@ from kit import command, jpeg_bytes, picture
 from test_vision import classifier
 
 import vizcomp
+from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg import kinds as djpeg_kinds
 from vizcomp.djpeg.compress import compress
 from vizcomp.djpeg.kinds import of_kind
@@ -161,3 +162,26 @@ def test_djpeg_takes_a_policy_by_kind(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["files"][0]["quality"] == 20
     assert report["settings"]["without_lettering"]["quality"] == 20
+
+
+def test_a_guide_without_a_say_makes_no_second_file(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the guides say nothing, the file is that of no guide, and coded once."""
+    path = sorted(photos.iterdir())[0]
+    file = InputFile(path, Path(path.name))
+    made: list[str] = []
+    plain = judge.Picture.at
+
+    def counted(self, quality: float, share: float = 1.0) -> bytes:  # type: ignore[no-untyped-def]
+        made.append(self.format)
+        return plain(self, quality, share)
+
+    monkeypatch.setattr(judge.Picture, "at", counted)
+    for name in ("jpeg", "webp", "avif"):
+        coder = judge.Coder(load(path), file, BatchSettings())
+        one = DjpegSettings(quality=40, guide="uniform", strength=0.0, format=name)
+        other = dataclasses.replace(one, guide="depth+text", strength=0.25)
+        assert coder.data(one) == coder.data(other)
+        assert coder.data(dataclasses.replace(one, guide="detail", strength=1.0)) != coder.data(one)
+    assert made == ["webp", "webp", "avif", "avif"]

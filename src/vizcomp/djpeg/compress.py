@@ -73,12 +73,15 @@ class Ready(Protocol):
         importance: float32 (R, C), one value for each block.
         photo: as it is coded, perhaps with fewer pixels than the source.
         notices: what a user should know.
+        guided: whether the guides have a say on this photo.
     """
 
     photo: Photo
 
     @property
     def format(self) -> str: ...
+    @property
+    def guided(self) -> bool: ...
     @property
     def importance(self) -> Array: ...
     @property
@@ -280,6 +283,11 @@ class Prepared:
     def format(self) -> str:
         """What it is coded in."""
         return "jpeg"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the guides have a say: without one the file is that of no guide."""
+        return self.encoder.say > 0 and float(self.importance.min()) < 1
 
     def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
         """The best file of at most `target` bytes, its quality, and notices.

@@ -27,6 +27,8 @@ from vizcomp.photos.photo import Photo, load
 from vizcomp.vision.answers import Answer, Classes, Pixels, compare
 from vizcomp.vision.scale import rescaled
 
+NO_GUIDE = ("uniform",)
+
 
 @dataclasses.dataclass(frozen=True)
 class JudgeTask:
@@ -148,6 +150,7 @@ class Coder:
     def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
         self._photo, self._file, self._batch = photo, file, batch
         self._ready: dict[DjpegSettings, Ready] = {}
+        self._files: dict[DjpegSettings, bytes] = {}
 
     @functools.cached_property
     def _lettering(self) -> bool:
@@ -161,7 +164,12 @@ class Coder:
             data, kept = one.encode(self._photo), one.codec != "plain"
         else:
             ready = self._prepared(one)
-            data, kept = ready.at(one.quality), ready.photo is self._photo
+            if one.guides != NO_GUIDE and not ready.guided:  # then the file is that of no guide
+                one = dataclasses.replace(one, guide="uniform", strength=0.0)
+                ready = self._prepared(one)
+            if one not in self._files:
+                self._files[one] = ready.at(one.quality)
+            data, kept = self._files[one], ready.photo is self._photo
         return None if kept and len(data) >= self._photo.source_bytes else data
 
     def _prepared(self, one: DjpegSettings) -> Ready:
@@ -169,7 +177,7 @@ class Coder:
         if family in self._ready:
             return self._ready[family]
         # nothing of a JPEG's coefficients is needed; AVIF goes by how much lettering there is
-        if one.format not in ("jpeg", "avif") and one.guides == ("uniform",):
+        if one.format not in ("jpeg", "avif") and one.guides == NO_GUIDE:
             photo = sized(self._photo, one)
             importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
             ready: Ready = Picture(photo, importance, one, one.format)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import struct
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -198,3 +200,19 @@ def test_gates_are_exact_at_their_ends() -> None:
     odd = np.array([struct.unpack("<f", b"\0\0\xc0\x7f")[0]], np.float32)
     _native.points(1, 1, 16, 0, odd, kernel, np.zeros(16, np.float32), out[:1])
     assert np.isnan(out[0, 0])
+
+
+@here
+def test_a_photo_is_coded_without_onnx_runtime_or_vision_systems() -> None:
+    code = """
+import sys
+import numpy as np
+import vizcomp.batch.encode
+from vizcomp.neural.codec import NeuralCodec
+codec = NeuralCodec.load("photo", threads=1)
+codec.decode(codec.encode(np.zeros((16, 16, 3), np.uint8), iterations=2))
+heavy = ("torch", "onnxruntime", "vizcomp.vision", "vizcomp.djpeg")
+print([name for name in sys.modules if name.startswith(heavy)])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -8,6 +8,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from kit import jpeg_bytes, tiny_codec
@@ -15,6 +16,15 @@ from PIL import Image
 
 # a test run in a script's background is born with it ignored
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# the same examples each time, and none too slow: a run says something of the code alone
+hypothesis.settings.register_profile(
+    "vizcomp",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("vizcomp")
 
 _own_cache: list[tempfile.TemporaryDirectory[str]] = []
 

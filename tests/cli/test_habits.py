@@ -3,17 +3,21 @@ that fill."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from kit import command, jpeg_bytes, picture, tree
+import typer
+from kit import PATIENCE, command, jpeg_bytes, picture, tree, wait_until
 
 from vizcomp.batch import engines
 from vizcomp.cli import progress
@@ -156,10 +160,28 @@ def test_summaries_go_to_standard_output_and_lines_to_standard_error(said: Said)
     assert djpeg(said, "--quiet", "-o", "third")[1:] == ("", "")
 
 
+@contextlib.contextmanager
+def until_told(
+    count: Callable[[], int], tell: Callable[[progress.Far], None]
+) -> Iterator[Callable[[progress.Record], None]]:
+    """`progress.lines` of a run that lasts until a line was told: a tenth of a second is not enough
+    for a second thread on every machine."""
+    told = threading.Event()
+
+    def telling(far: progress.Far) -> None:
+        tell(far)
+        told.set()
+
+    with progress.lines(count, telling) as counted:
+        yield counted
+        assert told.wait(PATIENCE)
+
+
 def test_off_a_terminal_a_line_every_few_seconds(
     said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.001)  # the run itself takes a tenth of a second
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.001)
+    monkeypatch.setattr("vizcomp.cli.voice.lines", until_told)
     error = djpeg(said)[2]
     assert " of 2 photos, " in error
     assert "/s" in error
@@ -229,25 +251,49 @@ def test_a_folder_that_fills_is_watched_until_a_signal(tmp_path: Path, number: i
         list(map(str, line)), stdout=-1, stderr=-1, text=True, env=environment, cwd=tmp_path
     ) as run:
         data = jpeg_bytes(picture(1, 64, 64))
-        wait_for(lambda: (tmp_path / "out").is_dir(), run)
-        growing = inbox / "slow.jpg"
-        growing.write_bytes(data[:200])
+        wait_until((tmp_path / "out").is_dir, unless=run.poll)
+        (inbox / "b.jpg").write_bytes(data)
+        wait_until(lambda: {"b.jpg"} <= tree(tmp_path / "out"), unless=run.poll)
         (inbox / "sub").mkdir()
         (inbox / "sub" / "a.jpg").write_bytes(data)
-        for end in (400, 600, len(data)):
-            time.sleep(0.3)
-            growing.write_bytes(data[:end])
-        wait_for(lambda: {"slow.jpg", "sub/a.jpg"} <= tree(tmp_path / "out"), run)
+        wait_until(lambda: {"b.jpg", "sub/a.jpg"} <= tree(tmp_path / "out"), unless=run.poll)
         run.send_signal(number)
-        text, error = run.communicate(timeout=60)
+        text, error = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, error
     assert "Traceback" not in error
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["files"]
     assert sorted((Path(row["input"]).name, row["status"]) for row in rows) == [
         ("a.jpg", "ok"),
-        ("slow.jpg", "ok"),
+        ("b.jpg", "ok"),
     ]
     assert "photos" in text
+
+
+def test_a_file_that_grows_is_taken_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vizcomp.files import watch
+
+    now = 1000.0
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now))
+    watched = watch.Watched([tmp_path])
+    growing = tmp_path / "slow.jpg"
+    for size in (0, 200, 400, 600):
+        growing.write_bytes(bytes(size))
+        assert watched.look() == []
+        now += 0.9
+        assert watched.look() == []
+    now += 0.2  # since it grew last 1.1 seconds
+    assert [file.path for file in watched.look()] == [growing]
+    now += 100
+    assert watched.look() == []
+    growing.write_bytes(bytes(900))  # written again: it is done again
+    assert watched.look() == []
+    now += 1.1
+    assert [file.path for file in watched.look()] == [growing]
+    growing.write_bytes(b"")
+    now += 100
+    assert watched.look() == watched.look() == []  # empty as long as nothing has come
 
 
 def test_a_signal_between_two_rounds_of_a_watch_ends_it(
@@ -282,14 +328,6 @@ def test_a_signal_between_two_rounds_of_a_watch_ends_it(
         signal.signal(signal.SIGINT, handler)
 
 
-def wait_for(there: Callable[[], bool], run: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 90
-    while not there():
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_a_signal_while_a_network_loads_is_an_interruption(
     said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,24 +355,79 @@ def test_a_signal_in_the_middle_of_a_command_is_told(
     assert (code, error.splitlines()) == (130, ["interrupted"])
 
 
-def test_a_signal_while_the_command_line_loads_is_told() -> None:
-    script = """
-import sys
-
-class Interrupts:
-    def find_spec(self, name, path=None, target=None):
-        if name == "typer":
+STOPPED_CLASS = """
             try:
                 raise KeyboardInterrupt
             except KeyboardInterrupt as exc:  # as a class body that was stopped
                 raise RuntimeError("__set_name__") from exc
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(
+    "comes",
+    [
+        STOPPED_CLASS,
+        # as a dataclass that was stopped in the making: Python would end by SIGINT
+        "            exec('raise KeyboardInterrupt')",
+        "            signal.raise_signal(signal.SIGTERM)",
+    ],
+    ids=["class", "dataclass", "sigterm"],
+)
+def test_a_signal_while_the_command_line_loads_is_told(comes: str, tmp_path: Path) -> None:
+    script = f"""
+import signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+{comes}
 
 sys.meta_path.insert(0, Interrupts())
 from vizcomp.__main__ import main
 main()
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    (tmp_path / "stopped.py").write_text(script)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    run = subprocess.run(  # as `python -m vizcomp`: Python ends the two in different ways
+        [sys.executable, "-m", "stopped"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_when_all_is_done_spoils_nothing() -> None:
+    script = """
+import atexit, signal, sys
+atexit.register(signal.raise_signal, signal.SIGINT)
+atexit.register(signal.raise_signal, signal.SIGTERM)
+sys.argv = ["vizcomp", "--version"]
+from vizcomp.__main__ import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("vizcomp ")
+
+
+def test_a_signal_while_the_words_are_read_is_told(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = typer.main.get_command
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    def stopped(app: typer.Typer) -> Any:
+        command = made(app)
+        monkeypatch.setattr(command, "parse_args", interrupted)
+        return command
+
+    monkeypatch.setattr(typer.main, "get_command", stopped)
+    assert said("depth", "in", "-o", "maps") == (130, "", "interrupted\n")
 
 
 def open_compact() -> object:

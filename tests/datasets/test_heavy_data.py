@@ -6,11 +6,11 @@ import gzip
 import io
 import pickle
 import tarfile
-import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from kit import processor_seconds
 from PIL import Image
 
 from vizcomp.datasets import archive, pickles
@@ -41,11 +41,9 @@ def test_a_pickle_that_copies_one_text_again_and_again_is_refused(call: bytes) -
     if call is KEYED:
         data = data.replace(b"X" + TEXT.to_bytes(4, "little"), b"B" + TEXT.to_bytes(4, "little"), 1)
     tracemalloc.start()
-    began = time.perf_counter()
     try:
-        with pytest.raises(FormatError):
+        with processor_seconds(10), pytest.raises(FormatError):
             pickles.unpickled(data, "a batch")
-        assert time.perf_counter() - began < 1
         assert tracemalloc.get_traced_memory()[1] < 12 * TEXT
     finally:
         tracemalloc.stop()
@@ -137,10 +135,8 @@ def global_keys() -> bytes:
 def test_a_tar_header_that_would_take_all_time_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.tar.gz"
     path.write_bytes(gzip.compress(content + bytes(1024)))
-    began = time.perf_counter()
-    with pytest.raises(FormatError):
+    with processor_seconds(20), pytest.raises(FormatError):
         read_labelled(path)
-    assert time.perf_counter() - began < 5
 
 
 def test_a_tar_with_long_names_and_notes_is_read(tmp_path: Path) -> None:

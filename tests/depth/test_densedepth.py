@@ -140,7 +140,7 @@ def test_torch_loads_after_it(legacy: Path) -> None:
         "DenseDepth(pathlib.Path(sys.argv[1])); import torch._dynamo"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(legacy)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script, str(legacy)], capture_output=True, text=True, timeout=600
     )
     assert (done.returncode, done.stderr) == (0, "")  # nor does TensorFlow greet
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import h5py
@@ -51,10 +50,8 @@ def test_one_that_does_not_come_to_an_end_is_given_up(
 ) -> None:
     # what HDF5 does in an endless loop, as far as time goes
     monkeypatch.setattr(hdf5, "SECONDS", 0.01)
-    began = time.monotonic()
     with pytest.raises(ModelError, match="does not come to an end"):
         hdf5.read_keras(keras_file(tmp_path / "a.h5"))
-    assert time.monotonic() - began < 5
 
 
 def test_deep_words_are_refused(tmp_path: Path) -> None:

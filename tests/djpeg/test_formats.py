@@ -591,7 +591,7 @@ def imagemagick(data: bytes, name: str, folder: Path, *options: str) -> np.ndarr
     """What ImageMagick makes of a file; None where it was built without the format."""
     program = shutil.which("magick") or shutil.which("convert")
     said = (
-        subprocess.run([program, "-version"], capture_output=True, text=True, timeout=60).stdout
+        subprocess.run([program, "-version"], capture_output=True, text=True, timeout=600).stdout
         if program
         else ""
     )
@@ -603,7 +603,7 @@ def imagemagick(data: bytes, name: str, folder: Path, *options: str) -> np.ndarr
     source, target = folder / f"a.{name}", folder / "a.png"
     source.write_bytes(data)
     asked = [program, str(source), *options, str(target)]
-    subprocess.run(asked, check=True, capture_output=True, timeout=60)
+    subprocess.run(asked, check=True, capture_output=True, timeout=600)
     return np.asarray(Image.open(target).convert("RGB"))
 
 
@@ -663,7 +663,7 @@ def seen_by_chromium(
         "--virtual-time-budget=20000",
     ]
     asked = [program, *flags, "--dump-dom", (folder / "page.html").as_uri()]
-    text = subprocess.run(asked, check=True, capture_output=True, timeout=240, text=True).stdout
+    text = subprocess.run(asked, check=True, capture_output=True, timeout=600, text=True).stdout
     seen: dict[str, list[Any]] = json.loads(text[text.index("{") : text.rindex("}") + 1])
     assert set(seen) == set(files)
     return seen

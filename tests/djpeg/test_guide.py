@@ -15,6 +15,7 @@ def flat(rows: int, cols: int) -> np.ndarray:
 def test_parse_names_and_refusals() -> None:
     assert guide.parse("depth+detail") == ("depth", "detail")
     assert guide.parse("uniform") == ("uniform",)
+    assert guide.parse("depth+machine") == guide.parse("depth+text") == ("depth", "text")
     for bad in ("", "depth+", "depth+depth", "uniform+depth", "nearness"):
         with pytest.raises(ValueError, match=r".+"):
             guide.parse(bad)

@@ -34,7 +34,7 @@ def tool(name: str, data: bytes, *arguments: str) -> bytes:
     if path is None:
         pytest.skip(f"{name} is not installed")
     done = subprocess.run(
-        [path, *arguments], input=data, capture_output=True, timeout=30, check=False
+        [path, *arguments], input=data, capture_output=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     # a warning of the decoder is a defect of rewritten

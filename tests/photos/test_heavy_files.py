@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kit import picture
+from kit import picture, processor_seconds
 from PIL import Image
 
 from vizcomp.errors import FormatError, TooLargeError
@@ -55,9 +54,8 @@ def test_pages_of_a_tiff_are_counted_up_to_a_bound(
     order: str, count: int, said: tuple[str, ...]
 ) -> None:
     data = tiff_of_pages(count, order)
-    began = time.perf_counter()
-    assert load_bytes(data, "a.tif").notices == said
-    assert time.perf_counter() - began < 1
+    with processor_seconds(5):
+        assert load_bytes(data, "a.tif").notices == said
 
 
 def test_pages_of_a_tiff_that_go_in_a_circle_are_counted_once() -> None:
@@ -104,10 +102,8 @@ def test_a_vzc_of_few_bytes_and_many_pixels_is_refused(any_model: Path) -> None:
     chunks = [b""] * codec.iterations
     data = vzc.pack(chunks, model=codec.fingerprint, width=14_000, height=14_000)
     assert len(data) < 60
-    began = time.perf_counter()
-    with pytest.raises(FormatError, match="fewer than its size can take"):
+    with processor_seconds(5), pytest.raises(FormatError, match="fewer than its size can take"):
         codec.decode(data)
-    assert time.perf_counter() - began < 1
 
 
 def test_no_encoder_writes_fewer_bytes_than_the_bound() -> None:

@@ -277,7 +277,7 @@ def test_the_page_opens_in_chromium(result: EvalResult, tmp_path: Path, width: i
     ]
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}"]
     run = subprocess.run(
-        [browser, *options, paths.html.as_uri()], capture_output=True, text=True, timeout=120
+        [browser, *options, paths.html.as_uri()], capture_output=True, text=True, timeout=600
     )
     assert (tmp_path / "page.png").stat().st_size > 20_000
     assert "CONSOLE" not in run.stderr  # neither script errors nor refused loads

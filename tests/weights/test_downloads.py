@@ -21,9 +21,11 @@ import types
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kit import PATIENCE, wait_until
 from typer.testing import CliRunner
 
 from vizcomp.cli import app
@@ -142,7 +144,6 @@ def cut(at: int, tag: str = '"1"') -> Callable[[Any], None]:
 def reset(at: int) -> Callable[[Any], None]:
     def answer(handler: Any) -> None:
         cut(at)(handler)
-        time.sleep(0.05)
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         handler.connection.close()
 
@@ -152,13 +153,21 @@ def reset(at: int) -> Callable[[Any], None]:
 def stall(at: int) -> Callable[[Any], None]:
     def answer(handler: Any) -> None:
         cut(at)(handler)
-        time.sleep(1.5)
+        hung_up(handler)
 
     return answer
 
 
+def hung_up(handler: Any) -> None:
+    """Waits until the client gives up."""
+    handler.connection.settimeout(PATIENCE)
+    with contextlib.suppress(OSError):
+        while handler.connection.recv(1000):
+            pass
+
+
 def get(sources: list[table.Source], path: Path, **more: Any) -> Fetched:
-    return fetch(sources, path, **{"timeout": 0.4, "pause": 0.01, **more})
+    return fetch(sources, path, **{"timeout": PATIENCE, "pause": 0.01, **more})
 
 
 def leftovers(path: Path) -> list[str]:
@@ -208,13 +217,17 @@ def test_what_broke_off_goes_on(
     server: Server, tmp_path: Path, broken: Callable[[Any], None]
 ) -> None:
     server.answers["/f"] = in_turn(broken, serving())
-    get([server.source("/f")], tmp_path / "file", size=len(CONTENT))
+    stalls = broken.__qualname__.startswith("stall")
+    timeout = 1.0 if stalls else PATIENCE
+    get([server.source("/f")], tmp_path / "file", size=len(CONTENT), timeout=timeout)
     assert (tmp_path / "file").read_bytes() == CONTENT
-    first, second = server.ranges("/f")
+    first, *others = server.ranges("/f")
     assert first == ""
-    # after a reset the system may have dropped what was not read yet
-    assert second in ("", "bytes=100000-")
-    assert second or broken.__qualname__.startswith("reset")
+    # after a reset the system may have dropped what was not read yet; and a machine that stops for
+    # a second is one more server that stalls
+    resets = broken.__qualname__.startswith("reset")
+    assert {*others} <= {"bytes=100000-", *([""] if resets else [])}
+    assert len(others) == 1 or (others and stalls)
 
 
 def test_a_file_that_changed_meanwhile_is_taken_anew(server: Server, tmp_path: Path) -> None:
@@ -413,15 +426,27 @@ def test_a_trickle_is_given_up(
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(CONTENT)))
         handler.end_headers()
-        for at in range(0, 640, 16):
-            handler.wfile.write(CONTENT[at : at + 16])
-            time.sleep(0.05)
+        with contextlib.suppress(OSError):  # until it hangs up
+            for at in range(0, 40_000, 16):
+                handler.wfile.write(CONTENT[at : at + 16])
+                time.sleep(0.05)
 
     server.answers["/f"] = answer
-    started = time.monotonic()
-    with pytest.raises(WeightsMissingError, match="bytes a second"):
-        get([server.source("/f")], tmp_path / "file")
-    assert time.monotonic() - started < 1.5
+    # on a machine that stops for a second no piece comes at all, which is given up too
+    with pytest.raises(WeightsMissingError, match=r"bytes a second|broke off after"):
+        get([server.source("/f")], tmp_path / "file", timeout=1.0)
+
+
+def test_the_pace_of_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: now))
+    pace = transfer.Pace(10)
+    for count in (0, 100, 29_900):
+        now += 4
+        pace.took(count)  # 30,000 bytes in twelve seconds are few, but enough
+    now += 11
+    with pytest.raises(transfer.Passing, match="1,818 bytes a second"):
+        pace.took(20_000)
 
 
 def test_a_transfer_said_to_be_compressed(server: Server, tmp_path: Path) -> None:
@@ -448,19 +473,19 @@ def test_what_a_server_asks_to_wait(words: str, low: float, high: float) -> None
 
 
 def test_a_wait_until_a_date() -> None:
-    assert 25 < _asked_wait(email.utils.formatdate(time.time() + 30, usegmt=True)) <= 30
+    assert 3000 < _asked_wait(email.utils.formatdate(time.time() + 4000, usegmt=True)) <= 4000
     assert _asked_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", 0))  # ours, so that nobody else comes to listen
         port = free.getsockname()[1]
-    with pytest.raises(WeightsMissingError, match="refused"):
-        get(
-            [table.Source(f"http://127.0.0.1:{port}/f"), table.Source("ftp://127.0.0.1/f")],
-            tmp_path / "file",
-        )
+        with pytest.raises(WeightsMissingError, match="refused"):
+            get(
+                [table.Source(f"http://127.0.0.1:{port}/f"), table.Source("ftp://127.0.0.1/f")],
+                tmp_path / "file",
+            )
 
 
 def test_no_room_is_said_before_the_download(
@@ -531,7 +556,7 @@ import sys
 from pathlib import Path
 from vizcomp.weights.download import fetch
 from vizcomp.weights.table import Source
-got = fetch([Source(sys.argv[1])], Path(sys.argv[2]), sha256=sys.argv[3], timeout=20)
+got = fetch([Source(sys.argv[1])], Path(sys.argv[2]), sha256=sys.argv[3], timeout=300)
 print("fetched" if got.source else "there")
 """
 
@@ -551,21 +576,22 @@ def test_two_processes_download_once(server: Server, tmp_path: Path) -> None:
 
     server.answers["/f"] = slowly
     both = [child(server, tmp_path / "file") for _ in range(2)]
-    assert sorted(one.communicate(timeout=60)[0].strip() for one in both) == ["fetched", "there"]
+    assert sorted(one.communicate(timeout=PATIENCE)[0].strip() for one in both) == [
+        "fetched",
+        "there",
+    ]
     assert len(server.asked) == 1
 
 
 def test_killed_in_the_middle_it_goes_on(server: Server, tmp_path: Path) -> None:
     def first(handler: Any) -> None:
         cut(200_000)(handler)
-        time.sleep(30)
+        hung_up(handler)
 
     server.answers["/f"] = first
     one = child(server, tmp_path / "file")
     part = tmp_path / ".file.part"
-    until = time.monotonic() + 30
-    while not (part.is_file() and part.stat().st_size == 200_000) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: part.is_file() and part.stat().st_size == 200_000, unless=one.poll)
     one.send_signal(signal.SIGKILL)
     one.wait()
     if one.stdout:
@@ -625,7 +651,7 @@ def test_a_member_that_breaks_off_is_asked_for_again(
         handler.wfile.flush()
         handler.close_connection = True
         if broken == "stall":
-            time.sleep(1.0)
+            hung_up(handler)
         elif broken == "reset":
             handler.connection.setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
@@ -633,7 +659,8 @@ def test_a_member_that_breaks_off_is_asked_for_again(
             handler.connection.close()
 
     server.answers["/z"] = in_turn(good, bad, good)  # the size; then the directory at its end
-    get([server.source("/z", "dir/wanted.pt")], tmp_path / "file", sha256=SHA)
+    timeout = 1.0 if broken == "stall" else PATIENCE
+    get([server.source("/z", "dir/wanted.pt")], tmp_path / "file", sha256=SHA, timeout=timeout)
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -778,7 +805,7 @@ for i in range(40):
 def test_two_processes_record_what_each_has(cache: Path) -> None:
     cache.mkdir()
     both = [subprocess.Popen([sys.executable, "-c", RECORDER, name]) for name in "ab"]
-    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert [one.wait(timeout=PATIENCE) for one in both] == [0, 0]
     assert len(weights_cache._records()) == 80
 
 

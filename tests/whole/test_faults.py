@@ -3,6 +3,7 @@ half-written stays."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib.util
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import wait_until
 from PIL import Image
 
 from vizcomp.batch import single
@@ -95,9 +97,7 @@ def test_a_tree_of_everything_that_a_disk_can_hold(tmp_path: Path) -> None:
             huge.truncate(4 << 30)  # takes no room on the disk
         (source / "empty.png").write_bytes(b"")
         told: list[str] = []
-        started = time.monotonic()
         records = run(source, output, told)
-    assert time.monotonic() - started < 20
     ok = {name for name, r in records.items() if r.status == "ok"}
     assert ok == {"a.png", "-o.png", "new\\nline.png", "caf\\xe9.png", "b.png"}
     failed = {name: r.error or "" for name, r in records.items() if r.status == "failed"}
@@ -440,15 +440,20 @@ def test_workers_end_with_a_parent_that_was_killed() -> None:
     running.stdout.close()
     running.kill()
     running.wait()
-    until = time.monotonic() + 15
-    while time.monotonic() < until:
-        try:
-            os.killpg(running.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGKILL)
-    raise AssertionError("workers outlive their parent")
+    try:
+        wait_until(lambda: not alive(running.pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+
+
+def alive(group: int) -> bool:
+    """Whether there is a process in the group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # --- records

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit import processor_seconds
 from PIL import Image, ImageCms
 
 from vizcomp.batch.decode import run_decode
@@ -89,7 +90,7 @@ def test_twenty_thousand_of_each_kind(kind: str) -> None:
 def test_the_guard_finds_crashes_wrong_errors_and_what_takes_too_much(tmp_path: Path) -> None:
     """A guard that finds nothing must be one that could have."""
     planted = f"""
-import ctypes, sys, time
+import ctypes, sys
 sys.path.insert(0, {str(HERE / "fuzz")!r})
 import guard
 
@@ -99,7 +100,8 @@ def end(data, dice):
     if data == b"5":
         raise KeyError("oh")
     if data == b"6":
-        time.sleep(60)
+        while True:
+            pass
     if data == b"7":
         bytearray(1 << 30)
     return "read"
@@ -278,10 +280,10 @@ def png_bomb(side: int) -> bytes:
 
 
 def test_a_bomb_costs_itself_and_no_memory(tmp_path: Path) -> None:
-    record = compressed(tmp_path, png_bomb(60_000), "bomb.png")
+    with processor_seconds(20):
+        record = compressed(tmp_path, png_bomb(60_000), "bomb.png")
     assert record.status == "failed"
     assert "unexpected" not in (record.error or "")
-    assert record.seconds < 5
 
 
 # --- packs

@@ -24,6 +24,7 @@ from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import SettingsError
+from vizcomp.files.apart import check_apart
 from vizcomp.files.find import find_inputs
 from vizcomp.files.store import parse_place
 from vizcomp.files.write import check_output_folder
@@ -82,10 +83,13 @@ def compress_files(
             masks, overwrite, resume, dry_run, keep_dates, ...
 
     Returns:
-        The report: `totals`, and `files`, a record for each input in their order.
+        The report: `totals`, and `files`, a record for each input in their order; `notices` says
+        what concerns the run as a whole.
 
     Raises:
-        SettingsError, InputError, OutputError, ModelError: nothing can be done at all.
+        SettingsError, InputError, ModelError: nothing can be done at all.
+        OutputError: `output` cannot be written, or is or lies in an input: a later run would take
+            results for photos.
         TypeError: an unknown keyword.
     """
     check_names("compress_files", options, _KNOWN, elsewhere=_ELSEWHERE)
@@ -97,24 +101,20 @@ def compress_files(
         "watch_with": by_name(watch_with, "watch_with", systems),
     }
     objects = tuple(systems.values())
-    here = bool(objects) and not can_travel(objects)
-    if here and (jobs > 1 or where != "local"):
-        raise SettingsError(
-            f"the system {objects[0].name!r} cannot travel to other processes",
-            "make it a function at the top of a module that is imported, or use `jobs` 1",
-        )
+    here = _asked_here(objects, others=jobs > 1 or where != "local")
     batch = batch_settings(options, **judges)
     names = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     folder = parse_place(output)
+    check_apart([os.fspath(name) for name in names], folder, suffix=".jpg")
     files = find_inputs([os.fspath(name) for name in names], exclude=folder)
     if not batch.dry_run:
         check_output_folder(folder)
-    run_options = RunOptions(
-        jobs=1 if here else jobs, engine=where, isolate=not here, on_record=on_record
-    )
+    notices: dict[str, None] = {}  # each once, in their order
+    run_options = _options(notices, 1 if here else jobs, where, on_record, isolate=not here)
     run = run_djpeg(files, folder, djpeg, batch, run_options, objects, tuple(fields))
     with given_systems(objects):
-        pages = _report_of(run, djpeg, batch, jobs)
+        notices.update(dict.fromkeys(run.notices))
+        pages = _report_of(run, djpeg, batch, jobs, tuple(notices))
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
     # as the command: the earlier one stays
     if report is not False and not batch.dry_run and not (idle and report is True):
@@ -122,7 +122,52 @@ def compress_files(
     return pages
 
 
-def _report_of(run: BatchRun, djpeg: DjpegSettings, batch: BatchSettings, jobs: int) -> DjpegReport:
+def _asked_here(objects: tuple[System, ...], *, others: bool) -> bool:
+    """Whether systems can be asked in this process alone.
+
+    Raises:
+        SettingsError: `others` are wanted.
+    """
+    here = bool(objects) and not can_travel(objects)
+    if here and others:
+        raise SettingsError(
+            f"the system {objects[0].name!r} cannot travel to other processes",
+            "make it a function at the top of a module that is imported, or use `jobs` 1",
+        )
+    return here
+
+
+def _options(
+    notices: dict[str, None],
+    jobs: int,
+    engine: str,
+    on_record: Callable[[FileRecord], None],
+    *,
+    isolate: bool,
+) -> RunOptions:
+    """How the run is carried out; what is told of it as a whole becomes keys of `notices`."""
+    return RunOptions(
+        jobs=jobs,
+        engine=engine,
+        isolate=isolate,
+        on_record=on_record,
+        on_notice=lambda text: notices.setdefault(text),
+        on_left=lambda count: notices.setdefault(_stayed(count)),
+    )
+
+
+def _stayed(count: int) -> str:
+    which = "1 result exists and is" if count == 1 else f"{count} results exist and are"
+    return f"{which} not known to be of these settings: skipped; `overwrite` replaces what is there"
+
+
+def _report_of(
+    run: BatchRun,
+    djpeg: DjpegSettings,
+    batch: BatchSettings,
+    jobs: int,
+    notices: tuple[str, ...],
+) -> DjpegReport:
     systems = systems_of(djpeg, batch)
     return DjpegReport(
         tool="vizcomp djpeg",
@@ -132,6 +177,7 @@ def _report_of(run: BatchRun, djpeg: DjpegSettings, batch: BatchSettings, jobs: 
         totals=run.totals,
         files=run.records,
         interrupted=run.interrupted,
+        notices=notices,
     )
 
 

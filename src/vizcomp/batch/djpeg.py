@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
 from vizcomp._version import __version__
+from vizcomp.batch.chosen import Chosen
 from vizcomp.batch.items import (
     CRASH,
     Item,
@@ -22,7 +23,6 @@ from vizcomp.batch.items import (
     size_of,
 )
 from vizcomp.batch.judges import (
-    check_guides,
     check_maps,
     depth_source,
     given_systems,
@@ -47,11 +47,9 @@ from vizcomp.batch.shards import (
 )
 from vizcomp.batch.single import Finished, finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
-from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import VizcompError
+from vizcomp.errors import InputError, VizcompError
 from vizcomp.files.find import InputFile
-from vizcomp.files.names import OutputNames
 from vizcomp.files.place import printable
 from vizcomp.files.store import AnyPath
 from vizcomp.files.write import write_atomic
@@ -74,6 +72,7 @@ class DjpegTask(ItemsTask):
             closely.
         systems: those that were given as objects; they are found by their names.
         named: the output's name was given, so that it is a file of the asked format in any case.
+        refused: why there are no settings for it.
     """
 
     settings: DjpegSettings
@@ -81,6 +80,7 @@ class DjpegTask(ItemsTask):
     number: int = 0
     systems: tuple[System, ...] = ()
     named: bool = False
+    refused: InputError | None = None
 
 
 @dataclasses.dataclass
@@ -110,6 +110,7 @@ def run_djpeg(
     fields: tuple[str, ...] = (),
     target: AnyPath | None = None,
     remember: bool = True,
+    by_folder: Mapping[str, DjpegSettings] | None = None,
 ) -> BatchRun:
     """Compress photos into a folder; of shards (`shards.shard.SHARDS`) the photos in them.
 
@@ -120,21 +121,20 @@ def run_djpeg(
             that do.
         target: the only output, of the only input; it lies in `output`.
         remember: keep a journal, for a later run with `resume`.
+        by_folder: settings by the folder of a photo (`Chosen`); one of another folder fails.
 
-    Ctrl-C ends the run after what is in hand; what is finished stays, and the records say how far
-    it came.
+    Ctrl-C ends the run after what is in hand; what is finished stays, and is in the records.
 
     Raises:
         VizcompError: what no file can do without is missing (the depth model, the folder of maps).
     """
+    chosen = Chosen(settings, by_folder)
     with given_systems(systems):
-        identities = check_guides(settings, batch)
-    files = check_maps(files, settings, batch)
-    check_formats(settings)
+        identities = chosen.checked(batch)
+    files = chosen.photos(check_maps(files, settings, batch))
     labels = None if batch.labels is None else Labels(Path(batch.labels), output, settings, batch)
     files = files if labels is None else labels.checked(files)
-    names = OutputNames(output, settings.suffix)
-    decides = {"verb": "djpeg", **settings.to_dict(), **batch.what_decides()}
+    decides = {"verb": "djpeg", **chosen.to_dict(), **batch.what_decides()}
     decides |= {"identities": identities, "version": __version__}
     decides |= {"fields": fields} if fields else {}
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
@@ -150,7 +150,7 @@ def run_djpeg(
 
     def tasks(items: Iterable[Item]) -> Iterator[Task]:
         for number, item in enumerate(items):
-            yield _task(item, number, settings, batch, systems, named=target is not None)
+            yield _task(item, number, chosen, batch, systems, named=bool(target))
 
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -161,8 +161,8 @@ def run_djpeg(
             labels.remember_with(log.journal)
 
         def item(file: InputFile) -> Item:
-            place = target or names.path_for(file)
-            return log.item(file, place, others=_possible(place, settings)[1:])
+            place = target or chosen.path_for(file, output)
+            return log.item(file, place, others=_possible(place, chosen.of(file))[1:])
 
         verb = Verb(
             record=FileRecord,
@@ -185,15 +185,21 @@ def run_djpeg(
 def _task(
     item: Item,
     number: int,
-    settings: DjpegSettings,
+    chosen: Chosen,
     batch: BatchSettings,
     systems: tuple[System, ...],
     *,
     named: bool,
 ) -> Task:
+    settings = chosen.of(item.file)
     if isinstance(item, MemberItem):
         return MemberTask((item,), settings, batch, number, systems)
-    return DjpegTask((item,), settings, batch, number, systems, named)
+    refused = None
+    try:
+        chosen.check(item.file)
+    except InputError as exc:
+        refused = exc
+    return DjpegTask((item,), settings, batch, number, systems, named, refused)
 
 
 def joined(runs: Iterable[BatchRun]) -> BatchRun:
@@ -247,6 +253,8 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     (item,), settings, batch = task.items, task.settings, task.batch
     file, target = item.file, item.target
     assert target is not None
+    if task.refused is not None:
+        raise task.refused
     replace = batch.overwrite or batch.dry_run or item.replace
     for place in _possible(target, settings):
         if (skipped := reason_to_skip(place, file, replace=replace)) is not None:
@@ -323,16 +331,23 @@ def _with_suffix(target: AnyPath, asked: str, suffix: Finished) -> AnyPath:
     )
 
 
-def gallery(run: BatchRun, settings: DjpegSettings, batch: BatchSettings) -> list[GalleryItem]:
+def gallery(
+    run: BatchRun,
+    settings: DjpegSettings,
+    batch: BatchSettings,
+    by_folder: Mapping[str, DjpegSettings] | None = None,
+) -> list[GalleryItem]:
     """The photos that lost most (lowest MS-SSIM), worst first, with their source, result and depth
     map as small JPEGs."""
     items: list[GalleryItem] = []
+    chosen = Chosen(settings, by_folder)
     if settings.mask_outside == "drop":
         return items  # their sources show what is to go
     for record, file, output in run.worst:
         try:  # one whole picture in memory at a time
             photo = load(file.path, max_pixels=batch.max_pixels)
-            depth = depth_source(batch)(photo, file) if needs_depth(settings) else None
+            guided = needs_depth(chosen.of(file))
+            depth = depth_source(batch)(photo, file) if guided else None
             small = [_small(photo)]
             del photo
             data = output.read_bytes()

@@ -80,11 +80,6 @@ def _interrupted() -> NoReturn:
 def main() -> None:
     """Run the command line; every error that a user can cause ends in two lines and its exit
     code."""
-    import signal
-
-    # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script
-    # starts with & ignores
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log.in_json = False
     try:
         sys.exit(read(app))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +48,7 @@ from vizcomp.cli.pixels import (
     parse_short_side,
     unused_without_loss,
 )
-from vizcomp.cli.policies import policy_settings
+from vizcomp.cli.policies import check_by_folder, policy_settings
 from vizcomp.cli.voice import Voice
 
 if TYPE_CHECKING:
@@ -121,6 +120,14 @@ def djpeg(
             ),
         ),
     ] = "auto",
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--shape",
+            metavar="NAME=NUMBER,...",
+            help="Numbers of the table and the price of bits, as price=0.1 (docs/djpeg.md).",
+        ),
+    ] = "",
     format: Annotated[
         str,
         typer.Option(
@@ -249,7 +256,9 @@ def djpeg(
     policy: Annotated[
         str,
         typer.Option(
-            "--policy", metavar="FILE", help="Certified settings, as vizcomp fit writes them."
+            "--policy",
+            metavar="FILE|DIR",
+            help="Certified settings, as vizcomp fit writes them; DIR: those of fit --each.",
         ),
     ] = "",
     keep_dates: Annotated[
@@ -304,6 +313,7 @@ def djpeg(
         "strength": strength,
         "guide": guide,
         "table": table,
+        "shape": shape,
         "target_size": parse_size(target_size, "target_size") if target_size else None,
         "min_saving": parse_fraction(min_saving, "min_saving"),
         "metadata": metadata,
@@ -320,10 +330,7 @@ def djpeg(
     }
     decided = {name: value for name, value in values.items() if name not in unused}
     settings = DjpegSettings(**decided)  # type: ignore[arg-type]
-    if policy:
-        settings = dataclasses.replace(
-            policy_settings(context, policy, voice), scans=settings.scans
-        )
+    settings, by_folder = policy_settings(context, policy, voice, settings)
     common = BatchSettings(
         depth_model=depth_model,
         depth_maps=None if depth_maps is None else str(depth_maps),
@@ -346,6 +353,7 @@ def djpeg(
     )
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
+        check_by_folder(by_folder, plan, labels=labels is not None)
         beside = (
             None
             if report == "none" or dry_run or not (plan.writes_report or report)
@@ -355,6 +363,7 @@ def djpeg(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),
             settings=settings,
+            by_folder=by_folder,
             batch=common,
             jobs=jobs,
             engine=where,

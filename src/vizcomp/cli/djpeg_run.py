@@ -26,6 +26,7 @@ class Asked:
     plan: Plan
     fields: tuple[str, ...] = ()
     settings: DjpegSettings
+    by_folder: dict[str, DjpegSettings] | None = None
     batch: BatchSettings
     jobs: int = 0
     engine: str = "local"
@@ -67,6 +68,7 @@ def carried_out(job: Asked, voice: Voice) -> BatchRun:
         "fields": job.fields,
         "target": plan.target,
         "remember": not plan.to_output,
+        "by_folder": job.by_folder,
     }
     count = 0 if inputs else 1  # from standard input
     with (
@@ -87,7 +89,13 @@ def rounds(job: Asked, watched: Watched, options: RunOptions) -> Iterator[BatchR
         heard = dataclasses.replace(options, stop=stop)
         for some in watched.rounds(stop):
             yield run_djpeg(
-                some, job.plan.folder, job.settings, job.batch, heard, fields=job.fields
+                some,
+                job.plan.folder,
+                job.settings,
+                job.batch,
+                heard,
+                fields=job.fields,
+                by_folder=job.by_folder,
             )
 
 
@@ -95,6 +103,7 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
     """Writes the report and says what was done: the exit code."""
     from vizcomp._version import __version__
     from vizcomp.batch.about import systems_of
+    from vizcomp.batch.chosen import Chosen
     from vizcomp.batch.djpeg import gallery
     from vizcomp.errors import OutputError
     from vizcomp.report.djpeg import DjpegReport
@@ -105,7 +114,7 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
         version=__version__,
         command=command_line(),
         settings={
-            **job.settings.to_dict(),
+            **Chosen(job.settings, job.by_folder).to_dict(),
             **batch.to_dict(),
             "jobs": job.jobs,
             "systems": systems_of(job.settings, batch),
@@ -113,13 +122,14 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
         totals=totals,
         files=run.records,
         interrupted=run.interrupted,
+        notices=run.notices,
     )
     nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
     # a run that had nothing to do leaves the report of the one that did
     if job.report is not None and not (nothing_done and (job.report / "report.json").exists()):
         try:
-            shown = gallery(run, job.settings, batch) if job.thumbnails else []
+            shown = gallery(run, job.settings, batch, job.by_folder) if job.thumbnails else []
             written = str(report.write(job.report, shown).html)
         except OutputError as exc:  # a full disk, say: what was done is still printed
             lost = exc

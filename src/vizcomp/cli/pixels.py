@@ -102,6 +102,7 @@ WITHOUT_LOSS = (
         "strength",
         "guide",
         "table",
+        "shape",
         "depth_model",
         "depth_maps",
         "depth_kind",

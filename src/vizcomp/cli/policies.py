@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +11,7 @@ from vizcomp.cli.usage import source_of
 from vizcomp.cli.voice import Voice
 
 if TYPE_CHECKING:
+    from vizcomp.batch.streams import Plan
     from vizcomp.djpeg.settings import DjpegSettings
 
 STRENGTH = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
@@ -23,6 +25,7 @@ CONTRADICTING = (
         "strength",
         "guide",
         "table",
+        "shape",
         "target_size",
         "min_saving",
         "metadata",
@@ -43,17 +46,22 @@ CONTRADICTING = (
 )
 
 
-def policy_settings(context: typer.Context, path: str, voice: Voice) -> DjpegSettings:
-    """The settings of a policy; says what its certificate is, and where this encoder is another
-    one.
+def policy_settings(
+    context: typer.Context, path: str, voice: Voice, asked_for: DjpegSettings
+) -> tuple[DjpegSettings, dict[str, DjpegSettings] | None]:
+    """The settings of a policy, or of a folder of them by the folders of photos that they are for,
+    with the scans of what was asked for; where no policy is named, that. Says what is certified,
+    and where this encoder is another one.
 
     Raises:
         SettingsError: an option was given that contradicts the policy.
         InputError: no policy, or one that was changed by hand.
     """
     from vizcomp.errors import SettingsError
-    from vizcomp.fitting.policy import Policy
+    from vizcomp.fitting.policy import Policy, policies_in
 
+    if not path:
+        return asked_for, None
     asked = STRENGTH.index(source_of(context, "policy"))
     for name in CONTRADICTING:
         source = source_of(context, name)
@@ -66,9 +74,35 @@ def policy_settings(context: typer.Context, path: str, voice: Voice) -> DjpegSet
             f"{option} of the {'environment' if source == 'ENVIRONMENT' else 'file'} is not used:"
             " the policy decides"
         )
-    policy = Policy.read(path)
-    if policy.other_encoder:
-        voice.warn(policy.other_encoder)
-    else:
-        voice.say(policy.certificate.sentence)
-    return policy.settings
+    several = policies_in(path)
+    for folder, policy in (several or {"": Policy.read(path)}).items():
+        about = f"{folder}: " if folder else ""
+        if policy.other_encoder:
+            voice.warn(about + policy.other_encoder)
+        else:
+            voice.say(about + policy.certificate.sentence)
+    settings = [
+        dataclasses.replace(policy.settings, scans=asked_for.scans)
+        for policy in (several or {"": policy}).values()
+    ]
+    by_folder = dict(zip(several, settings, strict=True)) if several else None
+    return settings[0], by_folder
+
+
+def check_by_folder(
+    by_folder: dict[str, DjpegSettings] | None, plan: Plan, *, labels: bool
+) -> None:
+    """Refuse what has no folder, where there is a policy for each.
+
+    Raises:
+        SettingsError: a photo from standard input, one result, or labels, which have one setting.
+    """
+    from vizcomp.errors import SettingsError
+
+    if by_folder is None:
+        return
+    hint = "name one policy.toml"
+    if plan.piped is not None or plan.target is not None:
+        raise SettingsError("a folder of policies is for folders of photos", hint)
+    if labels:
+        raise SettingsError("`labels` are of photos under one policy", hint)

@@ -34,7 +34,8 @@ def read(app: typer.Typer) -> int:
         one.short_help = " ".join((one.help or "").partition("\n\n")[0].split())
         for parameter in one.params:
             _prepare(path, parameter)
-    command.invoke = _telling(command.invoke)
+    answered: list[int] = []
+    command.invoke = _telling(command.invoke, answered)
     try:
         code = command.main(prog_name="vizcomp", standalone_mode=False)
     except Exception as exc:
@@ -44,17 +45,21 @@ def read(app: typer.Typer) -> int:
             print(exc.format_message())
             return 0
         raise _in_our_words(exc) from exc
+    if code == 130 and not answered:  # Ctrl-C while the words were read
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
-def _telling(invoke: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _telling(invoke: Callable[[Any], Any], answered: list[int]) -> Callable[[Any], Any]:
     """Run a command so that Ctrl-C leaves it as our error: Typer makes of it a mere exit code, of
-    which nobody knows whether it was said why."""
+    which nobody knows whether it was said why. An exit code of the command's own is kept in
+    `answered`."""
 
     def invoked(context: Any) -> Any:
         try:
             return invoke(context)
-        except typer.Exit:
+        except typer.Exit as exc:
+            answered.append(exc.exit_code)
             raise
         except (Exception, KeyboardInterrupt) as exc:
             if was_interrupted(exc):

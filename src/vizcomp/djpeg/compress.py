@@ -246,6 +246,8 @@ class Prepared:
             raise InputError("the depth guide needs a depth map", hint)
         named = isinstance(depth, Depth) and not depth.guess
         given = "mask" in guides or ("depth" in guides and named)
+        if settings.shape:
+            shape = Shape.of(settings.shape, settings.table)
         by_lettering = settings.table == "auto" and shape.flat < 0
         logits = None
         if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):

@@ -88,7 +88,11 @@ class Encoder:
         self._source = source
         self._settings = settings
         photo = settings.table == "photo"
-        self._shape = shape = PHOTO_SHAPE if photo else shape
+        if settings.shape:
+            shape = Shape.of(settings.shape, settings.table)
+        elif photo:
+            shape = PHOTO_SHAPE
+        self._shape = shape
         self._by_photo = settings.table != "machine"
         self._flat = (
             shape.flat if shape.flat >= 0 else shape.least + (shape.most - shape.least) * lettering

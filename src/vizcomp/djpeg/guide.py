@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float32]
 BLOCK = 8
 NEUTRAL = 0.5
 
-GUIDES = ("depth", "detail", "mask", "text", "centre", "uniform")
+GUIDES = ("depth", "detail", "mask", "text", "centre", "machine", "uniform")
 TEXT_DETAIL = 2.0  # weight of local detail beside the network's logit
 TEXT_LEAST, TEXT_SURE = -0.8, 1.9
 BESIDE_CENTRE = 8  # pixels beside the middle square that a filter may still reach
@@ -38,16 +38,20 @@ CONTRAST_BESIDE_TEXT = 3.0
 LETTERING_LOGIT = 4.0
 LEAST_LETTERING, MUCH_LETTERING = 0.001, 0.005  # shares of a photo's places
 LEARNED = ".onnx"  # ends the name of a guide that `vizcomp train --kind guide` made: its path
+MACHINE = "machine"
+"""Another name of the bundled guide that is best for vision systems in general, as measured:
+`text`. Where a detector itself looks helped no other system (docs/decisions/0021)."""
 SYSTEM = "system:"  # before the name of a vision system: bits go where it looked on the source
 
 
 def parse(spec: str) -> tuple[str, ...]:
-    """Split "depth+detail" into its guides.
+    """Split "depth+detail" into its guides; `MACHINE` is the one that it stands for.
 
     Raises:
         ValueError: a name is unknown, given twice, or "uniform" is combined with another.
     """
-    names = tuple(part.strip() for part in spec.split("+"))
+    parts = (part.strip() for part in spec.split("+"))
+    names = tuple("text" if part == MACHINE else part for part in parts)
     for name in names:
         if (
             name not in GUIDES

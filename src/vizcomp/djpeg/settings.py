@@ -102,6 +102,36 @@ class Shape:
     text_price: float = 0.03
     beside: float = 0.1
 
+    @classmethod
+    def of(cls, text: str, table: str) -> Shape:
+        """The shape of a table, some of its numbers replaced: "price=0.1,high=1.2".
+
+        Raises:
+            SettingsError: a name or a number that is none, or out of range.
+        """
+        base = PHOTO_SHAPE if table == "photo" else SHAPE
+        known = {field.name for field in dataclasses.fields(cls)}
+        numbers: dict[str, float] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = (word.strip() for word in part.partition("="))
+            if name not in known:
+                raise SettingsError(
+                    f"`shape` has no number {name!r}", f"use some of {', '.join(sorted(known))}"
+                )
+            try:
+                numbers[name] = float(value)
+            except ValueError as exc:
+                raise SettingsError(
+                    f"`shape` {part.strip()}: {value!r} is no number", "write it as price=0.1"
+                ) from exc
+            share = name in SHARES
+            low, high = (
+                (0.0 if share or "price" in name or name == "busy" else 0.1),
+                1.0 if share else 10.0,
+            )
+            _in_range(f"shape {name}", numbers[name], low, high)
+        return dataclasses.replace(base, **numbers)
+
 
 SHAPE = Shape()
 PHOTO_SHAPE = Shape(
@@ -117,6 +147,11 @@ PHOTO_SHAPE = Shape(
 )
 """Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
 
+# numbers of a shape that lie in 0..1, those from 0 up, and the range of the others
+SHARES = ("flat", "least", "most", "beside")
+PRICES = ("price", "busy", "text_price")
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+
 CALM = 64.0  # root of the summed squared AC coefficients of a block: contrast that hides nothing
 
 
@@ -128,8 +163,8 @@ class DjpegSettings:
         quality: 1..100, of the regions that the guide calls most important; 50 is the setting of
             the original study.
         strength: 0..1, how much cheaper the least important regions get; 0 = the guide is ignored.
-        guide: names joined by "+": depth, detail, mask, text, centre, system:NAME, PATH.onnx
-            (`djpeg.learned`); or uniform.
+        guide: names joined by "+": depth, detail, mask, text (also called machine, and kept
+            as text), centre, system:NAME, PATH.onnx (`djpeg.learned`); or uniform.
         table: "auto" (by what the photo holds: nearly the machine table for lettering, else the
             standard's with finer means and colour, and a price on bits of busy blocks), "machine"
             (one step for all frequencies: what lettering needs) or "photo" (tables and prices made
@@ -157,6 +192,8 @@ class DjpegSettings:
         lossless: nothing but Huffman tables, scans and metadata change; of the others, `min_saving`
             alone has its meaning then. With the format "jxl" a JPEG's coefficients become a JPEG
             XL, from which that JPEG can be had again.
+        shape: numbers of `Shape` in place of those of the table, as "price=0.1,high=1.2"; "": none.
+            Of JPEG, and of the tables "auto" and "photo".
 
     Raises:
         SettingsError: a value is out of its range, or two contradict each other.
@@ -179,19 +216,21 @@ class DjpegSettings:
     subsampling: Literal["keep", "444", "420"] = "420"
     scans: Literal["progressive", "baseline"] = "progressive"
     lossless: bool = False
+    shape: str = ""
 
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
         _in_range("strength", self.strength, 0, 1)
         _in_range("min_saving", self.min_saving, 0, 1)
         try:
-            djpeg_guide.parse(self.guide)
+            guides = djpeg_guide.parse(self.guide)
         except ValueError as exc:
             raise SettingsError(
                 f"`guide` {self.guide}: {exc}",
                 f"use {', '.join(djpeg_guide.GUIDES)}, system:NAME or a trained PATH.onnx, or"
                 " several as depth+detail",
             ) from exc
+        object.__setattr__(self, "guide", "+".join(guides))  # one name for the same settings
         if self.table not in TABLES:
             raise SettingsError(f"unknown `table` {self.table!r}", "use auto, machine or photo")
         if self.metadata not in METADATA:
@@ -221,10 +260,20 @@ class DjpegSettings:
             )
         if self.scans not in SCANS:
             raise SettingsError(f"unknown `scans` {self.scans!r}", "use progressive or baseline")
+        if self.shape:
+            self._check_shape()
         self._check_mask()
         self._check_size()
         self._check_format()
         self._check_lossless()
+
+    def _check_shape(self) -> None:
+        Shape.of(self.shape, self.table)
+        if self.format != "jpeg" or self.table == "machine":
+            what = "the table machine" if self.format == "jpeg" else f"`format` {self.format}"
+            raise SettingsError(
+                f"`shape` is of JPEG's tables auto and photo, not of {what}", "omit it"
+            )
 
     def _check_mask(self) -> None:
         if self.mask_outside not in OUTSIDE:
@@ -364,7 +413,8 @@ def quantisation_tables(
     """
     scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
     if name == "photo":
-        shape, flat = PHOTO_SHAPE, PHOTO_SHAPE.flat
+        shape = PHOTO_SHAPE if shape is SHAPE else shape
+        flat = shape.flat
     bases = [np.array(PHOTO_LUMA, float).ravel(), np.array(PHOTO_CHROMA, float).ravel()]
     if name == "machine":
         bases = [np.full(64, MACHINE_LUMA), np.full(64, MACHINE_CHROMA)]

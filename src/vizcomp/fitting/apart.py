@@ -9,11 +9,11 @@ from typing import Any
 
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
+from vizcomp.files.folders import group_of
 from vizcomp.fitting.asked import FitSettings
 from vizcomp.fitting.policy import percent
 from vizcomp.fitting.result import Fitted
 from vizcomp.fitting.run import fit
-from vizcomp.fitting.sample import group_of
 from vizcomp.vision.system import System
 
 

@@ -19,8 +19,16 @@ from vizcomp.photos.formats import FORMATS, check_writable, encode_format
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo
 
-QUALITIES = (8, 14, 22, 32, 45, 60, 76, 90)
+# the largest stand close: there AVIF of few pixels keeps what a certificate takes
+QUALITIES = (14, 22, 32, 45, 60, 76, 86, 93, 97)
 GUIDES = (("uniform", 0.0), ("depth+text", 0.25))
+# Held against the best ladder: prices of a bit and the few numbers of JPEG's tables, one changed at
+# a time, and guides with their strengths.
+SHAPES = {
+    "photo": ("price=0", "price=0.16", "flat=0", "flat=0.6", "chroma=0.8", "high=1.5"),
+    "auto": ("price=0.06", "busy=0", "busy=0.08", "flat=0.3", "chroma=0.7", "high=1.5"),
+}
+BESIDE = (("detail", 0.25), ("depth+text", 0.5))
 CENTRE = ("centre", 1.0)  # in place of no guide, where nobody looks at the sides
 STEP = 0.05  # of the bytes, between two settings that are tested
 MOST_STEPS = 6  # between two rungs
@@ -159,6 +167,24 @@ def _kinds(name: str, pixels: Pixels, *, centre: bool) -> list[DjpegSettings]:
     ]
 
 
+def variants(ladder: Sequence[DjpegSettings]) -> list[list[DjpegSettings]]:
+    """Ladders like one, each with one number of its tables, or its guide, changed; its last rung is
+    theirs too."""
+    kind = ladder[0]
+    kinds: list[DjpegSettings] = []
+    if kind.format == "jpeg":
+        kinds += [dataclasses.replace(kind, shape=shape) for shape in SHAPES.get(kind.table, ())]
+    for guide, strength in BESIDE:
+        names = "centre+detail" if "centre" in kind.guides else guide
+        strength = kind.strength if "centre" in kind.guides else strength
+        kinds.append(dataclasses.replace(kind, guide=names, strength=strength))
+    return [
+        [*(dataclasses.replace(one, quality=rung.quality) for rung in ladder[:-1]), ladder[-1]]
+        for one in dict.fromkeys(kinds)
+        if one != kind
+    ]
+
+
 def rival_ladder(codec: str) -> list[Candidate]:
     """A rival's qualities, small files first."""
     return [Rival(codec, quality) for quality in RIVAL_QUALITIES]
@@ -222,9 +248,13 @@ def named(one: Candidate) -> str:
     if one == LAST_RESORT:
         return "quality 100, the sources' own pixels"
     guide = f"guide {one.guide}" if one.strength and one.guide != "uniform" else "no guide"
+    # the usual strengths go without saying
+    if one.strength and (one.guide, one.strength) not in (CENTRE, *GUIDES):
+        guide += f" at {one.strength:g}"
     kind = f"JPEG, {one.table} table" if one.format == "jpeg" else FORMATS[one.format].title
     pixels = Pixels(
         one.max_side if isinstance(one.max_side, int) else None, one.short_side, one.resample
     )
     chroma = ", 4:4:4" if one.subsampling == "444" else ""
+    chroma += f" ({one.shape})" if one.shape else ""
     return f"{kind}{chroma}, quality {one.quality:g}, {guide}, {pixels}"

@@ -18,6 +18,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
 from vizcomp.fitting.candidates import Candidate, Rival
+from vizcomp.fitting.moves import moved
 from vizcomp.fitting.truth import Truth
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.photo import Photo, load
@@ -238,7 +239,7 @@ class _Judging:
                 loss = max(0.0, self._right[at] - right[at])
                 worse = loss > 0
             losses.append(loss)
-            soft.append(1 - compared.score)
+            soft.append(moved(reference, answer))
             changed.append(worse)
             texts.append(answer.words())
         kept = tuple(right) if task.truth is not None else ()

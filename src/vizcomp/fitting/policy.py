@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,10 +20,11 @@ from vizcomp.errors import InputError, SettingsError, first_line
 from vizcomp.files.foreign import read_toml
 from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
-from vizcomp.files.store import AnyPath, parse_place
+from vizcomp.files.store import AnyPath, StorePath, parse_place
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
 
+FILE_NAME = "policy.toml"  # of a policy in a folder of them
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
 OPTIONS = (
     "quality",
@@ -32,7 +34,7 @@ OPTIONS = (
     "format",
 )  # djpeg's options that a policy settles
 # the same, where they are not as they are by default
-FURTHER = ("max_side", "short_side", "scale", "resample", "subsampling")
+FURTHER = ("max_side", "short_side", "scale", "resample", "subsampling", "shape")
 HEAD = (
     "# Made by vizcomp fit. A change by hand voids the certificate: djpeg and check refuse the file"
     " then.\n"
@@ -340,6 +342,30 @@ class Policy:
             f" {__version__}: its certificate does not cover these files; run vizcomp check, or"
             " vizcomp fit again"
         )
+
+
+def policies_in(path: str | AnyPath) -> dict[str, Policy]:
+    """The policies in a folder that `vizcomp fit --each` wrote, by the names of their folders; none
+    where it is a file.
+
+    Raises:
+        InputError: a folder without them, or beside them one of its own; or as `Policy.read`.
+    """
+    place = _place(path)
+    if isinstance(place, StorePath) or not os.path.isdir(place):
+        return {}
+    shown = printable(place)
+    if (place / FILE_NAME).exists():
+        raise InputError(
+            f"{shown} is the folder of one policy", f"name the file: {printable(place / FILE_NAME)}"
+        )
+    found = {one.parent.name: one for one in sorted(place.glob(f"*/{FILE_NAME}"))}
+    if not found:
+        raise InputError(
+            f"no folder in {shown} holds a {FILE_NAME}",
+            "vizcomp fit --each writes one for each folder of photos",
+        )
+    return {name: Policy.read(one) for name, one in found.items()}
 
 
 AGAIN = "make one with vizcomp fit"

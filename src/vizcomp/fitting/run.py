@@ -24,6 +24,7 @@ from vizcomp.fitting.candidates import (
     ladders,
     named,
     refined,
+    variants,
 )
 from vizcomp.fitting.certified import policy_of
 from vizcomp.fitting.inputs import centre_alone, input_of, pixels_of
@@ -326,10 +327,9 @@ class _Fit:
         candidates: list[list[Candidate]] = [
             list(ladder) for ladder in ladders(self._formats, sizes, centre=centre)
         ]
+        tried = ", ".join(self._formats), ", ".join(map(str, sizes))
         count = len({one for ladder in candidates for one in ladder})
-        self._say(
-            f"explore: {count} settings: {', '.join(self._formats)}; {', '.join(map(str, sizes))}"
-        )
+        self._say(f"explore: {count} settings: {'; '.join(tried)}")
         rounds, noted = 0, memory.note("rounds")
 
         def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
@@ -355,7 +355,14 @@ class _Fit:
             return enough
 
         order, scores = explore(
-            candidates, len(first), measure, aim, go_on=go_on, tell=self._tell_round
+            candidates,
+            len(first),
+            measure,
+            aim,
+            kind=lambda one: getattr(one, "format", ""),
+            vary=variants,  # type: ignore[arg-type]  # all ladders here are of djpeg's settings
+            go_on=go_on,
+            tell=self._tell_round,
         )
         if noted is None:
             memory.write_note("rounds", rounds if rounds and self._cut_short else rounds + 1)
@@ -385,7 +392,7 @@ class _Fit:
             return
         outlook = Outlook(aim, explored)
         some = [one for one in explored if not is_last(one)]
-        safest = min(some, key=lambda one: outlook.strain(one, outlook.means(one)))
+        safest = min(some, key=lambda one: outlook.strain(outlook.means(one)))
         raise InputError(
             f"no setting seems to hold: the safest, {named(safest)}, loses"
             f" {explored[safest].worst:.4f} on the photos to choose with, and"

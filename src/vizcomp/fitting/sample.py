@@ -9,11 +9,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePath
 
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import InputFile
-from vizcomp.files.place import cache_folder, printable
+from vizcomp.files.folders import group_of
+from vizcomp.files.place import cache_folder
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import read_photo, size_in
 
@@ -112,17 +112,6 @@ def read_sample(files: Iterable[InputFile], *, unit: str, max_pixels: int, by: s
         )
     units.sort(key=lambda one: hashlib.sha256(b"vizcomp fit" + one.digest.encode()).digest())
     return Sample(tuple(units), duplicates, tuple(unread), tuple(sides))
-
-
-def group_of(file: InputFile) -> str:
-    """The stratum of a file: the first folder below the one that was given, or that folder
-    itself."""
-    parts = file.relative.parts
-    return (
-        printable(PurePath(parts[0]))
-        if len(parts) > 1
-        else printable(PurePath(file.path.parent.name or "."))
-    )
 
 
 def split(units: Sequence[Unit], explore: Callable[[int], int]) -> tuple[list[Unit], list[Unit]]:

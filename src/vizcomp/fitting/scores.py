@@ -30,7 +30,8 @@ SHRINK = 10.0  # units of the whole sample that are added to each group's own
 # of the units, what is looked at to choose: to order settings takes far fewer than to certify one
 EXPLORE_LEAST, EXPLORE_USUAL, EXPLORE_MOST = 0.12, 0.2, 0.25
 EXPLORE_FEWEST = 5  # units
-QUANTILE = 1.9  # standard errors that a test by betting takes, about
+QUANTILE = 2.0  # standard errors that a test by betting takes, about
+USUAL_LOSS = 0.5  # where there is one, before any was seen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,6 +75,17 @@ class Scores:
             np.concatenate([self.losses, other.losses], 1),
             np.concatenate([self.moved, other.moved], 1),
             np.concatenate([self.group_of, other.group_of]),
+        )
+
+    def first(self, count: int) -> Scores:
+        """The first of these units."""
+        if len(self.sizes) <= count:
+            return self
+        return Scores(
+            self.sizes[:count],
+            self.losses[:, :count],
+            self.moved[:, :count],
+            self.group_of[:count],
         )
 
     def of_groups(self, chosen: Mapping[int, int]) -> Scores:
@@ -209,9 +221,9 @@ class Outlook(Generic[Setting]):
     """What the explore part says of how settings will fare on the certify part. It looks, smooths
     and guesses; it proves nothing.
 
-    How far a classifier's answers move goes along with how many of them change, by one power law
-    for all settings; it is seen on every photo, a change on few. Both are joined, as a prior and
-    its observations are.
+    How far answers move goes along with how many of them change, or with what detectors lose, by
+    one power law for all settings; it is seen on every photo, a change on few. Both are joined, as
+    a prior and its observations are.
     """
 
     def __init__(self, aim: Aim, scores: Mapping[Setting, Scores]) -> None:
@@ -222,6 +234,19 @@ class Outlook(Generic[Setting]):
         )
         counts = np.array([len(one.sizes) for one in scores.values()], float)
         self._links = [_link(moved[:, i], lost[:, i], counts) for i in range(len(aim.binary))]
+        # whether how far its answers moved says more than what they lost
+        self._told = [
+            aim.binary[i]
+            or any(not np.array_equal(one.losses[i], one.moved[i]) for one in scores.values())
+            for i in range(len(aim.binary))
+        ]
+        # how large losses are where there are some: 1 where they are 0 or 1
+        whole = [[one.losses[i] for one in scores.values()] for i in range(len(aim.binary))]
+        self._weights = [
+            (sum(float((one**2).sum()) for one in rows) + USUAL_LOSS)
+            / (sum(float(one.sum()) for one in rows) + 1)
+            for rows in whole
+        ]
         self._columns = [
             (system, group) for system in range(len(aim.binary)) for group in range(len(aim.sizes))
         ]
@@ -247,29 +272,28 @@ class Outlook(Generic[Setting]):
     def _blend(self, losses: Array, moved: Array, system: int) -> float:
         if not len(losses):
             return 0.0
-        if not self._aim.binary[system]:
+        if not self._told[system]:
             return float(losses.mean())
         factor, power = self._links[system]
         expected = min(1.0, factor * math.pow(float(moved.mean()), power))
         return (float(losses.sum()) + SOFT_WEIGHT * expected) / (len(losses) + SOFT_WEIGHT)
 
-    def strain(self, one: Setting, means: Array) -> float:
+    def strain(self, means: Array) -> float:
         """The largest expected loss, as a share of what will just about pass."""
-        return float(np.max(means / [self._allowed(one, *column) for column in self._columns]))
+        return float(np.max(means / [self._allowed(*column) for column in self._columns]))
 
-    def _allowed(self, one: Setting, system: int, group: int) -> float:
+    def _allowed(self, system: int, group: int) -> float:
         """About the mean loss that passes in one of two cases."""
         units, risk = self._aim.sizes[group], self._aim.risk
         if self._aim.binary[system]:
             return max(0.5, passing(units, risk, self._aim.confidence)) / units
-        return max(risk / 20, risk - QUANTILE * self._spread(one, system) / math.sqrt(units))
+        return max(risk / 20, risk - QUANTILE * self._spread(risk, system) / math.sqrt(units))
 
-    def _spread(self, one: Setting, system: int) -> float:
-        """Standard deviation of a system's losses, not far below that of losses which are seldom
-        and large."""
-        losses = self._scores[one].losses[system]
-        usual = self._aim.risk / 4
-        return math.sqrt((float(((losses - losses.mean()) ** 2).sum()) + usual) / (len(losses) + 1))
+    def _spread(self, mean: float, system: int) -> float:
+        """Standard deviation of a system's losses where their mean is so high: seldom and large, or
+        often and small, as those of all settings are."""
+        least = self._aim.risk / 4
+        return math.sqrt(max(mean, least) * max(self._weights[system] - mean, 0.01))
 
     def chance(self, one: Setting, means: Array) -> float:
         """The probability that a setting passes, where it is least."""
@@ -285,8 +309,9 @@ class Outlook(Generic[Setting]):
             known = count + SOFT_TRUST * SOFT_WEIGHT
             most = passing(units, self._aim.risk, self._aim.confidence)
             return beta_binomial(most, units, mean * known + 0.5, (1 - mean) * known + 0.5)
-        spread = self._spread(one, system) * math.sqrt(1 / count + 1 / units)
-        return 0.5 * math.erfc((mean - self._allowed(one, system, group)) / (spread * math.sqrt(2)))
+        known = count + (SOFT_TRUST * SOFT_WEIGHT if self._told[system] else 0)
+        spread = self._spread(mean, system) * math.sqrt(1 / known + 1 / units)
+        return 0.5 * math.erfc((mean - self._allowed(system, group)) / (spread * math.sqrt(2)))
 
 
 def _link(moved: Array, lost: Array, counts: Array) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Generic
 
 import numpy as np
@@ -20,6 +20,11 @@ from vizcomp.fitting.scores import Aim, Array, Outlook, Scores, Setting
 
 FIRST_SHARE = 16  # the first round has one of so many explore units
 FEWEST = 16  # units of a round, where there are so many
+APART = 3  # of the rungs that the first round takes, the smallest stand so far apart
+FEWER = 3  # rungs of a ladder in the last rounds, at least
+LEAST_STRAIN = 0.1  # below that, bytes are not told apart by how far a loss is from the edge
+VARY_SHARE = 4  # the first round over a ladder's variants has one of so many explore units
+SAFE_FIRST = 2  # rungs that are sure to pass and are tested before the steps begin
 SURE = 0.9  # chance to pass from which steps between rungs would be wasted
 HOPELESS = 0.02  # chance to pass below which a setting is not tested
 
@@ -48,48 +53,109 @@ def explore(
     measure: Measure[Setting],
     aim: Aim,
     *,
+    kind: Callable[[Setting], Hashable] = lambda setting: None,
+    vary: Callable[[Sequence[Setting]], Sequence[Sequence[Setting]]] = lambda ladder: (),
     go_on: Callable[[int, int], bool] = lambda answers, units: True,
     tell: Callable[[Round[Setting]], None] = lambda found: None,
 ) -> tuple[Order[Setting], dict[Setting, Scores]]:
     """The order in which settings are to be tested, safest first, and the scores that this rests
     on.
 
-    The first round takes every second rung. Later ones are over twice as many units each: the
-    better half of the ladders stays, and of each the half of its rungs that lie next to where the
-    loss passes what is allowed. The best ladder gives the sequence.
+    The first round takes every third rung. Later ones are over twice as many units each: the better
+    half of the ladders stays, and the best of each kind, so that none is dropped for what a few
+    units say of it; of each ladder the half of its rungs that lie next to where the loss passes
+    what is allowed, later the third. The best ladder is held against its own variants in the same
+    way. The best of all gives the sequence.
 
     Args:
         ladders: each from small files to large ones.
         units: of the explore part.
         measure: the scores of settings on some units.
+        kind: of a setting, as its format; all of a ladder, but for its last, are of one.
+        vary: ladders like the best one that are worth a look beside it, with as many rungs.
         go_on: asked before each round but the first, with the settings it would try and the units
             it would try them on.
         tell: is given where the search is after each round.
     """
-    scores: dict[Setting, Scores] = {}
-    alive = [(ladder, [*ladder[-2::-2][::-1], ladder[-1]]) for ladder in ladders]
-    done, size = 0, min(units, max(FEWEST, -(-units // FIRST_SHARE)))
-    while True:
-        asked = list(dict.fromkeys(setting for _, rungs in alive for setting in rungs))
-        known = [setting for setting in asked if setting in scores]
-        for setting, more in (measure(known, range(done, size)) if known else {}).items():
-            scores[setting] = scores[setting].joined(more)
-        new = [setting for setting in asked if setting not in scores]
-        scores |= measure(new, range(size)) if new else {}
-        done = size
-        outlook = Outlook(aim, scores)
-        seen = [(_Seen.of(rungs, scores, outlook), ladder) for ladder, rungs in alive]
-        seen.sort(key=lambda pair: pair[0].cost)
-        tell(Round(done, scores, seen[0][0].best))
-        if done == units:
-            break
-        alive = [
-            (ladder, one.near(ladder)) for one, ladder in seen[: max(2, math.ceil(len(seen) / 2))]
-        ]
-        size = min(units, 2 * done)
-        if not go_on(len({setting for _, rungs in alive for setting in rungs}), size - done):
-            break
-    return order_of(seen[0][1], scores, aim), scores
+    halving = _Halving(units, measure, aim, kind, go_on, tell)
+    first = min(units, max(FEWEST, -(-units // FIRST_SHARE)))
+    rungs = [[*ladder[-2::-APART][::-1], ladder[-1]] for ladder in ladders]
+    best, seen, whole = halving.run(list(zip(ladders, rungs, strict=True)), first)
+    more = vary(best) if whole else ()
+    if more:
+        places = [best.index(one) for one in seen.near(best, 3)]
+        again = [(ladder, [ladder[place] for place in places]) for ladder in (best, *more)]
+        size = max(first, -(-units // VARY_SHARE))
+        if go_on(len(more) * len(places), size):
+            best, *_ = halving.run(again, size)
+    return order_of(best, halving.scores, aim), halving.scores
+
+
+_Alive = list[tuple[Sequence[Setting], list[Setting]]]  # ladders, and the rungs of each to measure
+
+
+class _Halving(Generic[Setting]):
+    """Successive halving over ladders; arguments as of `explore`.
+
+    Attributes:
+        scores: of all settings that were measured, on the units from the first on.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        measure: Measure[Setting],
+        aim: Aim,
+        kind: Callable[[Setting], Hashable],
+        go_on: Callable[[int, int], bool],
+        tell: Callable[[Round[Setting]], None],
+    ) -> None:
+        self._units, self._measure, self._aim = units, measure, aim
+        self._kind, self._go_on, self._tell = kind, go_on, tell
+        self.scores: dict[Setting, Scores] = {}
+        self._seen_on: dict[Setting, int] = {}  # units, those too that could not be read
+
+    def run(
+        self, alive: _Alive[Setting], size: int
+    ) -> tuple[Sequence[Setting], _Seen[Setting], bool]:
+        """The best of some ladders, what was seen of it, and whether all units had their say; the
+        first round is over `size` units."""
+        first = size
+        while True:
+            self._look(list(dict.fromkeys(one for _, rungs in alive for one in rungs)), size)
+            scores = self._on_equal_units(size)
+            outlook = Outlook(self._aim, scores)
+            seen = [(_Seen.of(rungs, scores, outlook), ladder) for ladder, rungs in alive]
+            seen.sort(key=lambda pair: pair[0].cost)
+            best, ladder = seen[0]
+            self._tell(Round(size, self.scores, best.best))
+            if size == self._units:
+                return ladder, best, True
+            share = 2 if size == first else 3
+            alive = [(ladder, one.near(ladder, share)) for one, ladder in _kept(seen, self._kind)]
+            done, size = size, min(self._units, 2 * size)
+            if not self._go_on(len({one for _, rungs in alive for one in rungs}), size - done):
+                return ladder, best, False
+
+    def _on_equal_units(self, size: int) -> dict[Setting, Scores]:
+        """The scores, of settings that were seen on more than `size` units on the first alone: what
+        is compared is compared on the same."""
+        counts = [len(self.scores[one].sizes) for one, on in self._seen_on.items() if on == size]
+        if not counts:
+            return dict(self.scores)
+        return {one: scores.first(max(counts)) for one, scores in self.scores.items()}
+
+    def _look(self, asked: Sequence[Setting], size: int) -> None:
+        """Measure settings on the units up to `size` that they have not been seen on."""
+        by_count: dict[int, list[Setting]] = {}
+        for one in asked:
+            by_count.setdefault(self._seen_on.get(one, 0), []).append(one)
+        for known, some in by_count.items():
+            if known >= size:
+                continue
+            for one, found in self._measure(some, range(known, size)).items():
+                self.scores[one] = self.scores[one].joined(found) if known else found
+                self._seen_on[one] = size
 
 
 def falling(values: Array, weights: Array) -> Array:
@@ -130,9 +196,7 @@ class _Seen(Generic[Setting]):
         return cls(
             rungs,
             np.array([scores[setting].sizes.mean() for setting in rungs]),
-            np.array(
-                [outlook.strain(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
-            ),
+            np.array([outlook.strain(mean) for mean in smooth]),
             np.array(
                 [outlook.chance(setting, mean) for setting, mean in zip(rungs, smooth, strict=True)]
             ),
@@ -151,23 +215,36 @@ class _Seen(Generic[Setting]):
 
     @property
     def cost(self) -> float:
-        """Bytes where a ladder's loss passes what is allowed, between its rungs in equal parts of
-        the loss."""
+        """Bytes where a ladder's loss passes what is allowed, between its rungs by a power law."""
         at = self.edge
         if at == 0 or self.strain[at] > 1:
             return float(self.sizes[at])
-        share = (self.strain[at - 1] - 1) / (self.strain[at - 1] - self.strain[at])
+        # losses fall with a power of the bytes
+        above, below = np.log(np.maximum(self.strain[at - 1 : at + 1], LEAST_STRAIN))
+        share = above / (above - below)
         return float(
             np.exp((1 - share) * np.log(self.sizes[at - 1]) + share * np.log(self.sizes[at]))
         )
 
-    def near(self, ladder: Sequence[Setting]) -> list[Setting]:
-        """The half of all rungs of the ladder next to the edge, with one more that is safer than
-        riskier ones."""
-        count = max(3, math.ceil(len(ladder) / 2))
+    def near(self, ladder: Sequence[Setting], share: int) -> list[Setting]:
+        """The half, or another share, of all rungs of the ladder next to the edge, with one more
+        that is safer than riskier ones."""
+        count = max(FEWER, math.ceil(len(ladder) / share))
         edge = ladder.index(self.rungs[self.edge])
         low = min(max(0, edge - (count - 1) // 2), max(0, len(ladder) - count))
         return list(ladder[low : low + count])
+
+
+def _kept(
+    seen: Sequence[tuple[_Seen[Setting], Sequence[Setting]]],
+    kind: Callable[[Setting], Hashable],
+) -> list[tuple[_Seen[Setting], Sequence[Setting]]]:
+    """Of ladders, best first: the better half, and the best of each kind."""
+    half = max(2, math.ceil(len(seen) / 2))
+    best: dict[Hashable, int] = {}
+    for place, (_, ladder) in enumerate(seen):
+        best.setdefault(kind(ladder[0]), place)
+    return [pair for place, pair in enumerate(seen) if place < half or place in best.values()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +281,10 @@ def order_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim)
             break
         rungs.append(setting)
     near = max(0, rungs.index(seen.rungs[start]) - 1)
+    sure_ones = near - SAFE_FIRST  # the largest files first, then the nearest to the edge
+    if sure_ones > 1:
+        del rungs[1:sure_ones]
+        near -= sure_ones - 1
     sizes = {one: float(scores[one].sizes.mean()) for one in ladder if one in scores}
     return Order(tuple(rungs), near, sizes)
 

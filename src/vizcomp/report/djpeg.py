@@ -58,6 +58,7 @@ class DjpegReport:
         totals: sums over the batch; shown as they are.
         files: one record for each input, in input order; read several times, never copied.
         interrupted: the run was stopped before its end; the page says so.
+        notices: what a user should know of the run as a whole, a line each.
     """
 
     tool: str
@@ -67,6 +68,7 @@ class DjpegReport:
     totals: Totals
     files: Sequence[FileRecord]
     interrupted: bool = False
+    notices: Sequence[str] = ()
 
     def write(self, folder: AnyPath, gallery: Sequence[GalleryItem] = ()) -> page.ReportPaths:
         """Write report.html, report.json and report.csv into a folder, made if it is missing.
@@ -89,6 +91,7 @@ class DjpegReport:
             "version": self.version,
             "command": self.command,
             "interrupted": self.interrupted,
+            "notices": list(self.notices),
             "settings": self.settings,
             "totals": self.totals,
         }

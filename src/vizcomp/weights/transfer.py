@@ -393,6 +393,7 @@ def pour(job: Job, blocks: Iterator[bytes], offset: int, total: int) -> None:
                 job.discard()
                 raise Refused(f"gives more than the {most:,} bytes it should have")
             file.write(block)
+            file.flush()  # a process that is killed has kept it
             job.on_bytes(have, total)
             pace.took(len(block))
 

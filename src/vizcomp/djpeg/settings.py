@@ -148,7 +148,7 @@ PHOTO_SHAPE = Shape(
 """Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
 
 # numbers of a shape that lie in 0..1, those from 0 up, and the range of the others
-SHARES = ("flat", "least", "most", "beside")
+SHARES = ("flat", "least", "most", "colour", "beside")
 PRICES = ("price", "busy", "text_price")
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -131,6 +132,30 @@ def test_four_classes_at_64_and_the_file_alone(four: Path, own: str, tmp_path: P
         [sys.executable, "-c", code, model], capture_output=True, text=True, cwd=tmp_path.parent
     )
     assert done.stdout.split() == [own, "none"], done.stderr
+
+
+def test_features_of_own_networks(own: str, four: Path, tmp_path: Path) -> None:
+    """`--features`, as often as wanted, with or without a classifier whose answer counts."""
+    from typer.testing import CliRunner
+
+    from vizcomp.cli import app
+
+    line = ["train", "--data", str(four), "--side", "64", "--set", "steps=2", "--set", "batch=4"]
+    line += ["--set", "width=0.08", "--set", "contexts=false", "--set", "ramp=[0, 0]"]
+    given = ["--features", own, "--features", "watcher"]
+    result = CliRunner().invoke(app, [*line, *given, "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    words = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))
+    assert words["settings"]["features"] == [own, "watcher"]
+    assert words["trained_through"] == ""
+    last = (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+    assert 0 < json.loads(last)["features"] < 4
+    result = CliRunner().invoke(app, [*line, "--features", "no.pt", "-o", str(tmp_path / "other")])
+    assert isinstance(result.exception, ModelError)
+    result = CliRunner().invoke(
+        app, ["train", "--kind", "classifier", "--data", str(four), "--features", "watcher"]
+    )
+    assert "`features` does not go with this kind" in str(result.exception)
 
 
 def test_a_shipped_classifier_is_named_in_the_file(four: Path, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vizcomp.errors import SettingsError, TrainingError
+from vizcomp.errors import ModelError, SettingsError, TrainingError
 from vizcomp.neural.codec import NeuralCodec
 
 torch = pytest.importorskip("torch")
 
 from vizcomp.training import loop  # noqa: E402
-from vizcomp.training.features import Features, apart  # noqa: E402
+from vizcomp.training.features import (  # noqa: E402
+    Features,
+    apart,
+    open_features,
+    seen_apart,
+)
 from vizcomp.training.frozen import open_frozen  # noqa: E402
 from vizcomp.training.loop import train  # noqa: E402
 from vizcomp.training.losses import Guesser  # noqa: E402
@@ -175,6 +182,9 @@ def test_both_parts_go_on_bit_for_bit(
         ({"trained": "all"}, "trained"),
         ({"trained": "finish"}, "needs a trained codec"),
         ({"classifier": "watcher"}, "the last network alone"),
+        ({"features": ("watcher",)}, "omit `features`|the last network alone"),
+        ({"features": ("",)}, "is no name"),
+        ({"seen_from": 3}, "seen_from"),
         ({"batch": 0}, "batch"),
         ({"network": {**NETWORK, "zones": [8]}}, "zones"),
         ({"network": {**NETWORK, "preset": "cifar"}}, "preset"),
@@ -227,6 +237,127 @@ def test_features_of_any_convolutional_module() -> None:
     assert (far > 0).all()
     far.sum().backward()
     assert Features(torch.nn.Flatten(), 32).count == 0
+
+
+class _Two(torch.nn.Module):
+    """Looks at a picture, and at its mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first: torch.Tensor = self.conv(x)
+        return first.mean((2, 3)) + self.conv(x[:1].flip(3)).mean((2, 3))
+
+
+def test_a_second_look_does_not_hide_the_first() -> None:
+    """`inception` looks again at pictures it is unsure of: features are of all, in their order."""
+    network = _Two()
+    images = torch.rand(3, 3, 8, 8)
+    _, (found,) = Features(network, 8)(images)
+    assert torch.equal(found, network.conv(images))
+
+
+def test_a_loud_depth_counts_no_more_than_another() -> None:
+    one, other = [torch.rand(2, 4, 5, 5)], [torch.rand(2, 4, 5, 5)]
+    once = apart(one, other)
+    assert torch.allclose(apart([100 * one[0]], [100 * other[0]]), once, atol=1e-4)
+    assert torch.allclose(apart(one * 2, other * 2), once)
+
+
+def test_features_of_several_networks(
+    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean over networks and depths; they act on the iterations that they are shown alone, and
+    where nothing is left out they draw the picture to what they see."""
+    (tmp_path / "seers.py").write_text(
+        "import torch\n\n\ndef one():\n    torch.manual_seed(1)\n    return torch.nn.Sequential("
+        "torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),"
+        " torch.nn.Flatten(), torch.nn.Linear(6, 2))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    opened = open_features(["watcher", "seers:one"], 16, torch.device("cpu"))
+    image, source = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    both = seen_apart(opened, image, source)
+    each = [seen_apart([one], image, source) for one in opened]
+    assert torch.allclose(both, (each[0] + each[1]) / 2)
+    assert torch.allclose(seen_apart(opened, source, source), torch.zeros(2))
+
+    train(SpectralTask, settings(classes), tmp_path / "codec")
+    values = {
+        "trained": "finish",
+        "start": str(tmp_path / "codec" / "model.safetensors"),
+        "features": ("seers:one",),
+        "average": 0.0,
+        "learning_rate": 0.01,
+    }
+    found = {}
+    for weight in (0.0, 20.0):
+        run = tmp_path / f"finish {weight:g}"
+        train(SpectralTask, settings(classes, feature_weight=weight, **values), run)
+        found[weight] = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+        assert json.loads((run / "model.json").read_text("utf-8"))["settings"]["features"] == [
+            "seers:one"
+        ]
+    assert found[20.0]["features"] < found[0.0]["features"]
+    # none of a batch is of the second iteration
+    run = tmp_path / "none"
+    train(SpectralTask, settings(classes, drawn=(1, 0), seen_from=2, **values), run)
+    last = json.loads((run / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+    assert "features" not in last
+
+
+def test_what_networks_see_acts_on_the_bits_too(classes: Path, tmp_path: Path) -> None:
+    """Both parts at once, after the estimate of bits has learned alone."""
+    train(SpectralTask, settings(classes), tmp_path / "codec")
+    start = tmp_path / "codec" / "model.safetensors"
+    asked = settings(
+        classes,
+        trained="all",
+        start=str(start),
+        features=("watcher",),
+        guessing=2,
+        average=0.0,
+        learning_rate=0.01,
+    )
+    train(SpectralTask, asked, tmp_path / "all")
+    one, other = (
+        NeuralCodec.load(path).weights for path in (start, tmp_path / "all" / "model.safetensors")
+    )
+    changed = {name for name, value in one.items() if not np.array_equal(value, other[name])}
+    assert any(name.startswith("finish.") for name in changed)
+    assert {"encoder.input.weight", "binarizers.0.bias", "entrances.1.step"} <= changed
+    last = (tmp_path / "all" / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+    assert {"bits at 2", "error", "features"} <= set(json.loads(last))
+    bare = settings(classes, network={**NETWORK, "finish": []}, steps=1)
+    train(SpectralTask, bare, tmp_path / "bare")
+    start = tmp_path / "bare" / "model.safetensors"
+    both = dataclasses.replace(bare, trained="all", start=str(start))
+    with pytest.raises(SettingsError, match="no last network"):
+        train(SpectralTask, both, tmp_path / "none")
+
+
+def test_networks_without_features_are_refused(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module).save(str(tmp_path / "closed.pt"))
+    with pytest.raises(ModelError, match="no convolutions that can be reached"):
+        open_features([str(tmp_path / "closed.pt")], 4, torch.device("cpu"))
+
+
+def test_going_on_begins_with_the_estimate_of_bits(classes: Path, tmp_path: Path) -> None:
+    train(SpectralTask, settings(classes), tmp_path / "codec")
+    start = tmp_path / "codec" / "model.safetensors"
+    held = settings(classes, start=str(start), guessing=6, average=0.0)
+    train(SpectralTask, held, tmp_path / "held")
+    one, other = (
+        NeuralCodec.load(path).weights for path in (start, tmp_path / "held" / "model.safetensors")
+    )
+    assert all(np.array_equal(value, other[name]) for name, value in one.items())
 
 
 def test_a_guesser_learns_what_bits_have_in_common() -> None:

@@ -59,15 +59,18 @@ def test_every_kind_of_answer() -> None:
     masks = answer("masks", np.ones((40, 60), bool))
     assert isinstance(masks, Masks)
     assert masks.labels.dtype == np.int32
-    points = answer("keypoints", np.full((2, 5, 3), 0.5))
+    points = answer("keypoints", np.full((2, 5, 3), [9, 9, 0.5]))
     assert isinstance(points, Keypoints)
     assert points.points.shape == (2, 5, 2)
-    figure = answer("keypoints", {"points": np.ones((1, 5, 2)), "boxes": [[0, 0, 9, 9]]})
+    figure = answer("keypoints", {"points": np.full((1, 5, 2), 5), "boxes": [[0, 0, 9, 9]]})
     assert isinstance(figure, Keypoints)
     assert figure.corners.tolist() == [[0, 0, 9, 9]]
     text = answer("text", "NO PARKING\n\n42")
     assert isinstance(text, Text)
     assert text.lines == ("NO PARKING", "42")
+    sure = answer("text", {"lines": ["NO", "42"], "scores": [0.9, 0.2]})
+    assert isinstance(sure, Text)
+    assert sure.lines == ("NO",)  # 0.2 is below `least`
     assert isinstance(answer("embedding", [1, 2, 3]), Embedding)
     assert answer("classes", classes) is classes
 
@@ -95,6 +98,15 @@ def test_every_kind_of_answer() -> None:
         ("text", 7, "no list of texts"),
         ("text", {"lines": ["a"], "boxes": []}, "0 boxes for 1 lines"),
         ("embedding", [], "empty"),
+        # as functions often give them
+        ("classes", [1e308, 1e308], "softmax"),
+        ("boxes", ([[1, 2, 3, 4]], [0.9], [1]), "makes no array"),
+        ("boxes", [[0.1, 0.2, 0.3, 0.4]], "are they shares of the image"),
+        ("boxes", {"boxes": [[1, 2, 3, 4]], "labels": [1.5]}, "neither text nor a whole number"),
+        ("boxes", {"boxes": [[1, 2, 3, 4]], "labels": [np.inf]}, "neither text nor"),
+        ("masks", np.full((40, 60), 1e12), "no classes"),
+        ("keypoints", np.full((1, 5, 2), 0.5), "are they shares of the image"),
+        ("text", {"lines": ["a"], "scores": []}, "0 scores for 1"),
     ],
 )
 def test_wrong_answers_say_what_is_wrong(kind: Any, value: Any, says: str) -> None:

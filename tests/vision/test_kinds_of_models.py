@@ -52,8 +52,6 @@ def sure(count: int, classes: int, label: int) -> np.ndarray:
 
 # what is refused, and words of the refusal
 REFUSED: dict[str, tuple[Outputs, str]] = {
-    "a reader of text after its softmax": ({"x": soft(1, 16, 97)}, "reads text"),
-    "the same, steps first": ({"x": soft(16, 1, 97)}, "reads text"),
     "a reader of text before it": ({"x": noise(16, 1, 37)}, "for one picture"),
     "a caption": ({"logits": noise(1, 20, 300)}, "none that is read here"),
     "patches of a transformer": ({"last_hidden_state": noise(1, 17, 192)}, "each part of"),

@@ -30,6 +30,7 @@ from vizcomp.evaluation import tasks
 from vizcomp.photos.photo import load
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Boxes, Classes, Comparison, Text, compare
+from vizcomp.vision.callables import System as CallableSystem
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
@@ -531,6 +532,21 @@ def test_all_systems_must_hold_and_a_watched_one_decides_nothing(
     run("djpeg", "a.jpg", "-o", "x", "--verify", "coarse", "--watch-with", "coarse", code=2)
 
 
+def test_a_system_that_watched_and_saw_nothing_is_told(
+    run: Run, tmp_path: Path, coffee: np.ndarray
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(coffee, quality=95))
+    blind = CallableSystem(lambda image: [], "text", name="blind")
+    _, said = run(
+        "djpeg", "a.jpg", "-o", "o", "--guide", "uniform", "--watch-with", blind.name, "-j", 1
+    )
+    assert "watched with blind: it finds nothing on any source" in said
+    assert rows(tmp_path / "o")["a.jpg"]["watch_same"] == {}
+    totals = json.loads((tmp_path / "o" / "report.json").read_text("utf-8"))["totals"]
+    assert totals["watched"] == {"blind": {"photos": 0, "same": 0}}
+    assert "it finds nothing on any source" in (tmp_path / "o" / "report.html").read_text("utf-8")
+
+
 def test_resume_notices_a_model_its_json_and_its_weights(
     run: Run, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1009,7 +1025,55 @@ def test_a_model_is_asked_under_the_filters_of_other_programs(
 @pytest.mark.parametrize(("own", "more"), [("bilinear", "bicubic"), ("bicubic", "bilinear")])
 def test_boxes_are_asked_under_one_filter_more(own: str, more: str) -> None:
     assert verify.other_filters("boxes", own) == (*verify.OTHER_FILTERS, more)
-    assert verify.other_filters("classes", own) == verify.OTHER_FILTERS
+    assert verify.other_filters("boxes", own, enlarged=True)[-2:] == (more, "opencv-area")
+    assert verify.other_filters("classes", own, enlarged=True) == verify.OTHER_FILTERS
+
+
+def test_what_is_enlarged_is_judged_under_opencvs_area_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RapidOCR enlarges photos of less than 736 pixels; INTER_AREA repeats pixels then."""
+    system = FakeText()
+    monkeypatch.setattr("vizcomp.batch.verdicts.system_by_name", lambda *_: system)
+    batch = BatchSettings(verify=("text",), robust=True)
+    for side, more in ((600, ["opencv-area"]), (800, [])):
+        system.asked.clear()
+        panel = Panel(("text",), np.zeros((side, side, 3), np.uint8), batch)
+        assert system.asked == ["opencv-lanczos", "bicubic", *more]
+        # a smaller result is seen as its source was
+        panel.compare(np.zeros((side // 2, side // 2, 3), np.uint8))
+        assert system.asked == 2 * ["opencv-lanczos", "bicubic", *more]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (13, 17), (194, 262), (200, 301), (98, 132)])
+def test_views_are_what_opencv_makes(size: tuple[int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    image = np.random.default_rng(0).integers(0, 256, (97, 131, 3)).astype(np.uint8)
+    for kernel, number in (("opencv", cv2.INTER_LINEAR), ("opencv-area", cv2.INTER_AREA)):
+        there = cv2.resize(image, size[::-1], interpolation=number)
+        mine = view_of(image, size, Fit("stretch", kernel)).pixels
+        assert np.abs(mine.astype(int) - there).max() <= 1
+
+
+class FakeText:
+    """As `text` resizes; finds one box everywhere."""
+
+    name, fingerprint, kind, classes, native = "text", "0", "boxes", (), 0
+    resize_filter = "opencv"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def enlarges(self, height: int, width: int) -> bool:
+        return min(height, width) < 736
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[Answer]:
+        return [scored(0.9) for _ in images]
+
+    def answer_with(self, image: np.ndarray, resize_filter: str) -> Answer:
+        self.asked.append(resize_filter)
+        return scored(0.9)
+
+    def importance(self, image: np.ndarray) -> np.ndarray:
+        return np.ones((1, 1), np.float32)
 
 
 def test_programs_that_resize_by_opencv_know_no_colour_profile(

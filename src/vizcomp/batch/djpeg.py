@@ -175,7 +175,7 @@ def run_djpeg(
         records, interrupted = run_batch(shards.among(files, item), verb, log, options)
         if labels is not None:
             labels.close()
-    totals = total(records, time.perf_counter() - started)
+    totals = total(records, time.perf_counter() - started, batch.watch_with)
     if labels is not None:
         totals = dataclasses.replace(totals, labels=labels.totals())
     notices = () if labels is None else tuple(labels.notices)
@@ -207,16 +207,18 @@ def joined(runs: Iterable[BatchRun]) -> BatchRun:
     was interrupted."""
     records = Records(FileRecord)
     worst: list[tuple[FileRecord, InputFile, AnyPath]] = []
-    seconds, notices = 0.0, {}
+    seconds, notices, watch = 0.0, {}, {}
     for run in runs:
         notices.update(dict.fromkeys(run.notices))
+        watch.update(run.totals.watched)
         for record in run.records:
             records.append(record)
         seconds += run.totals.seconds
         worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
         if run.interrupted:
             break
-    return BatchRun(records, total(records, seconds), False, worst, tuple(notices))
+    totals = total(records, seconds, watch)
+    return BatchRun(records, totals, False, worst, tuple(notices))
 
 
 def djpeg_one(task: DjpegTask | MemberTask) -> list[Outcome[FileRecord]] | MemberResult:
@@ -386,8 +388,12 @@ def _at_size_of(source: bytes, result: bytes) -> bytes:
     return encode_plain_jpeg(resized_pixels(pixels, height, width), quality=92, subsampling="4:4:4")
 
 
-def total(records: Iterable[FileRecord], seconds: float) -> Totals:
-    """Sums over a batch; sizes count the files that have an output."""
+def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = ()) -> Totals:
+    """Sums over a batch; sizes count the files that have an output.
+
+    Args:
+        watch: the systems that watched, those too that found nothing on any source.
+    """
     files = failed = skipped = source = output = plain = pixels = 0
     optimised = 0
     # of ours PSNR and MS-SSIM, of plain JPEG's the same
@@ -395,7 +401,7 @@ def total(records: Iterable[FileRecord], seconds: float) -> Totals:
     states = dict.fromkeys(get_args(VerifyState), 0)
     rivals: list[tuple[int, int]] = []
     near: list[dict[str, float]] = []
-    watched: dict[str, dict[str, int]] = {}
+    watched: dict[str, dict[str, int]] = {name: {"photos": 0, "same": 0} for name in watch}
     formats: dict[str, int] = {}
     for record in records:  # once: they may be on disk
         files += 1

@@ -26,7 +26,7 @@ from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.options import model_path
 from vizcomp.vision.scale import rescaled
 from vizcomp.vision.system import Resizing, System, surroundings
-from vizcomp.vision.views import TAPS
+from vizcomp.vision.views import OPENCV
 
 Rung = tuple[float, float]  # quality, share of the guide's strength
 
@@ -138,9 +138,11 @@ class Panel:
             if not robust(name, system, self._batch):
                 return answers
             if isinstance(system, Resizing):
-                filters = verify.other_filters(system.kind, system.resize_filter)
+                filters = verify.other_filters(
+                    system.kind, system.resize_filter, enlarged=system.enlarges(*self.size)
+                )
                 others = [
-                    system.answer_with(picture if raw is None or one not in TAPS else raw, one)
+                    system.answer_with(picture if raw is None or one not in OPENCV else raw, one)
                     for one in filters
                 ]
                 if all(answer is not None for answer in others):

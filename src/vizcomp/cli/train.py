@@ -69,6 +69,17 @@ def train(
             ),
         ),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            metavar="NAME|PATH",
+            help=(
+                "Codec: a network whose features at several depths count, in the same forms; may"
+                " be repeated."
+            ),
+        ),
+    ] = None,
     side: Annotated[
         int | None,
         typer.Option(
@@ -136,6 +147,7 @@ def train(
     options = {
         "data": data,
         "classifier": classifier,
+        "features": tuple(features) if features else None,
         "side": side,
         "system": system,
         "seed": seed,

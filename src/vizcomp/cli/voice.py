@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from vizcomp.weights.transfer import OnBytes
 
 
+FOUND_NOTHING = "it finds nothing on any source"
+
+
 class Voice:
     """What a command says, and where: its summary to standard output, all else to standard error.
 
@@ -313,9 +316,8 @@ class Voice:
                 f"verified for {' and '.join(systems)}: {totals.verified} of {asked} photos{apart}"
             )
         for name, counts in getattr(totals, "watched", {}).items():
-            self.result(
-                f"watched with {name}: {counts['same']} of {counts['photos']} photos seen alike"
-            )
+            seen = f"{counts['same']} of {counts['photos']} photos seen alike"
+            self.result(f"watched with {name}: {seen if counts['photos'] else FOUND_NOTHING}")
 
     def labels(self, totals: Totals) -> None:
         """What became of the labels of `--labels`."""

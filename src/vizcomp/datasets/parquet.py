@@ -31,6 +31,10 @@ _MAX_GROUP = 1 << 30  # bytes of one row group when unpacked; the whole of CIFAR
 _ROWS = 1000  # read at a time
 
 
+class NoLabels(FormatError):
+    """A table has not the columns of pictures with classes."""
+
+
 def find_tables(path: Path) -> list[Path]:
     """The Parquet files that `path` names or holds, two folders down at most, by name."""
     if os.path.isfile(path):
@@ -136,10 +140,7 @@ def unpack_tables(
         MissingExtraError: no pyarrow.
     """
     pyarrow = _pyarrow()
-    try:
-        files = _of_part(path, tables, "test")
-    except NoPart:
-        files = _of_part(path, tables, "all")
+    files = tables_of_test(path, tables)
     labels: list[int] = []
     classes: tuple[str, ...] = ()
     there: list[Unpacked] = []
@@ -171,6 +172,14 @@ def unpack_tables(
             folder.mkdir(parents=True, exist_ok=True)
             wanted = set(choose(np.asarray(labels, np.int64)))
     return there, classes or tuple(map(str, range(max(labels, default=-1) + 1)))
+
+
+def tables_of_test(path: Path, tables: list[Path]) -> list[Path]:
+    """The tables of the test part, all where there is none."""
+    try:
+        return _of_part(path, tables, "test")
+    except NoPart:
+        return _of_part(path, tables, "all")
 
 
 def _pyarrow() -> Any:
@@ -235,7 +244,7 @@ def _columns(table: Any, shown: str) -> tuple[str, str, tuple[str, ...]]:
     if not kinds[0].startswith(("struct<bytes: binary", "binary")) or not kinds[1].startswith(
         ("int", "uint")
     ):
-        raise FormatError(
+        raise NoLabels(
             f"{shown} has the columns {', '.join(map(printable, schema.names[:8]))}",
             "pictures are looked for in img or image (bytes), classes in label or fine_label (whole"
             " numbers)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -17,9 +18,11 @@ from vizcomp.batch.judges import displayed
 from vizcomp.batch.seen import source_seen
 from vizcomp.datasets.cifar import cifar10_archive
 from vizcomp.datasets.class_folders import ClassFiles, list_classes, unpacked_classes
-from vizcomp.datasets.labelled import LabelledImages
+from vizcomp.datasets.labelled import LabelledImages, OnSkip
+from vizcomp.datasets.parquet import NoLabels
 from vizcomp.datasets.read import read_labelled
 from vizcomp.errors import InputError, SettingsError, VizcompError
+from vizcomp.evaluation.packed import unpacked_photos
 from vizcomp.evaluation.results import EvalSettings
 from vizcomp.files.find import EXTENSIONS, InputFile, find_inputs
 from vizcomp.files.place import printable
@@ -160,17 +163,20 @@ def _taken(
 ) -> _Taken:
     """The chosen images: files as they are, but for codecs and systems of small images."""
     listed = labelled = None
+    unpacked = Path(folder) / "unpacked"
+
+    def choose(labels: npt.NDArray[Any]) -> list[int]:
+        return _sample(labels, settings.limit, settings.seed)
+
     if path is not None and first.kind == "classes":
         if not side:
             listed = list_classes(path)
         photo = os.path.isfile(path) and path.suffix.lower() in EXTENSIONS
         if listed is None and not (side or first.native or photo):
-            listed = unpacked_classes(
-                path,
-                Path(folder) / "unpacked",
-                lambda labels: _sample(labels, settings.limit, settings.seed),
-                skip,
-            )
+            try:
+                listed = unpacked_classes(path, unpacked, choose, skip)
+            except NoLabels:
+                return _of_files(_packed(path, unpacked, choose, skip), None, settings, side, skip)
         if listed is None:
             labelled = _labelled(path, side or first.native or SET_SIDE)
             if labelled is not None and labelled.resized and not side and not first.native:
@@ -182,7 +188,7 @@ def _taken(
     if labelled is None:
         files = listed.files if listed is not None else None
         if files is None:
-            files = list(find_inputs([str(samples_folder() if path is None else path)]))
+            files = _packed(path or samples_folder(), unpacked, choose, skip)
         return _of_files(files, listed, settings, side, skip)
     if settings.decoder != "pillow":
         raise SettingsError(
@@ -191,6 +197,17 @@ def _taken(
             "give a folder or an archive of pictures, or omit `decoder`",
         )
     return _of_arrays(labelled, settings, skip)
+
+
+def _packed(
+    path: Path, folder: Path, choose: Callable[[npt.NDArray[Any]], list[int]], skip: OnSkip
+) -> list[InputFile]:
+    """Photos without classes: files, or those of a table or an archive."""
+    if os.path.isdir(path):
+        with contextlib.suppress(InputError):
+            return list(find_inputs([str(path)]))
+    packed = unpacked_photos(path, folder, choose, skip)
+    return list(find_inputs([str(path)])) if packed is None else packed
 
 
 def _of_arrays(

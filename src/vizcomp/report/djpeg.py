@@ -23,6 +23,10 @@ from vizcomp.batch.rivals import SAMPLE
 from vizcomp.files.store import AnyPath
 from vizcomp.report import page, plots, tables
 
+WATCHED = (  # what a system of `watch_with` saw: nothing, or something
+    "it finds nothing on any source",
+    "seen as the source is, by a system that was not asked",
+)
 MAX_NOTE_CHARACTERS = 240
 """Longer errors and notices are cut in the page's table, not in the JSON and the CSV."""
 
@@ -302,7 +306,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
                 )
             )
     for name, seen in totals.watched.items():
-        note = "seen as the source is, by a system that was not asked"
+        note = WATCHED[seen["photos"] > 0]
         stats.append((f"Watched with {name}", f"{seen['same']:,} of {seen['photos']:,}", note))
     if (labels := totals.labels) is not None:
         note = (

@@ -31,7 +31,7 @@ from vizcomp.errors import ModelError, SettingsError, first_line
 from vizcomp.files.write import beside
 from vizcomp.graphs import classifiers as files
 from vizcomp.graphs.recurrent import RecurrentConfig
-from vizcomp.nets import classifiers, inception
+from vizcomp.nets import classifiers
 from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.nets.spectral import SpectralCodec
 from vizcomp.neural.models import CLASSIFIER, CLASSIFIER_PREFIX
@@ -40,29 +40,14 @@ from vizcomp.training.codec_data import CodecData, PhotoData, PictureData
 from vizcomp.training.codec_scores import PhotoScores, PictureScores, Scores, class_numbers
 from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.contexts import fit_contexts
-from vizcomp.training.frozen import FrozenClassifier, open_frozen
+from vizcomp.training.features import open_features, seen_apart
+from vizcomp.training.frozen import one_sided, open_frozen
 from vizcomp.training.losses import BitGuesser, colour_error, divergence, reconstruction_loss
 from vizcomp.training.processes import Processes
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
 VALIDATED = 1000  # pictures at most
-
-
-def _one_sided(frozen: FrozenClassifier | None) -> torch.nn.Module | None:
-    """A copy that looks at the picture and not at its mirror image, normalisations in the
-    convolutions: half the work or less."""
-    if frozen is None or not isinstance(frozen.module, classifiers.Classifier):
-        return frozen
-    whole = frozen.module
-    network = copy.deepcopy(whole.network)
-    if not isinstance(network, inception.Inception):
-        return frozen
-    network.config = dataclasses.replace(network.config, mirror=False)
-    inception.fold(network)
-    one = classifiers.Classifier(network, whole.classes, whole.words).eval().requires_grad_(False)
-    one.to(next(whole.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return one
 
 
 def save_codec(
@@ -152,7 +137,10 @@ class CodecTask(Task):
         self._layout = layout
         self.model = network.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.viewer = _one_sided(self.classifier) if s.shown == "image" else self.classifier
+        self.viewer: torch.nn.Module | None = self.classifier
+        if self.classifier is not None and s.shown == "image":
+            self.viewer = one_sided(self.classifier)
+        self.eyes = open_features(s.features, side, device)
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "factor": 1.0}]
         self.guesser = BitGuesser(self.config.bits).to(device) if s.rate_weight else None
         last = max(1, self.config.iterations - 1)
@@ -177,6 +165,8 @@ class CodecTask(Task):
         """
         s, explicit = self.settings, "given" in self.settings.network
         if self.classifier is None:
+            if s.features and not explicit:
+                return dataclasses.replace(config, given=0)  # such networks tell no answer
             if config.given and s.task_weight:
                 raise SettingsError(
                     "this network is told a classifier's answer",
@@ -305,8 +295,13 @@ class CodecTask(Task):
         ramp = min(
             1.0, max(0.0, (share - low) / (high - low) if high > low else float(share >= low))
         )
-        if ramp * s.task_weight > 0:
+        if ramp > 0 and (s.task_weight or self.eyes):
             image, factor = self._shown(images)
+            if self.eyes:
+                pair = shifted_and_flipped((torch.cat([image, source], 1) / 2 + 0.5).clamp(0, 1), 2)
+                away = seen_apart(self.eyes, *pair.chunk(2, 1))
+                figures["features"] = away.detach().mean()
+                loss = loss + s.feature_weight * (ramp * factor * away).mean()
             for name, classifier, target, weight in (
                 ("task", self.viewer, answer, s.task_weight),
                 ("watching", self.watching, second, s.watching_weight),

@@ -9,7 +9,7 @@ from vizcomp.datasets.labelled import MAX_SIZE
 from vizcomp.errors import SettingsError
 from vizcomp.graphs.recurrent import RecurrentConfig
 from vizcomp.training.losses import RECONSTRUCTIONS
-from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges
+from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges, names_of
 
 TASKS = ("kl", "ce")
 SHOWN = ("batch", "image")
@@ -30,11 +30,13 @@ class CodecTrainSettings:
             last bits. "" for fresh weights.
         classifier: the frozen classifier, in one of the forms of `training.frozen`; "" for none.
         watching: a second frozen classifier in the loss; "" for none.
+        features: networks whose features count, in the forms of `training.frozen`: how far
+            reconstructions are from their sources at several depths of each, the mean over all.
         judge: a vision system that gives classes and has no part in the training, such as
             PATH.onnx: how often it answers on the reconstructions as on the sources is measured at
                 each validation; "" for none.
         task: "kl" or "ce".
-        task_weight, watching_weight, reconstruction_weight: factors of the terms.
+        task_weight, watching_weight, feature_weight, reconstruction_weight: factors of the terms.
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
         scales: of MS-SSIM, 1..5. Five are the published measure; crops of 64 pixels have room for
             three.
@@ -72,10 +74,12 @@ class CodecTrainSettings:
     start: str = ""
     classifier: str = ""
     watching: str = ""
+    features: tuple[str, ...] = ()
     judge: str = ""
     task: str = "kl"
     task_weight: float = 0.05
     watching_weight: float = 0.0
+    feature_weight: float = 0.05
     reconstruction: str = "l2"
     scales: int = 3
     colour_weight: float = 0.0
@@ -109,6 +113,7 @@ class CodecTrainSettings:
         ranges = {
             "task_weight": (0, 1000),
             "watching_weight": (0, 1000),
+            "feature_weight": (0, 1000),
             "reconstruction_weight": (0, 1000),
             "later_reconstruction": (0.001, 1000),
             "side": (0, MAX_SIZE),
@@ -125,6 +130,7 @@ class CodecTrainSettings:
         }
         check_ranges(self, ranges)
         object.__setattr__(self, "ramp", tuple(self.ramp))
+        object.__setattr__(self, "features", names_of("features", self.features))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
             raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
         choices = {

@@ -12,6 +12,8 @@ gets RGB in 0..1.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import importlib
 import os
 import re
@@ -26,7 +28,7 @@ from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
 from vizcomp.graphs.classifiers import BUNDLED, PUBLISHED
-from vizcomp.nets import classifiers
+from vizcomp.nets import classifiers, inception
 from vizcomp.vision.options import ModelOptions, parse_options
 from vizcomp.vision.torch_systems import torchvision_module
 from vizcomp.weights.options import NORMS, split_name
@@ -169,6 +171,22 @@ def open_frozen(name: str, side: int) -> FrozenClassifier:
         return FrozenClassifier(name, _called(match[1], match[2]), side, _options(match[3] or ""))
     ours = classifiers.load(os.path.expanduser(name))
     return FrozenClassifier(name, ours, side)
+
+
+def one_sided(frozen: FrozenClassifier) -> nn.Module:
+    """The classifier itself, or a copy of it that looks at the picture and not at its mirror image,
+    normalisations in the convolutions: half the work or less."""
+    whole = frozen.module
+    if not isinstance(whole, classifiers.Classifier):
+        return frozen
+    network = copy.deepcopy(whole.network)
+    if not isinstance(network, inception.Inception):
+        return frozen
+    network.config = dataclasses.replace(network.config, mirror=False)
+    inception.fold(network)
+    one = classifiers.Classifier(network, whole.classes, whole.words).eval().requires_grad_(False)
+    one.to(next(whole.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return one
 
 
 def _is_program(module: nn.Module) -> bool:

@@ -151,6 +151,19 @@ def split_list(text: str) -> list[str]:
     return text.split(os.pathsep) if text else []
 
 
+def names_of(setting: str, values: Iterable[object]) -> tuple[str, ...]:
+    """A setting that is a list of names.
+
+    Raises:
+        SettingsError: one of them is no text, or empty.
+    """
+    found = tuple(values)
+    for one in found:
+        if not isinstance(one, str) or not one:
+            raise SettingsError(f"{setting}: {one!r} is no name")
+    return tuple(map(str, found))
+
+
 def find_data(kind: str, values: dict[str, Any], *, download: bool, offline: bool) -> None:
     """Checks the paths of the data; fetches CIFAR-10 where asked to.
 

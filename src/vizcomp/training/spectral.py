@@ -11,9 +11,12 @@ the entropy coder to take. No classifier has a say here.
 
 `trained = "finish"`: the last network alone, on pictures of a frozen codec after an iteration that
 is drawn for each. The loss is the squared error in shares of what it was before, and how far the
-picture is from its source in the eyes of a frozen classifier: its features at several depths, and
-its answer. Both are shown to it moved and mirrored alike. The encoder is never told an answer: what
-is not in the bits, the last network cannot know.
+picture is from its source in the eyes of frozen networks: the features of each at several depths,
+and the answer of one of them, the classifier. Both are shown to them moved and mirrored alike. The
+encoder is never told an answer: what is not in the bits, the last network cannot know.
+
+`trained = "all"`: both losses at once, for a codec that is trained: what the networks see acts on
+the bits too. For a few hundred updates; such a step costs as much as the two parts together.
 """
 
 from __future__ import annotations
@@ -38,11 +41,11 @@ from vizcomp.training import loop
 from vizcomp.training.codec import load_weights, save_codec
 from vizcomp.training.codec_data import PictureData
 from vizcomp.training.contexts import fit_contexts
-from vizcomp.training.features import Features, apart
-from vizcomp.training.frozen import open_frozen
+from vizcomp.training.features import Features, apart, open_features, seen_apart
+from vizcomp.training.frozen import one_sided, open_frozen
 from vizcomp.training.losses import Guesser, divergence
 from vizcomp.training.processes import Processes
-from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges
+from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges, names_of
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import shifted_and_flipped
 
@@ -64,13 +67,19 @@ class SpectralTrainSettings:
             refused.
         start: a codec's .safetensors of the same configuration to start from; "" for the principal
             axes of the pictures.
-        trained: "codec" or "finish".
+        trained: "codec", "finish" or "all".
         prices: of a bit, for each iteration, in units of ln(squared error).
+        each: share of the mean of each picture's ln(squared error); the rest is that of the mean
+            error. 1 is what a mean PSNR measures.
+        guessing: first updates of the codec in which the estimate of the bits alone learns: for a
+            run that goes on from a trained one.
         classifier: the frozen classifier in whose eyes the last network is trained, in one of the
-            forms of `training.frozen`.
-        features, answers: factors of the distance of its features, and of the divergence of its
-            answer in nats.
-        viewed: share of a batch that the classifier is shown.
+            forms of `training.frozen`: its answer counts, and its features.
+        features: further networks whose features count, in the same forms; the mean over all.
+        feature_weight, answers: factors of the distance of features, and of the divergence of the
+            classifier's answer in nats.
+        viewed: share of a batch that these networks are shown.
+        seen_from: first iteration whose pictures they are shown: 1 for all.
         drawn: weights by which the iterations of a batch are drawn, for the last network.
         matrices: factor of the learning rate of stem and exit, which start near where they should
             be.
@@ -85,10 +94,14 @@ class SpectralTrainSettings:
     start: str = ""
     trained: str = "codec"
     prices: tuple[float, ...] = (0.0071, 0.0036, 0.0021, 0.0013)
+    each: float = 0.5
+    guessing: int = 0
     classifier: str = ""
-    features: float = 0.5
+    features: tuple[str, ...] = ()
+    feature_weight: float = 0.5
     answers: float = 0.05
     viewed: float = 0.5
+    seen_from: int = 1
     drawn: tuple[float, ...] = (0.15, 0.25, 0.35, 0.25)
     matrices: float = 0.15
     epochs: int = 2
@@ -108,15 +121,19 @@ class SpectralTrainSettings:
     def __post_init__(self) -> None:
         ranges = {
             "side": (0, MAX_SIZE),
-            "features": (0, 1000),
+            "feature_weight": (0, 1000),
             "answers": (0, 1000),
             "viewed": (0, 1),
+            "each": (0, 1),
+            "guessing": (0, 1_000_000),
+            "seen_from": (1, max(1, len(self.network.get("steps", ())))),
             "matrices": (0, 10),
             **STEP_RANGES,
             "sets": (1, 16),
         }
         check_ranges(self, ranges)
-        check_choices(self, {"trained": ("codec", "finish")})
+        check_choices(self, {"trained": ("codec", "finish", "all")})
+        object.__setattr__(self, "features", names_of("features", self.features))
         for name in ("prices", "drawn"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             many = len(self.network.get("steps", ()))
@@ -129,14 +146,15 @@ class SpectralTrainSettings:
                 raise SettingsError(
                     f"{name} {values} are not {many} numbers, one for each of the network's steps"
                 )
-        if self.trained == "finish" and not self.start:
+        if self.trained != "codec" and not self.start:
             raise SettingsError(
                 "the last network needs a trained codec", "`set` start=RUN/model.safetensors"
             )
-        if self.trained == "codec" and self.classifier:
+        if self.trained == "codec" and (self.classifier or self.features):
+            name = "classifier" if self.classifier else "features"
             raise SettingsError(
-                "a classifier has a say in the last network alone",
-                "`set` trained=finish, or omit `classifier`",
+                "classifiers have a say in the last network alone",
+                f"`set` trained=finish or trained=all, or omit `{name}`",
             )
         self.config()
 
@@ -202,11 +220,11 @@ class SpectralTask(Task):
         self.config = self.model.config
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.guesser = Guesser(sum(self.config.bits)).to(device)
-        self.eyes = None
+        self.answering = None
+        side = self.config.native
         if s.classifier:
-            self.eyes = Features(
-                open_frozen(s.classifier, self.config.native).to(device), self.config.native
-            )
+            self.answering = Features(one_sided(open_frozen(s.classifier, side).to(device)), side)
+        self.eyes = open_features(s.features, side, device)
         self.optimiser = torch.optim.Adam(self._groups(), lr=s.learning_rate, betas=(0.9, 0.99))
         per_epoch = max(1, self.data.per_epoch // s.batch)
         self.steps = s.steps or s.epochs * per_epoch
@@ -233,15 +251,16 @@ class SpectralTask(Task):
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings
+        if s.trained != "codec" and self.model.finish is None:
+            raise SettingsError(
+                "this network has no last network", "give `finish` in its configuration"
+            )
         if s.trained == "finish":
-            if self.model.finish is None:
-                raise SettingsError(
-                    "this network has no last network", "give `finish` in its configuration"
-                )
+            assert self.model.finish is not None
             self.model.requires_grad_(False)
             self.model.finish.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             return [{"params": list(self.model.finish.parameters()), "factor": 1.0}]
-        if self.model.finish is not None:
+        if s.trained == "codec" and self.model.finish is not None:
             self.model.finish.requires_grad_(False)
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if name.startswith(("stem.", "exit."))]
@@ -257,14 +276,25 @@ class SpectralTask(Task):
         rate = s.learning_rate * loop.one_cycle(index, self.steps, warm=0.05, last=0.01)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
+        if s.trained != "finish" and index < s.guessing:
+            for group in self.optimiser.param_groups[:-1]:
+                group["lr"] = 0.0
+            self.optimiser.param_groups[-1]["lr"] = s.learning_rate
         source, _ = self.data.batch(index)
-        loss, figures = (
-            self._finish_loss(source) if s.trained == "finish" else self._codec_loss(source)
-        )
+        if s.trained == "finish":
+            with torch.no_grad():
+                found, _ = self.model(source, self.config.iterations)
+            loss, figures = self._finish_loss(source, found)
+        else:
+            found, codes = self.model(source, self.config.iterations)
+            loss, figures = self._codec_loss(source, found, codes)
+            if s.trained == "all" and index >= s.guessing:
+                added, more = self._finish_loss(source, found)
+                loss, figures = loss + added, {**figures, **more}
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        guessing = list(self.guesser.parameters()) if s.trained == "codec" else []
+        guessing = list(self.guesser.parameters()) if s.trained != "finish" else []
         self.processes.average_gradients(parameters + guessing)
         torch.nn.utils.clip_grad_norm_(parameters, s.clip)
         self.optimiser.step()
@@ -272,9 +302,8 @@ class SpectralTask(Task):
         return figures
 
     def _codec_loss(
-        self, source: torch.Tensor
+        self, source: torch.Tensor, found: list[torch.Tensor], codes: list[torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
-        found, codes = self.model(source, self.config.iterations)
         costs = self.guesser(codes)
         loss = torch.zeros((), device=source.device)
         figures: dict[str, float | torch.Tensor] = {}
@@ -285,8 +314,8 @@ class SpectralTask(Task):
             bits = costs[:end].sum()
             loss = (
                 loss
-                + 0.5 * error.log().mean()
-                + 0.5 * error.mean().log()
+                + self.settings.each * error.log().mean()
+                + (1 - self.settings.each) * error.mean().log()
                 + self.settings.prices[t] * bits
             )
             figures[f"bits at {t + 1}"] = bits.detach()
@@ -294,33 +323,54 @@ class SpectralTask(Task):
         return loss, figures
 
     def _finish_loss(
-        self, source: torch.Tensor
+        self, source: torch.Tensor, found: list[torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
         s = self.settings
         assert self.model.finish is not None
         count = len(source)
-        iteration = torch.multinomial(torch.tensor(s.drawn), count, True).to(source.device)
-        with torch.no_grad():
-            found, _ = self.model(source, self.config.iterations)
-            before = self.model.picture(torch.stack(found)[iteration, torch.arange(count)])
-            before = before.contiguous(memory_format=torch.channels_last)
+        iteration = torch.multinomial(torch.tensor(s.drawn, dtype=torch.float), count, True).to(
+            source.device
+        )
+        before = self.model.picture(torch.stack(found)[iteration, torch.arange(count)])
+        before = before.contiguous(memory_format=torch.channels_last)
         image = self.model.finish(before, iteration)
-        loss = (_errors(image, source) / _errors(before, source)).mean()
+        loss = (_errors(image, source) / _errors(before, source).detach()).mean()
         figures: dict[str, float | torch.Tensor] = {"error": loss.detach()}
-        some = math.ceil(count * s.viewed)
-        if self.eyes is not None and some:
-            pair = torch.cat([image[:some], source[:some]], 1) / 2 + 0.5
-            view, wanted = shifted_and_flipped(pair.clamp(0, 1), 2).chunk(2, 1)
+        (chosen,) = torch.nonzero(iteration + 1 >= s.seen_from, as_tuple=True)
+        chosen = chosen[: math.ceil(count * s.viewed)]
+        if len(chosen) and (self.answering is not None or self.eyes):
+            added, seen = self._seen(image[chosen], source[chosen])
+            loss = loss + added
+            figures |= seen
+        return loss, figures
+
+    def _seen(
+        self, image: torch.Tensor, source: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        """What pictures have lost in the eyes of the frozen networks, and its terms."""
+        s = self.settings
+        pair = torch.cat([image, source], 1) / 2 + 0.5
+        view, wanted = (
+            part.contiguous(memory_format=torch.channels_last)
+            for part in shifted_and_flipped(pair.clamp(0, 1), 2).chunk(2, 1)
+        )
+        loss = torch.zeros((), device=source.device)
+        figures: dict[str, float | torch.Tensor] = {}
+        away = []
+        if self.answering is not None:
             with torch.no_grad():
-                answer, seen = self.eyes(wanted.contiguous(memory_format=torch.channels_last))
-            logits, features = self.eyes(view.contiguous(memory_format=torch.channels_last))
+                answer, there = self.answering(wanted)
+            logits, found = self.answering(view)
             lost = divergence(logits, answer).mean()
             loss = loss + s.answers * lost
             figures["answer"] = lost.detach()
-            if self.eyes.count:
-                far = apart(features, seen).mean()
-                loss = loss + s.features * far
-                figures["features"] = far.detach()
+            if self.answering.count:
+                away.append(apart(found, there))
+        away += [seen_apart([one], view, wanted) for one in self.eyes]
+        if away:
+            far = torch.stack(away).mean()
+            loss = loss + s.feature_weight * far
+            figures["features"] = far.detach()
         return loss, figures
 
     @torch.no_grad()
@@ -340,7 +390,7 @@ class SpectralTask(Task):
                 end += self.config.bits[t]
                 error = _errors(self.average.shown(components, t).clamp(-1, 1), source)
                 values = {f"psnr at {t + 1}": float((-10 * error.log10()).sum())}
-                if self.settings.trained == "codec":
+                if self.settings.trained != "finish":
                     values[f"bits at {t + 1}"] = float(costs[end - 1]) * len(part)
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0.0) + value

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from vizcomp.errors import InputError, SettingsError, in_one_line
+from vizcomp.files.place import printable
 from vizcomp.vision import system as base
 from vizcomp.vision.answers import (
+    COUNTED,
     Answer,
     Array,
     Boxes,
@@ -28,6 +30,7 @@ from vizcomp.vision.answers import (
 )
 from vizcomp.vision.boxes import corners_to_quads
 from vizcomp.vision.poses import bounds
+from vizcomp.vision.readings import LEAST_SIDE, MOST_PIXELS
 
 KINDS: dict[str, type[Any]] = {
     "classes": Classes,
@@ -48,10 +51,11 @@ _TAKES = {
         "an array (N, K, 2) of x, y in pixels or (N, K, 3) with certainties, or a dict with points,"
         " perhaps boxes"
     ),
-    "text": "a list of lines, or a dict with lines and boxes",
+    "text": "a list of lines, or a dict with lines, and perhaps boxes and scores",
     "embedding": "an array (C,)",
 }
 _LEAST_POINT = 0.3
+MOST_CLASSES = 1 << 24  # the largest number of a class in a mask
 _living: weakref.WeakValueDictionary[str, System] = weakref.WeakValueDictionary()
 
 
@@ -74,17 +78,16 @@ class System:
         fn: takes one image, uint8 (H, W, 3), RGB, of any size, and answers by `kind`; or gives an
             object of `vision.answers`. classes: float (C,), probabilities. boxes: (N, 4) left, top,
             right, bottom in pixels, or a dict with `boxes` and perhaps `scores` and `labels`.
-            masks: whole numbers (H, W), 0 for background. keypoints: (N, K, 2) x and y, (N, K, 3)
-                with certainties, or a dict with `points` and perhaps `boxes` and `scores`. text:
-                lines, or a dict with
-            `lines` and perhaps `boxes`. embedding: (C,).
+            masks: whole numbers (H, W), 0 for background. keypoints: (N, K, 2) x and y in pixels,
+            (N, K, 3) with certainties, or a dict with `points` and perhaps `boxes` and `scores`.
+            text: lines, or a dict with `lines` and perhaps `boxes` and `scores`. embedding: (C,).
         kind: what it answers.
         name: by which it is known; the callable's own where "".
         classes: names of the classes: of the probabilities, or of labels that are numbers.
         native: side of the images that it is for, 0 for any.
         batch: `fn` takes a list of images, and gives a list of answers.
-        least: boxes and figures below this score are no answer; points of a figure are seen from
-            0.3.
+        least: boxes, figures and lines below this score are no answer; points of a figure are
+            seen from 0.3.
         importance: from an image to where it looks, float (h, w) in 0..1; by its answers where
             None.
         fingerprint: names its version; where "" a hash of its code, and of what it holds where that
@@ -148,7 +151,7 @@ class System:
     def reading(self) -> str:
         """How it answers, in one line."""
         side = f"images of {self.native}x{self.native}" if self.native else "any input size"
-        least = [f"from score {self._least:g}"] if self.kind in ("boxes", "keypoints") else []
+        least = [f"from score {self._least:g}"] if self.kind in COUNTED else []
         named = [f"{len(self.classes)} classes named"] if self.classes else []
         return "; ".join(
             [self.kind, "Python callable", side, *least, *named, f"version {self.fingerprint}"]
@@ -225,7 +228,7 @@ class System:
 
     def _classes(self, made: Any, image: Pixels) -> Classes:
         row = self._array(made, "answer", 1)
-        if row.size < 2 or row.min() < 0 or abs(float(row.sum()) - 1) > 1e-2:
+        if row.size < 2 or row.min() < 0 or row.max() > 2 or abs(float(row.sum()) - 1) > 1e-2:
             what = (
                 "it answers one number"
                 if row.size < 2
@@ -238,7 +241,8 @@ class System:
 
     def _boxes(self, made: Any, image: Pixels) -> Boxes:
         parts = self._parts(made, "boxes", ("scores", "labels"))
-        quads = self._quads(parts["boxes"])
+        size = (image.shape[1], image.shape[0])
+        quads = self._quads(parts["boxes"], size)
         scores = self._rows(parts.get("scores"), "scores", len(quads))
         labels = self._labels(parts.get("labels"), len(quads))
         if scores is not None:
@@ -251,7 +255,7 @@ class System:
                 else ()
             )
             quads, scores = quads[sure], np.asarray(scores[sure], np.float32)
-        return Boxes(quads, labels, (image.shape[1], image.shape[0]), scores)
+        return Boxes(quads, labels, size, scores)
 
     def _masks(self, made: Any, image: Pixels) -> Masks:
         array = self._array(made, "answer", 2)
@@ -260,7 +264,7 @@ class System:
                 f"its mask is {array.shape[1]}x{array.shape[0]}, the image"
                 f" {image.shape[1]}x{image.shape[0]}"
             )
-        if (array != np.round(array)).any() or array.min() < 0:
+        if (array != np.round(array)).any() or array.min() < 0 or array.max() > MOST_CLASSES:
             raise self._wrong("its mask has numbers that are no classes")
         return Masks(array.astype(np.int32), self.classes)
 
@@ -278,6 +282,7 @@ class System:
             )
         if points.shape[2] not in (2, 3):
             raise self._wrong(f"its points have the shape {points.shape}")
+        self._in_pixels(points[..., :2], "points", size)
         sure = np.asarray(
             points[..., 2] if points.shape[2] == 3 else np.ones(points.shape[:2]), np.float32
         )
@@ -286,7 +291,7 @@ class System:
             keep &= scores >= self._least
         corners = None
         if parts.get("boxes") is not None:
-            quads = self._quads(parts["boxes"])
+            quads = self._quads(parts["boxes"], size)
             if len(quads) != len(points):
                 raise self._wrong(f"it gives {len(quads)} boxes for {len(points)} figures")
             corners = np.concatenate([quads.min(1), quads.max(1)], 1)[keep]
@@ -315,12 +320,15 @@ class System:
         quads = (
             corners_to_quads(whole.repeat(len(lines), 0))
             if parts.get("boxes") is None
-            else self._quads(parts["boxes"])
+            else self._quads(parts["boxes"], size)
         )
         if len(quads) != len(lines):
             raise self._wrong(f"it gives {len(quads)} boxes for {len(lines)} lines")
-        some = [i for i, line in enumerate(lines) if line.strip()]
-        return Text(tuple(lines[i].strip() for i in some), quads[some], size)
+        scores = self._rows(parts.get("scores"), "scores", len(lines))
+        sure = np.ones(len(lines)) if scores is None else scores
+        some = [i for i, line in enumerate(lines) if line.strip() and sure[i] >= self._least]
+        given = None if scores is None else np.asarray(scores[some], np.float32)
+        return Text(tuple(lines[i].strip() for i in some), quads[some], size, given)
 
     def _embedding(self, made: Any, image: Pixels) -> Embedding:
         row = self._array(made, "answer", 1)
@@ -356,29 +364,44 @@ class System:
         labels = list(value)
         if len(labels) != count:
             raise self._wrong(f"it gives {len(labels)} labels for {count} boxes")
-        return tuple(label if isinstance(label, str) else self._named(label) for label in labels)
+        return tuple(
+            printable(label) if isinstance(label, str) else self._named(label) for label in labels
+        )
 
     def _named(self, label: Any) -> str:
         try:
             number = int(label)
-        except (TypeError, ValueError) as exc:
+            if number != label:
+                raise ValueError("a part of a class")
+        except (TypeError, ValueError, OverflowError) as exc:
             raise self._wrong(
                 f"a label is a {type(label).__name__}, neither text nor a whole number"
             ) from exc
         return self.classes[number] if 0 <= number < len(self.classes) else f"class {number}"
 
-    def _quads(self, value: Any) -> Any:
-        array = np.asarray(value) if isinstance(value, np.ndarray | list | tuple) else value
-        if isinstance(array, np.ndarray) and array.ndim == 3 and array.shape[1:] == (4, 2):
-            return self._array(array, "boxes", 3).astype(np.float64)
-        corners = self._array(value, "boxes", 2).astype(np.float64)
+    def _quads(self, value: Any, size: tuple[int, int]) -> Any:
+        try:
+            axes = np.ndim(value)
+        except ValueError:  # of several lengths: `_array` says so
+            axes = 2
+        corners = self._array(value, "boxes", 3 if axes == 3 else 2).astype(np.float64)
         if not corners.size:
             return np.zeros((0, 4, 2))
-        if corners.shape[1] != 4:
+        if corners.shape[1:] not in ((4,), (4, 2)):
             raise self._wrong(f"its boxes have the shape {corners.shape}")
+        self._in_pixels(corners, "boxes", size)
+        if corners.ndim == 3:
+            return corners
         if (corners[:, 2:] < corners[:, :2]).any():
             raise self._wrong("corners of a box are not in order (left, top, right, bottom)")
         return corners_to_quads(corners)
+
+    def _in_pixels(self, places: Any, what: str, size: tuple[int, int]) -> None:
+        """Places of which none is farther than two pixels from the corner are shares."""
+        if min(size) > LEAST_SIDE and 0 < float(np.abs(places).max(initial=0)) <= MOST_PIXELS:
+            raise self._wrong(
+                f"all its {what} lie within two pixels of the corner: are they shares of the image?"
+            )
 
 
 def _name_of(fn: Any) -> str:

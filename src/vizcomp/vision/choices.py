@@ -79,7 +79,7 @@ class Choices:
             )
         if rows := self._rows(main):
             return rows
-        if main.ndim == 4 and main.shape[2:] != (1, 1) and main.shape[1:3] != (1, 1):
+        if main.ndim == 4 and main.size != max(main.shape):
             maps = {a.shape[1:] for a in self._outputs.values() if a.ndim == 4}
             if len(maps) > 1:
                 raise self._wrong(
@@ -218,6 +218,9 @@ class Choices:
             else []
         )
         units = [f"detector=torchvision,units={units}{named}" for units in ("pixels", "share")]
+        if any(a.dtype.kind == "i" and a.shape[-1:] == (3,) for a in self._outputs.values()):
+            # numbers of the chosen boxes beside them, as ONNX's suppression has them: top first
+            units = [f"detector=ssd,units=pixels{named}", *units]
         return [*units, f"detector=ssd{named}", *sigmoid]
 
 

@@ -11,16 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.errors import ModelError, SettingsError
-from vizcomp.vision import detectors
+from vizcomp.vision import detectors, line_readers
 from vizcomp.vision.choices import Choices, main_output, prototypes
 from vizcomp.vision.detectors import part_of
 from vizcomp.vision.options import BOX, ModelOptions, parse_options, typed
 from vizcomp.vision.parts import Parts, parts_of
-from vizcomp.vision.readings import BELOW_ZERO, Known, Layout, Outputs, Size, absurd
-from vizcomp.vision.refusals import covers, refusal
+from vizcomp.vision.readings import (
+    BELOW_ZERO,
+    LEAST_SIDE,
+    MOST_PIXELS,
+    Known,
+    Layout,
+    Outputs,
+    Size,
+    absurd,
+    misplaced,
+)
+from vizcomp.vision.refusals import covers, reads_text, refusal
 from vizcomp.vision.shapes import MULTIPOSE, strides_fit
 
-MOST_SHARE = 3  # of the input's side, for a corner that is a share of it
+_KEYS = "characters=KEYS.txt"  # as it is typed
 LEAST_RAW = 1000  # boxes in a list with scores of classes from which doubles are looked for
 
 
@@ -62,6 +72,8 @@ class Reader:
             )
         if options.kind == "keypoints" or (self._known.task == "pose" and options.kind != "boxes"):
             return self._pose()
+        if options.kind == "text" or (not options.kind and self._reads_text()):
+            return self._text()
         if options.kind and options.kind != "boxes":
             return self._flat(options.kind)
         if options.detector:
@@ -70,10 +82,14 @@ class Reader:
             return self._detector(self._ultralytics())
         if self._known.task == "classify":
             return self._flat("classes")
+        if not options.kind and reads_text(self._outputs):
+            raise self._asks_for_characters()
         if not options.kind and (why := refusal(self._outputs, self._size)):
             raise self._wrong(*why)
         choices = Choices(self._outputs, self._size, self._options, self._names, self._wrong).all()
         choices = [choice for choice in choices if "=" not in choice or self._can_be(choice)]
+        if not options.kind and self._may_read_text():
+            choices = [f"kind=text,{_KEYS}", *choices]
         if not choices:
             raise self._wrong(
                 f"its output {self._shapes()} is none that is read here: its numbers are no boxes"
@@ -198,6 +214,63 @@ class Reader:
             "keypoints", output=name, shares=shares, points=points, order=self._options.points
         )
 
+    def _may_read_text(self) -> bool:
+        """Whether an input like a line and steps of an answer leave that open."""
+        main = self._outputs[main_output(self._outputs)]
+        return line_readers.line_like(self._size) and line_readers.is_steps(main)
+
+    def _reads_text(self) -> bool:
+        """Whether the file or the user says which characters it knows, and an output has them."""
+        characters = self._options.characters or self._known.characters
+        main = self._outputs[main_output(self._outputs)]
+        near = range(len(characters), len(characters) + 3)
+        return bool(characters) and any(
+            line_readers.steps_of(main, columns) is not None for columns in near
+        )
+
+    def _asks_for_characters(self) -> SettingsError:
+        return SettingsError(
+            f"{self._name}: its output {self._shapes()} has a number for each character and step:"
+            " it reads a line of text; which are its characters?",
+            f"say it: {typed(self._name, f'kind=text,{_KEYS}')}, a file with a character a line;"
+            " to find lines in whole photos there is text:read",
+        )
+
+    def _text(self) -> Layout:
+        """The characters of one line, step by step."""
+        name = main_output(self._outputs)
+        array = self._outputs[name]
+        characters = self._options.characters or self._known.characters
+        if not characters:
+            raise self._asks_for_characters()
+        near = range(len(characters), len(characters) + 3)
+        found = [
+            columns
+            for columns in (*array.shape[:0:-1], *near)
+            if line_readers.steps_of(array, columns) is not None
+        ]
+        if array.dtype.kind != "f" or not found:
+            raise self._wrong(
+                f"its output {name} has the shape {array.shape}: no scores of characters, step by"
+                " step",
+                "export it with (1, steps, characters)",
+            )
+        columns = next((each for each in found if each in near), found[0])
+        rows = line_readers.steps_of(array, columns)
+        assert rows is not None
+        try:
+            signs = line_readers.signs_by(characters, columns, self._options.blank, rows)
+        except ValueError as exc:
+            hint = f"say all its characters, in order: {_KEYS}, a character a line"
+            raise self._wrong(str(exc), hint) from exc
+        if signs is None:
+            raise asked(
+                self._name,
+                "which column of its output stands for no character?",
+                ["blank=first", "blank=last"],
+            )
+        return Layout("text", output=name, signs=signs)
+
     def _parts(self) -> Parts:
         return parts_of(self._outputs, self._options, self._wrong)
 
@@ -255,7 +328,7 @@ class Reader:
             labels=parts.labels,
             count=parts.count,
             activation=activation,
-            shares=self._shares(detector != "torchvision"),
+            shares=self._shares(detector != "torchvision" or self._within_shares(parts)),
             first=1 if detector == "ssd" and "num_detections" in parts.count.lower() else 0,
             columns=self._options.columns,
             background=self._options.background or "none",
@@ -264,6 +337,11 @@ class Reader:
         if layout.background == "first":
             layout = dataclasses.replace(layout, first=1)
         return self._checked(layout)
+
+    def _within_shares(self, parts: Parts) -> bool:
+        """Whether there are boxes on the grey picture, all of them within two pixels."""
+        corners = np.abs(self._outputs[parts.boxes][..., :4])
+        return 0 < float(corners.max(initial=0)) <= MOST_PIXELS and min(self._size) > LEAST_SIDE
 
     def _is_raw(self, parts: Parts) -> bool:
         """Whether a list has boxes of all places with scores of classes, doubles among them."""
@@ -364,8 +442,7 @@ class Reader:
             raise self._wrong(f"read as {layout.detector}, {BELOW_ZERO}")
         sure = layout.detections(self._outputs, self._size).at_least(0.05)
         why = absurd(sure)
-        if layout.shares and float(sure.corners.max(initial=0)) > MOST_SHARE:
-            why = why or "its boxes are no shares of the input: say units=pixels"
+        why = why or misplaced(sure, layout.shares, self._size)
         if why:
             raise self._wrong(f"read as {layout.detector}, {why}")
         return layout

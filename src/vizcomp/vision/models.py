@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vizcomp.errors import InputError, ModelError
-from vizcomp.vision import detectors, layouts, poses, readings
+from vizcomp.vision import detectors, layouts, line_readers, maps, poses, readings
 from vizcomp.vision.answers import (
     Answer,
     Array,
@@ -29,8 +29,8 @@ from vizcomp.vision.inputs import check_others, constants, picture_slot
 from vizcomp.vision.instances import masks_of
 from vizcomp.vision.model_files import fingerprint_of
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
-from vizcomp.vision.refusals import SHARE
-from vizcomp.vision.runtime import PICTURES, Preparation, Runtime
+from vizcomp.vision.runtime import PICTURES, Preparation, Runtime, prepared
+from vizcomp.vision.shapes import several_labels
 from vizcomp.vision.system import (
     BAND,
     LEAST_SCORE,
@@ -39,8 +39,7 @@ from vizcomp.vision.system import (
     corners_to_quads,
     softmax,
 )
-from vizcomp.vision.views import TAPS, Fit, View, view_of
-from vizcomp.weights.options import NORMS
+from vizcomp.vision.views import OPENCV, View, view_of
 
 NMS = 0.5  # suppression where an option says nothing
 LEAST_POINT = 0.3  # certainty from which a point is seen
@@ -48,6 +47,7 @@ LEAST_POINT = 0.3  # certainty from which a point is seen
 LEAST_POSE = 0.3
 YOLO_SIDE = 640  # of an input that the model leaves open
 _TRIAL_SIDE = 224
+_TRIAL_LINE = 8  # times as wide as high is a grey line
 MOST_SAID = 3  # names of outputs that are not read
 _BATCH = 64
 
@@ -71,12 +71,15 @@ class ModelSystem:
     def __init__(self, name: str, path: Path, options: ModelOptions, runtime: Runtime) -> None:
         self.name, self._path, self.options, self._runtime = name, path, options, runtime
         self.fingerprint = fingerprint_of(path, options)
+        if options.signature and path.suffix.lower() != ".tflite":
+            raise self._wrong("signatures are of .tflite files", "omit `signature`")
         self._size: tuple[int, int] | None = None
         self._known = readings.known_of(runtime.metadata)
         self.classes: tuple[str, ...] = options.classes or self._known.names
         self._read_input()
         self._preparation = self._prepared("")
-        size = self._size or (_TRIAL_SIDE, _TRIAL_SIDE)
+        line = (self._line, _TRIAL_LINE * self._line) if self._line else None
+        size = self._size or line or (_TRIAL_SIDE, _TRIAL_SIDE)
         outputs = self._tried(size)
         self._layout = layouts.Reader(name, outputs, size, options, self._known).layout()
         self._unread = [name for name in outputs if name not in self._layout.read]
@@ -89,8 +92,15 @@ class ModelSystem:
             raise layouts.asked(
                 name, "how large is its input? The file leaves that open", ["size=224", "size=own"]
             )
+        self._check_line()
         self._numbers = (
             np.asarray(outputs[self._layout.output]).size if self._layout.output in outputs else 0
+        )
+        row = np.asarray(outputs.get(self._layout.output, ())).reshape(-1)
+        self._several = (
+            self._layout.kind == "classes"
+            and several_labels(row)
+            and self._layout.output not in runtime.probabilities
         )
         self.kind = self._layout.kind  # type: ignore[assignment]  # one of options.KINDS
         if not self._size and family.startswith("yolo"):
@@ -122,12 +132,15 @@ class ModelSystem:
     @property
     def reading(self) -> str:
         """How the model is read, in one line."""
-        side = f"{self._size[0]}x{self._size[1]}" if self._size else "the photo's own size"
+        own = f"{self._line} high, as wide as the line" if self._line else "the photo's own size"
+        side = f"{self._size[0]}x{self._size[1]}" if self._size else own
         parts = [
             self.kind,
             f"input {side}{' grey' if self._channels == 1 else ''}",
             self._preparation.said(),
         ]
+        if self.kind == "text":
+            parts += ["one line", self._layout.said(), f"from certainty {self._least:g}"]
         if self.kind in ("boxes", "keypoints"):
             parts += [f"layout {self._layout.said()}", f"from score {self._least:g}"]
             if self.kind == "keypoints":
@@ -137,6 +150,8 @@ class ModelSystem:
                 if self._nms < 1
                 else "doubles not looked for"
             )
+        if self._several:
+            parts.append("scores of several labels, of which the best counts")
         if self._layout.prototypes and not self._masked:
             parts.append("masks not compared: the input shows a part of the photo")
         if self.classes:
@@ -201,55 +216,35 @@ class ModelSystem:
             )
         self._nchw, self._channels = layout == "NCHW", channels or 3
         self._size = (size[0], size[1]) if size and all(size) else sides if all(sides) else None
+        # of readers of text: a line as wide as it is
+        self._line = sides[0] if sides[0] and not sides[1] and not size else 0
         self._batch = fixed[0]
         check_others(self.name, self._runtime.slots, slot, self.options, self._size or ())
 
-    def _prepared(self, family: str) -> Preparation:
-        options = self.options
-        yolo = family.startswith("yolo")
-        resize = options.resize or (
-            "letterbox-corner"
-            if family == "yolox"
-            else (
-                "letterbox"
-                if yolo or self._layout_order == "yx"
-                else "crop"
-                if family in ("classes", "embedding", "")
-                else "stretch"
+    def _check_line(self) -> None:
+        """A reader of text needs a height, and to know what becomes of a line of another shape."""
+        text = self._layout.kind == "text"
+        if self._line and not text:
+            raise self._wrong(
+                f"its input is {self._line} high and of any width, which readers of text have",
+                f"say its size, as size={self._line}x{self._line}",
             )
-        )
-        fit = Fit(
-            (
-                "letterbox-centre"
-                if resize == "letterbox" and family != "yolox"
-                else "letterbox-corner"
-                if resize == "letterbox"
-                else resize
-            ),
-            options.filter
-            or (
-                "bicubic"
-                if resize == "crop" and self._path.suffix.lower() != ".tflite"
-                else "bilinear"
-            ),
-            (0 if self._layout_order == "yx" else 114) if options.grey is None else options.grey,
-            1.0 if options.crop is None else options.crop,
-        )
-        usual = (
-            "imagenet"
-            if self._layout_activation == "softmax"
-            else "bytes"
-            if family == "yolox"
-            else "unit"
-        )
-        white, mean, std = NORMS[options.norm or usual]
-        return Preparation(
-            fit,
-            options.order or ("BGR" if family == "yolox" else "RGB"),
-            white if options.range is None else options.range,
-            options.mean or mean,
-            options.std or std,
-            self._slot.dtype == np.uint8,
+        if text and not self._size and not self._line:
+            question = "how large is its input? The file leaves that open"
+            raise layouts.asked(self.name, question, ["size=48x320", "size=32x100"])
+        if text and self._size and not self.options.resize:
+            size = "x".join(map(str, self._size))
+            question = f"its input is {size}: is a line stretched to it, or filled up to it?"
+            raise layouts.asked(self.name, question, ["resize=stretch", "resize=letterbox-corner"])
+
+    def _prepared(self, family: str) -> Preparation:
+        return prepared(
+            self.options,
+            family,
+            poses=self._layout_order == "yx",
+            activation=self._layout_activation,
+            tflite=self._path.suffix.lower() == ".tflite",
+            whole=self._slot.dtype == np.uint8,
         )
 
     @property
@@ -317,16 +312,29 @@ class ModelSystem:
         """By which a photo comes to the input's size: one of `options.FILTERS`."""
         return self._preparation.fit.filter
 
+    def enlarges(self, height: int, width: int) -> bool:
+        """As `system.Resizing.enlarges`."""
+        size = self._size_for(height, width)
+        return size is not None and height < size[0] and width < size[1]
+
+    def _size_for(self, height: int, width: int) -> tuple[int, int] | None:
+        """Of the input for a photo; None: the photo's own."""
+        if not self._line:
+            return self._size
+        across = round(width * self._line / height)
+        return self._line, min(max(self._line, across), MAX_INPUT_SIDE)
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
         """The answer where another program resizes the photo, by one of `options.FILTERS`; None
         where no size is asked for."""
-        if self._size is None:
+        size = self._size_for(*image.shape[:2])
+        if size is None:
             return None
         # programs that resize by OpenCV round sides as `int` does
         other = dataclasses.replace(
-            self._preparation.fit, filter=resize_filter, floor=resize_filter in TAPS
+            self._preparation.fit, filter=resize_filter, floor=resize_filter in OPENCV
         )
-        view = view_of(image, self._size, other)
+        view = view_of(image, size, other)
         return self._answer(self._run([view.pixels]), image, view)
 
     def answers(self, images: Sequence[Pixels]) -> list[Answer]:
@@ -335,7 +343,8 @@ class ModelSystem:
         answers: list[Answer] = []
         for start in range(0, len(images), step):
             part = images[start : start + step]
-            views = [view_of(image, self._size, self._preparation.fit) for image in part]
+            fit = self._preparation.fit
+            views = [view_of(image, self._size_for(*image.shape[:2]), fit) for image in part]
             outputs = self._run([view.pixels for view in views])
             if len(part) > 1 and np.shape(outputs[self._layout.output])[:1] != (len(part),):
                 # its answer does not follow the batch
@@ -356,7 +365,18 @@ class ModelSystem:
             return self._detected(outputs, image, view)
         main = checked(np.asarray(outputs[self._layout.output]), self.name)
         if self.kind == "masks":
-            return Masks(self._labels(main, image, view), self.classes)
+            try:
+                labels = maps.labels_on_photo(
+                    main, len(self.classes), self._layout.activation, image.shape[:2], view
+                )
+            except InputError as exc:
+                raise InputError(f"{self.name}: {exc.message}", exc.hint) from exc
+            return Masks(labels, self.classes)
+        if self.kind == "text":
+            rows = line_readers.steps_of(main, len(self._layout.signs))
+            if rows is None:
+                raise InputError(f"{self.name}: its output has the shape {main.shape} here")
+            return line_readers.answer_of(rows, self._layout.signs, self._least, image)
         row = main.reshape(-1)
         if row.size != self._numbers:
             raise InputError(
@@ -379,7 +399,8 @@ class ModelSystem:
             return Embedding(np.asarray(row, np.float32))
         total = float(row.sum())
         certain = self._layout.output in self._runtime.probabilities and total > 0
-        if certain or (row.min() >= 0 and abs(total - 1) < 1e-2):
+        several = self._several and row.min() >= 0 and row.max() <= 1 + 1e-6 and total > 0
+        if certain or several or (row.min() >= 0 and abs(total - 1) < 1e-2):
             return Classes(np.asarray(row / total, np.float32), self.classes)
         return Classes(softmax(row), self.classes)
 
@@ -392,7 +413,10 @@ class ModelSystem:
         banded = self.kind == "boxes" and self._least > 0
         sure = every.at_least(max(self._least - (BAND if banded else 0), 1e-9))
         checked(sure.corners, self.name)
-        if why := readings.absurd(sure):
+        why = readings.absurd(sure)
+        if not self.options.units:
+            why = why or readings.misplaced(sure, self._layout.shares, size)
+        if why:
             raise InputError(f"{self.name}: {why}", "see docs/vision.md for the options of models")
         whole = np.array([size[1], size[0]] * 2) if self._layout.shares else np.ones(4)
         detections = detectors.suppressed(sure._replace(corners=sure.corners * whole), self._nms)
@@ -458,42 +482,6 @@ class ModelSystem:
         first = self._layout.first if self.options.first is None else self.options.first
         at = label - first
         return self.classes[at] if 0 <= at < len(self.classes) else f"class {label}"
-
-    def _labels(self, main: npt.NDArray[Any], image: Pixels, view: View) -> npt.NDArray[np.int32]:
-        """The map of labels at the photo's size, uint8 or logits (1, C, h, w), (1, h, w, C) or (1,
-        h, w)."""
-        maps = main[0]
-        if maps.ndim == 3:
-            last = maps.shape[2] == len(self.classes) or (
-                maps.shape[2] < maps.shape[0] and maps.shape[2] < maps.shape[1]
-            )
-            maps = maps if not last else maps.transpose(2, 0, 1)
-            maps = maps.argmax(0) if len(maps) > 1 else maps[0]
-        labels = np.asarray(maps if maps.dtype.kind in "iub" else self._edges(maps), np.int32)
-        height, width = image.shape[:2]
-        (across, down), (left, top) = view.scale, view.offset
-        rows = ((np.arange(height) + 0.5) * down + top) * labels.shape[0] / view.pixels.shape[0]
-        columns = (
-            ((np.arange(width) + 0.5) * across + left) * labels.shape[1] / view.pixels.shape[1]
-        )
-        at_rows = rows.astype(int).clip(0, labels.shape[0] - 1)
-        at_columns = columns.astype(int).clip(0, labels.shape[1] - 1)
-        return np.asarray(labels[at_rows[:, None], at_columns[None]])
-
-    def _edges(self, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Labels of one map of numbers: labels as they are, or 1 where a share is above a half."""
-        if self._layout.activation == "sigmoid":
-            return numbers > 0
-        largest, least = float(numbers.max(initial=0)), float(numbers.min(initial=0))
-        if largest > SHARE and bool((numbers == numbers.round()).all()):
-            return numbers
-        if largest > SHARE or least < 1 - SHARE:
-            raise InputError(
-                f"{self.name}: its map has numbers from {least:.3g} to {largest:.3g}, no shares and"
-                " no labels",
-                "say activation=sigmoid where they come before one; a depth map is no answer",
-            )
-        return numbers > 0.5
 
     def importance(self, image: Pixels) -> Array:
         """As `System.importance`."""

@@ -7,6 +7,7 @@ yolox_nano.onnx:detector=yolox,least=0.4,norm=imagenet,resize=letterbox
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from vizcomp.weights.options import (
 # pixels of a model's input: a damaged or hostile one must not take all memory
 MAX_INPUT_SIDE = 8192
 MOST_NAMES = 8 << 20  # bytes of a file of the names of classes
+KEYS_FILES = (".txt", ".dict", ".keys")  # with the characters of a reader of text
 INPUT = "input."  # before the name of a further input, in an option
 SIDES = ("height", "width")
 OWN_SIZE = (0, 0)
@@ -37,10 +39,19 @@ HINT = "see docs/vision.md for the options of models"
 SCRIPTS = (".torchscript", ".pt")
 SUFFIXES = (".onnx", ".tflite", *SCRIPTS)  # of model files whose names may have options
 
-KINDS = ("classes", "boxes", "masks", "keypoints", "embedding")
+KINDS = ("classes", "boxes", "masks", "keypoints", "embedding", "text")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")
 RESIZES = ("letterbox", "letterbox-centre", "letterbox-corner", "stretch", "crop")
-FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "area", "opencv", "opencv-lanczos")
+FILTERS = (
+    "nearest",
+    "bilinear",
+    "bicubic",
+    "lanczos",
+    "area",
+    "opencv",
+    "opencv-lanczos",
+    "opencv-area",
+)
 ACTIVATIONS = ("none", "sigmoid", "softmax")
 CHOICES = {
     "kind": KINDS,
@@ -54,6 +65,7 @@ CHOICES = {
     "norm": tuple(NORMS),
     "points": ("xy", "yx"),
     "background": ("none", "first", "last"),
+    "blank": ("first", "last"),
 }
 
 
@@ -93,6 +105,9 @@ class ModelOptions:
         inputs: what the others hold: names and numbers, or "height" and "width" of the picture in
             its input.
         columns: what the columns of rows of boxes hold, of `COLUMNS`.
+        characters: of a reader of text, in the order of its answer.
+        blank: which column of its answer stands for no character: "first" or "last".
+        signature: of a TFLite file with several, the one that is run.
     """
 
     kind: str = ""
@@ -126,6 +141,9 @@ class ModelOptions:
     image: str = ""
     inputs: tuple[tuple[str, tuple[str, ...]], ...] = ()
     columns: tuple[str, ...] = ()
+    characters: tuple[str, ...] = ()
+    blank: str = ""
+    signature: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a value out of range."""
@@ -225,10 +243,6 @@ def read_options(path: Path) -> ModelOptions:
 def _made(values: Mapping[str, Any], place: str) -> ModelOptions:
     kinds = {f.name: str(f.type) for f in dataclasses.fields(ModelOptions)}
     fields: dict[str, Any] = {}
-    if values.get("kind") == "text":
-        raise SettingsError(
-            f"{place}: a model file cannot be read as a reader of text", "use the system text:read"
-        )
     values = _with_inputs(values, place)
     check_names(values, kinds, place)
     for key, value in values.items():
@@ -266,7 +280,9 @@ def _value(key: str, kind: str, value: Any) -> Any:
     if key == "size" and value == "own":
         return OWN_SIZE
     if key == "classes" and isinstance(value, str):
-        return _names(Path(value))
+        return tuple(filter(None, map(str.strip, _text_of(Path(value), "names").splitlines())))
+    if key == "characters" and isinstance(value, str):
+        return _characters(value)
     if kind.startswith("tuple"):
         if isinstance(value, int | float):
             value = [value]
@@ -274,7 +290,7 @@ def _value(key: str, kind: str, value: Any) -> Any:
         if key == "size" and len(items) == 1:
             items *= 2
         whole = key in ("size", "keypoints")
-        make = str if key in ("classes", "columns") else int if whole else a_number
+        make = str if key in ("classes", "columns", "characters") else int if whole else a_number
         return tuple(make(item) for item in items)
     if kind.startswith("float"):
         return a_number(value)
@@ -302,14 +318,30 @@ def _numbers(value: Any) -> tuple[str, ...]:
     return texts
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def _characters(value: str) -> tuple[str, ...]:
+    """Of a file with a character a line; where the value names none, its own."""
+    path = Path(value)
+    named = path.suffix.lower() in KEYS_FILES or os.path.isfile(path)
+    return characters_in(_text_of(path, "characters")) if named else tuple(value)
+
+
+def characters_in(text: str) -> tuple[str, ...]:
+    """A character a line; a space alone on its line is one."""
+    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return tuple(lines)
+
+
+def _text_of(path: Path, what: str) -> str:
     try:
         text = read_small(path, MOST_NAMES)
         if len(text) > MOST_NAMES:
             raise ValueError(f"more than {MOST_NAMES:,} bytes")
-        return tuple(line.strip() for line in text.decode("utf-8").splitlines() if line.strip())
+        return text.decode("utf-8")
     except (OSError, ValueError) as exc:
+        whose = "the names of classes" if what == "names" else "the characters"
         raise SettingsError(
-            f"the names of classes cannot be read: {path}: {exc}",
-            "give a text file with a name a line",
+            f"{whose} cannot be read: {path}: {exc}",
+            f"give a text file with a {what.removesuffix('s')} a line",
         ) from exc

@@ -52,6 +52,12 @@ def _plain(name: str) -> str:
     return name.lower().split(":")[0]
 
 
+def _counts(array: npt.NDArray[Any], rows: int) -> bool:
+    """Whether one number may be how many of the boxes are meant."""
+    number = float(array.reshape(-1)[0])
+    return number == round(number) and 0 <= number <= rows
+
+
 def like_a_list(arrays: Outputs) -> bool:
     """Whether one of several outputs holds boxes."""
     if any(like_boxes(name, array) for name, array in arrays.items()):
@@ -96,12 +102,16 @@ def parts_of(
         n for n in others if ("num" in plain[n] or "count" in plain[n]) and arrays[n].size == 1
     ]
     tflite = all("detection_postprocess" in p or "statefulpartitioned" in p for p in plain.values())
-    if not counts and len(arrays) == 4 and tflite:
-        counts = [n for n in others if arrays[n].size == 1][:1]
-    labels = options.labels or next(
-        (n for n in others if "label" in plain[n] or "class" in plain[n]), ""
-    )
+    if not counts and len(arrays) == 4 and rows > 1:
+        single = [n for n in others if arrays[n].size == 1]
+        counts = single if tflite or len(single) == 1 else []
+        counts = [n for n in counts if tflite or _counts(arrays[n], rows)][:1]
+    called = [n for n in others if "label" in plain[n] or "class" in plain[n]]
+    # scores of classes may be called labels, as RF-DETR's are
+    rated = [n for n in called if arrays[n].dtype.kind == "f" and arrays[n].size > rows > 0]
+    labels = options.labels or next((n for n in called if n not in rated), "")
     scores = options.scores or next((n for n in others if "score" in plain[n]), "")
+    scores = scores or next(iter(rated), "")
     scores = scores or next(
         (n for n in others if any(word in plain[n] for word in ("logit", "prob", "conf"))), ""
     )
@@ -111,18 +121,21 @@ def parts_of(
     if not scores and all("detection_postprocess" in p for p in plain.values()) and len(loose) == 2:
         labels, scores = loose
         said = True
-    whole = [
-        n for n in loose if np.issubdtype(arrays[n].dtype, np.integer) and arrays[n].size == rows
-    ]
+    each = [n for n in loose if arrays[n].size == rows]
+    whole = [n for n in each if arrays[n].dtype.kind in "iu"]
+    if not whole and len(each) + bool(scores) > 1:  # numbers of classes may be floats
+        whole = [n for n in each if bool((arrays[n] == arrays[n].round()).all())]
     if not labels and len(whole) == 1:
         labels, loose = whole[0], [n for n in loose if n != whole[0]]
-    fitting = [n for n in loose if rows and arrays[n].size >= rows]
+    # a mask for each box, (N, 1, h, w), is no score
+    fitting = [n for n in loose if rows and arrays[n].size >= rows and arrays[n].ndim < 4]
     if not scores and not merged and len(fitting) == 1:
         scores = fitting[0]
     for what, name in (("boxes", boxes), *([] if merged else [("scores", scores)])):
         if name not in arrays:
+            there = ", ".join(loose or arrays)
             raise wrong(
-                f"which of its outputs are the {what}? There are {', '.join(arrays)}",
+                f"which of its outputs are the {what}? There are {there}",
                 f"say it: option {what}=NAME",
             )
     if labels and labels not in arrays:

@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.vision import detectors
+from vizcomp.vision import detectors, line_readers
 from vizcomp.vision.detectors import Detections, part_of
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Size = tuple[int, int]
+
+
+MOST_PIXELS = 2  # boxes that all lie so near to the corner are shares of the input
+MOST_SHARE = 3  # of the input's side, for a corner that is a share of it
+LEAST_SIDE = 8  # of an input in which boxes of two pixels are none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Layout:
         raw: a list of boxes of all places, doubles among them.
         prototypes: the output of masks, for which the last columns of each box hold coefficients;
             "" where there are none.
+        signs: of a reader of text, what each column stands for; "" is the blank.
     """
 
     kind: str
@@ -61,6 +67,7 @@ class Layout:
     background: str = "none"
     raw: bool = False
     prototypes: str = ""
+    signs: tuple[str, ...] = ()
 
     @property
     def read(self) -> set[str]:
@@ -69,9 +76,13 @@ class Layout:
         return parts - {""}
 
     def before_activation(self, outputs: Outputs) -> bool:
-        """Whether class scores of a grid of boxes are below 0, as numbers before a sigmoid are, and
-        an angle among them."""
+        """Whether class scores of boxes are below 0, as numbers before a sigmoid are, and an angle
+        among them."""
         main = np.asarray(outputs[self.output])
+        if self.scores and self.activation == "none":
+            scores = np.asarray(outputs[self.scores])
+            rows = int(np.prod(main.shape[:-1]))  # one score each may be -1, as padding
+            return bool(scores.size > rows and scores.min(initial=0) < -0.01)
         if self.detector not in ("yolov5", "yolov8", "yolox") or not main.size:
             return False
         main = main if self.detector == "yolov8" and not self.turned else np.swapaxes(main, -1, -2)
@@ -133,6 +144,11 @@ class Layout:
 
     def said(self) -> str:
         """For people."""
+        if self.signs:
+            blank = self.signs.index("")
+            where = {0: "first", len(self.signs) - 1: "last"}.get(blank, f"column {blank}")
+            spaced = ", a space last" if self.signs[-1] == " " else ""
+            return f"{len(self.signs) - 1} characters{spaced}, blank {where}"
         more = ", ".join(
             part
             for part in (
@@ -167,12 +183,14 @@ class Known:
         names: of the classes.
         size: height and width, or ().
         points: of a pose beside its box: how many, and how many numbers each; ().
+        characters: of a reader of text.
     """
 
     task: str = ""
     names: tuple[str, ...] = ()
     size: tuple[int, ...] = ()
     points: tuple[int, ...] = ()
+    characters: tuple[str, ...] = ()
 
 
 def known_of(metadata: Mapping[str, str]) -> Known:
@@ -210,6 +228,7 @@ def known_of(metadata: Mapping[str, str]) -> Known:
         tuple(str(name) for name in names) if isinstance(names, list | tuple) else (),
         tuple(size) if sides and isinstance(size, list | tuple) else (),
         tuple(points) if posed and isinstance(points, list | tuple) else (),
+        line_readers.characters_of(metadata),
     )
 
 
@@ -226,4 +245,15 @@ def absurd(detections: Detections) -> str:
     turned = (detections.corners[:, 2:] < detections.corners[:, :2] - 1e-6).any(1)
     if turned.any():
         return "corners of a box are not in order (left, top, right, bottom)"
+    return ""
+
+
+def misplaced(detections: Detections, shares: bool, size: Size) -> str:
+    """Why the corners, in units of the answer, cannot be shares of an input of this size, or
+    pixels of it; or ""."""
+    largest = float(np.abs(detections.corners).max(initial=0))
+    if shares and largest > MOST_SHARE:
+        return "its boxes are no shares of the input: say units=pixels"
+    if not shares and 0 < largest <= MOST_PIXELS and min(size) > LEAST_SIDE:
+        return "all its boxes lie within two pixels of the corner: are they shares? Say units=share"
     return ""

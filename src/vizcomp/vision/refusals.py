@@ -56,11 +56,6 @@ def refusal(outputs: Outputs, size: Size) -> Refusal | None:
 
 
 def _alone(name: str, main: npt.NDArray[Any], size: Size) -> Refusal | None:
-    if _reads_text(main):
-        return (
-            f"its output {name} has a character's probabilities for each step: it reads text",
-            "use the system text:read, or give your reader as vizcomp.System",
-        )
     if "hidden_state" in name.lower():
         return (
             f"its output {name} has numbers for each part of the picture, before an answer",
@@ -91,8 +86,12 @@ def _alone(name: str, main: npt.NDArray[Any], size: Size) -> Refusal | None:
     return None
 
 
-def _reads_text(main: npt.NDArray[Any]) -> bool:
-    """Whether an output has probabilities over characters for each step: (1, T, C) or (T, 1, C)."""
+def reads_text(outputs: Outputs) -> bool:
+    """Whether the only output has probabilities over characters for each step: (1, T, C) or
+    (T, 1, C)."""
+    main = next(iter(outputs.values()))
+    if len(outputs) > 1:
+        return False
     if main.ndim != 3 or 1 not in main.shape[:2] or main.dtype.kind != "f":
         return False
     steps, characters = max(main.shape[:2]), main.shape[2]

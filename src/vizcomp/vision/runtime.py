@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.vision.inputs import Slot
+from vizcomp.vision.options import ModelOptions
 from vizcomp.vision.views import Fit
+from vizcomp.weights.options import NORMS
 
 PICTURES = (np.float32, np.float16, np.float64, np.uint8)  # dtypes of an input that takes a picture
 
@@ -63,3 +65,56 @@ class Preparation:
                 f" {'/'.join(f'{v:g}' for v in self.std)}"
             )
         return f"{fit.resize}{more} {fit.filter}; {numbers}"
+
+
+def prepared(
+    options: ModelOptions,
+    family: str,
+    *,
+    poses: bool,
+    activation: str,
+    tflite: bool,
+    whole: bool,
+) -> Preparation:
+    """What is done to a photo by the options, and where they are silent by the family of models.
+
+    Args:
+        family: one of `options.DETECTORS`, or of `options.KINDS`; "": not known yet.
+        poses: a network of points alone, as MoveNet.
+        activation: of a `detr`'s scores.
+        tflite: as networks of that kind are trained.
+        whole: the input takes bytes.
+    """
+    yolo = family.startswith("yolo")
+    usual_resize = (
+        "letterbox-corner"
+        if family == "yolox"
+        else "letterbox"
+        if yolo or poses
+        else "crop"
+        if family in ("classes", "embedding", "")
+        else "stretch"
+    )
+    resize = options.resize or usual_resize
+    if resize == "letterbox":
+        resize = "letterbox-corner" if family == "yolox" else "letterbox-centre"
+    usual_filter = "bicubic" if resize == "crop" and not tflite else "bilinear"
+    usual_grey = 0 if poses else 128 if family == "text" else 114
+    fit = Fit(
+        resize,
+        options.filter or usual_filter,
+        usual_grey if options.grey is None else options.grey,
+        1.0 if options.crop is None else options.crop,
+    )
+    usual = {"yolox": "bytes", "text": "signed"}.get(family, "unit")
+    if family == "detr" and activation == "softmax":
+        usual = "imagenet"
+    white, mean, std = NORMS[options.norm or usual]
+    return Preparation(
+        fit,
+        options.order or ("BGR" if family in ("yolox", "text") else "RGB"),
+        white if options.range is None else options.range,
+        options.mean or mean,
+        options.std or std,
+        whole,
+    )

@@ -64,14 +64,20 @@ def of_vector(name: str, row: npt.NDArray[Any], count: int) -> list[str]:
     said = any(word in name.lower() for word in ("embed", "feature", "descriptor", "pooled"))
     unit = abs(float(np.square(row, dtype=np.float64).sum()) - 1) < 1e-3 and row.min() < 0
     long = count >= LEAST_EMBEDDING and count not in USUAL_CLASSES
-    # each a probability of its own, or features that are never below 0; quantised probabilities
-    # add up to about 1
-    total = float(row.sum(dtype=np.float64))
-    shares = count >= LEAST_SHARES and row.min() >= 0 and row.max() <= 1
-    shares = shares and count not in USUAL_CLASSES and abs(total - 1) > 0.5
+    # or features that are never below 0
+    shares = several_labels(row) and count not in USUAL_CLASSES
     if not probabilities and (said or unit or long or shares):
         return ["kind=classes", "kind=embedding"]
     return ["classes"]
+
+
+def several_labels(row: npt.NDArray[Any]) -> bool:
+    """Whether the numbers of a row may each be a probability of its own: quantised probabilities of
+    one label add up to about 1."""
+    if row.size < LEAST_SHARES or row.dtype.kind != "f":
+        return False
+    within = row.min() >= 0 and row.max() <= 1
+    return bool(within and abs(float(row.sum(dtype=np.float64)) - 1) > 0.5)
 
 
 def end_to_end(rows: detectors.Values, protos: int) -> list[str]:

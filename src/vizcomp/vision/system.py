@@ -100,6 +100,10 @@ class Resizing(Protocol):
     @property
     def resize_filter(self) -> str: ...
 
+    def enlarges(self, height: int, width: int) -> bool:
+        """Whether a photo of this size has fewer pixels than the system looks at."""
+        ...
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:
         """The answer under another filter; None where the photo is not resized."""
         ...

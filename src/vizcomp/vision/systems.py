@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+from pathlib import PurePath
 
 from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.callables import living_system
@@ -31,6 +32,16 @@ from vizcomp.weights.options import split_name
 GROUP = "vizcomp.systems"
 OURS = ("inception", "watcher", "inception-v3")
 NAMES = (*OURS, "text", READS)
+ELSEWHERE = {  # endings of model files that are not read, and whose they are
+    **dict.fromkeys((".pb", ".h5", ".hdf5", ".keras"), "Keras and TensorFlow"),
+    **dict.fromkeys((".engine", ".plan", ".trt"), "TensorRT"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "Core ML"),
+    **dict.fromkeys((".pdmodel", ".pdiparams"), "Paddle"),
+    **dict.fromkeys((".xml", ".bin"), "OpenVINO"),
+    **dict.fromkeys((".pth", ".ckpt"), "PyTorch without TorchScript"),
+    **dict.fromkeys((".caffemodel", ".prototxt"), "Caffe"),
+    **dict.fromkeys((".param", ".ncnn"), "ncnn"),
+}
 
 
 def open_system(spec: str, *, offline: bool = False) -> System:
@@ -74,6 +85,12 @@ def open_system(spec: str, *, offline: bool = False) -> System:
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)
+    ending = PurePath(spec.partition(":")[0]).suffix.lower()
+    if ending in ELSEWHERE:
+        raise ModelError(
+            f"{spec}: models of {ELSEWHERE[ending]} are not read",
+            "export it as .onnx or .tflite, or give a function of it as vizcomp.System",
+        )
     near = difflib.get_close_matches(spec, NAMES, 1, 0.7)
     raise ModelError(
         f"unknown vision system {spec!r}", f"did you mean {near[0]}?" if near else HINT

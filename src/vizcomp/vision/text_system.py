@@ -122,6 +122,10 @@ class TextSystem:
         """By which RapidOCR brings a photo to its detector's size: one of `options.FILTERS`."""
         return "opencv"
 
+    def enlarges(self, height: int, width: int) -> bool:
+        """As `system.Resizing.enlarges`."""
+        return min(height, width) < self._side
+
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer:
         """The answer where another program brings the photo to the detector's size, by one of
         `options.FILTERS`."""

@@ -67,6 +67,7 @@ SMOOTH_FILTERS = (
     "bicubic",
     "bilinear",
 )  # of programs that do; one of them more for counted answers
+ENLARGING = "opencv-area"  # repeats pixels where it enlarges, as no other filter here
 SLIGHT = 0.97  # of each side, for the second view of a picture
 
 
@@ -281,16 +282,19 @@ def outdone(
     return (found if good else None), judged
 
 
-def other_filters(kind: Kind, own: str) -> tuple[str, ...]:
+def other_filters(kind: Kind, own: str, *, enlarged: bool = False) -> tuple[str, ...]:
     """Filters under which an answer must hold too; `own` is the system's, one of
     `options.FILTERS`.
 
-    Boxes and figures hang on a threshold each, so that one filter more finds what others do not.
+    Boxes and figures hang on a threshold each, so that one filter more finds what others do not;
+    two where the photo is `enlarged` for the system.
     """
     others = tuple(other for other in OTHER_FILTERS if other != own)
     if kind not in COUNTED:
         return others
-    return (*others, next(other for other in SMOOTH_FILTERS if other != own))
+    smooth = next(other for other in SMOOTH_FILTERS if other != own)
+    more = (ENLARGING,) if enlarged and own != ENLARGING else ()
+    return (*others, smooth, *more)
 
 
 def second_view(picture: Pixels) -> Pixels:

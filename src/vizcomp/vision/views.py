@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ _FILTERS = {
 
 
 TAPS = {"opencv": 2, "opencv-lanczos": 8}  # pixels of a side that make one
+OPENCV = (*TAPS, "opencv-area")  # filters as OpenCV has them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _cropped(image: Pixels, height: int, width: int, fit: Fit) -> View:
         min(image.shape[1], left + width / scale),
         min(image.shape[0], top + height / scale),
     )
-    if fit.filter in TAPS:
+    if fit.filter in OPENCV:
         return View(_sampled(image, height, width, fit.filter, box), (scale, scale), offset)
     cut = Image.fromarray(image).resize((width, height), _FILTERS[fit.filter], box=box)
     return View(np.asarray(cut), (scale, scale), offset)
@@ -113,7 +116,7 @@ def _cropped(image: Pixels, height: int, width: int, fit: Fit) -> View:
 def _resized(image: Pixels, height: int, width: int, fit: Fit) -> Pixels:
     if image.shape[:2] == (height, width):
         return image
-    if fit.filter in TAPS:
+    if fit.filter in OPENCV:
         return _sampled(
             image, height, width, fit.filter, (0.0, 0.0, image.shape[1], image.shape[0])
         )
@@ -123,24 +126,38 @@ def _resized(image: Pixels, height: int, width: int, fit: Fit) -> Pixels:
 def _sampled(
     image: Pixels, height: int, width: int, kernel: str, box: tuple[float, float, float, float]
 ) -> Pixels:
-    """A part of an image, left, top, right, bottom, at a size, without smoothing before it is
-    reduced: as OpenCV's INTER_LINEAR and INTER_LANCZOS4 do it."""
+    """A part of an image, left, top, right, bottom, at a size, as OpenCV does it: INTER_LINEAR and
+    INTER_LANCZOS4 without smoothing before it is reduced, INTER_AREA by what of each pixel lies in
+    the new one's place."""
     left, top, right, bottom = box
     values = image.astype(np.float32)
     for axis, (start, end, count) in enumerate(((top, bottom, height), (left, right, width))):
-        places = start + (np.arange(count) + 0.5) * ((end - start) / count) - 0.5
-        first = np.floor(places).astype(int) - TAPS[kernel] // 2 + 1
-        taps = first[:, None] + np.arange(TAPS[kernel])  # (count, taps)
-        away = np.abs(taps - places[:, None])
-        half = TAPS[kernel] / 2
-        weights = 1 - away if kernel == "opencv" else np.sinc(away) * np.sinc(away / half)
-        weights = np.where(away < half, weights, 0)
+        taps, weights = _weights(kernel, start, (end - start) / count, count)
         weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
         taps = taps.clip(0, image.shape[axis] - 1)
         shape = [1, 1, 1]
         shape[axis] = count
         values = sum(  # type: ignore[assignment]  # never empty
             np.take(values, taps[:, k], axis) * weights[:, k].reshape(shape)
-            for k in range(TAPS[kernel])
+            for k in range(taps.shape[1])
         )
     return np.asarray(values.round().clip(0, 255), np.uint8)
+
+
+def _weights(
+    kernel: str, start: float, step: float, count: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Of each of `count` new pixels, which lie `step` old ones apart: the old ones that make it and
+    what they are worth, (count, K) each."""
+    if kernel == "opencv-area":
+        low = start + np.arange(count) * step
+        taps = np.floor(low).astype(int)[:, None] + np.arange(math.ceil(step) + 1)
+        shared = np.minimum(taps + 1, (low + step)[:, None]) - np.maximum(taps, low[:, None])
+        return taps, shared.clip(0)
+    places = start + (np.arange(count) + 0.5) * step - 0.5
+    first = np.floor(places).astype(int) - TAPS[kernel] // 2 + 1
+    taps = first[:, None] + np.arange(TAPS[kernel])
+    away = np.abs(taps - places[:, None])
+    half = TAPS[kernel] / 2
+    weights = 1 - away if kernel == "opencv" else np.sinc(away) * np.sinc(away / half)
+    return taps, np.where(away < half, weights, 0)

@@ -1,0 +1,75 @@
+"""The networks that the codec `cifar` is trained in the eyes of, beside `inception`."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vizcomp.training.features import open_features, seen_apart
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+MOBILENET = RECIPES.parent.parent / "shared" / "models" / "mobilenet_v2_1.0_224_quant.tflite"
+
+
+@pytest.fixture
+def eyes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("codec_eyes", RECIPES / "codec_eyes.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "codec_eyes", module)
+    return module
+
+
+def test_a_residual_network_is_trained_and_found_by_its_name(
+    eyes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for name, base in (("dark", 30), ("light", 190)):
+        folder = tmp_path / "data" / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(160):
+            pixels = np.clip(base + rng.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    made = tmp_path / "eyes"
+    line = [sys.executable, RECIPES / "codec_eyes.py", "--data", tmp_path / "data"]
+    line += ["--out", made, "--epochs", "2"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "right on " in done.stdout
+    monkeypatch.setenv("EYES", str(made))
+    opened = open_features(["codec_eyes:residual"], 32, torch.device("cpu"))
+    image, source = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    assert (seen_apart(opened, image, source) > 0).all()
+
+
+def test_mobilenet_answers_as_its_file_does(
+    eyes: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    if not MOBILENET.exists():
+        pytest.skip("needs ../shared/models")
+    monkeypatch.setenv("MOBILENET", str(MOBILENET))
+    monkeypatch.setattr(eyes, "SIDE", 224)
+    file = litert.Interpreter(str(MOBILENET))
+    file.allocate_tensors()
+    y, x = np.mgrid[:224, :224]
+    image = np.stack([y, x, 255 - y], 2).astype(np.uint8)
+    image[60:150, 80:170] = (200, 40, 30)
+    file.set_tensor(file.get_input_details()[0]["index"], image[None])
+    file.invoke()
+    wanted = file.get_tensor(file.get_output_details()[0]["index"])[0] / 255
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        found = eyes.mobilenet()(planes).softmax(1)[0].numpy()
+    assert found.argmax() == wanted.argmax()
+    assert np.abs(found - wanted).max() < 0.15  # the file rounds every layer to 8 bits

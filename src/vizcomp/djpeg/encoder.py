@@ -99,9 +99,11 @@ class Encoder:
         )
         # people look at all of a photo
         self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
-        # a low frequency that is dropped changes more answers than its squared error tells
-        # (0026-felt-frequencies.md); strokes of letters are in the others
-        keep = shape.keep ** (1 - self._lettering) if self._by_photo else 1.0
+        # a low frequency that is dropped, and a colour, change more answers than their squared error
+        # tells (0026-felt-frequencies.md); letters are in the others, and a few words are enough
+        words = math.sqrt(self._lettering)
+        keep = shape.keep ** (1 - words) if self._by_photo else 1.0
+        self._colour = shape.colour + (1 - shape.colour) * words
         self._worth = np.where(ORDER <= LOW, keep, 1.0).astype(np.float32)
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
         self._far = settings.strength * rate_weight(settings, kind_of_guide(settings)) * self.say
@@ -182,8 +184,7 @@ class Encoder:
             own_price = self._on_grid_of(component, self._price) * np.float32(
                 0.0 if own is not None and (own >= wanted[kind]).all() else worth
             )
-            if kind:
-                own_price *= np.float32(self._shape.colour)
+            own_price *= np.float32(self._colour if kind else 1)
             if rest is not None and kept is not None:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)

@@ -79,7 +79,7 @@ class Shape:
             is no lettering.
         keep: what a squared step of luma's lowest AC frequencies counts where bits have a price and
             there is no lettering; one of the others counts 1.
-        colour: share of these prices that chroma pays.
+        colour: share of these prices that chroma pays where there is no lettering; with it all.
         text_price: the price, instead of both, where a photo is one of lettering.
         beside: factor on the text guide's price where there is no lettering, at strength 1; none at
             the default strength.

@@ -72,6 +72,7 @@ def quantise(
     zones = _field("dead_zone", dead_zone, (rows, cols))
     rates = None if rate_weight is None else _field("rate_weight", rate_weight, (rows, cols))
     lattice = np.zeros(64, np.uint8) if exact is None else _vector("exact", exact, np.uint8, 64)
+    kept = (counts, STANDARD_CODE_LENGTHS, lattice)
     result = _memory(values) if reuse else np.empty(values.shape, np.int16)
     settles = mcu is not None and rates is not None and not lattice[0] and rates.max(initial=0) > 0
     ratio = np.empty((rows, cols) if settles else (0, 0), np.float32)
@@ -81,17 +82,7 @@ def quantise(
         rounded = np.empty(real.shape, np.int16)
         weights = None if rates is None else rates[part]
         blocks = real.shape[0] * cols
-        status = _native.quantise(
-            blocks,
-            real,
-            steps,
-            zones[part],
-            weights,
-            counts,
-            STANDARD_CODE_LENGTHS,
-            lattice,
-            rounded,
-        )
+        status = _native.quantise(blocks, real, steps, zones[part], weights, *kept, rounded)
         if status:
             raise AssertionError(f"quantise: status {status}")
         if settles:
@@ -99,14 +90,23 @@ def quantise(
         result[part] = rounded  # last: it may lie where the real values were
     if settles:
         assert mcu is not None
-        dc = np.empty((rows, cols), np.int16)
-        if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
-            raise SettingsError(
-                f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}",
-                "give the padded grid",
-            )
-        result[:, :, 0] = dc
+        result[:, :, 0] = _settled_dc(ratio, rates, mcu)
     return result
+
+
+def _settled_dc(
+    ratio: npt.NDArray[np.float32],
+    rates: npt.NDArray[np.float32] | None,
+    mcu: tuple[int, int],
+) -> npt.NDArray[np.int16]:
+    """DC of all blocks along the scan: int16 (R, C), of real values in steps."""
+    rows, cols = ratio.shape
+    dc = np.empty((rows, cols), np.int16)
+    if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
+        raise SettingsError(
+            f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}", "give the padded grid"
+        )
+    return dc
 
 
 def _grid(values: npt.NDArray[Any]) -> tuple[int, int]:

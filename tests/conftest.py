@@ -56,6 +56,15 @@ def pytest_unconfigure() -> None:
         _own_cache.pop().cleanup()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_progress() -> None:
+    """How far a run is, is said every ten seconds: of tests of what commands say, that would make
+    one of how busy the machine is."""
+    from vizcomp.cli import progress
+
+    progress.LINE_SECONDS = 1e6
+
+
 @pytest.fixture(scope="session")
 def any_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A codec for images of any size."""

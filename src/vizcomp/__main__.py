@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
     """Load the command line and run it. Ctrl-C and SIGTERM while it loads are an interruption like
     any other; those that come when all is done do not spoil it."""
     code: object = 130
+    atexit.register(_deaf)  # the first that is registered runs last
     try:
         # as Ctrl-C: finish what is in hand, report; not by way of SIGINT, which a job that a script
         # starts with & ignores
@@ -55,9 +59,15 @@ def _end_in_peace(code: object) -> None:
             os._exit(code if isinstance(code, int) else 1)
         heard.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         if signal.getsignal(number) is signal.default_int_handler:
             signal.signal(number, answer)
+
+
+def _deaf() -> None:
+    """Python takes its handlers away before it ends: for some milliseconds a signal would kill."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Far:
             for count, name in ((self.failed, "failed"), (self.skipped, "skipped"))
             if count
         ]
-        if self.total and self.done:
+        if self.total and 0 < self.done < self.total:
             parts.append(f"about {(self.total - self.done) / self.rate:.0f} s left")
         return ", ".join(parts)
 

@@ -274,7 +274,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
     if (near := totals.near) is not None:
         low, high = near["interval"]
         value = f"{near['gain']:+.2f} dB ({low:+.2f} to {high:+.2f})"
-        sample = f"on {page.count(near['photos'], 'photo')} of the first {MOST_PHOTOS}"
+        sample = _of_first(near["photos"], MOST_PHOTOS, totals)
         note = (
             f"PSNR over the guide uniform, by the map used, {sample}; the rest"
             f" {near['rest_gain']:+.2f} dB"
@@ -291,7 +291,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
                 f"{page.percent(abs(rival['saving']))}"
                 f" {'smaller' if rival['saving'] >= 0 else 'larger'}"
             )
-            sample = f"on {page.count(rival['photos'], 'photo')} of the first {SAMPLE}"
+            sample = _of_first(rival["photos"], SAMPLE, totals)
             note = (
                 f"{change} ({page.percent(low)} to {page.percent(high)}) than optimised plain JPEG"
                 f" that passes too, {sample}"
@@ -319,6 +319,10 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
         note = f"megapixels a second, {page.duration(totals.seconds)} in all"
         stats.append(("Speed", speed, note))
     return stats
+
+
+def _of_first(count: int, most: int, totals: Totals) -> str:
+    return f"on {page.count(count, 'photo')} of the first {min(most, totals.files)}"
 
 
 def _bars(files: Sequence[FileRecord], base: str) -> Iterator[plots.Bar]:

@@ -46,9 +46,22 @@ def run_processes(arguments: Sequence[str], count: int) -> int:
     Returns:
         exit code of the process that failed first; 0 when all ended well.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with _free_port() as port:
+        return _run_at(port, arguments, count)
+
+
+@contextlib.contextmanager
+def _free_port() -> Iterator[int]:
+    """A port of this machine that the system gives to nobody else while the context lasts: the
+    first process needs seconds until it listens there."""
+    with socket.socket() as held:
+        # with it another socket may listen at the port of one that does not, if it says so too
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def _run_at(port: int, arguments: Sequence[str], count: int) -> int:
     processes: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:

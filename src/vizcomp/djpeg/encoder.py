@@ -99,7 +99,7 @@ class Encoder:
         )
         # people look at all of a photo
         self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
-        # a low frequency that is dropped, and a colour, change more answers than their squared error
+        # colour and low frequencies that are dropped change more answers than their squared error
         # tells (0026-felt-frequencies.md); letters are in the others, and a few words are enough
         words = math.sqrt(self._lettering)
         keep = shape.keep ** (1 - words) if self._by_photo else 1.0

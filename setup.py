@@ -13,7 +13,15 @@ setup(
             "vizcomp._native",
             sources=[
                 f"{NATIVE}/{name}.c"
-                for name in ("module", "jpeg_decode", "jpeg_encode", "jpeg_blocks", "bits")
+                for name in (
+                    "module",
+                    "jpeg_decode",
+                    "jpeg_encode",
+                    "jpeg_blocks",
+                    "bits",
+                    "lstm",
+                    "pictures",
+                )
             ],
             depends=[f"{NATIVE}/native.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],

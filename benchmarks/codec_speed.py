@@ -31,7 +31,8 @@ from torch.nn import functional as F
 from vizcomp.datasets.read import read_labelled
 from vizcomp.neural.arrays import to_planes
 from vizcomp.neural.codec import NeuralCodec
-from vizcomp.neural.network import Network
+from vizcomp.neural.network import decode_each
+from vizcomp.neural.spectral import open_network
 
 MEMORY = """
 import resource, sys
@@ -142,7 +143,7 @@ def our_times(codec: NeuralCodec, x: torch.Tensor, rounds: int) -> tuple[float, 
     """The same for our network: the mean of its iterations, the first of which is quicker than the
     others."""
     network, many = (
-        Network(codec.config, codec.weights, threads=torch.get_num_threads()),
+        open_network(codec.config, codec.weights, threads=torch.get_num_threads()),
         codec.iterations,
     )
     source = x.numpy()
@@ -158,7 +159,7 @@ def our_times(codec: NeuralCodec, x: torch.Tensor, rounds: int) -> tuple[float, 
     codes = code()
     return (
         median(code, rounds) / many,
-        median(lambda: list(network.decode_each(codes)), rounds) / many,
+        median(lambda: list(decode_each(network, codes)), rounds) / many,
     )
 
 

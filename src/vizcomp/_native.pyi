@@ -89,3 +89,42 @@ def context_cost(
     data: Any,
     costs: Any,
 ) -> tuple[int, int]: ...
+def layers_possible() -> bool: ...
+def layer_parts(sizes: tuple[int, ...], /) -> int: ...
+def layer_run(
+    sizes: tuple[int, ...],
+    first: int,
+    last: int,
+    x: Any,
+    kernel: Any,
+    hidden: Any,
+    bias: Any,
+    h: Any,
+    c: Any,
+    new_h: Any,
+    new_c: Any,
+) -> None: ...
+def points(
+    places: int, ins: int, outs: int, tanh: int, x: Any, kernel: Any, bias: Any, out: Any
+) -> None: ...
+def picture_patches(
+    images: int,
+    height: int,
+    width: int,
+    side: int,
+    strength: float,
+    both: int,
+    source: Any,
+    image: Any,
+    patches: Any,
+) -> None: ...
+def picture_improve(
+    images: int,
+    height: int,
+    width: int,
+    side: int,
+    strength: float,
+    y: Any,
+    image: Any,
+    out: Any,
+) -> None: ...

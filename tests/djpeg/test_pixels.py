@@ -328,7 +328,7 @@ def test_auto_takes_the_fewest_pixels_that_hold(run: Run, square: np.ndarray) ->
     save("a.jpg", jpeg_bytes(square))
     (record,) = run("--max-side", "auto", "--verify", "wide")["files"]
     assert record["verified"]
-    assert record["output_width"] == min(side for side in sides_of(640) if side >= 300) == 320
+    assert record["output_width"] == min(side for side in sides_of(640, 480) if side >= 300) == 320
     assert record["verify_trials"] >= 3
     (both,) = run("--max-side", "auto", "--verify", "wide", "--verify", "square", "--overwrite")[
         "files"
@@ -355,9 +355,11 @@ def test_auto_searches_sides_in_every_format(run: Run, square: np.ndarray, name:
 
 
 def test_sides_go_from_few_pixels_to_all() -> None:
-    assert sides_of(2048) == (128, 181, 256, 362, 512, 724, 1024, 1448, 2048)
-    assert sides_of(LEAST_SIDE - 1) == (LEAST_SIDE - 1,)
-    assert sides_of(1) == (1,)
+    assert sides_of(2048, 1536) == (128, 181, 256, 362, 512, 724, 1024, 1448, 2048)
+    assert sides_of(LEAST_SIDE - 1, 90) == (LEAST_SIDE - 1,)
+    assert sides_of(1, 1) == (1,)
+    assert sides_of(20000, 400)[0] == 1768  # a panorama keeps 32 rows
+    assert sides_of(300, 1) == (300,)
 
 
 def test_auto_with_nothing_to_verify_keeps_all_pixels(run: Run) -> None:

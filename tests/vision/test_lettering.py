@@ -14,6 +14,7 @@ from vizcomp.vision.answers import NOWHERE, Boxes, Text, compare, is_empty
 from vizcomp.vision.lettering import compared, edit_distance
 from vizcomp.vision.system import corners_to_quads
 from vizcomp.vision.systems import open_system
+from vizcomp.vision.text_system import TextSystem
 
 QUADS = corners_to_quads(np.array([[0.0, 0, 50, 20], [0, 30, 50, 50]]))
 
@@ -99,3 +100,30 @@ def test_verified_by_reading(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     said = "".join(capfd.readouterr())
     assert "1 of 1 photos; 1 with nothing to verify" in said
     assert "nothing to verify, made at `quality`" in (out / "report.json").read_text("utf-8")
+
+
+def test_other_programs_views_are_opencvs_own_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey level of rounding moves a box's score by as much as the margins of verdicts."""
+    pytest.importorskip("rapidocr")
+    cv2 = pytest.importorskip("cv2")
+    system = open_system("text")
+    assert isinstance(system, TextSystem)
+    seen: list[np.ndarray] = []
+
+    def answers(images: list[np.ndarray]) -> list[Boxes]:
+        seen.extend(images)
+        return [Boxes(np.zeros((0, 4, 2)), (), (images[0].shape[1], images[0].shape[0]))]
+
+    monkeypatch.setattr(system, "answers", answers)
+    picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3)).astype(np.uint8)
+    assert system.enlarges(480, 640)
+    assert not system.enlarges(736, 992)
+    for name, kind in (
+        ("opencv", cv2.INTER_LINEAR),
+        ("opencv-lanczos", cv2.INTER_LANCZOS4),
+        ("opencv-area", cv2.INTER_AREA),
+    ):
+        answer = system.answer_with(picture, name)
+        assert isinstance(answer, Boxes)
+        assert answer.size == (640, 480)
+        assert (seen[-1] == cv2.resize(picture, (992, 736), interpolation=kind)).all()

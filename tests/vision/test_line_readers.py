@@ -127,6 +127,20 @@ def test_characters_that_do_not_fit_are_refused(tmp_path: Path, characters: str,
     assert "characters=KEYS.txt" in caught.value.hint
 
 
+def test_an_input_that_is_open_on_one_side_is_asked_about(tmp_path: Path) -> None:
+    """A detector of any width; and what is as high as a line but reads none."""
+    row = np.ones((1, 1000), np.float32)
+    wide = constant(tmp_path / "wide.onnx", shape=(1, 3, 640, None), y=row)
+    with pytest.raises(SettingsError, match="open on the other") as caught:
+        open_system(wide)
+    assert f"{wide}:size=640x640" in caught.value.hint
+    low = constant(tmp_path / "low.onnx", shape=(1, 3, 48, None), y=row)
+    with pytest.raises(ModelError, match="readers of text have") as wrong:
+        open_system(low)
+    assert "size=48x48" in wrong.value.hint
+    assert open_system(f"{low}:size=48x48").kind == "classes"
+
+
 def test_a_row_of_classes_is_no_line(tmp_path: Path) -> None:
     path = model(tmp_path / "own.onnx", np.zeros((1, 21), np.float32))
     with pytest.raises(ModelError, match="no scores of characters"):

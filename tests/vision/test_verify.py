@@ -1043,7 +1043,7 @@ def test_what_is_enlarged_is_judged_under_opencvs_area_too(monkeypatch: pytest.M
         assert system.asked == 2 * ["opencv-lanczos", "bicubic", *more]
 
 
-@pytest.mark.parametrize("size", [(40, 60), (13, 17), (194, 262), (200, 301), (98, 132)])
+@pytest.mark.parametrize("size", [(40, 60), (13, 17), (194, 262), (200, 301), (98, 132), (99, 120)])
 def test_views_are_what_opencv_makes(size: tuple[int, int]) -> None:
     cv2 = pytest.importorskip("cv2")
     image = np.random.default_rng(0).integers(0, 256, (97, 131, 3)).astype(np.uint8)

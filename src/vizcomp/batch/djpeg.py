@@ -47,6 +47,7 @@ from vizcomp.batch.shards import (
 )
 from vizcomp.batch.single import Finished, finish, measured
 from vizcomp.depth.maps import GALLERY_LONG_SIDE, colourise
+from vizcomp.djpeg.kinds import settings_for
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, VizcompError
 from vizcomp.files.find import InputFile
@@ -270,6 +271,7 @@ def _djpeg(task: DjpegTask, written: list[AnyPath]) -> FileRecord:
     # opened before a large photo takes its memory
     source = depth_source(batch) if needs_depth(settings) else None
     photo = load(file.path, max_pixels=batch.max_pixels)
+    settings = settings_for(photo, settings)
     mask = (
         mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from vizcomp.batch.groups import (
     SMALL_SIDE,
     CodecRun,
     GroupImage,
-    Judged,
     Pixels,
     codec_totals,
     failed_record,
@@ -25,13 +24,11 @@ from vizcomp.batch.groups import (
     worker_codec,
 )
 from vizcomp.batch.items import CRASH, ItemsTask, Outcome, reason_to_skip
-from vizcomp.batch.judges import beside, system_by_name
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import MAX_PACKED_PIXELS
 from vizcomp.batch.records import CodecRecord
 from vizcomp.batch.settings import EncodeSettings, deciding_settings
-from vizcomp.batch.verdicts import Panel, jointly
 from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.files.find import EXTENSIONS, InputFile
 from vizcomp.files.store import AnyPath
@@ -41,8 +38,6 @@ from vizcomp.neural.codec import NeuralCodec
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.opencv import by_opencv, check_decoder
 from vizcomp.photos.photo import load, to_srgb
-from vizcomp.vision import verify as vision_verify
-from vizcomp.vision.answers import Comparison
 from vizcomp.vzc import coding
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.pack_blocks import PackEntry
@@ -112,10 +107,10 @@ def check_encoder(settings: EncodeSettings, jobs: int) -> tuple[NeuralCodec, lis
             raise SettingsError(
                 "`decoder` has no effect without `verify`", "name a vision system, or omit it"
             )
-    for name in settings.verify:
-        identities.append(
-            " ".join([name, system_by_name(name, settings.offline).fingerprint, *beside(name)])
-        )
+    if settings.verify:
+        from vizcomp.batch.encode_verified import judges_of
+
+        identities += judges_of(settings)
     return codec, identities
 
 
@@ -217,45 +212,15 @@ def _encode(group: list[GroupImage], task: EncodeTask) -> None:
         ]
     for item, data, source in zip(group, encodings, sources, strict=True):
         if settings.verify and not item.company:
+            from vizcomp.batch.encode_verified import verified
+
             shown = (
                 source
                 if settings.decoder == "pillow"
                 else by_opencv(item.file.path.read_bytes(), item.file.shown)
             )
-            item.found = _verified(codec, shown, data, settings)
+            item.found = verified(codec, shown, data, settings)
         item.data = data if item.found is None else item.found.data
-
-
-def _verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSettings) -> Judged:
-    """The fewest iterations of a file on which the systems answer as on the source, as they see it;
-    each verdict is on the decoded file."""
-    panel = Panel(settings.verify, np.ascontiguousarray(rgb(source)), settings)
-    file = vzc.unpack(data)
-    header, count = file.header, len(file.chunks)
-    if len(panel.blind) == len(settings.verify):
-        return Judged(data=data, state="nothing", iterations=count)
-    verdicts: dict[bytes, Mapping[str, Comparison]] = {}
-
-    def shortened(count: int) -> bytes:
-        chunks = list(file.chunks)[:count]
-        return vzc.pack(
-            chunks, model=header.model, width=header.width, height=header.height, grey=header.grey
-        )
-
-    def judge(written: bytes) -> Comparison:
-        verdicts[written] = panel.compare(np.ascontiguousarray(rgb(codec.decode(written).image)))
-        return jointly(verdicts[written])
-
-    best = vision_verify.smallest(range(1, count + 1), shortened, judge)
-    by_system = verdicts[best.data]
-    return Judged(
-        data=best.data,
-        state="verified" if best.verified else "not_reached",
-        iterations=best.rung,
-        scores={name: verdict.score for name, verdict in by_system.items()},
-        trials=best.trials,
-        against=tuple(name for name, verdict in by_system.items() if not verdict.same),
-    )
 
 
 def _fitted(data: bytes, bpp: float | None, *, grey: bool) -> bytes:

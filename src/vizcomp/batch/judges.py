@@ -136,7 +136,9 @@ def mask_folder(path: str) -> MapFolder:
 
 
 def needs_depth(settings: DjpegSettings) -> bool:
-    return "depth" in settings.guides and settings.strength > 0
+    other = settings.without_lettering
+    own = "depth" in settings.guides and settings.strength > 0
+    return own or (other is not None and needs_depth(other))
 
 
 def guide_systems(settings: DjpegSettings) -> list[str]:

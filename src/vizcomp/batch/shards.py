@@ -26,6 +26,7 @@ from vizcomp.batch.log import Log
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.single import finish, measured
+from vizcomp.djpeg.kinds import settings_for
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import OutputError, VizcompError
 from vizcomp.files.find import InputFile
@@ -141,6 +142,7 @@ def _member(task: MemberTask, member: Member, box: list[Replaced]) -> FileRecord
     file, settings, batch = task.items[0].file, task.settings, task.batch
     source = depth_source(batch) if needs_depth(settings) else None
     photo = load_bytes(member.data, file.shown, max_pixels=batch.max_pixels)
+    settings = settings_for(photo, settings)
     mask = (
         mask_folder(batch.masks).read(file) if batch.masks and "mask" in settings.guides else None
     )

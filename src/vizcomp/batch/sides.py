@@ -39,15 +39,19 @@ from vizcomp.vision.system import surroundings
 LEAST_SIDE = 96
 """Of the longer side, as far as `--max-side auto` goes down:
 docs/decisions/0018-fewer-pixels.md."""
+LEAST_SHORT = 32
+"""Of the shorter side: a panorama must not become a line of pixels."""
 # on which sides are tried: most photos that fail on a side fail at any quality
 PROBE: Rung = (95.0, 1.0)
 LARGER = 2  # sides above the smallest that holds, on which the smallest file is searched too
 
 
-def sides_of(longer: int) -> tuple[int, ...]:
-    """Sides to try, from few pixels to all, for a photo whose longer side is `longer`."""
+def sides_of(longer: int, shorter: int) -> tuple[int, ...]:
+    """Longer sides to try, from few pixels to all, for a photo of these sides."""
     sides = [longer]
     while (smaller := round(longer * 0.5 ** (len(sides) / 2))) >= LEAST_SIDE:
+        if shorter * smaller < LEAST_SHORT * longer:
+            break
         sides.append(smaller)
     return tuple(reversed(sides))
 
@@ -72,7 +76,8 @@ def fewest_pixels(
         name: of the photo, for errors.
     """
     search = _Search(prepare, photo, settings, panel, name, batch)
-    sides = sides_of(max(photo.pixels.shape[:2]))
+    shorter, longer = sorted(photo.pixels.shape[:2])
+    sides = sides_of(longer, shorter)
     at = search.smallest_side(sides)
     best = search.smallest_file(sides[at], None)
     best_side = sides[at]

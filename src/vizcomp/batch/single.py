@@ -29,6 +29,7 @@ from vizcomp.depth.maps import DepthSource, mask_hint
 from vizcomp.depth.sources import of_photo
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import LARGE, Ready, finished, prepare
+from vizcomp.djpeg.kinds import settings_for
 from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.readers import readable
 from vizcomp.djpeg.settings import FORMATS, DjpegSettings
@@ -97,6 +98,7 @@ def finish(
         VizcompError: the photo cannot be made, a map is missing, a system fails.
     """
     whole = photo
+    settings = settings_for(photo, settings)
     if settings.mask_outside == "drop" and mask is not None:
         photo = without_outside(photo, mask)
     if photo is not whole:

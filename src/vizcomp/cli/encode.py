@@ -137,7 +137,6 @@ def encode(
 ) -> None:
     """Encode photos with the recurrent codec, each to NAME.vzc; with --pack, many small images into
     one file."""
-    from vizcomp.batch.about import about_system
     from vizcomp.batch.encode import run_encode
     from vizcomp.batch.encode_pack import run_encode_pack
     from vizcomp.batch.engines import check_engine
@@ -186,12 +185,17 @@ def encode(
             )
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
+    systems: list[dict[str, object]] = []
+    if settings.verify:  # vision systems are slow to load
+        from vizcomp.batch.about import about_system
+
+        systems = [about_system(name, offline, decoder) for name in settings.verify]
     shown = {
         **settings.to_dict(),
         "pack": pack,
         "names": not no_names,
         "jobs": jobs,
-        "systems": [about_system(name, offline, decoder) for name in settings.verify],
+        "systems": systems,
     }
     codec_report("vizcomp encode", run, shown, voice, folder=report, json=json)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files

@@ -115,6 +115,13 @@ def fit(
             "--readers", metavar="LIST", help="Who must open the files, as of djpeg --format auto."
         ),
     ] = "",
+    kinds: Annotated[
+        bool,
+        typer.Option(
+            "--kinds/--one-kind",
+            help="Photos with lettering and those without may have settings of their own.",
+        ),
+    ] = True,
     keep_sides: Annotated[
         bool,
         typer.Option(
@@ -199,6 +206,7 @@ def fit(
         "labels": labels,
         "format": format,
         "readers": readers,
+        "kinds": kinds,
         "keep_sides": keep_sides,
         "rivals": rivals,
         "budget": parse_time(budget, "budget") if budget else None,

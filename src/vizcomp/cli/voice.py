@@ -96,10 +96,12 @@ class Voice:
         Raises:
             VizcompError: as `vision.systems.open_system`.
         """
+        if not (named := sorted(set(names))):
+            return
         from vizcomp.batch.judges import system_by_name
         from vizcomp.vision.system import reading_of
 
-        for name in sorted(set(names)):
+        for name in named:
             with self.downloads():
                 reading = reading_of(system_by_name(name, offline))
             self.reading(name, reading)

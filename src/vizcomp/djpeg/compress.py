@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +25,7 @@ from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.encoder import Array, Encoder, guides_say
 from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.kinds import settings_for, text_regions
 from vizcomp.djpeg.outside import without_outside
 from vizcomp.djpeg.plain import Plain
 from vizcomp.djpeg.readers import only_plain_webp
@@ -41,7 +41,6 @@ from vizcomp.weights.sessions import return_memory
 
 if TYPE_CHECKING:
     from vizcomp.djpeg.learned import LearnedGuide
-    from vizcomp.djpeg.text_regions import TextRegions
 
 
 LARGE = 4_000_000 * 3  # samples from which freed memory is worth some milliseconds
@@ -74,12 +73,15 @@ class Ready(Protocol):
         importance: float32 (R, C), one value for each block.
         photo: as it is coded, perhaps with fewer pixels than the source.
         notices: what a user should know.
+        guided: whether the guides have a say on this photo.
     """
 
     photo: Photo
 
     @property
     def format(self) -> str: ...
+    @property
+    def guided(self) -> bool: ...
     @property
     def importance(self) -> Array: ...
     @property
@@ -132,6 +134,7 @@ def compress(
             "`max_side` auto needs `verify`",
             "name the system whose answers must stay, or give a side in pixels",
         )
+    settings = settings_for(photo, settings)
     if settings.mask_outside == "drop":
         if mask is None:
             raise InputError("`mask_outside` drop needs a mask", "give it as mask")
@@ -251,7 +254,7 @@ class Prepared:
         by_lettering = settings.table == "auto" and shape.flat < 0
         logits = None
         if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):
-            logits = _text_regions()(upright(photo.pixels, photo.orientation))
+            logits = text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
         self.lettering = 1.0 if settings.table == "machine" else lettering
         silent = guides_say(settings, lettering, given=given, shape=shape) == 0
@@ -280,6 +283,11 @@ class Prepared:
     def format(self) -> str:
         """What it is coded in."""
         return "jpeg"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the guides have a say: without one the file is that of no guide."""
+        return self.encoder.say > 0 and float(self.importance.min()) < 1
 
     def meet(self, target: int) -> tuple[bytes, float, tuple[str, ...]]:
         """The best file of at most `target` bytes, its quality, and notices.
@@ -393,23 +401,6 @@ def _importance(
                 )
             )
     return guide.combine(maps, text=text)
-
-
-_opening = threading.Lock()
-
-
-def _text_regions() -> TextRegions:
-    """The bundled network, opened once in a process, by the first thread that needs it."""
-    with _opening:
-        return _opened_text_regions()
-
-
-@functools.lru_cache(maxsize=1)
-def _opened_text_regions() -> TextRegions:
-    """With one thread, as all of a worker."""
-    from vizcomp.djpeg.text_regions import TextRegions
-
-    return TextRegions()
 
 
 @functools.lru_cache(maxsize=4)

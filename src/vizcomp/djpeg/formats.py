@@ -157,6 +157,11 @@ class Picture:
         self._metadata = Metadata.of(photo, settings.metadata)
 
     @property
+    def guided(self) -> bool:
+        """Whether the guides have a say; as of `Prepared`."""
+        return self._say > 0 and float(self.importance.min()) < 1
+
+    @property
     def plain(self) -> bool:
         """Whether a file holds the picture and nothing else."""
         return self._photo.alpha is None and not (

@@ -194,6 +194,8 @@ class DjpegSettings:
             XL, from which that JPEG can be had again.
         shape: numbers of `Shape` in place of those of the table, as "price=0.1,high=1.2"; "": none.
             Of JPEG, and of the tables "auto" and "photo".
+        without_lettering: of photos without lettering, in place of all the others (`djpeg.kinds`);
+            of the same format. None: all photos have the same.
 
     Raises:
         SettingsError: a value is out of its range, or two contradict each other.
@@ -217,6 +219,7 @@ class DjpegSettings:
     scans: Literal["progressive", "baseline"] = "progressive"
     lossless: bool = False
     shape: str = ""
+    without_lettering: DjpegSettings | None = None
 
     def __post_init__(self) -> None:
         _in_range("quality", self.quality, 1, 100)
@@ -262,6 +265,8 @@ class DjpegSettings:
             raise SettingsError(f"unknown `scans` {self.scans!r}", "use progressive or baseline")
         if self.shape:
             self._check_shape()
+        if self.without_lettering is not None:
+            self._check_kinds(self.without_lettering)
         self._check_mask()
         self._check_size()
         self._check_format()
@@ -273,6 +278,19 @@ class DjpegSettings:
             what = "the table machine" if self.format == "jpeg" else f"`format` {self.format}"
             raise SettingsError(
                 f"`shape` is of JPEG's tables auto and photo, not of {what}", "omit it"
+            )
+
+    def _check_kinds(self, other: DjpegSettings) -> None:
+        if other.without_lettering is not None:
+            raise SettingsError("settings by kind within settings by kind", "give two kinds")
+        if other.format != self.format or self.format == "auto":
+            raise SettingsError(
+                f"settings by kind have one `format`, not {self.format} and {other.format}",
+                "give the same to both",
+            )
+        if self.lossless or other.lossless or self.target_size is not None:
+            raise SettingsError(
+                "settings by kind are no setting of `lossless` or `target_size`", "omit that"
             )
 
     def _check_mask(self) -> None:
@@ -388,6 +406,9 @@ class DjpegSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DjpegSettings:
         """The inverse of `to_dict`."""
+        other = values.get("without_lettering")
+        if isinstance(other, dict):
+            values = {**values, "without_lettering": cls(**other)}
         return cls(**values)
 
 

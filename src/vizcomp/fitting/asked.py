@@ -31,6 +31,7 @@ class FitSettings:
     labels: str = ""
     format: str = "auto"
     readers: str = ""
+    kinds: bool = True
     keep_sides: bool = False
     rivals: bool = True
     budget: float | None = None

@@ -167,6 +167,11 @@ def _kinds(name: str, pixels: Pixels, *, centre: bool) -> list[DjpegSettings]:
     ]
 
 
+def rungs_like(one: DjpegSettings) -> list[DjpegSettings]:
+    """All qualities of a ladder that a setting is of, small files first."""
+    return [dataclasses.replace(one, quality=float(quality)) for quality in QUALITIES]
+
+
 def variants(ladder: Sequence[DjpegSettings]) -> list[list[DjpegSettings]]:
     """Ladders like one, each with one number of its tables, or its guide, changed; its last rung is
     theirs too."""
@@ -209,14 +214,13 @@ def refined(
     known = sizes or {}
     finer: list[Candidate] = list(rungs[: near + 1])
     for above, one in itertools.pairwise(rungs[near:]):
-        finer += [
-            _between(one, one.quality, above.quality, share) for share in _shares(above, one, known)
-        ]
+        finer += [_on_the_way(one, above, share) for share in _shares(above, one, known)]
         finer.append(one)
     last = rungs[-1]
     steps = RIVAL_QUALITIES if isinstance(last, Rival) else QUALITIES
     below = max((q for q in steps if q < last.quality), default=0)
-    if below and not is_last(last):
+    by_kind = isinstance(last, DjpegSettings) and last.without_lettering is not None
+    if below and not is_last(last) and not by_kind:
         lower = _between(last, below, below, 0)
         finer += [
             _between(last, below, last.quality, share) for share in _shares(last, lower, known)
@@ -231,6 +235,18 @@ def _shares(above: Candidate, one: Candidate, sizes: Mapping[Candidate, float]) 
     parts = math.log(max(1.0, sizes[above] / sizes[one])) / math.log1p(STEP)
     count = min(MOST_STEPS, max(1, round(parts)))
     return [place / count for place in range(count - 1, 0, -1)]
+
+
+def _on_the_way(one: Candidate, above: Candidate, share: float) -> Candidate:
+    """A setting so far from one to the next larger; of those by kind, each kind by itself."""
+    found = _between(one, one.quality, above.quality, share)
+    if not isinstance(found, DjpegSettings) or found.without_lettering is None:
+        return found
+    other = found.without_lettering
+    larger = getattr(above, "without_lettering", None) or above
+    between = _between(other, other.quality, larger.quality, share)
+    assert isinstance(between, DjpegSettings)
+    return dataclasses.replace(found, without_lettering=between)
 
 
 def _between(one: Candidate, quality: float, other: float, share: float) -> Candidate:
@@ -257,4 +273,6 @@ def named(one: Candidate) -> str:
     )
     chroma = ", 4:4:4" if one.subsampling == "444" else ""
     chroma += f" ({one.shape})" if one.shape else ""
-    return f"{kind}{chroma}, quality {one.quality:g}, {guide}, {pixels}"
+    other = one.without_lettering
+    more = f"; without lettering: quality {other.quality:g}" if other else ""
+    return f"{kind}{chroma}, quality {one.quality:g}, {guide}, {pixels}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import Ready, prepare, sized
 from vizcomp.djpeg.formats import Picture
+from vizcomp.djpeg.kinds import has_lettering, of_kind
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import VizcompError, first_line
 from vizcomp.files.find import InputFile
@@ -25,6 +27,8 @@ from vizcomp.photos.photo import Photo, load
 from vizcomp.vision.answers import Answer, Classes, Pixels, compare
 from vizcomp.vision.scale import rescaled
 
+NO_GUIDE = ("uniform",)
+
 
 @dataclasses.dataclass(frozen=True)
 class JudgeTask:
@@ -34,6 +38,7 @@ class JudgeTask:
         number: of the photo in the sample.
         references: the systems' answers on the source, where they are known; () where not.
         truth: the photo's label, where labels are what counts.
+        kinds: say whether there is lettering on it.
     """
 
     number: int
@@ -45,6 +50,7 @@ class JudgeTask:
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
     decoder: str = "pillow"
+    kinds: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Judged:
         unread: why the photo cannot be read or coded; "" where it can.
         failed: why a system gives no answer on the source, or one that its label does not fit; ""
             where all is well.
+        lettering: whether there is some on the photo; None where nobody asked.
     """
 
     number: int
@@ -91,6 +98,7 @@ class Judged:
     verdicts: tuple[Verdict, ...] = ()
     unread: str = ""
     failed: str = ""
+    lettering: bool | None = None
 
 
 def judge_photo(task: JudgeTask) -> Judged:
@@ -110,7 +118,8 @@ def judge_photo(task: JudgeTask) -> Judged:
         verdicts = tuple(judging.verdict(one) for one in task.settings)
     except (VizcompError, MemoryError) as exc:
         return Judged(task.number, unread=f"{task.file.shown}: {first_line(exc)}")
-    return Judged(task.number, photo.source_bytes, references, right, verdicts)
+    lettering = has_lettering(photo) if task.kinds else None
+    return Judged(task.number, photo.source_bytes, references, right, verdicts, lettering=lettering)
 
 
 def crashed(task: JudgeTask) -> Judged:
@@ -141,14 +150,26 @@ class Coder:
     def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
         self._photo, self._file, self._batch = photo, file, batch
         self._ready: dict[DjpegSettings, Ready] = {}
+        self._files: dict[DjpegSettings, bytes] = {}
+
+    @functools.cached_property
+    def _lettering(self) -> bool:
+        return has_lettering(self._photo)
 
     def data(self, one: Candidate) -> bytes | None:
         """The file of a setting; None where the source is kept, since nothing is saved."""
+        if isinstance(one, DjpegSettings) and one.without_lettering is not None:
+            one = of_kind(one, lettering=self._lettering)
         if isinstance(one, Rival):
             data, kept = one.encode(self._photo), one.codec != "plain"
         else:
             ready = self._prepared(one)
-            data, kept = ready.at(one.quality), ready.photo is self._photo
+            if one.guides != NO_GUIDE and not ready.guided:  # then the file is that of no guide
+                one = dataclasses.replace(one, guide="uniform", strength=0.0)
+                ready = self._prepared(one)
+            if one not in self._files:
+                self._files[one] = ready.at(one.quality)
+            data, kept = self._files[one], ready.photo is self._photo
         return None if kept and len(data) >= self._photo.source_bytes else data
 
     def _prepared(self, one: DjpegSettings) -> Ready:
@@ -156,7 +177,7 @@ class Coder:
         if family in self._ready:
             return self._ready[family]
         # nothing of a JPEG's coefficients is needed; AVIF goes by how much lettering there is
-        if one.format not in ("jpeg", "avif") and one.guides == ("uniform",):
+        if one.format not in ("jpeg", "avif") and one.guides == NO_GUIDE:
             photo = sized(self._photo, one)
             importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
             ready: Ready = Picture(photo, importance, one, one.format)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from vizcomp.batch.engines import map_tasks
+from vizcomp.djpeg.kinds import of_kind
+from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError
 from vizcomp.files.find import InputFile
 from vizcomp.fitting.candidates import Candidate
@@ -43,6 +45,7 @@ class Work:
         max_pixels: larger photos are left out.
         offline: never touch the network.
         decoder: who decodes what they see.
+        kinds: it is asked of each photo whether there is lettering on it.
     """
 
     systems: tuple[str, ...]
@@ -52,6 +55,7 @@ class Work:
     max_pixels: int = DEFAULT_MAX_PIXELS
     offline: bool = False
     decoder: str = "pillow"
+    kinds: bool = False
 
     def open(self) -> list[System]:
         """The systems, in this process: for their names, kinds and fingerprints."""
@@ -67,12 +71,14 @@ class SourceAnswers:
         texts: of each system, its answer for people.
         empty: of each system, whether it finds nothing.
         right: of each system, how right the answer is by the label; () without labels.
+        lettering: whether there is some on the photo; None where nobody asked.
     """
 
     size: int
     texts: tuple[str, ...]
     empty: tuple[bool, ...]
     right: tuple[float, ...] = ()
+    lettering: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +145,9 @@ class Bench:
         for one in settings:
             for file in files:
                 self._remember(file, one)
-        known = sum((file, one) in self._verdicts for one in settings for file in files)
+        known = sum(
+            (file, self._own(file, one)) in self._verdicts for one in settings for file in files
+        )
         stop = threading.Event()
         if self._hopeless(settings[0], units, watch):  # an earlier run saw that
             stop.set()
@@ -190,9 +198,9 @@ class Bench:
         """Each photo's verdict under a setting, of those that have one."""
         files = [file for unit in units for file in unit.files]
         return [
-            PhotoVerdict(file, self._verdicts[file, one], self.sources[file])
+            PhotoVerdict(file, self._verdicts[file, self._own(file, one)], self.sources[file])
             for file in files
-            if (file, one) in self._verdicts
+            if (file, self._own(file, one)) in self._verdicts
         ]
 
     def _known(self, one: Candidate, units: Sequence[Unit]) -> Scores | None:
@@ -202,7 +210,7 @@ class Bench:
         rest = [0] * max(1, len(self._groups))
         for unit in units:
             files = [file for file in unit.files if file not in self.unread]
-            rows = [self._verdicts.get((file, one)) for file in files]
+            rows = [self._verdicts.get((file, self._own(file, one))) for file in files]
             group = self._groups.get(unit.group, 0)
             there = [row for row in rows if row is not None]
             if not there or len(there) < len(rows):
@@ -229,7 +237,11 @@ class Bench:
         """What comes of the photos, as it comes; what is known already is not made again."""
         work = self._work
         missing = {
-            file: tuple(one for one in settings if (file, one) not in self._verdicts)
+            file: tuple(
+                own
+                for own in dict.fromkeys(self._own(file, one) for one in settings)
+                if (file, own) not in self._verdicts
+            )
             for file in files
         }
         todo = [file for file in files if missing[file] and file not in self.unread]
@@ -244,6 +256,7 @@ class Bench:
                 max_pixels=work.max_pixels,
                 offline=work.offline,
                 decoder=work.decoder,
+                kinds=work.kinds and self.lettering(file) is None,
             )
             for number, file in enumerate(todo)
         )
@@ -277,26 +290,44 @@ class Bench:
             tuple(answer.words() for answer in result.references),
             tuple(is_empty(answer) for answer in result.references),
             result.right,
+            self.lettering(file) if result.lettering is None else result.lettering,
         )
         self.sources[file] = source
         rows: list[tuple[str, SourceAnswers | Verdict]] = [(SOURCE, source)]
         for one, verdict in zip(settings, result.verdicts, strict=True):
-            self._verdicts[file, one] = verdict
-            rows.append((_key(one), verdict))
+            own = self._own(file, one)  # its kind is known now
+            self._verdicts[file, own] = verdict
+            rows.append((_key(own), verdict))
         if self._memory is not None:
             for key, row in rows:
                 self._memory.add(self._digests[file], key, dataclasses.asdict(row))
 
+    def lettering(self, file: InputFile) -> bool | None:
+        """Whether there is lettering on a photo, where that is known."""
+        source = self.sources.get(file)
+        return None if source is None else source.lettering
+
+    def _own(self, file: InputFile, one: Candidate) -> Candidate:
+        """A photo's own setting of those by kind, where its kind is known: what is asked of one
+        kind is not asked again where the other's setting alone is new."""
+        if not isinstance(one, DjpegSettings) or one.without_lettering is None:
+            return one
+        lettering = self.lettering(file)
+        return one if lettering is None else of_kind(one, lettering=lettering)
+
     def _remember(self, file: InputFile, one: Candidate) -> None:
         """Take a verdict from an earlier run, where there is one."""
-        if self._memory is None or (file, one) in self._verdicts:
+        if self._memory is None or (file, self._own(file, one)) in self._verdicts:
             return
         digest = self._digests[file]
-        row, source = self._memory.row(digest, _key(one)), self._memory.row(digest, SOURCE)
-        if row is None or source is None:
+        source = self._memory.row(digest, SOURCE)
+        if source is None:
             return
-        self._verdicts[file, one] = Verdict(**_tupled(row))
-        self.sources[file] = SourceAnswers(**_tupled(source))
+        self.sources.setdefault(file, SourceAnswers(**_tupled(source)))
+        own = self._own(file, one)
+        row = self._memory.row(digest, _key(own))
+        if row is not None:
+            self._verdicts[file, own] = Verdict(**_tupled(row))
 
     def empty(self) -> list[float]:
         """For each system, the share of the photos looked at on which it finds nothing."""

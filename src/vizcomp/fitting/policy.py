@@ -287,8 +287,11 @@ class Policy:
     def _from(cls, values: Mapping[str, Any]) -> Policy:
         made = values["made_with"]
         return cls(
-            settings=DjpegSettings(
-                **{name.replace("-", "_"): value for name, value in values["policy"].items()}
+            settings=dataclasses.replace(
+                _settings_from(values["policy"]),
+                without_lettering=_settings_from(values["policy_without_lettering"])
+                if "policy_without_lettering" in values
+                else None,
             ),
             certificate=Certificate(**values["certificate"]),
             systems=tuple(CertifiedSystem(**one) for one in values["system"]),
@@ -315,10 +318,10 @@ class Policy:
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON types, by the names of the file."""
-        settings = self.settings.to_dict()
-        further = [name for name in FURTHER if settings[name] != getattr(DjpegSettings, name)]
+        other = self.settings.without_lettering
         return {
-            "policy": {name.replace("_", "-"): settings[name] for name in (*OPTIONS, *further)},
+            "policy": _settings_to(self.settings),
+            **({} if other is None else {"policy_without_lettering": _settings_to(other)}),
             "certificate": _given(self.certificate),
             "system": [_given(system) for system in self.systems],
             **(
@@ -342,6 +345,17 @@ class Policy:
             f" {__version__}: its certificate does not cover these files; run vizcomp check, or"
             " vizcomp fit again"
         )
+
+
+def _settings_to(settings: DjpegSettings) -> dict[str, Any]:
+    """By djpeg's option names; what is as by default is left out."""
+    values = settings.to_dict()
+    further = [name for name in FURTHER if values[name] != getattr(DjpegSettings, name)]
+    return {name.replace("_", "-"): values[name] for name in (*OPTIONS, *further)}
+
+
+def _settings_from(values: Mapping[str, Any]) -> DjpegSettings:
+    return DjpegSettings(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
 def policies_in(path: str | AnyPath) -> dict[str, Policy]:

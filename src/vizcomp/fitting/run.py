@@ -24,9 +24,9 @@ from vizcomp.fitting.candidates import (
     ladders,
     named,
     refined,
-    variants,
 )
 from vizcomp.fitting.certified import policy_of
+from vizcomp.fitting.exploring import Exploring, tell_to
 from vizcomp.fitting.inputs import centre_alone, input_of, pixels_of
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
@@ -35,14 +35,12 @@ from vizcomp.fitting.result import Fitted, RivalRow, Row, stronger, worst_of
 from vizcomp.fitting.rivals import rival_rows
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
 from vizcomp.fitting.scores import Aim, Outlook, Scores, units_to_explore
-from vizcomp.fitting.search import Order, Round, Tested, certify, explore
+from vizcomp.fitting.search import Order, Tested, certify
 from vizcomp.fitting.truth import Truths, read_truths
 from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
 
 WORST = 12  # photos that a report shows
-# settings that the certify part is looked at with, about: what a budget has to leave time for
-TESTS = 5
 
 
 def fit(
@@ -72,6 +70,8 @@ def fit(
             "avif", "jxl".
         readers: who must open the files, as "pillow,opencv"; "" for those of `djpeg`'s `format`
             auto.
+        kinds: photos with lettering and those without may have settings of their own, where that
+            pays (default).
         keep_sides: what systems do not see of a photo, beside its middle square, is not made
             cheaper (default: it is).
         rivals: compare with JPEG, WebP and AVIF, each with its own certified setting (default).
@@ -113,6 +113,8 @@ class _Fit:
             max_pixels=asked.max_pixels,
             offline=asked.offline,
             decoder=asked.decoder,
+            # what a rule says of folders of photos would be of none in particular
+            kinds=asked.kinds and asked.unit == "file" and not asked.by,
         )
         self._systems = self._work.open()
         for system in self._systems:
@@ -218,6 +220,7 @@ class _Fit:
                 "strata": self._strata,
                 "asked": [asked.risk, asked.confidence, asked.unit, asked.by, asked.decoder],
                 "keep_sides": asked.keep_sides,
+                "kinds": asked.kinds,
                 "labels": truths.digest if truths else "",
                 "formats": [[name, encoder_fingerprint(name)] for name in self._formats],
                 "version": __version__,
@@ -324,64 +327,23 @@ class _Fit:
         inputs = [input_of(system) for system in self._systems]
         sizes = pixels_of([one for one in inputs if one], sample.sides)
         centre = not self._asked.keep_sides and centre_alone(inputs)
-        candidates: list[list[Candidate]] = [
-            list(ladder) for ladder in ladders(self._formats, sizes, centre=centre)
-        ]
-        tried = ", ".join(self._formats), ", ".join(map(str, sizes))
-        count = len({one for ladder in candidates for one in ladder})
-        self._say(f"explore: {count} settings: {'; '.join(tried)}")
-        rounds, noted = 0, memory.note("rounds")
-
-        def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
-            telling = self._telling(
-                f"explore: {len(settings)} settings on {len(some)} {self._asked.unit}s"
-            )
-            return bench.scores(settings, [first[i] for i in some], Watch(telling))
-
-        def go_on(settings: int, units: int) -> bool:
-            nonlocal rounds
-            rounds += 1
-            if noted is not None:
-                return rounds < int(noted)
-            if self._asked.budget is None or not bench.asked:
-                return True
-            files = len(sample.sides) / max(1, len(sample.units))  # photos of a unit
-            each = files * bench.seconds / bench.asked
-            enough = (settings * units + TESTS * aim.certify) * each < self._left()
-            if not enough:
-                self._notices.append(
-                    "the budget ended the search before it had seen all photos to choose with"
-                )
-            return enough
-
-        order, scores = explore(
-            candidates,
-            len(first),
-            measure,
+        exploring = Exploring(
+            bench,
+            first,
             aim,
-            kind=lambda one: getattr(one, "format", ""),
-            vary=variants,  # type: ignore[arg-type]  # all ladders here are of djpeg's settings
-            go_on=go_on,
-            tell=self._tell_round,
+            say=self._say,
+            left=None if self._asked.budget is None else self._left,
+            files=len(sample.sides) / max(1, len(sample.units)),
+            noted=memory.note("rounds"),
         )
-        if noted is None:
-            memory.write_note("rounds", rounds if rounds and self._cut_short else rounds + 1)
+        tried = ", ".join(self._formats), ", ".join(map(str, sizes))
+        order, scores = exploring.run(
+            ladders(self._formats, sizes, centre=centre), "; ".join(tried), kinds=self._work.kinds
+        )
+        self._notices += exploring.notices
+        if memory.note("rounds") is None:
+            memory.write_note("rounds", exploring.to_note)
         return order, scores
-
-    @property
-    def _cut_short(self) -> bool:
-        return any(notice.startswith("the budget ended") for notice in self._notices)
-
-    def _tell_round(self, found: Round[Candidate]) -> None:
-        if found.best is None or is_last(found.best):
-            self._say(
-                f"explore: after {found.units}, nothing smaller than the sources seems to hold"
-            )
-            return
-        size = float(found.scores[found.best].sizes.mean())
-        self._say(
-            f"explore: after {found.units}, best so far {named(found.best)}: {size:,.0f} bytes"
-        )
 
     def _refuse_hopeless(
         self, sequence: Sequence[Candidate], explored: Mapping[Candidate, Scores], aim: Aim
@@ -490,7 +452,7 @@ class _Fit:
         )
 
     def _telling(self, text: str) -> Callable[[int, int], None]:
-        return lambda done, all: self._say(f"{text}: {done:,} of {all:,} answers")
+        return tell_to(self._say, text)
 
 
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:

@@ -253,7 +253,10 @@ class Outlook(Generic[Setting]):
 
     def means(self, one: Setting) -> Array:
         """The loss to expect of each system in each group, (S * G,)."""
-        scores = self._scores[one]
+        return self.means_of(self._scores[one])
+
+    def means_of(self, scores: Scores) -> Array:
+        """The same, of scores that need not be of a setting."""
         found = []
         for system, group in self._columns:
             mine = scores.group_of == group

@@ -262,6 +262,11 @@ class Order(Generic[Setting]):
     sizes: dict[Setting, float]
 
 
+def cost_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> float:
+    """Mean bytes where a ladder's loss passes what is allowed."""
+    return _Seen.of(ladder, scores, Outlook(aim, scores)).cost
+
+
 def order_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim) -> Order[Setting]:
     """The order of the tests: from the largest rung down to the smallest that may pass.
 

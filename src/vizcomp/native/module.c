@@ -518,6 +518,191 @@ static PyObject *context_cost(PyObject *self, PyObject *args)
     return code(args, 2);
 }
 
+/* ------------------------------------------------------------------------------------------------ networks */
+
+static PyObject *layers_possible(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(vz_layers_possible());
+}
+
+/* Sizes and factors of a layer, so small that no product of them overflows. */
+static int layer_sizes(const vz_layer *l)
+{
+    const int32_t limit = 1 << 16;
+    const Py_ssize_t most = PY_SSIZE_T_MAX / 4096 / 4096;
+
+    if (!vz_layers_possible())
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 and FMA");
+    else if (l->images < 1 || l->rows < 1 || l->cols < 1 || l->rows > limit || l->cols > limit || l->ins < 8 || l->ins > 4096 ||
+             l->ins % 8 || l->channels < 8 || l->channels > 4096 || l->channels % (l->gates ? 8 : 16) || l->up < 1 || l->up > 4 ||
+             l->down < 1 || l->down > 2 || l->rows * l->down % l->up || l->cols * l->down % l->up || (l->down > 1 && !l->gates) ||
+             (Py_ssize_t)l->images > most / l->rows / l->cols / 4)
+        PyErr_SetString(PyExc_ValueError, "layer: sizes out of range");
+    else
+        return 0;
+    return -1;
+}
+
+static int layer_from(vz_layer *l, PyObject *args, PyObject *objects[8], long long *first, long long *last)
+{
+    if (!PyArg_ParseTuple(args, "(iiiiiiii)LLOOOOOOOO", &l->images, &l->rows, &l->cols, &l->ins, &l->channels, &l->up, &l->down,
+                          &l->gates, first, last, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4], &objects[5],
+                          &objects[6], &objects[7]))
+        return -1;
+    return layer_sizes(l);
+}
+
+/* layer_run((images, rows, cols, ins, channels, up, down, gates), first, last, x, kernel, hidden, bias, h, c, new_h, new_c) */
+static PyObject *layer_run(PyObject *self, PyObject *args)
+{
+    static const char *const names[8] = {"x", "kernel", "hidden", "bias", "h", "c", "new_h", "new_c"};
+    PyObject *objects[8], *result = NULL;
+    buffer buffers[8];
+    Py_ssize_t items[8], states;
+    long long first, last;
+    vz_layer l;
+    int i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    memset(&l, 0, sizeof l);
+    if (layer_from(&l, args, objects, &first, &last) < 0)
+        return NULL;
+    states = (Py_ssize_t)l.images * l.rows * l.cols * l.channels;
+    items[0] = (Py_ssize_t)l.images * l.rows * l.cols * l.down * l.down * l.ins;
+    items[1] = (Py_ssize_t)l.channels * (l.gates ? 4 : 1) * (l.down == 1 ? 36 * l.ins : 9 * l.ins + l.channels);
+    items[2] = (Py_ssize_t)l.channels * l.channels * 4;
+    items[3] = (Py_ssize_t)l.channels * (l.gates ? 4 : 1);
+    items[4] = items[5] = items[6] = items[7] = states;
+    for (i = 0; i < 8; i++)
+        if (objects[i] != Py_None && hold(&buffers[i], objects[i], 'f', items[i], i >= 6, names[i]) < 0)
+            goto done;
+    if (!buffers[0].held || !buffers[1].held || !buffers[3].held || !buffers[6].held || (l.gates && !buffers[7].held) ||
+        buffers[4].held != buffers[5].held || (!l.gates && buffers[4].held) || (l.down == 1 && buffers[4].held && !buffers[2].held) ||
+        first < 0 || last < first || last > vz_layer_parts(&l)) {
+        PyErr_SetString(PyExc_ValueError, "layer: arrays or parts that do not fit together");
+        goto done;
+    }
+    l.x = buffers[0].view.buf;
+    l.kernel = buffers[1].view.buf;
+    l.hidden = buffers[2].held ? buffers[2].view.buf : NULL;
+    l.bias = buffers[3].view.buf;
+    l.h = buffers[4].held ? buffers[4].view.buf : NULL;
+    l.c = buffers[5].held ? buffers[5].view.buf : NULL;
+    l.new_h = buffers[6].view.buf;
+    l.new_c = buffers[7].held ? buffers[7].view.buf : NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_layer_run(&l, first, last);
+    Py_END_ALLOW_THREADS
+    result = status ? PyErr_NoMemory() : Py_BuildValue("");
+done:
+    for (i = 0; i < 8; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+static PyObject *layer_parts(PyObject *self, PyObject *args)
+{
+    vz_layer l;
+
+    (void)self;
+    memset(&l, 0, sizeof l);
+    if (!PyArg_ParseTuple(args, "(iiiiiiii)", &l.images, &l.rows, &l.cols, &l.ins, &l.channels, &l.up, &l.down, &l.gates))
+        return NULL;
+    return layer_sizes(&l) < 0 ? NULL : PyLong_FromLongLong(vz_layer_parts(&l));
+}
+
+/* points(places, ins, outs, tanh, x, kernel, bias, out) */
+static PyObject *points(PyObject *self, PyObject *args)
+{
+    static const char *const names[4] = {"x", "kernel", "bias", "out"};
+    PyObject *objects[4], *result = NULL;
+    buffer buffers[4];
+    Py_ssize_t places, items[4];
+    int ins, outs, tanh, i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    if (!PyArg_ParseTuple(args, "niiiOOOO", &places, &ins, &outs, &tanh, &objects[0], &objects[1], &objects[2], &objects[3]))
+        return NULL;
+    if (!vz_layers_possible()) {
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 and FMA");
+        return NULL;
+    }
+    if (places < 1 || ins < 1 || ins > 4096 || outs < 16 || outs > 4096 || outs % 16 || places > PY_SSIZE_T_MAX / 4 / 4096) {
+        PyErr_SetString(PyExc_ValueError, "points: sizes out of range");
+        return NULL;
+    }
+    items[0] = places * ins;
+    items[1] = (Py_ssize_t)ins * outs;
+    items[2] = outs;
+    items[3] = places * outs;
+    for (i = 0; i < 4; i++)
+        if (hold(&buffers[i], objects[i], 'f', items[i], i == 3, names[i]) < 0)
+            goto done;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_points(buffers[0].view.buf, (size_t)places, (size_t)ins, (size_t)outs, buffers[1].view.buf, buffers[2].view.buf, tanh,
+                       buffers[3].view.buf);
+    Py_END_ALLOW_THREADS
+    result = status ? PyErr_NoMemory() : Py_BuildValue("");
+done:
+    for (i = 0; i < 4; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+/* Both of pictures.c: (images, height, width, side, strength, [both,] first, image or None, last). */
+static PyObject *pictures(PyObject *args, int patches)
+{
+    PyObject *objects[3], *result = NULL;
+    buffer buffers[3];
+    vz_pictures v;
+    Py_ssize_t items;
+    int both = 0, i;
+
+    memset(buffers, 0, sizeof buffers);
+    if (!(patches ? PyArg_ParseTuple(args, "iiiifiOOO", &v.images, &v.height, &v.width, &v.side, &v.strength, &both, &objects[0],
+                                     &objects[1], &objects[2])
+                  : PyArg_ParseTuple(args, "iiiifOOO", &v.images, &v.height, &v.width, &v.side, &v.strength, &objects[0],
+                                     &objects[1], &objects[2])))
+        return NULL;
+    if (v.images < 1 || v.height < 8 || v.width < 8 || v.height % 8 || v.width % 8 || v.side < 1 || 8 % v.side ||
+        v.height > 1 << 20 || v.width > 1 << 20 || v.images > PY_SSIZE_T_MAX / 64 / v.height / v.width) {
+        PyErr_SetString(PyExc_ValueError, "pictures: sizes out of range");
+        return NULL;
+    }
+    items = (Py_ssize_t)v.images * 3 * v.height * v.width;
+    if (hold(&buffers[0], objects[0], 'f', items, 0, "first") < 0 ||
+        (objects[1] != Py_None && hold(&buffers[1], objects[1], 'f', items, 0, "image") < 0) ||
+        hold(&buffers[2], objects[2], 'f', both ? 2 * items : items, 1, "last") < 0)
+        goto done;
+    Py_BEGIN_ALLOW_THREADS
+    if (patches)
+        vz_picture_patches(&v, buffers[0].view.buf, buffers[1].held ? buffers[1].view.buf : NULL, both, buffers[2].view.buf);
+    else
+        vz_picture_improve(&v, buffers[0].view.buf, buffers[1].held ? buffers[1].view.buf : NULL, buffers[2].view.buf);
+    Py_END_ALLOW_THREADS
+    result = Py_BuildValue("");
+done:
+    for (i = 0; i < 3; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+static PyObject *picture_patches(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return pictures(args, 1);
+}
+
+static PyObject *picture_improve(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return pictures(args, 0);
+}
+
 static PyMethodDef methods[] = {
     {"huffman_table", huffman_table, METH_VARARGS, "huffman_table(counts, values): a table for decode_scan, or None"},
     {"decode_scan", decode_scan, METH_VARARGS, "decode_scan(...): (status, offset of the next marker)"},
@@ -531,11 +716,17 @@ static PyMethodDef methods[] = {
     {"context_encode", context_encode, METH_VARARGS, "context_encode(...): fills data and sizes; (status, 0)"},
     {"context_decode", context_decode, METH_VARARGS, "context_decode(...): fills bits; (status, image at fault)"},
     {"context_cost", context_cost, METH_VARARGS, "context_cost(...): fills costs in 1/65536 bits; (status, 0)"},
+    {"layers_possible", layers_possible, METH_NOARGS, "layers_possible(): whether the next five can be called here"},
+    {"layer_parts", layer_parts, METH_VARARGS, "layer_parts(sizes): in how many parts threads can share a layer"},
+    {"layer_run", layer_run, METH_VARARGS, "layer_run(sizes, first, last, ...): fills parts of new_h and new_c"},
+    {"points", points, METH_VARARGS, "points(...): fills the outputs of a 1x1 convolution"},
+    {"picture_patches", picture_patches, METH_VARARGS, "picture_patches(...): fills what an encoder's first layer sees"},
+    {"picture_improve", picture_improve, METH_VARARGS, "picture_improve(...): fills an image with a decoder's outputs"},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg and vizcomp.vzc.coding.", 0, methods,
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg, vizcomp.vzc.coding and vizcomp.neural.", 0, methods,
                                  slots,                 NULL,              NULL,                             NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

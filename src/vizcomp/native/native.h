@@ -134,4 +134,43 @@ int vz_context_decode(const vz_context *m, const vz_planes *v, uint8_t *bits, co
 /* costs: ideal code length of each image in 1/65536 bits. */
 int vz_context_cost(const vz_context *m, const vz_planes *v, const uint8_t *bits, uint64_t *costs);
 
+/* ---- lstm.c: layers of networks, float32, channels last */
+
+/* A 3x3 convolution over zeros outside, and the gates of a cell behind it. All channels are multiples of 8.
+ * x: [images][rows * down / up][cols * down / up][up * up][ins]: `up` is a depth to space that was not carried out.
+ * kernel: with down 1 [block][36][panels][ins][16], the kernels in Winograd's domain; with down 2 [block][panels][9 * ins +
+ * channels][16], those of the hidden state behind the nine of the input. With gates a block is eight channels in two panels
+ * (input and forget gate; new value and output gate), else 16 outputs in one. hidden (down 1): [block][panels][channels][16].
+ * bias: as the outputs in blocks. h and c: NULL in the first step. new_h: the outputs, where there are no gates. */
+typedef struct {
+    int32_t images, rows, cols; /* of the outputs */
+    int32_t ins, channels, up, down, gates;
+    const float *x, *kernel, *hidden, *bias, *h, *c;
+    float *new_h, *new_c;
+} vz_layer;
+
+/* Whether this processor has what the following need; without, they must not be called. */
+int vz_layers_possible(void);
+
+/* In how many parts a layer can be cut, so that threads share it. */
+int64_t vz_layer_parts(const vz_layer *l);
+int vz_layer_run(const vz_layer *l, int64_t first, int64_t last);
+
+/* A 1x1 convolution: x [places][ins] to out [places][outs], outs a multiple of 16; kernel [outs / 16][ins][16]. */
+int vz_points(const float *x, size_t places, size_t ins, size_t outs, const float *kernel, const float *bias, int tanh, float *out);
+
+/* pictures.c: by how much a residual is enlarged after the first iteration, and the two places where it is needed.
+ * Pictures are [images][3][height][width]. */
+typedef struct {
+    int32_t images, height, width; /* multiples of 8 */
+    int32_t side;                  /* of the squares of the network's coarser grid, a divisor of 8 */
+    float strength;                /* 1 + iteration / 2, or 0: no gain */
+} vz_pictures;
+
+/* The source, if `both`, and what is missing in the image, as [images][height / side][width / side][planes][side * side]. */
+void vz_picture_patches(const vz_pictures *v, const float *source, const float *image, int both, float *patches);
+
+/* image + y / gain, with y [images][height / side][width / side][3][side * side]; image NULL: y alone. */
+void vz_picture_improve(const vz_pictures *v, const float *y, const float *image, float *out);
+
 #endif

@@ -228,7 +228,7 @@ class Analyser:
             self._weights,
             values,
             source,
-            state,
+            self._network.in_torch_order(state),
             candidates=candidates,
             structure=dict(self._words.get("settings") or {}).get("reconstruction") == "ms-ssim",
             cost=judged,

@@ -22,8 +22,8 @@ class State(NamedTuple):
     """What encoder and decoder carry from one iteration to the next.
 
     Attributes:
-        encoder, decoder: hidden state and cell of each layer in turn, (N, c, h, w) each; empty at
-            the start, and for a side that is not run.
+        encoder, decoder: hidden state and cell of each layer in turn, (N, c, h, w) each, or as the
+            network keeps them; empty at the start, and for a side that is not run.
         image: the reconstruction so far, (N, 3, H, W); of a codec that makes it of its state, (N,
             0).
         iteration: iterations done.
@@ -76,6 +76,10 @@ class Network:
     def prepared(self, source: Floats) -> Floats:
         """Pictures (N, 3, H, W) in -1..1 as `analyse` takes them, in every iteration."""
         return source
+
+    def in_torch_order(self, state: State) -> State:
+        """The decoder's state as the modules of `nets` have it: as it is."""
+        return state
 
     def picture(self, state: State) -> Floats:
         """The reconstruction so far: (N, 3, H, W), about -1..1."""
@@ -136,7 +140,7 @@ class Network:
 
 
 class AnyNetwork(Protocol):
-    """What `Network` and `spectral.SpectralNetwork` do alike."""
+    """What `Network`, `compiled.CompiledNetwork` and `spectral.SpectralNetwork` do alike."""
 
     @property
     def config(self) -> CodecConfig: ...
@@ -152,6 +156,8 @@ class AnyNetwork(Protocol):
     def synthesise(self, bits: npt.NDArray[np.bool_], state: State) -> State: ...
 
     def picture(self, state: State) -> Floats: ...
+
+    def in_torch_order(self, state: State) -> State: ...
 
 
 def decode_each(

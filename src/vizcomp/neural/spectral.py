@@ -22,6 +22,7 @@ from vizcomp.graphs.spectral import (
     picture_graph,
     step_graph,
 )
+from vizcomp.neural.compiled import CompiledNetwork, supports
 from vizcomp.neural.network import AnyNetwork, Floats, Network, State, step_sessions
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -98,6 +99,10 @@ class SpectralNetwork:
         after = self._sessions["decoder", state.iteration == 0].run(outputs, inputs)
         return State(state.encoder, tuple(after), state.image, state.iteration + 1)
 
+    def in_torch_order(self, state: State) -> State:
+        """The decoder's state as the modules of `nets` have it: as it is."""
+        return state
+
     def picture(self, state: State) -> Floats:
         """The reconstruction so far: (N, 3, H, W), about -1..1."""
         inputs: Arrays = {"components": state.decoder[-1]}
@@ -123,4 +128,6 @@ def open_network(config: CodecConfig, weights: Weights, *, threads: int = 0) -> 
     """The networks of a codec of either kind."""
     if isinstance(config, SpectralConfig):
         return SpectralNetwork(config, weights, threads=threads)
+    if supports(config):
+        return CompiledNetwork(config, weights, threads=threads)
     return Network(config, weights, threads=threads)

@@ -27,6 +27,7 @@ from vizcomp.vision.answers import (
 )
 from vizcomp.vision.inputs import check_others, constants, picture_slot
 from vizcomp.vision.instances import masks_of
+from vizcomp.vision.line_readers import MOST_HIGH
 from vizcomp.vision.model_files import fingerprint_of
 from vizcomp.vision.options import MAX_INPUT_SIDE, ModelOptions
 from vizcomp.vision.runtime import PICTURES, Preparation, Runtime, prepared
@@ -86,6 +87,7 @@ class ModelSystem:
         family = self._layout.detector or self._layout.kind
         if (
             self._size is None
+            and not self._line
             and not options.size
             and self._layout.kind in ("classes", "embedding")
         ):
@@ -218,6 +220,10 @@ class ModelSystem:
         self._size = (size[0], size[1]) if size and all(size) else sides if all(sides) else None
         # of readers of text: a line as wide as it is
         self._line = sides[0] if sides[0] and not sides[1] and not size else 0
+        if not size and any(sides) and not all(sides) and not 0 < self._line <= MOST_HIGH:
+            side = max(sides)
+            question = f"its input is {side} on one side and open on the other: how large is it?"
+            raise layouts.asked(self.name, question, [f"size={side}x{side}"])
         self._batch = fixed[0]
         check_others(self.name, self._runtime.slots, slot, self.options, self._size or ())
 

@@ -101,7 +101,7 @@ class Resizing(Protocol):
     def resize_filter(self) -> str: ...
 
     def enlarges(self, height: int, width: int) -> bool:
-        """Whether a photo of this size has fewer pixels than the system looks at."""
+        """Whether a side of a photo of this size has fewer pixels than the system looks at."""
         ...
 
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer | None:

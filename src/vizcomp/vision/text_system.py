@@ -23,7 +23,7 @@ from vizcomp.vision.named_options import (
 )
 from vizcomp.vision.scale import rescaled
 from vizcomp.vision.system import BAND, boxes_answer_importance
-from vizcomp.vision.views import Fit, view_of
+from vizcomp.vision.views import OPENCV, Fit, view_of
 
 # RapidOCR's detector sees a shorter side of at least, a longer one of at most so much
 DETECTOR_LEAST, DETECTOR_MOST = 736, 2000
@@ -41,6 +41,11 @@ _PARAMETERS = {
     "threshold": "Det.box_thresh",
     "side": "Det.limit_side_len",
     "max_side": "Global.max_side_len",
+}
+_INTERPOLATIONS = {
+    "opencv": "INTER_LINEAR",
+    "opencv-lanczos": "INTER_LANCZOS4",
+    "opencv-area": "INTER_AREA",
 }
 # Options in the name: certainty of a box, the sides that its detector sees, certainty of a line.
 OPTIONS: dict[str, Allowed] = {
@@ -124,13 +129,14 @@ class TextSystem:
 
     def enlarges(self, height: int, width: int) -> bool:
         """As `system.Resizing.enlarges`."""
-        return min(height, width) < self._side
+        seen = _seen_size(height, width, self._side)
+        return seen[0] > height or seen[1] > width
 
     def answer_with(self, image: Pixels, resize_filter: str) -> Answer:
         """The answer where another program brings the photo to the detector's size, by one of
         `options.FILTERS`."""
         size = _seen_size(image.shape[0], image.shape[1], self._side)
-        view = view_of(image, size, Fit("stretch", resize_filter)).pixels
+        view = _resized(image, size, resize_filter)
         return rescaled(self.answers([view])[0], size, (image.shape[0], image.shape[1]))
 
     def _found(self, image: Pixels) -> Boxes:
@@ -191,6 +197,17 @@ def _seen_size(height: int, width: int, least: float) -> tuple[int, int]:
     scale = max(1.0, least / min(height, width))
     rows, columns = (max(32, 32 * round(scale * side / 32)) for side in (height, width))
     return rows, columns
+
+
+def _resized(image: Pixels, size: tuple[int, int], resize_filter: str) -> Pixels:
+    """A photo at a size; by OpenCV itself where the filter is one of its own: a grey level of
+    rounding moves a box's score by as much as the margins of verdicts."""
+    if resize_filter not in OPENCV:
+        return view_of(image, size, Fit("stretch", resize_filter)).pixels
+    import cv2
+
+    kind = getattr(cv2, _INTERPOLATIONS[resize_filter])
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=kind), np.uint8)
 
 
 def lettering_worth(quads: Quads, height: int, width: int) -> npt.NDArray[np.float64]:

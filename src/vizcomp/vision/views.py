@@ -131,8 +131,10 @@ def _sampled(
     the new one's place."""
     left, top, right, bottom = box
     values = image.astype(np.float32)
-    for axis, (start, end, count) in enumerate(((top, bottom, height), (left, right, width))):
-        taps, weights = _weights(kernel, start, (end - start) / count, count)
+    steps = (bottom - top) / height, (right - left) / width
+    mixed = min(steps) < 1 < max(steps)  # INTER_AREA takes two pixels then, on both sides
+    for axis, (start, count) in enumerate(((top, height), (left, width))):
+        taps, weights = _weights(kernel, start, steps[axis], count, mixed=mixed)
         weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
         taps = taps.clip(0, image.shape[axis] - 1)
         shape = [1, 1, 1]
@@ -145,12 +147,17 @@ def _sampled(
 
 
 def _weights(
-    kernel: str, start: float, step: float, count: int
+    kernel: str, start: float, step: float, count: int, *, mixed: bool
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Of each of `count` new pixels, which lie `step` old ones apart: the old ones that make it and
     what they are worth, (count, K) each."""
     if kernel == "opencv-area":
         low = start + np.arange(count) * step
+        if mixed:
+            taps = np.floor(low).astype(int)[:, None] + np.arange(2)
+            second = np.arange(1, count + 1) - (taps[:, 0] + 1 - start) / step
+            second = np.where(second <= 0, 0, second - np.floor(second))
+            return taps, np.stack([1 - second, second], 1)
         taps = np.floor(low).astype(int)[:, None] + np.arange(math.ceil(step) + 1)
         shared = np.minimum(taps + 1, (low + step)[:, None]) - np.maximum(taps, low[:, None])
         return taps, shared.clip(0)

@@ -1,5 +1,5 @@
 """Puts a run's model into the package:
-`python recipes/bundle.py RUN NAME [--classifier inception]`.
+`python recipes/bundle.py RUN NAME [--classifier inception] [--iterations 3]`.
 
 Takes RUN/model.safetensors to src/vizcomp/bundled/NAME.safetensors; of the depth network, NAME
 compact_depth, RUN/model.onnx and RUN/model.json to NAME.onnx and NAME.json. A codec names the
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--classifier", default="")
+    parser.add_argument("--iterations", type=int, help="of encode, unless it is told how many")
     args = parser.parse_args()
     if args.name == "compact_depth":
         bundle_depth(args.run, args.name)
@@ -54,6 +55,8 @@ def main() -> None:
         tensors = {
             name: value for name, value in tensors.items() if not name.startswith("classifier.")
         }
+    if args.iterations:
+        words["default_iterations"] = args.iterations
     # paths of the machine it was trained on
     for key in ("classifier", "watching", "start", "data"):
         words.get("settings", {}).pop(key, None)

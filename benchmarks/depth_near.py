@@ -6,9 +6,10 @@ bytes, over the guide `uniform`.
     python benchmarks/depth_near.py --data ../shared/data/depth/kitti_sparse --small-is-near ...
 
 The nearest third is what the ready-made map of the photo says. Each photo is compressed with
-`--guide depth` at quality 50, by a network's map, by the ready-made map ("given") and by a flat
-one; and with `--guide uniform` at the quality whose file is as large (between two files, PSNR is
-interpolated over the logarithm of the bytes). "own" is what the network's map adds to the flat one.
+`--guide depth` (or what `--guide` says) at quality 50, by a network's map, by the ready-made map
+("given") and by a flat one; and with `--guide uniform` at the quality whose file is as large
+(between two files, PSNR is interpolated over the logarithm of the bytes). "own" is what the
+network's map adds to the flat one.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
         help="as djpeg --depth-model; the bundled network without it",
     )
     parser.add_argument("--strength", type=float, action="append", default=[])
+    parser.add_argument("--guide", default="depth", help="with depth in it; default: depth")
     parser.add_argument("--limit", type=int, default=1000)
     arguments = parser.parse_args()
     networks = {
@@ -103,7 +105,9 @@ def main() -> None:
         x, y = np.asarray(plain).T
         for strength in strengths:
             for name, depth in maps.items():
-                settings = vizcomp.DjpegSettings(quality=50, guide="depth", strength=strength)
+                settings = vizcomp.DjpegSettings(
+                    quality=50, guide=arguments.guide, strength=strength
+                )
                 data = vizcomp.compress(photo, settings, depth=depth).data
                 gain = near_psnr(data, pixels, near) - float(np.interp(math.log(len(data)), x, y))
                 gains.setdefault((name, strength), []).append(gain)

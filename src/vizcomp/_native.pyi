@@ -45,6 +45,7 @@ def quantise(
     table: Any,
     dead_zone: Any,
     rate: Any,
+    worth: Any,
     lengths: Any,
     exact: Any,
     out: Any,

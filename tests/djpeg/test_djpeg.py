@@ -511,6 +511,29 @@ def test_busy_blocks_pay_and_calm_ones_do_not(coffee: np.ndarray) -> None:
     assert blocks[1][:, 17:].sum() < 0.9 * blocks[0][:, 17:].sum()
 
 
+def test_busy_blocks_pay_in_fine_detail_alone(coffee: np.ndarray) -> None:
+    """Without lettering nothing of colour is given up, and of luma's low frequencies little."""
+    photo = load_bytes(_png(coffee), "a.png")
+    settings = DjpegSettings(guide="uniform")
+    order = np.add.outer(np.arange(8), np.arange(8)).ravel()
+    low = (order > 0) & (order <= 3)
+    kinds = {
+        "none": dataclasses.replace(SHAPE, busy=0.0, flat=0.0),
+        "ours": dataclasses.replace(SHAPE, flat=0.0),
+        "all": dataclasses.replace(SHAPE, flat=0.0, keep=1.0, colour=1.0),
+    }
+    made = {
+        name: read_jpeg(Prepared(photo, settings, shape=shape).at(50)).components
+        for name, shape in kinds.items()
+    }
+    for ours, none in zip(made["ours"][1:], made["none"][1:], strict=True):
+        np.testing.assert_array_equal(ours.coefficients, none.coefficients)
+    luma = {name: np.count_nonzero(c[0].coefficients, axis=(0, 1)) for name, c in made.items()}
+    lost = {name: 1 - count[low].sum() / luma["none"][low].sum() for name, count in luma.items()}
+    assert 0 <= lost["ours"] < 0.5 * lost["all"]
+    assert luma["ours"][order > 3].sum() < 0.9 * luma["none"][order > 3].sum()
+
+
 def test_a_quality_of_the_table_photo_keeps_what_plain_jpeg_keeps(coffee: np.ndarray) -> None:
     photo = load_bytes(_png(coffee), "a.png")
 

@@ -38,9 +38,15 @@ def bits_of(block: npt.NDArray[np.int16], lengths: npt.NDArray[np.uint8]) -> int
     return bits + ((int(lengths[0]) or 16) if run else 0)
 
 
-def cost_of(x: npt.NDArray[np.float64], q: npt.NDArray[np.int16], weight: float) -> float:
+def cost_of(
+    x: npt.NDArray[np.float64],
+    q: npt.NDArray[np.int16],
+    weight: float,
+    worth: npt.ArrayLike = 1.0,
+) -> float:
     """x: the block in steps."""
-    return float(((x - q) ** 2)[1:].sum()) + weight * bits_of(q, STANDARD_CODE_LENGTHS)
+    error = float((worth * (x - q) ** 2)[1:].sum())
+    return error + weight * bits_of(q, STANDARD_CODE_LENGTHS)
 
 
 def test_plain_rounding_equals_numpy() -> None:
@@ -104,14 +110,16 @@ def test_a_higher_price_never_takes_more_bits_and_the_decision_never_costs_more(
     places=st.lists(st.integers(1, 63), min_size=1, max_size=6, unique=True),
     data=st.data(),
     weight=st.sampled_from([0.02, 0.1, 0.3]),
+    low=st.sampled_from([1.0, 4.0]),
 )
 def test_the_decision_is_the_best_of_all(
-    places: list[int], data: st.DataObject, weight: float
+    places: list[int], data: st.DataObject, weight: float, low: float
 ) -> None:
     """Against brute force over all combinations of {round, one toward zero, zero}."""
     block = np.zeros(64, np.float32)
     for place in places:
         block[ZIGZAG[place]] = data.draw(st.floats(-9, 9, width=32))
+    worth = np.where(np.add.outer(np.arange(8), np.arange(8)).ravel() <= 3, low, 1.0)
     rounded = quantise(block[None, None], np.ones(64))[0, 0]
     x = block.astype(np.float64)
     at = np.flatnonzero(rounded)
@@ -120,9 +128,25 @@ def test_the_decision_is_the_best_of_all(
     for combination in itertools.product(*choices):
         q = np.zeros(64, np.int16)
         q[at] = combination
-        best = min(best, cost_of(x, q, weight))
-    got = quantise(block[None, None], np.ones(64), rate_weight=weight)[0, 0]
-    assert cost_of(x, got, weight) == pytest.approx(best, abs=1e-3)
+        best = min(best, cost_of(x, q, weight, worth))
+    got = quantise(block[None, None], np.ones(64), rate_weight=weight, worth=worth)[0, 0]
+    assert cost_of(x, got, weight, worth) == pytest.approx(best, abs=1e-3)
+
+
+def test_what_is_worth_more_is_kept_longer() -> None:
+    values, table = spectrum(60), np.full(64, 12)
+    rounded = np.count_nonzero(quantise(values, table), axis=(0, 1))
+    low = np.add.outer(np.arange(8), np.arange(8)).ravel() <= 3
+    kept = [
+        np.count_nonzero(
+            quantise(values, table, rate_weight=0.2, worth=np.where(low, worth, 1.0)), axis=(0, 1)
+        )
+        for worth in (1.0, 4.0, 1e6)
+    ]
+    sums = [count[low][1:].sum() for count in kept]
+    assert sums[0] < sums[1] < sums[2]
+    np.testing.assert_array_equal(kept[2][low], rounded[low])
+    assert kept[2][~low].sum() < rounded[~low].sum()
 
 
 def dc_bits(dc: npt.NDArray[np.int_]) -> npt.NDArray[np.float64]:
@@ -258,6 +282,8 @@ def test_quantise_refuses_what_does_not_fit() -> None:
             {"table": np.ones(63)},
             {"dead_zone": np.ones((2, 2))},
             {"rate_weight": np.ones(3)},
+            {"rate_weight": 0.1, "worth": np.ones(63)},
+            {"rate_weight": 0.1, "worth": np.zeros(64)},
         ),
         odd_mcu,
     ):

@@ -204,7 +204,7 @@ def test_native_functions_check_their_buffers() -> None:
     with pytest.raises((TypeError, ValueError)):
         _native.encode_scans(((good.astype(np.float32), 2, 2, 2, 2, 1, 1, 1, 0),), 1, 1, 2, 2)
     with pytest.raises((TypeError, ValueError)):
-        _native.quantise(4, good, good, good, None, bytes(256), bytes(64), good)
+        _native.quantise(4, good, good, good, None, good, bytes(256), bytes(64), good)
     with pytest.raises((BufferError, TypeError, ValueError)):
         _native.forward(
             np.zeros((8, 8), np.uint8)[:, ::2], 8, 4, 1, 1, 1, (np.zeros(64, np.float32),)

@@ -53,7 +53,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def command_lines(text: str) -> list[list[str]]:
-    """The lines of a page that start with `vizcomp`, indented or not, as words."""
+    """The lines of a page that start with `vizcomp`, indented or not, as words; what goes on after
+    a backslash is part of its line."""
+    text = re.sub(r" *\\\n *", " ", text)
     return [
         shlex.split(line, comments=True)
         for line in re.findall(r"^ *(vizcomp [a-z].*)$", "\n".join(code(text)), re.MULTILINE)

@@ -42,6 +42,9 @@ DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among them, without text
 # of the strength there: little at the default, where no system may lose, and much at 1
 DEPTH_POWER = 1.7
 
+ORDER = np.add.outer(np.arange(8), np.arange(8)).ravel()  # u + v of each frequency
+LOW = 3  # the highest order of luma's lowest frequencies
+
 # rounding to a step s errs by s^2 / 12 in the mean, and a further bit quarters that: it is worth 2
 # ln 2 / 12 squared steps
 BIT_WORTH = math.log(2) / 6
@@ -96,6 +99,12 @@ class Encoder:
         )
         # people look at all of a photo
         self._lettering = 0.0 if photo else lettering if shape.flat < 0 else shape.flat
+        # colour and low frequencies that are dropped change more answers than their squared error
+        # tells (0026-felt-frequencies.md); letters are in the others, and a few words are enough
+        words = math.sqrt(self._lettering)
+        keep = shape.keep ** (1 - words) if self._by_photo else 1.0
+        self._colour = shape.colour + (1 - shape.colour) * words
+        self._worth = np.where(ORDER <= LOW, keep, 1.0).astype(np.float32)
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
         self._far = settings.strength * rate_weight(settings, kind_of_guide(settings)) * self.say
         # both (R, C) of luma: what the guides say, and what all blocks pay
@@ -175,6 +184,7 @@ class Encoder:
             own_price = self._on_grid_of(component, self._price) * np.float32(
                 0.0 if own is not None and (own >= wanted[kind]).all() else worth
             )
+            own_price *= np.float32(self._colour if kind else 1)
             if rest is not None and kept is not None:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
@@ -192,6 +202,7 @@ class Encoder:
                 dead_zone=DEAD_ZONE,
                 rate_weight=rate,
                 exact=None if own is None else table == own,
+                worth=None if kind else self._worth,
                 mcu=(1, 1) if len(image.components) == 1 else (component.v, component.h),
             )
             components.append(

@@ -62,7 +62,7 @@ KEEP_STEP_RATIO = 1.5
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
     """Numbers behind the tables `auto` and `photo`: docs/decisions/0012-table-by-photo.md,
-    0021-busy-blocks.md.
+    0021-busy-blocks.md, 0026-felt-frequencies.md.
 
     Attributes:
         flat: share (0..1) of the machine table in it, the rest is the photo table; below 0: by how
@@ -77,6 +77,9 @@ class Shape:
         price: of a bit everywhere, in squared steps; guides add theirs.
         busy: price added for each octave by which a block's contrast is above `CALM`, where there
             is no lettering.
+        keep: what a squared step of luma's lowest AC frequencies counts where bits have a price and
+            there is no lettering; one of the others counts 1.
+        colour: share of these prices that chroma pays where there is no lettering; with it all.
         text_price: the price, instead of both, where a photo is one of lettering.
         beside: factor on the text guide's price where there is no lettering, at strength 1; none at
             the default strength.
@@ -93,7 +96,9 @@ class Shape:
     chroma_low: float = 1.0
     chroma_high: float = 1.0
     price: float = 0.0
-    busy: float = 0.04
+    busy: float = 0.06
+    keep: float = 4.0
+    colour: float = 0.0
     text_price: float = 0.03
     beside: float = 0.1
 
@@ -129,11 +134,21 @@ class Shape:
 
 
 SHAPE = Shape()
-PHOTO_SHAPE = Shape(flat=0.3, scale=0.68, chroma=1.55, dc=0.75, low=1.0, price=0.08, busy=0.0)
+PHOTO_SHAPE = Shape(
+    flat=0.3,
+    scale=0.68,
+    chroma=1.55,
+    dc=0.75,
+    low=1.0,
+    price=0.08,
+    busy=0.0,
+    keep=1.0,
+    colour=1.0,
+)
 """Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
 
 # numbers of a shape that lie in 0..1, those from 0 up, and the range of the others
-SHARES = ("flat", "least", "most", "beside")
+SHARES = ("flat", "least", "most", "colour", "beside")
 PRICES = ("price", "busy", "text_price")
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 

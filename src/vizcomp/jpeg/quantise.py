@@ -23,6 +23,7 @@ def quantise(
     dead_zone: npt.ArrayLike = 0.5,
     rate_weight: npt.ArrayLike | None = None,
     exact: npt.ArrayLike | None = None,
+    worth: npt.ArrayLike | None = None,
     mcu: tuple[int, int] | None = None,
     reuse: bool = False,
 ) -> npt.NDArray[np.int16]:
@@ -32,7 +33,7 @@ def quantise(
     DC: plain rounding, unless `mcu` is given. Where `rate_weight` is positive, the block's non-zero
     coefficients may then become one smaller or zero, such that
 
-        sum ((x - q t) / t)^2  +  rate_weight * bits
+        sum worth ((x - q t) / t)^2  +  rate_weight * bits
 
     is least over all those choices. `bits` counts run-length codes of `STANDARD_CODE_LENGTHS`, the
     values' own bits, runs of 16 zeros and the end of the block. This is a shortest path, found by
@@ -47,6 +48,8 @@ def quantise(
         rate_weight: scalar or (R, C), squared steps for a bit, 0 or more.
         exact: bool (64,): frequencies whose values lie on the table's lattice already; they are
             kept as they are or dropped.
+        worth: (64,) above 0, what a squared step of each frequency counts in these choices; default
+            1. DC counts 1.
         mcu: blocks of the component in an MCU, (down, across). Where `rate_weight` is positive the
             DC value too may then differ from the nearest, by two steps at most, such that the same
             sum is least along the scan, whose differences are what DC costs.
@@ -63,9 +66,13 @@ def quantise(
     if not (steps > 0).all():
         raise SettingsError("a quantisation step is not positive", "steps go from 1 to 65535")
     scale = None if unit is None else _vector("unit", unit, np.float32, 64)
+    counts = np.ones(64, np.float32) if worth is None else _vector("worth", worth, np.float32, 64)
+    if not (counts > 0).all():
+        raise SettingsError("a frequency's `worth` is not positive", "give numbers above 0")
     zones = _field("dead_zone", dead_zone, (rows, cols))
     rates = None if rate_weight is None else _field("rate_weight", rate_weight, (rows, cols))
     lattice = np.zeros(64, np.uint8) if exact is None else _vector("exact", exact, np.uint8, 64)
+    kept = (counts, STANDARD_CODE_LENGTHS, lattice)
     result = _memory(values) if reuse else np.empty(values.shape, np.int16)
     settles = mcu is not None and rates is not None and not lattice[0] and rates.max(initial=0) > 0
     ratio = np.empty((rows, cols) if settles else (0, 0), np.float32)
@@ -75,9 +82,7 @@ def quantise(
         rounded = np.empty(real.shape, np.int16)
         weights = None if rates is None else rates[part]
         blocks = real.shape[0] * cols
-        status = _native.quantise(
-            blocks, real, steps, zones[part], weights, STANDARD_CODE_LENGTHS, lattice, rounded
-        )
+        status = _native.quantise(blocks, real, steps, zones[part], weights, *kept, rounded)
         if status:
             raise AssertionError(f"quantise: status {status}")
         if settles:
@@ -85,14 +90,23 @@ def quantise(
         result[part] = rounded  # last: it may lie where the real values were
     if settles:
         assert mcu is not None
-        dc = np.empty((rows, cols), np.int16)
-        if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
-            raise SettingsError(
-                f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}",
-                "give the padded grid",
-            )
-        result[:, :, 0] = dc
+        result[:, :, 0] = _settled_dc(ratio, rates, mcu)
     return result
+
+
+def _settled_dc(
+    ratio: npt.NDArray[np.float32],
+    rates: npt.NDArray[np.float32] | None,
+    mcu: tuple[int, int],
+) -> npt.NDArray[np.int16]:
+    """DC of all blocks along the scan: int16 (R, C), of real values in steps."""
+    rows, cols = ratio.shape
+    dc = np.empty((rows, cols), np.int16)
+    if _native.settle_dc(rows, cols, *mcu, ratio, rates, dc):
+        raise SettingsError(
+            f"{rows}x{cols} blocks are not whole MCUs of {mcu[0]}x{mcu[1]}", "give the padded grid"
+        )
+    return dc
 
 
 def _grid(values: npt.NDArray[Any]) -> tuple[int, int]:

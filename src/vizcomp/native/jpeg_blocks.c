@@ -291,9 +291,9 @@ static void price_list(prices *p, const uint8_t lengths[256])
 
 /* The cheapest choice for the AC coefficients of one block: the shortest path over its candidates in zigzag order, where an
  * edge codes one value after a run of zeros. Costs are relative to dropping everything: keeping q for a real value a
- * changes the squared error by q (q - 2a). (Crouse & Ramchandran, IEEE Trans. Image Processing 6 (1997), section III.) */
-static void decide(const prices *p, float lambda, const float *ratio, const uint8_t exact[64], const uint8_t *place,
-                   int16_t *block)
+ * changes the squared error by q (q - 2a), which counts `worth` times. (Crouse & Ramchandran, IEEE Trans. Image Processing 6 (1997), section III.) */
+static void decide(const prices *p, float lambda, const float *ratio, const float worth[64], const uint8_t exact[64],
+                   const uint8_t *place, int16_t *block)
 {
     float total[64], gain[2], best_total;
     uint8_t position[64], from[64];
@@ -323,13 +323,13 @@ static void decide(const prices *p, float lambda, const float *ratio, const uint
         at = vz_zigzag[k];
         value = block[at];
         magnitude = value < 0 ? -value : value;
-        gain[0] = (float)magnitude * ((float)magnitude - 2.0f * ratio[at]);
+        gain[0] = worth[at] * (float)magnitude * ((float)magnitude - 2.0f * ratio[at]);
         size[0] = p->size[magnitude];
         size[1] = 0;
         gain[1] = 0.0f;
         if (magnitude > 1 && !exact[at]) {
             int lower = magnitude - 1;
-            float other = (float)lower * ((float)lower - 2.0f * ratio[at]);
+            float other = worth[at] * (float)lower * ((float)lower - 2.0f * ratio[at]);
             if (p->size[lower] == size[0]) { /* the same price: the nearer one */
                 if (other < gain[0]) {
                     gain[0] = other;
@@ -390,7 +390,7 @@ static int nearest_dc(float x)
 }
 
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
-                const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
+                const float worth[64], const uint8_t lengths[256], const uint8_t exact[64], int16_t *out)
 {
     uint8_t place[64];
     prices p;
@@ -398,7 +398,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
     int k, any_exact = 0;
 
     for (k = 0; k < 64; k++) {
-        if (!(table[k] > 0.0f))
+        if (!(table[k] > 0.0f && worth[k] > 0.0f))
             return VZ_BAD_ARGUMENT;
         place[vz_zigzag[k]] = (uint8_t)k;
         any_exact |= exact[k];
@@ -428,7 +428,7 @@ int vz_quantise(const float *values, size_t blocks, const float table[64], const
                 }
         if (rate && rate[at] > 0.0f) {
             result[0] = 0;
-            decide(&p, rate[at], ratio, exact, place, result);
+            decide(&p, rate[at], ratio, worth, exact, place, result);
         }
         result[0] = (int16_t)nearest_dc(block[0] / table[0]);
     }

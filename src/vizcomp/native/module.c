@@ -275,9 +275,9 @@ done:
 
 static PyObject *quantise(PyObject *self, PyObject *args)
 {
-    enum { VALUES, TABLE, DEAD_ZONE, RATE, LENGTHS, EXACT, OUT, ALL };
-    static const char *const names[ALL] = {"values", "table", "dead_zone", "rate", "lengths", "exact", "out"};
-    static const char formats[ALL + 1] = "ffffBBh";
+    enum { VALUES, TABLE, DEAD_ZONE, RATE, WORTH, LENGTHS, EXACT, OUT, ALL };
+    static const char *const names[ALL] = {"values", "table", "dead_zone", "rate", "worth", "lengths", "exact", "out"};
+    static const char formats[ALL + 1] = "fffffBBh";
     PyObject *objects[ALL], *result = NULL;
     buffer buffers[ALL];
     Py_ssize_t blocks, items[ALL];
@@ -285,8 +285,8 @@ static PyObject *quantise(PyObject *self, PyObject *args)
 
     (void)self;
     memset(buffers, 0, sizeof buffers);
-    if (!PyArg_ParseTuple(args, "nOOOOOOO", &blocks, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
-                          &objects[5], &objects[6]))
+    if (!PyArg_ParseTuple(args, "nOOOOOOOO", &blocks, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &objects[6], &objects[7]))
         return NULL;
     if (blocks < 0 || blocks > PY_SSIZE_T_MAX / 1024) {
         PyErr_SetString(PyExc_ValueError, "quantise: sizes out of range");
@@ -294,7 +294,7 @@ static PyObject *quantise(PyObject *self, PyObject *args)
     }
     items[VALUES] = items[OUT] = blocks * 64;
     items[DEAD_ZONE] = items[RATE] = blocks;
-    items[TABLE] = items[EXACT] = 64;
+    items[TABLE] = items[WORTH] = items[EXACT] = 64;
     items[LENGTHS] = 256;
     for (i = 0; i < ALL; i++) {
         if (i == RATE && objects[i] == Py_None)
@@ -304,8 +304,8 @@ static PyObject *quantise(PyObject *self, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     status = vz_quantise(buffers[VALUES].view.buf, (size_t)blocks, buffers[TABLE].view.buf, buffers[DEAD_ZONE].view.buf,
-                         buffers[RATE].held ? buffers[RATE].view.buf : NULL, buffers[LENGTHS].view.buf,
-                         buffers[EXACT].view.buf, buffers[OUT].view.buf);
+                         buffers[RATE].held ? buffers[RATE].view.buf : NULL, buffers[WORTH].view.buf,
+                         buffers[LENGTHS].view.buf, buffers[EXACT].view.buf, buffers[OUT].view.buf);
     Py_END_ALLOW_THREADS
     result = PyLong_FromLong(status);
 done:

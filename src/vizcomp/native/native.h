@@ -89,9 +89,10 @@ int vz_forward(const uint8_t *pixels, size_t height, size_t width, int channels,
 int vz_halve(const int16_t *blocks, size_t rows, size_t cols, const float unit[64], size_t down, size_t across,
              size_t out_rows, size_t out_cols, float *out);
 
-/* See jpeg/quantise.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped. */
+/* See jpeg/quantise.py. `rate` may be NULL; `exact` marks frequencies where a value is kept whole or dropped;
+ * `worth` is what a squared step of each counts. */
 int vz_quantise(const float *values, size_t blocks, const float table[64], const float *dead_zone, const float *rate,
-                const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
+                const float worth[64], const uint8_t lengths[256], const uint8_t exact[64], int16_t *out);
 
 /* DC values of a component: ratio and rate are rows x cols, in steps and in squared steps for a bit. The sum of squared errors
  * and rate * bits becomes least along the scan, whose MCUs hold down x across of the component's blocks: a shortest path over

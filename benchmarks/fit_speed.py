@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import resource
 import subprocess
 import sys
@@ -22,27 +21,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
+from slow_system import slow
 
 import vizcomp
 from vizcomp.fitting.candidates import named
 from vizcomp.fitting.policy import Policy
 from vizcomp.photos.encode import encode_plain_jpeg
 
-SECONDS = 0.03
 SIDE = (480, 360)
-
-
-def slow(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """A classifier by the mean colours of a grid of nine, in 30 ms."""
-    until = time.process_time() + SECONDS
-    small = np.asarray(Image.fromarray(image).resize((3, 3), Image.Resampling.BOX), np.float32)
-    logits = small.reshape(-1) / 8
-    while time.process_time() < until:
-        hashlib.sha256(bytes(4096)).digest()
-    weights = np.exp(logits - logits.max())
-    return np.asarray(weights / weights.sum(), np.float32)
 
 
 def write_parts(sources: list[Path], count: int, folder: Path) -> None:

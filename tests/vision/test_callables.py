@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,9 +189,49 @@ def test_it_goes_along_to_other_processes() -> None:
     with pytest.raises(SettingsError, match="cannot be sent") as caught:
         list(map_tasks(told, [local.name] * 13, on_crash=crashed, jobs=2))
     assert "top of a module" in caught.value.hint
-    assert set(map_tasks(told, [local.name] * 3, on_crash=crashed, jobs=1, isolate=True)) == {
-        "class 1 100%"
-    }
+    for jobs in (0, 1):
+        assert set(
+            map_tasks(told, [local.name] * 13, on_crash=crashed, jobs=jobs, isolate=True)
+        ) == {"class 1 100%"}
+
+
+SCRIPT = """
+import numpy as np
+import vizcomp
+from vizcomp.errors import SettingsError
+
+def by_colour(image):
+    return np.eye(3, dtype=np.float32)[int(image.mean((0, 1)).argmax())]
+
+if __name__ == "__main__":
+    system = vizcomp.System(by_colour, kind="classes", name="mine")
+    ask = {"risk": 0.2, "confidence": 0.9, "format": "jpeg", "rivals": False}
+    try:
+        vizcomp.fit(["photos"], system, jobs=2, **ask)
+    except SettingsError as exc:
+        print(exc.message)
+    print(vizcomp.fit(["photos"], system, **ask).policy.certificate.photos)
+"""
+
+
+def test_a_function_of_a_script_is_asked_in_its_process(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        pixels = np.full((48, 64, 3), 40, np.uint8)
+        pixels[..., number % 3] = 200
+        pixels[8:40, 8:56] += rng.integers(0, 40, (32, 48, 1), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "own.py").write_text(SCRIPT)
+    environment = {**os.environ, "VIZCOMP_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    refused, photos = done.stdout.splitlines()
+    assert "mine cannot be sent to worker processes" in refused
+    assert int(photos) > 9
+    assert "Traceback" not in done.stderr
 
 
 def test_a_callable_guides_and_verifies(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from vizcomp.api.keywords import (
     names_of,
     with_signature,
 )
-from vizcomp.api.systems import by_name, can_travel
+from vizcomp.api.systems import by_name
 from vizcomp.batch.about import systems_of
 from vizcomp.batch.djpeg import BatchRun, gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
@@ -29,6 +29,7 @@ from vizcomp.files.find import find_inputs
 from vizcomp.files.store import parse_place
 from vizcomp.files.write import check_output_folder
 from vizcomp.report.djpeg import DjpegReport
+from vizcomp.vision.callables import can_travel
 from vizcomp.vision.system import System
 
 AnyName = str | os.PathLike[str]

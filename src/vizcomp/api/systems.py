@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,12 +43,3 @@ def by_name(asked: Any, setting: str, given: dict[str, System]) -> tuple[str, ..
             )
         names.append(each.name)
     return tuple(dict.fromkeys(names))
-
-
-def can_travel(systems: Iterable[System]) -> bool:
-    """Whether worker processes can have these objects: they are pickled, and not of the program's
-    main module."""
-    try:
-        return b"__main__" not in pickle.dumps(tuple(systems))
-    except Exception:  # a lambda, a session of a network, anything
-        return False

@@ -100,9 +100,9 @@ def map_tasks(
         try:
             function = _with_callables(function, first[0])
         except SettingsError:
-            if asked != 1:
+            if asked > 1:
                 raise
-            # one process was asked for: it may be this one
+            # it may be this process
             yield from _here(function, stream, stop)
             return
     del first  # only the chain holds them now, and lets go of each

@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import types
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -439,6 +439,15 @@ def _add_code(digest: Any, code: types.CodeType) -> None:
             digest.update(repr(value).encode())
 
 
+def can_travel(systems: Iterable[base.System]) -> bool:
+    """Whether worker processes can have these objects: they are pickled, and not of the program's
+    main module, which workers do not import."""
+    try:
+        return b"__main__" not in pickle.dumps(tuple(systems))
+    except Exception:  # a lambda, a session of a network, anything
+        return False
+
+
 def brought(function: Callable[[Any], Any], task: Any) -> Callable[[Any], Any]:
     """The same function for another process, where the callables that a task names are known too.
 
@@ -451,14 +460,11 @@ def brought(function: Callable[[Any], Any], task: Any) -> Callable[[Any], Any]:
     written = pickle.dumps(task) if _living else b""
     systems = [system for name, system in _living.items() if name.encode() in written]
     for system in systems:
-        try:
-            pickle.dumps(system)
-        except Exception as exc:
+        if not can_travel([system]):
             raise SettingsError(
-                f"the vision system {system.name} cannot be sent to worker processes:"
-                f" {in_one_line(exc)}",
-                "define its function at the top of a module, or use `jobs` 1",
-            ) from exc
+                f"the vision system {system.name} cannot be sent to worker processes",
+                "define its function at the top of a module that is imported, or use `jobs` 1",
+            )
     return functools.partial(_with_systems, function, tuple(systems)) if systems else function
 
 

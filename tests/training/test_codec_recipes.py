@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from vizcomp.neural.codec import NeuralCodec
+from vizcomp.neural.models import read_model
 from vizcomp.training.features import open_features, seen_apart
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -73,3 +75,27 @@ def test_mobilenet_answers_as_its_file_does(
         found = eyes.mobilenet()(planes).softmax(1)[0].numpy()
     assert found.argmax() == wanted.argmax()
     assert np.abs(found - wanted).max() < 0.15  # the file rounds every layer to 8 bits
+
+
+def test_other_steps_for_a_trained_codec(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, base in (("dark", 60), ("light", 190)):
+        folder = tmp_path / "data" / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(40):
+            pixels = np.clip(base + rng.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    bundled = RECIPES.parent / "src" / "vizcomp" / "bundled" / "cifar.safetensors"
+    line = [sys.executable, RECIPES / "cifar_steps.py", bundled, "--data", tmp_path / "data"]
+    line += ["--steps", "4.4,2.84,1.21,0.6", "--pictures", "60", "-o", tmp_path]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row.split()[0] for row in done.stdout.splitlines()] == ["1:", "2:", "3:", "4:"]
+    made = tmp_path / "model.safetensors"
+    assert read_model(made)[0]["network"]["steps"] == [4.4, 2.84, 1.21, 0.6]
+    pictures = np.clip(190 + rng.normal(0, 20, (4, 32, 32, 3)), 0, 255).astype(np.uint8)
+    coarse, fine = (
+        sum(map(len, NeuralCodec.load(path, threads=1).payloads(pictures, iterations=4)))
+        for path in (made, bundled)
+    )
+    assert fine > 1.2 * coarse

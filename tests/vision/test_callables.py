@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -193,6 +194,29 @@ def test_it_goes_along_to_other_processes() -> None:
         assert set(
             map_tasks(told, [local.name] * 13, on_crash=crashed, jobs=jobs, isolate=True)
         ) == {"class 1 100%"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    masks: str
+    systems: tuple[str, ...] = ()
+
+
+def masks_of(task: Named) -> str:
+    return task.masks
+
+
+def test_a_system_that_no_task_names_stays_here() -> None:
+    there = System(lambda image: image[..., 0] > 9, "masks", name="masks")
+    tasks = [Named("masks/a.png")] * 13
+    assert set(map_tasks(masks_of, tasks, on_crash=masks_of, jobs=2)) == {"masks/a.png"}
+    for named in (
+        Named("", (there.name,)),
+        Named("depth+system:masks"),
+        Named("djpeg:verify=masks,quality=40"),
+    ):
+        with pytest.raises(SettingsError, match="the vision system masks cannot be sent"):
+            list(map_tasks(masks_of, [named] * 13, on_crash=masks_of, jobs=2))
 
 
 SCRIPT = """

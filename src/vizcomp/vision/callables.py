@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import pickle
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -457,8 +458,13 @@ def brought(function: Callable[[Any], Any], task: Any) -> Callable[[Any], Any]:
     Raises:
         SettingsError: such a callable cannot be sent there.
     """
-    written = pickle.dumps(task) if _living else b""
-    systems = [system for name, system in _living.items() if name.encode() in written]
+    texts = set(_texts(task)) if _living else set()
+    systems = [
+        system
+        for name, system in _living.items()
+        # by itself, as a guide, or as a value in what a codec is called
+        if name in texts or any(f"system:{name}" in text or f"={name}" in text for text in texts)
+    ]
     for system in systems:
         if not can_travel([system]):
             raise SettingsError(
@@ -466,6 +472,21 @@ def brought(function: Callable[[Any], Any], task: Any) -> Callable[[Any], Any]:
                 "define its function at the top of a module that is imported, or use `jobs` 1",
             )
     return functools.partial(_with_systems, function, tuple(systems)) if systems else function
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text that a task holds as a value; the names of its fields are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, tuple | list | set | frozenset):
+        for each in value:
+            yield from _texts(each)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _texts(getattr(value, field.name))
 
 
 def _with_systems(function: Callable[[Any], Any], systems: tuple[System, ...], task: Any) -> Any:

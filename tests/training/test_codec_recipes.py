@@ -21,6 +21,21 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 MOBILENET = RECIPES.parent.parent / "shared" / "models" / "mobilenet_v2_1.0_224_quant.tflite"
 
 
+def noisy(base: int, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Pictures of one grey, uint8 (N, 32, 32, 3), with noise."""
+    pixels = base + rng.normal(0, 20, (count, 32, 32, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def write_classes(data: Path, count: int, *, dark: int) -> None:
+    rng = np.random.default_rng(0)
+    for name, base in (("dark", dark), ("light", 190)):
+        folder = data / "train" / name
+        folder.mkdir(parents=True)
+        for i, pixels in enumerate(noisy(base, rng, count)):
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
 @pytest.fixture
 def eyes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("codec_eyes", RECIPES / "codec_eyes.py")
@@ -35,13 +50,7 @@ def eyes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_residual_network_is_trained_and_found_by_its_name(
     eyes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rng = np.random.default_rng(0)
-    for name, base in (("dark", 30), ("light", 190)):
-        folder = tmp_path / "data" / "train" / name
-        folder.mkdir(parents=True)
-        for i in range(160):
-            pixels = np.clip(base + rng.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{i}.png")
+    write_classes(tmp_path / "data", 160, dark=30)
     made = tmp_path / "eyes"
     line = [sys.executable, RECIPES / "codec_eyes.py", "--data", tmp_path / "data"]
     line += ["--out", made, "--epochs", "2"]
@@ -78,13 +87,7 @@ def test_mobilenet_answers_as_its_file_does(
 
 
 def test_other_steps_for_a_trained_codec(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name, base in (("dark", 60), ("light", 190)):
-        folder = tmp_path / "data" / "train" / name
-        folder.mkdir(parents=True)
-        for i in range(40):
-            pixels = np.clip(base + rng.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{i}.png")
+    write_classes(tmp_path / "data", 40, dark=60)
     bundled = RECIPES.parent / "src" / "vizcomp" / "bundled" / "cifar.safetensors"
     line = [sys.executable, RECIPES / "cifar_steps.py", bundled, "--data", tmp_path / "data"]
     line += ["--steps", "4.4,2.84,1.21,0.6", "--pictures", "60", "-o", tmp_path]
@@ -93,7 +96,7 @@ def test_other_steps_for_a_trained_codec(tmp_path: Path) -> None:
     assert [row.split()[0] for row in done.stdout.splitlines()] == ["1:", "2:", "3:", "4:"]
     made = tmp_path / "model.safetensors"
     assert read_model(made)[0]["network"]["steps"] == [4.4, 2.84, 1.21, 0.6]
-    pictures = np.clip(190 + rng.normal(0, 20, (4, 32, 32, 3)), 0, 255).astype(np.uint8)
+    pictures = noisy(190, np.random.default_rng(1), 4)
     coarse, fine = (
         sum(map(len, NeuralCodec.load(path, threads=1).payloads(pictures, iterations=4)))
         for path in (made, bundled)

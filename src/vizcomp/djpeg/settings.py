@@ -124,11 +124,8 @@ class Shape:
                 raise SettingsError(
                     f"`shape` {part.strip()}: {value!r} is no number", "write it as price=0.1"
                 ) from exc
-            share = name in SHARES
-            low, high = (
-                (0.0 if share or "price" in name or name == "busy" else 0.1),
-                1.0 if share else 10.0,
-            )
+            low = 0.0 if name in SHARES + PRICES else LEAST_FACTOR
+            high = 1.0 if name in SHARES else MOST_FACTOR
             _in_range(f"shape {name}", numbers[name], low, high)
         return dataclasses.replace(base, **numbers)
 

@@ -179,9 +179,9 @@ def one_sided(frozen: FrozenClassifier) -> nn.Module:
     whole = frozen.module
     if not isinstance(whole, classifiers.Classifier):
         return frozen
-    network = copy.deepcopy(whole.network)
-    if not isinstance(network, inception.Inception):
+    if not isinstance(whole.network, inception.Inception):
         return frozen
+    network = copy.deepcopy(whole.network)
     network.config = dataclasses.replace(network.config, mirror=False)
     inception.fold(network)
     one = classifiers.Classifier(network, whole.classes, whole.words).eval().requires_grad_(False)

@@ -363,6 +363,8 @@ def test_pixels_to_try_come_from_the_systems_inputs() -> None:
         Pixels(max_side=416, resample="bilinear"),
         Pixels(max_side=555, resample="bilinear"),
     ]
+    seen = Input((224, 224), True, "bicubic", 0.875)  # of the middle of what it made 256 pixels
+    assert [one.short_side for one in pixels_of([seen], sides)] == [None, 256, 341]
     assert pixels_of([], sides) == [Pixels(), Pixels(max_side=320), Pixels(max_side=448)]
     assert pixels_of([Input((224, 224), True)], [(200, 150)] * 10) == [Pixels()]
 

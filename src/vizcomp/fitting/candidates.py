@@ -64,15 +64,19 @@ class Rival:
             self.codec
         ].title
 
-    def encode(self, photo: Photo) -> bytes:
+    def encode(self, photo: Photo, *, quick: bool = False) -> bytes:
         """The file, upright, with the photo's ICC profile.
+
+        Args:
+            quick: as of `encode_format`.
 
         Raises:
             UnsupportedError: the format cannot hold the photo.
         """
         pixels = np.ascontiguousarray(upright(photo.pixels, photo.orientation))
         if self.codec in FORMATS:
-            return encode_format(pixels, FORMATS[self.codec], self.quality, icc=photo.icc)
+            kind = FORMATS[self.codec]
+            return encode_format(pixels, kind, self.quality, icc=photo.icc, quick=quick)
         small = self.codec == "jpeg"
         return encode_plain_jpeg(
             pixels, quality=self.quality, optimize=small, progressive=small, icc=photo.icc

@@ -197,7 +197,7 @@ def asked_about(system: Any) -> tuple[list[list[DjpegSettings]], list[DjpegSetti
     """The ladders for a system's input, and all settings that may be tested."""
     seen = input_of(system)
     pixels = Pixels()
-    if seen is not None:
+    if seen is not None and getattr(system, "input_size", None):
         which = "short_side" if seen.crops else "max_side"
         pixels = Pixels(**{which: seen.side}, resample=seen.resample)  # type: ignore[arg-type]
     names = tried(pixels)

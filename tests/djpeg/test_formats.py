@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageOps
 from vizcomp import metrics
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import likeness
-from vizcomp.djpeg import formats, readers
+from vizcomp.djpeg import formats, guide, readers
 from vizcomp.djpeg.compress import Compressed, compress, prepare
 from vizcomp.djpeg.formats import (
     ENCODER_QUALITIES,
@@ -736,7 +736,9 @@ def test_without_lettering_nothing_is_blurred_for_its_sake(name: str, small: np.
     assert len(given) < len(uniform)
 
 
-def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) -> None:
+def test_avif_is_tuned_for_signal_where_there_is_lettering(
+    small: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = load_bytes(jpeg_bytes(small), "a.jpg")
     flat = np.ones((20, 30), np.float32)
     settings = DjpegSettings(guide="uniform", format="avif")
@@ -747,6 +749,11 @@ def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) ->
     assert compress(photo, settings).data == eyes  # the photo has none
     machine = dataclasses.replace(settings, table="machine")
     assert compress(photo, machine).data == signal
+    # a guide that looks for lettering does not change what the table says
+    monkeypatch.setattr(guide, "lettering", lambda logits: 1.0)
+    guided = DjpegSettings(guide="text", format="avif", strength=0.001)
+    assert compress(photo, guided).data == signal
+    assert compress(photo, dataclasses.replace(guided, table="photo")).data == eyes
     assert encoder_quality("avif", 50, lettering=0) > encoder_quality("avif", 50)
 
 

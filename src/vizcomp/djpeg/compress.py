@@ -209,7 +209,7 @@ def prepare(
                 settings,
                 name,
                 say=guides.encoder.say**0.5,
-                lettering=guides.lettering,
+                lettering=guides.tuned_for,
             )
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
@@ -231,6 +231,7 @@ class Prepared:
     Attributes:
         photo: the photo that is coded: made smaller where the settings say so.
         lettering: `guide.lettering` of the photo; 1 under the table `machine`, which is for such.
+        tuned_for: the same as AVIF goes by it: 0 under the table `photo` too.
     """
 
     def __init__(
@@ -260,6 +261,7 @@ class Prepared:
             logits = text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
         self.lettering = 1.0 if settings.table == "machine" else lettering
+        self.tuned_for = 0.0 if settings.table == "photo" else self.lettering
         silent = guides_say(settings, lettering, given=given, shape=shape) == 0
         if callable(depth):
             depth = None if silent or "depth" not in guides else depth()

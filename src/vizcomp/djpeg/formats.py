@@ -135,9 +135,14 @@ class Picture:
             the same photo.
         lettering: `guide.lettering` of the photo.
 
+    Attributes:
+        quick: files are only tried: as of `encode_format`.
+
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
+
+    quick = False
 
     def __init__(
         self,
@@ -286,4 +291,5 @@ class Picture:
             exif=self._metadata.exif,
             xmp=self._metadata.xmp,
             full_chroma=self._settings.subsampling == "444",
+            quick=self.quick,
         )

@@ -25,6 +25,7 @@ from vizcomp.djpeg.compress import Compressed, compress, prepare
 from vizcomp.djpeg.formats import (
     ENCODER_QUALITIES,
     QUALITIES,
+    WITHOUT_LETTERING,
     Picture,
     encoder_quality,
     widest_blur,
@@ -99,13 +100,17 @@ def test_a_quality_keeps_about_what_jpeg_keeps(name: str, small: np.ndarray) -> 
 
 
 def test_tables_rise_and_reach_from_end_to_end() -> None:
-    assert set(ENCODER_QUALITIES) == set(FORMATS)
+    assert set(ENCODER_QUALITIES) == set(WITHOUT_LETTERING) == set(FORMATS)
     assert (QUALITIES[0], QUALITIES[-1]) == (0, 100)
-    for name, table in ENCODER_QUALITIES.items():
-        assert len(table) == len(QUALITIES)
-        assert list(table) == sorted(table)
-        assert encoder_quality(name, 100) > 99
-        assert encoder_quality(name, 50) == table[QUALITIES.index(50)]
+    for lettering, tables in ((1.0, ENCODER_QUALITIES), (0.0, WITHOUT_LETTERING)):
+        for name, table in tables.items():
+            assert len(table) == len(QUALITIES)
+            assert list(table) == sorted(table)
+            assert encoder_quality(name, 100, lettering=lettering) > 99
+            at_fifty = encoder_quality(name, 50, lettering=lettering)
+            assert at_fifty == table[QUALITIES.index(50)]
+    both = [encoder_quality("webp", 50, lettering=share) for share in (0.0, 0.25, 1.0)]
+    assert both[1] == (both[0] + both[2]) / 2
 
 
 def test_the_blur_goes_by_guide_strength_and_quality() -> None:
@@ -749,7 +754,7 @@ def test_avif_is_tuned_for_signal_where_there_is_lettering(
     guided = DjpegSettings(guide="text", format="avif", strength=0.001)
     assert compress(photo, guided).data == signal
     assert compress(photo, dataclasses.replace(guided, table="photo")).data == eyes
-    assert encoder_quality("avif", 50, by_signal=False) > encoder_quality("avif", 50)
+    assert encoder_quality("avif", 50, lettering=0) > encoder_quality("avif", 50)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])

@@ -59,7 +59,6 @@ KINDS = {
     "empty": (empty, "boxes", "an empty answer for all {} photos"),
     "same box": (same_box, "boxes", "the same answer for all {} photos, car 0.75000"),
 }
-each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def system(kind: str) -> tuple[vizcomp.System, str]:
@@ -67,21 +66,35 @@ def system(kind: str) -> tuple[vizcomp.System, str]:
     return vizcomp.System(function, kind=answers, name=f"the-{kind}-one".replace(" ", "-")), said
 
 
-@each_kind
-@pytest.mark.parametrize("asked", ["verify", "watch_with"])
-def test_files_are_made_and_the_report_says_so(tmp_path: Path, kind: str, asked: str) -> None:
-    one, said = system(kind)
-    folder = photos(tmp_path / "in", 4)
-    options = {asked: one, "guide": "uniform", "jobs": 1}
-    report = vizcomp.compress_files(folder, tmp_path / "out", **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("verify", "watch"),
+    [(("always", "empty"), ("blind", "same box")), (("blind", "same box"), ("always", "empty"))],
+)
+def test_files_are_made_and_the_report_says_so(
+    tmp_path: Path, verify: tuple[str, ...], watch: tuple[str, ...]
+) -> None:
+    systems = {kind: system(kind) for kind in (*verify, *watch)}
+    folder = photos(tmp_path / "in", 3)
+    report = vizcomp.compress_files(
+        folder,
+        tmp_path / "out",
+        verify=[systems[kind][0] for kind in verify],
+        watch_with=[systems[kind][0] for kind in watch],
+        guide="uniform",
+        jobs=1,
+    )
     assert report.totals.failed == 0
-    assert report.totals.one_answer[one.name]["photos"] == 4
-    (notice,) = (text for text in report.notices if PROVES in text)
-    assert f"{one.name} gave {said.format(4)}" in notice
+    assert len(report.totals.one_answer) == len(KINDS)
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert notice in written["notices"]
     assert written["totals"]["one_answer"] == report.totals.one_answer
-    assert (tmp_path / "out" / "report.html").read_text().count(notice) == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    for one, said in systems.values():
+        assert report.totals.one_answer[one.name]["photos"] == 3
+        (notice,) = (text for text in report.notices if f"{one.name} gave " in text)
+        assert f"{one.name} gave {said.format(3)}" in notice
+        assert PROVES in notice
+        assert notice in written["notices"]
+        assert page.count(notice) == 1
 
 
 def test_few_photos_and_copies_of_one_prove_nothing_either_way(tmp_path: Path) -> None:
@@ -97,7 +110,7 @@ def test_few_photos_and_copies_of_one_prove_nothing_either_way(tmp_path: Path) -
 
 def test_a_system_that_looks_is_not_told_of(tmp_path: Path) -> None:
     one = vizcomp.System(brightest, kind="classes", name="brightest")
-    folder = photos(tmp_path / "in", 6)
+    folder = photos(tmp_path / "in", 3)
     report = vizcomp.compress_files(folder, tmp_path / "out", verify=one, guide="uniform", jobs=1)
     assert len({record.source_answers["brightest"] for record in report.files}) > 1
     assert not report.notices

@@ -154,11 +154,7 @@ def check(
         one = _checked(policy, system, names[i], scores.losses[i], worse[i], evidence)
         looked.append(dataclasses.replace(one, one_answer=always.get("answer", "")))
     notices += about_all(one_answer)
-    if sample.duplicates:
-        notices.append(
-            f"{sample.duplicates} photos have the same bytes as another: they count once"
-        )
-    notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
+    notices += _passed_over(sample, bench)
     state, mean = _state(log, confidence), float(scores.sizes.mean())
     days, asked = len(log.days), len(scores.sizes)
     return Checked(state, asked, mean, tuple(looked), days, log.units, tuple(notices))
@@ -167,6 +163,15 @@ def check(
 def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:
     listed: list[Any] = list(photos)
     return listed if all(isinstance(one, InputFile) for one in listed) else find_inputs(listed)
+
+
+def _passed_over(sample: Sample, bench: Bench) -> list[str]:
+    said = [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
+    if sample.duplicates:
+        said.insert(
+            0, f"{sample.duplicates} photos have the same bytes as another: they count once"
+        )
+    return said
 
 
 def _check_labels(policy: Policy, labels: str) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
 from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg import guide
-from vizcomp.djpeg.compress import Ready, prepare, sized
+from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.kinds import has_lettering, of_kind
 from vizcomp.djpeg.settings import DjpegSettings
@@ -39,6 +38,7 @@ class JudgeTask:
         references: the systems' answers on the source, where they are known; () where not.
         truth: the photo's label, where labels are what counts.
         kinds: say whether there is lettering on it.
+        quick: files as of `encode_format`.
     """
 
     number: int
@@ -51,6 +51,7 @@ class JudgeTask:
     offline: bool = False
     decoder: str = "pillow"
     kinds: bool = False
+    quick: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +146,16 @@ def rights(truth: Truth | None, answers: Sequence[Answer], photo: Photo) -> tupl
 
 class Coder:
     """A photo as settings make it: files as `djpeg` writes them, and those of rivals. Guides are
-    asked once for all qualities."""
+    asked once for all qualities.
 
-    def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
-        self._photo, self._file, self._batch = photo, file, batch
+    Args:
+        quick: files as of `encode_format`, which `djpeg` does not write.
+    """
+
+    def __init__(
+        self, photo: Photo, file: InputFile, batch: BatchSettings, *, quick: bool = False
+    ) -> None:
+        self._photo, self._file, self._batch, self._quick = photo, file, batch, quick
         self._ready: dict[DjpegSettings, Ready] = {}
         self._files: dict[DjpegSettings, bytes] = {}
 
@@ -161,7 +168,8 @@ class Coder:
         if isinstance(one, DjpegSettings) and one.without_lettering is not None:
             one = of_kind(one, lettering=self._lettering)
         if isinstance(one, Rival):
-            data, kept = one.encode(self._photo), one.codec != "plain"
+            data = one.encode(self._photo, quick=self._quick)
+            kept = one.codec != "plain"
         else:
             ready = self._prepared(one)
             if one.guides != NO_GUIDE and not ready.guided:  # then the file is that of no guide
@@ -176,14 +184,10 @@ class Coder:
         family = dataclasses.replace(one, quality=50.0)
         if family in self._ready:
             return self._ready[family]
-        # nothing of a JPEG's coefficients is needed; AVIF goes by how much lettering there is
-        if one.format not in ("jpeg", "avif") and one.guides == NO_GUIDE:
-            photo = sized(self._photo, one)
-            importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
-            ready: Ready = Picture(photo, importance, one, one.format)
-        else:
-            depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
-            (ready,) = prepare(self._photo, one, depth=depth)
+        depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
+        (ready,) = prepare(self._photo, one, depth=depth)
+        if isinstance(ready, Picture):
+            ready.quick = self._quick
         return self._ready.setdefault(family, ready)
 
 
@@ -207,7 +211,10 @@ class _Judging:
             right,
         )
         self._coder = Coder(
-            photo, task.file, BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
+            photo,
+            task.file,
+            BatchSettings(max_pixels=task.max_pixels, offline=task.offline),
+            quick=task.quick,
         )
         self._looked: dict[bytes, Verdict] = {}
 

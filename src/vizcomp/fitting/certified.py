@@ -65,6 +65,7 @@ def policy_of(
         decoder=asked.decoder,
         by=asked.by,
         labels=labels,
+        test=aim.test,
     )
     certified = []
     for i, system in enumerate(systems):

@@ -105,6 +105,7 @@ class Certificate:
             together.
         labels: hash that names the labels which answers were held against; "" where it is the
             answers on the sources.
+        test: by which it was shown; "" in files of older versions.
     """
 
     risk: float
@@ -122,6 +123,7 @@ class Certificate:
     decoder: str = "pillow"
     by: str = ""
     labels: str = ""
+    test: str = ""
 
     def __post_init__(self) -> None:
         shares = (self.risk, self.confidence, self.bound, self.mean_loss)
@@ -398,7 +400,13 @@ NOT_SAID_OF_LABELS = (
 
 def _given(part: Certificate | CertifiedSystem) -> dict[str, Any]:
     """A part of the file without what nobody asked for."""
-    unasked = {"by": "", "labels": "", "right_on_sources": -1.0, "right_on_results": -1.0}
+    unasked = {
+        "by": "",
+        "labels": "",
+        "test": "",
+        "right_on_sources": -1.0,
+        "right_on_results": -1.0,
+    }
     return {
         name: value
         for name, value in dataclasses.asdict(part).items()

@@ -41,8 +41,7 @@ def policy_of(
         units: of the certify part.
         systems, names: who looked, and by which names they were asked for.
         strata: names of the groups of the scores; () where there are none.
-        labels: hash of the labels, "" where there are none.
-        date: of the certificate.
+        labels, date: of the certificate; no labels have the hash "".
     """
     scores, setting = best.scores, best.setting
     assert isinstance(setting, DjpegSettings)

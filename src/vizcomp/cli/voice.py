@@ -136,13 +136,9 @@ class Voice:
     def exit_code(self, *, interrupted: bool, failed: bool, nothing_done: bool) -> int:
         """How a batch command ends; says of results that stayed what they are not."""
         if self.left:
-            were = (
-                "1 result exists and is" if self.left == 1 else f"{self.left} results exist and are"
-            )
-            self.warn(
-                f"{were} not known to be of these photos and settings: --overwrite replaces them,"
-                " another -o keeps them"
-            )
+            from vizcomp.batch.log import stayed
+
+            self.warn(stayed(self.left))
         if interrupted:
             return 130
         if self.left and nothing_done:

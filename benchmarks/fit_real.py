@@ -37,6 +37,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.files.find import find_inputs
 from vizcomp.files.place import cache_folder
 from vizcomp.fitting.candidates import Candidate, Pixels, ladders, named, refined
+from vizcomp.fitting.inputs import input_of
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
 from vizcomp.fitting.sample import Unit, read_sample
@@ -194,11 +195,11 @@ def table_row(
 
 def asked_about(system: Any) -> tuple[list[list[DjpegSettings]], list[DjpegSettings]]:
     """The ladders for a system's input, and all settings that may be tested."""
-    size = getattr(system, "input_size", None)
+    seen = input_of(system)
     pixels = Pixels()
-    if size is not None:
-        which = "short_side" if getattr(system, "crops", False) else "max_side"
-        pixels = Pixels(**{which: max(size)}, resample=system.resample)
+    if seen is not None and getattr(system, "input_size", None):
+        which = "short_side" if seen.crops else "max_side"
+        pixels = Pixels(**{which: seen.side}, resample=seen.resample)  # type: ignore[arg-type]
     names = tried(pixels)
     settings = [one for ladder in names for one in ladder]
     for ladder in names:

@@ -18,7 +18,7 @@ from vizcomp.cli.values import parse_fraction, parse_size
 from vizcomp.depth.kinds import Depth
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.compress import Prepared, compress
-from vizcomp.djpeg.encoder import STEP_SCALES, Encoder
+from vizcomp.djpeg.encoder import MACHINE_SCALE, STEP_SCALES, Encoder
 from vizcomp.djpeg.settings import (
     METADATA,
     PHOTO_CHROMA,
@@ -573,6 +573,25 @@ def test_steps_are_scaled_as_each_guide_was_calibrated(
     ):
         expected = factor(kind) / factor("uniform") if lettering or kind != "text" else 1.0
         assert steps(name) / steps("uniform") == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("name", ["uniform", "text"])
+def test_the_table_machine_is_finer_without_lettering(coffee: np.ndarray, name: str) -> None:
+    """By what `MACHINE_SCALE` says, and it is the network for lettering that says whether there is
+    some."""
+    settings = DjpegSettings(guide=name, table="machine")
+    source = Source.of(photo_of(coffee), settings)
+    cheap = np.zeros(guide.grid_shape(*coffee.shape[:2]), np.float32)
+
+    def steps(lettering: float) -> float:
+        made = Encoder(source, cheap, settings, lettering=lettering).encode(50)
+        return float(read_jpeg(made).tables[0].mean())
+
+    assert steps(0.0) / steps(1.0) == pytest.approx(MACHINE_SCALE, rel=0.05)
+    assert steps(0.5) / steps(1.0) == pytest.approx(MACHINE_SCALE**0.5, rel=0.05)
+    for photo, lettering in ((photo_of(coffee), 0.0), (photo_of(sign(coffee)), 1.0)):
+        table = read_jpeg(compress(photo, settings).data).tables[0]
+        assert float(table.mean()) == pytest.approx(steps(lettering), rel=0.05)
 
 
 def sign(coffee: np.ndarray) -> np.ndarray:

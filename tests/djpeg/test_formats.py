@@ -20,11 +20,12 @@ from PIL import Image, ImageCms, ImageOps
 from vizcomp import metrics
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.rivals import likeness
-from vizcomp.djpeg import formats, readers
+from vizcomp.djpeg import formats, guide, readers
 from vizcomp.djpeg.compress import Compressed, compress, prepare
 from vizcomp.djpeg.formats import (
     ENCODER_QUALITIES,
     QUALITIES,
+    WITHOUT_LETTERING,
     Picture,
     encoder_quality,
     widest_blur,
@@ -99,13 +100,17 @@ def test_a_quality_keeps_about_what_jpeg_keeps(name: str, small: np.ndarray) -> 
 
 
 def test_tables_rise_and_reach_from_end_to_end() -> None:
-    assert set(ENCODER_QUALITIES) == set(FORMATS)
+    assert set(ENCODER_QUALITIES) == set(WITHOUT_LETTERING) == set(FORMATS)
     assert (QUALITIES[0], QUALITIES[-1]) == (0, 100)
-    for name, table in ENCODER_QUALITIES.items():
-        assert len(table) == len(QUALITIES)
-        assert list(table) == sorted(table)
-        assert encoder_quality(name, 100) > 99
-        assert encoder_quality(name, 50) == table[QUALITIES.index(50)]
+    for lettering, tables in ((1.0, ENCODER_QUALITIES), (0.0, WITHOUT_LETTERING)):
+        for name, table in tables.items():
+            assert len(table) == len(QUALITIES)
+            assert list(table) == sorted(table)
+            assert encoder_quality(name, 100, lettering=lettering) > 99
+            at_fifty = encoder_quality(name, 50, lettering=lettering)
+            assert at_fifty == table[QUALITIES.index(50)]
+    both = [encoder_quality("webp", 50, lettering=share) for share in (0.0, 0.25, 1.0)]
+    assert both[1] == (both[0] + both[2]) / 2
 
 
 def test_the_blur_goes_by_guide_strength_and_quality() -> None:
@@ -731,7 +736,9 @@ def test_without_lettering_nothing_is_blurred_for_its_sake(name: str, small: np.
     assert len(given) < len(uniform)
 
 
-def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) -> None:
+def test_avif_is_tuned_for_signal_where_there_is_lettering(
+    small: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo = load_bytes(jpeg_bytes(small), "a.jpg")
     flat = np.ones((20, 30), np.float32)
     settings = DjpegSettings(guide="uniform", format="avif")
@@ -742,7 +749,12 @@ def test_avif_is_tuned_for_signal_where_there_is_lettering(small: np.ndarray) ->
     assert compress(photo, settings).data == eyes  # the photo has none
     machine = dataclasses.replace(settings, table="machine")
     assert compress(photo, machine).data == signal
-    assert encoder_quality("avif", 50, by_signal=False) > encoder_quality("avif", 50)
+    # a guide that looks for lettering does not change what the table says
+    monkeypatch.setattr(guide, "lettering", lambda logits: 1.0)
+    guided = DjpegSettings(guide="text", format="avif", strength=0.001)
+    assert compress(photo, guided).data == signal
+    assert compress(photo, dataclasses.replace(guided, table="photo")).data == eyes
+    assert encoder_quality("avif", 50, lettering=0) > encoder_quality("avif", 50)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])

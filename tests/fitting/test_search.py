@@ -342,10 +342,12 @@ def test_variants_change_one_thing_each() -> None:
                 for name, value in one.to_dict().items()
                 if name != "quality" and value != kind[name]
             }
-            assert changed in (("shape", "guide") if kind["format"] == "jpeg" else ("guide",))
+            assert changed in ("guide", "shape" if kind["format"] == "jpeg" else "table")
     photo = next(one for one in ladders() if one[0].table == "photo")
     assert sum(bool(one[0].shape) for one in variants(photo)) == 6
-    names = [named(one[3]) for one in variants(photo)]
+    avif = ladders(["avif"])[0]
+    assert [one[0].table for one in variants(avif)] == ["photo", "machine", "auto", "auto"]
+    names = [named(one[3]) for ladder in (photo, avif) for one in variants(ladder)]
     assert len(set(names)) == len(names)
     assert "(price=0.16)" in " ".join(names)
     assert "guide depth+text at 0.5" in " ".join(names)
@@ -363,6 +365,8 @@ def test_pixels_to_try_come_from_the_systems_inputs() -> None:
         Pixels(max_side=416, resample="bilinear"),
         Pixels(max_side=555, resample="bilinear"),
     ]
+    seen = Input((224, 224), True, "bicubic", 0.875)  # of the middle of what it made 256 pixels
+    assert [one.short_side for one in pixels_of([seen], sides)] == [None, 256, 341]
     assert pixels_of([], sides) == [Pixels(), Pixels(max_side=320), Pixels(max_side=448)]
     assert pixels_of([Input((224, 224), True)], [(200, 150)] * 10) == [Pixels()]
 

@@ -220,6 +220,28 @@ def test_a_profile_is_taken_by_what_it_does_and_not_by_its_name() -> None:
     assert to_srgb(photo) == (photo.pixels, ())
 
 
+def test_photos_of_one_camera_share_what_their_profile_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    build = ImageCms.buildTransform
+    monkeypatch.setattr(
+        ImageCms, "buildTransform", lambda *a, **k: made.append(a) or build(*a, **k)
+    )
+    icc = linear_profile("linear twice")
+    means = []
+    for level in (71, 140):
+        pixels = np.full((8, 8, 3), level, np.uint8)
+        photo = load_bytes(saved(Image.fromarray(pixels), "PNG", icc_profile=icc), "a.png")
+        means.append(int(to_srgb(photo)[0].mean()))
+    assert len(made) == 1
+    assert means[0] < means[1]
+    assert abs(means[0] - 144) <= 2
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    other = load_bytes(saved(Image.fromarray(pixels), "PNG", icc_profile=own), "b.png")
+    assert to_srgb(other)[0].mean() == 140  # another profile, another transform
+
+
 # --- a PNG's chunks beside its pixels -------------------------------------------------------------
 
 

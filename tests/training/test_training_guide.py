@@ -121,6 +121,13 @@ def test_it_knows_where_the_system_looks(run: Path) -> None:
     card = json.loads((run / "model.json").read_text())
     assert card["kind"] == "guide"
     assert 0 < card["validation"]["blocks kept for 95%"] < 0.9
+    scale = card["step_scale"]
+    assert learned.scale == pytest.approx(scale["value"], rel=1e-3)
+    assert (learned.uncalibrated == "") == (scale["error"] is not None)
+    assert learned.uncalibrated == scale["why"]
+    assert scale["by_system"] == [{key: scale[key] for key in scale if key != "by_system"}]
+    assert scale["photos"] == 2  # all that were left out
+    assert "5 are needed" in scale["why"]
     assert (run / "model.onnx").stat().st_size < 1_000_000
 
 

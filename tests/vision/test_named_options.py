@@ -12,6 +12,7 @@ from kit import command, picture
 from PIL import Image
 
 from vizcomp.errors import ModelError, SettingsError
+from vizcomp.fitting.inputs import Input, input_of
 from vizcomp.vision import systems, torch_systems
 from vizcomp.vision.answers import Boxes, Classes
 from vizcomp.vision.named_options import split_options
@@ -104,6 +105,7 @@ def test_a_classifier_of_torchvision_takes_sides_and_a_filter() -> None:
     assert "shorter side to 256, 224 of its middle, bilinear" in reading_of(usual)
     other = open_system("torchvision:resnet18:resize=64,crop=48,filter=bicubic")
     assert "shorter side to 64, 48 of its middle, bicubic" in reading_of(other)
+    assert input_of(other) == Input((48, 48), True, "bicubic", 0.75)
     assert other.fingerprint != usual.fingerprint == "abc"
     assert isinstance(other.answers([picture(0, 90, 70)])[0], Classes)
     older = open_system("torchvision:resnet50:weights=IMAGENET1K_V1")

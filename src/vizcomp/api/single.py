@@ -23,7 +23,14 @@ from vizcomp.api.keywords import (
     with_signature,
 )
 from vizcomp.api.systems import by_name
-from vizcomp.batch.judges import check_guides, depth_source, given_systems, mask_folder, needs_depth
+from vizcomp.batch.judges import (
+    check_guides,
+    depth_source,
+    given_systems,
+    mask_folder,
+    needs_depth,
+    uncalibrated_guides,
+)
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.batch.single import finish, shown_source, verdict_fields, watch_fields
@@ -279,7 +286,7 @@ def _compressed(
         quality=result.found.made.quality,
         source_bytes=photo.photo.source_bytes,
         kept=result.kept,
-        notices=result.notices,
+        notices=(*result.notices, *uncalibrated_guides(djpeg)),
         importance=result.found.made.importance,
         **verdict,
         **watch_fields(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from vizcomp.batch.judges import check_guides
+from vizcomp.batch.judges import check_guides, uncalibrated_guides
 from vizcomp.batch.settings import BatchSettings
 from vizcomp.djpeg.formats import check_formats
 from vizcomp.djpeg.settings import DjpegSettings
@@ -82,6 +82,12 @@ class Chosen:
         for each in self.every:
             check_formats(each)
         return list(dict.fromkeys(identities))
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know of the settings."""
+        return tuple(
+            dict.fromkeys(text for each in self.every for text in uncalibrated_guides(each))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types: all that decides what the results hold."""

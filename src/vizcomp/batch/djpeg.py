@@ -179,8 +179,8 @@ def run_djpeg(
     totals = total(records, time.perf_counter() - started, batch.watch_with)
     if labels is not None:
         totals = dataclasses.replace(totals, labels=labels.totals())
-    notices = () if labels is None else tuple(labels.notices)
-    return BatchRun(records, totals, interrupted, worst, notices + shards.notices())
+    notices = (*(() if labels is None else labels.notices), *shards.notices(), *chosen.notices())
+    return BatchRun(records, totals, interrupted, worst, notices)
 
 
 def _task(

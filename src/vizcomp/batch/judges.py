@@ -19,10 +19,11 @@ from vizcomp.batch.settings import BatchSettings
 from vizcomp.depth.maps import DepthSource, MapFolder
 from vizcomp.depth.sources import open_depth
 from vizcomp.djpeg import guide
-from vizcomp.djpeg.learned import LearnedGuide
+from vizcomp.djpeg.compress import learned_guide
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import FormatError, InputError, SettingsError, VizcompError, in_one_line
 from vizcomp.files.find import InputFile
+from vizcomp.files.place import printable
 from vizcomp.photos.frame import rgb, upright
 from vizcomp.photos.opencv import check_decoder
 from vizcomp.photos.photo import Photo, to_srgb
@@ -69,10 +70,8 @@ def check_guides(
         )
     if needs_depth(settings) and "depth" not in in_hand:
         problems.append(depth_source(batch).name)
-    for name in (
-        name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
-    ):
-        problems.append(f"guide {LearnedGuide(Path(name)).fingerprint[:12]}")
+    for name in learned_guides(settings):
+        problems.append(f"guide {learned_guide(name).fingerprint[:12]}")
     if settings.max_side == "auto" and not batch.verify:
         raise SettingsError(
             "`max_side` auto needs `verify`",
@@ -148,6 +147,33 @@ def guide_systems(settings: DjpegSettings) -> list[str]:
     return [
         name.removeprefix(guide.SYSTEM) for name in settings.guides if name.startswith(guide.SYSTEM)
     ]
+
+
+def learned_guides(settings: DjpegSettings) -> list[str]:
+    """The guides that are files of `vizcomp train --kind guide`, of photos of either kind."""
+    other = settings.without_lettering
+    own = [name for name in settings.guides if guide.is_learned(name) and settings.strength > 0]
+    return own if other is None else list(dict.fromkeys([*own, *learned_guides(other)]))
+
+
+def uncalibrated_guides(settings: DjpegSettings) -> tuple[str, ...]:
+    """What to say of each learned guide whose factor on steps is not known.
+
+    The table `photo` is calibrated for the eye, and other formats take no factor.
+
+    Raises:
+        ModelError: a guide cannot be opened.
+    """
+    if settings.table == "photo" or "jpeg" not in settings.formats:
+        return ()
+    opened = [(name, learned_guide(name)) for name in learned_guides(settings)]
+    return tuple(
+        f"under the guide {printable(name)} a quality may keep more or less than plain JPEG of it:"
+        f" its factor on steps is not known ({one.uncalibrated}); vizcomp train --kind guide"
+        " measures it"
+        for name, one in opened
+        if one.uncalibrated
+    )
 
 
 def beside(name: str) -> list[str]:

@@ -39,7 +39,8 @@ class Asked:
 def carried_out(job: Asked, voice: Voice) -> BatchRun:
     """The work: one run, or with --watch one whenever there is something new."""
     from vizcomp.batch.djpeg import joined, run_djpeg
-    from vizcomp.batch.judges import guide_systems
+    from vizcomp.batch.judges import guide_systems, learned_guides
+    from vizcomp.djpeg.compress import learned_guide
     from vizcomp.files.apart import check_apart
     from vizcomp.files.find import count_inputs
     from vizcomp.files.watch import Watched
@@ -58,6 +59,8 @@ def carried_out(job: Asked, voice: Voice) -> BatchRun:
     voice.readings(
         [*guide_systems(job.settings), *batch.verify, *batch.watch_with], offline=batch.offline
     )
+    for name in learned_guides(job.settings):
+        voice.reading(name, learned_guide(name).reading)
     if watched is not None:
         voice.say(f"watching {', '.join(inputs)}; Ctrl-C ends it and writes the report")
         with voice.downloads():

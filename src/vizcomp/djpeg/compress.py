@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -118,7 +120,8 @@ def compress(
             lettering, at the default strength.
         mask: float (h, w) in 0..1 as displayed, bright = keep; needed where the guide names mask.
         looked: for each guide "system:NAME" where that system looked, float (h, w) in 0..1 as
-            displayed (`System.importance` of `vizcomp.vision.system`).
+            displayed (`System.importance` of `vizcomp.vision.system`). A guide PATH.onnx whose map
+            is here is not opened, and its factor on steps is 1.
 
     Raises:
         InputError: the guide needs a map that is not given, or the target size cannot be reached.
@@ -206,7 +209,7 @@ def prepare(
                 settings,
                 name,
                 say=guides.encoder.say**0.5,
-                lettering=guides.lettering,
+                lettering=guides.tuned_for,
             )
             if name == "webp" and only_plain_webp(settings.reading) and not picture.plain:
                 raise UnsupportedError(
@@ -228,6 +231,7 @@ class Prepared:
     Attributes:
         photo: the photo that is coded: made smaller where the settings say so.
         lettering: `guide.lettering` of the photo; 1 under the table `machine`, which is for such.
+        tuned_for: the same as AVIF goes by it: 0 under the table `photo` too.
     """
 
     def __init__(
@@ -251,20 +255,22 @@ class Prepared:
         given = "mask" in guides or ("depth" in guides and named)
         if settings.shape:
             shape = Shape.of(settings.shape, settings.table)
-        by_lettering = settings.table == "auto" and shape.flat < 0
+        by_lettering = settings.table != "photo" and shape.flat < 0
         logits = None
         if by_lettering or ("text" in guides and guides_say(settings, 1.0, given=given) > 0):
             logits = text_regions()(upright(photo.pixels, photo.orientation))
         lettering = 0.0 if logits is None else guide.lettering(logits)
         self.lettering = 1.0 if settings.table == "machine" else lettering
+        self.tuned_for = 0.0 if settings.table == "photo" else self.lettering
         silent = guides_say(settings, lettering, given=given, shape=shape) == 0
         if callable(depth):
             depth = None if silent or "depth" not in guides else depth()
-        learned = {}
-        for name in (
-            name for name in settings.guides if guide.is_learned(name) and settings.strength > 0
-        ):
-            learned[name] = _learned_guide(name)(upright(photo.pixels, photo.orientation))
+        looked, scales = dict(looked or {}), []
+        for name in guides:
+            if guide.is_learned(name) and name not in looked:
+                network = learned_guide(name)
+                looked[name] = network(upright(photo.pixels, photo.orientation))
+                scales.append(network.scale)
         if photo.pixels.size >= LARGE:
             return_memory()  # what decoding took and the networks, a third of the peak
         self.source = Source.of(photo, settings)
@@ -272,11 +278,15 @@ class Prepared:
             size = guide.grid_shape(self.source.image.height, self.source.image.width)
             self.importance = np.ones(size, np.float32)
         else:
-            self.importance = _importance(
-                self.source, logits, settings, depth, mask, {**(looked or {}), **learned}
-            )
+            self.importance = _importance(self.source, logits, settings, depth, mask, looked)
         self.encoder = Encoder(
-            self.source, self.importance, settings, lettering=lettering, given=given, shape=shape
+            self.source,
+            self.importance,
+            settings,
+            lettering=lettering,
+            given=given,
+            shape=shape,
+            learned=math.prod(scales) ** (1 / max(1, len(scales))),
         )
 
     @property
@@ -403,9 +413,21 @@ def _importance(
     return guide.combine(maps, text=text)
 
 
+def learned_guide(path: str) -> LearnedGuide:
+    """A guide of the user's, opened once in a process, and again where the file is another one.
+
+    Raises:
+        ModelError: as `LearnedGuide`.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return _opened_guide(path, (0, 0))  # which says what is wrong
+    return _opened_guide(path, (found.st_size, found.st_mtime_ns))
+
+
 @functools.lru_cache(maxsize=4)
-def _learned_guide(path: str) -> LearnedGuide:
-    """A guide of the user's, opened once in a process."""
+def _opened_guide(path: str, state: tuple[int, int]) -> LearnedGuide:
     from vizcomp.djpeg.learned import LearnedGuide
 
     return LearnedGuide(Path(path))

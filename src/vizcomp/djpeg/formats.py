@@ -43,8 +43,13 @@ ENCODER_QUALITIES: dict[str, tuple[float, ...]] = {
     "jxl": (0, 18, 38, 56, 67, 80, 89, 96, 99.9),  # at 100 it would be lossless
 }
 """Of each encoder, the quality that keeps what JPEG keeps at `QUALITIES`."""
-EYES_QUALITIES = (0.0, 36.0, 46.0, 54.0, 62.0, 73.0, 86.0, 95.0, 100.0)
-"""The same of AVIF where it is not tuned for signal-to-noise."""
+WITHOUT_LETTERING: dict[str, tuple[float, ...]] = {
+    "webp": (0, 28, 47, 64, 77, 87, 93, 97, 100),
+    "avif": (0, 36, 46, 54, 62, 73, 86, 95, 100),  # not tuned for signal-to-noise there
+    "jxl": (0, 44, 56, 67, 74, 84, 91, 96, 99.9),
+}
+"""The same on photos without lettering, where classifiers and detectors need more than text does
+(docs/decisions/0029-measured-factors.md)."""
 
 # Widest blur in pixels at quality 50 and strength 0.25, by who guides.
 FAR_SIGMA = 0.8
@@ -69,10 +74,17 @@ def check_formats(settings: DjpegSettings) -> None:
         check_writable(settings.format)
 
 
-def encoder_quality(name: str, quality: float, *, by_signal: bool = True) -> float:
-    """The quality of a format's encoder, 0..100, that keeps what our JPEG of a quality keeps."""
-    table = ENCODER_QUALITIES[name] if by_signal or name != "avif" else EYES_QUALITIES
-    return float(np.interp(quality, QUALITIES, table))
+def encoder_quality(name: str, quality: float, *, lettering: float = 1.0) -> float:
+    """The quality of a format's encoder, 0..100, that keeps what our JPEG of a quality keeps.
+
+    Args:
+        lettering: `guide.lettering` of the photo: between none and much of it both tables are
+            mixed, but for AVIF, which is tuned otherwise as soon as there is some.
+    """
+    there = float(np.interp(quality, QUALITIES, ENCODER_QUALITIES[name]))
+    without = float(np.interp(quality, QUALITIES, WITHOUT_LETTERING[name]))
+    share = float(lettering > 0) if name == "avif" else float(lettering**0.5)
+    return without + share * (there - without)
 
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
@@ -123,9 +135,14 @@ class Picture:
             the same photo.
         lettering: `guide.lettering` of the photo.
 
+    Attributes:
+        quick: files are only tried: as of `encode_format`.
+
     Raises:
         UnsupportedError: the format cannot hold its sides.
     """
+
+    quick = False
 
     def __init__(
         self,
@@ -153,7 +170,7 @@ class Picture:
         self._photo = photo
         self._settings = settings
         # tuned for signal-to-noise AVIF keeps lettering; all other systems do better without
-        self._by_signal = lettering > 0
+        self._by_signal, self._lettering = lettering > 0, lettering
         self._metadata = Metadata.of(photo, settings.metadata)
 
     @property
@@ -253,7 +270,7 @@ class Picture:
 
     def _setting(self, quality: float) -> float:
         """The encoder's quality, as it tells them apart."""
-        setting = encoder_quality(self.format, quality, by_signal=self._by_signal)
+        setting = encoder_quality(self.format, quality, lettering=self._lettering)
         return round(setting) if self.format == "avif" else setting
 
     def _blur(self, quality: float, share: float) -> Array:
@@ -267,11 +284,12 @@ class Picture:
         return encode_format(
             upright(prefiltered(self._photo.pixels, blur), turn),
             self._kind,
-            encoder_quality(self.format, quality, by_signal=self._by_signal),
+            encoder_quality(self.format, quality, lettering=self._lettering),
             by_signal=self._by_signal,
             alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, turn)),
             icc=self._metadata.icc,
             exif=self._metadata.exif,
             xmp=self._metadata.xmp,
             full_chroma=self._settings.subsampling == "444",
+            quick=self.quick,
         )

@@ -16,10 +16,12 @@ import numpy.typing as npt
 
 from vizcomp.djpeg.text_regions import block_logits
 from vizcomp.errors import ModelError
+from vizcomp.files.place import printable
 from vizcomp.weights.sessions import open_network
 
 NAME = "vizcomp-guide"
 HINT = "make one with vizcomp train --kind guide"
+LEAST_SCALE, MOST_SCALE = 0.25, 4.0  # of a file's factor on steps; what is measured is well within
 
 
 class LearnedGuide:
@@ -32,6 +34,9 @@ class LearnedGuide:
     Attributes:
         fingerprint: SHA-256 of the file, in hexadecimal.
         systems: whose looking it has learned, as the training was told.
+        scale: factor on all steps under which a quality keeps what plain JPEG of that quality
+            keeps, as the training measured it; 1 where it is not known.
+        uncalibrated: why the factor is not known; "" where it is.
 
     Raises:
         ModelError: the file is missing, damaged, or not a network of this kind.
@@ -53,6 +58,17 @@ class LearnedGuide:
             math.isfinite(self._least) and math.isfinite(self._sure) and self._least < self._sure
         ):
             raise ModelError(f"{path}: its levels are no range", HINT)
+        self.scale, self.uncalibrated = _scale(path, metadata)
+
+    @property
+    def reading(self) -> str:
+        """What it is, in one line."""
+        steps = (
+            f"factor on steps not known, {self.uncalibrated}"
+            if self.uncalibrated
+            else f"steps {self.scale:g} times as large"
+        )
+        return f"a guide to where {printable(self.systems) or 'a system'} looks; {steps}"
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """How much each place matters: uint8 (H, W, 3) RGB or (H, W), upright, to float32 (h, w) in
@@ -70,6 +86,31 @@ class LearnedGuide:
                 f"{self._path}: the network's answer is not finite",
                 "its weights are damaged; train it again",
             )
-        return np.asarray(
-            np.clip((logits - self._least) / (self._sure - self._least), 0, 1), np.float32
-        )
+        return in_levels(logits, (self._least, self._sure))
+
+
+def in_levels(
+    logits: npt.NDArray[np.float32], levels: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """Importance 0..1 of logits of any shape: 0 at the lower level, 1 at the upper one."""
+    least, sure = levels
+    return np.asarray(np.clip((logits - least) / (sure - least), 0, 1), np.float32)
+
+
+def _scale(path: Path, metadata: dict[str, str]) -> tuple[float, str]:
+    """The factor on steps that a file says, and why it says none.
+
+    Raises:
+        ModelError: it says one that no training measures.
+    """
+    said = metadata.get("scale")
+    if said is None:
+        why = metadata.get("uncalibrated", "it was made before guides were calibrated")
+        return 1.0, printable(why[:200]) or "it does not say"
+    try:
+        scale = float(said)
+    except ValueError:
+        scale = math.nan
+    if not LEAST_SCALE <= scale <= MOST_SCALE:
+        raise ModelError(f"{path}: {said[:20]!r} is no factor on steps", HINT)
+    return scale, ""

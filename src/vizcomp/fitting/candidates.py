@@ -23,11 +23,12 @@ from vizcomp.photos.photo import Photo
 QUALITIES = (14, 22, 32, 45, 60, 76, 86, 93, 97)
 GUIDES = (("uniform", 0.0), ("depth+text", 0.25))
 # Held against the best ladder: prices of a bit and the few numbers of JPEG's tables, one changed at
-# a time, and guides with their strengths.
+# a time; what AVIF is tuned for; and guides with their strengths.
 SHAPES = {
     "photo": ("price=0", "price=0.16", "flat=0", "flat=0.6", "chroma=0.8", "high=1.5"),
     "auto": ("price=0.06", "busy=0", "busy=0.08", "flat=0.3", "chroma=0.7", "high=1.5"),
 }
+TUNED = ("photo", "machine")
 BESIDE = (("detail", 0.25), ("depth+text", 0.5))
 CENTRE = ("centre", 1.0)  # in place of no guide, where nobody looks at the sides
 STEP = 0.05  # of the bytes, between two settings that are tested
@@ -64,15 +65,19 @@ class Rival:
             self.codec
         ].title
 
-    def encode(self, photo: Photo) -> bytes:
+    def encode(self, photo: Photo, *, quick: bool = False) -> bytes:
         """The file, upright, with the photo's ICC profile.
+
+        Args:
+            quick: as of `encode_format`.
 
         Raises:
             UnsupportedError: the format cannot hold the photo.
         """
         pixels = np.ascontiguousarray(upright(photo.pixels, photo.orientation))
         if self.codec in FORMATS:
-            return encode_format(pixels, FORMATS[self.codec], self.quality, icc=photo.icc)
+            kind = FORMATS[self.codec]
+            return encode_format(pixels, kind, self.quality, icc=photo.icc, quick=quick)
         small = self.codec == "jpeg"
         return encode_plain_jpeg(
             pixels, quality=self.quality, optimize=small, progressive=small, icc=photo.icc
@@ -179,6 +184,8 @@ def variants(ladder: Sequence[DjpegSettings]) -> list[list[DjpegSettings]]:
     kinds: list[DjpegSettings] = []
     if kind.format == "jpeg":
         kinds += [dataclasses.replace(kind, shape=shape) for shape in SHAPES.get(kind.table, ())]
+    elif kind.format == "avif":
+        kinds += [dataclasses.replace(kind, table=table) for table in TUNED]  # type: ignore[arg-type]
     for guide, strength in BESIDE:
         names = "centre+detail" if "centre" in kind.guides else guide
         strength = kind.strength if "centre" in kind.guides else strength
@@ -267,7 +274,9 @@ def named(one: Candidate) -> str:
     # the usual strengths go without saying
     if one.strength and (one.guide, one.strength) not in (CENTRE, *GUIDES):
         guide += f" at {one.strength:g}"
-    kind = f"JPEG, {one.table} table" if one.format == "jpeg" else FORMATS[one.format].title
+    kind = "JPEG" if one.format == "jpeg" else FORMATS[one.format].title
+    if one.format == "jpeg" or one.table != "auto":
+        kind += f", {one.table} table"
     pixels = Pixels(
         one.max_side if isinstance(one.max_side, int) else None, one.short_side, one.resample
     )

@@ -90,7 +90,8 @@ class Exploring:
     def _measure(self, settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
         text = f"explore: {len(settings)} settings on {len(some)} photos"
         units = [self._units[i] for i in some]
-        return self._bench.scores(settings, units, Watch(tell_to(self._say, text)))
+        watch = Watch(tell_to(self._say, text))
+        return self._bench.scores(settings, units, watch, quick=True)
 
     def _go_on(self, settings: int, units: int) -> bool:
         self._rounds += 1

@@ -11,7 +11,7 @@ from vizcomp.djpeg.settings import RESAMPLES
 from vizcomp.vision.system import System
 
 LARGER = 0.25  # share of the photos that have to be larger than a side for it to be tried
-SHARES = (1.0, 4 / 3, 2.0)  # of the input of a system, sides that are tried
+SHARES = (1.0, 4 / 3, 2.0)  # of the side that a system makes, sides that are tried
 SIDES = (320, 448, 640, 1024)  # longer sides where no system says how large its input is
 
 
@@ -41,11 +41,18 @@ class Input:
         size: height and width.
         crops: it sees the middle of a photo that has another shape.
         resample: its filter, or "lanczos" where that is not known or not ours.
+        seen: of what it sees where it crops, share of the photo's shorter side.
     """
 
     size: tuple[int, int]
     crops: bool = False
     resample: str = "lanczos"
+    seen: float = 1.0
+
+    @property
+    def side(self) -> int:
+        """The side of a photo that its own resize gives: the shorter one where it crops."""
+        return round(max(self.size) / (self.seen if self.crops else 1.0))
 
 
 def pixels_of(inputs: Sequence[Input], sides: Sequence[tuple[int, int]]) -> list[Pixels]:
@@ -62,7 +69,7 @@ def pixels_of(inputs: Sequence[Input], sides: Sequence[tuple[int, int]]) -> list
     tried: list[Pixels] = []
     for one in inputs:
         for share in SHARES:
-            side = round(max(one.size) * share)
+            side = round(one.side * share)
             which = "short_side" if one.crops else "max_side"
             tried.append(Pixels(**{which: side}, resample=one.resample))  # type: ignore[arg-type]
     if not inputs:
@@ -90,6 +97,7 @@ def input_of(system: System) -> Input | None:
         (size[0], size[1]),
         bool(getattr(system, "crops", False)),
         resample if resample in RESAMPLES else "lanczos",
+        float(getattr(system, "seen", 1.0)),
     )
 
 

@@ -39,6 +39,7 @@ class JudgeTask:
         references: the systems' answers on the source, where they are known; () where not.
         truth: the photo's label, where labels are what counts.
         kinds: say whether there is lettering on it.
+        quick: files as of `encode_format`.
     """
 
     number: int
@@ -51,6 +52,7 @@ class JudgeTask:
     offline: bool = False
     decoder: str = "pillow"
     kinds: bool = False
+    quick: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +147,16 @@ def rights(truth: Truth | None, answers: Sequence[Answer], photo: Photo) -> tupl
 
 class Coder:
     """A photo as settings make it: files as `djpeg` writes them, and those of rivals. Guides are
-    asked once for all qualities."""
+    asked once for all qualities.
 
-    def __init__(self, photo: Photo, file: InputFile, batch: BatchSettings) -> None:
-        self._photo, self._file, self._batch = photo, file, batch
+    Args:
+        quick: files as of `encode_format`, which `djpeg` does not write.
+    """
+
+    def __init__(
+        self, photo: Photo, file: InputFile, batch: BatchSettings, *, quick: bool = False
+    ) -> None:
+        self._photo, self._file, self._batch, self._quick = photo, file, batch, quick
         self._ready: dict[DjpegSettings, Ready] = {}
         self._files: dict[DjpegSettings, bytes] = {}
 
@@ -161,7 +169,8 @@ class Coder:
         if isinstance(one, DjpegSettings) and one.without_lettering is not None:
             one = of_kind(one, lettering=self._lettering)
         if isinstance(one, Rival):
-            data, kept = one.encode(self._photo), one.codec != "plain"
+            data = one.encode(self._photo, quick=self._quick)
+            kept = one.codec != "plain"
         else:
             ready = self._prepared(one)
             if one.guides != NO_GUIDE and not ready.guided:  # then the file is that of no guide
@@ -184,6 +193,8 @@ class Coder:
         else:
             depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
             (ready,) = prepare(self._photo, one, depth=depth)
+        if isinstance(ready, Picture):
+            ready.quick = self._quick
         return self._ready.setdefault(family, ready)
 
 
@@ -207,7 +218,10 @@ class _Judging:
             right,
         )
         self._coder = Coder(
-            photo, task.file, BatchSettings(max_pixels=task.max_pixels, offline=task.offline)
+            photo,
+            task.file,
+            BatchSettings(max_pixels=task.max_pixels, offline=task.offline),
+            quick=task.quick,
         )
         self._looked: dict[bytes, Verdict] = {}
 

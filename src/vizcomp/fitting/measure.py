@@ -130,10 +130,19 @@ class Bench:
         self.asked, self.seconds = 0, 0.0
 
     def scores(
-        self, settings: Sequence[Candidate], units: Sequence[Unit], watch: Watch = Watch()
+        self,
+        settings: Sequence[Candidate],
+        units: Sequence[Unit],
+        watch: Watch = Watch(),
+        *,
+        quick: bool = False,
     ) -> dict[Candidate, Scores]:
         """The scores of some settings on some units; photos that cannot be read are left out of all
         of them.
+
+        Args:
+            quick: files as of `encode_format`, to choose by: nothing may be certified on these
+                units.
 
         Raises:
             InputError: a system gives no answer on a photo; no photo can be read.
@@ -152,7 +161,7 @@ class Bench:
         if self._hopeless(settings[0], units, watch):  # an earlier run saw that
             stop.set()
         failed: list[str] = []
-        for number, result in enumerate(self._judged(settings, files, stop)):
+        for number, result in enumerate(self._judged(settings, files, stop, quick=quick)):
             if result.failed:
                 failed.append(result.failed)
             done += len(result.verdicts)
@@ -232,7 +241,12 @@ class Bench:
         )
 
     def _judged(
-        self, settings: Sequence[Candidate], files: Sequence[InputFile], stop: threading.Event
+        self,
+        settings: Sequence[Candidate],
+        files: Sequence[InputFile],
+        stop: threading.Event,
+        *,
+        quick: bool,
     ) -> Iterator[Judged]:
         """What comes of the photos, as it comes; what is known already is not made again."""
         work = self._work
@@ -257,6 +271,7 @@ class Bench:
                 offline=work.offline,
                 decoder=work.decoder,
                 kinds=work.kinds and self.lettering(file) is None,
+                quick=quick,
             )
             for number, file in enumerate(todo)
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from vizcomp._version import __version__
 from vizcomp.djpeg.compress import Prepared, compress
+from vizcomp.djpeg.encoder import MACHINE_SCALE, STEP_SCALES
 from vizcomp.djpeg.settings import SHAPE, DjpegSettings
 from vizcomp.errors import InputError, SettingsError, first_line
 from vizcomp.files.foreign import read_toml
@@ -46,8 +47,8 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
-    without lettering) and with a guide. Networks that guide are covered by the version of the
-    package.
+    without lettering) and with a guide, and of the factors on steps under each guide and table.
+    Networks that guide are covered by the version of the package.
 
     Raises:
         MissingExtraError, SettingsError: the library that writes the format is not there.
@@ -65,7 +66,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
         source_bytes=1,
         jpeg=None,
     )
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE)).encode())
     for quality, guide, table in (
         (20.0, "detail", "machine"),
         (60.0, "uniform", "machine"),

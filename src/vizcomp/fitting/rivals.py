@@ -65,7 +65,7 @@ def _best(
     watch: Watch,
 ) -> RivalRow:
     def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
-        return bench.scores(settings, [explored[i] for i in some], watch)
+        return bench.scores(settings, [explored[i] for i in some], watch, quick=True)
 
     order, _ = explore([rival_ladder(codec)], len(explored), measure, aim)
     sequence = refined(order.rungs, order.near, order.sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -254,17 +255,8 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
 
     grey = photo.pixels.ndim == 2
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc))
-        name = ImageCms.getProfileDescription(profile).strip()
-        transform = ImageCms.buildTransform(
-            profile,
-            ImageCms.createProfile("sRGB"),
-            "L" if grey else "RGB",
-            "RGB",
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-        if not grey and "srgb" in name.lower() and _changes_nothing(transform):
+        name, transform = _transform(photo.icc, grey=grey)
+        if transform is None:
             return photo.pixels, ()
         converted = ImageCms.applyTransform(Image.fromarray(photo.pixels), transform)
         if converted is None:
@@ -275,6 +267,30 @@ def to_srgb(photo: Photo) -> tuple[Pixels, tuple[str, ...]]:
     return (np.ascontiguousarray(pixels[..., 1]) if grey else pixels), (
         f"converted to sRGB from {printable(name) or 'its ICC profile'}",
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _transform(icc: bytes, *, grey: bool) -> tuple[str, Any]:
+    """What a profile is called, and its transform to sRGB; None where that changes nothing. All
+    photos of a camera have one, and it takes as long to make as to apply.
+
+    Raises:
+        PyCMSError, OSError, ValueError, TypeError: it cannot be used.
+    """
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    name = ImageCms.getProfileDescription(profile).strip()
+    transform = ImageCms.buildTransform(
+        profile,
+        ImageCms.createProfile("sRGB"),
+        "L" if grey else "RGB",
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    same = not grey and "srgb" in name.lower() and _changes_nothing(transform)
+    return name, None if same else transform
 
 
 def _changes_nothing(transform: Any) -> bool:

@@ -114,6 +114,8 @@ def export_guide(
     *,
     levels: tuple[float, float],
     systems: str,
+    scale: float | None = None,
+    uncalibrated: str = "",
     metadata: dict[str, str] | None = None,
 ) -> None:
     """Writes a guide, a `TextRegionsNet` too, as an ONNX file for `djpeg.learned.LearnedGuide`.
@@ -122,6 +124,8 @@ def export_guide(
         path: written beside and then renamed.
         levels: logits that stand for importance 0 and 1.
         systems: whose looking it has learned.
+        scale: factor on steps under it, as `djpeg.learned.LearnedGuide` has it; None: not known.
+        uncalibrated: why it is not known.
         metadata: further properties of the file (licence, data ...).
     """
     image = torch.zeros(1, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
@@ -131,6 +135,7 @@ def export_guide(
         "name": learned.NAME,
         "levels": f"{levels[0]:.6g},{levels[1]:.6g}",
         "systems": systems,
+        **({"uncalibrated": uncalibrated} if scale is None else {"scale": f"{scale:.4g}"}),
     }
     _write(model, path, {**entries, **(metadata or {})})
 

@@ -4,6 +4,7 @@ photos.
     photo, and views of it ── each system's importance, largest in each 8x8 block ── what the
     network is to say
                           └── network of `nets.text_regions` ── logits ── binary cross-entropy
+    photos left out ── d-JPEG under the guide, and plain JPEG ── answers ── factor on its steps
 
 A guide costs milliseconds where a system costs a forward pass or many (AccMPEG, MLSys 2022, is the
 published form of it).
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 
 from vizcomp.datasets.photos import find_photos, read_photos, split
 from vizcomp.djpeg.guide import grid_shape, mask_importance
+from vizcomp.djpeg.learned import in_levels
 from vizcomp.errors import SettingsError, TrainingError
 from vizcomp.files.write import beside
 from vizcomp.nets.text_regions import TextRegionsNet
@@ -34,6 +36,7 @@ from vizcomp.training import loop
 from vizcomp.training.export import export_guide
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import check_ranges, split_list
+from vizcomp.training.step_scale import StepScale, finest, measured, softer
 from vizcomp.training.task import Stage, Task
 from vizcomp.vision.systems import open_system
 
@@ -41,6 +44,7 @@ BLOCK = 8
 LOOKED = 0.5  # a block of at least this importance is one that was looked at
 KEPT, SURE = 0.95, 0.8  # shares of those blocks: above 0, and at 1
 SCORE = "blocks kept for 95%"
+STEP_SCALE = "factor on steps"
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
@@ -57,7 +61,9 @@ class GuideTrainSettings:
             and light.
         long_side: to which larger photos are scaled.
         validation: share of the photos that is not trained on; the levels of the guide are set on
-            them.
+            them, and its factor on steps is measured.
+        calibration: how many of these photos, or views of them, the systems look at for that
+            factor, in fourteen files each; 0: it is not measured.
         epochs: passes over the views.
         crop: side of the squares that are trained on, a multiple of 16.
         batch, learning_rate, weight_decay: of AdamW; the rate rises for a tenth of the steps and
@@ -76,6 +82,7 @@ class GuideTrainSettings:
     views: int = 4
     long_side: int = 640
     validation: float = 0.1
+    calibration: int = 24
     epochs: int = 30
     crop: int = 256
     batch: int = 8
@@ -95,6 +102,7 @@ class GuideTrainSettings:
             "views": (1, 100),
             "long_side": (64, 4096),
             "validation": (0.0, 0.9),
+            "calibration": (0, 10_000),
             "epochs": (1, 1_000_000),
             "crop": (32, 2048),
             "batch": (1, 4096),
@@ -127,7 +135,7 @@ class GuideTask(Task):
             )
         self.settings, self.processes = settings, processes
         s = settings
-        systems = [open_system(name) for name in s.system]
+        systems = self.systems = [open_system(name) for name in s.system]
         self.skipped: list[tuple[str, str]] = []
         photos = read_photos(
             find_photos(split_list(s.data)),
@@ -141,6 +149,11 @@ class GuideTask(Task):
             for view in range(s.views)
         ]
         self.held = [_shown(photos[k], 0, s, (s.seed, int(k), 0), systems) for k in held]
+        again = max(1, s.calibration // max(1, len(held)))
+        self.looked_at = [
+            [_image(photos[k], view, s, (s.seed, int(k), view)) for view in range(again)]
+            for k in held[: s.calibration]
+        ]
         if not any((target >= LOOKED).any() for _, target in self.shown):
             raise TrainingError(
                 f"{' and '.join(s.system)} looked nowhere on these photos",
@@ -216,6 +229,8 @@ class GuideTask(Task):
             float(np.quantile(said[wanted >= LOOKED], 1 - share)) for share in (KEPT, SURE)
         )
         levels = (least, max(sure, least + 0.1))
+        scales = self._step_scales(levels)
+        scale = finest(scales)
         tensors = {
             name: value.detach().cpu().contiguous()
             for name, value in self.average.state_dict().items()
@@ -228,6 +243,8 @@ class GuideTask(Task):
             folder / "model.onnx",
             levels=levels,
             systems="; ".join(s.system),
+            scale=None if scale.error is None else scale.value,
+            uncalibrated=scale.why,
             metadata=metadata,
         )
         card = {
@@ -237,11 +254,29 @@ class GuideTask(Task):
             "settings": dataclasses.asdict(s),
             "views": {"trained_on": len(self.shown), "validation": len(self.held)},
             "looked_at": float((wanted >= LOOKED).mean()),
+            "step_scale": {
+                **dataclasses.asdict(scale),
+                "by_system": [dataclasses.asdict(one) for one in scales],
+            },
             "validation": dict(figures),
             "skipped": [f"{name}: {reason}" for name, reason in self.skipped],
         }
         loop.write_text(folder / "model.json", json.dumps(card, indent=2) + "\n")
-        return figures
+        return {**figures, **({} if scale.error is None else {STEP_SCALE: scale.value})}
+
+    def _step_scales(self, levels: tuple[float, float]) -> list[StepScale]:
+        """The factor on steps under the guide, by each system."""
+        if not self.settings.calibration:
+            return [StepScale(why="nobody asked for it")]
+
+        def guide(image: Pixels) -> Field:
+            shape = grid_shape(image.shape[0], image.shape[1])
+            logits, _ = self._logits([(image, np.zeros(shape, np.float32))])
+            return in_levels(logits.reshape(shape), levels)
+
+        named = zip(self.settings.system, self.systems, strict=True)
+        systems = [softer(name, system) for name, system in named]
+        return measured(self.looked_at, guide, systems, seed=self.settings.seed)
 
 
 def _shown(
@@ -249,16 +284,19 @@ def _shown(
 ) -> tuple[Pixels, Field]:
     """A view of a photo and how much each of its blocks matters to the systems: (H, W, 3), (H / 8,
     W / 8) rounded up."""
-    image = (
-        _view(photo, s.long_side, np.random.default_rng(seed))
-        if view
-        else _scaled(photo, s.long_side)
-    )
+    image = _image(photo, view, s, seed)
     size = (image.shape[0], image.shape[1])
     target = np.zeros(grid_shape(*size), np.float32)
     for system in systems:
         target = np.maximum(target, mask_importance(system.importance(image), size=size))
     return image, target
+
+
+def _image(photo: Pixels, view: int, s: GuideTrainSettings, seed: tuple[int, ...]) -> Pixels:
+    """A photo, or a view of it: uint8 (H, W, 3)."""
+    if not view:
+        return _scaled(photo, s.long_side)
+    return _view(photo, s.long_side, np.random.default_rng(seed))
 
 
 def _scaled(photo: Pixels, long_side: int) -> Pixels:

@@ -127,6 +127,11 @@ class ModelSystem:
         return self._preparation.fit.resize == "crop"
 
     @property
+    def seen(self) -> float:
+        """Where it crops, share of a photo's shorter side that it sees."""
+        return self._preparation.fit.crop
+
+    @property
     def resample(self) -> str:
         """The filter by which photos come to its input, one of `options.FILTERS`."""
         return self._preparation.fit.filter

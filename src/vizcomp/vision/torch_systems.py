@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
@@ -38,19 +39,40 @@ from vizcomp.weights.options import check_choice, check_names
 BATCH = 64  # images that are made ready together
 
 
+@dataclasses.dataclass(frozen=True)
+class MiddleFit:
+    """The usual preparation of torchvision's classifiers: the shorter side to `resize` pixels, of
+    which the middle `crop` are seen.
+
+    Attributes:
+        filter: of the resize, one of `OF_CLASSIFIERS["filter"]`.
+    """
+
+    resize: int
+    crop: int
+    filter: str
+
+    @property
+    def view(self) -> str:
+        """For people."""
+        return f"shorter side to {self.resize}, {self.crop} of its middle, {self.filter}"
+
+
 class TorchClassifier:
     """A classifier of torchvision.
 
     Args:
         module: takes what `prepare` made, stacked, and gives logits (N, C).
         prepare: uint8 (H, W, 3) to a float tensor (3, h, w).
-        view: how `prepare` works, for people.
+        fit: how `prepare` works; None where it takes any size.
         camera: the module whose output, float (N, c, h, w), says where it looks (Selvaraju et al.
             2017, Grad-CAM).
     """
 
     kind: Literal["classes", "boxes", "masks", "embedding"] = "classes"
     native = 0
+    input_size: tuple[int, int] | None = None
+    crops = False
 
     @property
     def reading(self) -> str:
@@ -58,7 +80,7 @@ class TorchClassifier:
         named = f"{len(self.classes)} classes named" if self.classes else ""
         parts = [
             "classes",
-            self._view or "any input size",
+            self._fit.view if self._fit else "any input size",
             named,
             f"fingerprint {self.fingerprint}",
         ]
@@ -73,9 +95,12 @@ class TorchClassifier:
         fingerprint: str,
         camera: Any,
         *,
-        view: str = "",
+        fit: MiddleFit | None = None,
     ) -> None:
-        self._view = view
+        self._fit = fit
+        if fit is not None:
+            self.input_size, self.crops = (fit.crop, fit.crop), True
+            self.seen, self.resample = fit.crop / fit.resize, fit.filter
         self.name, self.classes, self.fingerprint = name, classes, fingerprint
         self._module, self._prepare, self._camera = module, prepare, camera
 
@@ -242,9 +267,8 @@ def torchvision_system(spec: str, *, offline: bool) -> System:
         return TorchDetector(spec, module, prepare, names, fingerprint, least=least)
     convolutions = [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
     camera = convolutions[-1] if convolutions else module
-    view = f"shorter side to {preset.resize_size[0]}, {preset.crop_size[0]} of its middle"
-    view += f", {preset.interpolation.value}"
-    return TorchClassifier(spec, module, prepare, names, fingerprint, camera, view=view)
+    fit = MiddleFit(preset.resize_size[0], preset.crop_size[0], preset.interpolation.value)
+    return TorchClassifier(spec, module, prepare, names, fingerprint, camera, fit=fit)
 
 
 class TorchDetector:

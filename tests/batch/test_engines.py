@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from vizcomp.batch import local_engine
 from vizcomp.batch.engines import map_tasks
 from vizcomp.errors import SettingsError
 
@@ -69,6 +72,22 @@ def test_tasks_are_consumed_as_workers_become_free() -> None:
     assert next(results) == 0
     assert taken < 100
     results.close()  # type: ignore[attr-defined]
+
+
+def test_a_pool_that_breaks_while_tasks_are_given_up_says_nothing() -> None:
+    """Its thread tells that all tasks; those that were given up before are no error."""
+
+    class Breaking:
+        def submit(self, function: object, task: int) -> Future[int]:
+            return Future()
+
+    given_up = local_engine._submit(Breaking(), slow_square, 1)  # type: ignore[arg-type]
+    assert given_up.cancel()
+    given_up.set_exception(BrokenProcessPool("a worker was ended"))
+    assert given_up.cancelled()
+    other = local_engine._submit(Breaking(), slow_square, 1)  # type: ignore[arg-type]
+    other.set_exception(BrokenProcessPool("a worker was ended"))
+    assert isinstance(other.exception(), BrokenProcessPool)
 
 
 def test_unknown_engine() -> None:

@@ -325,7 +325,7 @@ def same_figures(tmp_path: Path) -> bool:
 
 
 def test_killed_and_resumed_the_tree_is_that_of_an_undisturbed_run(tmp_path: Path) -> None:
-    source = photos(tmp_path / "in", 60, 256)
+    source = photos(tmp_path / "in", 40, 256)
     killed_at_random_moments(lambda output: command(source, output), tmp_path, moments=3)
     assert same_figures(tmp_path)
 

@@ -58,3 +58,35 @@ def test_a_result_that_nobody_touched_is_replaced_where_settings_changed(photo: 
     before = result.read_bytes()
     assert run(photo, 70)[0] == "ok"
     assert result.read_bytes() != before
+
+
+def test_a_source_that_fails_once_costs_no_earlier_result(photo: Path) -> None:
+    """The result that lies there is still that of the photo as it was: known again with it."""
+    run(photo)
+    result, whole = photo.parents[1] / "out" / "a.jpg", photo.read_bytes()
+    before = result.stat()
+    photo.write_bytes(whole[:100])
+    for _ in range(2):  # and it fails again, where nothing was mended
+        status, error = run(photo)
+        assert status == "failed"
+        assert "cut off" in error
+    photo.write_bytes(whole)
+    assert run(photo) == ("ok", "")
+    assert result.stat().st_mtime_ns == before.st_mtime_ns
+    photo.write_bytes(jpeg_bytes(picture(2, 64, 64)))
+    assert run(photo) == ("ok", "")
+    assert result.stat().st_mtime_ns != before.st_mtime_ns
+
+
+def test_other_settings_that_fail_leave_the_earlier_result_known(photo: Path) -> None:
+    run(photo)
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:100])
+    assert run(photo, 70)[0] == "failed"
+    photo.write_bytes(whole)
+    result = photo.parents[1] / "out" / "a.jpg"
+    before = result.read_bytes()
+    assert run(photo) == ("ok", "")
+    assert result.read_bytes() == before
+    assert run(photo, 70) == ("ok", "")
+    assert result.read_bytes() != before

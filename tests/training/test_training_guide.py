@@ -174,10 +174,14 @@ def test_runs_are_resumed(photos: Path, tmp_path: Path) -> None:
     ]
     first = CliRunner().invoke(app, [*command, "--system", system, "--set", "epochs=1"])
     assert first.exit_code == 0, first.output
-    again = CliRunner().invoke(
-        app, ["train", "--data", str(photos), "-o", str(tmp_path / "run"), "--resume", "--quiet"]
-    )
+    resume = ["train", "--data", str(photos), "-o", str(tmp_path / "run"), "--resume", "--quiet"]
+    again = CliRunner().invoke(app, [*resume, "--set", "calibration=0"])  # may be another
     assert again.exit_code == 0, again.output
+    assert LearnedGuide(tmp_path / "run" / "model.onnx").uncalibrated == "nobody asked for it"
+    assert (
+        "factor on steps: 1, not measured: nobody asked for it"
+        in CliRunner().invoke(app, [*resume[:-1], "--set", "calibration=0"]).output
+    )
     other = CliRunner().invoke(app, [*command, "--system", system, "--set", "epochs=2", "--resume"])
     assert isinstance(other.exception, SettingsError)
 

@@ -313,5 +313,3 @@ def test_torchscript(tmp_path: Path) -> None:
     (tmp_path / "bad.pt").write_bytes(b"none")
     with pytest.raises(vizcomp.VizcompError, match="TorchScript"):
         open_system(str(tmp_path / "bad.pt"))
-    with pytest.raises(vizcomp.VizcompError, match="run code"):
-        open_system(str(tmp_path / "m.pt2"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import types
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from kit import command, picture
+from kit import picture
 from PIL import Image
 
 from vizcomp.errors import ModelError, SettingsError
@@ -152,18 +151,6 @@ def test_an_unknown_model_and_unknown_weights_of_torchvision() -> None:
     with pytest.raises(SettingsError) as wrong:
         open_system("torchvision:resnet50:weights=IMAGENET1K_V3", offline=True)
     assert "did you mean weights=IMAGENET1K_V" in wrong.value.hint
-
-
-def test_a_pt2_is_refused_with_the_way_out(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "own.pt2").write_bytes(b"PK")
-    Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    spec = str(tmp_path / "own.pt2")
-    assert command("look", tmp_path / "a.png", "-o", tmp_path / "out", "--system", spec) == 2
-    said = " ".join(capfd.readouterr().err.split())
-    assert "can run code" in said
-    assert "torch.onnx.export" in said
 
 
 def test_options_of_a_guide_stay_with_its_system() -> None:

@@ -33,7 +33,7 @@ from vizcomp.vision.answers import (
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import ModelOptions
-from vizcomp.vision.script_systems import TorchScriptSystem
+from vizcomp.vision.script_systems import ProgramSystem, TorchScriptSystem
 from vizcomp.vision.system import System, fitted
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.text_system import TextSystem
@@ -189,9 +189,9 @@ def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
             for _, c in inspect.getmembers(module, inspect.isclass)
             if hasattr(c, "importance") and c is not System
         }
-    # ModelSystem is what files share; a TFLite file cannot be made here, and making a TorchScript
-    # file warns: own tests
-    theirs -= {ModelSystem, TfliteSystem, TorchScriptSystem}
+    # ModelSystem is what files share; a TFLite file cannot be made here, making a TorchScript file
+    # warns, and a program takes seconds: own tests
+    theirs -= {ModelSystem, TfliteSystem, TorchScriptSystem, ProgramSystem}
     assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {
         TextSystem
     } == theirs

@@ -99,6 +99,14 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], list[str]], tuple[str, ...]]] =
         ),
         ("--resume",),
     ),
+    "decode": (
+        lambda data, out: vizcomp("decode", data, "-o", out, "-j", 2),
+        ("--resume",),
+    ),
+    "check": (
+        lambda data, out: vizcomp("check", data.parent / "policy.toml", data, "-j", 2),
+        (),
+    ),
     "look": (
         lambda data, out: vizcomp("look", data, "--system", "watcher", "-o", out),
         ("--overwrite",),
@@ -120,6 +128,24 @@ COMMANDS: dict[str, tuple[Callable[[Path, Path], list[str]], tuple[str, ...]]] =
     "pull": (lambda data, out: [sys.executable, "-c", PULL, "weights", "pull", "one"], ()),
 }
 MOMENTS = 20
+
+
+def given(command: str, folder: Path) -> Path:
+    """The inputs of a command, and what it needs beside them."""
+    side = 32 if command in ("pack", "train") else 160
+    data = photos(folder / "in" / "a", 10, side).parent
+    photos(folder / "in" / "b", 10, side)
+    environment = {**os.environ, "VIZCOMP_CACHE": str(folder / "cache-before")}
+    before = {
+        "decode": vizcomp("encode", data, "-o", folder / "coded", "--iterations", 2),
+        "check": vizcomp(
+            *("fit", data, "--system", "watcher", "--risk", "60%", "--confidence", "60%"),
+            *("--format", "jpeg", "--no-rivals", "--budget", "3s", "-o", folder / "policy.toml"),
+        ),
+    }.get(command)
+    if before is not None:
+        subprocess.run(before, check=True, capture_output=True, env=environment, cwd=folder)
+    return folder / "coded" if command == "decode" else data
 
 
 def undone(folder: Path) -> list[str]:
@@ -149,9 +175,7 @@ def results(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_signals_at_random_moments(command: str, tmp_path: Path) -> None:
     line, again = COMMANDS[command]
-    side = 32 if command in ("pack", "train") else 160
-    data = photos(tmp_path / "in" / "a", 10, side).parent
-    photos(tmp_path / "in" / "b", 10, side)
+    data = given(command, tmp_path)
     draw = random.Random(0)
 
     def start(folder: Path) -> subprocess.Popen[str]:

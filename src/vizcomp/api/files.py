@@ -19,6 +19,7 @@ from vizcomp.batch.about import systems_of
 from vizcomp.batch.djpeg import BatchRun, gallery, run_djpeg
 from vizcomp.batch.engines import check_engine
 from vizcomp.batch.judges import given_systems
+from vizcomp.batch.log import stayed
 from vizcomp.batch.loop import RunOptions
 from vizcomp.batch.records import FileRecord
 from vizcomp.batch.settings import BatchSettings
@@ -114,7 +115,7 @@ def compress_files(
     run_options = _options(notices, 1 if here else jobs, where, on_record, isolate=not here)
     run = run_djpeg(files, folder, djpeg, batch, run_options, objects, tuple(fields))
     with given_systems(objects):
-        notices.update(dict.fromkeys(run.notices))
+        notices.update(dict.fromkeys(run.told))
         pages = _report_of(run, djpeg, batch, jobs, tuple(notices))
     idle = run.totals.files == run.totals.skipped > 0 and (folder / "report.json").exists()
     # as the command: the earlier one stays
@@ -153,13 +154,8 @@ def _options(
         isolate=isolate,
         on_record=on_record,
         on_notice=lambda text: notices.setdefault(text),
-        on_left=lambda count: notices.setdefault(_stayed(count)),
+        on_left=lambda count: notices.setdefault(stayed(count)),
     )
-
-
-def _stayed(count: int) -> str:
-    which = "1 result exists and is" if count == 1 else f"{count} results exist and are"
-    return f"{which} not known to be of these settings: skipped; `overwrite` replaces what is there"
 
 
 def _report_of(

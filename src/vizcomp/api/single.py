@@ -33,7 +33,7 @@ from vizcomp.batch.judges import (
 )
 from vizcomp.batch.records import VerifyState
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.batch.single import finish, shown_source, verdict_fields, watch_fields
+from vizcomp.batch.single import finish, shown_source, system_fields
 from vizcomp.depth.kinds import Depth, to_depth
 from vizcomp.depth.maps import DepthSource, read_depth_map
 from vizcomp.depth.values import read_values, values_of
@@ -275,8 +275,15 @@ def _compressed(
         # else what is made is a file of the asked format in any case
         keep_other=djpeg.min_saving > 0,
     )
-    verdict = verdict_fields(result.found, kept=result.kept)
-    verdict.pop("verified", None)
+    shown = shown_source(
+        result.masked or photo.photo,
+        photo.original if result.masked is None else None,
+        photo.file,
+        batch,
+    )
+    verdict = system_fields(result, shown, photo.file, batch)
+    for name in ("verified", "source_answers"):  # of many photos
+        verdict.pop(name, None)
     width, height = size_in(result.data)
     return Compressed(
         data=result.data,
@@ -289,17 +296,6 @@ def _compressed(
         notices=(*result.notices, *uncalibrated_guides(djpeg)),
         importance=result.found.made.importance,
         **verdict,
-        **watch_fields(
-            shown_source(
-                result.masked or photo.photo,
-                photo.original if result.masked is None else None,
-                photo.file,
-                batch,
-            ),
-            result.data,
-            photo.file,
-            batch,
-        ),
     )
 
 

@@ -59,6 +59,7 @@ from vizcomp.photos.encode import encode_plain_jpeg
 from vizcomp.photos.frame import upright
 from vizcomp.photos.photo import Photo, decode_jpeg, load, load_bytes, size_in
 from vizcomp.photos.resize import resized_pixels
+from vizcomp.vision.one_answer import Hearing, about_all
 from vizcomp.vision.system import System
 
 GALLERY_SIZE = 8
@@ -99,6 +100,11 @@ class BatchRun:
     interrupted: bool
     worst: list[tuple[FileRecord, InputFile, AnyPath]]
     notices: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """`notices`, and what the systems' answers on all photos together prove."""
+        return self.notices + tuple(about_all(self.totals.one_answer))
 
 
 def run_djpeg(
@@ -402,6 +408,7 @@ def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = 
     equal: list[tuple[float, float, float, float]] = []
     states = dict.fromkeys(get_args(VerifyState), 0)
     rivals: list[tuple[int, int]] = []
+    hearing = Hearing()
     near: list[dict[str, float]] = []
     watched: dict[str, dict[str, int]] = {name: {"photos": 0, "same": 0} for name in watch}
     formats: dict[str, int] = {}
@@ -426,6 +433,7 @@ def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = 
             formats[record.format or "jpeg"] = formats.get(record.format or "jpeg", 0) + 1
             if record.verify_state is not None:
                 states[record.verify_state] += 1
+            hearing.add(record.source_answers, _as_photo(record))
             if record.rival_bytes is not None:
                 rivals.append((record.rival_bytes, record.output_bytes))
             if record.near is not None:
@@ -455,7 +463,13 @@ def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = 
         near=near_totals(near),
         watched=watched,
         formats=formats,
+        one_answer=hearing.found(),
     )
+
+
+def _as_photo(record: FileRecord) -> tuple[int, ...]:
+    """What two different photos do not share."""
+    return record.width, record.height, record.source_bytes, record.plain_jpeg_bytes
 
 
 def _equal_bytes(photos: list[tuple[float, float, float, float]]) -> dict[str, float] | None:

@@ -304,4 +304,5 @@ def _write_vzc(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
         verify_state=None if verdict is None else verdict.state,
         verify_score=None if verdict is None else verdict.scores,
         verify_trials=0 if verdict is None else verdict.trials,
+        source_answers=None if verdict is None else verdict.said,
     )

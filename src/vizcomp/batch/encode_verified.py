@@ -32,7 +32,7 @@ def verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSe
     file = vzc.unpack(data)
     header, count = file.header, len(file.chunks)
     if len(panel.blind) == len(settings.verify):
-        return Judged(data=data, state="nothing", iterations=count)
+        return Judged(data=data, state="nothing", iterations=count, said=panel.said)
     verdicts: dict[bytes, Mapping[str, Comparison]] = {}
 
     def shortened(count: int) -> bytes:
@@ -54,4 +54,5 @@ def verified(codec: NeuralCodec, source: Pixels, data: bytes, settings: EncodeSe
         scores={name: verdict.score for name, verdict in by_system.items()},
         trials=best.trials,
         against=tuple(name for name, verdict in by_system.items() if not verdict.same),
+        said=panel.said,
     )

@@ -24,6 +24,7 @@ from vizcomp.files.store import AnyPath
 from vizcomp.files.write import check_output_folder, write_atomic
 from vizcomp.metrics import bits_per_pixel
 from vizcomp.neural.codec import NeuralCodec
+from vizcomp.vision.one_answer import Hearing, about_all
 from vizcomp.vzc import image as vzc
 from vizcomp.vzc.pack_blocks import PackEntry
 from vizcomp.weights.sessions import available_cores
@@ -50,6 +51,11 @@ class CodecRun:
     pack: AnyPath | None = None
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """What the systems' answers on all photos together prove."""
+        return tuple(about_all(self.totals.one_answer))
+
+    @property
     def exit_code(self) -> int:
         """As the contract has it; 3 where nothing could be done for want of a model."""
         if self.interrupted:
@@ -70,6 +76,7 @@ class Judged:
         data: the file's bytes.
         state, scores, trials, against: as `verdicts.Found`.
         iterations: of the file.
+        said: as `verdicts.Found`.
     """
 
     data: bytes
@@ -78,6 +85,7 @@ class Judged:
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
     trials: int = 0
     against: tuple[str, ...] = ()
+    said: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -262,6 +270,7 @@ def codec_totals(
 ) -> CodecTotals:
     files = partial = skipped = failed = coded = pixels = source = output = 0
     states = dict.fromkeys(get_args(VerifyState), 0)
+    hearing = Hearing()
     for record in records:  # once: they may be on disk
         files += 1
         partial += record.status == "partial"
@@ -270,6 +279,8 @@ def codec_totals(
         if record.verify_state is not None and record.images:
             states[record.verify_state] += 1
         if record.images:
+            photo = record.width, record.height, record.source_bytes
+            hearing.add(record.source_answers, photo)
             coded += record.images
             pixels += record.pixels
             source += record.source_bytes
@@ -290,4 +301,5 @@ def codec_totals(
         verified=states["verified"],
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
+        one_answer=hearing.found(),
     )

@@ -78,6 +78,7 @@ class Item:
         same: True if `target` exists and an earlier run made it of this source under these
             settings.
         former: where an earlier run wrote this output, which nobody changed since.
+        earlier: what the journal knew of that output.
     """
 
     file: InputFile
@@ -90,6 +91,7 @@ class Item:
     key: bytes = b""
     same: bool = False
     former: AnyPath | None = None
+    earlier: tuple[str, bytes | None] | None = None
 
 
 class Task(Protocol):

@@ -32,6 +32,8 @@ DAY = 86_400.0
 SMALL_SOURCE = 1 << 18  # bytes; such a source is read again, since size and time may hide a change
 LOCK_SECONDS = 10.0  # so long a journal that another program holds is waited for
 
+Remembered = tuple[str, bytes | None]  # a record as JSON, and what else belongs to it
+
 _VERSION = 2
 _TABLE = """CREATE TABLE IF NOT EXISTS outputs (
     target BLOB PRIMARY KEY, source BLOB, settings TEXT,
@@ -267,16 +269,30 @@ class Journal:
         there = self._there(target, rows[0][1])
         return there if _same(there, *rows[0][2:]) else None
 
-    def begin(self, target: AnyPath | bytes) -> None:
-        """An output is about to be made. Where an earlier one was written stays known."""
+    def begin(self, target: AnyPath | bytes) -> Remembered | None:
+        """An output is about to be made. Where an earlier one was written stays known.
+
+        Returns what was known of it, for `abandon`.
+        """
+        rows = self._rows(
+            "SELECT record, payload FROM outputs WHERE target = ?", (self._key(target),)
+        )
         self._rows(
             "INSERT INTO outputs (target) VALUES (?) ON CONFLICT (target) DO UPDATE SET record ="
             " NULL, payload = NULL",
             (self._key(target),),
         )
+        return rows[0] if rows and rows[0][0] is not None else None
 
-    def abandon(self, target: AnyPath | bytes) -> None:
-        """Forget an output that was started but will not be written."""
+    def abandon(self, target: AnyPath | bytes, earlier: Remembered | None = None) -> None:
+        """An output that was started will not be written: it is forgotten, or is again the
+        `earlier` one, which still lies there."""
+        if earlier is not None:
+            self._rows(
+                "UPDATE outputs SET record = ?, payload = ? WHERE target = ? AND record IS NULL",
+                (*earlier, self._key(target)),
+            )
+            return
         self._rows("DELETE FROM outputs WHERE target = ? AND record IS NULL", (self._key(target),))
 
     def finish(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -140,11 +141,21 @@ def _submit(
     try:
         # it may start a worker, which inherits that until it can say so itself
         with _no_interrupt(), _without_main():
-            return pool.submit(function, task)
+            future = pool.submit(function, task)
+        # A pool that breaks while tasks are given up tells these so too, and until Python 3.12 its
+        # thread ends with a traceback where one is.
+        future.set_exception = functools.partial(_fail, future)  # type: ignore[method-assign]
+        return future
     except BrokenProcessPool as exc:
         failed: Future[Result] = Future()
         failed.set_exception(exc)
         return failed
+
+
+def _fail(future: Future[Any], error: BaseException | None) -> None:
+    """`Future.set_exception`, which a future that was given up does not mind."""
+    with contextlib.suppress(InvalidStateError):
+        Future.set_exception(future, error)
 
 
 @contextlib.contextmanager

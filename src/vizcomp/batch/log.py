@@ -113,11 +113,17 @@ class Log:
             standing = self.journal.standing(file.path, target)
             same = standing == "same"
             begun = begun or (standing == "other" and self.journal.begun(target))
-        former = None
+        former = earlier = None
         if target is not None and (begun or self._overwrite or fresh):
             former = self.journal.former(file.path, target)
-            self.journal.begin(target)
-        return Item(file, target, self._root, begun, fresh, key=key, same=same, former=former)
+            earlier = self.journal.begin(target)
+        return Item(
+            *(file, target, self._root, begun, fresh),
+            key=key,
+            same=same,
+            former=former,
+            earlier=earlier,
+        )
 
     def settle(self, item: Item, outcome: Outcome[Any]) -> None:
         """The outcome of an input is there: what was written is remembered, what was not is no
@@ -148,7 +154,7 @@ class Log:
                 with contextlib.suppress(OSError):
                     item.former.unlink()
         elif item.target is not None and outcome.record.status in ("failed", "skipped"):
-            self.journal.abandon(item.target)
+            self.journal.abandon(item.target, item.earlier)
 
     def give_up(self, item: Item) -> None:
         """An input that was taken and then not begun."""
@@ -156,9 +162,9 @@ class Log:
             self.journal is not None
             and item.known is None
             and item.target is not None
-            and not item.replace
+            and (item.earlier is not None or not item.replace)
         ):
-            self.journal.abandon(item.target)
+            self.journal.abandon(item.target, item.earlier)
 
     @property
     def problem(self) -> str:
@@ -179,6 +185,15 @@ class Log:
         """The run is over."""
         if self.journal is not None:
             self.journal.close()
+
+
+def stayed(count: int) -> str:
+    """What to say of outputs that were there, stayed, and are not known to be of this run."""
+    which = "1 result exists and is" if count == 1 else f"{count} results exist and are"
+    return (
+        f"{which} not known to be of these photos and settings: `overwrite` replaces what is there,"
+        " another `output` keeps it"
+    )
 
 
 def _is_record(reads: Callable[[dict[str, Any]], object], values: dict[str, Any]) -> bool:

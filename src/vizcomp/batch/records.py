@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 
 
 @functools.cache
-def _fields(record: type[Any]) -> dict[str, tuple[frozenset[type], tuple[str, ...]]]:
-    """For each field of a record the types that JSON has for it, and the words where it is one of a
-    few."""
-    fields = {}
+def _fields(
+    record: type[Any],
+) -> dict[str, tuple[frozenset[type], tuple[str, ...], tuple[type, ...]]]:
+    """For each field of a record the types that JSON has for it, the words where it is one of a
+    few, and the types of a dict's values."""
+    fields: dict[str, tuple[frozenset[type], tuple[str, ...], tuple[type, ...]]] = {}
     for name, hint in get_type_hints(record).items():
         parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
         origins = [get_origin(part) or part for part in parts]
@@ -25,7 +27,13 @@ def _fields(record: type[Any]) -> dict[str, tuple[frozenset[type], tuple[str, ..
             if origin is Literal
             for word in get_args(part)
         )
-        fields[name] = frozenset(own | ({int} if float in own else set())), words
+        inner = tuple(
+            one
+            for part, origin in zip(parts, origins, strict=True)
+            if origin is dict
+            for one in ((str,) if get_args(part)[1] is str else (int, float))
+        )
+        fields[name] = frozenset(own | ({int} if float in own else set())), words, inner
     return fields
 
 
@@ -59,12 +67,12 @@ class InputRecord:
         """
         fields = _fields(cls)  # type: ignore[arg-type]  # a class is hashable, which mypy doubts of type[Self]
         for name, value in values.items():
-            allowed, words = fields.get(name, ((), ()))
+            allowed, words, inner = fields.get(name, ((), (), ()))
             wrong = type(value) not in allowed or (
                 words and value is not None and value not in words
             )
             if isinstance(value, dict):  # by the names of systems
-                wrong = wrong or not all(isinstance(one, int | float) for one in value.values())
+                wrong = wrong or not all(isinstance(one, inner) for one in value.values())
             elif isinstance(value, list):
                 wrong = wrong or not all(isinstance(one, str) for one in value)
             if wrong:
@@ -127,6 +135,8 @@ class FileRecord(InputRecord):
         watch_score, watch_same: by system of --watch-with, how alike its answers are, and whether
             they are the same; those that find nothing on the source are left out; None if none was
             asked.
+        source_answers: by system of both, what it answers on the source, as `vision.gist` has it;
+            None if none was asked.
     """
 
     input: str
@@ -162,6 +172,7 @@ class FileRecord(InputRecord):
     output_height: int = 0
     orientation: int = 1
     near: dict[str, float] | None = None
+    source_answers: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,6 +200,9 @@ class Totals:
         watched: by system of --watch-with, the photos on which it finds something, and on how many
             its answer is the same.
         formats: how many outputs there are of each `FileRecord.format`.
+        one_answer: by system that gave one answer for all photos, on three different ones at least,
+            that `answer` and the number of `photos`: that it gives it for the results too proves
+            nothing.
     """
 
     files: int
@@ -212,6 +226,7 @@ class Totals:
     formats: dict[str, int] = dataclasses.field(default_factory=dict)
     labels: dict[str, Any] | None = None
     near: dict[str, Any] | None = None
+    one_answer: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""
@@ -272,7 +287,7 @@ class CodecRecord(InputRecord):
         seconds: time of the whole work on this input; images that went through together share
             theirs.
         notices: what a user should know about this file (alpha flattened, first frame taken ...).
-        verified, verify_state, verify_score, verify_trials: as in `FileRecord`.
+        verified, verify_state, verify_score, verify_trials, source_answers: as in `FileRecord`.
     """
 
     input: str
@@ -294,6 +309,7 @@ class CodecRecord(InputRecord):
     verify_state: VerifyState | None = None
     verify_score: dict[str, float] | None = None
     verify_trials: int = 0
+    source_answers: dict[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -307,7 +323,7 @@ class CodecTotals:
         output_bytes: of a pack, the whole file.
         bpp: bits of the .vzc files for each pixel; None without pixels.
         images_per_second: over `seconds`, the time of the whole run.
-        verified, nothing_to_verify, not_reached: as in `Totals`.
+        verified, nothing_to_verify, not_reached, one_answer: as in `Totals`.
     """
 
     files: int
@@ -324,6 +340,7 @@ class CodecTotals:
     verified: int = 0
     nothing_to_verify: int = 0
     not_reached: int = 0
+    one_answer: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

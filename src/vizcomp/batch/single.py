@@ -222,13 +222,12 @@ def measured(
         ms_ssim=ms_ssim,
         quality=output.found.made.quality,
         notices=output.notices,
-        **verdict_fields(output.found, kept=output.kept),
+        **system_fields(output, shown, file, batch),
         **(
             plain_rival(photo, settings, shown(), file.shown, batch)
             if sampled and output.found.state in ("verified", "not_reached")
             else {}
         ),
-        **watch_fields(shown, output.data, file, batch),
     )
 
 
@@ -309,8 +308,10 @@ def _judged(
     panel = Panel(batch.verify, shown(), batch, uncoloured(photo, batch))
     if len(panel.blind) < len(batch.verify):
         if settings.max_side == "auto":
-            return fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
-        return verified(prepare(settings), photo, panel, file.shown, batch)
+            found = fewest_pixels(prepare, photo, settings, panel, file.shown, batch)
+        else:
+            found = verified(prepare(settings), photo, panel, file.shown, batch)
+        return dataclasses.replace(found, said=panel.said)
     ready = prepare(settings)
     files = finished(ready, settings)
     nobody = (
@@ -320,11 +321,24 @@ def _judged(
     if settings.max_side == "auto":
         nobody += " with all its pixels"
     return Found(
-        dataclasses.replace(files, notices=(*files.notices, nobody)), ready[0].photo, "nothing"
+        dataclasses.replace(files, notices=(*files.notices, nobody)),
+        ready[0].photo,
+        "nothing",
+        said=panel.said,
     )
 
 
-def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
+def system_fields(
+    result: Finished, shown: Shown, file: InputFile, batch: BatchSettings
+) -> dict[str, Any]:
+    """The record's fields on `verify` and `watch_with`; `shown` gives the source."""
+    watched, said = _watch_fields(shown, result.data, file, batch)
+    answers = {**result.found.said, **said}
+    verdict = _verdict_fields(result.found, kept=result.kept)
+    return {**verdict, **watched, "source_answers": answers or None}
+
+
+def _verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
     """The record's fields on `verify`; the source's own bytes, where they are kept, answer as they
     do."""
     if result.state is None:
@@ -339,20 +353,21 @@ def verdict_fields(result: Found, *, kept: bool) -> dict[str, Any]:
     }
 
 
-def watch_fields(
+def _watch_fields(
     shown: Shown, data: bytes, file: InputFile, batch: BatchSettings
-) -> dict[str, Any]:
-    """The record's fields on `watch_with`, from the bytes of the file that is written; `shown`
-    gives the source."""
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The record's fields on `watch_with`, from the bytes of the file that is written, and what the
+    systems say of the source."""
     if not batch.watch_with:
-        return {}
+        return {}, {}
     panel = Panel(batch.watch_with, shown(), batch)
     verdicts = panel.compare(file_seen(data, file.shown, batch))
     seeing = {name: verdict for name, verdict in verdicts.items() if name not in panel.blind}
-    return {
+    fields = {
         "watch_score": {name: verdict.score for name, verdict in seeing.items()},
         "watch_same": {name: verdict.same for name, verdict in seeing.items()},
     }
+    return fields, panel.said
 
 
 def _read_by_all(kind: str, readers: tuple[str, ...]) -> bool:

@@ -22,7 +22,9 @@ from vizcomp.djpeg.source import Source
 from vizcomp.photos.photo import Photo
 from vizcomp.vision import verify
 from vizcomp.vision.answers import NOWHERE, Answer, Comparison, Quads, together
+from vizcomp.vision.gist import gist
 from vizcomp.vision.models import ModelSystem
+from vizcomp.vision.one_answer import NOTHING
 from vizcomp.vision.options import model_path
 from vizcomp.vision.scale import rescaled
 from vizcomp.vision.system import Resizing, System, surroundings
@@ -79,6 +81,7 @@ class Found:
         keep: why the source itself is to be the output, whatever its size; "" where it need not.
         rivals: the record's sizes of plain JPEG, where they are known.
         depth: what guided, where a guide is depth.
+        said: of each system, its answer on the source, as `vision.gist` has it.
     """
 
     made: Compressed
@@ -90,6 +93,7 @@ class Found:
     keep: str = ""
     rivals: dict[str, int] | None = None
     depth: Depth | None = None
+    said: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def searched(self) -> bool:
@@ -155,6 +159,15 @@ class Panel:
         return tuple(
             name for name, answers in self._answers.items() if verify.sees_nothing(answers)
         )
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What each system answers on the source, as `vision.gist` has it."""
+        blind = self.blind
+        return {
+            name: NOTHING if name in blind else gist(answers[0])
+            for name, answers in self._answers.items()
+        }
 
     def compare(self, picture: Pixels, raw: Pixels | None = None) -> dict[str, Comparison]:
         """By system, how its answer on a uint8 (h, w, 3) picture stands to that on the source, in

@@ -125,7 +125,7 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
         totals=totals,
         files=run.records,
         interrupted=run.interrupted,
-        notices=run.notices,
+        notices=run.told,
     )
     nothing_done = totals.files > 0 and totals.skipped == totals.files
     written, lost = "", None
@@ -141,7 +141,7 @@ def told(job: Asked, run: BatchRun, voice: Voice) -> int:
     if job.plan.to_output and totals.files > totals.failed + totals.skipped and not batch.dry_run:
         job.plan.write_to(sys.stdout.buffer)
     voice.djpeg_summary(totals, written, dry_run=batch.dry_run, systems=batch.verify)
-    for notice in run.notices:
+    for notice in run.told:
         voice.warn(notice)
     voice.labels(totals)
     if nothing_done and not voice.left and not totals.failed:

@@ -185,6 +185,8 @@ def encode(
             )
     voice.codec_summary(run, dry_run=dry_run)
     voice.verdicts(settings.verify, run.totals)
+    for notice in run.told:
+        voice.warn(notice)
     systems: list[dict[str, object]] = []
     if settings.verify:  # vision systems are slow to load
         from vizcomp.batch.about import about_system

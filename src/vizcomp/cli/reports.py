@@ -36,7 +36,11 @@ def codec_report(
     tool: str, run: CodecRun, settings: dict[str, Any], voice: Voice, *, folder: str, json: bool
 ) -> None:
     """The report of `encode` or `decode`."""
-    head = {"interrupted": run.interrupted, "totals": run.totals.to_dict()}
+    head = {
+        "interrupted": run.interrupted,
+        "notices": list(run.told),
+        "totals": run.totals.to_dict(),
+    }
     records_report(tool, run.records, settings, voice, folder=folder, json=json, head=head)
 
 

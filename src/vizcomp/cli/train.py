@@ -258,6 +258,8 @@ def _print_result(result: loop.RunResult, model: Path, console: Any) -> None:
             else f"{len(result.skipped)} pictures skipped, the first"
         )
         console.print(f"{count}: {name}: {reason}", markup=False)
+    for note in result.notes:
+        console.print(note, markup=False)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in result.figures.items())
     validation = f"; on the validation part {figures}" if figures else ""
     console.print(

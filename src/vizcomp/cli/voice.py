@@ -137,13 +137,9 @@ class Voice:
         """How a batch command ends, where inputs `failed` with 1, or with 3 for want of a model;
         says of results that stayed what they are not."""
         if self.left:
-            were = (
-                "1 result exists and is" if self.left == 1 else f"{self.left} results exist and are"
-            )
-            self.warn(
-                f"{were} not known to be of these photos and settings: --overwrite replaces them,"
-                " another -o keeps them"
-            )
+            from vizcomp.batch.log import stayed
+
+            self.warn(stayed(self.left))
         if interrupted:
             return 130
         if self.left and nothing_done:

@@ -65,7 +65,7 @@ STEP_SCALES = {
 
 # The same beside these under the table machine, on a photo without lettering: its one step for all
 # frequencies is too coarse for means and colour there.
-MACHINE_SCALE = 0.62
+MACHINE_SCALE = 0.66
 
 
 class Encoder:

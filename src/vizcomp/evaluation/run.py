@@ -30,6 +30,7 @@ from vizcomp.evaluation.results import EvalResult, EvalSettings, Progress
 from vizcomp.evaluation.summary import (
     example_gallery,
     headline_of,
+    one_answer_of,
     package_versions,
     study_points,
     warnings_of,
@@ -308,6 +309,7 @@ def _described(
             "fingerprint": system.fingerprint,
             "reading": reading_of(system),
             "without_answer": sum(no_answer(a) for a in some),
+            "one_answer": one_answer_of(some, data),
         }
         for i, (system, some) in enumerate(zip(systems, answers, strict=True))
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import importlib.metadata
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ from vizcomp.files.place import printable
 from vizcomp.photos.encode import encode_plain_jpeg, encode_png
 from vizcomp.photos.frame import thumbnail
 from vizcomp.vision.answers import COUNTED, Answer, Boxes, Keypoints, Text, compare
+from vizcomp.vision.gist import gist
+from vizcomp.vision.one_answer import NOTHING, Hearing, about
 from vizcomp.vision.options import model_path
 from vizcomp.vision.system import System
 
@@ -175,7 +178,9 @@ def warnings_of(
 ) -> list[str]:
     warnings = []
     for system, some in zip(systems, answers, strict=True):
-        if empty := sum(no_answer(a) for a in some):
+        if one := one_answer_of(some, data):
+            warnings.append(f"{about(system.name, **one)}.")
+        elif empty := sum(no_answer(a) for a in some):
             warnings.append(
                 f"{system.name} finds nothing on {empty:,} of {len(some):,} sources: "
                 "a result there is the same if it finds nothing too."
@@ -198,6 +203,18 @@ def warnings_of(
             f"No setting gives files smaller than the sources ({source:,.0f} bytes an image)."
         )
     return warnings
+
+
+def one_answer_of(answers: Sequence[Answer | None], data: EvalData) -> dict[str, Any] | None:
+    """What a system answers on all sources alike, as `one_answer.Hearing.found`; None where answers
+    differ, or are too few to tell."""
+    hearing = Hearing()
+    for index, answer in enumerate(answers):
+        said = NOTHING if answer is None else gist(answer)
+        hearing.add({"": said}, zlib.crc32(data.image(index).data))
+        if not hearing.systems[""].one:
+            return None
+    return hearing.found().get("")
 
 
 def study_points(data: EvalData, systems: Sequence[System]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from vizcomp.fitting.policy import percent
 from vizcomp.fitting.sample import Sample
 from vizcomp.fitting.scores import EXPLORE_FEWEST, EXPLORE_LEAST, Aim
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.vision.one_answer import about_all
 from vizcomp.vision.system import System
 
 
@@ -84,8 +85,20 @@ def refuse_too_few(sample: Sample, count: int, aim: Aim, asked: FitSettings) -> 
     )
 
 
-def about_empty(bench: Bench, systems: Sequence[System]) -> list[str]:
+def about_answers(bench: Bench, systems: Sequence[System]) -> list[str]:
+    """What the answers on the sources say of the certificate to come.
+
+    Raises:
+        InputError: a system finds nothing on any photo, or does not look at them.
+    """
     notices = []
+    if blind := bench.one_answer(bench.sources, blind=True):
+        name, one = next(iter(blind.items()))
+        raise InputError(
+            f"{name} answers all {one['photos']:,} photos that were looked at with the very same"
+            " numbers: it does not look at them, and a certificate would prove nothing",
+            "look at how the model is read, or give another system",
+        )
     for system, share in zip(systems, bench.empty(), strict=True):
         if share == 1:
             raise InputError(
@@ -98,4 +111,4 @@ def about_empty(bench: Bench, systems: Sequence[System]) -> list[str]:
                 f"{system.name} finds nothing on {percent(round(share, 3))} of the photos: no box"
                 " there is no change"
             )
-    return notices
+    return notices + about_all(bench.one_answer(bench.sources))

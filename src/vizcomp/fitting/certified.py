@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.fitting.asked import FitSettings
@@ -12,8 +14,9 @@ from vizcomp.fitting.candidates import Candidate
 from vizcomp.fitting.measure import PhotoVerdict
 from vizcomp.fitting.policy import Certificate, CertifiedSystem, Policy, Stratum, loss_of
 from vizcomp.fitting.sample import Unit, sample_digest
-from vizcomp.fitting.scores import Aim
+from vizcomp.fitting.scores import Aim, Scores
 from vizcomp.fitting.search import Tested
+from vizcomp.vision.one_answer import Heard
 from vizcomp.vision.system import System
 
 
@@ -80,20 +83,31 @@ def policy_of(
                 mean_loss=round(float(scores.losses[i].mean()), 6),
                 right_on_sources=round(float(on_sources), 6),
                 right_on_results=round(float(on_results), 6),
+                one_answer=_one_answer([row.source.said for row in rows], i),
             )
         )
-    parts = []
-    for i, name in enumerate(strata):
-        mine = groups == i
-        parts.append(
-            Stratum(
-                name=name,
-                photos=int(mine.sum()),
-                changed=int(worse[:, mine].sum(1).max()),
-                mean_loss=round(float(scores.losses[:, mine].mean(1).max()), 6),
-                bound=round(uppers[i], 6),
-            )
-        )
-    return Policy(
-        settings=setting, certificate=certificate, systems=tuple(certified), strata=tuple(parts)
+    parts = tuple(
+        _stratum(name, groups == i, worse, scores, uppers[i]) for i, name in enumerate(strata)
     )
+    return Policy(settings=setting, certificate=certificate, systems=tuple(certified), strata=parts)
+
+
+def _stratum(
+    name: str, mine: npt.NDArray[Any], worse: npt.NDArray[Any], scores: Scores, bound: float
+) -> Stratum:
+    """One folder's own figures: those of its units, which `mine` marks."""
+    return Stratum(
+        name=name,
+        photos=int(mine.sum()),
+        changed=int(worse[:, mine].sum(1).max()),
+        mean_loss=round(float(scores.losses[:, mine].mean(1).max()), 6),
+        bound=round(bound, 6),
+    )
+
+
+def _one_answer(said: Sequence[tuple[str, ...]], place: int) -> str:
+    """What one system answers on all of some different photos; "" where answers differ."""
+    heard = Heard()
+    for number, one in enumerate(said):
+        heard.add(one[place] if one else str(number), number)
+    return heard.answer if heard.always else ""

@@ -24,6 +24,7 @@ from vizcomp.fitting.sample import Sample, UsedPhotos, read_sample
 from vizcomp.fitting.truth import read_truths
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.photos.opencv import check_decoder
+from vizcomp.vision.one_answer import about_all
 from vizcomp.vision.system import System
 
 STATES = ("held", "broken", "undecided")
@@ -39,6 +40,7 @@ class CheckedSystem:
         upper: bound of the risk from these photos alone, at the policy's confidence.
         evidence_held, evidence_broken: e-values against "the risk is above" and "is at most" the
             certified one, those of all checks so far multiplied; 20 speaks with 95% confidence.
+        one_answer: as of `CertifiedSystem`, on these photos.
     """
 
     name: str
@@ -47,6 +49,7 @@ class CheckedSystem:
     upper: float
     evidence_held: float
     evidence_broken: float
+    one_answer: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +115,13 @@ def check(
     opened = work.open()
     _check_systems(policy, opened)
     _check_labels(policy, labels)
-    listed: list[Any] = list(photos)
-    files = listed if all(isinstance(one, InputFile) for one in listed) else find_inputs(listed)
+    files = _files(photos)
     notices = [policy.other_encoder] if policy.other_encoder else []
     if labels:
         files = list(files)
         truths = read_truths(labels, files)
         notices += truths.notices
-        files = [file for file in files if file in truths.by_file]
+        files = [one for one in files if one in truths.by_file]
         work = dataclasses.replace(work, truths=truths.by_file)
     sample = read_sample(files, unit=policy.certificate.unit, max_pixels=max_pixels)
     log = _Log(policy, read=not once)
@@ -145,18 +147,31 @@ def check(
     log.add(today, len(scores.sizes), worse, [unit.digest for unit in units])
     if not once:
         log.write()
-    looked = [
-        _checked(policy, system, names[i], scores.losses[i], worse[i], [e[i] for e in log.evidence])
-        for i, system in enumerate(opened)
-    ]
-    if sample.duplicates:
-        notices.append(
-            f"{sample.duplicates} photos have the same bytes as another: they count once"
-        )
-    notices += [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
+    one_answer = bench.one_answer(bench.sources)
+    looked = []
+    for i, system in enumerate(opened):
+        evidence, always = [e[i] for e in log.evidence], one_answer.get(names[i], {})
+        one = _checked(policy, system, names[i], scores.losses[i], worse[i], evidence)
+        looked.append(dataclasses.replace(one, one_answer=always.get("answer", "")))
+    notices += about_all(one_answer)
+    notices += _passed_over(sample, bench)
     state, mean = _state(log, confidence), float(scores.sizes.mean())
     days, asked = len(log.days), len(scores.sizes)
     return Checked(state, asked, mean, tuple(looked), days, log.units, tuple(notices))
+
+
+def _files(photos: Iterable[InputFile] | Sequence[str | Path]) -> Iterable[InputFile]:
+    listed: list[Any] = list(photos)
+    return listed if all(isinstance(one, InputFile) for one in listed) else find_inputs(listed)
+
+
+def _passed_over(sample: Sample, bench: Bench) -> list[str]:
+    said = [f"left out: {reason}" for reason in (*sample.unread, *bench.unread.values())]
+    if sample.duplicates:
+        said.insert(
+            0, f"{sample.duplicates} photos have the same bytes as another: they count once"
+        )
+    return said
 
 
 def _check_labels(policy: Policy, labels: str) -> None:

@@ -16,6 +16,7 @@ from vizcomp.fitting.search import Order, Round, cost_of, explore, order_of
 
 # settings that the certify part is looked at with, about: what a budget has to leave time for
 TESTS = 5
+SLOWER = 1.5  # an answer takes longer there, since nothing is made quickly, about
 
 
 def tell_to(say: Callable[[str], None], text: str) -> Callable[[int, int], None]:
@@ -99,7 +100,9 @@ class Exploring:
             self._cut_short = self._rounds >= self._noted
         elif self._left is not None and self._bench.asked:
             each = self._files * self._bench.seconds / self._bench.asked
-            self._cut_short = (settings * units + TESTS * self._aim.certify) * each >= self._left()
+            self._cut_short = (
+                settings * units + SLOWER * TESTS * self._aim.certify
+            ) * each >= self._left()
             if self._cut_short:
                 self.notices.append(
                     "the budget ended the search before it had seen all photos to choose with"

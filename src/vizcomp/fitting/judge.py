@@ -12,8 +12,7 @@ import numpy as np
 from vizcomp.batch.judges import depth_source, needs_depth, system_by_name, system_errors
 from vizcomp.batch.seen import file_seen, source_seen
 from vizcomp.batch.settings import BatchSettings
-from vizcomp.djpeg import guide
-from vizcomp.djpeg.compress import Ready, prepare, sized
+from vizcomp.djpeg.compress import Ready, prepare
 from vizcomp.djpeg.formats import Picture
 from vizcomp.djpeg.kinds import has_lettering, of_kind
 from vizcomp.djpeg.settings import DjpegSettings
@@ -185,14 +184,8 @@ class Coder:
         family = dataclasses.replace(one, quality=50.0)
         if family in self._ready:
             return self._ready[family]
-        # nothing of a JPEG's coefficients is needed; AVIF goes by how much lettering there is
-        if one.format not in ("jpeg", "avif") and one.guides == NO_GUIDE:
-            photo = sized(self._photo, one)
-            importance = np.ones(guide.grid_shape(*photo.pixels.shape[:2]), np.float32)
-            ready: Ready = Picture(photo, importance, one, one.format)
-        else:
-            depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
-            (ready,) = prepare(self._photo, one, depth=depth)
+        depth = depth_source(self._batch)(self._photo, self._file) if needs_depth(one) else None
+        (ready,) = prepare(self._photo, one, depth=depth)
         if isinstance(ready, Picture):
             ready.quick = self._quick
         return self._ready.setdefault(family, ready)

@@ -8,7 +8,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from vizcomp.fitting.scores import Scores
 from vizcomp.fitting.truth import Truth
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
 from vizcomp.vision.answers import Answer, Masks, is_empty
+from vizcomp.vision.gist import gist, numbers
+from vizcomp.vision.one_answer import Hearing
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
 
@@ -72,6 +74,8 @@ class SourceAnswers:
         empty: of each system, whether it finds nothing.
         right: of each system, how right the answer is by the label; () without labels.
         lettering: whether there is some on the photo; None where nobody asked.
+        said, numbers: of each system, its answer as `vision.gist` has it; () where an earlier
+            release looked.
     """
 
     size: int
@@ -79,6 +83,8 @@ class SourceAnswers:
     empty: tuple[bool, ...]
     right: tuple[float, ...] = ()
     lettering: bool | None = None
+    said: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +312,8 @@ class Bench:
             tuple(is_empty(answer) for answer in result.references),
             result.right,
             self.lettering(file) if result.lettering is None else result.lettering,
+            tuple(gist(answer) for answer in result.references),
+            tuple(numbers(answer) for answer in result.references),
         )
         self.sources[file] = source
         rows: list[tuple[str, SourceAnswers | Verdict]] = [(SOURCE, source)]
@@ -343,6 +351,23 @@ class Bench:
         row = self._memory.row(digest, _key(own))
         if row is not None:
             self._verdicts[file, own] = Verdict(**_tupled(row))
+
+    def one_answer(self, files: Iterable[InputFile], *, blind: bool = False) -> dict[str, Any]:
+        """Of the systems with one answer for all of these photos, `one_answer.Hearing.found`.
+
+        Args:
+            files: those that were not looked at are passed over.
+            blind: with the very same numbers.
+        """
+        hearing = Hearing()
+        for file in files:
+            if (source := self.sources.get(file)) is None:
+                continue
+            said = source.numbers if blind else source.said
+            # without numbers nothing is known
+            told = [one or self._digests[file] for one in said]
+            hearing.add(dict(zip(self._work.systems, told, strict=False)), self._digests[file])
+        return hearing.found()
 
     def empty(self) -> list[float]:
         """For each system, the share of the photos looked at on which it finds nothing."""

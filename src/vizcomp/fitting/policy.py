@@ -24,6 +24,7 @@ from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath, StorePath, parse_place
 from vizcomp.files.write import write_atomic
 from vizcomp.photos.photo import Photo
+from vizcomp.vision import one_answer
 
 FILE_NAME = "policy.toml"  # of a policy in a folder of them
 MAX_BYTES = 1 << 20  # of a policy file; one has a few hundred
@@ -218,6 +219,8 @@ class CertifiedSystem:
         mean_loss: of the certify part.
         right_on_sources, right_on_results: with labels, how right its answers are in the mean,
             0..1; -1 without.
+        one_answer: what it answers on all photos of the certify part alike; "" where answers
+            differ. That it goes on doing so proves little.
     """
 
     name: str
@@ -228,6 +231,7 @@ class CertifiedSystem:
     mean_loss: float = 0.0
     right_on_sources: float = -1.0
     right_on_results: float = -1.0
+    one_answer: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,6 +272,8 @@ class Policy:
             values = read_toml(
                 read_file(place, check=lambda head, name: None, max_bytes=MAX_BYTES).decode("utf-8")
             )
+        except UnicodeDecodeError as exc:
+            raise InputError(f"{name} is no policy: it is no text", AGAIN) from exc
         except ValueError as exc:
             raise InputError(f"{name} is no policy: {first_line(exc)}", AGAIN) from exc
         try:
@@ -314,7 +320,14 @@ class Policy:
         values = self.to_dict()
         values["made_with"]["checksum"] = _checksum(values)
         about = NOT_SAID_OF_LABELS if self.certificate.labels else NOT_SAID
-        said = "".join(f"# {line}\n" for line in (self.certificate.sentence, about))
+        photos = self.certificate.photos if self.certificate.unit == "file" else 0
+        blind = [
+            one_answer.about(one.name, one.one_answer, photos)
+            for one in self.systems
+            if one.one_answer
+        ]
+        lines = (self.certificate.sentence, about, *(f"{line}." for line in blind))
+        said = "".join(f"# {printable(line)}\n" for line in lines)
         return HEAD + said + _toml(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -398,7 +411,13 @@ NOT_SAID_OF_LABELS = (
 
 def _given(part: Certificate | CertifiedSystem) -> dict[str, Any]:
     """A part of the file without what nobody asked for."""
-    unasked = {"by": "", "labels": "", "right_on_sources": -1.0, "right_on_results": -1.0}
+    unasked = {
+        "by": "",
+        "labels": "",
+        "right_on_sources": -1.0,
+        "right_on_results": -1.0,
+        "one_answer": "",
+    }
     return {
         name: value
         for name, value in dataclasses.asdict(part).items()

@@ -16,7 +16,7 @@ from vizcomp.djpeg.settings import DjpegSettings
 from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.fitting import bounds
-from vizcomp.fitting.asked import FitSettings, about_empty, refuse_too_few
+from vizcomp.fitting.asked import FitSettings, about_answers, refuse_too_few
 from vizcomp.fitting.candidates import (
     Candidate,
     formats_of,
@@ -244,7 +244,7 @@ class _Fit:
                 f"{sample.duplicates} photos have the same bytes as another: they count once"
             )
         order, explored = self._explored(bench, memory, sample, first, aim)
-        self._notices += about_empty(bench, self._systems)
+        self._notices += about_answers(bench, self._systems)
         self._refuse_hopeless(order.rungs, explored, aim)
         sequence = self._settled(memory, refined(order.rungs, order.near, order.sizes))
         used.add(second, key, explored=first)

@@ -28,13 +28,13 @@ from torch.nn import functional as F
 
 from vizcomp.errors import ModelError, SettingsError, first_line
 from vizcomp.graphs.classifiers import BUNDLED, PUBLISHED
-from vizcomp.nets import classifiers, inception
-from vizcomp.vision.options import ModelOptions, parse_options
+from vizcomp.nets import classifiers, exported, inception
+from vizcomp.vision.options import PROGRAM, ModelOptions, parse_options
+from vizcomp.vision.script_systems import check_script
 from vizcomp.vision.torch_systems import torchvision_module
 from vizcomp.weights.options import NORMS, split_name
 
 SCRIPTS = (".pt", ".pth", ".torchscript")
-PROGRAM = ".pt2"
 USED = ("norm", "mean", "std", "range", "size", "order", "classes")
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?::(.*))?")
 
@@ -78,14 +78,9 @@ class FrozenClassifier(nn.Module):
             self.classes = ()
 
     def train(self, mode: bool = True) -> FrozenClassifier:
-        """Stays in evaluation mode. A program of torch.export has but one mode, and says so with an
-        error."""
+        """Stays in evaluation mode."""
         del mode
-        self.training = False
-        for module in self.children():
-            if not _is_program(module):
-                module.train(False)
-        return self
+        return super().train(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self._size and tuple(images.shape[-2:]) != self._size:
@@ -164,9 +159,8 @@ def open_frozen(name: str, side: int) -> FrozenClassifier:
         return FrozenClassifier(name, module, side, _options(text).merged(_of_torchvision(weights)))
     for suffix in (*SCRIPTS, PROGRAM):
         if (split := split_name(name, suffix)) is not None:
-            return FrozenClassifier(
-                name, _loaded(split[0], program=suffix == PROGRAM), side, _options(split[1])
-            )
+            load = exported.load if suffix == PROGRAM else _loaded
+            return FrozenClassifier(name, load(split[0]), side, _options(split[1]))
     if (match := _FUNCTION.fullmatch(name)) and not os.path.exists(name):
         return FrozenClassifier(name, _called(match[1], match[2]), side, _options(match[3] or ""))
     ours = classifiers.load(os.path.expanduser(name))
@@ -187,11 +181,6 @@ def one_sided(frozen: FrozenClassifier) -> nn.Module:
     one = classifiers.Classifier(network, whole.classes, whole.words).eval().requires_grad_(False)
     one.to(next(whole.parameters()).device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return one
-
-
-def _is_program(module: nn.Module) -> bool:
-    """Whether a module came out of torch.export: its `train` and `eval` are not there."""
-    return isinstance(module, torch.fx.GraphModule)
 
 
 def _options(text: str) -> ModelOptions:
@@ -215,8 +204,8 @@ def _of_torchvision(weights: Any) -> ModelOptions:
     return ModelOptions(range=1.0, mean=tuple(mean), std=tuple(std), size=size, classes=classes)
 
 
-def _loaded(path: Path, *, program: bool) -> nn.Module:
-    """TorchScript or a program of torch.export. Neither runs Python code of the file."""
+def _loaded(path: Path) -> nn.Module:
+    """TorchScript, which runs no Python code of the file."""
     hint = (
         "torch.jit.script(module).save(PATH.pt), torch.export.save(...) to PATH.pt2, or give"
         " package.module:function"
@@ -224,16 +213,15 @@ def _loaded(path: Path, *, program: bool) -> nn.Module:
     if not os.path.isfile(path):
         raise ModelError(f"there is no classifier {path}", "check the path")
     try:
-        if program:
-            return torch.export.load(path).module()
+        check_script(path)
         with warnings.catch_warnings():
             # torch calls TorchScript deprecated; people have it
             warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-any-return,no-untyped-call]
+    except ModelError:
+        raise
     except Exception as exc:  # a file may be anything: a state dict, a pickled module, no archive
-        raise ModelError(
-            f"{path} cannot be read as a {'program' if program else 'TorchScript module'}", hint
-        ) from exc
+        raise ModelError(f"{path} cannot be read as a TorchScript module", hint) from exc
 
 
 def _called(module_name: str, function: str) -> nn.Module:

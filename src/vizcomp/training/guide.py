@@ -44,7 +44,6 @@ BLOCK = 8
 LOOKED = 0.5  # a block of at least this importance is one that was looked at
 KEPT, SURE = 0.95, 0.8  # shares of those blocks: above 0, and at 1
 SCORE = "blocks kept for 95%"
-STEP_SCALE = "factor on steps"
 Pixels = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
@@ -82,7 +81,7 @@ class GuideTrainSettings:
     views: int = 4
     long_side: int = 640
     validation: float = 0.1
-    calibration: int = 24
+    calibration: int = 48
     epochs: int = 30
     crop: int = 256
     batch: int = 8
@@ -231,6 +230,7 @@ class GuideTask(Task):
         levels = (least, max(sure, least + 0.1))
         scales = self._step_scales(levels)
         scale = finest(scales)
+        self.notes = (f"factor on steps: {scale.words()}",)
         tensors = {
             name: value.detach().cpu().contiguous()
             for name, value in self.average.state_dict().items()
@@ -262,7 +262,7 @@ class GuideTask(Task):
             "skipped": [f"{name}: {reason}" for name, reason in self.skipped],
         }
         loop.write_text(folder / "model.json", json.dumps(card, indent=2) + "\n")
-        return {**figures, **({} if scale.error is None else {STEP_SCALE: scale.value})}
+        return figures
 
     def _step_scales(self, levels: tuple[float, float]) -> list[StepScale]:
         """The factor on steps under the guide, by each system."""

@@ -77,6 +77,7 @@ class RunResult:
         seconds: of this call.
         skipped: (name, reason) of each picture that could not be used.
         first: whether this process is the one that speaks for the run.
+        notes: what a user should know.
     """
 
     folder: Path
@@ -86,6 +87,7 @@ class RunResult:
     seconds: float
     skipped: tuple[tuple[str, str], ...]
     first: bool
+    notes: tuple[str, ...] = ()
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
@@ -382,6 +384,7 @@ def train(
             seconds=time.monotonic() - began,
             skipped=tuple(task.skipped),
             first=processes.first,
+            notes=tuple(task.notes),
         )
 
 

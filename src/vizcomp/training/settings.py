@@ -15,7 +15,8 @@ from vizcomp.files.foreign import MOST_BYTES, read_object_file, read_small, read
 
 KINDS = ("codec", "classifier", "depth", "guide")
 SAVED = "settings.json"
-FREE = frozenset({"device", "data", "threads"})  # may change when a run is resumed
+# may change when a run is resumed
+FREE = frozenset({"device", "data", "threads", "calibration"})
 NETWORK = {"preset": str, "width": float}  # of --set, but fields of the network
 PATHS = ("start", "pretrain")  # of --set; a shell does not expand ~ after NAME=
 

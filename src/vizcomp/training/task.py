@@ -47,6 +47,7 @@ class Task(abc.ABC):
         settings_class: a dataclass with at least `seed`, `device` and `validate_every`.
         stages: of the run, in order.
         skipped: (name, reason) of each picture that could not be used.
+        notes: what a user should know at the end.
         model: the network in training.
         average: the average of its weights.
         optimiser: of its weights.
@@ -56,6 +57,7 @@ class Task(abc.ABC):
     settings_class: ClassVar[type]
     stages: Sequence[Stage]
     skipped: Sequence[tuple[str, str]]
+    notes: Sequence[str] = ()
     model: Any
     average: Any
     optimiser: torch.optim.Optimizer

@@ -37,7 +37,8 @@ COLUMNS = (*BOX, "score", "label", "other")  # of rows of boxes; "other" is not 
 HINT = "see docs/vision.md for the options of models"
 
 SCRIPTS = (".torchscript", ".pt")
-SUFFIXES = (".onnx", ".tflite", *SCRIPTS)  # of model files whose names may have options
+PROGRAM = ".pt2"
+SUFFIXES = (".onnx", ".tflite", *SCRIPTS, PROGRAM)  # of model files whose names may have options
 
 KINDS = ("classes", "boxes", "masks", "keypoints", "embedding", "text")
 DETECTORS = ("yolov5", "yolov8", "yolov10", "yolox", "detr", "ssd", "torchvision")

@@ -1,9 +1,14 @@
-"""Any TorchScript model as a vision system. Needs torch, by the extra `train`."""
+"""Any TorchScript model, or program of torch.export, as a vision system. Needs torch, by the extra
+`train`."""
 
 from __future__ import annotations
 
+import re
+import types
 import warnings
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,12 @@ from vizcomp.vision.inputs import Slot
 from vizcomp.vision.model_files import model_file, options_of
 from vizcomp.vision.models import ModelSystem
 
+DTYPES = {
+    name: getattr(np, name)
+    for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+}
+MOST_CODE = 64 << 20  # bytes of one file of TorchScript's code
+_OPENS_FILES = re.compile(rb"\.(?:save|from_file)\(")
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
 
@@ -56,6 +67,7 @@ class TorchScriptRuntime:
             import torch
         except ImportError as exc:
             raise MissingExtraError("torch", "train") from exc
+        check_script(path)
         extra = {_CONFIG: ""}
         try:
             with warnings.catch_warnings():
@@ -73,16 +85,91 @@ class TorchScriptRuntime:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `runtime.Runtime.run`; outputs without a name are output0, output1, ..."""
-        import torch
+        return _answered(self._module, list(feeds.values()))
 
-        with torch.inference_mode():
-            outputs = self._module(*(torch.from_numpy(values) for values in feeds.values()))
-        if isinstance(outputs, Mapping):
-            named = dict(outputs)
-        else:
-            several = outputs if isinstance(outputs, tuple | list) else [outputs]
-            named = {f"output{at}": one for at, one in enumerate(several)}
-        return {name: one.numpy() for name, one in named.items() if isinstance(one, torch.Tensor)}
+
+class ProgramSystem(ModelSystem):
+    """The same of a program that `torch.export.save` wrote. None of its code is run: see
+    `nets.exported`.
+
+    Args:
+        path: of the .pt2 file.
+        text: options as in the system's name.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        ModelError, SettingsError: as `OnnxSystem`.
+    """
+
+    def __init__(self, path: Path, text: str = "") -> None:
+        model_file(path)
+        name = f"{path}:{text}" if text else str(path)
+        super().__init__(name, path, options_of(path, text), ProgramRuntime(path))
+
+
+class ProgramRuntime:
+    """As `runtime.Runtime`, by torch.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        ModelError: no program, or one that needs more than operators.
+    """
+
+    probabilities: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = types.MappingProxyType({})
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import torch  # noqa: F401
+        except ImportError as exc:
+            raise MissingExtraError("torch", "train") from exc
+        from vizcomp.nets import exported
+
+        self._program = exported.load(path)
+        self.outputs = self._program.outputs
+        self.slots = tuple(
+            Slot(
+                one.name, one.shape, DTYPES.get(said := str(one.dtype).removeprefix("torch.")), said
+            )
+            for one in self._program.inputs
+        )
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """As `runtime.Runtime.run`."""
+        return _answered(self._program, [feeds[slot.name] for slot in self.slots])
+
+
+def _answered(module: Any, given: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """What a module gives for arrays; outputs without a name are output0, output1, ..."""
+    import torch
+
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(values) for values in given))
+    if isinstance(outputs, Mapping):
+        named = dict(outputs)
+    else:
+        several = outputs if isinstance(outputs, tuple | list) else [outputs]
+        named = {f"output{at}": one for at, one in enumerate(several)}
+    return {name: one.numpy() for name, one in named.items() if isinstance(one, torch.Tensor)}
+
+
+def check_script(path: Path) -> None:
+    """TorchScript runs no Python code, but it may open files.
+
+    Raises:
+        ModelError: this one does.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            codes = [name for name in archive.namelist() if "/code/" in name]
+            for name in codes:
+                with archive.open(name) as code:
+                    if _OPENS_FILES.search(code.read(MOST_CODE)):
+                        raise ModelError(
+                            f"{path}: its code opens files", "give a model that only computes"
+                        )
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, zlib.error):
+        return  # torch says what is wrong
 
 
 def _said(config: str | bytes) -> dict[str, str]:

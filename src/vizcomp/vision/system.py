@@ -31,7 +31,7 @@ from vizcomp.vision.boxes import corners_to_quads as corners_to_quads
 
 HINT = (
     "use inception, watcher, inception-v3, text, text:read, torchvision:NAME, or a file: .onnx,"
-    " .tflite, .pt or .safetensors"
+    " .tflite, .pt, .pt2 or .safetensors"
 )
 
 BOX_MARGIN = 0.15  # of a box's shorter side, around it in an importance map, and 8 pixels at least

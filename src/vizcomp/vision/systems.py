@@ -19,9 +19,9 @@ from pathlib import PurePath
 from vizcomp.errors import ModelError, VizcompError
 from vizcomp.vision.callables import living_system
 from vizcomp.vision.onnx_systems import OnnxSystem
-from vizcomp.vision.options import SCRIPTS, split_suffixes
+from vizcomp.vision.options import PROGRAM, SCRIPTS, split_suffixes
 from vizcomp.vision.own_systems import OwnClassifier
-from vizcomp.vision.script_systems import TorchScriptSystem
+from vizcomp.vision.script_systems import ProgramSystem, TorchScriptSystem
 from vizcomp.vision.system import HINT, System
 from vizcomp.vision.text_system import READS, text_system
 from vizcomp.vision.tflite_systems import TfliteSystem
@@ -49,7 +49,7 @@ def open_system(spec: str, *, offline: bool = False) -> System:
 
     Args:
         spec: inception, watcher, inception-v3, text, text:read, torchvision:NAME, the path of an
-            .onnx, .tflite, .torchscript, .pt or .safetensors file, a model that `weights add`
+            .onnx, .tflite, .torchscript, .pt, .pt2 or .safetensors file, a model that `weights add`
             named, the name of a `vizcomp.System`, or that of an entry point. A path, but of
             .safetensors, may have options: PATH.onnx:key=value,key=value; so may text, text:read
             and torchvision:NAME.
@@ -75,13 +75,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return TfliteSystem(tflite[0], tflite[1])
     if (script := split_suffixes(spec, SCRIPTS)) is not None:
         return TorchScriptSystem(script[0], script[1])
-    if spec.lower().endswith(".pt2"):
-        raise ModelError(
-            f"{spec}: opening a .pt2 file can run code that is in it",
-            "where you trust it, make an ONNX file of it:"
-            " torch.onnx.export(torch.export.load(FILE), f=..., dynamo=True);"
-            " or save the module by torch.jit.save(torch.jit.trace(...))",
-        )
+    if (program := split_name(spec, PROGRAM)) is not None:
+        return ProgramSystem(program[0], program[1])
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)

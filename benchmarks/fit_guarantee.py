@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.fitting.scores import Aim, Scores, passing, units_to_explore
-from vizcomp.fitting.search import Order, certify, explore
+from vizcomp.fitting.search import Order, certify, explore, seen_of
 
 LADDERS, RUNGS = 3, 8
 SIZES = (1.0, 1.1, 1.25)  # of the ladders at equal risk
@@ -90,7 +90,8 @@ def one_draw(
     def measure(some: Sequence[Setting], units: range) -> dict[Setting, Scores]:
         return {one: scores(one, slice(units.start, units.stop)) for one in some}
 
-    order, _ = explore(names, first, measure, aim)
+    order, explored = explore(names, first, measure, aim)
+    aim = aim.informed(seen_of(order, explored))
     passed = [
         test.setting
         for test in certify(tests_of(order), lambda one: scores(one, slice(first, None)), aim)

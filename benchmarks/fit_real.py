@@ -42,7 +42,7 @@ from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.memory import Memory, key_of
 from vizcomp.fitting.sample import Unit, read_sample
 from vizcomp.fitting.scores import Aim, Scores, passing, units_to_explore
-from vizcomp.fitting.search import Order, certify, explore
+from vizcomp.fitting.search import Order, certify, explore, seen_of
 
 KINDS = (("jpeg", "photo"), ("webp", "auto"))
 GRID = (50, 55, 64, 68, 72, 80, 83, 86, 88, 92, 94, 96)  # qualities beside those of the ladders
@@ -147,7 +147,8 @@ def one_draw(
     def measure(some: Sequence[Candidate], units: range) -> dict[Candidate, Scores]:
         return {one: answers.scores(one, drawn[units.start : units.stop]) for one in some}
 
-    order, _ = explore(names, first, measure, aim)
+    order, explored = explore(names, first, measure, aim)
+    aim = aim.informed(seen_of(order, explored))
     tests = certify(answers.tests(order), lambda one: answers.scores(one, drawn[first:]), aim)
     passed = [test.setting for test in tests if test.passed]
     whole = {one: answers.scores(one, drawn) for one in answers.settings}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import runpy
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,28 @@ def command(*arguments: object) -> int:
     ):
         cli.main()
     return int(left.value.code or 0)
+
+
+def script(path: Path, *arguments: object) -> tuple[int, str, str]:
+    """Runs a Python script in this process, which has its packages loaded already: its exit code,
+    standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", [str(path), *map(str, arguments)]),
+        mock.patch.object(sys, "path", [str(path.parent), *sys.path]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")  # as a script has them
+        code: object = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as left:
+            code = left.code or 0
+    if isinstance(code, str):
+        err.write(code)
+    return code if isinstance(code, int) else 1, out.getvalue(), err.getvalue()
 
 
 PATIENCE = 300.0

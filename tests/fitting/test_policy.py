@@ -49,6 +49,17 @@ def test_a_policy_comes_back_as_it_was(tmp_path: Path) -> None:
     assert {"name", "fingerprint", "reading"} <= set(values["system"][0])
 
 
+def test_a_policy_names_its_test_and_one_without_is_read_as_before(tmp_path: Path) -> None:
+    for test in ("betting", ""):
+        certificate = dataclasses.replace(a_policy().certificate, test=test)
+        policy = a_policy(certificate=certificate)
+        policy.write(tmp_path / "policy.toml")
+        values = tomllib.loads((tmp_path / "policy.toml").read_text())["certificate"]
+        assert values.get("test", "") == test
+        assert ("test" in values) is bool(test)
+        assert Policy.read(tmp_path / "policy.toml") == policy
+
+
 def test_a_policy_holds_pixels_and_chroma_where_they_were_chosen(tmp_path: Path) -> None:
     policy = a_policy(settings=DjpegSettings(guide="uniform", max_side=640, subsampling="keep"))
     policy.write(tmp_path / "policy.toml")

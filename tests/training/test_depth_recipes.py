@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from kit import script
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -40,14 +39,9 @@ TINY = CompactDepthConfig(
 
 
 def run(recipe: str, *options: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(RECIPES / recipe), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code, said, errors = script(RECIPES / recipe, *options)
+    assert code == 0, errors
+    return said
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ hold, the seed decides all."""
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from kit import script
 from PIL import Image
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -105,28 +105,19 @@ def test_every_kind_of_scene_gives_a_photo_with_depth_and_the_seed_decides(
 
 
 def test_the_command_goes_on_where_it_stopped_and_files_say_what_they_hold(tmp_path: Path) -> None:
-    def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            str(RECIPES / "depth_scenes.py"),
-            "--out",
-            str(tmp_path / "s"),
-            "--pixels",
-            "1200",
-            "--jobs",
-            "1",
-        ]
-        return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    def run(*options: str) -> tuple[int, str, str]:
+        line = ("--out", tmp_path / "s", "--pixels", 1200, "--jobs", 1)
+        return script(RECIPES / "depth_scenes.py", *line, *options)
 
-    assert "2 new pictures" in run("--count", "2", "--kinds", "table,road").stdout
+    assert "2 new pictures" in run("--count", "2", "--kinds", "table,road")[1]
     before = {p.name: p.read_bytes() for p in (tmp_path / "s" / "photos").iterdir()}
-    assert "1 new pictures" in run("--count", "3", "--kinds", "table,road").stdout
+    assert "1 new pictures" in run("--count", "3", "--kinds", "table,road")[1]
     photos = sorted((tmp_path / "s" / "photos").iterdir())
     assert len(photos) == 3
     assert all(before.get(p.name, p.read_bytes()) == p.read_bytes() for p in photos)
-    wrong = run("--count", "1", "--kinds", "moon")
-    assert wrong.returncode == 2
-    assert "no such kind of scene: moon" in wrong.stderr
+    code, _, errors = run("--count", "1", "--kinds", "moon")
+    assert code == 2
+    assert "no such kind of scene: moon" in errors
 
     from vizcomp.depth.values import read_values
 

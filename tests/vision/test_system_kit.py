@@ -33,7 +33,7 @@ from vizcomp.vision.answers import (
 from vizcomp.vision.models import ModelSystem
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import ModelOptions
-from vizcomp.vision.script_systems import ProgramSystem, TorchScriptSystem
+from vizcomp.vision.script_systems import TorchSystem
 from vizcomp.vision.system import System, fitted
 from vizcomp.vision.systems import open_system
 from vizcomp.vision.text_system import TextSystem
@@ -190,8 +190,8 @@ def test_every_system_of_the_module_is_in_the_list(folder: Path) -> None:
             if hasattr(c, "importance") and c is not System
         }
     # ModelSystem is what files share; a TFLite file cannot be made here, making a TorchScript file
-    # warns, and a program takes seconds: own tests
-    theirs -= {ModelSystem, TfliteSystem, TorchScriptSystem, ProgramSystem}
+    # warns: own tests
+    theirs -= {ModelSystem, TfliteSystem, TorchSystem}
     assert {type(opened(name, folder)) for name in SYSTEMS if not name.startswith("text")} | {
         TextSystem
     } == theirs

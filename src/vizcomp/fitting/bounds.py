@@ -7,8 +7,8 @@ the risk falls as quality rises.
 
 Sources: Clopper and Pearson, Biometrika 26 (1934); Bentkus, Annals of Probability 32 (2004);
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and
-Ramdas, "Estimating means of bounded random variables by betting", arXiv 2010.09686; Voracek and
-Orabona, "STaR-Bets", arXiv 2505.22422; Holm, Scandinavian Journal of Statistics 6 (1979).
+Ramdas, "Estimating means of bounded random variables by betting", arXiv 2010.09686; Holm,
+Scandinavian Journal of Statistics 6 (1979). `bets` has the test of losses that are not 0 or 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy.typing as npt
 Losses = npt.NDArray[np.float64]  # (N,), each in 0..1
 
 HALVINGS = 60  # of an interval in 0..1: beyond what a double holds
-UPPER_STEPS = 200  # risks that a bound by betting is looked for between
 BETS = 24  # shares of the capital that `log_e_value` spreads its stake over
 
 
@@ -76,105 +75,6 @@ def hoeffding_bentkus_p_value(mean: float, photos: int, risk: float) -> float:
     # a sum of floats may end a hair above a whole number
     bentkus = math.e * binomial_tail(math.ceil(photos * mean - 1e-9), photos, risk)
     return min(1.0, hoeffding, bentkus)
-
-
-def betting_p_value(losses: Losses, risk: float, confidence: float) -> float:
-    """P-value that the mean loss is above `risk`, by betting against it (Waudby-Smith and Ramdas).
-
-    The capital of a gambler who bets that losses are below `risk` is at least 1/p at some time with
-    probability p at most where they are not (Ville). Bets depend on earlier losses only, so the
-    losses must stand in an order that does not depend on them. How much is staked follows Voracek
-    and Orabona: what it takes to reach the goal with the losses that are left. Once it is reached,
-    the next goal is as far again.
-
-    Args:
-        losses: float64 (N,), each in 0..1.
-        risk: 0..1.
-        confidence: at which the bets are aimed; any value gives a valid test.
-    """
-    return math.exp(-_most_capital(losses, risk, _variances(losses), confidence))
-
-
-def betting_upper(losses: Losses, confidence: float) -> float:
-    """Upper bound of the mean of losses in 0..1: no larger mean passes the test of
-    `betting_p_value`; arguments as there."""
-    variances = _variances(losses)
-    level = -math.log(1 - confidence)
-    # bets depend on the risk, so that what falls may not be an interval: from the top
-    steps = np.linspace(0.0, 1.0, UPPER_STEPS + 1)
-    stands = np.flatnonzero(_most_capitals(losses, steps, variances, confidence) < level)
-    if stands[-1] == UPPER_STEPS:
-        return 1.0
-    low, high = float(steps[stands[-1]]), float(steps[stands[-1] + 1])
-    for _ in range(HALVINGS // 2):
-        middle = (low + high) / 2
-        if _most_capital(losses, middle, variances, confidence) < level:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _variances(losses: Losses) -> list[float]:
-    """Before each loss, the variance of those so far, as arXiv 2010.09686 has it."""
-    count = np.arange(1, len(losses) + 1)
-    means = (0.5 + np.cumsum(losses)) / (count + 1)
-    variances = (0.25 + np.cumsum((losses - means) ** 2)) / (count + 1)
-    return [0.25, *variances[:-1].tolist()]
-
-
-def _most_capital(
-    losses: Losses, risk: float, variances: Sequence[float], confidence: float
-) -> float:
-    """The logarithm of the most that a capital of 1 becomes by betting on losses below `risk`;
-    at least 0. No bet is above 1, so that no loss takes everything while `risk` is above 0."""
-    goal = step = -math.log(1 - confidence)
-    capital = most = 0.0
-    left = len(losses)
-    for loss, variance in zip(losses.tolist(), variances, strict=False):
-        bet = min(1.0, math.sqrt(2 * (goal - capital) / (left * variance)))
-        kept = 1 - bet * (loss - risk)
-        if kept <= 0:  # a loss of 1 at a risk of 0
-            break
-        capital += math.log(kept)
-        most = max(most, capital)
-        while capital >= goal:
-            goal += step
-        left -= 1
-    return most
-
-
-def _most_capitals(
-    losses: Losses, risks: Losses, variances: Sequence[float], confidence: float
-) -> Losses:
-    """`_most_capital` up to the first goal, of many risks at once: float64 (M,)."""
-    goal = -math.log(1 - confidence)
-    capital = np.zeros(len(risks))
-    most = capital.copy()
-    for at, (loss, variance) in enumerate(zip(losses.tolist(), variances, strict=False)):
-        rest = np.maximum(0.0, goal - capital)
-        bets = np.minimum(1.0, np.sqrt(2 * rest / ((len(losses) - at) * variance)))
-        with np.errstate(divide="ignore"):
-            capital += np.log(np.maximum(0.0, 1 - bets * (loss - risks)))
-        most = np.maximum(most, capital)
-    return most
-
-
-def p_value(losses: Losses, risk: float, confidence: float) -> float:
-    """The test of a certificate: exact where each loss is 0 or 1, by betting otherwise.
-
-    Which of the two is used must be settled by the kind of loss: where losses of 1 - F1 happen to
-    be all 0 or 1, both are valid, but the better of the two is not. Use `binomial_p_value` or
-    `betting_p_value` where the kind is known.
-    """
-    if is_binary(losses):
-        return binomial_p_value(int(losses.sum()), len(losses), risk)
-    return betting_p_value(losses, risk, confidence)
-
-
-def is_binary(losses: Losses) -> bool:
-    """Whether every loss is 0 or 1."""
-    return bool(np.isin(losses, (0.0, 1.0)).all())
 
 
 def photos_needed(risk: float, confidence: float, changed: int = 0) -> int:

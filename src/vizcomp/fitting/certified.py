@@ -41,8 +41,7 @@ def policy_of(
         units: of the certify part.
         systems, names: who looked, and by which names they were asked for.
         strata: names of the groups of the scores; () where there are none.
-        labels: hash of the labels, "" where there are none.
-        date: of the certificate.
+        labels, date: of the certificate; no labels have the hash "".
     """
     scores, setting = best.scores, best.setting
     assert isinstance(setting, DjpegSettings)
@@ -68,6 +67,7 @@ def policy_of(
         decoder=asked.decoder,
         by=asked.by,
         labels=labels,
+        test=aim.test,
     )
     certified = []
     for i, system in enumerate(systems):

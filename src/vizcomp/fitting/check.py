@@ -17,7 +17,7 @@ from vizcomp.errors import InputError, SettingsError
 from vizcomp.files.find import InputFile, find_inputs
 from vizcomp.files.place import cache_folder, printable
 from vizcomp.files.write import write_atomic
-from vizcomp.fitting import bounds
+from vizcomp.fitting import bets, bounds
 from vizcomp.fitting.measure import Bench, Watch, Work
 from vizcomp.fitting.policy import Policy
 from vizcomp.fitting.sample import Sample, UsedPhotos, read_sample
@@ -198,7 +198,7 @@ def _checked(
     if system.kind == "classes" and policy.certificate.unit == "file":
         upper = bounds.binomial_upper(worse, len(losses), confidence)
     else:
-        upper = bounds.betting_upper(losses, confidence)
+        upper = bets.betting_upper(losses, confidence)
     held, broken = (math.exp(min(700.0, one)) for one in evidence)
     return CheckedSystem(name, worse, float(losses.mean()), upper, held, broken)
 

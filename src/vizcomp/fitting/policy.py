@@ -106,6 +106,7 @@ class Certificate:
             together.
         labels: hash that names the labels which answers were held against; "" where it is the
             answers on the sources.
+        test: by which it was shown; "" in files of older versions.
     """
 
     risk: float
@@ -123,6 +124,7 @@ class Certificate:
     decoder: str = "pillow"
     by: str = ""
     labels: str = ""
+    test: str = ""
 
     def __post_init__(self) -> None:
         shares = (self.risk, self.confidence, self.bound, self.mean_loss)
@@ -414,6 +416,7 @@ def _given(part: Certificate | CertifiedSystem) -> dict[str, Any]:
     unasked = {
         "by": "",
         "labels": "",
+        "test": "",
         "right_on_sources": -1.0,
         "right_on_results": -1.0,
         "one_answer": "",

@@ -11,7 +11,7 @@ from vizcomp.fitting.measure import Bench, Watch
 from vizcomp.fitting.result import RivalRow
 from vizcomp.fitting.sample import Unit
 from vizcomp.fitting.scores import Aim, Scores
-from vizcomp.fitting.search import certify, explore
+from vizcomp.fitting.search import certify, explore, seen_of
 from vizcomp.photos.formats import FORMATS, check_writable
 
 
@@ -67,8 +67,9 @@ def _best(
     def measure(settings: Sequence[Candidate], some: range) -> dict[Candidate, Scores]:
         return bench.scores(settings, [explored[i] for i in some], watch, quick=True)
 
-    order, _ = explore([rival_ladder(codec)], len(explored), measure, aim)
+    order, scores = explore([rival_ladder(codec)], len(explored), measure, aim)
     sequence = refined(order.rungs, order.near, order.sizes)
+    aim = aim.informed(seen_of(order, scores))
     stops = Watch(watch.tell, lambda scores: aim.p_value(scores) > 1 - aim.confidence)
     tests = list(certify(sequence, lambda one: bench.scores([one], certified, stops)[one], aim))
     passed = [test for test in tests if test.passed]

@@ -35,7 +35,7 @@ from vizcomp.fitting.result import Fitted, RivalRow, Row, stronger, worst_of
 from vizcomp.fitting.rivals import rival_rows
 from vizcomp.fitting.sample import Sample, Unit, UsedPhotos, read_sample, sample_digest, split
 from vizcomp.fitting.scores import Aim, Outlook, Scores, units_to_explore
-from vizcomp.fitting.search import Order, Tested, certify
+from vizcomp.fitting.search import Order, Tested, certify, seen_of
 from vizcomp.fitting.truth import Truths, read_truths
 from vizcomp.photos.opencv import check_decoder
 from vizcomp.vision.system import System
@@ -246,7 +246,8 @@ class _Fit:
         order, explored = self._explored(bench, memory, sample, first, aim)
         self._notices += about_answers(bench, self._systems)
         self._refuse_hopeless(order.rungs, explored, aim)
-        sequence = self._settled(memory, refined(order.rungs, order.near, order.sizes))
+        steps = refined(order.rungs, order.near, order.sizes)
+        sequence, aim = self._settled(memory, steps, aim.informed(seen_of(order, explored)))
         used.add(second, key, explored=first)
         tests = list(self._tested(bench, sequence, second, aim))
         best, held = self._best(tests, aim)
@@ -364,13 +365,16 @@ class _Fit:
             " certify with were not looked at",
         )
 
-    def _settled(self, memory: Memory, sequence: list[Candidate]) -> list[Candidate]:
-        """The order of the tests, as it was written down before the certify part was first looked
-        at."""
+    def _settled(
+        self, memory: Memory, sequence: list[Candidate], aim: Aim
+    ) -> tuple[list[Candidate], Aim]:
+        """The order of the tests and what their bets go by, as they were written down before the
+        certify part was first looked at."""
         noted = memory.note("sequence")
         made = [named(one) for one in sequence]
         if noted is None:
             memory.write_note("sequence", made)
+            memory.write_note("seen", aim.seen)
             memory.write_note("date", datetime.datetime.now(datetime.UTC).date().isoformat())
         elif noted != made:
             raise InputError(
@@ -378,7 +382,8 @@ class _Fit:
                 " certificate would not hold",
                 "fit again with photos that were not used",
             )
-        return sequence
+        seen = tuple((lost, squares) for lost, squares in memory.note("seen") or ())
+        return sequence, dataclasses.replace(aim, seen=seen)
 
     # --- certifying
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.fitting import bounds
+from vizcomp.fitting import bets, bounds
 
 Setting = TypeVar("Setting", bound=Hashable)
 Array = npt.NDArray[np.float64]
@@ -30,8 +30,9 @@ SHRINK = 10.0  # units of the whole sample that are added to each group's own
 # of the units, what is looked at to choose: to order settings takes far fewer than to certify one
 EXPLORE_LEAST, EXPLORE_USUAL, EXPLORE_MOST = 0.12, 0.2, 0.25
 EXPLORE_FEWEST = 5  # units
-QUANTILE = 2.0  # standard errors that a test by betting takes, about
+QUANTILE = 1.75  # standard errors that a test by betting takes, about
 USUAL_LOSS = 0.5  # where there is one, before any was seen
+FAR_TOO_MUCH = 2.0  # times the risk: what is lost more says little of losses that may pass
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,6 +140,8 @@ class Aim:
         certify: units of the certify part.
         binary: of each system, whether a loss is 0 or 1.
         groups: units of the certify part in each group; () for one group of them all.
+        seen: of each system, how large losses are where there are some, by units that are not
+            certified with: the bets of its test go by it. () for nothing.
     """
 
     risk: float
@@ -146,6 +149,7 @@ class Aim:
     certify: int
     binary: tuple[bool, ...]
     groups: tuple[int, ...] = ()
+    seen: tuple[bets.Seen, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -161,20 +165,20 @@ class Aim:
         """Of each group the largest p-value of the systems."""
         return [
             max(
-                self.one_p_value(one, binary)
-                for one, binary in zip(losses, self.binary, strict=True)
+                self.one_p_value(one, binary, seen)
+                for one, binary, seen in zip(losses, self.binary, self._seen, strict=True)
             )
             for losses in self._by_group(scores)
         ]
 
-    def one_p_value(self, losses: Array, binary: bool) -> float:
+    def one_p_value(self, losses: Array, binary: bool, seen: bets.Seen = bets.NOTHING) -> float:
         """Exact for changed answers, by betting for other losses: the kind of loss decides, not its
         values."""
         if not len(losses):
             return 1.0
         if binary:
             return bounds.binomial_p_value(round(float(losses.sum())), len(losses), self.risk)
-        return bounds.betting_p_value(losses, self.risk, self.confidence)
+        return bets.betting_p_value(losses, self.risk, self.confidence, seen)
 
     def uppers(self, scores: Scores) -> list[float]:
         """Of each group the largest of the systems' upper bounds of the risk."""
@@ -183,12 +187,39 @@ class Aim:
                 (
                     bounds.binomial_upper(round(float(one.sum())), len(one), self.confidence)
                     if binary
-                    else bounds.betting_upper(one, self.confidence)
+                    else bets.betting_upper(one, self.confidence, seen)
                 )
-                for one, binary in zip(losses, self.binary, strict=True)
+                for one, binary, seen in zip(losses, self.binary, self._seen, strict=True)
             )
             for losses in self._by_group(scores)
         ]
+
+    @property
+    def test(self) -> str:
+        """Which test decides, for people."""
+        tests = ("exact binomial" if binary else "betting" for binary in self.binary)
+        return " and ".join(dict.fromkeys(tests))
+
+    @property
+    def _seen(self) -> tuple[bets.Seen, ...]:
+        return self.seen or (bets.NOTHING,) * len(self.binary)
+
+    def informed(self, explored: Sequence[Scores]) -> Aim:
+        """The same aim, with what settings that will be tested lost where a choice was made: the
+        mean over those that lose not far too much."""
+        seen = []
+        for system in range(len(self.binary)):
+            rows = [one.losses[system] for one in explored]
+            least = min((float(row.mean()) for row in rows if row.any()), default=1.0)
+            most = max(FAR_TOO_MUCH * self.risk, least)
+            rows = [row for row in rows if row.any() and row.mean() <= most]
+            seen.append(
+                (
+                    float(np.mean([row.sum() for row in rows])) if rows else 0.0,
+                    float(np.mean([(row**2).sum() for row in rows])) if rows else 0.0,
+                )
+            )
+        return dataclasses.replace(self, seen=tuple(seen))
 
     def _by_group(self, scores: Scores) -> Iterator[Array]:
         """The losses of each group, (S, n); units that were not looked at count as lost in

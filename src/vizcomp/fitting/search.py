@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Generic
 
 import numpy as np
@@ -292,6 +292,12 @@ def order_of(ladder: Sequence[Setting], scores: dict[Setting, Scores], aim: Aim)
         near -= sure_ones - 1
     sizes = {one: float(scores[one].sizes.mean()) for one in ladder if one in scores}
     return Order(tuple(rungs), near, sizes)
+
+
+def seen_of(order: Order[Setting], scores: Mapping[Setting, Scores]) -> list[Scores]:
+    """What the explore part says of the settings that will be tested; of all, where it says nothing
+    of them."""
+    return [scores[one] for one in order.rungs if one in scores] or list(scores.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

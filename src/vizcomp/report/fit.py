@@ -79,6 +79,7 @@ class FitReport:
             units={"file": "photos", "folder": "folders"}.get(certificate.unit, "units"),
             explored=[(named(r.settings), r) for r in explored[: page.MAX_TABLE_ROWS]],
             tested=[(named(r.settings), r) for r in result.rows if r.part == "certify"],
+            by_test=f"Tested by: {certificate.test}. " if certificate.test else "",
             drawn=[(one, result.policy.systems[one.system]) for one in self.pictures],
             settings=page.setting_rows(self.settings),
             origins=[

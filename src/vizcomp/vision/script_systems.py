@@ -20,6 +20,7 @@ from vizcomp.files.foreign import read_object
 from vizcomp.vision.inputs import Slot
 from vizcomp.vision.model_files import model_file, options_of
 from vizcomp.vision.models import ModelSystem
+from vizcomp.vision.options import PROGRAM
 
 DTYPES = {
     name: getattr(np, name)
@@ -30,13 +31,13 @@ _OPENS_FILES = re.compile(rb"\.(?:save|from_file)\(")
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
 
-class TorchScriptSystem(ModelSystem):
-    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` wrote,
-    on the processor.
+class TorchSystem(ModelSystem):
+    """Any classifier, detector, segmenter, pose or embedding network that `torch.jit.save` or
+    `torch.export.save` wrote, on the processor. No Python code of the file is run.
 
     Args:
-        path: of the .torchscript or .pt file.
-        text: options as in the system's name; the file does not say its input's size: option
+        path: of the .torchscript or .pt file, or of the .pt2 file.
+        text: options as in the system's name; TorchScript does not say its input's size: option
             `size`.
 
     Raises:
@@ -47,7 +48,8 @@ class TorchScriptSystem(ModelSystem):
     def __init__(self, path: Path, text: str = "") -> None:
         model_file(path)
         name = f"{path}:{text}" if text else str(path)
-        super().__init__(name, path, options_of(path, text), TorchScriptRuntime(path))
+        runtime = ProgramRuntime if path.suffix.lower() == PROGRAM else TorchScriptRuntime
+        super().__init__(name, path, options_of(path, text), runtime(path))
 
 
 class TorchScriptRuntime:
@@ -63,10 +65,9 @@ class TorchScriptRuntime:
     probabilities: frozenset[str] = frozenset()
 
     def __init__(self, path: Path) -> None:
-        try:
-            import torch
-        except ImportError as exc:
-            raise MissingExtraError("torch", "train") from exc
+        _need_torch()
+        import torch
+
         check_script(path)
         extra = {_CONFIG: ""}
         try:
@@ -88,25 +89,6 @@ class TorchScriptRuntime:
         return _answered(self._module, list(feeds.values()))
 
 
-class ProgramSystem(ModelSystem):
-    """The same of a program that `torch.export.save` wrote. None of its code is run: see
-    `nets.exported`.
-
-    Args:
-        path: of the .pt2 file.
-        text: options as in the system's name.
-
-    Raises:
-        MissingExtraError: torch is not installed.
-        ModelError, SettingsError: as `OnnxSystem`.
-    """
-
-    def __init__(self, path: Path, text: str = "") -> None:
-        model_file(path)
-        name = f"{path}:{text}" if text else str(path)
-        super().__init__(name, path, options_of(path, text), ProgramRuntime(path))
-
-
 class ProgramRuntime:
     """As `runtime.Runtime`, by torch.
 
@@ -119,10 +101,7 @@ class ProgramRuntime:
     metadata: Mapping[str, str] = types.MappingProxyType({})
 
     def __init__(self, path: Path) -> None:
-        try:
-            import torch  # noqa: F401
-        except ImportError as exc:
-            raise MissingExtraError("torch", "train") from exc
+        _need_torch()
         from vizcomp.nets import exported
 
         self._program = exported.load(path)
@@ -137,6 +116,13 @@ class ProgramRuntime:
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """As `runtime.Runtime.run`."""
         return _answered(self._program, [feeds[slot.name] for slot in self.slots])
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        raise MissingExtraError("torch", "train") from exc
 
 
 def _answered(module: Any, given: Sequence[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

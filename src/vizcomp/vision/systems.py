@@ -21,7 +21,7 @@ from vizcomp.vision.callables import living_system
 from vizcomp.vision.onnx_systems import OnnxSystem
 from vizcomp.vision.options import PROGRAM, SCRIPTS, split_suffixes
 from vizcomp.vision.own_systems import OwnClassifier
-from vizcomp.vision.script_systems import ProgramSystem, TorchScriptSystem
+from vizcomp.vision.script_systems import TorchSystem
 from vizcomp.vision.system import HINT, System
 from vizcomp.vision.text_system import READS, text_system
 from vizcomp.vision.tflite_systems import TfliteSystem
@@ -73,10 +73,8 @@ def open_system(spec: str, *, offline: bool = False) -> System:
         return OnnxSystem(onnx[0], text=onnx[1])
     if (tflite := split_name(spec, ".tflite")) is not None:
         return TfliteSystem(tflite[0], tflite[1])
-    if (script := split_suffixes(spec, SCRIPTS)) is not None:
-        return TorchScriptSystem(script[0], script[1])
-    if (program := split_name(spec, PROGRAM)) is not None:
-        return ProgramSystem(program[0], program[1])
+    if (torch := split_suffixes(spec, (*SCRIPTS, PROGRAM))) is not None:
+        return TorchSystem(torch[0], torch[1])
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name == spec:
             return _plugged(point)

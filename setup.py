@@ -20,10 +20,11 @@ setup(
                     "jpeg_blocks",
                     "bits",
                     "lstm",
+                    "convolve",
                     "pictures",
                 )
             ],
-            depends=[f"{NATIVE}/native.h"],
+            depends=[f"{NATIVE}/native.h", f"{NATIVE}/x86.h"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             libraries=[] if sys.platform == "win32" else ["m"],
             extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", "-std=c99", "-g0"],

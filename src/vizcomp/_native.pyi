@@ -107,6 +107,30 @@ def layer_run(
 def points(
     places: int, ins: int, outs: int, tanh: int, x: Any, kernel: Any, bias: Any, out: Any
 ) -> None: ...
+def convolve(
+    sizes: tuple[int, ...],
+    x: Any,
+    nothing: Any,
+    kernel: Any,
+    scale: Any,
+    bias: Any,
+    added: Any,
+    field: Any,
+    out: Any,
+) -> bool: ...
+def separate(
+    sizes: tuple[int, ...],
+    x: Any,
+    taps: Any,
+    taps_bias: Any,
+    widen: Any,
+    widen_scale: Any,
+    widen_bias: Any,
+    narrow: Any,
+    narrow_scale: Any,
+    narrow_bias: Any,
+    out: Any,
+) -> bool: ...
 def picture_patches(
     images: int,
     height: int,

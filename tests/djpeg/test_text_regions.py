@@ -118,4 +118,5 @@ def test_an_exported_network_gives_what_torch_gives(tmp_path: Path) -> None:
     with torch.no_grad():
         x = torch.from_numpy(image.transpose(2, 0, 1)[None].astype(np.float32) / 255)
         expected = network((x - 0.45) / 0.25)[0].numpy()
-    np.testing.assert_allclose(TextRegions(tmp_path / "new.onnx")(image), expected, atol=1e-4)
+    # the compiled loops round activations and weights
+    np.testing.assert_allclose(TextRegions(tmp_path / "new.onnx")(image), expected, atol=2e-3)

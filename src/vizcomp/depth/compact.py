@@ -1,7 +1,7 @@
 """Runs the small depth network: how near each part of a photo is, and how far the answer can be
 trusted.
 
-The network itself is in `compact_depth`; this file needs ONNX Runtime and no torch.
+The network itself is in `compact_depth`; this file needs no torch.
 """
 
 from __future__ import annotations
@@ -209,11 +209,11 @@ def position_planes(height: int, width: int) -> npt.NDArray[np.float32]:
 
 
 class CompactDepth:
-    """Runs an exported network with ONNX Runtime on the CPU.
+    """Runs an exported network on the CPU.
 
     Args:
         path: an .onnx file of `training.export.export_depth`; None for the bundled one.
-        threads: threads of ONNX Runtime.
+        threads: that compute together; more than one by ONNX Runtime.
 
     Attributes:
         config: the configuration that the file carries.
@@ -227,15 +227,12 @@ class CompactDepth:
         hint = "use the bundled network, or the model.onnx that vizcomp train --kind depth wrote"
         what = "depth network"
         bundled = path is None
-        self._session, metadata, self.fingerprint, path = open_network(
+        self._session, metadata, inputs, self.fingerprint, path = open_network(
             path, "compact_depth.onnx", NAME, what=what, hint=hint, threads=threads
         )
         self._path = path
         return_memory()  # unpacking the weights took 170 MB for a moment
-        if {i.name: i.type for i in self._session.get_inputs()} != {
-            "image": "tensor(uint8)",
-            "position": "tensor(float)",
-        }:
+        if inputs != {"image": "tensor(uint8)", "position": "tensor(float)"}:
             raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
         try:
             self.config = CompactDepthConfig.from_dict(read_object(metadata.get("config", "")))

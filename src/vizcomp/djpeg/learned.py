@@ -25,11 +25,11 @@ LEAST_SCALE, MOST_SCALE = 0.25, 4.0  # of a file's factor on steps; what is meas
 
 
 class LearnedGuide:
-    """Runs an exported guide with ONNX Runtime on the CPU.
+    """Runs an exported guide on the CPU.
 
     Args:
         path: an .onnx file of `training.export.export_guide`.
-        threads: threads of ONNX Runtime.
+        threads: that compute together; more than one by ONNX Runtime.
 
     Attributes:
         fingerprint: SHA-256 of the file, in hexadecimal.
@@ -44,7 +44,7 @@ class LearnedGuide:
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self._path = path
-        self._session, metadata, self.fingerprint, _ = open_network(
+        self._session, metadata, _, self.fingerprint, _ = open_network(
             path, "", NAME, what="guide", hint=HINT, threads=threads
         )
         self.systems = metadata.get("systems", "")

@@ -1,6 +1,6 @@
 """Runs the small network that tells which 8x8 blocks of a photo look like lettering.
 
-The network itself is in `text_regions`; this file needs ONNX Runtime and no torch.
+The network itself is in `text_regions`; this file needs no torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LONG_SIDE = 1280
 
 
 class TextRegions:
-    """Runs an exported network with ONNX Runtime on the CPU.
+    """Runs an exported network on the CPU.
 
     Args:
         path: an .onnx file of `training.export.export_text_regions`; None for the bundled one.
-        threads: threads of ONNX Runtime.
+        threads: that compute together; more than one by ONNX Runtime.
 
     Attributes:
         fingerprint: SHA-256 of the file, in hexadecimal.
@@ -36,7 +36,7 @@ class TextRegions:
 
     def __init__(self, path: Path | None = None, *, threads: int = 1) -> None:
         hint = "use the bundled network, or a model.onnx that recipes/text_regions.py wrote"
-        self._session, _, self.fingerprint, _ = open_network(
+        self._session, _, _, self.fingerprint, _ = open_network(
             path,
             "text_regions.onnx",
             NAME,

@@ -5,19 +5,14 @@
  *
  * All arrays are float32 with the channels last; sums are 16 outputs wide (a panel) for six positions. */
 #include "native.h"
+#include "x86.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-
-#include <immintrin.h>
-
-#define FAST __attribute__((target("avx2,fma")))
-#define INLINE static inline __attribute__((target("avx2,fma"), always_inline))
+#if VZ_X86
 
 enum {
-    LANES = 8,
     PANEL = 16,  /* outputs of one sum */
     GROUP = 6,   /* positions that are summed together */
     EDGE = 4,    /* side of the outputs of a Winograd tile, */

@@ -653,6 +653,160 @@ done:
     return result;
 }
 
+static PyObject *network_status(int status)
+{
+    return status == VZ_NO_MEMORY ? PyErr_NoMemory() : PyBool_FromLong(status == VZ_OK);
+}
+
+/* Items of a kernel of vz_convolution: its segments, and the numbers in one. */
+static Py_ssize_t kernel_items(int outs, int segments, int numbers)
+{
+    return (Py_ssize_t)(outs + 7) / 8 * 8 * segments * ((numbers + 1) / 2 * 2);
+}
+
+static int convolution_sizes(const vz_convolution *l, int folded)
+{
+    const int32_t limit = 1 << 16, most = 4096;
+
+    if (!vz_layers_possible())
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 and FMA");
+    else if (l->height < 1 || l->width < 1 || l->rows < 1 || l->cols < 1 || l->height > limit || l->width > limit ||
+             l->rows > limit || l->cols > limit || l->ins < 1 || l->ins > most || l->outs < 1 || l->outs > most ||
+             l->kernel_rows < 1 || l->kernel_rows > 16 || l->kernel_cols < 1 || l->kernel_cols > 16 || l->stride < 1 ||
+             l->stride > 16 || l->dilation < 1 || l->dilation > 16 || l->top < 0 || l->left < 0 || l->top > 256 || l->left > 256 ||
+             l->levels < 1 || l->levels > INT16_MAX || (folded && (l->ins > 4 || l->levels < 255 * 32 || l->dilation > 1)) ||
+             (int64_t)(l->rows - 1) * l->stride >= l->height + 2 * l->top ||
+             (int64_t)(l->cols - 1) * l->stride >= l->width + 2 * l->left ||
+             ((int64_t)l->height + 2 * l->top + 512) * ((int64_t)l->width + 2 * l->left + 512) > INT32_MAX / l->ins / (folded ? 2 : 1) ||
+             (int64_t)l->rows * l->cols > INT32_MAX / l->outs)
+        PyErr_SetString(PyExc_ValueError, "convolve: sizes out of range");
+    else
+        return 0;
+    return -1;
+}
+
+/* convolve((height, width, ins, rows, cols, outs, kernel_rows, kernel_cols, stride, dilation, top, left, relu, levels),
+ *          x, nothing or None, kernel, scale, bias, added or None, field, out): whether all numbers were finite */
+static PyObject *convolve(PyObject *self, PyObject *args)
+{
+    enum { X, NOTHING, KERNEL, SCALE, BIAS, ADDED, FIELD, OUT, ALL };
+    static const char *const names[ALL] = {"x", "nothing", "kernel", "scale", "bias", "added", "field", "out"};
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t items[ALL];
+    vz_convolution l;
+    int i, folded, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    memset(&l, 0, sizeof l);
+    if (!PyArg_ParseTuple(args, "(iiiiiiiiiiiiii)OOOOOOOO", &l.height, &l.width, &l.ins, &l.rows, &l.cols, &l.outs, &l.kernel_rows,
+                          &l.kernel_cols, &l.stride, &l.dilation, &l.top, &l.left, &l.relu, &l.levels, &objects[0], &objects[1],
+                          &objects[2], &objects[3], &objects[4], &objects[5], &objects[6], &objects[7]))
+        return NULL;
+    folded = objects[NOTHING] != Py_None;
+    if (convolution_sizes(&l, folded) < 0)
+        return NULL;
+    items[X] = (Py_ssize_t)l.height * l.width * l.ins;
+    items[NOTHING] = l.ins;
+    items[KERNEL] = l.dilation > 1 ? kernel_items(l.outs, l.kernel_rows * l.kernel_cols, l.ins)
+                                   : kernel_items(l.outs, l.kernel_rows, l.kernel_cols * l.ins * (folded ? l.stride * l.stride : 1));
+    items[SCALE] = items[BIAS] = (Py_ssize_t)(l.outs + 7) / 8 * 8;
+    items[ADDED] = items[OUT] = (Py_ssize_t)l.rows * l.cols * l.outs;
+    items[FIELD] = -1;
+    for (i = 0; i < ALL; i++) {
+        const char format = i == NOTHING || i == KERNEL || i == FIELD ? 'h' : i == X && folded ? 'B' : 'f';
+
+        if (objects[i] != Py_None && hold(&buffers[i], objects[i], format, items[i], i >= FIELD, names[i]) < 0)
+            goto done;
+        if (objects[i] == Py_None && i != NOTHING && i != ADDED) {
+            PyErr_Format(PyExc_TypeError, "%s: a buffer is wanted", names[i]);
+            goto done;
+        }
+    }
+    if (folded) {
+        l.pixels = buffers[X].view.buf;
+        l.nothing = buffers[NOTHING].view.buf;
+    } else
+        l.x = buffers[X].view.buf;
+    l.kernel = buffers[KERNEL].view.buf;
+    l.scale = buffers[SCALE].view.buf;
+    l.bias = buffers[BIAS].view.buf;
+    l.added = buffers[ADDED].held ? buffers[ADDED].view.buf : NULL;
+    l.field = buffers[FIELD].view.buf;
+    l.out = buffers[OUT].view.buf;
+    if ((size_t)(buffers[FIELD].view.len / 2) < vz_convolution_field(&l)) {
+        PyErr_Format(PyExc_ValueError, "field: %zd items wanted", (Py_ssize_t)vz_convolution_field(&l));
+        goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_convolve(&l);
+    Py_END_ALLOW_THREADS
+    result = network_status(status);
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
+/* separate((height, width, channels, inner, dilation, widen_levels, narrow_levels), x, taps, taps_bias, widen, its scale, its bias,
+ *          narrow, its scale, its bias, out): whether all numbers were finite */
+static PyObject *separate(PyObject *self, PyObject *args)
+{
+    enum { X, TAPS, TAPS_BIAS, WIDEN, WIDEN_SCALE, WIDEN_BIAS, NARROW, NARROW_SCALE, NARROW_BIAS, OUT, ALL };
+    static const char formats[ALL + 1] = "fffhffhfff";
+    PyObject *objects[ALL], *result = NULL;
+    buffer buffers[ALL];
+    Py_ssize_t items[ALL];
+    vz_separable l;
+    int i, status;
+
+    (void)self;
+    memset(buffers, 0, sizeof buffers);
+    memset(&l, 0, sizeof l);
+    if (!PyArg_ParseTuple(args, "(iiiiiii)OOOOOOOOOO", &l.height, &l.width, &l.channels, &l.inner, &l.dilation, &l.widen_levels,
+                          &l.narrow_levels, &objects[0], &objects[1], &objects[2], &objects[3], &objects[4], &objects[5], &objects[6],
+                          &objects[7], &objects[8], &objects[9]))
+        return NULL;
+    if (!vz_layers_possible()) {
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 and FMA");
+        return NULL;
+    }
+    if (l.height < 1 || l.width < 1 || l.height > 1 << 16 || l.width > 1 << 16 || l.channels < 8 || l.channels > 4096 ||
+        l.channels % 8 || l.inner < 8 || l.inner > 4096 || l.inner % 8 || l.dilation < 1 || l.dilation > 16 || l.widen_levels < 1 ||
+        l.widen_levels > INT16_MAX || l.narrow_levels < 1 || l.narrow_levels > INT16_MAX ||
+        (int64_t)l.height * l.width > INT32_MAX / l.channels) {
+        PyErr_SetString(PyExc_ValueError, "separate: sizes out of range");
+        return NULL;
+    }
+    items[X] = items[OUT] = (Py_ssize_t)l.height * l.width * l.channels;
+    items[TAPS] = (Py_ssize_t)9 * l.channels;
+    items[TAPS_BIAS] = items[NARROW_SCALE] = items[NARROW_BIAS] = l.channels;
+    items[WIDEN] = items[NARROW] = (Py_ssize_t)l.channels * l.inner;
+    items[WIDEN_SCALE] = items[WIDEN_BIAS] = l.inner;
+    for (i = 0; i < ALL; i++)
+        if (hold(&buffers[i], objects[i], formats[i], items[i], i == OUT, "separate") < 0)
+            goto done;
+    l.x = buffers[X].view.buf;
+    l.taps = buffers[TAPS].view.buf;
+    l.taps_bias = buffers[TAPS_BIAS].view.buf;
+    l.widen = buffers[WIDEN].view.buf;
+    l.widen_scale = buffers[WIDEN_SCALE].view.buf;
+    l.widen_bias = buffers[WIDEN_BIAS].view.buf;
+    l.narrow = buffers[NARROW].view.buf;
+    l.narrow_scale = buffers[NARROW_SCALE].view.buf;
+    l.narrow_bias = buffers[NARROW_BIAS].view.buf;
+    l.out = buffers[OUT].view.buf;
+    Py_BEGIN_ALLOW_THREADS
+    status = vz_separate(&l);
+    Py_END_ALLOW_THREADS
+    result = network_status(status);
+done:
+    for (i = 0; i < ALL; i++)
+        release(&buffers[i]);
+    return result;
+}
+
 /* Both of pictures.c: (images, height, width, side, strength, [both,] first, image or None, last). */
 static PyObject *pictures(PyObject *args, int patches)
 {
@@ -716,17 +870,19 @@ static PyMethodDef methods[] = {
     {"context_encode", context_encode, METH_VARARGS, "context_encode(...): fills data and sizes; (status, 0)"},
     {"context_decode", context_decode, METH_VARARGS, "context_decode(...): fills bits; (status, image at fault)"},
     {"context_cost", context_cost, METH_VARARGS, "context_cost(...): fills costs in 1/65536 bits; (status, 0)"},
-    {"layers_possible", layers_possible, METH_NOARGS, "layers_possible(): whether the next five can be called here"},
+    {"layers_possible", layers_possible, METH_NOARGS, "layers_possible(): whether the next seven can be called here"},
     {"layer_parts", layer_parts, METH_VARARGS, "layer_parts(sizes): in how many parts threads can share a layer"},
     {"layer_run", layer_run, METH_VARARGS, "layer_run(sizes, first, last, ...): fills parts of new_h and new_c"},
     {"points", points, METH_VARARGS, "points(...): fills the outputs of a 1x1 convolution"},
+    {"convolve", convolve, METH_VARARGS, "convolve(sizes, ...): fills the outputs of a convolution; whether all was finite"},
+    {"separate", separate, METH_VARARGS, "separate(sizes, ...): fills the outputs of a separable block; whether all was finite"},
     {"picture_patches", picture_patches, METH_VARARGS, "picture_patches(...): fills what an encoder's first layer sees"},
     {"picture_improve", picture_improve, METH_VARARGS, "picture_improve(...): fills an image with a decoder's outputs"},
     {NULL, NULL, 0, NULL}};
 
 static PyModuleDef_Slot slots[] = {{0, NULL}};
 
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg, vizcomp.vzc.coding and vizcomp.neural.", 0, methods,
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "vizcomp._native", "Loops of vizcomp.jpeg, vizcomp.vzc.coding, vizcomp.weights and vizcomp.neural.", 0, methods,
                                  slots,                 NULL,              NULL,                             NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

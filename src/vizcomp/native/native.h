@@ -159,6 +159,47 @@ int vz_layer_run(const vz_layer *l, int64_t first, int64_t last);
 /* A 1x1 convolution: x [places][ins] to out [places][outs], outs a multiple of 16; kernel [outs / 16][ins][16]. */
 int vz_points(const float *x, size_t places, size_t ins, size_t outs, const float *kernel, const float *bias, int tanh, float *out);
 
+/* ---- convolve.c: layers of networks that look at photos, by integers; they need what vz_layers_possible says. Channels last. */
+
+/* A convolution with zeros around the picture. x is rounded to `levels` steps from 0 to its largest number. pixels, if given,
+ * stand in the place of x: a sample of channel c is 32 * sample - nothing[c] steps, of which levels is the largest. The kernel
+ * then is one of cells, stride x stride samples with stride * stride * ins numbers each, and goes from cell to cell.
+ * kernel: [panel of 16 outputs, the last perhaps of 8][segment][pair of numbers][output][2]; a segment is a row of the kernel, all
+ * its columns and inputs, filled up with a zero to whole pairs; or, where dilation is not 1, the inputs of one tap.
+ * The sum over |kernel| of an output, times levels, is below 2^31. scale and bias: of the outputs, filled up to whole eights. */
+typedef struct {
+    int32_t height, width, ins; /* of the input */
+    int32_t rows, cols, outs;   /* of the output */
+    int32_t kernel_rows, kernel_cols, stride, dilation, top, left;
+    int32_t relu, levels;
+    const float *x;
+    const uint8_t *pixels;
+    const int16_t *nothing, *kernel;
+    const float *scale, *bias, *added; /* added: as out, or NULL */
+    int16_t *field;                    /* room to work in */
+    float *out;
+} vz_convolution;
+
+/* Numbers that the field must have room for. */
+size_t vz_convolution_field(const vz_convolution *l);
+
+/* VZ_RANGE: a number of x is not finite, or would not be. */
+int vz_convolve(const vz_convolution *l);
+
+/* x + narrow(relu(widen(spread(x)))): a depthwise 3x3 convolution and two 1x1 convolutions. channels and inner are multiples
+ * of 8; taps: [9][channels]; widen and narrow, with their levels, scales and biases, as kernels of vz_convolution. */
+typedef struct {
+    int32_t height, width, channels, inner, dilation, widen_levels, narrow_levels;
+    const float *x, *taps, *taps_bias;
+    const int16_t *widen;
+    const float *widen_scale, *widen_bias;
+    const int16_t *narrow;
+    const float *narrow_scale, *narrow_bias;
+    float *out;
+} vz_separable;
+
+int vz_separate(const vz_separable *l);
+
 /* pictures.c: by how much a residual is enlarged after the first iteration, and the two places where it is needed.
  * Pictures are [images][3][height][width]. */
 typedef struct {

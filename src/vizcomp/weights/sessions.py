@@ -14,11 +14,12 @@ from vizcomp.errors import ModelError
 
 
 class Network(NamedTuple):
-    """An open network: its session, its metadata, the SHA-256 of its file in hexadecimal, and where
-    that lies."""
+    """An open network: what runs it (a session, or something like one), its metadata, the types of
+    its inputs, the SHA-256 of its file in hexadecimal, and where that lies."""
 
     session: Any
     words: dict[str, str]
+    inputs: dict[str, str]
     fingerprint: str
     path: Path
 
@@ -57,7 +58,8 @@ def open_session(
 def open_network(
     path: Path | None, bundled: str, name: str, *, what: str, hint: str, threads: int = 1
 ) -> Network:
-    """A network that vizcomp exported.
+    """A network that vizcomp exported, run by compiled loops where they can (`looking`), else by
+    ONNX Runtime.
 
     Args:
         path: the file; None for the one that comes with the package.
@@ -70,21 +72,27 @@ def open_network(
         WeightsMissingError: the package was installed without it.
     """
     from vizcomp.weights import table
+    from vizcomp.weights.looking import opened
 
     path = table.bundled_path(bundled) if path is None else path
     try:
         data = path.read_bytes()
     except OSError as exc:
         raise ModelError(f"{path}: {exc.strerror or exc}", hint) from exc
-    try:
-        # it would keep what one large photo took
-        session = open_session(data, threads=threads, arena=False)
-        metadata = session.get_modelmeta().custom_metadata_map
-    except Exception as exc:
-        raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
+    session = opened(data) if threads == 1 else None
+    if session is not None:
+        metadata, inputs = session.words, session.inputs
+    else:
+        try:
+            # it would keep what one large photo took
+            session = open_session(data, threads=threads, arena=False)
+            metadata = session.get_modelmeta().custom_metadata_map
+            inputs = {each.name: each.type for each in session.get_inputs()}
+        except Exception as exc:
+            raise ModelError(f"{path} is not an ONNX file that can be read", hint) from exc
     if metadata.get("name") != name:
         raise ModelError(f"{path} is an ONNX file, but no {what} of vizcomp", hint)
-    return Network(session, metadata, hashlib.sha256(data).hexdigest(), path)
+    return Network(session, metadata, inputs, hashlib.sha256(data).hexdigest(), path)
 
 
 def return_memory() -> None:

@@ -337,6 +337,7 @@ def test_a_signal_while_a_network_loads_is_an_interruption(
         except KeyboardInterrupt as exc:
             raise RuntimeError("initialisation failed") from exc
 
+    monkeypatch.setattr("vizcomp.weights.looking.opened", lambda data: None)
     monkeypatch.setattr("vizcomp.weights.sessions.open_session", interrupted)
     monkeypatch.setattr("vizcomp.batch.judges.depth_source", lambda batch: open_compact())
     monkeypatch.setattr("vizcomp.batch.depth.depth_source", lambda batch: open_compact())

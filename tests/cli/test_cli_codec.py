@@ -33,6 +33,7 @@ from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.packs import VzcPack
 from vizcomp.vzc import image as vzc
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "decoded"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 
 
@@ -222,6 +223,14 @@ def test_bits_for_each_pixel(
     assert all(r["bpp"] <= limit or r["iterations"] == 1 for r in packed)
     pack = VzcPack(tmp_path / "a.vzc", model=small_model)
     assert [pack.reader.entry(i).iterations for i in range(30)] == [r["iterations"] for r in packed]
+
+
+def test_what_a_missing_model_ends_with(vizcomp: Command, tmp_path: Path) -> None:
+    former = GOLDEN / "photo-7a8659ab.vzc"
+    said = vizcomp("decode", former, "-o", "back", code=3)
+    assert "7a8659ab" in said.err
+    (tmp_path / "bad.vzc").write_bytes(b"nothing")
+    vizcomp("decode", former, tmp_path / "bad.vzc", "-o", "back", code=1)
 
 
 def test_jobs_change_no_byte(

@@ -621,7 +621,14 @@ def test_every_model_that_shipped_is_in_the_history(fingerprint: str, tmp_path: 
 
 @pytest.mark.parametrize(
     "name",
-    ["cifar-3b375970", "photo-7a8659ab", "cifar-e5a38b96", "photo-900ddfde", "cifar-1d402f2f"],
+    [
+        "cifar-3b375970",
+        "photo-7a8659ab",
+        "cifar-e5a38b96",
+        "photo-900ddfde",
+        "cifar-1d402f2f",
+        "photo-94b818e1",
+    ],
 )
 def test_files_decode_as_on_the_day_they_were_written(name: str, tmp_path: Path) -> None:
     """The first two were written, and decoded after each iteration, by eager PyTorch 2.14, the

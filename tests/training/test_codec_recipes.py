@@ -13,8 +13,11 @@ import torch
 from kit import script
 from PIL import Image
 
+from vizcomp.graphs.recurrent import RecurrentConfig
+from vizcomp.nets.recurrent import RecurrentCodec
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import read_model
+from vizcomp.training.codec import save_codec
 from vizcomp.training.features import open_features, seen_apart
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -100,3 +103,25 @@ def test_other_steps_for_a_trained_codec(tmp_path: Path) -> None:
         for path in (made, bundled)
     )
     assert fine > 1.2 * coarse
+
+
+def test_a_context_model_is_fitted_anew(tmp_path: Path) -> None:
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b", "apart"):
+        small = Image.fromarray(rng.integers(0, 256, (9, 9, 3)).astype(np.uint8))
+        small.resize((272, 256), Image.Resampling.BICUBIC).save(data / f"{name}.png")
+    torch.manual_seed(0)
+    config = RecurrentConfig.from_dict({"preset": "photo", "width": 0.1, "bits": [4, 4]})
+    network = RecurrentCodec(config).requires_grad_(False)
+    words = {"settings": {"held": ["apart"]}, "classifier": "", "default_iterations": 2}
+    save_codec(tmp_path / "model.safetensors", network, words)
+    line = (tmp_path / "model.safetensors", "--data", data, "--parts", 6, "--sets", 2)
+    code, out, errors = script(RECIPES / "photo_contexts.py", *line, "-o", tmp_path / "fitted")
+    assert code == 0, errors
+    said = out.splitlines()
+    assert said[0] == "6 parts of 2 photos; 1 held"
+    before, now = (np.array(row.split(": ")[1].split()[:2], float) for row in said[1:])
+    assert before == pytest.approx([4 / 256, 8 / 256], abs=1e-4)  # bits as they are
+    assert now[1] < before[1]
+    assert NeuralCodec.load(tmp_path / "fitted" / "model.safetensors").context.sets == 2

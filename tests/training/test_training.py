@@ -32,9 +32,10 @@ from vizcomp.training.codec import CodecTask, load_weights, save_codec
 from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.depth_data import DepthTrainSettings
 from vizcomp.training.loop import train
-from vizcomp.training.losses import BitGuesser, colour_error, divergence, ms_ssim_loss
+from vizcomp.training.losses import BitGuesser, colour_error, divergence
 from vizcomp.training.settings import build, changed, read_values
 from vizcomp.training.spectral import SpectralTrainSettings
+from vizcomp.training.structure import ms_ssim_loss, scales_of
 from vizcomp.training.views import corrupted, shifted_and_flipped
 
 TINY = {"preset": "cifar", "width": 0.08, "bits": [2, 3], "given": 0}
@@ -254,14 +255,17 @@ def test_a_codec_learns_from_photos(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run(
     classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = codec.reconstruction_loss
+    real = codec.reconstruction_losses
     calls = []
 
-    def breaking(kind: str, found: torch.Tensor, source: torch.Tensor, scales: int) -> torch.Tensor:
+    def breaking(
+        kind: str, found: list[torch.Tensor], source: torch.Tensor, *how: float
+    ) -> list[torch.Tensor]:
         calls.append(kind)
-        return real(kind, found, source, scales) * (float("nan") if len(calls) > 6 else 1.0)
+        factor = float("nan") if len(calls) > 6 else 1.0
+        return [one * factor for one in real(kind, found, source, *how)]
 
-    monkeypatch.setattr(codec, "reconstruction_loss", breaking)
+    monkeypatch.setattr(codec, "reconstruction_losses", breaking)
     with pytest.raises(TrainingError, match="not finite"):
         train(CodecTask, codec_settings(classes), tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
@@ -314,9 +318,11 @@ def test_corruption_leaves_the_others_alone() -> None:
 def test_losses() -> None:
     torch.manual_seed(0)
     image = torch.rand(2, 3, 48, 48)
-    assert float(ms_ssim_loss(image, image)) == pytest.approx(0, abs=1e-6)
     near, far = (image + 0.02 * torch.randn_like(image)).clamp(0, 1), torch.rand_like(image)
-    assert 0 < float(ms_ssim_loss(near, image)) < 0.1 < float(ms_ssim_loss(far, image))
+    scales = scales_of(image, 3)
+    same, close, other = (float(ms_ssim_loss(one, scales)) for one in (image, near, far))
+    assert same == pytest.approx(0, abs=1e-6)
+    assert 0 < close < 0.1 < other
     one = torch.tensor([[0.0, 0.0]])
     other = torch.log(torch.tensor([[0.9, 0.1]]))
     expected = 0.9 * np.log(0.9 / 0.5) + 0.1 * np.log(0.1 / 0.5)  # KL(wanted || found)

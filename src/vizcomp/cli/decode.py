@@ -110,7 +110,7 @@ def decode(
     shown = {**settings.to_dict(), "jobs": jobs}
     codec_report("vizcomp decode", run, shown, voice, folder=report, json=json)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
-    failed = run.exit_code == 1
+    failed = run.exit_code
     raise typer.Exit(
         voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done)
     )

@@ -201,7 +201,7 @@ def encode(
     }
     codec_report("vizcomp encode", run, shown, voice, folder=report, json=json)
     nothing_done = run.totals.files > 0 and run.totals.skipped == run.totals.files
-    failed = run.exit_code == 1
+    failed = run.exit_code
     raise typer.Exit(
         voice.exit_code(interrupted=run.interrupted, failed=failed, nothing_done=nothing_done)
     )

@@ -133,8 +133,9 @@ class Voice:
         """Some outputs were there, stayed, and are not known to be of these settings."""
         self.left += count
 
-    def exit_code(self, *, interrupted: bool, failed: bool, nothing_done: bool) -> int:
-        """How a batch command ends; says of results that stayed what they are not."""
+    def exit_code(self, *, interrupted: bool, failed: int, nothing_done: bool) -> int:
+        """How a batch command ends, where inputs `failed` with 1, or with 3 for want of a model;
+        says of results that stayed what they are not."""
         if self.left:
             from vizcomp.batch.log import stayed
 
@@ -143,7 +144,7 @@ class Voice:
             return 130
         if self.left and nothing_done:
             return 2
-        return 1 if failed or self.left else 0
+        return int(failed) or (1 if self.left else 0)
 
     def passed_over(self, error: VizcompError) -> None:
         """A folder that cannot be read or a link that leads nowhere: said, and passed over."""

@@ -42,7 +42,7 @@ from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.features import open_features, seen_apart
 from vizcomp.training.frozen import one_sided, open_frozen
-from vizcomp.training.losses import BitGuesser, colour_error, divergence, reconstruction_loss
+from vizcomp.training.losses import BitGuesser, colour_errors, divergence, reconstruction_losses
 from vizcomp.training.processes import Processes
 from vizcomp.training.task import Stage, Task
 from vizcomp.training.views import corrupted, shifted_and_flipped
@@ -273,17 +273,19 @@ class CodecTask(Task):
         weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
         last = max(1, self.config.iterations - 1)
         weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
-        losses = [
-            reconstruction_loss(s.reconstruction, image, source, s.scales) for image in images
-        ]
+        losses = reconstruction_losses(s.reconstruction, images, source, s.scales, s.absolute)
         loss = s.reconstruction_weight * sum(
             w / sum(weights) * each for w, each in zip(weights, losses, strict=True)
         )
         loss = torch.as_tensor(loss)
         figures: dict[str, float | torch.Tensor] = {"reconstruction": loss.detach()}
         if s.colour_weight:
-            # of each iteration alike: hue is to be right at every rate
-            colour = sum(colour_error(image, source) for image in images) / many
+            # hue is to be right at every rate, and is hardest to have at the lowest
+            shares = [s.later_colour ** (t / last) for t in range(many)]
+            colour = sum(
+                share / sum(shares) * error
+                for share, error in zip(shares, colour_errors(images, source), strict=True)
+            )
             figures["colour"] = torch.as_tensor(colour).detach()
             loss = loss + s.colour_weight * colour
         if self.guesser is not None:

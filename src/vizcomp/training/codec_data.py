@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from vizcomp.datasets.photos import each_photo, find_photos, read_photos, split
-from vizcomp.errors import InputError
+from vizcomp.errors import InputError, SettingsError
 from vizcomp.training import loop
 from vizcomp.training.codec_settings import CodecTrainSettings
 from vizcomp.training.pictures import read_pictures
@@ -107,13 +107,13 @@ class PhotoData:
     def __init__(self, settings: CodecTrainSettings, processes: Processes) -> None:
         self._settings, self._processes = settings, processes
         self.skipped: list[tuple[str, str]] = []
-        self._paths = find_photos([Path(path) for path in split_list(settings.data)])
+        found = find_photos([Path(path) for path in split_list(settings.data)])
+        self._paths, apart = _kept_out(found, settings.held)
         self._most = 0
         whole = self._all_in_memory()
         count = len(self._paths) if whole is None else len(whole)
-        train, held = split(
-            count, min(settings.validation, MOST_HELD / max(1, count)), settings.seed
-        )
+        share = 0.0 if apart else min(settings.validation, MOST_HELD / max(1, count))
+        train, held = split(count, share, settings.seed)
         self._pool: list[torch.Tensor] = []
         self._window: dict[int, torch.Tensor | None] = {}
         if whole is None:
@@ -123,6 +123,8 @@ class PhotoData:
             self._train = []
             self._pool = [_tensor(whole[i]) for i in train.tolist()]
             self.held = [whole[i] for i in held.tolist()]
+        if apart:
+            self.held = read_photos(apart, min_side=settings.crop, on_skip=self._skip)
         self.source = f"{count} photos"
         self.per_epoch = len(train) * CROPS
 
@@ -193,7 +195,9 @@ class PhotoData:
             # photos come from cameras, screens and thumbnails: some crops are taken at half the
             # size
             side = (
-                2 * s.crop if torch.rand(()) < 0.4 and min(height, width) >= 2 * s.crop else s.crop
+                2 * s.crop
+                if torch.rand(()) < s.smaller and min(height, width) >= 2 * s.crop
+                else s.crop
             )
             y, x = (
                 int(torch.randint(0, height - side + 1, ())),
@@ -208,6 +212,23 @@ class PhotoData:
     def samples(self, most: int) -> list[Pixels]:
         del most  # parts are cut from them, as many as are wanted
         return [photo.permute(1, 2, 0).numpy() for photo in self._photos(0)]
+
+
+def _kept_out(paths: Sequence[Path], names: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The photos to train on, and those with one of the names, which are kept out.
+
+    Raises:
+        SettingsError: no photo has such a name, or all have.
+    """
+    if missing := sorted(set(names) - {path.stem for path in paths}):
+        raise SettingsError(
+            f"held: no photo is called {missing[0]}", "names are without folder and ending"
+        )
+    apart = [path for path in paths if path.stem in names]
+    rest = [path for path in paths if path.stem not in names]
+    if not rest:
+        raise SettingsError("held: all photos are kept out", "leave some to train on")
+    return rest, apart
 
 
 def _tensor(photo: Pixels) -> torch.Tensor:

@@ -40,8 +40,11 @@ class CodecTrainSettings:
         reconstruction: "l1", "l2" or "ms-ssim". L1 and L2 are of images in 0..1, L2 times 10.
         scales: of MS-SSIM, 1..5. Five are the published measure; crops of 64 pixels have room for
             three.
+        absolute: factor of the absolute error beside MS-SSIM.
         colour_weight: factor of the error of colour (`losses.colour_error`), the mean of all
             iterations.
+        later_colour: factor of the error of colour of the last iteration against the first, in
+            between geometric.
         later_reconstruction: factor of the reconstruction term of the last iteration against the
             first, in between geometric.
         rate_weight: price of the bits: factor of the share of the raw bits that is left by the
@@ -64,6 +67,9 @@ class CodecTrainSettings:
             "all".
         steps: updates; 0 = `epochs` passes over the data.
         crop: side of the crops from photos, a multiple of the block.
+        smaller: share of the crops that are taken at half the size, where a photo allows it.
+        held: names of photos, without folder and ending, that are kept out to validate on; none:
+            `validation` of them, drawn.
         contexts: fit the context model of the entropy coder at the end; without it bits are stored
             as they are.
     """
@@ -82,7 +88,9 @@ class CodecTrainSettings:
     feature_weight: float = 0.05
     reconstruction: str = "l2"
     scales: int = 3
+    absolute: float = 0.5
     colour_weight: float = 0.0
+    later_colour: float = 1.0
     reconstruction_weight: float = 1.0
     later_reconstruction: float = 1.0
     rate_weight: float = 0.0
@@ -98,6 +106,8 @@ class CodecTrainSettings:
     steps: int = 0
     batch: int = 64
     crop: int = 64
+    smaller: float = 0.4
+    held: tuple[str, ...] = ()
     learning_rate: float = 1e-3
     clip: float = 1.0
     average: float = 0.998
@@ -118,7 +128,9 @@ class CodecTrainSettings:
             "later_reconstruction": (0.001, 1000),
             "side": (0, MAX_SIZE),
             "scales": (1, 5),
+            "absolute": (0, 1000),
             "colour_weight": (0, 1000),
+            "later_colour": (0.001, 1000),
             "rate_weight": (0, 1000),
             "first_price": (0.001, 1000),
             "views": (0, 1),
@@ -126,11 +138,13 @@ class CodecTrainSettings:
             "later_factor": (0, 1000),
             "hard": (0, 1),
             "crop": (16, 1024),
+            "smaller": (0, 1),
             **STEP_RANGES,
         }
         check_ranges(self, ranges)
         object.__setattr__(self, "ramp", tuple(self.ramp))
         object.__setattr__(self, "features", names_of("features", self.features))
+        object.__setattr__(self, "held", names_of("held", self.held))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
             raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
         choices = {

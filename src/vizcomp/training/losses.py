@@ -9,99 +9,62 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vizcomp.metrics import MS_SSIM_WEIGHTS
-from vizcomp.nets.ssim import similarity
+from vizcomp.training.structure import ms_ssim_loss, scales_of
 
 RECONSTRUCTIONS = ("l1", "l2", "ms-ssim")
 REACH = 2  # as `coding.MAX_REACH`
 _XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))
 
 
-def ms_ssim_loss(image: torch.Tensor, source: torch.Tensor, scales: int = 3) -> torch.Tensor:
-    """One minus MS-SSIM (Wang, Simoncelli and Bovik 2003) over the first scales, for crops too
-    small for all five.
-
-    The window is a Gaussian of 11 pixels and sigma 1.5, smaller on small scales. The published
-    weights are brought to a sum of one.
-
-    Args:
-        image, source: float (N, 3, H, W) in 0..1.
-
-    Returns:
-        a scalar.
-    """
-    weights = torch.tensor(MS_SSIM_WEIGHTS[:scales], device=image.device)
-    weights = weights / weights.sum()
-    total = torch.zeros(image.shape[0], device=image.device)
-    for scale in range(scales):
-        contrast, luminance = similarity(image, source, _blurred, peak=1.0)
-        value = contrast * luminance if scale == scales - 1 else contrast
-        total = total + weights[scale] * value.mean((1, 2, 3)).clamp_min(1e-4).log()
-        image, source = F.avg_pool2d(image, 2), F.avg_pool2d(source, 2)
-    return 1 - total.exp().mean()
-
-
-def _blurred(planes: torch.Tensor) -> torch.Tensor:
-    """Means over Gaussian windows inside the planes: (N, C, H, W) to (N, C, h, w).
-
-    As products with banded matrices: a convolution of one channel is many times slower on a CPU,
-    its gradient above all.
-    """
-    n, c, height, width = planes.shape
-    side = min(11, height, width)
-    side -= 1 - side % 2
-    at = torch.arange(side, device=planes.device, dtype=planes.dtype) - side // 2
-    line = torch.exp(-(at**2) / (2 * 1.5**2))
-    line = line / line.sum()
-    flat = _bands(line, height) @ planes.reshape(n * c, height, width) @ _bands(line, width).T
-    return flat.view(n, c, *flat.shape[-2:])
-
-
-def _bands(line: torch.Tensor, side: int) -> torch.Tensor:
-    """A filter as a matrix, (side - len(line) + 1, side): each row is the filter, one place
-    further."""
-    rows = side - len(line) + 1
-    at = (
-        torch.arange(side, device=line.device)[None]
-        - torch.arange(rows, device=line.device)[:, None]
-    )
-    return torch.where((at >= 0) & (at < len(line)), line[at.clamp(0, len(line) - 1)], 0.0)
-
-
-def reconstruction_loss(
-    kind: str, image: torch.Tensor, source: torch.Tensor, scales: int = 3
-) -> torch.Tensor:
-    """Scalar loss between float images (N, 3, H, W) in about -1..1; `kind` is one of
-    `RECONSTRUCTIONS`, `scales` those of MS-SSIM."""
+def reconstruction_losses(
+    kind: str,
+    images: Sequence[torch.Tensor],
+    source: torch.Tensor,
+    scales: int = 3,
+    absolute: float = 0.5,
+) -> list[torch.Tensor]:
+    """Scalar losses of several float images (N, 3, H, W) in about -1..1 against one source; `kind`
+    is one of `RECONSTRUCTIONS`, `scales` those of MS-SSIM, `absolute` the factor of the absolute
+    error beside it."""
     # variances are differences of near numbers: no half precision
-    with torch.autocast(image.device.type, enabled=False):
-        image, source = image.float(), source.float()
-        difference = (image - source) / 2
-        if kind == "l1":
-            return difference.abs().mean()
-        if kind == "l2":
-            return 10 * difference.square().mean()
-        structure = ms_ssim_loss(image / 2 + 0.5, source / 2 + 0.5, scales)
-        return 0.5 * difference.abs().mean() + structure
+    with torch.autocast(source.device.type, enabled=False):
+        source = source.float()
+        pyramid = scales_of(source / 2 + 0.5, scales) if kind == "ms-ssim" else []
+        losses = []
+        for image in images:
+            difference = (image.float() - source) / 2
+            if kind == "l1":
+                losses.append(difference.abs().mean())
+            elif kind == "l2":
+                losses.append(10 * difference.square().mean())
+            else:
+                structure = ms_ssim_loss(image.float() / 2 + 0.5, pyramid)
+                losses.append(absolute * difference.abs().mean() + structure)
+        return losses
 
 
 def colour_error(image: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """`colour_errors` of one image, a scalar."""
+    return colour_errors([image], source)[0]
+
+
+def colour_errors(images: Sequence[torch.Tensor], source: torch.Tensor) -> list[torch.Tensor]:
     """Mean distance in the plane a, b of CIELAB (CIE 15), in hundreds; lightness is left out.
 
     Structure hardly sees a shift of hue, and the eye does. Of means over 2x2 pixels: finer colour
     the eye sees as little, and it would take a tenth of an update.
 
     Args:
-        image, source: float (N, 3, H, W), sRGB in about -1..1, clipped.
+        images, source: float (N, 3, H, W), sRGB in about -1..1, clipped.
 
     Returns:
-        a scalar.
+        a scalar for each image.
     """
-    with torch.autocast(image.device.type, enabled=False):
-        image, source = (F.avg_pool2d(one.float(), 2) for one in (image, source))
-        difference = _opponents(image) - _opponents(source)
+    with torch.autocast(source.device.type, enabled=False):
+        wanted = _opponents(F.avg_pool2d(source.float(), 2))
+        differences = (_opponents(F.avg_pool2d(image.float(), 2)) - wanted for image in images)
         # the square root has no slope at zero
-        return (difference.square().sum(1) + 1e-4).sqrt().mean() - 1e-2
+        return [(one.square().sum(1) + 1e-4).sqrt().mean() - 1e-2 for one in differences]
 
 
 def _opponents(image: torch.Tensor) -> torch.Tensor:

@@ -257,6 +257,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target.read_text("utf-8")), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "recipes"])
+def test_every_script_stands_in_the_list_of_its_folder(folder: str) -> None:
+    listed = (ROOT / folder / "README.md").read_text("utf-8")
+    scripts = sorted(path.name for path in (ROOT / folder).glob("*.py"))
+    assert scripts
+    assert [name for name in scripts if name not in listed] == []
+
+
 def test_the_tree_of_the_house_is_the_one_on_disk() -> None:
     maker = generator("make_architecture")
     assert (ROOT / "docs" / "architecture.md").read_text("utf-8") == maker.page(), (

@@ -102,6 +102,27 @@ def test_a_format_is_not_dropped_for_what_a_few_photos_say_of_it() -> None:
     assert whole == {"one", "other"}
 
 
+def test_the_safest_ladder_is_left_where_no_smaller_one_holds() -> None:
+    """Few pixels look well on the first photos; later one answer in eight changes at all of their
+    qualities, and large files alone hold."""
+    names = [[(kind, rung) for rung in range(9)] for kind in ("few 1", "few 2", "few 3", "all")]
+
+    def made(one: tuple[str, int], units: range) -> Scores:
+        kind, rung = one
+        hard = np.random.default_rng(4).random(400)
+        hard[:25] = 1.0
+        risk = 0.0 if rung == 8 else 0.125 if kind != "all" else RISKS[rung]
+        size = 30.0 if rung == 8 else 1.3**rung * (1.8 if kind == "all" else 0.4)
+        lost = (hard < risk).astype(float)[units.start : units.stop]
+        return Scores(np.full(len(lost), size), lost[None])
+
+    def measure(some: Sequence[tuple[str, int]], units: range) -> dict[tuple[str, int], Scores]:
+        return {one: made(one, units) for one in some}
+
+    order, _ = explore(names, 400, measure, Aim(0.05, 0.95, 1600, (True,)))
+    assert order.rungs[1][0] == "all"
+
+
 def test_the_best_ladder_is_held_against_its_variants() -> None:
     """One is a fifth smaller and is taken, another looks so on the first photos alone."""
 

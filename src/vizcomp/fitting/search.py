@@ -26,6 +26,7 @@ LEAST_STRAIN = 0.1  # below that, bytes are not told apart by how far a loss is 
 VARY_SHARE = 4  # the first round over a ladder's variants has one of so many explore units
 SAFE_FIRST = 2  # rungs that are sure to pass and are tested before the steps begin
 SURE = 0.9  # chance to pass from which steps between rungs would be wasted
+TIE = 0.01  # of the bytes, by which ladders are told apart that end alike
 HOPELESS = 0.02  # chance to pass below which a setting is not tested
 
 Measure = Callable[[Sequence[Setting], range], dict[Setting, Scores]]
@@ -62,10 +63,10 @@ def explore(
     on.
 
     The first round takes every third rung. Later ones are over twice as many units each: the better
-    half of the ladders stays, and the best of each kind, so that none is dropped for what a few
-    units say of it; of each ladder the half of its rungs that lie next to where the loss passes
-    what is allowed, later the third. The best ladder is held against its own variants in the same
-    way. The best of all gives the sequence.
+    half of the ladders stays, the best of each kind and the safest, so that none is dropped for
+    what a few units say of it; of each ladder the half of its rungs that lie next to where the loss
+    passes what is allowed, later the third. The best ladder is held against its own variants in the
+    same way. The best of all gives the sequence.
 
     Args:
         ladders: each from small files to large ones.
@@ -125,7 +126,7 @@ class _Halving(Generic[Setting]):
             self._look(list(dict.fromkeys(one for _, rungs in alive for one in rungs)), size)
             scores = self._on_equal_units(size)
             outlook = Outlook(self._aim, scores)
-            seen = [(_Seen.of(rungs, scores, outlook), ladder) for ladder, rungs in alive]
+            seen = [(_Seen.of(ladder, scores, outlook), ladder) for ladder, _ in alive]
             seen.sort(key=lambda pair: pair[0].cost)
             best, ladder = seen[0]
             self._tell(Round(size, self.scores, best.best))
@@ -214,11 +215,21 @@ class _Seen(Generic[Setting]):
         return self.rungs[self.edge] if self.strain[self.edge] <= 1 else None
 
     @property
+    def least(self) -> tuple[float, float]:
+        """The strain of the largest rung below the last, which in a fit is the sources; of equal
+        ones larger files come first."""
+        at = max(0, len(self.strain) - 2)
+        return float(self.strain[at]), -float(self.sizes[at])
+
+    @property
     def cost(self) -> float:
-        """Bytes where a ladder's loss passes what is allowed, between its rungs by a power law."""
+        """Bytes where a ladder's loss passes what is allowed, between its rungs by a power law; of
+        ladders of which only the largest rung may pass, the safest comes first."""
         at = self.edge
         if at == 0 or self.strain[at] > 1:
             return float(self.sizes[at])
+        if at == len(self.strain) - 1:  # the sources: nothing lies between them and the other rungs
+            return float(self.sizes[at] * (1 + TIE * min(1.0, self.strain[at - 1] - 1)))
         # losses fall with a power of the bytes
         above, below = np.log(np.maximum(self.strain[at - 1 : at + 1], LEAST_STRAIN))
         share = above / (above - below)
@@ -239,12 +250,15 @@ def _kept(
     seen: Sequence[tuple[_Seen[Setting], Sequence[Setting]]],
     kind: Callable[[Setting], Hashable],
 ) -> list[tuple[_Seen[Setting], Sequence[Setting]]]:
-    """Of ladders, best first: the better half, and the best of each kind."""
+    """Of ladders, best first: the better half, the best of each kind, and the safest of all, which
+    is left where more units show that none of the others holds."""
     half = max(2, math.ceil(len(seen) / 2))
     best: dict[Hashable, int] = {}
     for place, (_, ladder) in enumerate(seen):
         best.setdefault(kind(ladder[0]), place)
-    return [pair for place, pair in enumerate(seen) if place < half or place in best.values()]
+    safest = min(range(len(seen)), key=lambda place: seen[place][0].least)
+    kept = {*range(half), *best.values(), safest}
+    return [pair for place, pair in enumerate(seen) if place in kept]
 
 
 @dataclasses.dataclass(frozen=True)

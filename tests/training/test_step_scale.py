@@ -15,7 +15,7 @@ import vizcomp
 from vizcomp.batch.judges import uncalibrated_guides
 from vizcomp.djpeg.compress import Prepared, learned_guide
 from vizcomp.djpeg.learned import LearnedGuide
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings, steps_of
 from vizcomp.errors import ModelError
 from vizcomp.jpeg.read import read_jpeg
 from vizcomp.nets.text_regions import TextRegionsNet
@@ -34,7 +34,6 @@ from vizcomp.training.step_scale import (
     quality_of,
     softer,
     step_scale,
-    steps_of,
 )
 from vizcomp.vision.answers import Answer, Embedding, Kind
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from kit import command, picture
 from PIL import Image
 
 from vizcomp.errors import MissingExtraError, ModelError
+from vizcomp.vision import script_systems
 from vizcomp.vision.answers import Classes
+from vizcomp.vision.script_systems import check_script
 from vizcomp.vision.system import reading_of
 from vizcomp.vision.systems import open_system
 
@@ -78,3 +81,19 @@ def test_torchscript_that_opens_files_is_refused(tmp_path: Path) -> None:
         torch.jit.script(Writes()).save(str(tmp_path / "own.pt"))
     with pytest.raises(ModelError, match="its code opens files"):
         open_system(f"{tmp_path / 'own.pt'}:size=32")
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n", " # of the photo\n ", "\\\n"])
+def test_no_blank_hides_that_files_are_opened(tmp_path: Path, between: str) -> None:
+    with zipfile.ZipFile(tmp_path / "own.pt", "w") as archive:
+        archive.writestr("own/code/__torch__.py", f"x = (torch.save{between}(image, name))")
+    with pytest.raises(ModelError, match="its code opens files"):
+        check_script(tmp_path / "own.pt")
+
+
+def test_code_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script_systems, "MOST_CODE", 1000)
+    with zipfile.ZipFile(tmp_path / "own.pt", "w") as archive:
+        archive.writestr("own/code/__torch__.py", "#" + 1000 * " " + "\ntorch.save(image, name)")
+    with pytest.raises(ModelError, match="too large"):
+        check_script(tmp_path / "own.pt")

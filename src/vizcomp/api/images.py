@@ -18,7 +18,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import StorePath, parse_place
 from vizcomp.photos.decoders import recognise
-from vizcomp.photos.photo import Photo, load_bytes, photo_limit
+from vizcomp.photos.photo import Photo, in_memory, load_bytes, photo_limit
 
 IN_MEMORY = "the image"  # its name in messages
 _TAKEN = (
@@ -125,15 +125,7 @@ def _plain(pixels: Any, max_pixels: int, **metadata: Any) -> Photo:
             f"{pixels.shape[1]} x {pixels.shape[0]} pixels are too many",
             "raise the limit with `max_pixels`",
         )
-    fields: dict[str, Any] = {
-        "orientation": 1,
-        "icc": None,
-        "exif": None,
-        "xmp": None,
-        "jpeg": None,
-        **metadata,
-    }
-    return Photo(pixels=pixels, format="array", source_bytes=pixels.nbytes, **fields)
+    return in_memory(pixels, **metadata)
 
 
 def _of_pil(image: Image.Image, max_pixels: int) -> Photo:

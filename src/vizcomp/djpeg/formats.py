@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
-from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings
+from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings, steps_of
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif
@@ -98,7 +98,7 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
         sigma = TEXT_SIGMA
     else:
         sigma = FAR_SIGMA
-    steps = 50 / max(quality, 1) if quality < 50 else 2 - quality / 50
+    steps = steps_of(max(quality, 1))
     return float(min(WIDEST, sigma * (settings.strength / DEFAULT_STRENGTH) ** 0.5 * steps**0.5))
 
 

@@ -421,15 +421,21 @@ def mean_step(table: npt.NDArray[np.uint16]) -> float:
     return float(table.reshape(8, 8)[np.add.outer(np.arange(8), np.arange(8)) < 4].mean())
 
 
+def steps_of(quality: float) -> float:
+    """How many times as large as at quality 50 the IJG software's steps are: 5000/q percent below
+    50, 200 - 2q percent above."""
+    return 50.0 / quality if quality < 50 else 2 - quality / 50
+
+
 def quantisation_tables(
     name: str, quality: float, *, scale: float = 1.0, flat: float = 0.0, shape: Shape = SHAPE
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
     """Luma and chroma steps, uint16 (64,) in natural order, 1..255.
 
-    The scale is the IJG software's: 5000/q percent below 50, 200 - 2q percent above; times `scale`.
+    The scale is that of `steps_of`, times `scale`.
     `flat` is the share of the machine table in `auto`.
     """
-    scale *= 50.0 / quality if quality < 50 else 2 - quality / 50
+    scale *= steps_of(quality)
     if name == "photo":
         shape = PHOTO_SHAPE if shape is SHAPE else shape
         flat = shape.flat

@@ -23,7 +23,7 @@ from vizcomp.files.place import printable
 from vizcomp.files.read import read_file
 from vizcomp.files.store import AnyPath, StorePath, parse_place
 from vizcomp.files.write import write_atomic
-from vizcomp.photos.photo import Photo
+from vizcomp.photos.photo import in_memory
 from vizcomp.vision import one_answer
 
 FILE_NAME = "policy.toml"  # of a policy in a folder of them
@@ -57,16 +57,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     rows, columns = np.mgrid[:64, :96]
     planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
     pixels = np.stack(planes, -1).astype(np.uint8)
-    photo = Photo(
-        pixels=pixels,
-        orientation=1,
-        icc=None,
-        exif=None,
-        xmp=None,
-        format="PNG",
-        source_bytes=1,
-        jpeg=None,
-    )
+    photo = in_memory(pixels, format="PNG", source_bytes=1)
     digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE)).encode())
     for quality, guide, table in (
         (20.0, "detail", "machine"),

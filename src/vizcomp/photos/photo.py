@@ -83,6 +83,25 @@ class Photo:
     subsampling: str = ""
 
 
+def in_memory(pixels: Pixels, **known: Any) -> Photo:
+    """A photo that comes from no file.
+
+    Args:
+        pixels: as `Photo` has them.
+        known: other attributes of `Photo`; those that are not given say that there is nothing.
+    """
+    fields: dict[str, Any] = {
+        "orientation": 1,
+        "icc": None,
+        "exif": None,
+        "xmp": None,
+        "jpeg": None,
+        "format": "array",
+        "source_bytes": pixels.nbytes,
+    }
+    return Photo(pixels=pixels, **{**fields, **known})
+
+
 def load(path: AnyPath, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Photo:
     """Read a photo; the file is opened and read once.
 

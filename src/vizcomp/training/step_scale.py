@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vizcomp.djpeg.compress import Prepared
-from vizcomp.djpeg.settings import DjpegSettings
+from vizcomp.djpeg.settings import DjpegSettings, steps_of
 from vizcomp.errors import VizcompError
 from vizcomp.fitting.moves import moved
 from vizcomp.photos.encode import encode_plain_jpeg
-from vizcomp.photos.photo import Photo, decode_jpeg
+from vizcomp.photos.photo import decode_jpeg, in_memory
 from vizcomp.vision.answers import is_empty
 from vizcomp.vision.system import System
 from vizcomp.vision.systems import open_system
@@ -70,13 +70,8 @@ class StepScale:
 
 
 def quality_of(steps: float) -> float:
-    """The quality with so many times the steps of quality 50, on the IJG software's scale."""
+    """The quality with so many times the steps of quality 50: the inverse of `steps_of`."""
     return 50 / steps if steps > 1 else 50 * (2 - steps)
-
-
-def steps_of(quality: float) -> float:
-    """The inverse of `quality_of`."""
-    return 50 / quality if quality < 50 else 2 - quality / 50
 
 
 def step_scale(own: Array, plain: Array, *, seed: int = 0) -> StepScale:
@@ -156,17 +151,7 @@ def guided(image: Pixels, field: Field, settings: DjpegSettings) -> Prepared:
         field: float32 (h, w) in 0..1 over all of it.
         settings: whose guide is `OWN`, perhaps beside others.
     """
-    photo = Photo(
-        pixels=image,
-        orientation=1,
-        icc=None,
-        exif=None,
-        xmp=None,
-        format="PNG",
-        source_bytes=image.size,
-        jpeg=None,
-    )
-    return Prepared(photo, settings, looked={OWN: field})
+    return Prepared(in_memory(image), settings, looked={OWN: field})
 
 
 def softer(name: str, system: System) -> System:
@@ -178,15 +163,14 @@ def softer(name: str, system: System) -> System:
     Args:
         name: by which the system was opened.
     """
-    options = name.rpartition(":")[2].split(",")
-    given = [option for option in options if option.startswith("least=")]
     if system.kind != "boxes":
         return system
-    for option in given:
-        name = name.replace(f",{option}", "").replace(option, "")
-    joint = "" if name.endswith((":", ",")) else "," if "=" in name.rpartition(":")[2] else ":"
+    place, colon, text = name.rpartition(":")
+    if not colon or "=" not in text:
+        place, text = name, ""
+    kept = [one for one in text.split(",") if one and not one.startswith("least=")]
     try:
-        return open_system(f"{name}{joint}least={LEAST}")
+        return open_system(f"{place}:{','.join([*kept, f'least={LEAST}'])}")
     except VizcompError:  # it has no such option
         return system
 

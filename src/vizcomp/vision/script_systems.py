@@ -26,8 +26,10 @@ DTYPES = {
     name: getattr(np, name)
     for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 }
+HINT_COMPUTES = "give a model that only computes"
 MOST_CODE = 64 << 20  # bytes of one file of TorchScript's code
-_OPENS_FILES = re.compile(rb"\.(?:save|from_file)\(")
+# blanks, ends of lines and comments may stand before the bracket
+_OPENS_FILES = re.compile(rb"\b(?:save|from_file)(?:[\s\\]|#[^\n]*\n)*\(")
 _CONFIG = "config.txt"  # in which Ultralytics says what the model is, as JSON
 
 
@@ -150,10 +152,11 @@ def check_script(path: Path) -> None:
             codes = [name for name in archive.namelist() if "/code/" in name]
             for name in codes:
                 with archive.open(name) as code:
-                    if _OPENS_FILES.search(code.read(MOST_CODE)):
-                        raise ModelError(
-                            f"{path}: its code opens files", "give a model that only computes"
-                        )
+                    text = code.read(MOST_CODE + 1)
+                if len(text) > MOST_CODE:  # what is beyond would be read by nobody
+                    raise ModelError(f"{path}: {name} is too large", HINT_COMPUTES)
+                if _OPENS_FILES.search(text):
+                    raise ModelError(f"{path}: its code opens files", HINT_COMPUTES)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, zlib.error):
         return  # torch says what is wrong
 

@@ -25,7 +25,7 @@ def said(tmp_path: Path, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) 
     standard error."""
 
     def no_work(*arguments: object, **more: object) -> BatchRun:
-        return BatchRun(Records(FileRecord), total([], 0.0), False, [])
+        return BatchRun(Records(FileRecord), total(Records(FileRecord), 0.0), False, [])
 
     monkeypatch.setattr("vizcomp.batch.djpeg.run_djpeg", no_work)
     monkeypatch.chdir(tmp_path)

@@ -262,7 +262,7 @@ def output_targets(
 
 
 def codec_totals(
-    records: Iterable[CodecRecord],
+    records: Records[CodecRecord],
     seconds: float,
     *,
     vzc_is_output: bool,
@@ -297,9 +297,10 @@ def codec_totals(
         output_bytes=output,
         bpp=bits_per_pixel(output if vzc_is_output else source, pixels) if pixels else None,
         seconds=seconds,
-        images_per_second=coded / seconds if seconds > 0 else 0.0,
+        images_per_second=(coded - records.resumed_work) / seconds if seconds > 0 else 0.0,
         verified=states["verified"],
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         one_answer=hearing.found(),
+        resumed=records.resumed,
     )

@@ -72,6 +72,17 @@ def test_command_line_then_environment_then_profile_then_file(
     assert djpeg_settings(said, "-q", 37, "--profile", "ocr")["guide"] == "uniform"
 
 
+def test_lossless_takes_the_place_of_what_a_file_says(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "vizcomp.toml").write_text(
+        '[djpeg]\nmasks = "masks"\nguide = "mask"\nverify = ["inception"]\ntolerance = 0.1\n'
+        "robust = true\nmin_quality = 30\nmax_side = 100\n"
+    )
+    (tmp_path / "masks").mkdir()
+    settings = djpeg_settings(said, "--lossless")
+    assert (settings["masks"], settings["verify"], settings["tolerance"]) == (None, [], 0)
+    assert (settings["robust"], settings["min_quality"], settings["max_side"]) == (None, 20, None)
+
+
 def test_a_file_above_is_found_named_in_one_line_and_can_be_left_out(
     said: Said, tmp_path: Path, monkeypatch: Patch
 ) -> None:

@@ -42,9 +42,14 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (DjpegSettings, {"min_saving": 5}, "min_saving"),
     (BatchSettings, {"min_quality": 500}, "min_quality"),
     (BatchSettings, {"tolerance": 2}, "tolerance"),
+    (BatchSettings, {"tolerance": 0.1}, "tolerance"),
+    (BatchSettings, {"robust": False}, "robust"),
+    (BatchSettings, {"min_quality": 30, "watch_with": ("a",)}, "min_quality"),
     (BatchSettings, {"verify": ("a",), "watch_with": ("a",)}, "watch_with"),
     (BatchSettings, {"resume": True, "overwrite": True}, "resume"),
     (EncodeSettings, {"tolerance": 2}, "tolerance"),
+    (EncodeSettings, {"tolerance": 0.1}, "tolerance"),
+    (EncodeSettings, {"robust": True}, "robust"),
     (EncodeSettings, {"bpp": -1}, "bpp"),
     (EncodeSettings, {"resume": True, "overwrite": True}, "overwrite"),
     (DecodeSettings, {"resume": True, "overwrite": True}, "overwrite"),
@@ -52,7 +57,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}" for k, _, n in WRONG]
+    ("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}-{v[n]}" for k, v, n in WRONG]
 )
 def test_a_wrong_setting_is_named_as_python_has_it(
     kind: type[Any], values: dict[str, Any], name: str

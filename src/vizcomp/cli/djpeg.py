@@ -331,24 +331,28 @@ def djpeg(
     decided = {name: value for name, value in values.items() if name not in unused}
     settings = DjpegSettings(**decided)  # type: ignore[arg-type]
     settings, by_folder = policy_settings(context, policy, voice, settings)
+    values = {
+        "depth_model": depth_model,
+        "depth_maps": None if depth_maps is None else str(depth_maps),
+        "depth_kind": depth_kind,
+        "depth_names": depth_names,
+        "masks": None if masks is None else str(masks),
+        "verify": tuple(dict.fromkeys(verify or ())),
+        "min_quality": min_quality,
+        "robust": robust,
+        "tolerance": tolerance,
+    }
+    decided = {name: value for name, value in values.items() if name not in unused}
     common = BatchSettings(
-        depth_model=depth_model,
-        depth_maps=None if depth_maps is None else str(depth_maps),
-        depth_kind=depth_kind,
-        depth_names=depth_names,
-        masks=None if masks is None else str(masks),
+        **decided,  # type: ignore[arg-type]
         labels=None if labels is None else str(labels),
         max_pixels=max_pixels,
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
         keep_dates=keep_dates,
-        verify=() if "verify" in unused else tuple(dict.fromkeys(verify or ())),
         watch_with=tuple(dict.fromkeys(watch_with or ())),
-        min_quality=min_quality,
-        robust=robust,
         decoder=decoder,
-        tolerance=tolerance,
         offline=offline,
     )
     with _planned(inputs or [], output, files_from, common) as plan:

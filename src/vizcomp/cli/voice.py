@@ -15,7 +15,7 @@ from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
 from vizcomp.cli.words import in_flags, in_safe_lines
-from vizcomp.errors import VizcompError
+from vizcomp.errors import OutputError, VizcompError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,8 @@ class Voice:
     ) -> None:
         from rich.console import Console
 
+        if taken and sys.stdout is None:  # vizcomp ... >&-
+            raise OutputError("standard output is closed", "send it into a file or a program")
         self.quiet = quiet
         self.verbose = verbose
         self.left = 0

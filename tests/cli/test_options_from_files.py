@@ -233,6 +233,22 @@ def test_every_option_has_a_variable_and_a_key(said: Said) -> None:
             2,
             "error: there is no option --qualty\n  try: did you mean --quality?\n",
         ),
+        (
+            ("djpeg", "photo.jpg", "-o", "o", "--tolerance", "0.1"),
+            2,
+            "error: --tolerance has no effect without --verify\n"
+            "  try: name a vision system, or omit it\n",
+        ),
+        (
+            ("encode", "photo.jpg", "-o", "o", "--no-robust"),
+            2,
+            "error: --robust has no effect without --verify\n",
+        ),
+        (
+            ("eval", "--baseline", "none", "--baseline", "jpeg"),
+            2,
+            "error: --baseline none contradicts the others\n  try: omit one of them\n",
+        ),
         (("djpg",), 2, "error: no such command 'djpg'. Did you mean 'djpeg'?\n"),
     ],
 )

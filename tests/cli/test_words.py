@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 import pytest
+from kit import command
 
 from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.cli.words import in_flags
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import SettingsError
+from vizcomp.errors import FormatError, SettingsError
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,24 @@ from vizcomp.errors import SettingsError
 )
 def test_settings_become_options(said: str, shown: str) -> None:
     assert in_flags(said) == shown
+
+
+def test_an_error_without_a_hint_gets_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, hint in (
+        (SettingsError("`quality` is odd"), "--help lists the options of a command"),
+        (FormatError("a.tar is broken"), "give another file, or make this one again"),
+    ):
+
+        def fails(app: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr("vizcomp.cli.read", fails)
+        assert command("weights", "path") == error.exit_code
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 2
+        assert said[1] == f"  try: {hint}"
 
 
 WRONG: list[tuple[type[Any], dict[str, Any], str]] = [

@@ -26,7 +26,14 @@ from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
 from vizcomp.cli.words import in_flags, in_safe_lines
-from vizcomp.errors import OutputError, VizcompError, was_interrupted
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    ModelError,
+    OutputError,
+    VizcompError,
+    was_interrupted,
+)
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -82,12 +89,16 @@ def _interrupted() -> NoReturn:
 
 
 def _failed(exc: VizcompError) -> NoReturn:
+    hint = exc.hint
+    if not hint and isinstance(exc, FormatError | InputError | ModelError):
+        hint = "give another file, or make this one again"
+    elif not hint:
+        hint = "--help lists the options of a command"
     if log.in_json:
-        log.event("error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code)
+        log.event("error", text=in_flags(exc.message), hint=in_flags(hint), code=exc.exit_code)
     else:
         print(f"error: {in_safe_lines(exc.message)}", file=sys.stderr)
-        if exc.hint:
-            print(f"  try: {in_safe_lines(exc.hint)}", file=sys.stderr)
+        print(f"  try: {in_safe_lines(hint)}", file=sys.stderr)
     sys.exit(exc.exit_code)
 
 

@@ -136,6 +136,8 @@ def evaluate(
     where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
+    if "none" in (baseline or ()) and set(baseline or ()) != {"none"}:
+        raise SettingsError("--baseline none contradicts the others", "omit one of them")
     baselines = (
         ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
     )
@@ -155,6 +157,11 @@ def evaluate(
     for name in settings.classifiers:
         with voice.downloads():
             system = worker_system(name, offline)
+        if task == "text" and system.kind not in ("boxes", "text"):
+            raise SettingsError(
+                f"--task text is of what finds or reads text, and {name} gives {system.kind}",
+                "omit --task, or --classifier",
+            )
         voice.reading(name, reading_of(system))
     with voice.downloads(), _progress(voice) as step:
         result = run_eval(

@@ -200,7 +200,7 @@ class DjpegSettings:
 
     quality: float = 50.0
     strength: float = DEFAULT_STRENGTH
-    guide: str = "depth+text"
+    guide: str = "depth+machine"
     table: Literal["auto", "machine", "photo"] = "auto"
     target_size: int | None = None
     min_saving: float = 0.0
@@ -356,12 +356,13 @@ class DjpegSettings:
     def _check_lossless(self) -> None:
         if not self.lossless:
             return
-        for field in dataclasses.fields(self):
-            if field.name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
+        plain = DjpegSettings()
+        for name in self.__dataclass_fields__:
+            if name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
                 continue
-            if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
+            if name not in BESIDE_LOSSLESS and getattr(self, name) != getattr(plain, name):
                 hint = "omit one of them: lossless changes no pixel"
-                raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)
+                raise SettingsError(f"`lossless` and `{name}` contradict each other", hint)
 
     @property
     def resizes(self) -> bool:

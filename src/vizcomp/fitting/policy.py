@@ -48,7 +48,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
-    without lettering) and with a guide, and of the factors on steps under each guide and table.
+    without lettering) and with guides, and of the factors on steps under each guide and table.
     Networks that guide are covered by the version of the package.
 
     Raises:
@@ -63,6 +63,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
         (20.0, "detail", "machine"),
         (60.0, "uniform", "machine"),
         (60.0, "uniform", "photo"),
+        (97.0, "centre", "photo"),
     ):
         settings = DjpegSettings(quality=quality, guide=guide, table=table, format=format)  # type: ignore[arg-type]
         digest.update(compress(photo, settings).data)

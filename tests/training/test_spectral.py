@@ -433,3 +433,25 @@ def test_a_file_that_is_no_metric_is_refused(
         np.save(path, matrix)
     with pytest.raises(TrainingError, match=words):
         SpectralTask(settings(classes, metric=str(path)), Processes(torch.device("cpu")))
+
+
+def test_axes_in_the_eyes_of_a_metric(classes: Path, tmp_path: Path) -> None:
+    plain = SpectralTask(settings(classes), Processes(torch.device("cpu"))).model
+    count = plain.config.components
+    weights = np.ones(count, dtype=np.float32)
+    weights[-1] = 1e6  # the last number of the transform counts more than anything
+    np.save(tmp_path / "metric.npy", np.diag(weights))
+    asked = {"metric": str(tmp_path / "metric.npy"), "power": 1.0}
+    based = settings(classes, **asked, based=True)
+    model = SpectralTask(based, Processes(torch.device("cpu"))).model
+    first = model.stem.weight[0].detach().abs()
+    assert first.argmax() == count - 1  # and is the first axis
+    assert plain.stem.weight[0].detach().abs().argmax() != count - 1
+    pictures = torch.rand(3, 3, 16, 16) * 2 - 1
+    numbers = pictures.flatten(1) @ model.spectrum.T
+    with torch.no_grad():  # nothing is lost, though the axes are not orthogonal
+        again = model.exit(model.components(pictures))
+    torch.testing.assert_close(again, numbers, atol=1e-3, rtol=1e-3)
+    # without `based` it weighs errors alone
+    alike = SpectralTask(settings(classes, **asked), Processes(torch.device("cpu"))).model
+    torch.testing.assert_close(alike.stem.weight, plain.stem.weight)

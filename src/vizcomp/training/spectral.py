@@ -81,6 +81,8 @@ class SpectralTrainSettings:
         metric: a .npy file, (K, K) and positive semidefinite, in the numbers of the network's
             transform: how much errors count in iterations from `seen_from` on; "" for all alike.
         power: to which matrix power it is taken: 0 for the squared error, 1 for all of it.
+        based: a network that starts from the pictures gets the principal axes that they have in
+            the eyes of `metric`.
         classifier: the frozen classifier in whose eyes the last network is trained, in one of the
             forms of `training.frozen`: its answer counts, and its features.
         features: further networks whose features count, in the same forms; the mean over all.
@@ -108,6 +110,7 @@ class SpectralTrainSettings:
     guessing: int = 0
     metric: str = ""
     power: float = 0.5
+    based: bool = False
     classifier: str = ""
     features: tuple[str, ...] = ()
     feature_weight: float = 0.5
@@ -231,13 +234,13 @@ class SpectralTask(Task):
         self.data = PictureData(s, s.config().native, processes)
         self.skipped = self.data.skipped
         torch.manual_seed(s.seed)
+        self.metric = None
+        if s.metric:
+            self.metric = metric_of(Path(s.metric), s.config().components, s.power).to(device)
         self.model = self._network().to(device)
         self.config = self.model.config
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.guesser = Guesser(sum(self.config.bits)).to(device)
-        self.metric = None
-        if s.metric:
-            self.metric = metric_of(Path(s.metric), self.config.components, s.power).to(device)
         self.answering = None
         side = self.config.native
         if s.classifier:
@@ -257,15 +260,19 @@ class SpectralTask(Task):
         if "ladders" in s.network or s.start:
             network = base
         else:
-            base.set_axes(images)
+            base.set_axes(images, self._root())
             with torch.no_grad():
                 deviations = base.components(images).std(0).numpy()
             network = SpectralCodec(s.config(ladders_for(deviations, base.config.steps)))
         if s.start:
             network = _started(Path(s.start), s)
         else:
-            network.set_axes(images)
+            network.set_axes(images, self._root())
         return network
+
+    def _root(self) -> torch.Tensor | None:
+        """What the axes are those of, where the metric has a say in them."""
+        return self.metric.cpu() if self.metric is not None and self.settings.based else None
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings

@@ -63,10 +63,6 @@ def test_a_risk_just_too_large_passes_at_most_as_often_as_agreed(kind: str, phot
     rng = np.random.default_rng(1)
     samples = KINDS[kind](rng, (2000, photos))
     most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
-    means = samples.mean(1)
-    assert (
-        np.mean([bounds.hoeffding_bentkus_p_value(m, photos, RISK) <= 0.05 for m in means]) <= most
-    )
     if kind == "changed answers":
         assert (
             np.mean(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.settings import (
+    BESIDE_QUALITY,
     CALM,
     DEFAULT_STRENGTH,
     PHOTO_SHAPE,
@@ -18,6 +19,7 @@ from vizcomp.djpeg.settings import (
     mean_step,
     quantisation_tables,
     respect_source,
+    steps_of,
 )
 from vizcomp.djpeg.source import Source
 from vizcomp.jpeg.image import Component, JpegImage, RealComponent
@@ -38,6 +40,7 @@ RATE_WEIGHTS = {
     "centre": 3.6,
     "other": 0.3,
 }
+LEAST_STEPS = 0.02  # of those at quality 50: the finest that a file has
 DEPTH_RATE_WEIGHT = 1.6  # the same where depth is among them, without text
 # of the strength there: little at the default, where no system may lose, and much at 1
 DEPTH_POWER = 1.7
@@ -185,7 +188,8 @@ class Encoder:
             slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
             tables[slot] = table
             far = np.float32(self._far * obey if guided else 0.0)
-            rate = far * cheap
+            # a block of colour may lie half in the middle
+            rate = far * np.where(cheap == 1, price_beside(self._settings, quality), cheap)
             # what a bit is worth goes by the wanted steps: a source that is coarser in all of them
             # keeps its integers
             worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
@@ -288,6 +292,15 @@ def rate_weight(settings: DjpegSettings, kind: str) -> float:
     if kind == "depth":
         return float(DEPTH_RATE_WEIGHT * settings.strength ** (DEPTH_POWER - 1))
     return RATE_WEIGHTS[kind]
+
+
+def price_beside(settings: DjpegSettings, quality: float) -> np.float32:
+    """Factor on the price under the guide `centre` alone: what no system sees is worth no more
+    where the rest has fine steps, so it pays what it pays at `BESIDE_QUALITY`."""
+    if settings.guides != ("centre",):
+        return np.float32(1)
+    steps = max(LEAST_STEPS, steps_of(quality))
+    return np.float32(max(1.0, steps_of(BESIDE_QUALITY) / steps) ** 2)
 
 
 def guides_say(

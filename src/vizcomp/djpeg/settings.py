@@ -51,6 +51,7 @@ PHOTO_CHROMA = (
 )
 
 DEFAULT_STRENGTH = 0.25
+BESIDE_QUALITY = 20.0  # where `centre` alone guides, the sides are worth no finer steps
 # settings that say something about lossless results
 BESIDE_LOSSLESS = ("lossless", "scans", "metadata", "min_saving")
 

@@ -5,10 +5,10 @@ a setting is the mean loss over all photos like the sample. Each test here has a
 that the risk is above the one asked for; a small p-value speaks against that. Nothing assumes that
 the risk falls as quality rises.
 
-Sources: Clopper and Pearson, Biometrika 26 (1934); Bentkus, Annals of Probability 32 (2004);
-Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test", arXiv 2110.01052; Waudby-Smith and
-Ramdas, "Estimating means of bounded random variables by betting", arXiv 2010.09686; Holm,
-Scandinavian Journal of Statistics 6 (1979). `bets` has the test of losses that are not 0 or 1.
+Sources: Clopper and Pearson, Biometrika 26 (1934); Angelopoulos, Bates, Candes, Jordan and Lei,
+"Learn then Test", arXiv 2110.01052; Waudby-Smith and Ramdas, "Estimating means of bounded random
+variables by betting", arXiv 2010.09686; Holm, Scandinavian Journal of Statistics 6 (1979). `bets`
+has the test of losses that are not 0 or 1.
 """
 
 from __future__ import annotations
@@ -57,24 +57,6 @@ def binomial_upper(changed: int, photos: int, confidence: float) -> float:
         else:
             high = middle
     return high
-
-
-def hoeffding_bentkus_p_value(mean: float, photos: int, risk: float) -> float:
-    """The smaller of Hoeffding's and Bentkus' p-value for losses in 0..1 ("Learn then Test",
-    proposition 1).
-
-    Args:
-        mean: mean loss of the sample.
-    """
-    if not 0 < risk < 1:
-        return 1.0
-    low = min(mean, risk)
-    first = low * math.log(low / risk) if low > 0 else 0.0
-    relative = first + (1 - low) * math.log((1 - low) / (1 - risk)) if low < 1 else first
-    hoeffding = math.exp(-photos * relative)
-    # a sum of floats may end a hair above a whole number
-    bentkus = math.e * binomial_tail(math.ceil(photos * mean - 1e-9), photos, risk)
-    return min(1.0, hoeffding, bentkus)
 
 
 def photos_needed(risk: float, confidence: float, changed: int = 0) -> int:

@@ -13,6 +13,8 @@ takes any photos.
 
     python benchmarks/fit_pays.py --data ../shared/data --models ../shared/models \\
         --system efficientnet_lite0.onnx --system yolox_nano.onnx --system text
+    python benchmarks/fit_pays.py --data ../shared/data --models ../shared/models \\
+        --system efficientnet_lite0.onnx --format jxl --no-rivals
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--sets", help="in place of each system's own")
     parser.add_argument("--limit", type=int, default=10_000, help="photos of each set")
     parser.add_argument("--risk", type=float, default=0.05)
+    parser.add_argument("--format", default="auto", help="files of one format, as jxl")
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", metavar="FILE")
@@ -111,6 +114,7 @@ def main() -> None:
                 [file for files in sets.values() for file in files],
                 system,
                 risk=options.risk,
+                format=options.format,
                 rivals=not options.no_rivals,
                 resume=True,
                 jobs=options.jobs,

@@ -774,3 +774,19 @@ def test_the_guide_centre_makes_the_sides_cheap_and_nothing_else(
     assert off[96:224].max() <= (1.0 if name == "jpeg" else 2.5)
     assert off[:80].mean() > 3
     assert off[240:].mean() > 3
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif"])
+def test_fine_steps_in_the_middle_buy_nothing_beside_it(name: str, coffee: np.ndarray) -> None:
+    busy = np.ascontiguousarray(coffee[100:228, 100:420])
+    calm = busy.copy()
+    calm[:, :80] = calm[:, -80:] = 128  # what the middle's filters reach is alike
+    table = {"table": "photo"} if name == "jpeg" else {}
+
+    def size(pixels: np.ndarray, guide: str) -> int:
+        made = made_of(pixels, name, quality=97.0, guide=guide, strength=1.0, **table)
+        return len(made.data)
+
+    more = [size(busy, guide) - size(calm, guide) for guide in ("uniform", "centre")]
+    assert more[0] > 0.3 * size(calm, "uniform")
+    assert more[1] < 0.2 * more[0]

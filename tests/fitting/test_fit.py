@@ -188,6 +188,15 @@ def test_too_few_photos_are_told_how_many_it_takes(
     assert "50 different photos are too few (50 more have the same bytes as another)" in one_error(
         capsys
     )
+    whole = sorted(folder.glob("*"))[0].read_bytes()
+    for number in range(7):
+        (folder / f"cut-{number}.jpg").write_bytes(whole[: len(whole) // 3 + number])
+    (folder / "no-photo.jpg").write_bytes(b"none")
+    assert command("fit", folder, "--system", model, "-o", tmp_path / "p.toml") == 2
+    assert (
+        "50 different photos are too few (50 more have the same bytes as another, 8 more cannot be"
+        " read)" in one_error(capsys)
+    )
     assert not (tmp_path / "p.toml").exists()
 
 

@@ -29,7 +29,10 @@ def cameras(tmp_path: Path) -> Path:
         certificate = Certificate(
             risk=0.05, confidence=0.95, photos=700, changed=20, bound=0.041, date="2026-01-02"
         )
-        system = CertifiedSystem(name="own.onnx", fingerprint="0123456789ab", changed=20)
+        always = "class 7" if name == "yard" else ""
+        system = CertifiedSystem(
+            name="own.onnx", fingerprint="0123456789ab", changed=20, one_answer=always
+        )
         policy = Policy(settings=settings, certificate=certificate, systems=(system,))
         policy.write(tmp_path / "made" / name / "policy.toml")
     return tmp_path / "cameras"
@@ -43,6 +46,9 @@ def test_each_photo_has_the_policy_of_its_folder_and_one_without_fails(
     assert command(*words) == 1
     said = capsys.readouterr().err
     assert "street: At most 5% of the answers change" in said
+    told = " ".join(said.split())
+    assert "yard: when it was certified, own.onnx gave the same answer for all 700 photos" in told
+    assert "street: when it was" not in told
     assert sorted(str(one.relative_to(out)) for one in out.rglob("a.*")) == [
         "street/day/a.jpg",
         "yard/day/a.webp",

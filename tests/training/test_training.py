@@ -454,6 +454,30 @@ def test_a_priced_codec_through_a_classifier_goes_on_bit_for_bit(
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_factors_of_iterations_are_geometric_or_given_each(classes: Path, tmp_path: Path) -> None:
+    geometric = {"later_reconstruction": 3.0, "first_price": 4.0}
+    given = {"shares": (2.0, 6.0), "prices": (4.0, 1.0)}
+    others = {"shares": (6.0, 2.0), "prices": (4.0, 1.0)}
+    for name, changes in (("geometric", geometric), ("given", given), ("others", others)):
+        settings = codec_settings(
+            classes, steps=2, rate_weight=0.05, iterations="all", hard=1.0, **changes
+        )
+        train(CodecTask, settings, tmp_path / name)
+    mine, their = weights(tmp_path / "geometric"), weights(tmp_path / "given")
+    assert all(torch.allclose(mine[k].float(), their[k].float(), atol=1e-3) for k in mine)
+    assert not same(tmp_path / "given", tmp_path / "others")
+
+
+@pytest.mark.parametrize("name", ["shares", "prices"])
+def test_factors_that_fit_no_iterations_are_refused(classes: Path, name: str) -> None:
+    for values in ((1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, "2"), (1.0, True), (1.0, float("nan"))):
+        with pytest.raises(SettingsError, match=f"{name} .* for each of 2 iterations"):
+            codec_settings(classes, **{name: values})
+    other = {"shares": "later_reconstruction", "prices": "first_price"}[name]
+    with pytest.raises(SettingsError, match=f"both {name} and {other} are given"):
+        codec_settings(classes, **{name: (1.0, 2.0), other: 3.0})
+
+
 def test_batches_cover_an_epoch_once() -> None:
     alone = processes.Processes("cpu")
     parts = [loop.batch_indices(k, count=50, batch=8, seed=3, processes=alone) for k in range(6)]

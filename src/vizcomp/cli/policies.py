@@ -51,7 +51,7 @@ def policy_settings(
 ) -> tuple[DjpegSettings, dict[str, DjpegSettings] | None]:
     """The settings of a policy, or of a folder of them by the folders of photos that they are for,
     with the scans of what was asked for; where no policy is named, that. Says what is certified,
-    and where this encoder is another one.
+    where this encoder is another one, and where one answer for all photos proves little.
 
     Raises:
         SettingsError: an option was given that contradicts the policy.
@@ -81,6 +81,8 @@ def policy_settings(
             voice.warn(about + policy.other_encoder)
         else:
             voice.say(about + policy.certificate.sentence)
+        for line in policy.one_answers:
+            voice.warn(f"{about}when it was certified, {line}")
     settings = [
         dataclasses.replace(policy.settings, scans=asked_for.scans)
         for policy in (several or {"": policy}).values()

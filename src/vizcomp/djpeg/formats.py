@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vizcomp.djpeg import guide
 from vizcomp.djpeg.prefilter import prefiltered
-from vizcomp.djpeg.settings import DEFAULT_STRENGTH, DjpegSettings, steps_of
+from vizcomp.djpeg.settings import BESIDE_QUALITY, DEFAULT_STRENGTH, DjpegSettings, steps_of
 from vizcomp.errors import InputError
 from vizcomp.jpeg.exif import essential_exif
 from vizcomp.jpeg.segments import EXIF, promises_more, upright_exif
@@ -89,7 +89,8 @@ def encoder_quality(name: str, quality: float, *, lettering: float = 1.0) -> flo
 
 def widest_blur(settings: DjpegSettings, quality: float) -> float:
     """Standard deviation in pixels of the blur at importance 0: with the root of JPEG's steps, so
-    that it is 0 at quality 100."""
+    that it is 0 at quality 100; under the guide `centre` alone as at `BESIDE_QUALITY` at any finer
+    one."""
     if settings.guides == ("uniform",):
         return 0.0
     if any(name.startswith(guide.SYSTEM) or name == "centre" for name in settings.guides):
@@ -98,6 +99,8 @@ def widest_blur(settings: DjpegSettings, quality: float) -> float:
         sigma = TEXT_SIGMA
     else:
         sigma = FAR_SIGMA
+    if settings.guides == ("centre",):
+        quality = min(quality, BESIDE_QUALITY)
     steps = steps_of(max(quality, 1))
     return float(min(WIDEST, sigma * (settings.strength / DEFAULT_STRENGTH) ** 0.5 * steps**0.5))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
 
-from vizcomp.errors import InputError, SettingsError
+from vizcomp.errors import InputError, SettingsError, VizcompError
 from vizcomp.fitting import bounds
 from vizcomp.fitting.measure import Bench
 from vizcomp.fitting.policy import percent
-from vizcomp.fitting.sample import Sample
+from vizcomp.fitting.sample import Sample, Unit
 from vizcomp.fitting.scores import EXPLORE_FEWEST, EXPLORE_LEAST, Aim
 from vizcomp.photos.decoders import DEFAULT_MAX_PIXELS
+from vizcomp.photos.photo import load
 from vizcomp.vision.one_answer import about_all
 from vizcomp.vision.system import System
 
@@ -74,15 +76,27 @@ def refuse_too_few(sample: Sample, count: int, aim: Aim, asked: FitSettings) -> 
         needed += 1
     total = needed + max(EXPLORE_FEWEST, math.ceil(needed * EXPLORE_LEAST / (1 - EXPLORE_LEAST)))
     least = 1 - (1 - aim.confidence) ** (1 / count) if count else 1.0
-    twins = (
-        f" ({sample.duplicates} more have the same bytes as another)" if sample.duplicates else ""
-    )
+    readable = [unit for unit in sample.units if _readable(unit, asked.max_pixels)]
+    unread = len(sample.unread) + len(sample.units) - len(readable)
+    beside = [f"{sample.duplicates} more have the same bytes as another"] * (sample.duplicates > 0)
+    beside += [f"{unread} more cannot be read"] * (unread > 0)
+    twins = f" ({', '.join(beside)})" if beside else ""
     each = " in one folder at least" if asked.by else " in all"
     raise InputError(
-        f"{len(sample.units)} different {what} are too few{twins}: {percent(aim.risk)} at"
+        f"{len(readable)} different {what} are too few{twins}: {percent(aim.risk)} at"
         f" {percent(aim.confidence)} needs {needed} unchanged to certify with, about {total}{each}",
         f"add {what}" + (f", or ask for a `risk` above {percent(least)}" if count > 1 else ""),
     )
+
+
+def _readable(unit: Unit, max_pixels: int) -> bool:
+    """Whether a photo of a unit can be decoded: a header says too little of a file that was cut
+    off."""
+    for file in unit.files:
+        with contextlib.suppress(VizcompError, MemoryError, OSError):
+            load(file.path, max_pixels=max_pixels)
+            return True
+    return False
 
 
 def about_answers(bench: Bench, systems: Sequence[System]) -> list[str]:

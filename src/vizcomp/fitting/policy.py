@@ -48,7 +48,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
-    without lettering) and with a guide, and of the factors on steps under each guide and table.
+    without lettering) and with guides, and of the numbers behind tables and prices.
     Networks that guide are covered by the version of the package.
 
     Raises:
@@ -58,11 +58,12 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
     pixels = np.stack(planes, -1).astype(np.uint8)
     photo = in_memory(pixels, format="PNG", source_bytes=1)
-    digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE)).encode())
+    digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE, SHAPE)).encode())
     for quality, guide, table in (
         (20.0, "detail", "machine"),
         (60.0, "uniform", "machine"),
         (60.0, "uniform", "photo"),
+        (97.0, "centre", "photo"),
     ):
         settings = DjpegSettings(quality=quality, guide=guide, table=table, format=format)  # type: ignore[arg-type]
         digest.update(compress(photo, settings).data)
@@ -313,13 +314,7 @@ class Policy:
         values = self.to_dict()
         values["made_with"]["checksum"] = _checksum(values)
         about = NOT_SAID_OF_LABELS if self.certificate.labels else NOT_SAID
-        photos = self.certificate.photos if self.certificate.unit == "file" else 0
-        blind = [
-            one_answer.about(one.name, one.one_answer, photos)
-            for one in self.systems
-            if one.one_answer
-        ]
-        lines = (self.certificate.sentence, about, *(f"{line}." for line in blind))
+        lines = (self.certificate.sentence, about, *(f"{line}." for line in self.one_answers))
         said = "".join(f"# {printable(line)}\n" for line in lines)
         return HEAD + said + _toml(values)
 
@@ -341,6 +336,16 @@ class Policy:
     def checksum(self) -> str:
         """16 hexadecimal digits that name the policy."""
         return _checksum(self.to_dict())
+
+    @property
+    def one_answers(self) -> list[str]:
+        """What to say of each system that answered all photos of the certify part alike."""
+        photos = self.certificate.photos if self.certificate.unit == "file" else 0
+        return [
+            one_answer.about(one.name, one.one_answer, photos)
+            for one in self.systems
+            if one.one_answer
+        ]
 
     @property
     def other_encoder(self) -> str:

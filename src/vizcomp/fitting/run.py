@@ -250,7 +250,7 @@ class _Fit:
         sequence, aim = self._settled(memory, steps, aim.informed(seen_of(order, explored)))
         used.add(second, key, explored=first)
         tests = list(self._tested(bench, sequence, second, aim))
-        best, held = self._best(tests, aim)
+        best, held = self._best(tests, aim, len(bench.unread))
         if held is not None:
             second = [unit for unit in second if unit.group in held]
             aim = dataclasses.replace(
@@ -410,13 +410,16 @@ class _Fit:
             yield test
 
     def _best(
-        self, tests: Sequence[Tested[Candidate]], aim: Aim
+        self, tests: Sequence[Tested[Candidate]], aim: Aim, unread: int
     ) -> tuple[Tested[Candidate], list[str] | None]:
         """The smallest setting that passed, and of strata those in which it holds where that is not
         all of them.
 
         All strata must hold, which takes no correction. Where a setting fails, Holm's procedure
         says in which it holds.
+
+        Args:
+            unread: photos that could not be read.
         """
         passed = [test for test in tests if test.passed]
         failed = None if not tests or tests[-1].passed else tests[-1]
@@ -441,7 +444,8 @@ class _Fit:
             return failed, held
         raise InputError(
             f"nothing can be certified: even {named(failed.setting)} has a mean loss of"
-            f" {failed.scores.worst:.4f} on {len(failed.scores.sizes)} photos",
+            f" {failed.scores.worst:.4f} on {len(failed.scores.sizes)} photos"
+            + (f"; {unread} photos of the sample cannot be read" if unread else ""),
             f"ask for a larger `risk` than {percent(aim.risk)}, or fit again with more, and fresh,"
             " photos",
         )

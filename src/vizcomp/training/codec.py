@@ -143,10 +143,11 @@ class CodecTask(Task):
         self.eyes = open_features(s.features, side, device)
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters()), "factor": 1.0}]
         self.guesser = BitGuesser(self.config.bits).to(device) if s.rate_weight else None
-        last = max(1, self.config.iterations - 1)
+        each = s.factors(s.prices, 1 / s.first_price)
+        scale = 1.0 if s.prices else s.first_price
         prices = [
-            s.first_price ** (1 - t / last)
-            for t, count in enumerate(self.config.bits)
+            scale * price
+            for price, count in zip(each, self.config.bits, strict=True)
             for _ in range(count)
         ]
         self.prices = torch.tensor(prices, device=device)
@@ -271,8 +272,8 @@ class CodecTask(Task):
         many = self.processes.of_the_first(self._drawn())
         images, codes = self.model(source, many, given=hint, stochastic=share < 1 - s.hard)
         weights = [1.0 / (1 + t) for t in range(many)] if s.iterations == "drawn" else [1.0] * many
-        last = max(1, self.config.iterations - 1)
-        weights = [w * s.later_reconstruction ** (t / last) for t, w in enumerate(weights)]
+        factors = s.factors(s.shares, s.later_reconstruction)
+        weights = [w * factor for w, factor in zip(weights, factors, strict=False)]
         losses = reconstruction_losses(s.reconstruction, images, source, s.scales, s.absolute)
         loss = s.reconstruction_weight * sum(
             w / sum(weights) * each for w, each in zip(weights, losses, strict=True)
@@ -281,7 +282,7 @@ class CodecTask(Task):
         figures: dict[str, float | torch.Tensor] = {"reconstruction": loss.detach()}
         if s.colour_weight:
             # hue is to be right at every rate, and is hardest to have at the lowest
-            shares = [s.later_colour ** (t / last) for t in range(many)]
+            shares = s.factors((), s.later_colour)[:many]
             colour = sum(
                 share / sum(shares) * error
                 for share, error in zip(shares, colour_errors(images, source), strict=True)

@@ -47,10 +47,14 @@ class CodecTrainSettings:
             between geometric.
         later_reconstruction: factor of the reconstruction term of the last iteration against the
             first, in between geometric.
+        shares: factors of the reconstruction term of each iteration, in place of
+            `later_reconstruction`; none: as that says.
         rate_weight: price of the bits: factor of the share of the raw bits that is left by the
             estimate; 0 for none.
         first_price: factor of the price of the first iteration's bits against the last one's, in
             between geometric. A bit of the first iteration is part of all rates.
+        prices: factors of the price of the bits of each iteration, in place of `first_price`; none:
+            as that says.
         ramp: shares of the run between which the task term rises from nothing to full weight.
         views: share of the reconstructions blurred or made noisy before a classifier sees them; all
             are shifted and flipped.
@@ -93,8 +97,10 @@ class CodecTrainSettings:
     later_colour: float = 1.0
     reconstruction_weight: float = 1.0
     later_reconstruction: float = 1.0
+    shares: tuple[float, ...] = ()
     rate_weight: float = 0.0
     first_price: float = 1.0
+    prices: tuple[float, ...] = ()
     ramp: tuple[float, float] = (0.2, 0.4)
     views: float = 0.5
     shown_first: float = 0.5
@@ -156,7 +162,20 @@ class CodecTrainSettings:
             "shown": SHOWN,
         }
         check_choices(self, choices)
-        self.config()
+        count = self.config().iterations
+        for name, last in (
+            ("shares", self.later_reconstruction),
+            ("prices", 1 / self.first_price),
+        ):
+            object.__setattr__(self, name, _factors(name, getattr(self, name), count))
+            if getattr(self, name) and last != 1:
+                other = "later_reconstruction" if name == "shares" else "first_price"
+                raise SettingsError(f"both {name} and {other} are given", f"omit {other}")
+
+    def factors(self, factors: tuple[float, ...], last: float) -> list[float]:
+        """The factor of each iteration: as given, or geometric from 1 to `last`."""
+        count = self.config().iterations
+        return list(factors) or [last ** (t / max(1, count - 1)) for t in range(count)]
 
     def config(self) -> RecurrentConfig:
         """The network's configuration, at the side that is asked for.
@@ -185,3 +204,23 @@ class CodecTrainSettings:
     def exact(self) -> bool:
         """Whether pictures of another size are refused: nobody asked for this one."""
         return not self.side and "native" not in self.network
+
+
+def _factors(name: str, values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """The factors, checked.
+
+    Raises:
+        SettingsError: not one number for each iteration, none of them below 0, one above.
+    """
+    values = tuple(values)
+    if not values:
+        return values
+    fits = all(
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1000 for v in values
+    )
+    if len(values) != count or not fits or not any(values):
+        raise SettingsError(
+            f"{name} {list(values)} is not a number in 0..1000 for each of {count} iterations,"
+            " one above 0 among them"
+        )
+    return values

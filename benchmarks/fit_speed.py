@@ -97,6 +97,7 @@ def main() -> None:
         guided = dataclasses.replace(
             fitted.policy,
             settings=vizcomp.DjpegSettings(quality=50, guide="depth+text", strength=0.25),
+            encoder="",  # this one's: the format may be another
         )
         guided.write(policy)
         settings = Policy.read(policy).settings

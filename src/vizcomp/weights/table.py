@@ -156,7 +156,7 @@ BUNDLED: tuple[WeightFile, ...] = (
         id="photo",
         what="recurrent codec of photos of any size, trained for structure and colour",
         file="photo.safetensors",
-        sha256="7228935944a952133e227a83a6cc8dfc9b60e1b6764b83686336128c77211d8b",
+        sha256="7228935944a452133e227a83a6cc8dfc9b60e1b6764b83686336128c77211d8b",
         licence="MIT",
         paper=(
             "Toderici and others, Full resolution image compression with recurrent neural networks,"

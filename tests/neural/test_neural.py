@@ -628,6 +628,7 @@ def test_every_model_that_shipped_is_in_the_history(fingerprint: str, tmp_path: 
         "photo-900ddfde",
         "cifar-1d402f2f",
         "photo-94b818e1",
+        "photo-041ed8f2",
     ],
 )
 def test_files_decode_as_on_the_day_they_were_written(name: str, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ BIT_WORTH = math.log(2) / 6
 # saves elsewhere pays for finer steps.
 STEP_SCALES = {
     "uniform": (1.0, 0.95),
-    "text": (1.0, 0.85),
+    "text": (1.0, 0.7),
     "even text": (1.0, 0.78),  # where calm blocks pay the whole price too: see `Shape.even`
     "system": (0.95, 0.95),
     "learned": (1.0, 1.0),  # times what its file says

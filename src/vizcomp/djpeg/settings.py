@@ -106,7 +106,7 @@ class Shape:
     colour: float = 0.0
     text_price: float = 0.03
     beside: float = 0.1
-    even: float = 0.25
+    even: float = 0.5
     text_busy: float = 0.5
 
     @classmethod

@@ -103,8 +103,8 @@ def test_busy_blocks_pay_for_lettering_elsewhere() -> None:
     assert len(_coded(busy, shape="text_busy=1")) < 0.9 * len(_coded(busy, shape="text_busy=0"))
     assert _coded(calm, shape="text_busy=1") == _coded(calm, shape="text_busy=0")
     # unimportant blocks all pay a share of the price, less than a user's own map asks of them
-    assert len(_coded(busy, shape="even=1")) < len(_coded(busy))
-    assert _coded(busy, shape="even=1", given=True) == _coded(busy, given=True)
+    assert len(_coded(busy)) < len(_coded(busy, shape="even=0.25"))
+    assert _coded(busy, shape="even=0.25", given=True) == _coded(busy, given=True)
     assert len(_coded(busy, strength=0.1)) > len(_coded(busy))
 
 

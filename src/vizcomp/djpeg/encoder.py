@@ -58,8 +58,7 @@ BIT_WORTH = math.log(2) / 6
 # saves elsewhere pays for finer steps.
 STEP_SCALES = {
     "uniform": (1.0, 0.95),
-    "text": (1.0, 0.7),
-    "even text": (1.0, 0.78),  # where calm blocks pay the whole price too: see `Shape.even`
+    "text": (1.0, 0.78),
     "system": (0.95, 0.95),
     "learned": (1.0, 1.0),  # times what its file says
     "depth": (0.88, 0.85),
@@ -122,12 +121,10 @@ class Encoder:
         self._far = settings.strength * rate_weight(settings, self._kind) * self.say
         busy = 0.0
         if self._kind == "text" and self._by_photo and not photo:
-            # what is busy pays for the lettering; a user's own maps lose no say by that
+            # busy blocks may pay for the lettering; a user's own maps lose no say by that
             even = 1.0 if given else shape.even
             self._far *= 1 - (1 - even) * words
             busy = shape.text_busy * settings.strength / DEFAULT_STRENGTH * words
-        if self._kind == "text" and (given or not self._by_photo):
-            self._kind = "even text"
         # all (R, C) of luma: what the guides say, what they ask of the least important blocks, and
         # what all blocks pay
         self._importance = importance

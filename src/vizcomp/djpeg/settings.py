@@ -106,8 +106,8 @@ class Shape:
     colour: float = 0.0
     text_price: float = 0.03
     beside: float = 0.1
-    even: float = 0.5
-    text_busy: float = 0.5
+    even: float = 1.0
+    text_busy: float = 0.0
 
     @classmethod
     def of(cls, text: str, table: str) -> Shape:

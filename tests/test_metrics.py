@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vizcomp import metrics
 from vizcomp.evaluation.bd_rate import bd_rate
-from vizcomp.vision.boxes import box_f1, box_score, match_boxes, polygon_iou
+from vizcomp.vision.boxes import box_score, match_boxes, polygon_iou
 
 
 def noisy(image: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -268,15 +268,11 @@ def test_kinds_of_boxes_mix_and_may_be_empty():
         match_boxes(quads, quads, iou=0.0)
 
 
-def test_f1_is_pooled_over_images():
-    one, two = [[0, 0, 10, 10]], [[0, 0, 10, 10], [50, 50, 60, 60]]
-    score = box_f1([one, two, []], [one, [[50, 50, 60, 60]], one])
-    assert (score.matched, score.reference, score.found) == (2, 3, 3)
-    assert score.f1 == pytest.approx(2 / 3)
-    assert box_f1([[]], [[]]).f1 == 1.0
-    assert box_f1([one], [[]]).f1 == 0.0
-    with pytest.raises(ValueError, match="images"):
-        box_f1([one], [])
+def test_f1_is_of_counts():
+    score = box_score(2, 3, 3)
+    assert (score.precision, score.recall, score.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert box_score(0, 0, 0).f1 == 1.0
+    assert box_score(0, 1, 0).f1 == 0.0
     with pytest.raises(ValueError, match="matched"):
         box_score(3, 2, 5)
 
@@ -316,8 +312,9 @@ def test_box_score_agrees_with_a_slow_plain_computation():
             i, j = np.unravel_index(table.argmax(), table.shape)
             table[i, :] = table[:, j] = 0
             matched += 1
-    score = box_f1(reference, found)
     count_a, count_b = sum(map(len, reference)), sum(map(len, found))
+    pairs = sum(len(match_boxes(a, b, 0.5)) for a, b in zip(reference, found, strict=True))
+    score = box_score(pairs, count_a, count_b)
     assert 60 < matched < count_a
     assert (score.matched, score.reference, score.found) == (matched, count_a, count_b)
     assert (score.precision, score.recall, score.f1) == (

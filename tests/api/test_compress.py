@@ -469,6 +469,18 @@ def test_encode_and_decode_of_one_image(tmp_path: Path) -> None:
         vizcomp.encode(grey, bpp=0)
 
 
+CONTRACT = {
+    "quality": 50,
+    "guide": "depth+machine",
+    "depth": None,
+    "depth_kind": "auto",
+    "mask": None,
+    "verify": None,
+    "format": "jpeg",
+}
+"""Keywords of `compress` and their defaults, as they were promised."""
+
+
 def test_help_shows_every_setting() -> None:
     import inspect
 
@@ -484,3 +496,7 @@ def test_help_shows_every_setting() -> None:
             "offline",
         } <= set(names)
         assert len(names) == len(set(names))
+    have = inspect.signature(vizcomp.compress).parameters
+    defaults = {name: have[name].default for name in CONTRACT}
+    assert defaults == CONTRACT
+    assert {have[name].kind for name in CONTRACT} == {inspect.Parameter.KEYWORD_ONLY}

@@ -85,6 +85,14 @@ def test_what_is_finished_is_taken_over_with_its_figures(tmp_path: Path) -> None
     again = run(source, output, resume=True)
     assert again.records == first.records
     assert done_again(again, output, before) == []
+    # sums are of all photos, the speed of this run alone
+    assert again.totals.output_bytes == first.totals.output_bytes
+    assert (first.totals.resumed, again.totals.resumed) == (0, 5)
+    assert first.totals.megapixels_per_second > 0 == again.totals.megapixels_per_second
+    (output / "002.jpg").unlink()
+    one_more = run(source, output, resume=True).totals
+    assert one_more.resumed == 4
+    assert one_more.megapixels_per_second * one_more.seconds == pytest.approx(64 * 64 / 1e6)
     without = run(source, output)
     assert [r.status for r in without.records] == ["skipped"] * 5
 
@@ -425,6 +433,8 @@ def test_encode_and_decode_take_over_what_is_finished(
     wanted, before = whole_tree(output), times(output)
     again = codes_of(source, output, any_model, resume=True)
     assert again.records == first.records  # with the time that they took then
+    assert (first.totals.resumed, again.totals.resumed) == (0, 10)
+    assert first.totals.images_per_second > 0 == again.totals.images_per_second
     assert times(output) == before
     # one group in part, another one too: neighbours are coded with them again
     for name in ("001.vzc", "002.vzc", "007.vzc"):

@@ -25,7 +25,7 @@ def said(tmp_path: Path, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]) 
     standard error."""
 
     def no_work(*arguments: object, **more: object) -> BatchRun:
-        return BatchRun(Records(FileRecord), total([], 0.0), False, [])
+        return BatchRun(Records(FileRecord), total(Records(FileRecord), 0.0), False, [])
 
     monkeypatch.setattr("vizcomp.batch.djpeg.run_djpeg", no_work)
     monkeypatch.chdir(tmp_path)
@@ -70,6 +70,17 @@ def test_command_line_then_environment_then_profile_then_file(
     assert djpeg_settings(said, "--profile", "ocr")["quality"] == 36
     assert djpeg_settings(said, "--profile", "ocr", "-q", 37)["quality"] == 37
     assert djpeg_settings(said, "-q", 37, "--profile", "ocr")["guide"] == "uniform"
+
+
+def test_lossless_takes_the_place_of_what_a_file_says(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "vizcomp.toml").write_text(
+        '[djpeg]\nmasks = "masks"\nguide = "mask"\nverify = ["inception"]\ntolerance = 0.1\n'
+        "robust = true\nmin_quality = 30\nmax_side = 100\n"
+    )
+    (tmp_path / "masks").mkdir()
+    settings = djpeg_settings(said, "--lossless")
+    assert (settings["masks"], settings["verify"], settings["tolerance"]) == (None, [], 0)
+    assert (settings["robust"], settings["min_quality"], settings["max_side"]) == (None, 20, None)
 
 
 def test_a_file_above_is_found_named_in_one_line_and_can_be_left_out(
@@ -221,6 +232,22 @@ def test_every_option_has_a_variable_and_a_key(said: Said) -> None:
             ("djpeg", "x", "-o", "o", "--qualty", "3"),
             2,
             "error: there is no option --qualty\n  try: did you mean --quality?\n",
+        ),
+        (
+            ("djpeg", "photo.jpg", "-o", "o", "--tolerance", "0.1"),
+            2,
+            "error: --tolerance has no effect without --verify\n"
+            "  try: name a vision system, or omit it\n",
+        ),
+        (
+            ("encode", "photo.jpg", "-o", "o", "--no-robust"),
+            2,
+            "error: --robust has no effect without --verify\n",
+        ),
+        (
+            ("eval", "--baseline", "none", "--baseline", "jpeg"),
+            2,
+            "error: --baseline none contradicts the others\n  try: omit one of them\n",
         ),
         (("djpg",), 2, "error: no such command 'djpg'. Did you mean 'djpeg'?\n"),
     ],

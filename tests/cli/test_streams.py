@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kit
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +55,37 @@ def test_through_a_pipe(tmp_path: Path) -> None:
     failed = command(tmp_path, "-", "-o", "-", given=b"no photo", code=1)
     assert failed.stdout == b""
     assert b"standard input is not an image" in failed.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is not installed")
+def test_an_output_that_takes_nothing_is_told_in_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo())
+    one = ("djpeg", tmp_path / "a.jpg", "-j", 1, "--guide", "uniform", "-o")
+    # large and small, of ours and of Rich: some fail when they are written, some at the end
+    for words in (
+        ("--version",),
+        ("weights", "list"),
+        (*one, tmp_path / "out", "--json"),
+        (*one, "-"),
+    ):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            assert kit.command(*words) == 2
+        said = capfd.readouterr().err.splitlines()
+        assert said[-2:] == [
+            "error: standard output cannot be written: no space left on the disk",
+            "  try: free some space, or choose another output folder",
+        ]
+        assert not any("Traceback" in line for line in said)
+    monkeypatch.setattr(sys, "stdout", None)  # closed
+    assert kit.command(*one, tmp_path / "other") == 0
+    assert kit.command(*one, tmp_path / "more", "--json") == 2
+    assert not (tmp_path / "more").exists()
+    assert kit.command(*one, "-") == 2
+    said = capfd.readouterr().err
+    assert said.count("error: standard output is closed") == 2
 
 
 def test_one_file_and_a_list_of_names(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 import pytest
+from kit import command
 
 from vizcomp.batch.settings import BatchSettings, DecodeSettings, EncodeSettings
 from vizcomp.cli.words import in_flags
 from vizcomp.djpeg.settings import DjpegSettings
-from vizcomp.errors import SettingsError
+from vizcomp.errors import FormatError, SettingsError
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,24 @@ def test_settings_become_options(said: str, shown: str) -> None:
     assert in_flags(said) == shown
 
 
+def test_an_error_without_a_hint_gets_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, hint in (
+        (SettingsError("`quality` is odd"), "--help lists the options of a command"),
+        (FormatError("a.tar is broken"), "give another file, or make this one again"),
+    ):
+
+        def fails(app: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr("vizcomp.cli.read", fails)
+        assert command("weights", "path") == error.exit_code
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 2
+        assert said[1] == f"  try: {hint}"
+
+
 WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (DjpegSettings, {"quality": 500}, "quality"),
     (DjpegSettings, {"strength": -1}, "strength"),
@@ -42,9 +61,14 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
     (DjpegSettings, {"min_saving": 5}, "min_saving"),
     (BatchSettings, {"min_quality": 500}, "min_quality"),
     (BatchSettings, {"tolerance": 2}, "tolerance"),
+    (BatchSettings, {"tolerance": 0.1}, "tolerance"),
+    (BatchSettings, {"robust": False}, "robust"),
+    (BatchSettings, {"min_quality": 30, "watch_with": ("a",)}, "min_quality"),
     (BatchSettings, {"verify": ("a",), "watch_with": ("a",)}, "watch_with"),
     (BatchSettings, {"resume": True, "overwrite": True}, "resume"),
     (EncodeSettings, {"tolerance": 2}, "tolerance"),
+    (EncodeSettings, {"tolerance": 0.1}, "tolerance"),
+    (EncodeSettings, {"robust": True}, "robust"),
     (EncodeSettings, {"bpp": -1}, "bpp"),
     (EncodeSettings, {"resume": True, "overwrite": True}, "overwrite"),
     (DecodeSettings, {"resume": True, "overwrite": True}, "overwrite"),
@@ -52,7 +76,7 @@ WRONG: list[tuple[type[Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}" for k, _, n in WRONG]
+    ("kind", "values", "name"), WRONG, ids=[f"{k.__name__}-{n}-{v[n]}" for k, v, n in WRONG]
 )
 def test_a_wrong_setting_is_named_as_python_has_it(
     kind: type[Any], values: dict[str, Any], name: str

@@ -14,7 +14,9 @@ from kit import script
 from PIL import Image
 
 from vizcomp.graphs.recurrent import RecurrentConfig
+from vizcomp.graphs.spectral import SpectralConfig
 from vizcomp.nets.recurrent import RecurrentCodec
+from vizcomp.nets.spectral import SpectralCodec
 from vizcomp.neural.codec import NeuralCodec
 from vizcomp.neural.models import read_model
 from vizcomp.training.codec import save_codec
@@ -125,3 +127,27 @@ def test_a_context_model_is_fitted_anew(tmp_path: Path) -> None:
     assert before == pytest.approx([4 / 256, 8 / 256], abs=1e-4)  # bits as they are
     assert now[1] < before[1]
     assert NeuralCodec.load(tmp_path / "fitted" / "model.safetensors").context.sets == 2
+
+
+def test_a_metric_is_measured_and_trained_by(tmp_path: Path) -> None:
+    write_classes(tmp_path / "data", 30, dark=30)
+    config = SpectralConfig(
+        zones=(5, 3, 2), encoder=4, decoder=4, ladders=(((3, 2),),) * 2, steps=(2, 1), finish=()
+    )
+    codec = SpectralCodec(config)
+    save_codec(tmp_path / "codec.safetensors", codec, {}, {})
+    made = tmp_path / "metric.npy"
+    line = (tmp_path / "codec.safetensors", "--data", tmp_path / "data", "-o", made)
+    code, said, errors = script(
+        RECIPES / "cifar_metric.py", *line, "--network", "watcher", "--pictures", 20
+    )
+    assert code == 0, errors
+    assert "watcher: " in said
+    metric = np.load(made)
+    count = config.components
+    assert metric.shape == (count, count)
+    assert np.linalg.eigvalsh(metric.astype(float)).min() > -1e-5
+    assert metric.trace() == pytest.approx(count, rel=1e-4)
+    # mirrored pictures count alike: nothing ties even frequencies to odd ones
+    odd = np.array([h % 2 for _, _, h in config.frequencies()])
+    assert abs(metric[odd[:, None] != odd[None]]).max() < 1e-6

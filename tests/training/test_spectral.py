@@ -29,6 +29,8 @@ from vizcomp.training.features import (  # noqa: E402
 from vizcomp.training.frozen import open_frozen  # noqa: E402
 from vizcomp.training.loop import train  # noqa: E402
 from vizcomp.training.losses import Guesser  # noqa: E402
+from vizcomp.training.metric import metric_of  # noqa: E402
+from vizcomp.training.processes import Processes  # noqa: E402
 from vizcomp.training.spectral import SpectralTask, SpectralTrainSettings  # noqa: E402
 
 NETWORK: dict[str, Any] = {
@@ -374,3 +376,82 @@ def test_a_guesser_learns_what_bits_have_in_common() -> None:
     assert costs[:3].min() > 0.9
     assert costs[3:].max() < 0.2
     assert guesser(codes[:1]).shape == (3,)
+
+
+def test_a_metric_weighs_the_errors_of_later_iterations(classes: Path, tmp_path: Path) -> None:
+    task = SpectralTask(settings(classes), Processes(torch.device("cpu")))
+    count = task.config.components
+    odd = np.eye(count, dtype=np.float32)
+    odd[0, 0] = 9.0
+    np.save(tmp_path / "odd.npy", odd)
+    asked = {"metric": str(tmp_path / "odd.npy"), "power": 1.0}
+    # a difference counts as the matrix says: three times as long along the first axis
+    found = metric_of(tmp_path / "odd.npy", count, 1.0)
+    np.testing.assert_allclose(found.diagonal()[:2], [3, 1], atol=1e-5)
+    np.testing.assert_allclose(
+        metric_of(tmp_path / "odd.npy", count, 0.0), np.eye(count), atol=1e-5
+    )
+
+    def losses(**changes: object) -> list[float]:
+        task = SpectralTask(
+            settings(classes, guessing=9, **changes), Processes(torch.device("cpu"))
+        )
+        source, _ = task.data.batch(0)
+        found, codes = task.model(source, 2)
+        return [float(task._codec_loss(source, found[:n], codes[:n])[0].detach()) for n in (1, 2)]
+
+    alike, late = losses(), losses(**asked, seen_from=2)
+    assert late[0] == alike[0]  # the first iteration is for the squared error alone
+    assert late[1] != alike[1]
+    assert losses(**asked)[0] != alike[0]
+    train(SpectralTask, settings(classes, **asked, steps=2), tmp_path / "run")
+    words = json.loads((tmp_path / "run" / "model.json").read_text("utf-8"))
+    assert words["settings"]["metric"] == "odd.npy"  # no path of this machine
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"),
+    [
+        (np.eye(3, dtype=np.float32), "is no matrix of"),
+        (np.full((0, 0), 1.0), "is no matrix of"),
+        (None, "metric"),
+        ("skewed", "not symmetric"),
+        ("empty", "or zero"),
+    ],
+)
+def test_a_file_that_is_no_metric_is_refused(
+    classes: Path, tmp_path: Path, matrix: object, words: str
+) -> None:
+    path = tmp_path / "metric.npy"
+    count = SpectralTask(settings(classes), Processes(torch.device("cpu"))).config.components
+    if matrix is None:
+        path.write_text("no matrix")
+    elif isinstance(matrix, str):
+        skewed = np.triu(np.ones((count, count))) if matrix == "skewed" else np.zeros((count,) * 2)
+        np.save(path, skewed)
+    else:
+        np.save(path, matrix)
+    with pytest.raises(TrainingError, match=words):
+        SpectralTask(settings(classes, metric=str(path)), Processes(torch.device("cpu")))
+
+
+def test_axes_in_the_eyes_of_a_metric(classes: Path, tmp_path: Path) -> None:
+    plain = SpectralTask(settings(classes), Processes(torch.device("cpu"))).model
+    count = plain.config.components
+    weights = np.ones(count, dtype=np.float32)
+    weights[-1] = 1e6  # the last number of the transform counts more than anything
+    np.save(tmp_path / "metric.npy", np.diag(weights))
+    asked = {"metric": str(tmp_path / "metric.npy"), "power": 1.0}
+    based = settings(classes, **asked, based=True)
+    model = SpectralTask(based, Processes(torch.device("cpu"))).model
+    first = model.stem.weight[0].detach().abs()
+    assert first.argmax() == count - 1  # and is the first axis
+    assert plain.stem.weight[0].detach().abs().argmax() != count - 1
+    pictures = torch.rand(3, 3, 16, 16) * 2 - 1
+    numbers = pictures.flatten(1) @ model.spectrum.T
+    with torch.no_grad():  # nothing is lost, though the axes are not orthogonal
+        again = model.exit(model.components(pictures))
+    torch.testing.assert_close(again, numbers, atol=1e-3, rtol=1e-3)
+    # without `based` it weighs errors alone
+    alike = SpectralTask(settings(classes, **asked), Processes(torch.device("cpu"))).model
+    torch.testing.assert_close(alike.stem.weight, plain.stem.weight)

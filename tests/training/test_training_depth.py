@@ -311,7 +311,7 @@ def test_photos_without_a_map_and_broken_ones_are_skipped_and_named(
 
 
 def test_what_cannot_be_trained_says_why(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no training data"):
+    with pytest.raises(InputError, match="no training data"):
         train(DepthTask, settings(tmp_path), tmp_path / "run")
     (tmp_path / "photos").mkdir()
     (tmp_path / "depth").mkdir()

@@ -775,6 +775,17 @@ def test_a_model_of_ones_own_gets_a_name(cache: Path, tmp_path: Path) -> None:
     target = weights_cache.add("my-eyes", own)
     assert weights_cache.added() == [target]
     assert weights_cache.added_model("my-eyes") == target
+    assert run("verify", "my-eyes").stdout == "my-eyes: ok\n"
+    assert "my-eyes: ok" in run("verify").stdout
+    content = target.read_bytes()
+    target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for words in (("verify", "my-eyes"), ("verify",)):
+        changed = run(*words)
+        assert (changed.exit_code, "my-eyes: changed" in changed.stdout) == (1, True)
+    listed = {one["id"]: one["state"] for one in json.loads(run("list", "--json").stdout)}
+    assert listed["my-eyes"] == "changed"
+    assert weights_cache.add("my-eyes", own) == target
+    assert run("verify", "my-eyes").exit_code == 0
     fake = tmp_path / "fake.safetensors"
     fake.write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be read as weights"):

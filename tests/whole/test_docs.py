@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import typer.main
 from kit import command
+from PIL import Image
 from test_architecture import ORDER
 
 import vizcomp
@@ -159,6 +160,10 @@ def test_the_readme_s_commands_work(clone: Path, capfd: pytest.CaptureFixture[st
                 path.unlink()
             photos = [path for path in photos if path.exists()]
             assert len(photos) == len(LATER)
+            for path in photos:  # a quarter of the pixels, and of the work
+                with Image.open(path) as photo:
+                    half = photo.resize((photo.width // 2, photo.height // 2))
+                half.save(path)
         if {"text", "system:text"} & set(words) and importlib.util.find_spec("rapidocr") is None:
             continue
         if "photos" in words and not (clone / "photos").exists():  # the reader's own

@@ -25,7 +25,7 @@ from vizcomp.batch.groups import (
     threads_for,
     within_memory,
 )
-from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome, reason_to_skip
+from vizcomp.batch.items import CRASH, Item, ItemsTask, Outcome
 from vizcomp.batch.log import Log, open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import PackPart, PackPlan, PackTask, decode_pack, pack_record, planned_pack
@@ -194,12 +194,8 @@ def decode_some(task: DecodeTask | PackTask) -> list[Outcome[CodecRecord]] | Pac
 
 
 def _read_vzc(item: GroupImage, settings: DecodeSettings) -> CodecRecord:
-    replace = settings.overwrite or settings.dry_run or item.replace or item.company
-    if (
-        item.target is not None
-        and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None
-    ):
-        return skipped_record(item, why)
+    if (skipped := skipped_record(item, settings)) is not None:
+        return skipped
     most = 16 * settings.max_pixels + (64 << 20)
     data = read_file(item.file.path, check=lambda head, name: vzc.kind(head), max_bytes=most)
     if data and vzc.kind(data) == "pack":

@@ -220,6 +220,8 @@ def joined(runs: Iterable[BatchRun]) -> BatchRun:
         watch.update(run.totals.watched)
         for record in run.records:
             records.append(record)
+        records.resumed += run.records.resumed
+        records.resumed_work += run.records.resumed_work
         seconds += run.totals.seconds
         worst = sorted(worst + run.worst, key=lambda each: each[0].ms_ssim or 0.0)[:GALLERY_SIZE]
         if run.interrupted:
@@ -396,14 +398,14 @@ def _at_size_of(source: bytes, result: bytes) -> bytes:
     return encode_plain_jpeg(resized_pixels(pixels, height, width), quality=92, subsampling="4:4:4")
 
 
-def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = ()) -> Totals:
+def total(records: Records[FileRecord], seconds: float, watch: Iterable[str] = ()) -> Totals:
     """Sums over a batch; sizes count the files that have an output.
 
     Args:
         watch: the systems that watched, those too that found nothing on any source.
     """
-    files = failed = skipped = source = output = plain = pixels = 0
-    optimised = 0
+    files = failed = skipped = source = output = plain = optimised = 0
+    pixels = -records.resumed_work  # an earlier run took the time for those
     # of ours PSNR and MS-SSIM, of plain JPEG's the same
     equal: list[tuple[float, float, float, float]] = []
     states = dict.fromkeys(get_args(VerifyState), 0)
@@ -429,7 +431,7 @@ def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = 
             )
             if None not in figures:
                 equal.append(cast(tuple[float, float, float, float], figures))
-            pixels += record.width * record.height
+            pixels += record.work
             formats[record.format or "jpeg"] = formats.get(record.format or "jpeg", 0) + 1
             if record.verify_state is not None:
                 states[record.verify_state] += 1
@@ -464,6 +466,7 @@ def total(records: Iterable[FileRecord], seconds: float, watch: Iterable[str] = 
         watched=watched,
         formats=formats,
         one_answer=hearing.found(),
+        resumed=records.resumed,
     )
 
 

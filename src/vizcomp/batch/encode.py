@@ -23,7 +23,7 @@ from vizcomp.batch.groups import (
     within_memory,
     worker_codec,
 )
-from vizcomp.batch.items import CRASH, ItemsTask, Outcome, reason_to_skip
+from vizcomp.batch.items import CRASH, ItemsTask, Outcome
 from vizcomp.batch.log import open_log
 from vizcomp.batch.loop import RunOptions, Verb, run_batch
 from vizcomp.batch.packs import MAX_PACKED_PIXELS
@@ -138,12 +138,8 @@ def encode_some(task: EncodeTask) -> list[Outcome[CodecRecord]]:
 
 
 def _read_photo(item: GroupImage, settings: EncodeSettings) -> CodecRecord:
-    replace = settings.overwrite or settings.dry_run or item.replace or item.company
-    if (
-        item.target is not None
-        and (why := reason_to_skip(item.target, item.file, replace=replace)) is not None
-    ):
-        return skipped_record(item, why)
+    if (skipped := skipped_record(item, settings)) is not None:
+        return skipped
     photo = load(item.file.path, max_pixels=settings.max_pixels)
     pixels, notices = to_srgb(photo)
     item.pixels = np.ascontiguousarray(upright(pixels, photo.orientation))

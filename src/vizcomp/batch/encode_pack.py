@@ -88,6 +88,7 @@ def run_encode_pack(
         )
         records, interrupted = run_batch(items, verb, log, options)
     written: AnyPath | None = None
+    shown_records = records
     data, count = filling.writer.finish(), len(filling.writer)
     if count and not settings.dry_run:
         written = (
@@ -96,12 +97,12 @@ def run_encode_pack(
         write_atomic(written, data)
         shown = printable(written)
         packed = (dataclasses.replace(r, output=shown) if r.images else r for r in records)
-        records = Records(CodecRecord, packed)
+        shown_records = Records(CodecRecord, packed)
     size = len(data) if count else 0
     totals = codec_totals(
         records, time.perf_counter() - started, vzc_is_output=True, pack_bytes=size
     )
-    return CodecRun(records=records, totals=totals, interrupted=interrupted, pack=written)
+    return CodecRun(records=shown_records, totals=totals, interrupted=interrupted, pack=written)
 
 
 def _begin_pack(output: AnyPath, settings: EncodeSettings, log: Log, key: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vizcomp.batch.items import Item, Outcome, attempt, one_line, size_of
+from vizcomp.batch.items import Item, Outcome, attempt, one_line, reason_to_skip, size_of
 from vizcomp.batch.local_engine import in_worker
 from vizcomp.batch.record_list import Records
 from vizcomp.batch.records import CodecRecord, CodecTotals, VerifyState
@@ -164,8 +164,19 @@ def failed_record(file: InputFile, error: VizcompError, source_bytes: int = 0) -
     )
 
 
-def skipped_record(item: GroupImage, why: str) -> CodecRecord:
-    return dataclasses.replace(item.record, status="skipped", error=why, images=0)
+def skipped_record(
+    item: GroupImage, settings: EncodeSettings | DecodeSettings
+) -> CodecRecord | None:
+    """The record of an image whose output may not be written; None where it may."""
+    replace = settings.overwrite or settings.dry_run or item.replace or item.company
+    if item.target is None:
+        return None
+    why = reason_to_skip(item.target, item.file, replace=replace)
+    return (
+        None
+        if why is None
+        else dataclasses.replace(item.record, status="skipped", error=why, images=0)
+    )
 
 
 def within_memory(work: Callable[[Any], Any], on: Any) -> Any:
@@ -262,7 +273,7 @@ def output_targets(
 
 
 def codec_totals(
-    records: Iterable[CodecRecord],
+    records: Records[CodecRecord],
     seconds: float,
     *,
     vzc_is_output: bool,
@@ -297,9 +308,10 @@ def codec_totals(
         output_bytes=output,
         bpp=bits_per_pixel(output if vzc_is_output else source, pixels) if pixels else None,
         seconds=seconds,
-        images_per_second=coded / seconds if seconds > 0 else 0.0,
+        images_per_second=(coded - records.resumed_work) / seconds if seconds > 0 else 0.0,
         verified=states["verified"],
         nothing_to_verify=states["nothing"],
         not_reached=states["not_reached"],
         one_answer=hearing.found(),
+        resumed=records.resumed,
     )

@@ -147,7 +147,7 @@ def run_batch(
                     outcome = _known_outcome(item, verb.record)
                 log.settle(item, outcome)
                 outcome = verb.on_outcome(item, outcome) or outcome
-                records.append(outcome.record)
+                records.append(outcome.record, resumed=item.known is not None)
                 options.on_record(outcome.record)
         except KeyboardInterrupt:
             interrupted = True

@@ -28,6 +28,10 @@ class Records(Sequence[Record]):
     Args:
         kind: their class.
         in_memory: so many are kept as a list.
+
+    Attributes:
+        resumed: how many of them an earlier run made.
+        resumed_work: what speeds would count of those (`InputRecord.work`).
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Records(Sequence[Record]):
         self._file: Any = None
         self._starts = array.array("q", [0])
         self._unwritten: list[bytes] = []
+        self.resumed = self.resumed_work = 0
         for record in records:
             self.append(record)
 
@@ -49,8 +54,14 @@ class Records(Sequence[Record]):
         """The class of its records."""
         return self._kind
 
-    def append(self, record: Record) -> None:
-        """One more record, at the end."""
+    def append(self, record: Record, *, resumed: bool = False) -> None:
+        """One more record, at the end.
+
+        Args:
+            resumed: an earlier run made it.
+        """
+        self.resumed += resumed
+        self.resumed_work += record.work if resumed else 0
         if self._file is None:
             self._list.append(record)
             if len(self._list) > self._in_memory:

@@ -49,6 +49,11 @@ class InputRecord:
     __dataclass_fields__: ClassVar[dict[str, Any]]
     notices: tuple[str, ...]
 
+    @property
+    def work(self) -> int:
+        """What speeds count of it: pixels of a photo, coded images of a pack."""
+        return 0
+
     def to_dict(self) -> dict[str, Any]:
         """The record as a dict of JSON types, in the order of its fields."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -174,6 +179,11 @@ class FileRecord(InputRecord):
     near: dict[str, float] | None = None
     source_answers: dict[str, str] | None = None
 
+    @property
+    def work(self) -> int:
+        """Its pixels, where it has a result."""
+        return self.width * self.height if self.status in ("ok", "kept") else 0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Totals:
@@ -203,6 +213,8 @@ class Totals:
         one_answer: by system that gave one answer for all photos, on three different ones at least,
             that `answer` and the number of `photos`: that it gives it for the results too proves
             nothing.
+        resumed: photos that an earlier run finished, under --resume: they are in all sums but
+            `seconds` and `megapixels_per_second`, which are of this run.
     """
 
     files: int
@@ -227,6 +239,7 @@ class Totals:
     labels: dict[str, Any] | None = None
     near: dict[str, Any] | None = None
     one_answer: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    resumed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""
@@ -311,6 +324,11 @@ class CodecRecord(InputRecord):
     verify_trials: int = 0
     source_answers: dict[str, str] | None = None
 
+    @property
+    def work(self) -> int:
+        """How many images were coded of it."""
+        return self.images
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecTotals:
@@ -322,8 +340,8 @@ class CodecTotals:
         images: images that were coded; a pack holds many.
         output_bytes: of a pack, the whole file.
         bpp: bits of the .vzc files for each pixel; None without pixels.
-        images_per_second: over `seconds`, the time of the whole run.
-        verified, nothing_to_verify, not_reached, one_answer: as in `Totals`.
+        images_per_second: images of this run over `seconds`, the time of the whole run.
+        verified, nothing_to_verify, not_reached, one_answer, resumed: as in `Totals`.
     """
 
     files: int
@@ -341,6 +359,7 @@ class CodecTotals:
     nothing_to_verify: int = 0
     not_reached: int = 0
     one_answer: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    resumed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as a dict of JSON types."""

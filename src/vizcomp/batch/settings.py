@@ -94,10 +94,9 @@ class BatchSettings(_RunSettings):
             raise SettingsError(
                 f"`min_quality` {self.min_quality} is out of range", "it goes from 0 to 100"
             )
-        if not 0 <= self.tolerance <= 1:
-            raise SettingsError(
-                f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1"
-            )
+        if self.min_quality != MIN_QUALITY and not self.verify:
+            raise _without_verdict("min_quality")
+        _check_verdicts(self.verify or self.watch_with, self.tolerance, self.robust)
         _check_resume(self.resume, self.overwrite)
 
 
@@ -147,16 +146,29 @@ class EncodeSettings(_RunSettings):
     def __post_init__(self) -> None:
         if isinstance(self.verify, str):
             raise TypeError("verify is a tuple of names")
-        if not 0 <= self.tolerance <= 1:
-            raise SettingsError(
-                f"`tolerance` {self.tolerance} is out of range", "it goes from 0 to 1"
-            )
+        _check_verdicts(self.verify, self.tolerance, self.robust)
         if self.bpp is not None and not 0 < self.bpp < math.inf:
             raise SettingsError(
                 f"{self.bpp} bits for each pixel are not possible",
                 "use a number above 0, as `bpp` 0.5",
             )
         _check_resume(self.resume, self.overwrite)
+
+
+def _check_verdicts(systems: tuple[str, ...], tolerance: float, robust: bool | None) -> None:
+    """How answers are compared, and that there are some to compare."""
+    if not 0 <= tolerance <= 1:
+        raise SettingsError(f"`tolerance` {tolerance} is out of range", "it goes from 0 to 1")
+    if tolerance and not systems:
+        raise _without_verdict("tolerance")
+    if robust is not None and not systems:
+        raise _without_verdict("robust")
+
+
+def _without_verdict(name: str) -> SettingsError:
+    return SettingsError(
+        f"`{name}` has no effect without `verify`", "name a vision system, or omit it"
+    )
 
 
 def _check_resume(resume: bool, overwrite: bool) -> None:

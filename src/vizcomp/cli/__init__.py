@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
 from typing import Annotated, NoReturn
 
@@ -24,7 +26,16 @@ from vizcomp.cli.train import train
 from vizcomp.cli.usage import read
 from vizcomp.cli.weights import app as weights
 from vizcomp.cli.words import in_flags, in_safe_lines
-from vizcomp.errors import VizcompError, was_interrupted
+from vizcomp.errors import (
+    FormatError,
+    InputError,
+    ModelError,
+    OutputError,
+    VizcompError,
+    was_interrupted,
+)
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="vizcomp",
@@ -77,27 +88,47 @@ def _interrupted() -> NoReturn:
     sys.exit(130)
 
 
+def _failed(exc: VizcompError) -> NoReturn:
+    hint = exc.hint
+    if not hint and isinstance(exc, FormatError | InputError | ModelError):
+        hint = "give another file, or make this one again"
+    elif not hint:
+        hint = "--help lists the options of a command"
+    if log.in_json:
+        log.event("error", text=in_flags(exc.message), hint=in_flags(hint), code=exc.exit_code)
+    else:
+        print(f"error: {in_safe_lines(exc.message)}", file=sys.stderr)
+        print(f"  try: {in_safe_lines(hint)}", file=sys.stderr)
+    sys.exit(exc.exit_code)
+
+
 def main() -> None:
     """Run the command line; every error that a user can cause ends in two lines and its exit
     code."""
     log.in_json = False
     try:
-        sys.exit(read(app))
+        code = read(app)
+        if sys.stdout is not None:  # the shell may have closed it
+            sys.stdout.flush()  # Python's own end would say in words of its own what fails here
+        sys.exit(code)
     except VizcompError as exc:
         if was_interrupted(exc):
             _interrupted()
-        if log.in_json:
-            log.event(
-                "error", text=in_flags(exc.message), hint=in_flags(exc.hint), code=exc.exit_code
-            )
-        else:
-            print(f"error: {in_safe_lines(exc.message)}", file=sys.stderr)
-            if exc.hint:
-                print(f"  try: {in_safe_lines(exc.hint)}", file=sys.stderr)
-        sys.exit(exc.exit_code)
+        _failed(exc)
     except KeyboardInterrupt:
         _interrupted()
     # the reader of our output has gone (vizcomp ... | head): nothing is left to say
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as exc:
+        # of a file there would be the name
+        if exc.filename is not None or exc.errno not in DISK_IS_FULL:
+            raise
+        from vizcomp.files.place import disk_cause, disk_hint
+
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # what it still holds goes nowhere
+        _failed(
+            OutputError(f"standard output cannot be written: {disk_cause(exc)}", disk_hint(exc))
+        )

@@ -47,6 +47,7 @@ from vizcomp.cli.pixels import (
     parse_scale,
     parse_short_side,
     unused_without_loss,
+    without,
 )
 from vizcomp.cli.policies import check_by_folder, policy_settings
 from vizcomp.cli.voice import Voice
@@ -328,37 +329,36 @@ def djpeg(
         "format": format,
         "readers": readers,
     }
-    decided = {name: value for name, value in values.items() if name not in unused}
-    settings = DjpegSettings(**decided)  # type: ignore[arg-type]
-    settings, by_folder = policy_settings(context, policy, voice, settings)
+    asked = DjpegSettings(**without(unused, values))
+    settings, by_folder = policy_settings(context, policy, voice, asked)
+    values = {
+        "depth_model": depth_model,
+        "depth_maps": None if depth_maps is None else str(depth_maps),
+        "depth_kind": depth_kind,
+        "depth_names": depth_names,
+        "masks": None if masks is None else str(masks),
+        "labels": None if labels is None else str(labels),
+        "verify": tuple(dict.fromkeys(verify or ())),
+        "min_quality": min_quality,
+        "robust": robust,
+        "tolerance": tolerance,
+    }
     common = BatchSettings(
-        depth_model=depth_model,
-        depth_maps=None if depth_maps is None else str(depth_maps),
-        depth_kind=depth_kind,
-        depth_names=depth_names,
-        masks=None if masks is None else str(masks),
-        labels=None if labels is None else str(labels),
+        **without(unused, values),
         max_pixels=max_pixels,
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
         keep_dates=keep_dates,
-        verify=() if "verify" in unused else tuple(dict.fromkeys(verify or ())),
         watch_with=tuple(dict.fromkeys(watch_with or ())),
-        min_quality=min_quality,
-        robust=robust,
         decoder=decoder,
-        tolerance=tolerance,
         offline=offline,
     )
     with _planned(inputs or [], output, files_from, common) as plan:
         _check_plan(plan, json=json, watch=watch, labels=labels is not None, format=settings.format)
         check_by_folder(by_folder, plan, labels=labels is not None)
-        beside = (
-            None
-            if report == "none" or dry_run or not (plan.writes_report or report)
-            else plan.folder
-        )
+        written = report != "none" and not dry_run and (plan.writes_report or report)
+        beside = plan.folder if written else None
         job = Asked(
             plan=plan,
             fields=tuple(filter(None, (name.strip() for name in fields.split(",")))),

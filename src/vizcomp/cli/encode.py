@@ -163,6 +163,10 @@ def encode(
     )
     if pack and output is None:
         raise SettingsError("--pack needs a file to write", "add -o, as -o set.vzc")
+    if no_names and not pack:
+        raise SettingsError(
+            "--no-names goes with --pack", "a file of one image holds no name of it"
+        )
     if with_model and not pack:
         raise SettingsError(
             "--with-model goes with --pack", "a file of one image does not hold its model"

@@ -136,14 +136,11 @@ def evaluate(
     where = check_engine(engine, ray_address)
     if task not in ("classify", "text"):
         raise SettingsError(f"unknown task {task!r}", "use classify or text")
-    baselines = (
-        ("jpeg", "webp", "avif") if baseline is None else tuple(b for b in baseline if b != "none")
-    )
     settings = EvalSettings(
         classifiers=tuple(classifier or (["text"] if task == "text" else ["inception"])),
         data="" if data is None else str(data),
         codecs=tuple(codec or ()),
-        baselines=baselines,
+        baselines=_baselines(baseline),
         limit=limit,
         seed=seed,
         max_pixels=max_pixels,
@@ -155,6 +152,11 @@ def evaluate(
     for name in settings.classifiers:
         with voice.downloads():
             system = worker_system(name, offline)
+        if task == "text" and system.kind not in ("boxes", "text"):
+            raise SettingsError(
+                f"--task text is of what finds or reads text, and {name} gives {system.kind}",
+                "omit --task, or --classifier",
+            )
         voice.reading(name, reading_of(system))
     with voice.downloads(), _progress(voice) as step:
         result = run_eval(
@@ -193,6 +195,16 @@ def evaluate(
         raise lost
     failed = result.data["skipped"] or result.undone or any(p.failed for p in result.points)
     raise typer.Exit(130 if result.interrupted else 1 if failed else 0)
+
+
+def _baselines(named: list[str] | None) -> tuple[str, ...]:
+    from vizcomp.errors import SettingsError
+
+    if named is None:
+        return "jpeg", "webp", "avif"
+    if "none" in named and set(named) != {"none"}:
+        raise SettingsError("--baseline none contradicts the others", "omit one of them")
+    return tuple(name for name in named if name != "none")
 
 
 @contextlib.contextmanager

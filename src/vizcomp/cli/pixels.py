@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -206,3 +206,8 @@ def unused_without_loss(context: typer.Context, lossless: bool, voice: Voice) ->
         )
         unused.add(name)
     return unused
+
+
+def without(unused: set[str], values: dict[str, Any]) -> dict[str, Any]:
+    """The values of options but for those that are not used."""
+    return {name: value for name, value in values.items() if name not in unused}

@@ -15,7 +15,7 @@ from vizcomp.cli import log
 from vizcomp.cli.config import what_was_used
 from vizcomp.cli.progress import Far, Record, human_bytes, lines
 from vizcomp.cli.words import in_flags, in_safe_lines
-from vizcomp.errors import VizcompError
+from vizcomp.errors import OutputError, VizcompError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,8 @@ class Voice:
     ) -> None:
         from rich.console import Console
 
+        if taken and sys.stdout is None:  # vizcomp ... >&-
+            raise OutputError("standard output is closed", "send it into a file or a program")
         self.quiet = quiet
         self.verbose = verbose
         self.left = 0
@@ -251,7 +253,7 @@ class Voice:
 
         done = totals.files - totals.failed - totals.skipped
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_row("photos", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
+        table.add_row("photos", _done(done, totals))
         _add_what_is_missing(table, totals)
         if totals.output_bytes:
             table.add_row("against the source", _saving(totals.saving_vs_source))
@@ -291,7 +293,7 @@ class Voice:
                 f"{near['gain']:+.2f} dB over no guide, the rest {near['rest_gain']:+.2f} dB "
                 f"({near['photos']} photo{'' if near['photos'] == 1 else 's'}, by the map used)",
             )
-        if totals.output_bytes:
+        if totals.megapixels_per_second:
             table.add_row(
                 "speed", f"{totals.megapixels_per_second:.1f} megapixels/s, {totals.seconds:.1f} s"
             )
@@ -350,7 +352,7 @@ class Voice:
         totals = run.totals
         done = totals.files - totals.failed - totals.skipped
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_row("files", f"{done}" + (f" of {totals.files}" if done != totals.files else ""))
+        table.add_row("files", _done(done, totals))
         if totals.images != done:
             table.add_row("images", str(totals.images))
         if totals.partial:
@@ -358,7 +360,7 @@ class Voice:
         _add_what_is_missing(table, totals)
         if totals.bpp is not None:
             table.add_row("bits a pixel", f"{totals.bpp:.4g}")
-        if totals.images:
+        if totals.images_per_second:
             table.add_row(
                 "speed", f"{totals.images_per_second:.3g} images/s, {totals.seconds:.1f} s"
             )
@@ -420,6 +422,11 @@ class _DownloadsShown:
 
 
 _DRY = "dry run: nothing was written"
+
+
+def _done(done: int, totals: Totals | CodecTotals) -> str:
+    of_all = f" of {totals.files}" if done != totals.files else ""
+    return f"{done}{of_all}" + (f", {totals.resumed} by an earlier run" if totals.resumed else "")
 
 
 def _add_what_is_missing(table: Table, totals: Totals | CodecTotals) -> None:

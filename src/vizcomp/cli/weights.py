@@ -43,7 +43,7 @@ def show(
         {
             "id": p.stem,
             "what": "a model of yours",
-            "state": "added",
+            "state": cache.added_state(p),
             "bytes": p.stat().st_size,
             "path": str(p),
         }
@@ -269,15 +269,21 @@ def verify(names: Names = None) -> None:
     from vizcomp.weights import cache
     from vizcomp.weights import table as weights_table
 
-    chosen = [weights_table.find(n) for n in names] if names else list(weights_table.rows())
+    all_names = [row.id for row in weights_table.rows()] + [path.stem for path in cache.added()]
+    states: dict[str, str] = {}
+    for name in names or all_names:
+        if (own := cache.added_model(name)) is not None:
+            states[name] = cache.added_state(own, thorough=True)
+        else:
+            states[name] = cache.state(weights_table.find(name), thorough=True)
     wrong = False
-    for row in chosen:
-        state = cache.state(row, thorough=True)
+    for name, state in states.items():
         if state == "downloadable" and not names:
             continue
         wrong |= state in ("changed", "missing", "downloadable")
-        spoken = dict.fromkeys(("bundled", "cached"), "ok") | {"downloadable": "not in the cache"}
-        print(f"{row.id}: {spoken.get(state, state)}")
+        spoken = dict.fromkeys(("bundled", "cached", "added"), "ok")
+        spoken["downloadable"] = "not in the cache"
+        print(f"{name}: {spoken.get(state, state)}")
     if wrong:
         raise typer.Exit(1)
 

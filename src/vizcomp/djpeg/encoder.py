@@ -58,7 +58,8 @@ BIT_WORTH = math.log(2) / 6
 # saves elsewhere pays for finer steps.
 STEP_SCALES = {
     "uniform": (1.0, 0.95),
-    "text": (1.0, 0.78),
+    "text": (1.0, 0.85),
+    "even text": (1.0, 0.78),  # where calm blocks pay the whole price too: see `Shape.even`
     "system": (0.95, 0.95),
     "learned": (1.0, 1.0),  # times what its file says
     "depth": (0.88, 0.85),
@@ -117,9 +118,21 @@ class Encoder:
         self._colour = shape.colour + (1 - shape.colour) * words
         self._worth = np.where(ORDER <= LOW, keep, 1.0).astype(np.float32)
         self.say = guides_say(settings, self._lettering, given=given, shape=shape)
-        self._far = settings.strength * rate_weight(settings, kind_of_guide(settings)) * self.say
-        # both (R, C) of luma: what the guides say, and what all blocks pay
-        self._importance, self._price = importance, self._everywhere()
+        self._kind = kind_of_guide(settings)
+        self._far = settings.strength * rate_weight(settings, self._kind) * self.say
+        busy = 0.0
+        if self._kind == "text" and self._by_photo and not photo:
+            # what is busy pays for the lettering; a user's own maps lose no say by that
+            even = 1.0 if given else shape.even
+            self._far *= 1 - (1 - even) * words
+            busy = shape.text_busy * settings.strength / DEFAULT_STRENGTH * words
+        if self._kind == "text" and (given or not self._by_photo):
+            self._kind = "even text"
+        # all (R, C) of luma: what the guides say, what they ask of the least important blocks, and
+        # what all blocks pay
+        self._importance = importance
+        self._most = self._by_contrast(self._far, busy)
+        self._price = self._everywhere()
 
     def _everywhere(self) -> Array:
         """The price that blocks pay whatever the guides say, (R, C) of luma.
@@ -135,6 +148,12 @@ class Encoder:
             shape.price + lettering * (shape.text_price - shape.price),
             shape.busy * (1 - lettering),
         )
+        return self._by_contrast(calm, busy)
+
+    def _by_contrast(self, calm: float, busy: float) -> Array:
+        """A price, and more of it for each octave by which a luma block's contrast is above
+        `CALM`."""
+        luma = self._source.image.components[0]
         if busy == 0:
             return np.full(luma.values.shape[:2], calm, np.float32)
         octaves = np.log2(np.maximum(luma.ac_norm(), CALM) / np.float32(CALM))
@@ -187,9 +206,10 @@ class Encoder:
             own = self._source.tables[index]
             slot = next((s for s, t in tables.items() if np.array_equal(t, table)), len(tables))
             tables[slot] = table
-            far = np.float32(self._far * obey if guided else 0.0)
+            # colour that is dropped is felt where it is busy too
+            most = np.float32(obey if guided else 0) * (self._far if kind else self._most)
             # a block of colour may lie half in the middle
-            rate = far * np.where(cheap == 1, price_beside(self._settings, quality), cheap)
+            pays = np.where(cheap == 1, price_beside(self._settings, quality), cheap)
             # what a bit is worth goes by the wanted steps: a source that is coarser in all of them
             # keeps its integers
             worth = min(1.0, mean_step(wanted[kind]) / mean_step(table)) ** 2
@@ -201,11 +221,10 @@ class Encoder:
                 coarser = self._tables(rest, fine)[kind]
                 ratio = mean_step(coarser) / mean_step(table)
                 here = self._on_grid_of(component, kept)
-                rate = self._rest_rate(
-                    rate, here, ratio, ((1 - here) * rest_fade + here * fade) * own_price
-                )
+                base = ((1 - here) * rest_fade + here * fade) * own_price
+                rate = _rest_rate(most * np.minimum(pays, 1 - here), here, ratio, base)
             else:
-                rate = rate + fade * own_price + _prices(cheap, price, higher, share)
+                rate = most * pays + fade * own_price + _prices(cheap, price, higher, share)
             quantised = quantise(
                 component.values,
                 table,
@@ -246,7 +265,7 @@ class Encoder:
         default strength."""
         if self._settings.table == "photo":
             return 1.0  # calibrated for the eye, to which guides are all alike
-        kind = kind_of_guide(self._settings)
+        kind = self._kind
         if kind == "other" and self._settings.guides == ("mask",):
             kind = "uniform"  # whatever it shows: what is bright has the quality that was asked for
         share = (
@@ -268,12 +287,12 @@ class Encoder:
             self._settings.table, quality, scale=fine, flat=self._flat, shape=self._shape
         )
 
-    def _rest_rate(self, rate: Array, kept: Array, ratio: float, base: Array) -> Array:
-        """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and
-        a price of `rate` there."""
-        steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
-        there = np.minimum(rate, self._far * (1 - kept)) + base
-        return np.asarray((there + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
+
+def _rest_rate(rate: Array, kept: Array, ratio: float, base: Array) -> Array:
+    """The price of a bit, in squared steps, that a bit is worth at `ratio` times the steps and a
+    price of `rate` and `base` there."""
+    steps = np.float32(max(ratio, 1.0)) ** (1 - kept)
+    return np.asarray((rate + base + BIT_WORTH) * steps**2 - BIT_WORTH, np.float32)
 
 
 def kind_of_guide(settings: DjpegSettings) -> str:

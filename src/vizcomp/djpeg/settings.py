@@ -84,6 +84,10 @@ class Shape:
         text_price: the price, instead of both, where a photo is one of lettering.
         beside: factor on the text guide's price where there is no lettering, at strength 1; none at
             the default strength.
+        even: with lettering, the share of the text guide's price that calm blocks pay as well as
+            busy ones; 1 beside a map or mask that a user has given.
+        text_busy: with lettering, price added to it for each octave above `CALM`, of luma, at the
+            default strength.
     """
 
     flat: float = -1.0
@@ -102,6 +106,8 @@ class Shape:
     colour: float = 0.0
     text_price: float = 0.03
     beside: float = 0.1
+    even: float = 0.25
+    text_busy: float = 0.5
 
     @classmethod
     def of(cls, text: str, table: str) -> Shape:
@@ -146,8 +152,8 @@ PHOTO_SHAPE = Shape(
 """Of the table `photo`: what PSNR and MS-SSIM gain most by together."""
 
 # numbers of a shape that lie in 0..1, those from 0 up, and the range of the others
-SHARES = ("flat", "least", "most", "colour", "beside")
-PRICES = ("price", "busy", "text_price")
+SHARES = ("flat", "least", "most", "colour", "beside", "even")
+PRICES = ("price", "busy", "text_price", "text_busy")
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 
 CALM = 64.0  # root of the summed squared AC coefficients of a block: contrast that hides nothing
@@ -201,7 +207,7 @@ class DjpegSettings:
 
     quality: float = 50.0
     strength: float = DEFAULT_STRENGTH
-    guide: str = "depth+text"
+    guide: str = "depth+machine"
     table: Literal["auto", "machine", "photo"] = "auto"
     target_size: int | None = None
     min_saving: float = 0.0
@@ -357,12 +363,13 @@ class DjpegSettings:
     def _check_lossless(self) -> None:
         if not self.lossless:
             return
-        for field in dataclasses.fields(self):
-            if field.name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
+        plain = DjpegSettings()
+        for name in self.__dataclass_fields__:
+            if name == "format" and self.format == "jxl":  # it holds a JPEG's coefficients
                 continue
-            if field.name not in BESIDE_LOSSLESS and getattr(self, field.name) != field.default:
+            if name not in BESIDE_LOSSLESS and getattr(self, name) != getattr(plain, name):
                 hint = "omit one of them: lossless changes no pixel"
-                raise SettingsError(f"`lossless` and `{field.name}` contradict each other", hint)
+                raise SettingsError(f"`lossless` and `{name}` contradict each other", hint)
 
     @property
     def resizes(self) -> bool:

@@ -48,7 +48,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     """12 hexadecimal digits that change where the encoder of a format writes other bytes.
 
     A hash of what it makes of a picture that is drawn by integers, with each table (`auto` as it is
-    without lettering) and with guides, and of the factors on steps under each guide and table.
+    without lettering) and with guides, and of the numbers behind tables and prices.
     Networks that guide are covered by the version of the package.
 
     Raises:
@@ -58,7 +58,7 @@ def encoder_fingerprint(format: str = "jpeg") -> str:
     planes = [(rows * 3 + columns) % 256, (rows ^ columns) * 2 % 256, (rows * columns) // 24 % 256]
     pixels = np.stack(planes, -1).astype(np.uint8)
     photo = in_memory(pixels, format="PNG", source_bytes=1)
-    digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE)).encode())
+    digest = hashlib.sha256(repr((STEP_SCALES, MACHINE_SCALE, SHAPE)).encode())
     for quality, guide, table in (
         (20.0, "detail", "machine"),
         (60.0, "uniform", "machine"),

@@ -170,16 +170,28 @@ class SpectralCodec(nn.Module):
             with torch.no_grad():
                 ladders[t].bias.copy_(_thresholds(config, t))
 
-    def set_axes(self, images: torch.Tensor) -> None:
-        """The principal axes of pictures (N, 3, H, W), as the start of stem and exit."""
+    def set_axes(self, images: torch.Tensor, root: torch.Tensor | None = None) -> None:
+        """The principal axes of pictures (N, 3, H, W), as the start of stem and exit.
+
+        Args:
+            root: (K, K), symmetric, of full rank: the axes are those that pictures have after this
+                matrix, so that its square weighs errors. Its scale is left out: a step stays the
+                geometric mean of what it is in the components.
+        """
         with torch.no_grad():
             x = images.flatten(1) @ self.spectrum.T
             mean = x.mean(0)
-            _, axes = torch.linalg.eigh((x - mean).T.double() @ (x - mean).double())
-            axes = axes.flip(1).float()  # (K, K): column k is the k-th axis
-            self.stem.weight.copy_(axes.T)
-            self.stem.bias.copy_(-(axes.T @ mean))
-            self.exit.weight.copy_(axes)
+            spread = (x - mean).T.double() @ (x - mean).double()
+            weight = torch.eye(len(mean), dtype=torch.float64, device=x.device)
+            if root is not None:
+                values, vectors = torch.linalg.eigh(root.double())
+                weight = vectors * (values / values.log().mean().exp()) @ vectors.T
+            _, axes = torch.linalg.eigh(weight @ spread @ weight)
+            axes = axes.flip(1)  # (K, K): column k is the k-th axis
+            stem = (axes.T @ weight).float()
+            self.stem.weight.copy_(stem)
+            self.stem.bias.copy_(-(stem @ mean))
+            self.exit.weight.copy_(torch.linalg.solve(weight, axes))
             self.exit.bias.copy_(mean)
 
     def start(self, count: int) -> SpectralState:

@@ -479,7 +479,10 @@ class NeuralCodec:
     def _many(self, iterations: int | None) -> int:
         many = self.default_iterations if iterations is None else iterations
         if not 1 <= many <= self.iterations:
-            raise SettingsError(f"{many} iterations: model {self.name} has 1 to {self.iterations}")
+            raise SettingsError(
+                f"{many} iterations: model {self.name} has 1 to {self.iterations}",
+                "choose another `iterations`",
+            )
         return many
 
     def _check_size(self, height: int, width: int) -> None:

@@ -314,7 +314,7 @@ def _stats(totals: Totals, files: Sequence[FileRecord]) -> list[tuple[str, str, 
             " refused"
         )
         stats.append((f"Labels ({labels['kind']})", f"{labels['written']:,}", note))
-    if totals.seconds > 0:
+    if totals.megapixels_per_second > 0:
         speed = f"{totals.megapixels_per_second:,.1f}{page.THIN_SPACE}MP/s"
         note = f"megapixels a second, {page.duration(totals.seconds)} in all"
         stats.append(("Speed", speed, note))

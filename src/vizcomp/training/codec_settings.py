@@ -152,7 +152,9 @@ class CodecTrainSettings:
         object.__setattr__(self, "features", names_of("features", self.features))
         object.__setattr__(self, "held", names_of("held", self.held))
         if len(self.ramp) != 2 or not 0 <= self.ramp[0] <= self.ramp[1] <= 1:
-            raise SettingsError(f"ramp {self.ramp} is not two rising shares in 0..1")
+            raise SettingsError(
+                f"ramp {self.ramp} is not two rising shares in 0..1", "for example [0.1, 0.4]"
+            )
         choices = {
             "reconstruction": RECONSTRUCTIONS,
             "task": TASKS,
@@ -186,7 +188,10 @@ class CodecTrainSettings:
             config = dataclasses.replace(config, native=self.side)
         side, name = (config.native, "side") if config.native else (self.crop, "crop")
         if side % config.block:
-            raise SettingsError(f"{name} {side} is no multiple of the block, {config.block}")
+            raise SettingsError(
+                f"{name} {side} is no multiple of the block, {config.block}",
+                f"use {max(1, round(side / config.block)) * config.block}",
+            )
         if self.reconstruction == "ms-ssim" and side >> (self.scales - 1) < 4:
             raise SettingsError(
                 f"{self.scales} scales of MS-SSIM need pictures of {4 << (self.scales - 1)} pixels,"

@@ -14,7 +14,7 @@ from PIL import Image
 from vizcomp.depth.compact import CompactDepthConfig
 from vizcomp.depth.kinds import FARTHER
 from vizcomp.depth.values import read_values
-from vizcomp.errors import SettingsError, TrainingError, VizcompError, first_line
+from vizcomp.errors import InputError, SettingsError, TrainingError, VizcompError, first_line
 from vizcomp.metrics import ByteImage, rank_scale
 from vizcomp.photos.frame import STRIDE, scale_photo
 from vizcomp.training.settings import check_choices, check_ranges
@@ -161,7 +161,10 @@ class DepthTrainSettings:
                 )
         wrong = [x for x in self.shares if not isinstance(x, (int, float)) or not 0 <= x <= 1e6]
         if wrong or (self.shares and not any(self.shares)):
-            raise SettingsError(f"shares = {self.shares} are not numbers from 0 on, one above 0")
+            raise SettingsError(
+                f"shares = {self.shares} are not numbers from 0 on, one above 0",
+                "for example [2, 1], one number for each folder",
+            )
         if self.held_every == 1:
             raise SettingsError(
                 "held_every = 1 leaves no photo to train on", "0 leaves none out, 5 every fifth"
@@ -183,7 +186,10 @@ class DepthTrainSettings:
                 "it has learned from pictures",
             )
         if self.side % STRIDE:
-            raise SettingsError(f"side = {self.side} is not a multiple of {STRIDE}")
+            raise SettingsError(
+                f"side = {self.side} is not a multiple of {STRIDE}",
+                f"use {max(1, round(self.side / STRIDE)) * STRIDE}",
+            )
         if self.folds == 1:
             raise SettingsError(
                 "folds = 1 leaves no photo to train on",
@@ -243,7 +249,8 @@ def read_depth_data(
         the photos with a usable map; the others are named in `skipped`.
 
     Raises:
-        TrainingError: there is no such folder, or fewer than two usable photos.
+        InputError: there is no such folder.
+        TrainingError: fewer than two usable photos.
         SettingsError: as many kinds as folders are needed, or one.
     """
     if len(kinds) not in (1, len(folders)):
@@ -298,7 +305,7 @@ def _pairs(folder: Path, skipped: list[tuple[str, str]]) -> list[tuple[Path, Pat
     photos, maps = folder / "photos", folder / "depth"
     for part in (photos, maps):
         if not os.path.isdir(part):
-            raise TrainingError(f"no training data: {part} is not a folder", _HINT)
+            raise InputError(f"no training data: {part} is not a folder", _HINT)
     map_of = {p.stem: p for p in sorted(maps.iterdir()) if p.suffix.lower() in MAP_SUFFIXES}
     files = sorted(
         p

@@ -161,7 +161,7 @@ def names_of(setting: str, values: Iterable[object]) -> tuple[str, ...]:
     found = tuple(values)
     for one in found:
         if not isinstance(one, str) or not one:
-            raise SettingsError(f"{setting}: {one!r} is no name")
+            raise SettingsError(f"{setting}: {one!r} is no name", "give names, each in quotes")
     return tuple(map(str, found))
 
 
@@ -248,7 +248,9 @@ def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) ->
     for name, (low, high) in ranges.items():
         value = getattr(settings, name)
         if not isinstance(value, int | float) or not low <= value <= high:
-            raise SettingsError(f"{name} {value!r} is not in {low:g}..{high:g}")
+            raise SettingsError(
+                f"{name} {value!r} is not in {low:g}..{high:g}", "choose a number between them"
+            )
 
 
 def check_choices(settings: object, choices: Mapping[str, Iterable[str]]) -> None:
@@ -341,5 +343,6 @@ def _check_type(name: str, value: Any, default: Any) -> None:
             fits = isinstance(value, Mapping) or dataclasses.is_dataclass(value)
     if not fits:
         raise SettingsError(
-            f"{name} = {value!r} is not {_TYPE_NAMES.get(type(default), 'a table')}"
+            f"{name} = {value!r} is not {_TYPE_NAMES.get(type(default), 'a table')}",
+            f"without it {name} is {default!r}" if default not in ("", None) else f"omit {name}",
         )

@@ -9,6 +9,10 @@ where ln is the mean of that of each picture's error and that of the mean error,
 smooth pictures nor busy ones are all that counts; the bits are those that `losses.Guesser` expects
 the entropy coder to take. No classifier has a say here.
 
+With a `metric` (`recipes/cifar_metric.py` measures one), the error of the iterations from
+`seen_from` on is weighted: d^T M^p d of the difference d in the numbers of the transform, so that
+bits go where the answers of networks move. A matrix costs nothing beside the networks themselves.
+
 `trained = "finish"`: the last network alone, on pictures of a frozen codec after an iteration that
 is drawn for each. The loss is the squared error in shares of what it was before, and how far the
 picture is from its source in the eyes of frozen networks: the features of each at several depths,
@@ -44,6 +48,7 @@ from vizcomp.training.contexts import fit_contexts
 from vizcomp.training.features import Features, apart, open_features, seen_apart
 from vizcomp.training.frozen import one_sided, open_frozen
 from vizcomp.training.losses import Guesser, divergence
+from vizcomp.training.metric import metric_of
 from vizcomp.training.processes import Processes
 from vizcomp.training.settings import STEP_RANGES, check_choices, check_ranges, names_of
 from vizcomp.training.task import Stage, Task
@@ -73,16 +78,23 @@ class SpectralTrainSettings:
             error. 1 is what a mean PSNR measures.
         guessing: first updates of the codec in which the estimate of the bits alone learns: for a
             run that goes on from a trained one.
+        metric: a .npy file, (K, K) and positive semidefinite, in the numbers of the network's
+            transform: how much errors count in iterations from `seen_from` on; "" for all alike.
+        power: to which matrix power it is taken: 0 for the squared error, 1 for all of it.
+        based: a network that starts from the pictures gets the principal axes that they have in
+            the eyes of `metric`.
         classifier: the frozen classifier in whose eyes the last network is trained, in one of the
             forms of `training.frozen`: its answer counts, and its features.
         features: further networks whose features count, in the same forms; the mean over all.
         feature_weight, answers: factors of the distance of features, and of the divergence of the
             classifier's answer in nats.
         viewed: share of a batch that these networks are shown.
-        seen_from: first iteration whose pictures they are shown: 1 for all.
+        seen_from: first iteration whose pictures they are shown, or for which `metric` counts: 1
+            for all.
         drawn: weights by which the iterations of a batch are drawn, for the last network.
         matrices: factor of the learning rate of stem and exit, which start near where they should
             be.
+        thresholds: factor of the learning rate of thresholds and of what each bit adds.
         sets: context sets of the entropy coder's model.
     """
 
@@ -96,6 +108,9 @@ class SpectralTrainSettings:
     prices: tuple[float, ...] = (0.0071, 0.0036, 0.0021, 0.0013)
     each: float = 0.5
     guessing: int = 0
+    metric: str = ""
+    power: float = 0.5
+    based: bool = False
     classifier: str = ""
     features: tuple[str, ...] = ()
     feature_weight: float = 0.5
@@ -104,6 +119,7 @@ class SpectralTrainSettings:
     seen_from: int = 1
     drawn: tuple[float, ...] = (0.15, 0.25, 0.35, 0.25)
     matrices: float = 0.15
+    thresholds: float = 1.0
     epochs: int = 2
     steps: int = 0
     batch: int = 128
@@ -126,8 +142,10 @@ class SpectralTrainSettings:
             "viewed": (0, 1),
             "each": (0, 1),
             "guessing": (0, 1_000_000),
+            "power": (0, 1),
             "seen_from": (1, max(1, len(self.network.get("steps", ())))),
             "matrices": (0, 10),
+            "thresholds": (0, 100),
             **STEP_RANGES,
             "sets": (1, 16),
         }
@@ -216,6 +234,9 @@ class SpectralTask(Task):
         self.data = PictureData(s, s.config().native, processes)
         self.skipped = self.data.skipped
         torch.manual_seed(s.seed)
+        self.metric = None
+        if s.metric:
+            self.metric = metric_of(Path(s.metric), s.config().components, s.power).to(device)
         self.model = self._network().to(device)
         self.config = self.model.config
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -239,15 +260,19 @@ class SpectralTask(Task):
         if "ladders" in s.network or s.start:
             network = base
         else:
-            base.set_axes(images)
+            base.set_axes(images, self._root())
             with torch.no_grad():
                 deviations = base.components(images).std(0).numpy()
             network = SpectralCodec(s.config(ladders_for(deviations, base.config.steps)))
         if s.start:
             network = _started(Path(s.start), s)
         else:
-            network.set_axes(images)
+            network.set_axes(images, self._root())
         return network
+
+    def _root(self) -> torch.Tensor | None:
+        """What the axes are those of, where the metric has a say in them."""
+        return self.metric.cpu() if self.metric is not None and self.settings.based else None
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings
@@ -264,9 +289,12 @@ class SpectralTask(Task):
             self.model.finish.requires_grad_(False)
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if name.startswith(("stem.", "exit."))]
-        rest = [p for name, p in named if not name.startswith(("stem.", "exit."))]
+        ladders = [p for name, p in named if name.startswith(("binarizers.", "entrances."))]
+        apart = {id(p) for p in matrices + ladders}
+        rest = [p for _, p in named if id(p) not in apart]
         return [
             {"params": matrices, "factor": s.matrices},
+            {"params": ladders, "factor": s.thresholds},
             {"params": rest, "factor": 1.0},
             {"params": list(self.guesser.parameters()), "factor": 1.5},
         ]
@@ -310,12 +338,16 @@ class SpectralTask(Task):
         end = 0
         for t, components in enumerate(found):
             end += self.config.bits[t]
-            error = _errors(self.model.picture(components), source)
+            error = counted = _errors(self.model.picture(components), source)
+            if self.metric is not None and t + 1 >= self.settings.seen_from:
+                there = source.flatten(1) @ self.model.spectrum.T
+                apart_by = (self.model.exit(components) - there) @ self.metric
+                counted = apart_by.square().mean(1).clamp_min(1e-9)
             bits = costs[:end].sum()
             loss = (
                 loss
-                + self.settings.each * error.log().mean()
-                + (1 - self.settings.each) * error.mean().log()
+                + self.settings.each * counted.log().mean()
+                + (1 - self.settings.each) * counted.mean().log()
                 + self.settings.prices[t] * bits
             )
             figures[f"bits at {t + 1}"] = bits.detach()
@@ -416,7 +448,8 @@ class SpectralTask(Task):
                 k: v
                 for k, v in dataclasses.asdict(s).items()
                 if k not in ("data", "device", "start")
-            },
+            }
+            | {"metric": Path(s.metric).name},
             "licence": s.licence,
         }
         arrays: Mapping[str, np.ndarray] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -109,29 +108,6 @@ def overlaps(
     shared = np.maximum(np.minimum(high, highs) - np.maximum(low, lows), 0).prod(1)
     smaller = np.minimum((high - low).prod(), (highs - lows).prod(1))
     return bool(((shared >= share * smaller) & (shared > 0)).any())
-
-
-def box_f1(
-    reference: Sequence[npt.ArrayLike], answer: Sequence[npt.ArrayLike], iou: float = 0.5
-) -> BoxScore:
-    """F1 of boxes against reference boxes, one to one (`match_boxes`), pooled: boxes are counted
-    over all images before the ratio is taken, so an image with many boxes weighs more.
-
-    Args:
-        reference, answer: for each image its boxes, in a form that `match_boxes` takes.
-        iou: the least intersection over union of a match.
-
-    Raises:
-        ValueError: the numbers of images differ, or as `match_boxes`.
-    """
-    if len(reference) != len(answer):
-        raise ValueError(f"{len(reference)} images in the reference, {len(answer)} found")
-    matched = sum(len(match_boxes(a, b, iou)) for a, b in zip(reference, answer, strict=True))
-    return box_score(
-        matched,
-        sum(len(_as_quads(boxes)) for boxes in reference),
-        sum(len(_as_quads(boxes)) for boxes in answer),
-    )
 
 
 def box_score(matched: int, reference: int, answer: int) -> BoxScore:

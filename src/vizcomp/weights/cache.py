@@ -116,23 +116,32 @@ def state(row: table.WeightFile, *, thorough: bool = False) -> State:
         return "changed"
     if not row.sources:
         return "changed" if thorough and digest(path) != row.sha256 else "bundled"
-    known = recorded(row.id)
+    return "cached" if _is_as_recorded(row.id, path, thorough=thorough) else "changed"
+
+
+def added_state(path: Path, *, thorough: bool = False) -> Literal["added", "changed"]:
+    """The state of the file of an added model; `thorough` as in `state`."""
+    return "added" if _is_as_recorded(_own(path.stem), path, thorough=thorough) else "changed"
+
+
+def _own(name: str) -> str:
+    """Under which name records have an added model: none that a published file has."""
+    return f"{model_folder().name}/{name}"
+
+
+def _is_as_recorded(key: str, path: Path, *, thorough: bool) -> bool:
+    stat, known = path.stat(), recorded(key)
     if not known:  # put there by hand, without `add`
-        _record(row.id, path, digest(path), "found in the cache folder", "")
-        return "cached"
+        _record(key, path, digest(path), "found in the cache folder", "")
+        return True
     same = (stat.st_size, stat.st_mtime_ns) == (known.get("bytes"), known.get("mtime_ns"))
     if same and not thorough:
-        return "cached"
+        return True
     if digest(path) != known.get("sha256"):
-        return "changed"
-    _record(
-        row.id,
-        path,
-        str(known["sha256"]),
-        str(known.get("source", "")),
-        str(known.get("words", "")),
-    )
-    return "cached"
+        return False
+    words = str(known.get("words", ""))
+    _record(key, path, str(known["sha256"]), str(known.get("source", "")), words)
+    return True
 
 
 def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -> Path:
@@ -159,6 +168,7 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
             f"{name} comes with the package", "choose another name for a model of yours"
         )
     row = next((r for r in table.PUBLISHED if r.id == name), None)
+    other = ""
     if row is None:
         if file.suffix.lower() != ".safetensors" or not _NAME.fullmatch(name):
             published = ", ".join(r.id for r in table.PUBLISHED)
@@ -189,14 +199,8 @@ def add(name: str, file: Path, *, check: Callable[[Path], None] | None = None) -
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _copied(file, target)
-        if row is not None:
-            _record(
-                row.id,
-                target,
-                digest(target),
-                f"added by hand{', of another size' if other else ''}",
-                "",
-            )
+        source = f"added by hand{', of another size' if other else ''}"
+        _record(_own(name) if row is None else row.id, target, digest(target), source, "")
     except OSError as exc:
         raise OutputError(
             f"{target} cannot be written: {exc.strerror or exc}",
@@ -242,8 +246,7 @@ def clear(name: str) -> int:
         if os.path.isfile(path):
             freed += path.stat().st_size
             path.unlink()
-    if added is None:
-        _forget(name)
+    _forget(name if added is None else _own(name))
     return freed
 
 

@@ -519,11 +519,11 @@ def test_holm_names_the_folders_where_a_setting_holds(monkeypatch: pytest.Monkey
     groups = np.repeat([0, 1, 2], 50)
     made = scores.Scores(np.ones(150), losses, groups=groups)
     test = search.Tested(candidates.LAST_RESORT, made, aim.p_value(made), False)
-    best, held = fit._best([test], aim)
+    best, held = fit._best([test], aim, 0)
     assert held == ["a", "c"]
     assert any("holds in a, c, and is not shown to in b" in notice for notice in fit._notices)
     passed = search.Tested(candidates.LAST_RESORT, made, 0.01, True)
-    best, held = fit._best([passed, test], aim)
+    best, held = fit._best([passed, test], aim, 0)
     assert best is passed
     assert held is None
 

@@ -35,7 +35,7 @@ from vizcomp.errors import (
     was_interrupted,
 )
 
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_STREAM_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of the disk behind a stream
 
 app = typer.Typer(
     name="vizcomp",
@@ -123,7 +123,7 @@ def main() -> None:
         sys.exit(141)
     except OSError as exc:
         # of a file there would be the name
-        if exc.filename is not None or exc.errno not in DISK_IS_FULL:
+        if exc.filename is not None or exc.errno not in _STREAM_FAULTS:
             raise
         from vizcomp.files.place import disk_cause, disk_hint
 
